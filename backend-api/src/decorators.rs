@@ -1,0 +1,115 @@
+//! Backends around a backend, for tests and measurements.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Backend, Buffers, Dest, Dests, Op, Result, View, compose, forward_backend};
+
+/// Hides the overrides of fused operations: each runs its default body instead.
+///
+/// `Unfused<B>` on a device tests the device's kernels against the defaults; around a device that
+/// differentiates, it tests hand-written gradients against composed ones.
+#[derive(Clone, Debug)]
+pub struct Unfused<B>(pub B);
+
+impl<B> Unfused<B> {
+    /// The device inside.
+    pub fn inner(&self) -> &B {
+        &self.0
+    }
+}
+
+impl<B: Backend> Backend for Unfused<B> {
+    forward_backend!(B, 0);
+
+    fn run(
+        &self,
+        op: &Op,
+        ins: &[View<'_, B::Buffer>],
+        outs: Dests<B::Buffer>,
+    ) -> Result<Buffers<B::Buffer>> {
+        match op {
+            Op::Fused(fused) => compose(self, fused, ins, outs),
+            _ => self.0.run(op, ins, outs),
+        }
+    }
+}
+
+/// Counts what is asked of a device.
+#[derive(Clone, Debug)]
+pub struct Counting<B> {
+    inner: B,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    launches: AtomicU64,
+    fused: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What was asked of a device so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Operations run.
+    pub launches: u64,
+    /// Those of them that were fused operations.
+    pub fused: u64,
+    /// Bytes of operands read and results written.
+    pub bytes: u64,
+    /// How often the device asked the system for memory, counted from its creation.
+    pub system_allocations: u64,
+}
+
+impl<B: Backend> Counting<B> {
+    /// Starts counting at zero.
+    pub fn new(inner: B) -> Self {
+        Self {
+            inner,
+            counters: Arc::default(),
+        }
+    }
+
+    /// The device inside.
+    pub fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    /// What was asked so far. Clones of one device share their counts.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            launches: get(&self.counters.launches),
+            fused: get(&self.counters.fused),
+            bytes: get(&self.counters.bytes),
+            system_allocations: self.inner.memory().system_allocations,
+        }
+    }
+}
+
+impl<B: Backend> Backend for Counting<B> {
+    forward_backend!(B, inner);
+
+    fn run(
+        &self,
+        op: &Op,
+        ins: &[View<'_, B::Buffer>],
+        outs: Dests<B::Buffer>,
+    ) -> Result<Buffers<B::Buffer>> {
+        let read: usize = ins.iter().map(|v| v.meta().bytes()).sum();
+        let dtype_size = ins.first().map_or(0, |v| v.dtype.size());
+        let written: usize = outs
+            .iter()
+            .map(|dest| match dest {
+                Dest::New(meta) => meta.bytes(),
+                Dest::Into(into) => into.1.shape().count() * dtype_size,
+            })
+            .sum();
+        let add = |counter: &AtomicU64, by| counter.fetch_add(by, Ordering::Relaxed);
+        add(&self.counters.launches, 1);
+        add(&self.counters.fused, u64::from(matches!(op, Op::Fused(_))));
+        add(&self.counters.bytes, (read + written) as u64);
+        self.inner.run(op, ins, outs)
+    }
+}

@@ -1,0 +1,781 @@
+//! The one place where shapes and types of operations are checked.
+
+use smallvec::smallvec;
+
+use crate::{
+    Activation, Binary, Compare, DType, Error, Fused, Meta, Metas, Op, Recurrence, Reduce, Result,
+    SequencePlan, Shape, Unary,
+};
+
+impl Op {
+    /// The operation's name as messages write it: `add`, `matmul`, `lstm_step`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fill { .. } => "fill",
+            Self::Random { .. } => "random",
+            Self::Copy => "copy",
+            Self::Cast { .. } => "cast",
+            Self::Unary(f) => f.name(),
+            Self::Affine { .. } => "affine",
+            Self::Clamp { .. } => "clamp",
+            Self::Binary(f) => f.name(),
+            Self::Compare(f) => f.name(),
+            Self::Select => "select",
+            Self::Reduce { kind, .. } => match kind {
+                Reduce::Sum => "sum",
+                Reduce::Max => "max",
+            },
+            Self::ArgMax { .. } => "argmax",
+            Self::MatMul { .. } => "matmul",
+            Self::Concat { .. } => "concat",
+            Self::Reverse { .. } => "reverse",
+            Self::Gather => "gather",
+            Self::ScatterAdd { .. } => "scatter_add",
+            Self::Fused(f) => f.name(),
+        }
+    }
+
+    /// Shapes and types of the results, given those of the operands.
+    ///
+    /// # Errors
+    /// The operands do not fit the operation or one another. The message names the operation, the
+    /// operand and both shapes.
+    pub fn infer(&self, ins: &[Meta]) -> Result<Metas> {
+        let args = Args {
+            op: self.name(),
+            ins,
+        };
+        match self {
+            Self::Fill { meta, .. } => {
+                args.count(0)?;
+                Ok(smallvec![*meta])
+            }
+            Self::Random { meta, .. } => {
+                args.count(0)?;
+                args.check_float("result", meta.dtype)?;
+                Ok(smallvec![*meta])
+            }
+            Self::Copy => {
+                let [x] = args.take()?;
+                Ok(smallvec![x])
+            }
+            Self::Cast { to } => {
+                let [x] = args.take()?;
+                Ok(smallvec![Meta::new(x.shape, *to)])
+            }
+            Self::Unary(_) | Self::Affine { .. } | Self::Clamp { .. } => {
+                let [x] = args.take()?;
+                args.check_float("x", x.dtype)?;
+                Ok(smallvec![x])
+            }
+            Self::Binary(_) => {
+                let [a, b] = args.take()?;
+                args.check_number("a", a.dtype)?;
+                Ok(smallvec![Meta::new(
+                    args.broadcast("b", b, a.shape, a.dtype)?,
+                    a.dtype
+                )])
+            }
+            Self::Compare(_) => {
+                let [a, b] = args.take()?;
+                args.check_number("a", a.dtype)?;
+                Ok(smallvec![Meta::new(
+                    args.broadcast("b", b, a.shape, a.dtype)?,
+                    DType::Bool
+                )])
+            }
+            Self::Select => {
+                let [condition, a, b] = args.take()?;
+                args.same_type("condition", condition, DType::Bool)?;
+                let shape = args.broadcast("a", a, condition.shape, a.dtype)?;
+                Ok(smallvec![Meta::new(
+                    args.broadcast("b", b, shape, a.dtype)?,
+                    a.dtype
+                )])
+            }
+            Self::Reduce { kind, axis } => {
+                let [x] = args.take()?;
+                args.check_number("x", x.dtype)?;
+                args.check_axis("x", x, *axis)?;
+                if *kind == Reduce::Max {
+                    args.not_empty("x", x, *axis)?;
+                }
+                Ok(smallvec![Meta::new(x.shape.without(*axis), x.dtype)])
+            }
+            Self::ArgMax { axis } => {
+                let [x] = args.take()?;
+                args.check_number("x", x.dtype)?;
+                args.check_axis("x", x, *axis)?;
+                args.not_empty("x", x, *axis)?;
+                Ok(smallvec![Meta::new(x.shape.without(*axis), DType::I64)])
+            }
+            Self::MatMul { .. } => args.matmul(),
+            Self::Concat { axis } => args.concat(*axis),
+            Self::Reverse { time, batch } => {
+                let [x, lengths] = args.take()?;
+                args.check_axis("x", x, *time)?;
+                args.check_axis("x", x, *batch)?;
+                if time == batch {
+                    return Err(Error::argument(
+                        args.op,
+                        "time",
+                        format!("and batch are both axis {time}"),
+                    ));
+                }
+                args.check_lengths(lengths, x.shape[*batch])?;
+                Ok(smallvec![x])
+            }
+            Self::Gather => {
+                let [table, ids] = args.take()?;
+                args.check_int("ids", ids.dtype)?;
+                args.min_rank("table", table, 1)?;
+                let mut dims = ids.shape.dims().to_vec();
+                dims.extend_from_slice(&table.shape.dims()[1..]);
+                Ok(smallvec![Meta::new(Shape::new(&dims)?, table.dtype)])
+            }
+            Self::ScatterAdd { rows } => {
+                let [ids, values] = args.take()?;
+                args.check_int("ids", ids.dtype)?;
+                args.check_float("rows", values.dtype)?;
+                let lead = ids.shape.dims();
+                if !values.shape.dims().starts_with(lead) {
+                    return Err(Error::shape(
+                        args.op,
+                        "rows",
+                        values.shape,
+                        format!("ids are {}", ids.shape),
+                    ));
+                }
+                let mut dims = vec![*rows];
+                dims.extend_from_slice(&values.shape.dims()[lead.len()..]);
+                Ok(smallvec![Meta::new(Shape::new(&dims)?, values.dtype)])
+            }
+            Self::Fused(fused) => fused.infer(&args),
+        }
+    }
+}
+
+impl Fused {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::BiasActivation { .. } => "bias_activation",
+            Self::ActivationGrad { .. } => "activation_grad",
+            Self::LstmStep(_) => "lstm_step",
+            Self::LstmStepGrad(_) => "lstm_step_grad",
+            Self::GruGates => "gru_gates",
+            Self::GruGatesGrad => "gru_gates_grad",
+            Self::GruOutput { .. } => "gru_output",
+            Self::GruOutputGrad { .. } => "gru_output_grad",
+            Self::MaskedUpdate { .. } => "masked_update",
+            Self::Sequence(plan) => plan.names().0,
+            Self::SequenceGrad(plan) => plan.names().1,
+            Self::SoftmaxCrossEntropy => "softmax_cross_entropy",
+            Self::SoftmaxCrossEntropyGrad => "softmax_cross_entropy_grad",
+            Self::SquaredNorm => "squared_norm",
+            Self::Sgd { .. } => "sgd",
+            Self::Adam(_) => "adam",
+        }
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Metas> {
+        match self {
+            Self::BiasActivation { .. } => {
+                let [x, bias] = args.take()?;
+                args.check_float("x", x.dtype)?;
+                args.min_rank("x", x, 1)?;
+                args.same(
+                    "bias",
+                    bias,
+                    Meta::new(Shape::of(&[x.shape.last()]), x.dtype),
+                )?;
+                Ok(smallvec![x])
+            }
+            Self::ActivationGrad { .. } | Self::Sgd { .. } => {
+                let [x, g] = args.take()?;
+                args.check_float("x", x.dtype)?;
+                args.same("g", g, x)?;
+                Ok(smallvec![x])
+            }
+            Self::LstmStep(_) => {
+                let [z, c] = args.take()?;
+                let wide = args.gates("c", c, 4)?;
+                args.same("z", z, wide)?;
+                Ok(smallvec![c, c, wide])
+            }
+            Self::LstmStepGrad(_) => {
+                let [gates, c, c_new, dc, dh] = args.take()?;
+                let wide = args.gates("c", c, 4)?;
+                args.same("gates", gates, wide)?;
+                args.all_same(&[("c'", c_new), ("dc'", dc), ("dh'", dh)], c)?;
+                Ok(smallvec![wide, c])
+            }
+            Self::GruGates => {
+                let [z, h] = args.take()?;
+                let wide = args.gates("h", h, 2)?;
+                args.same("z", z, wide)?;
+                Ok(smallvec![h, h, h])
+            }
+            Self::GruGatesGrad => {
+                let [r, u, h, du, drh] = args.take()?;
+                let wide = args.gates("h", h, 2)?;
+                args.all_same(&[("r", r), ("u", u), ("du", du), ("drh", drh)], h)?;
+                Ok(smallvec![wide, h])
+            }
+            Self::GruOutput { .. } => {
+                let [z, u, h] = args.take()?;
+                args.gates("h", h, 1)?;
+                args.all_same(&[("z", z), ("u", u)], h)?;
+                Ok(smallvec![h, h])
+            }
+            Self::GruOutputGrad { .. } => {
+                let [q, u, h, dh] = args.take()?;
+                args.gates("h", h, 1)?;
+                args.all_same(&[("q", q), ("u", u), ("dh'", dh)], h)?;
+                Ok(smallvec![h, h, h])
+            }
+            Self::MaskedUpdate { .. } => {
+                let [lengths, new, old] = args.take()?;
+                args.min_rank("new", new, 1)?;
+                args.check_lengths(lengths, new.shape[0])?;
+                args.same("old", old, new)?;
+                Ok(smallvec![new])
+            }
+            Self::Sequence(plan) => Ok(plan.operands(args, false)?.results()),
+            Self::SequenceGrad(plan) => Ok(plan.operands(args, true)?.gradients()),
+            Self::SoftmaxCrossEntropy => {
+                let [logits, labels] = args.take()?;
+                Ok(smallvec![args.per_row(logits, labels)?])
+            }
+            Self::SoftmaxCrossEntropyGrad => {
+                let [logits, labels, grad] = args.take()?;
+                let per_row = args.per_row(logits, labels)?;
+                args.same("dloss", grad, per_row)?;
+                Ok(smallvec![logits])
+            }
+            Self::SquaredNorm => {
+                let Some(first) = args.ins.first() else {
+                    return Err(Error::argument(args.op, "operands", "are missing"));
+                };
+                args.check_float("x0", first.dtype)?;
+                for (i, x) in args.ins.iter().enumerate() {
+                    args.same_type(&format!("x{i}"), *x, first.dtype)?;
+                }
+                Ok(smallvec![Meta::new(Shape::SCALAR, first.dtype)])
+            }
+            Self::Adam(_) => {
+                let [w, m, v, g] = args.take()?;
+                args.check_float("w", w.dtype)?;
+                args.all_same(&[("m", m), ("v", v), ("g", g)], w)?;
+                Ok(smallvec![w, w, w])
+            }
+        }
+    }
+}
+
+/// The parts of a whole sequence, checked.
+struct SequenceParts {
+    z: Meta,
+    kernels: Metas,
+    state: Meta,
+    outputs: Meta,
+    plan: SequencePlan,
+}
+
+impl SequencePlan {
+    /// The names of the sequence and of its gradient.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self.recurrence {
+            Recurrence::Basic { .. } => ("basic_rnn_sequence", "basic_rnn_sequence_grad"),
+            Recurrence::Lstm(_) => ("lstm_sequence", "lstm_sequence_grad"),
+            Recurrence::Gru { .. } => ("gru_sequence", "gru_sequence_grad"),
+        }
+    }
+
+    /// Checks the operands of a sequence, or of its gradient.
+    fn operands(&self, args: &Args<'_>, grad: bool) -> Result<SequenceParts> {
+        let r = self.recurrence;
+        let (kernels, states) = (r.kernels(), r.states());
+        let saved = Self {
+            save: true,
+            ..*self
+        }
+        .saved();
+        let head = usize::from(!grad);
+        let lengths_at = head + kernels + states;
+        let outputs_at = lengths_at + usize::from(self.ragged);
+        let expected = if grad {
+            outputs_at + 1 + saved + 1 + states
+        } else {
+            outputs_at
+        };
+        args.count(expected)?;
+        // The state has the sizes that the others are checked against.
+        let state = args.ins[head + kernels];
+        args.gates("initial state", state, 1)?;
+        let (batch, units) = (state.shape[0], state.shape[1]);
+        let steps_from = if grad {
+            args.ins[outputs_at]
+        } else {
+            args.ins[0]
+        };
+        args.rank(if grad { "outputs" } else { "z" }, steps_from, 3)?;
+        let steps = steps_from.shape[0];
+        let sequence = |width: usize| {
+            Ok::<_, Error>(Meta::new(Shape::new(&[steps, batch, width])?, state.dtype))
+        };
+        let (z, outputs) = (sequence(r.gates() * units)?, sequence(units)?);
+        let widths: &[usize] = match r {
+            Recurrence::Basic { .. } => &[1],
+            Recurrence::Lstm(_) => &[4],
+            Recurrence::Gru { .. } => &[2, 1],
+        };
+        let mut kernel_metas = Metas::new();
+        for (i, width) in widths.iter().enumerate() {
+            let meta = Meta::new(Shape::new(&[units, width * units])?, state.dtype);
+            args.same("recurrent kernel", args.ins[head + i], meta)?;
+            kernel_metas.push(meta);
+        }
+        for i in 0..states {
+            args.same("initial state", args.ins[head + kernels + i], state)?;
+        }
+        if self.ragged {
+            args.check_lengths(args.ins[lengths_at], batch)?;
+        }
+        if grad {
+            args.same("outputs", args.ins[outputs_at], outputs)?;
+            if saved > 0 {
+                args.same("saved gates", args.ins[outputs_at + 1], z)?;
+            }
+            if saved > 1 {
+                args.same("saved cell states", args.ins[outputs_at + 2], outputs)?;
+            }
+            args.same("doutputs", args.ins[outputs_at + 1 + saved], outputs)?;
+            for i in 0..states {
+                let at = outputs_at + 2 + saved + i;
+                args.same("gradient of the final state", args.ins[at], state)?;
+            }
+        } else {
+            args.same("z", args.ins[0], z)?;
+        }
+        Ok(SequenceParts {
+            z,
+            kernels: kernel_metas,
+            state,
+            outputs,
+            plan: *self,
+        })
+    }
+}
+
+impl SequenceParts {
+    fn results(&self) -> Metas {
+        let mut all: Metas = smallvec![self.outputs];
+        all.extend(std::iter::repeat_n(
+            self.state,
+            self.plan.recurrence.states(),
+        ));
+        let saved = [self.z, self.outputs];
+        all.extend(saved.into_iter().take(self.plan.saved()));
+        all
+    }
+
+    fn gradients(&self) -> Metas {
+        let mut all: Metas = smallvec![self.z];
+        all.extend(self.kernels.iter().copied());
+        all.extend(std::iter::repeat_n(
+            self.state,
+            self.plan.recurrence.states(),
+        ));
+        all
+    }
+}
+
+/// The operands of one operation while they are checked.
+struct Args<'a> {
+    op: &'static str,
+    ins: &'a [Meta],
+}
+
+impl Args<'_> {
+    fn count(&self, expected: usize) -> Result<()> {
+        if self.ins.len() == expected {
+            return Ok(());
+        }
+        Err(Error::argument(
+            self.op,
+            "operands",
+            format!("are {}, but {expected} are needed", self.ins.len()),
+        ))
+    }
+
+    fn take<const N: usize>(&self) -> Result<[Meta; N]> {
+        self.count(N)?;
+        Ok(std::array::from_fn(|i| self.ins[i]))
+    }
+
+    fn check_float(&self, arg: &str, dtype: DType) -> Result<()> {
+        self.check_type(arg, dtype, dtype.is_float(), "a float is needed")
+    }
+
+    fn check_int(&self, arg: &str, dtype: DType) -> Result<()> {
+        self.check_type(arg, dtype, dtype.is_int(), "i32 or i64 is needed")
+    }
+
+    fn check_number(&self, arg: &str, dtype: DType) -> Result<()> {
+        self.check_type(arg, dtype, dtype != DType::Bool, "a number is needed")
+    }
+
+    fn check_type(&self, arg: &str, dtype: DType, ok: bool, expected: &str) -> Result<()> {
+        if ok {
+            return Ok(());
+        }
+        Err(Error::dtype(self.op, arg, dtype, expected))
+    }
+
+    fn same_type(&self, arg: &str, found: Meta, dtype: DType) -> Result<()> {
+        if found.dtype == dtype {
+            return Ok(());
+        }
+        Err(Error::dtype(
+            self.op,
+            arg,
+            found.dtype,
+            format!("{dtype} is needed there"),
+        ))
+    }
+
+    fn same(&self, arg: &str, found: Meta, expected: Meta) -> Result<()> {
+        self.same_type(arg, found, expected.dtype)?;
+        if found.shape == expected.shape {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            arg,
+            found.shape,
+            format!("{} is needed there", expected.shape),
+        ))
+    }
+
+    fn all_same(&self, found: &[(&str, Meta)], expected: Meta) -> Result<()> {
+        found
+            .iter()
+            .try_for_each(|(arg, meta)| self.same(arg, *meta, expected))
+    }
+
+    fn check_axis(&self, arg: &str, x: Meta, axis: usize) -> Result<()> {
+        if axis < x.shape.rank() {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            arg,
+            x.shape,
+            format!("axis {axis} is asked for"),
+        ))
+    }
+
+    fn not_empty(&self, arg: &str, x: Meta, axis: usize) -> Result<()> {
+        if x.shape[axis] > 0 {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            arg,
+            x.shape,
+            format!("axis {axis} must not be empty"),
+        ))
+    }
+
+    fn rank(&self, arg: &str, x: Meta, rank: usize) -> Result<()> {
+        if x.shape.rank() == rank {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            arg,
+            x.shape,
+            format!("{rank} axes are needed"),
+        ))
+    }
+
+    fn min_rank(&self, arg: &str, x: Meta, rank: usize) -> Result<()> {
+        if x.shape.rank() >= rank {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            arg,
+            x.shape,
+            format!("at least {rank} axes are needed"),
+        ))
+    }
+
+    fn broadcast(&self, arg: &str, x: Meta, with: Shape, dtype: DType) -> Result<Shape> {
+        self.same_type(arg, x, dtype)?;
+        x.shape.broadcast(&with).ok_or_else(|| {
+            Error::shape(
+                self.op,
+                arg,
+                x.shape,
+                format!("the other operand is {with}"),
+            )
+        })
+    }
+
+    fn check_lengths(&self, lengths: Meta, batch: usize) -> Result<()> {
+        self.check_int("lengths", lengths.dtype)?;
+        if lengths.shape == Shape::of(&[batch]) {
+            return Ok(());
+        }
+        Err(Error::shape(
+            self.op,
+            "lengths",
+            lengths.shape,
+            format!("the batch is {batch}, so [{batch}] is needed"),
+        ))
+    }
+
+    /// Checks that `x` is `[B, n]` of floats, and gives `[B, count n]`.
+    fn gates(&self, arg: &str, x: Meta, count: usize) -> Result<Meta> {
+        self.check_float(arg, x.dtype)?;
+        self.rank(arg, x, 2)?;
+        let wide = Shape::new(&[x.shape[0], count * x.shape[1]])?;
+        Ok(Meta::new(wide, x.dtype))
+    }
+
+    fn per_row(&self, logits: Meta, labels: Meta) -> Result<Meta> {
+        self.check_float("logits", logits.dtype)?;
+        self.check_int("labels", labels.dtype)?;
+        self.min_rank("logits", logits, 1)?;
+        let last = logits.shape.rank() - 1;
+        self.not_empty("logits", logits, last)?;
+        let rows = logits.shape.without(last);
+        if labels.shape != rows {
+            return Err(Error::shape(
+                self.op,
+                "labels",
+                labels.shape,
+                format!("logits are {}, so {rows} is needed", logits.shape),
+            ));
+        }
+        Ok(Meta::new(rows, logits.dtype))
+    }
+
+    fn matmul(&self) -> Result<Metas> {
+        if self.ins.len() != 3 {
+            self.count(2)?;
+        }
+        let (a, b) = (self.ins[0], self.ins[1]);
+        self.check_float("a", a.dtype)?;
+        self.same_type("b", b, a.dtype)?;
+        self.min_rank("a", a, 2)?;
+        self.min_rank("b", b, 2)?;
+        let (ra, rb) = (a.shape.rank(), b.shape.rank());
+        let (inner, depth) = (a.shape[ra - 1], b.shape[rb - 2]);
+        let batched = rb == 2 || a.shape.dims()[..ra - 2] == b.shape.dims()[..rb - 2];
+        if inner != depth || !batched {
+            return Err(Error::shape(
+                self.op,
+                "a",
+                a.shape,
+                format!("b is {}", b.shape),
+            ));
+        }
+        let out = Meta::new(a.shape.with(ra - 1, b.shape[rb - 1]), a.dtype);
+        if let Some(c) = self.ins.get(2) {
+            self.same("c", *c, out)?;
+        }
+        Ok(smallvec![out])
+    }
+
+    fn concat(&self, axis: usize) -> Result<Metas> {
+        let Some(&first) = self.ins.first() else {
+            return Err(Error::argument(self.op, "operands", "are missing"));
+        };
+        self.check_axis("x0", first, axis)?;
+        let mut total = 0;
+        for (i, x) in self.ins.iter().enumerate() {
+            let arg = format!("x{i}");
+            self.check_axis(&arg, *x, axis)?;
+            self.same(
+                &arg,
+                Meta::new(x.shape.with(axis, first.shape[axis]), x.dtype),
+                first,
+            )
+            .map_err(|e| match e {
+                // Report the shape as it is, not as it was made comparable.
+                Error::Shape { .. } => Error::shape(
+                    self.op,
+                    &arg,
+                    x.shape,
+                    format!("x0 is {}, and only axis {axis} may differ", first.shape),
+                ),
+                other => other,
+            })?;
+            total += x.shape[axis];
+        }
+        let mut dims = first.shape.dims().to_vec();
+        dims[axis] = total;
+        Ok(smallvec![Meta::new(Shape::new(&dims)?, first.dtype)])
+    }
+}
+
+impl Unary {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Neg => "neg",
+            Self::Abs => "abs",
+            Self::Sign => "sign",
+            Self::Square => "square",
+            Self::Sqrt => "sqrt",
+            Self::Recip => "recip",
+            Self::Exp => "exp",
+            Self::Log => "log",
+            Self::Floor => "floor",
+            Self::Sin => "sin",
+            Self::Cos => "cos",
+            Self::Activation(f) => f.name(),
+        }
+    }
+}
+
+impl Activation {
+    /// TensorFlow's name of the function: `tanh`, `sigmoid`, `relu`, `softsign`, `identity`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
+            Self::Relu => "relu",
+            Self::Softsign => "softsign",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+impl std::str::FromStr for Activation {
+    type Err = Error;
+
+    /// The function of a name that [`Activation::name`] gives; `linear` is the identity too.
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "tanh" => Self::Tanh,
+            "sigmoid" => Self::Sigmoid,
+            "relu" => Self::Relu,
+            "softsign" => Self::Softsign,
+            "identity" | "linear" => Self::Identity,
+            _ => {
+                return Err(Error::argument(
+                    "activation",
+                    "name",
+                    format!("is `{name}`; known are tanh, sigmoid, relu, softsign, identity"),
+                ));
+            }
+        })
+    }
+}
+
+impl Binary {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Div => "div",
+            Self::Max => "maximum",
+            Self::Min => "minimum",
+            Self::FloorMod => "floor_mod",
+        }
+    }
+}
+
+impl Compare {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Eq => "equal",
+            Self::Ne => "not_equal",
+            Self::Lt => "less",
+            Self::Le => "less_equal",
+            Self::Gt => "greater",
+            Self::Ge => "greater_equal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LstmGates, Precision, SequencePath};
+
+    fn f32(dims: &[usize]) -> Meta {
+        Meta::new(Shape::new(dims).unwrap(), DType::F32)
+    }
+
+    fn matmul() -> Op {
+        Op::MatMul {
+            alpha: 1.0,
+            precision: Precision::Exact,
+        }
+    }
+
+    fn message(op: &Op, ins: &[Meta]) -> String {
+        op.infer(ins).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn messages_name_the_argument_and_both_shapes() {
+        assert_eq!(
+            message(&Op::Binary(Binary::Add), &[f32(&[2, 3]), f32(&[4])]),
+            "add: b is [4], but the other operand is [2, 3]"
+        );
+        assert_eq!(
+            message(&matmul(), &[f32(&[32, 10]), f32(&[12, 5])]),
+            "matmul: a is [32, 10], but b is [12, 5]"
+        );
+        assert_eq!(
+            message(&Op::Concat { axis: 1 }, &[f32(&[2, 3]), f32(&[3, 3])]),
+            "concat: x1 is [3, 3], but x0 is [2, 3], and only axis 1 may differ"
+        );
+        let doubles = Meta::new(Shape::new(&[2, 3]).unwrap(), DType::F64);
+        assert_eq!(
+            message(&Op::Binary(Binary::Mul), &[f32(&[2, 3]), doubles]),
+            "mul: b is f64, but f32 is needed there"
+        );
+    }
+
+    #[test]
+    fn matmul_batches() {
+        let dims = |a: &[usize], b: &[usize]| {
+            matmul()
+                .infer(&[f32(a), f32(b)])
+                .map(|m| m[0].shape.dims().to_vec())
+        };
+        assert_eq!(dims(&[7, 2, 3], &[3, 4]).unwrap(), [7, 2, 4]);
+        assert_eq!(dims(&[7, 2, 3], &[7, 3, 4]).unwrap(), [7, 2, 4]);
+        assert!(dims(&[7, 2, 3], &[6, 3, 4]).is_err());
+        assert!(dims(&[3], &[3, 4]).is_err());
+    }
+
+    #[test]
+    fn sequences_say_what_they_save() {
+        let mut plan = SequencePlan {
+            recurrence: Recurrence::Lstm(LstmGates {
+                forget_bias: 1.0,
+                activation: Activation::Tanh,
+            }),
+            path: SequencePath::Stepwise,
+            ragged: false,
+            save: false,
+        };
+        let ins = [f32(&[5, 2, 12]), f32(&[3, 12]), f32(&[2, 3]), f32(&[2, 3])];
+        let count = |plan| Op::Fused(Fused::Sequence(plan)).infer(&ins).unwrap().len();
+        assert_eq!(count(plan), 3);
+        plan.save = true;
+        assert_eq!(count(plan), 5);
+        let wrong = [f32(&[5, 2, 12]), f32(&[3, 9]), f32(&[2, 3]), f32(&[2, 3])];
+        assert_eq!(
+            message(&Op::Fused(Fused::Sequence(plan)), &wrong),
+            "lstm_sequence: recurrent kernel is [3, 9], but [3, 12] is needed there"
+        );
+    }
+}

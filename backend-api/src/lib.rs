@@ -1,0 +1,40 @@
+//! The contract between recurrent networks and the devices they run on.
+//!
+//! * [`Backend`]: a device. One compute method, [`Backend::run`]; an operation is a value, [`Op`].
+//! * [`Tensor`]: a buffer of a backend with shape, strides and type; the checked, typed way to use one.
+//! * [`compose`]: the default body of each [`Fused`] operation, written once over [`Tensor`].
+//! * [`Unfused`], [`Counting`]: backends around a backend, for tests; [`dispatch!`]: several backends as one type.
+//! * [`philox`]: random numbers that are equal on every device.
+//!
+//! This crate knows no device and no recurrent cell.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod compose;
+mod decorators;
+mod dispatch;
+mod dtype;
+mod error;
+mod infer;
+mod op;
+pub mod philox;
+mod shape;
+mod stack;
+mod tensor;
+
+pub use backend::{
+    Backend, Buffers, Dest, Dests, Keep, Memory, Metas, SegmentBody, View, Views, foreign_buffer,
+    forward_segment,
+};
+pub use compose::compose;
+pub use decorators::{Counting, Counts, Unfused};
+pub use dtype::{DType, Element};
+pub use error::{Error, Result};
+pub use op::{
+    Activation, AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision,
+    Recurrence, Reduce, SequencePath, SequencePlan, SequenceRequest, Unary,
+};
+pub use shape::{Layout, MAX_RANK, Meta, Shape};
+pub use stack::Stacker;
+pub use tensor::Tensor;

@@ -1,0 +1,90 @@
+//! Collecting the outputs of a step loop into one sequence.
+
+use smallvec::smallvec;
+
+use crate::{Backend, Dest, Error, Meta, Op, Result, Tensor};
+
+/// Stacks tensors of one shape along a new first axis, one after the other.
+///
+/// Untracked tensors are written to their place at once, so that a long inference run holds each
+/// output once. As soon as one is tracked for a gradient they are kept and joined at the end: then the gradient
+/// of each is a slice, where a chain of writes would pass the whole sequence along at every step.
+#[derive(Debug)]
+pub struct Stacker<B: Backend> {
+    steps: usize,
+    parts: Vec<Tensor<B>>,
+    written: Option<(Tensor<B>, usize)>,
+}
+
+impl<B: Backend> Stacker<B> {
+    /// Room for `steps` tensors.
+    pub fn new(steps: usize) -> Self {
+        Self {
+            steps,
+            parts: Vec::new(),
+            written: None,
+        }
+    }
+
+    /// The next tensor.
+    ///
+    /// # Errors
+    /// It has another shape or type than the first, or there is no room for one more.
+    pub fn push(&mut self, part: Tensor<B>) -> Result<()> {
+        let device = part.device().clone();
+        if !self.parts.is_empty() || device.is_tracked(part.buffer()) {
+            self.parts.push(part);
+            return Ok(());
+        }
+        let (sequence, count) = match self.written.take() {
+            Some(written) => written,
+            None => {
+                let shape = part.shape().insert(0, self.steps)?;
+                (Tensor::zeros(&device, Meta::new(shape, part.dtype()))?, 0)
+            }
+        };
+        let layout = *sequence.layout();
+        let at = layout.select(0, count)?;
+        if at.shape() != part.shape() || sequence.dtype() != part.dtype() {
+            let expected = format!("the first is {} {}", sequence.dtype(), at.shape());
+            return Err(Error::shape("stack", "part", part.shape(), expected));
+        }
+        let dtype = sequence.dtype();
+        // The last handle to the buffer goes along, so that it is written in place.
+        let dest = Dest::Into(Box::new((sequence.into_buffer(), at)));
+        let mut outs = device.run(&Op::Copy, &[part.view()], smallvec![dest])?;
+        let sequence = Tensor::from_parts(&device, outs.swap_remove(0), layout, dtype);
+        self.written = Some((sequence, count + 1));
+        Ok(())
+    }
+
+    /// The sequence `[steps, ..]`. `like` gives shape, type and device if nothing was pushed.
+    ///
+    /// # Errors
+    /// Fewer tensors were pushed than there is room for.
+    pub fn finish(self, like: &Tensor<B>) -> Result<Tensor<B>> {
+        let written = self.written.as_ref().map_or(0, |(_, count)| *count);
+        if written + self.parts.len() != self.steps {
+            return Err(Error::argument(
+                "stack",
+                "parts",
+                format!("are {}, not {}", written + self.parts.len(), self.steps),
+            ));
+        }
+        if self.steps == 0 {
+            let shape = like.shape().insert(0, 0)?;
+            return Tensor::zeros(like.device(), Meta::new(shape, like.dtype()));
+        }
+        let parts: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| part.unsqueeze(0))
+            .collect::<Result<_>>()?;
+        let head = match self.written {
+            Some((sequence, count)) => Some(sequence.slice(0, 0..count)?),
+            None => None,
+        };
+        let all: Vec<_> = head.iter().chain(&parts).collect();
+        Tensor::concat(&all, 0)
+    }
+}

@@ -1,0 +1,590 @@
+//! Tensors: buffers with a shape.
+
+use std::fmt;
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::{
+    Activation, Backend, Binary, Compare, DType, Dest, Dests, Distribution, Element, Error, Fused,
+    Layout, Meta, Metas, Op, Precision, Reduce, Result, Shape, Unary, View, Views,
+};
+
+/// An array of numbers on a device.
+///
+/// Cheap to clone: clones share their elements, and no operation changes them. Slices,
+/// transposes and most reshapes are views that copy nothing.
+///
+/// Every method that computes checks shapes and types first and gives an error that
+/// names the operation, the argument and both shapes; none panics. All operands must be of one device.
+pub struct Tensor<B: Backend> {
+    device: B,
+    buffer: B::Buffer,
+    layout: Layout,
+    dtype: DType,
+}
+
+// Derived, this would ask `B::Buffer: Clone` of every caller.
+impl<B: Backend> Clone for Tensor<B> {
+    fn clone(&self) -> Self {
+        Self {
+            device: self.device.clone(),
+            buffer: self.buffer.clone(),
+            layout: self.layout,
+            dtype: self.dtype,
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Tensor<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.device.name();
+        write!(f, "Tensor({} {} on {device})", self.dtype, self.shape())
+    }
+}
+
+/// Making tensors and reading them.
+impl<B: Backend> Tensor<B> {
+    /// A tensor with the given elements, in row-major order.
+    ///
+    /// # Errors
+    /// The shape does not hold as many elements as `data` has, or the device has no room.
+    pub fn from_slice<T: Element>(device: &B, data: &[T], shape: &[usize]) -> Result<Self> {
+        let shape = Shape::new(shape)?;
+        if shape.count() != data.len() {
+            return Err(Error::shape(
+                "tensor",
+                "shape",
+                shape,
+                format!("{} elements are given", data.len()),
+            ));
+        }
+        Self::upload(
+            device,
+            bytemuck::cast_slice(data),
+            Meta::new(shape, T::DTYPE),
+        )
+    }
+
+    /// A tensor from the bytes of its elements, in the host's byte order.
+    ///
+    /// # Errors
+    /// The bytes are not as many as `meta` says, or the device has no room.
+    pub fn from_bytes(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
+        if bytes.len() != meta.bytes() {
+            return Err(Error::shape(
+                "tensor",
+                "shape",
+                meta.shape,
+                format!("{} bytes of {} are given", bytes.len(), meta.dtype),
+            ));
+        }
+        Self::upload(device, bytes, meta)
+    }
+
+    fn upload(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
+        let buffer = device.upload(bytes, meta)?;
+        Ok(Self::whole(device, buffer, meta))
+    }
+
+    /// A scalar (no axes) of a float type.
+    pub fn scalar(device: &B, value: f64, dtype: DType) -> Result<Self> {
+        Self::full(device, value, Meta::new(Shape::SCALAR, dtype))
+    }
+
+    /// A tensor whose elements are all `value`.
+    pub fn full(device: &B, value: f64, meta: Meta) -> Result<Self> {
+        Self::call(device, &Op::Fill { value, meta }, &[])
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(device: &B, meta: Meta) -> Result<Self> {
+        Self::full(device, 0.0, meta)
+    }
+
+    /// Random numbers: a function of the key alone, the same on every device.
+    pub fn random(device: &B, key: u64, distribution: Distribution, meta: Meta) -> Result<Self> {
+        let op = Op::Random {
+            key,
+            distribution,
+            meta,
+        };
+        Self::call(device, &op, &[])
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    /// The tensor's elements are not of type `T` ([`cast`](Self::cast) first), or the device failed.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if self.dtype != T::DTYPE {
+            let expected = format!("{} is asked for", T::DTYPE);
+            return Err(Error::dtype("to_vec", "tensor", self.dtype, expected));
+        }
+        let mut data = vec![T::zeroed(); self.shape().count()];
+        self.device
+            .download(self.view(), bytemuck::cast_slice_mut(&mut data))?;
+        Ok(data)
+    }
+
+    /// The bytes of the elements in row-major order, in the host's byte order.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.meta().bytes()];
+        self.device.download(self.view(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The elements as `f64`, whatever their type: for printing and comparing.
+    pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
+        self.cast(DType::F64)?.to_vec()
+    }
+
+    /// The only element of a tensor that has one, as `f64`.
+    ///
+    /// # Errors
+    /// The tensor has another number of elements.
+    pub fn item(&self) -> Result<f64> {
+        if self.shape().count() != 1 {
+            let expected = "one element is needed";
+            return Err(Error::shape("item", "tensor", self.shape(), expected));
+        }
+        Ok(self.to_f64_vec()?[0])
+    }
+}
+
+/// What a tensor is.
+impl<B: Backend> Tensor<B> {
+    /// The device that holds the elements.
+    pub fn device(&self) -> &B {
+        &self.device
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> Shape {
+        self.layout.shape()
+    }
+
+    /// The lengths of the axes.
+    pub fn dims(&self) -> SmallVec<[usize; 6]> {
+        SmallVec::from_slice(self.shape().dims())
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Shape and element type.
+    pub fn meta(&self) -> Meta {
+        Meta::new(self.shape(), self.dtype)
+    }
+
+    /// Where the elements lie in the buffer.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The buffer that holds the elements.
+    pub fn buffer(&self) -> &B::Buffer {
+        &self.buffer
+    }
+
+    /// The buffer alone; the tensor's share of it moves.
+    pub fn into_buffer(self) -> B::Buffer {
+        self.buffer
+    }
+
+    /// The tensor as an operand.
+    pub fn view(&self) -> View<'_, B::Buffer> {
+        View {
+            buffer: &self.buffer,
+            layout: self.layout,
+            dtype: self.dtype,
+        }
+    }
+
+    /// A tensor from its parts: for implementing backends and decorators.
+    pub fn from_parts(device: &B, buffer: B::Buffer, layout: Layout, dtype: DType) -> Self {
+        Self {
+            device: device.clone(),
+            buffer,
+            layout,
+            dtype,
+        }
+    }
+
+    fn whole(device: &B, buffer: B::Buffer, meta: Meta) -> Self {
+        Self::from_parts(device, buffer, Layout::contiguous(meta.shape), meta.dtype)
+    }
+
+    /// The same elements as a tensor of another backend that has the same buffers: a decorator,
+    /// or what is inside one.
+    pub fn rehome<B2: Backend<Buffer = B::Buffer>>(&self, device: &B2) -> Tensor<B2> {
+        Tensor::from_parts(device, self.buffer.clone(), self.layout, self.dtype)
+    }
+
+    /// The same elements without their history: no gradient flows back through the result.
+    pub fn detach(&self) -> Self {
+        let buffer = self.device.detach(&self.buffer);
+        Self::from_parts(&self.device, buffer, self.layout, self.dtype)
+    }
+
+    /// A copy on another device. Its history stays behind.
+    pub fn to(&self, device: &B) -> Result<Self> {
+        if self.device.same_device(device) {
+            return Ok(self.clone());
+        }
+        Self::from_bytes(device, &self.to_bytes()?, self.meta())
+    }
+}
+
+/// Running operations.
+impl<B: Backend> Tensor<B> {
+    /// Checks and runs an operation with one result.
+    pub fn call(device: &B, op: &Op, ins: &[&Self]) -> Result<Self> {
+        let mut outs = Self::call_all(device, op, ins)?;
+        Ok(outs.swap_remove(0))
+    }
+
+    /// Checks and runs an operation.
+    ///
+    /// # Errors
+    /// The operands do not fit ([`Op::infer`]), are of different devices, or the device failed.
+    pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
+        for (i, t) in ins.iter().enumerate() {
+            if !t.device.same_device(device) {
+                return Err(Error::Device {
+                    op: op.name(),
+                    arg: format!("operand {i}"),
+                    found: t.device.name(),
+                    expected: device.name(),
+                });
+            }
+        }
+        let metas: Metas = ins.iter().map(|t| t.meta()).collect();
+        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect();
+        let outs = op.infer(&metas)?;
+        let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
+        let buffers = device.run(op, &views, dests)?;
+        Ok(buffers
+            .into_iter()
+            .zip(outs)
+            .map(|(buffer, meta)| Self::whole(device, buffer, meta))
+            .collect())
+    }
+
+    fn unary(&self, f: Unary) -> Result<Self> {
+        Self::call(&self.device, &Op::Unary(f), &[self])
+    }
+
+    fn binary(&self, f: Binary, other: &Self) -> Result<Self> {
+        Self::call(&self.device, &Op::Binary(f), &[self, other])
+    }
+
+    /// Runs a fused operation with one result.
+    pub fn fused(&self, f: Fused, others: &[&Self]) -> Result<Self> {
+        let mut ins: SmallVec<[&Self; 4]> = SmallVec::from_slice(&[self]);
+        ins.extend_from_slice(others);
+        Self::call(&self.device, &Op::Fused(f), &ins)
+    }
+}
+
+/// Views: other shapes over the same elements.
+impl<B: Backend> Tensor<B> {
+    fn with_layout(&self, layout: Layout) -> Self {
+        Self::from_parts(&self.device, self.buffer.clone(), layout, self.dtype)
+    }
+
+    /// The part of an axis that `range` names.
+    pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Self> {
+        Ok(self.with_layout(self.layout.slice(axis, range)?))
+    }
+
+    /// One place of an axis; the axis goes.
+    pub fn select(&self, axis: usize, index: usize) -> Result<Self> {
+        Ok(self.with_layout(self.layout.select(axis, index)?))
+    }
+
+    /// The axes in another order: axis `i` of the result is axis `order[i]`.
+    pub fn permute(&self, order: &[usize]) -> Result<Self> {
+        Ok(self.with_layout(self.layout.permute(order)?))
+    }
+
+    /// The tensor with two axes exchanged.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
+        let mut order: SmallVec<[usize; 6]> = (0..self.shape().rank()).collect();
+        if a >= order.len() || b >= order.len() {
+            let expected = format!("axes {a} and {b} are asked for");
+            return Err(Error::shape("transpose", "tensor", self.shape(), expected));
+        }
+        order.swap(a, b);
+        self.permute(&order)
+    }
+
+    /// The elements, in row-major order, under another shape. A view where strides allow it, else a copy.
+    ///
+    /// # Errors
+    /// The shape has another number of elements.
+    pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
+        let shape = Shape::new(dims)?;
+        if shape.count() != self.shape().count() {
+            let expected = format!("{shape} is asked for");
+            return Err(Error::shape("reshape", "tensor", self.shape(), expected));
+        }
+        match self.layout.reshape(shape) {
+            Some(layout) => Ok(self.with_layout(layout)),
+            None => self.copy()?.reshape(dims),
+        }
+    }
+
+    /// The tensor with an axis of length 1 put in at position `axis`.
+    pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
+        let mut dims = self.dims();
+        if axis > dims.len() {
+            let expected = format!("axis {axis} is asked for");
+            return Err(Error::shape("unsqueeze", "tensor", self.shape(), expected));
+        }
+        dims.insert(axis, 1);
+        self.reshape(&dims)
+    }
+
+    /// The last axis cut into `count` equal parts.
+    pub fn split_last(&self, count: usize) -> Result<Vec<Self>> {
+        let axis = self.shape().rank().wrapping_sub(1);
+        let width = self.shape().last();
+        if self.shape().rank() == 0 || count == 0 || !width.is_multiple_of(count) {
+            let expected = format!("{count} equal parts of the last axis are asked for");
+            return Err(Error::shape("split", "tensor", self.shape(), expected));
+        }
+        let part = width / count;
+        (0..count)
+            .map(|i| self.slice(axis, i * part..(i + 1) * part))
+            .collect()
+    }
+}
+
+/// Arithmetic. Binary operations broadcast, axes aligned at the end.
+impl<B: Backend> Tensor<B> {
+    /// The elements row-major and without gaps, in a buffer of their own.
+    pub fn copy(&self) -> Result<Self> {
+        Self::call(&self.device, &Op::Copy, &[self])
+    }
+
+    /// The tensor itself if it is row-major without gaps, else a copy that is.
+    pub fn contiguous(&self) -> Result<Self> {
+        if self.layout.is_contiguous() {
+            Ok(self.clone())
+        } else {
+            self.copy()
+        }
+    }
+
+    /// The elements in another type.
+    pub fn cast(&self, to: DType) -> Result<Self> {
+        if to == self.dtype {
+            return Ok(self.clone());
+        }
+        Self::call(&self.device, &Op::Cast { to }, &[self])
+    }
+
+    /// `self * mul + add`
+    pub fn affine(&self, mul: f64, add: f64) -> Result<Self> {
+        Self::call(&self.device, &Op::Affine { mul, add }, &[self])
+    }
+
+    /// Each element limited to `min..=max`.
+    pub fn clamp(&self, min: f64, max: f64) -> Result<Self> {
+        Self::call(&self.device, &Op::Clamp { min, max }, &[self])
+    }
+
+    /// `self + other`
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Add, other)
+    }
+
+    /// `self - other`
+    pub fn sub(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Sub, other)
+    }
+
+    /// `self * other`, element by element.
+    pub fn mul(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Mul, other)
+    }
+
+    /// `self / other`, element by element.
+    pub fn div(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Div, other)
+    }
+
+    /// The larger of two elements.
+    pub fn maximum(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Max, other)
+    }
+
+    /// The smaller of two elements.
+    pub fn minimum(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::Min, other)
+    }
+
+    /// The remainder of the division by `other`, with the sign of `other`.
+    pub fn floor_mod(&self, other: &Self) -> Result<Self> {
+        self.binary(Binary::FloorMod, other)
+    }
+
+    /// `-self`
+    pub fn neg(&self) -> Result<Self> {
+        self.unary(Unary::Neg)
+    }
+
+    /// `|self|`
+    pub fn abs(&self) -> Result<Self> {
+        self.unary(Unary::Abs)
+    }
+
+    /// `self²`
+    pub fn square(&self) -> Result<Self> {
+        self.unary(Unary::Square)
+    }
+
+    /// The square root.
+    pub fn sqrt(&self) -> Result<Self> {
+        self.unary(Unary::Sqrt)
+    }
+
+    /// `1 / self`
+    pub fn recip(&self) -> Result<Self> {
+        self.unary(Unary::Recip)
+    }
+
+    /// `e^self`
+    pub fn exp(&self) -> Result<Self> {
+        self.unary(Unary::Exp)
+    }
+
+    /// The natural logarithm.
+    pub fn log(&self) -> Result<Self> {
+        self.unary(Unary::Log)
+    }
+
+    /// The sine.
+    pub fn sin(&self) -> Result<Self> {
+        self.unary(Unary::Sin)
+    }
+
+    /// The cosine.
+    pub fn cos(&self) -> Result<Self> {
+        self.unary(Unary::Cos)
+    }
+
+    /// -1, 0 or 1.
+    pub fn sign(&self) -> Result<Self> {
+        self.unary(Unary::Sign)
+    }
+
+    /// The largest whole number not above.
+    pub fn floor(&self) -> Result<Self> {
+        self.unary(Unary::Floor)
+    }
+
+    /// An activation function.
+    pub fn activate(&self, f: Activation) -> Result<Self> {
+        if f == Activation::Identity {
+            return Ok(self.clone());
+        }
+        self.unary(Unary::Activation(f))
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(&self) -> Result<Self> {
+        self.activate(Activation::Tanh)
+    }
+
+    /// The logistic function.
+    pub fn sigmoid(&self) -> Result<Self> {
+        self.activate(Activation::Sigmoid)
+    }
+
+    /// `max(self, 0)`
+    pub fn relu(&self) -> Result<Self> {
+        self.activate(Activation::Relu)
+    }
+
+    /// A comparison, as a tensor of `bool`.
+    pub fn compare(&self, f: Compare, other: &Self) -> Result<Self> {
+        Self::call(&self.device, &Op::Compare(f), &[self, other])
+    }
+
+    /// With `self` a tensor of `bool`: `a` where it holds, else `b`.
+    pub fn select_from(&self, a: &Self, b: &Self) -> Result<Self> {
+        Self::call(&self.device, &Op::Select, &[self, a, b])
+    }
+
+    /// The matrix product `self · other`: `[.., m, k] · [.., k, n]`.
+    pub fn matmul(&self, other: &Self) -> Result<Self> {
+        let op = Op::MatMul {
+            alpha: 1.0,
+            precision: Precision::Exact,
+        };
+        Self::call(&self.device, &op, &[self, other])
+    }
+
+    /// `self · other + addend`; the addend has the result's shape.
+    pub fn matmul_add(&self, other: &Self, addend: &Self) -> Result<Self> {
+        let op = Op::MatMul {
+            alpha: 1.0,
+            precision: Precision::Exact,
+        };
+        Self::call(&self.device, &op, &[self, other, addend])
+    }
+
+    /// The sum along an axis, which goes.
+    pub fn sum(&self, axis: usize) -> Result<Self> {
+        let kind = Reduce::Sum;
+        Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
+    }
+
+    /// The largest element along an axis, which goes.
+    pub fn max(&self, axis: usize) -> Result<Self> {
+        let kind = Reduce::Max;
+        Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
+    }
+
+    /// The sum of all elements, as a scalar.
+    pub fn sum_all(&self) -> Result<Self> {
+        self.reshape(&[self.shape().count()])?.sum(0)
+    }
+
+    /// The mean of all elements, as a scalar.
+    pub fn mean_all(&self) -> Result<Self> {
+        let count = self.shape().count();
+        self.sum_all()?.affine(1.0 / count as f64, 0.0)
+    }
+
+    /// The index of the largest element along an axis, as `i64`.
+    pub fn argmax(&self, axis: usize) -> Result<Self> {
+        Self::call(&self.device, &Op::ArgMax { axis }, &[self])
+    }
+
+    /// Tensors joined along an axis.
+    ///
+    /// # Errors
+    /// There is none, or they differ in another axis or in type.
+    pub fn concat(parts: &[&Self], axis: usize) -> Result<Self> {
+        match parts {
+            [] => Err(Error::argument("concat", "parts", "are missing")),
+            [only] if axis < only.shape().rank() => Ok((*only).clone()),
+            [first, ..] => Self::call(&first.device, &Op::Concat { axis }, parts),
+        }
+    }
+
+    /// Rows of a table: `self` is `[V, rest..]`, `ids` any shape of integers in `0..V`.
+    pub fn gather(&self, ids: &Self) -> Result<Self> {
+        Self::call(&self.device, &Op::Gather, &[self, ids])
+    }
+
+    /// The first `lengths[b]` places along axis `time` in reverse order, for each row `b` of axis `batch`.
+    pub fn reverse(&self, lengths: &Self, time: usize, batch: usize) -> Result<Self> {
+        Self::call(&self.device, &Op::Reverse { time, batch }, &[self, lengths])
+    }
+}

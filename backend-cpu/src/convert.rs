@@ -1,0 +1,50 @@
+//! Tensors from and to `ndarray`.
+
+use backend_api::{Element, Error, Result, Tensor};
+use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
+
+use crate::device::Cpu;
+
+impl Cpu {
+    /// A tensor with the elements of an array of any layout.
+    ///
+    /// ```
+    /// # use backend_cpu::Cpu;
+    /// let cpu = Cpu::new();
+    /// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
+    /// let tensor = cpu.from_ndarray(&array.t())?;
+    /// assert_eq!(tensor.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
+    /// assert_eq!(Cpu::to_ndarray::<f32>(&tensor)?, array.t().into_dyn());
+    /// # Ok::<(), backend_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The array has more axes than a tensor can have, or there is no memory.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "the device makes the tensor; the conversion is from the argument"
+    )]
+    pub fn from_ndarray<T, S, D>(&self, array: &ArrayBase<S, D>) -> Result<Tensor<Self>>
+    where
+        T: Element,
+        S: Data<Elem = T>,
+        D: Dimension,
+    {
+        let shape = array.shape();
+        if let Some(data) = array.as_slice() {
+            return Tensor::from_slice(self, data, shape);
+        }
+        let data: Vec<T> = array.iter().copied().collect();
+        Tensor::from_slice(self, &data, shape)
+    }
+
+    /// An array with the elements of a tensor.
+    ///
+    /// # Errors
+    /// The tensor's elements are not of type `T`.
+    pub fn to_ndarray<T: Element>(tensor: &Tensor<Self>) -> Result<ArrayD<T>> {
+        let shape = IxDyn(tensor.shape().dims());
+        ArrayD::from_shape_vec(shape, tensor.to_vec()?)
+            .map_err(|e| Error::argument("to_ndarray", "tensor", e.to_string()))
+    }
+}

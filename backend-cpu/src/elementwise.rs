@@ -1,0 +1,374 @@
+//! Operations that treat each element by itself.
+
+use backend_api::{Binary, Buffers, Compare, DType, Dests, Error, Layout, Result, Unary};
+use bytemuck::Pod;
+
+use crate::activations::{Curve, with_curve};
+use crate::device::Cpu;
+use crate::element::{Float, Number};
+use crate::simd::{Map1, Map2};
+use crate::storage::{CpuBuffer, Input, Output, dests, operands};
+use crate::strided::{BLOCK, Stream};
+
+/// Work of one element, for the decision whether other threads should help.
+const CHEAP: usize = 1;
+const COSTLY: usize = 8;
+
+impl Cpu {
+    /// `out[i] = f(x[i])`.
+    fn map1<A: Pod + Send + Sync, O: Pod + Send, F: Fn(A) -> O + Copy + Sync>(
+        &self,
+        x: &Input<'_>,
+        outs: Dests<CpuBuffer>,
+        work: usize,
+        f: F,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<O>();
+        let x = Stream::new(x.buffer.elements::<A>(), &x.layout);
+        let block = if x.is_direct() { usize::MAX } else { BLOCK };
+        self.split(out.len(), [(out, 1)], work, |range, [out]| {
+            let mut spare = [A::zeroed(); BLOCK];
+            let mut start = range.start;
+            for out in out.chunks_mut(block) {
+                let a = x.block(start, out.len(), &mut spare);
+                start += out.len();
+                self.arch().dispatch(Map1 { a, out, f });
+            }
+        });
+        Ok([output.finish()].into_iter().collect())
+    }
+
+    /// `out[i] = f(a[i], b[i])`, both stretched to the result's shape.
+    fn map2<A: Pod + Send + Sync, O: Pod + Send, F: Fn(A, A) -> O + Copy + Sync>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+        work: usize,
+        f: F,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [a, b] = operands(ins)?;
+        let shape = broadcast(&[a.layout, b.layout])?;
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<O>();
+        let a = Stream::new(a.buffer.elements::<A>(), &a.layout.broadcast_to(shape));
+        let b = Stream::new(b.buffer.elements::<A>(), &b.layout.broadcast_to(shape));
+        let direct = a.is_direct() && b.is_direct();
+        let block = if direct { usize::MAX } else { BLOCK };
+        self.split(out.len(), [(out, 1)], work, |range, [out]| {
+            let mut spare = [[A::zeroed(); BLOCK]; 2];
+            let [spare_a, spare_b] = &mut spare;
+            let mut start = range.start;
+            for out in out.chunks_mut(block) {
+                let a = a.block(start, out.len(), spare_a);
+                let b = b.block(start, out.len(), spare_b);
+                start += out.len();
+                self.arch().dispatch(Map2 { a, b, out, f });
+            }
+        });
+        Ok([output.finish()].into_iter().collect())
+    }
+
+    pub(crate) fn fill(&self, value: f64, outs: Dests<CpuBuffer>) -> Result<Buffers<CpuBuffer>> {
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        match output.dtype() {
+            DType::F32 => self.fill_with(&mut output, value as f32),
+            DType::F64 => self.fill_with(&mut output, value),
+            DType::I32 => self.fill_with(&mut output, value as i32),
+            DType::I64 => self.fill_with(&mut output, value as i64),
+            DType::U8 => self.fill_with(&mut output, value as u8),
+            DType::Bool => self.fill_with(&mut output, u8::from(value != 0.0)),
+            other => return Err(unsupported("fill", other)),
+        }
+        Ok([output.finish()].into_iter().collect())
+    }
+
+    fn fill_with<T: Pod + Send + Sync>(&self, output: &mut Output, value: T) {
+        let out = output.elements::<T>();
+        self.split(out.len(), [(out, 1)], CHEAP, |_, [out]| out.fill(value));
+    }
+
+    pub(crate) fn copy(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x] = operands(ins)?;
+        match x.dtype.size() {
+            1 => self.copy_words::<u8>(&x, outs),
+            4 => self.copy_words::<u32>(&x, outs),
+            _ => self.copy_words::<u64>(&x, outs),
+        }
+    }
+
+    fn copy_words<W: Pod + Send + Sync>(
+        &self,
+        x: &Input<'_>,
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<W>();
+        let x = Stream::new(x.buffer.elements::<W>(), &x.layout);
+        self.split(out.len(), [(out, 1)], CHEAP, |range, [out]| {
+            x.read(range.start, out);
+        });
+        Ok([output.finish()].into_iter().collect())
+    }
+
+    pub(crate) fn cast(
+        &self,
+        to: DType,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x] = operands(ins)?;
+        match x.dtype {
+            DType::F32 => self.cast_from::<f32>(to, &x, outs),
+            DType::F64 => self.cast_from::<f64>(to, &x, outs),
+            DType::I32 => self.cast_from::<i32>(to, &x, outs),
+            DType::I64 => self.cast_from::<i64>(to, &x, outs),
+            DType::U8 | DType::Bool => self.cast_from::<u8>(to, &x, outs),
+            other => Err(unsupported("cast", other)),
+        }
+    }
+
+    fn cast_from<A: Number>(
+        &self,
+        to: DType,
+        x: &Input<'_>,
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match to {
+            DType::F32 => self.map1(x, outs, CHEAP, convert::<A, f32>),
+            DType::F64 => self.map1(x, outs, CHEAP, convert::<A, f64>),
+            DType::I32 => self.map1(x, outs, CHEAP, convert::<A, i32>),
+            DType::I64 => self.map1(x, outs, CHEAP, convert::<A, i64>),
+            DType::U8 => self.map1(x, outs, CHEAP, convert::<A, u8>),
+            DType::Bool => self.map1(x, outs, CHEAP, |x: A| u8::from(x != A::ZERO)),
+            other => Err(unsupported("cast", other)),
+        }
+    }
+
+    pub(crate) fn unary<T: Float>(
+        &self,
+        f: Unary,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x] = &operands(ins)?;
+        match f {
+            Unary::Neg => self.map1(x, outs, CHEAP, T::neg),
+            Unary::Abs => self.map1(x, outs, CHEAP, T::abs),
+            Unary::Sign => self.map1(x, outs, CHEAP, sign::<T>),
+            Unary::Square => self.map1(x, outs, CHEAP, square::<T>),
+            Unary::Sqrt => self.map1(x, outs, CHEAP, T::sqrt),
+            Unary::Recip => self.map1(x, outs, CHEAP, recip::<T>),
+            Unary::Exp => self.map1(x, outs, COSTLY, T::exp),
+            Unary::Log => self.map1(x, outs, COSTLY, T::ln),
+            Unary::Floor => self.map1(x, outs, CHEAP, T::floor),
+            Unary::Sin => self.map1(x, outs, COSTLY, T::sin),
+            Unary::Cos => self.map1(x, outs, COSTLY, T::cos),
+            Unary::Activation(f) => {
+                with_curve!(f, C => self.map1(x, outs, COSTLY, C::value::<T>))
+            }
+        }
+    }
+
+    pub(crate) fn affine<T: Float>(
+        &self,
+        mul: f64,
+        add: f64,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x] = &operands(ins)?;
+        let (mul, add) = (T::from_f64(mul), T::from_f64(add));
+        self.map1(x, outs, CHEAP, move |x: T| x.mul(mul).add(add))
+    }
+
+    pub(crate) fn clamp<T: Float>(
+        &self,
+        min: f64,
+        max: f64,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x] = &operands(ins)?;
+        let (min, max) = (T::from_f64(min), T::from_f64(max));
+        self.map1(x, outs, CHEAP, move |x: T| {
+            let x = if x < min { min } else { x };
+            if x > max { max } else { x }
+        })
+    }
+
+    pub(crate) fn binary(
+        &self,
+        f: Binary,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match ins.first().map(|a| a.dtype) {
+            Some(DType::F32) => self.binary_of::<f32>(f, ins, outs),
+            Some(DType::F64) => self.binary_of::<f64>(f, ins, outs),
+            Some(DType::I32) => self.binary_of::<i32>(f, ins, outs),
+            Some(DType::I64) => self.binary_of::<i64>(f, ins, outs),
+            Some(DType::U8) => self.binary_of::<u8>(f, ins, outs),
+            other => Err(unsupported("binary", other.unwrap_or(DType::Bool))),
+        }
+    }
+
+    fn binary_of<T: Number>(
+        &self,
+        f: Binary,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match f {
+            Binary::Add => self.map2(ins, outs, CHEAP, T::add),
+            Binary::Sub => self.map2(ins, outs, CHEAP, T::sub),
+            Binary::Mul => self.map2(ins, outs, CHEAP, T::mul),
+            Binary::Div => self.map2(ins, outs, CHEAP, T::div),
+            Binary::Max => self.map2(ins, outs, CHEAP, <T as Number>::max),
+            Binary::Min => self.map2(ins, outs, CHEAP, <T as Number>::min),
+            Binary::FloorMod => self.map2(ins, outs, CHEAP, T::floor_mod),
+        }
+    }
+
+    pub(crate) fn compare(
+        &self,
+        f: Compare,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match ins.first().map(|a| a.dtype) {
+            Some(DType::F32) => self.compare_of::<f32>(f, ins, outs),
+            Some(DType::F64) => self.compare_of::<f64>(f, ins, outs),
+            Some(DType::I32) => self.compare_of::<i32>(f, ins, outs),
+            Some(DType::I64) => self.compare_of::<i64>(f, ins, outs),
+            Some(DType::U8) => self.compare_of::<u8>(f, ins, outs),
+            other => Err(unsupported("compare", other.unwrap_or(DType::Bool))),
+        }
+    }
+
+    fn compare_of<T: Number>(
+        &self,
+        f: Compare,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match f {
+            Compare::Eq => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a == b)),
+            Compare::Ne => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a != b)),
+            Compare::Lt => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a < b)),
+            Compare::Le => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a <= b)),
+            Compare::Gt => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a > b)),
+            Compare::Ge => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a >= b)),
+        }
+    }
+
+    pub(crate) fn select(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match ins.get(1).map_or(1, |a| a.dtype.size()) {
+            1 => self.select_words::<u8>(ins, outs),
+            4 => self.select_words::<u32>(ins, outs),
+            _ => self.select_words::<u64>(ins, outs),
+        }
+    }
+
+    fn select_words<W: Pod + Send + Sync>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [condition, a, b] = operands(ins)?;
+        let shape = broadcast(&[condition.layout, a.layout, b.layout])?;
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<W>();
+        let condition = Stream::new(
+            condition.buffer.elements::<u8>(),
+            &condition.layout.broadcast_to(shape),
+        );
+        let a = Stream::new(a.buffer.elements::<W>(), &a.layout.broadcast_to(shape));
+        let b = Stream::new(b.buffer.elements::<W>(), &b.layout.broadcast_to(shape));
+        self.split(out.len(), [(out, 1)], CHEAP, |range, [out]| {
+            let mut spare_condition = [0; BLOCK];
+            let mut spare = [[W::zeroed(); BLOCK]; 2];
+            let [spare_a, spare_b] = &mut spare;
+            let mut start = range.start;
+            for out in out.chunks_mut(BLOCK) {
+                let condition = condition.block(start, out.len(), &mut spare_condition);
+                let a = a.block(start, out.len(), spare_a);
+                let b = b.block(start, out.len(), spare_b);
+                start += out.len();
+                for (((out, &condition), &a), &b) in out.iter_mut().zip(condition).zip(a).zip(b) {
+                    *out = if condition != 0 { a } else { b };
+                }
+            }
+        });
+        Ok([output.finish()].into_iter().collect())
+    }
+}
+
+/// The common shape of operands that [`Op::infer`](backend_api::Op::infer) found to have one.
+fn broadcast(layouts: &[Layout]) -> Result<backend_api::Shape> {
+    let mut shape = backend_api::Shape::SCALAR;
+    for layout in layouts {
+        shape = shape.broadcast(&layout.shape()).ok_or_else(|| {
+            Error::shape(
+                "run",
+                "operand",
+                layout.shape(),
+                format!("others are {shape}"),
+            )
+        })?;
+    }
+    Ok(shape)
+}
+
+pub(crate) fn unsupported(op: &'static str, dtype: DType) -> Error {
+    Error::dtype(
+        op,
+        "operand",
+        dtype,
+        "the cpu backend does not take it here",
+    )
+}
+
+#[inline(always)]
+fn convert<A: Number, B: Number>(x: A) -> B {
+    if A::IS_FLOAT {
+        B::from_f64(x.to_f64())
+    } else {
+        B::from_i64(x.to_i64())
+    }
+}
+
+#[inline(always)]
+fn sign<T: Float>(x: T) -> T {
+    if x > T::ZERO {
+        T::ONE
+    } else if x < T::ZERO {
+        T::ONE.neg()
+    } else {
+        // 0 and NaN.
+        x
+    }
+}
+
+#[inline(always)]
+fn square<T: Float>(x: T) -> T {
+    x.mul(x)
+}
+
+#[inline(always)]
+fn recip<T: Float>(x: T) -> T {
+    T::ONE.div(x)
+}

@@ -1,0 +1,516 @@
+//! Steps of cells and their gradients, in one pass over memory.
+
+use std::marker::PhantomData;
+
+use backend_api::{Activation, Buffers, Dest, Dests, LstmGates, Result};
+
+use crate::activations::{Curve, with_curve};
+use crate::device::Cpu;
+use crate::element::Float;
+use crate::simd::{Pointwise, RowKernel, Source, Target};
+use crate::storage::{CpuBuffer, Dense, Input, Output, dests, operands};
+
+/// Work of one unit with activations, for the decision whether other threads should help.
+const WORK: usize = 16;
+
+/// The activation of a sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Activate<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 1, 1> for Activate<C> {
+    #[inline(always)]
+    fn at(self, [x]: [T; 1]) -> [T; 1] {
+        [C::value(x)]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Activate<C> {
+    #[inline(always)]
+    fn at(self, [x, bias]: [T; 2]) -> [T; 1] {
+        [C::value(x.add(bias))]
+    }
+}
+
+/// `y, dy..` to the gradient of the argument: the summands of `dy` are added.
+#[derive(Clone, Copy)]
+pub(crate) struct Slope<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Slope<C> {
+    #[inline(always)]
+    fn at(self, [y, dy]: [T; 2]) -> [T; 1] {
+        [C::slope(y).mul(dy)]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 3, 1> for Slope<C> {
+    #[inline(always)]
+    fn at(self, [y, dy, more]: [T; 3]) -> [T; 1] {
+        [C::slope(y).mul(dy.add(more))]
+    }
+}
+
+#[inline(always)]
+fn sigmoid_slope<T: Float>(y: T) -> T {
+    y.mul(T::ONE.sub(y))
+}
+
+/// An LSTM step: `i, j, f, o` (sums) and `c` to `c', h'` and, if asked for, the four gates.
+#[derive(Clone, Copy)]
+pub(crate) struct Lstm<T, C> {
+    pub(crate) forget_bias: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 6> for Lstm<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c]: [T; 5]) -> [T; 6] {
+        let i = i.sigmoid();
+        let j = C::value(j);
+        let f = f.add(self.forget_bias).sigmoid();
+        let o = o.sigmoid();
+        let c = c.mul(f).add(i.mul(j));
+        [c, C::value(c).mul(o), i, j, f, o]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 2> for Lstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+/// The gradient of an LSTM step: gates, `c, c', dc', dh'` (and a second summand of it) to the
+/// gradients of the four sums and of `c`.
+#[derive(Clone, Copy)]
+pub(crate) struct LstmGrad<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 8, 5> for LstmGrad<C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
+        let a = C::value(c_new);
+        let dc = dc.add(C::slope(a).mul(dh.mul(o)));
+        [
+            sigmoid_slope(i).mul(dc.mul(j)),
+            C::slope(j).mul(dc.mul(i)),
+            sigmoid_slope(f).mul(dc.mul(c)),
+            sigmoid_slope(o).mul(dh.mul(a)),
+            dc.mul(f),
+        ]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 9, 5> for LstmGrad<C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh, more]: [T; 9]) -> [T; 5] {
+        self.at([i, j, f, o, c, c_new, dc, dh.add(more)])
+    }
+}
+
+/// The first half of a GRU step: `r, u` (sums) and `h` to `r, u, r h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruGates;
+
+/// For a whole sequence: `r, u, u, r h`, as `u` is both saved and read again.
+impl<T: Float> Pointwise<T, 3, 4> for GruGates {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 4] {
+        let [r, u, rh]: [T; 3] = self.at(x);
+        [r, u, u, rh]
+    }
+}
+
+/// For a sequence that saves nothing: `u, r h`.
+impl<T: Float> Pointwise<T, 3, 2> for GruGates {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 2] {
+        let [_, u, rh]: [T; 3] = self.at(x);
+        [u, rh]
+    }
+}
+
+impl<T: Float> Pointwise<T, 3, 3> for GruGates {
+    #[inline(always)]
+    fn at(self, [r, u, h]: [T; 3]) -> [T; 3] {
+        let r = r.sigmoid();
+        [r, u.sigmoid(), r.mul(h)]
+    }
+}
+
+/// The gradient of the first half: `r, u, h, du, d(r h)` to those of the two sums and of `h`.
+#[derive(Clone, Copy)]
+struct GruGatesGrad;
+
+impl<T: Float> Pointwise<T, 5, 3> for GruGatesGrad {
+    #[inline(always)]
+    fn at(self, [r, u, h, du, drh]: [T; 5]) -> [T; 3] {
+        [
+            sigmoid_slope(r).mul(drh.mul(h)),
+            sigmoid_slope(u).mul(du),
+            drh.mul(r),
+        ]
+    }
+}
+
+/// What remains of the gradient of the first half once that of `u` is known: `r, h, d(r h)` and the
+/// gradient of `h` so far to the gradient of the sum of `r`, that of `h`, and `r h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruResetGrad;
+
+impl<T: Float> Pointwise<T, 4, 3> for GruResetGrad {
+    #[inline(always)]
+    fn at(self, [r, h, drh, dh]: [T; 4]) -> [T; 3] {
+        [
+            sigmoid_slope(r).mul(drh.mul(h)),
+            drh.mul(r).add(dh),
+            r.mul(h),
+        ]
+    }
+}
+
+/// The second half of a GRU step: the candidate's sum, `u, h` to `h', q`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruOutput<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 3, 2> for GruOutput<C> {
+    #[inline(always)]
+    fn at(self, [z, u, h]: [T; 3]) -> [T; 2] {
+        let q = C::value(z);
+        [u.mul(h).add(T::ONE.sub(u).mul(q)), q]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 3, 1> for GruOutput<C> {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 1] {
+        let [h, _]: [T; 2] = self.at(x);
+        [h]
+    }
+}
+
+/// The gradient of the second half. For the operation: `q, u, h, dh'` to those of the
+/// candidate's sum, `u` and `h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruOutputGrad<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 4, 3> for GruOutputGrad<C> {
+    #[inline(always)]
+    fn at(self, [q, u, h, dh]: [T; 4]) -> [T; 3] {
+        [
+            C::slope(q).mul(T::ONE.sub(u).mul(dh)),
+            h.sub(q).mul(dh),
+            u.mul(dh),
+        ]
+    }
+}
+
+/// For a whole sequence, `dh'` in two summands: to the gradients of the sums of `u` and of
+/// the candidate, and of `h`.
+impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
+    #[inline(always)]
+    fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
+        let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
+        [sigmoid_slope(u).mul(du), dz, dh]
+    }
+}
+
+/// Operands and results of an operation that treats all elements alike: `I` of one, `O` of the other.
+pub(crate) struct Streams<'a, T, const I: usize, const O: usize> {
+    ins: [Dense<'a, T>; I],
+    outs: [Output; O],
+}
+
+impl<'a, T: Float, const I: usize, const O: usize> Streams<'a, T, I, O> {
+    pub(crate) fn new(cpu: &Cpu, ins: &[Input<'a>], outs: Dests<CpuBuffer>) -> Result<Self> {
+        Ok(Self {
+            ins: each(operands::<I>(ins)?, |x| cpu.dense(&x))?,
+            outs: outputs(cpu, dests(outs)?)?,
+        })
+    }
+
+    pub(crate) fn run(
+        mut self,
+        cpu: &Cpu,
+        f: impl Pointwise<T, I, O>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let ins: [&[T]; I] = self.ins.each_ref().map(|x| &**x);
+        let count = ins[0].len();
+        let outs = self.outs.each_mut().map(|out| (out.elements::<T>(), 1));
+        cpu.split(count, outs, I, |range, outs| {
+            cpu.arch().dispatch(RowKernel {
+                f,
+                rows: 0..1,
+                n: range.len(),
+                ins: ins.map(|data| Source {
+                    data: &data[range.clone()],
+                    stride: 0,
+                    at: 0,
+                }),
+                outs: outs.map(|data| Target {
+                    data,
+                    stride: 0,
+                    at: 0,
+                    parts: 1,
+                }),
+            });
+        });
+        Ok(self.outs.into_iter().map(Output::finish).collect())
+    }
+}
+
+/// A matrix operand: in place if its rows have no gaps, else copied.
+struct Rows<'a, T> {
+    data: Dense<'a, T>,
+    stride: usize,
+    at: usize,
+}
+
+impl<'a, T: Float> Rows<'a, T> {
+    fn new(cpu: &Cpu, x: &Input<'a>) -> Result<Self> {
+        let (shape, strides) = (x.layout.shape(), x.layout.strides());
+        if shape.rank() == 2 && (strides[1] == 1 || shape[1] == 1) && shape.count() > 0 {
+            return Ok(Self {
+                data: Dense::Borrowed(x.buffer.elements()),
+                stride: strides[0],
+                at: x.layout.offset(),
+            });
+        }
+        Ok(Self {
+            data: cpu.dense(x)?,
+            stride: shape.last(),
+            at: 0,
+        })
+    }
+
+    /// The `i`-th part of each row, for parts of `n` elements.
+    fn part(&self, i: usize, n: usize) -> Source<'_, T> {
+        Source {
+            data: &self.data,
+            stride: self.stride,
+            at: self.at + i * n,
+        }
+    }
+
+    fn parts<const N: usize>(&self, n: usize) -> [Source<'_, T>; N] {
+        std::array::from_fn(|i| self.part(i, n))
+    }
+}
+
+/// `f` for each, or the first error.
+fn each<A, B, const N: usize>(all: [A; N], mut f: impl FnMut(A) -> Result<B>) -> Result<[B; N]> {
+    let mut error = None;
+    let mapped = all.map(|x| match f(x) {
+        Ok(y) => Some(y),
+        Err(e) => {
+            error.get_or_insert(e);
+            None
+        }
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    let mut done = Vec::with_capacity(N);
+    done.extend(mapped.into_iter().flatten());
+    done.try_into()
+        .map_err(|_| backend_api::Error::argument("run", "operands", "are missing"))
+}
+
+fn outputs<const N: usize>(cpu: &Cpu, dests: [Dest<CpuBuffer>; N]) -> Result<[Output; N]> {
+    each(dests, |dest| Output::new(cpu.pool(), dest))
+}
+
+/// Runs `f` on all rows of `n` units; each of `outs` has a number of parts to a row.
+fn run_rows<T: Float, const I: usize, const O: usize, const M: usize>(
+    cpu: &Cpu,
+    (rows, n): (usize, usize),
+    ins: [Source<'_, T>; I],
+    outs: [(&mut Output, usize); M],
+    f: impl Pointwise<T, I, O>,
+) {
+    if n == 0 {
+        return;
+    }
+    let parts = outs.each_ref().map(|(_, parts)| *parts);
+    let outs = outs.map(|(out, parts)| (out.elements::<T>(), parts * n));
+    cpu.split(rows, outs, n * WORK, |range, outs| {
+        let mut parts = parts.iter();
+        cpu.arch().dispatch(RowKernel {
+            f,
+            rows: 0..range.len(),
+            n,
+            ins: ins.map(|source| Source {
+                at: source.at + range.start * source.stride,
+                ..source
+            }),
+            outs: outs.map(|data| {
+                let parts = parts.next().copied().unwrap_or(1);
+                Target {
+                    data,
+                    stride: parts * n,
+                    at: 0,
+                    parts,
+                }
+            }),
+        });
+    });
+}
+
+/// Rows and units of a state.
+fn sizes(state: &Input<'_>) -> (usize, usize) {
+    let shape = state.layout.shape();
+    (shape[0], shape[1])
+}
+
+fn finish<const N: usize>(outs: [Output; N]) -> Result<Buffers<CpuBuffer>> {
+    Ok(outs.into_iter().map(Output::finish).collect())
+}
+
+impl Cpu {
+    pub(crate) fn bias_activation<T: Float>(
+        &self,
+        activation: Activation,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [x, bias] = operands(ins)?;
+        let n = x.layout.shape().last();
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let x = self.dense::<T>(&x)?;
+        let bias = self.dense::<T>(&bias)?;
+        let sources = [(&*x, n), (&*bias, 0)].map(|(data, stride)| Source {
+            data,
+            stride,
+            at: 0,
+        });
+        let rows = x.len().checked_div(n).unwrap_or(0);
+        with_curve!(activation, C => {
+            run_rows::<_, 2, 1, 1>(self, (rows, n), sources, [(&mut output, 1)], Activate(C::default()));
+        });
+        finish([output])
+    }
+
+    pub(crate) fn activation_grad<T: Float>(
+        &self,
+        activation: Activation,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let streams = Streams::<T, 2, 1>::new(self, ins, outs)?;
+        with_curve!(activation, C => streams.run(self, Slope(C::default())))
+    }
+
+    pub(crate) fn lstm_step<T: Float>(
+        &self,
+        gates: &LstmGates,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [z, c] = operands(ins)?;
+        let (rows, n) = sizes(&c);
+        let mut outs = outputs::<3>(self, dests(outs)?)?;
+        let (z, c) = (Rows::<T>::new(self, &z)?, Rows::new(self, &c)?);
+        let [i, j, f, o] = z.parts(n);
+        let [c_new, h, saved] = &mut outs;
+        with_curve!(gates.activation, C => run_rows::<_, 5, 6, 3>(
+            self,
+            (rows, n),
+            [i, j, f, o, c.part(0, n)],
+            [(c_new, 1), (h, 1), (saved, 4)],
+            Lstm { forget_bias: T::from_f64(gates.forget_bias), curve: PhantomData::<C> },
+        ));
+        finish(outs)
+    }
+
+    pub(crate) fn lstm_step_grad<T: Float>(
+        &self,
+        gates: &LstmGates,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let ins = operands::<5>(ins)?;
+        let (rows, n) = sizes(&ins[1]);
+        let mut outs = outputs::<2>(self, dests(outs)?)?;
+        let [saved, state @ ..] = each(ins, |x| Rows::<T>::new(self, &x))?;
+        let [i, j, f, o] = saved.parts(n);
+        let [c, c_new, dc, dh] = state.each_ref().map(|x| x.part(0, n));
+        let [dz, dc_old] = &mut outs;
+        with_curve!(gates.activation, C => run_rows::<_, 8, 5, 2>(
+            self,
+            (rows, n),
+            [i, j, f, o, c, c_new, dc, dh],
+            [(dz, 4), (dc_old, 1)],
+            LstmGrad(C::default()),
+        ));
+        finish(outs)
+    }
+
+    pub(crate) fn gru_gates<T: Float>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [z, h] = operands(ins)?;
+        let (rows, n) = sizes(&h);
+        let mut outs = outputs::<3>(self, dests(outs)?)?;
+        let (z, h) = (Rows::<T>::new(self, &z)?, Rows::new(self, &h)?);
+        let [zr, zu] = z.parts(n);
+        let [u, rh, r] = &mut outs;
+        let ins = [zr, zu, h.part(0, n)];
+        run_rows::<_, 3, 3, 3>(self, (rows, n), ins, [(r, 1), (u, 1), (rh, 1)], GruGates);
+        finish(outs)
+    }
+
+    pub(crate) fn gru_gates_grad<T: Float>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let ins = operands::<5>(ins)?;
+        let (rows, n) = sizes(&ins[0]);
+        let mut outs = outputs::<2>(self, dests(outs)?)?;
+        let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
+        let ins = ins.each_ref().map(|x| x.part(0, n));
+        let [dz, dh] = &mut outs;
+        run_rows::<_, 5, 3, 2>(self, (rows, n), ins, [(dz, 2), (dh, 1)], GruGatesGrad);
+        finish(outs)
+    }
+
+    pub(crate) fn gru_output<T: Float>(
+        &self,
+        activation: Activation,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let ins = operands::<3>(ins)?;
+        let (rows, n) = sizes(&ins[0]);
+        let mut outs = outputs::<2>(self, dests(outs)?)?;
+        let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
+        let ins = ins.each_ref().map(|x| x.part(0, n));
+        let [h, q] = &mut outs;
+        with_curve!(activation, C => {
+            run_rows::<_, 3, 2, 2>(self, (rows, n), ins, [(h, 1), (q, 1)], GruOutput(C::default()));
+        });
+        finish(outs)
+    }
+
+    pub(crate) fn gru_output_grad<T: Float>(
+        &self,
+        activation: Activation,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let ins = operands::<4>(ins)?;
+        let (rows, n) = sizes(&ins[0]);
+        let mut outs = outputs::<3>(self, dests(outs)?)?;
+        let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
+        let ins = ins.each_ref().map(|x| x.part(0, n));
+        let [dz, du, dh] = &mut outs;
+        let targets = [(dz, 1), (du, 1), (dh, 1)];
+        with_curve!(activation, C => {
+            run_rows::<_, 4, 3, 3>(self, (rows, n), ins, targets, GruOutputGrad(C::default()));
+        });
+        finish(outs)
+    }
+}

@@ -1,0 +1,50 @@
+//! The CPU backend: threads of its own, SIMD kernels chosen at run time, pooled buffers.
+//!
+//! ```
+//! use backend_api::Tensor;
+//! use backend_cpu::Cpu;
+//!
+//! let cpu = Cpu::builder().threads(1).build()?;
+//! let x = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0], &[3])?;
+//! assert_eq!(x.square()?.to_vec::<f32>()?, [1.0, 4.0, 9.0]);
+//! # Ok::<(), backend_api::Error>(())
+//! ```
+//!
+//! # Reproducible results
+//!
+//! The same operation on the same operands gives the same bits whatever the number of threads: work is
+//! split over independent results only, and every sum has an order of its own. Machines with other
+//! vector units may differ in the last bits, as products are accumulated with the fused
+//! multiply-add of the machine.
+//!
+//! # Memory
+//!
+//! Freed buffers are kept for reuse, so that a training loop asks the system for nothing once it
+//! has run a step; see [`Cpu`] for the limit.
+
+#![deny(unsafe_code)]
+
+mod activations;
+mod convert;
+mod device;
+mod element;
+mod elementwise;
+mod gates;
+mod gemm;
+mod loss;
+mod matmul;
+mod optimizer;
+mod packed;
+mod parallel;
+mod pool;
+mod random;
+mod reduce;
+mod rows;
+mod sequence;
+mod sequence_grad;
+mod simd;
+mod storage;
+mod strided;
+
+pub use device::{Builder, Cpu};
+pub use storage::CpuBuffer;

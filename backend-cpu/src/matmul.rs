@@ -1,0 +1,297 @@
+//! Matrix products.
+
+use backend_api::{Buffers, Dests, Error, Result};
+use pulp::{Simd, WithSimd};
+
+use crate::device::Cpu;
+use crate::element::Float;
+use crate::gemm::{Matrix, gemm};
+use crate::storage::{CpuBuffer, Input, Output, dests};
+use crate::strided::{Stream, Walk};
+
+/// Multiplications below which a product is not worth another thread.
+const MIN_PRODUCTS: usize = 1 << 20;
+
+impl Cpu {
+    pub(crate) fn matmul<T: Float>(
+        &self,
+        alpha: f64,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [a, b, addend @ ..] = ins else {
+            return Err(Error::argument("matmul", "operands", "are missing"));
+        };
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<T>();
+        if let Some(c) = addend.first() {
+            let c = Stream::new(c.buffer.elements::<T>(), &c.layout);
+            self.split(out.len(), [(&mut *out, 1)], 1, |range, [out]| {
+                c.read(range.start, out)
+            });
+        } else if a.layout.shape().last() == 0 {
+            out.fill(T::ZERO);
+        }
+        let alpha = T::from_f64(alpha);
+        let batches = Batches::new(a, b)?;
+        let [m, k, n] = batches.sizes;
+        // Without anything to sum, the result is what it was set to above.
+        if !out.is_empty() && k > 0 {
+            let accumulate = !addend.is_empty();
+            let one = m * n * k;
+            let split_product = batches.count == 1 || one >= 4 * MIN_PRODUCTS;
+            if split_product {
+                for i in 0..batches.count {
+                    let out = &mut out[i * m * n..][..m * n];
+                    self.product(out, batches.lhs(i), batches.rhs(i), alpha, accumulate);
+                }
+            } else {
+                self.split(batches.count, [(out, m * n)], one / 8, |range, [out]| {
+                    for (i, out) in range.zip(out.chunks_exact_mut(m * n)) {
+                        self.serial_product(out, batches.lhs(i), batches.rhs(i), alpha, accumulate);
+                    }
+                });
+            }
+        }
+        Ok([output.finish()].into_iter().collect())
+    }
+
+    /// `out (+)= alpha * a b` with all threads.
+    pub(crate) fn product<T: Float>(
+        &self,
+        out: &mut [T],
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        alpha: T,
+        accumulate: bool,
+    ) {
+        if let Some(kernel) = MatVec::of(&a, &b, alpha) {
+            self.split(out.len(), [(out, 1)], b.rows / 4, |range, [out]| {
+                self.arch()
+                    .dispatch(kernel.part(range.start, out, accumulate));
+            });
+            return;
+        }
+        match self.workers() {
+            Some(workers) if a.rows * a.columns * b.columns >= MIN_PRODUCTS => {
+                workers.install(|| gemm(out, a, b, alpha, accumulate, self.threads()));
+            }
+            _ => gemm(out, a, b, alpha, accumulate, 1),
+        }
+    }
+
+    fn serial_product<T: Float>(
+        &self,
+        out: &mut [T],
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        alpha: T,
+        accumulate: bool,
+    ) {
+        match MatVec::of(&a, &b, alpha) {
+            Some(kernel) => self.arch().dispatch(kernel.part(0, out, accumulate)),
+            None => gemm(out, a, b, alpha, accumulate, 1),
+        }
+    }
+}
+
+/// The matrices of a product, batch by batch.
+struct Batches<'a, T> {
+    a: (&'a [T], Input<'a>),
+    b: (&'a [T], Input<'a>),
+    /// `m, k, n`.
+    sizes: [usize; 3],
+    count: usize,
+    /// All leading axes of the left side in one, where one right side serves them all.
+    joined: Option<(usize, usize)>,
+}
+
+impl<'a, T: Float> Batches<'a, T> {
+    fn new(a: &Input<'a>, b: &Input<'a>) -> Result<Self> {
+        let (rank_a, rank_b) = (a.layout.shape().rank(), b.layout.shape().rank());
+        if rank_a < 2 || rank_b < 2 {
+            return Err(Error::argument(
+                "matmul",
+                "operands",
+                "have fewer than two axes",
+            ));
+        }
+        let (dims_a, dims_b) = (a.layout.shape(), b.layout.shape());
+        let (m, k, n) = (dims_a[rank_a - 2], dims_a[rank_a - 1], dims_b[rank_b - 1]);
+        let leading: usize = dims_a.dims()[..rank_a - 2].iter().product();
+        let mut all = Self {
+            a: (a.buffer.elements(), *a),
+            b: (b.buffer.elements(), *b),
+            sizes: [m, k, n],
+            count: leading,
+            joined: None,
+        };
+        if rank_b == 2 && leading != 1 && k > 0 {
+            // The rows of all batches, as a column of the left side.
+            let rows = Walk::new(&a.layout.select(rank_a - 1, 0)?);
+            if let Some(stride) = rows.single_stride() {
+                all.joined = Some((stride, leading * m));
+                all.sizes[0] = leading * m;
+                all.count = 1;
+            }
+        }
+        Ok(all)
+    }
+
+    fn lhs(&self, i: usize) -> Matrix<'a, T> {
+        let (data, view) = &self.a;
+        let mut matrix = matrix(data, view, i);
+        if let Some((stride, rows)) = self.joined {
+            matrix.row_stride = stride;
+            matrix.rows = rows;
+        }
+        matrix
+    }
+
+    fn rhs(&self, i: usize) -> Matrix<'a, T> {
+        let (data, view) = &self.b;
+        matrix(
+            data,
+            view,
+            if view.layout.shape().rank() == 2 {
+                0
+            } else {
+                i
+            },
+        )
+    }
+}
+
+/// The `i`-th matrix of the last two axes.
+fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> Matrix<'a, T> {
+    let (shape, strides) = (view.layout.shape(), view.layout.strides());
+    let lead = shape.rank() - 2;
+    let (mut at, mut rest) = (view.layout.offset(), i);
+    for axis in (0..lead).rev() {
+        at += rest % shape[axis] * strides[axis];
+        rest /= shape[axis];
+    }
+    Matrix {
+        data: &data[at..],
+        rows: shape[lead],
+        columns: shape[lead + 1],
+        row_stride: strides[lead],
+        column_stride: strides[lead + 1],
+    }
+}
+
+/// A row times a matrix: bound by reading the matrix once, which a product of tiles does badly.
+#[derive(Clone, Copy)]
+struct MatVec<'a, T> {
+    x: &'a [T],
+    b: Matrix<'a, T>,
+}
+
+/// Columns that are summed at a time: they stay in the first-level cache.
+const COLUMNS: usize = 1024;
+/// Rows of the matrix that are added at a time, and running sums of a product of two rows.
+const ROWS: usize = 4;
+const SUMS: usize = 64;
+
+impl<'a, T: Float> MatVec<'a, T> {
+    /// The kernel if it suits: one row, and the matrix row-major or transposed.
+    fn of(a: &Matrix<'a, T>, b: &Matrix<'a, T>, alpha: T) -> Option<Self> {
+        let suits = a.rows == 1
+            && alpha == T::ONE
+            && (a.column_stride == 1 || a.columns == 1)
+            && (b.column_stride == 1 || b.row_stride == 1);
+        suits.then(|| Self {
+            x: &a.data[..a.columns],
+            b: *b,
+        })
+    }
+
+    /// The columns from `start` on that `out` has room for.
+    fn part<'o>(self, start: usize, out: &'o mut [T], accumulate: bool) -> MatVecPart<'a, 'o, T> {
+        MatVecPart {
+            whole: self,
+            start,
+            out,
+            accumulate,
+        }
+    }
+}
+
+struct MatVecPart<'a, 'o, T> {
+    whole: MatVec<'a, T>,
+    start: usize,
+    out: &'o mut [T],
+    accumulate: bool,
+}
+
+impl<T: Float> WithSimd for MatVecPart<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let MatVec { x, b } = self.whole;
+        if !self.accumulate {
+            self.out.fill(T::ZERO);
+        }
+        if b.column_stride == 1 {
+            for (block, out) in self.out.chunks_mut(COLUMNS).enumerate() {
+                let at = self.start + block * COLUMNS;
+                add_rows(out, x, b.data, at, b.row_stride);
+            }
+        } else {
+            for (j, out) in self.out.iter_mut().enumerate() {
+                let row = &b.data[(self.start + j) * b.column_stride..][..x.len()];
+                *out = out.add(dot(x, row));
+            }
+        }
+    }
+}
+
+/// `out += x[0] * row 0 + x[1] * row 1 + ..`, rows at `at` and each `stride` after.
+#[inline(always)]
+fn add_rows<T: Float>(out: &mut [T], x: &[T], data: &[T], at: usize, stride: usize) {
+    let n = out.len();
+    let (groups, rest) = x.as_chunks::<ROWS>();
+    for (g, x) in groups.iter().enumerate() {
+        let row = |i: usize| &data[at + (g * ROWS + i) * stride..][..n];
+        let [r0, r1, r2, r3] = [row(0), row(1), row(2), row(3)];
+        for (j, out) in out.iter_mut().enumerate() {
+            let sum = x[0].mul(r0[j]).add(x[1].mul(r1[j]));
+            let more = x[2].mul(r2[j]).add(x[3].mul(r3[j]));
+            *out = out.add(sum.add(more));
+        }
+    }
+    for (i, &x) in rest.iter().enumerate() {
+        let row = &data[at + (groups.len() * ROWS + i) * stride..][..n];
+        for (out, &r) in out.iter_mut().zip(row) {
+            *out = out.add(x.mul(r));
+        }
+    }
+}
+
+/// The product of two rows, as sums over every [`SUMS`]-th element that are added in order.
+#[inline(always)]
+fn dot<T: Float>(a: &[T], b: &[T]) -> T {
+    let mut sums = [T::ZERO; SUMS];
+    let (a, rest_a) = a.as_chunks::<SUMS>();
+    let (b, rest_b) = b.as_chunks::<SUMS>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..SUMS {
+            sums[i] = sums[i].add(a[i].mul(b[i]));
+        }
+    }
+    let mut total = T::ZERO;
+    for (&a, &b) in rest_a.iter().zip(rest_b) {
+        total = total.add(a.mul(b));
+    }
+    // Halving keeps the additions in vectors.
+    let mut width = SUMS / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] = sums[i].add(sums[i + width]);
+        }
+        width /= 2;
+    }
+    total.add(sums[0])
+}

@@ -1,0 +1,262 @@
+//! Memory for buffers, kept for reuse.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backend_api::{Error, Memory, Result};
+use bytemuck::Pod;
+
+use crate::storage::Line;
+
+/// How much may be kept beyond the most that was ever in use, at least.
+const SLACK: usize = 64 << 20;
+
+/// The memory of one device.
+///
+/// Sizes are rounded up to classes, four to a power of two, so that at most a fifth of a buffer is
+/// unused and a freed buffer fits many others. What is in use and what is kept never exceed
+/// together 1.25 times the most that was in use, plus 64 MiB: past that, the memory that was freed
+/// the longest time ago goes back to the system.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Free blocks by class, each with the time when it was freed; the newest at the back.
+    shelves: Vec<VecDeque<(u64, Box<[Line]>)>>,
+    clock: u64,
+    memory: Memory,
+}
+
+/// Rounds up to the next class: its size in lines and its place among the shelves.
+fn class(lines: usize) -> (usize, usize) {
+    let step = lines.ilog2().saturating_sub(2);
+    let size = lines.div_ceil(1 << step) << step;
+    // Rounding up may reach the next power of two.
+    let step = size.ilog2().saturating_sub(2);
+    (size, size.ilog2() as usize * 4 + ((size >> step) & 3))
+}
+
+impl Pool {
+    /// A panic elsewhere leaves figures and shelves consistent, so the lock stays usable.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the memory is used for. Sizes include what rounding up adds.
+    pub(crate) fn memory(&self) -> Memory {
+        self.state().memory
+    }
+
+    /// A block of at least so many bytes, with any contents.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Storage> {
+        let lines = bytes.div_ceil(size_of::<Line>());
+        if lines == 0 {
+            return Ok(Storage {
+                lines: Box::default(),
+                pool: self.clone(),
+            });
+        }
+        let (size, shelf) = class(lines);
+        let bytes = size * size_of::<Line>();
+        let mut state = self.state();
+        let found = state.shelves.get_mut(shelf).and_then(VecDeque::pop_back);
+        let lines = match found {
+            Some((_, lines)) => {
+                state.memory.pooled -= bytes;
+                lines
+            }
+            None => {
+                // The system may take its time; others can use the pool meanwhile.
+                drop(state);
+                let lines = self.ask_system(size)?;
+                state = self.state();
+                state.memory.system_allocations += 1;
+                lines
+            }
+        };
+        state.memory.in_use += bytes;
+        state.memory.peak = state.memory.peak.max(state.memory.in_use);
+        drop(state);
+        Ok(Storage {
+            lines,
+            pool: self.clone(),
+        })
+    }
+
+    fn ask_system(&self, lines: usize) -> Result<Box<[Line]>> {
+        if let Ok(block) = bytemuck::try_zeroed_slice_box(lines) {
+            return Ok(block);
+        }
+        // What is kept may be what is missing.
+        let kept = {
+            let mut state = self.state();
+            state.memory.pooled = 0;
+            mem::take(&mut state.shelves)
+        };
+        drop(kept);
+        bytemuck::try_zeroed_slice_box(lines).map_err(|()| Error::OutOfMemory {
+            device: "cpu".to_owned(),
+            requested: lines.saturating_mul(size_of::<Line>()),
+            free: 0,
+        })
+    }
+
+    fn give_back(&self, lines: Box<[Line]>) {
+        if lines.is_empty() {
+            return;
+        }
+        let bytes = size_of_val(&*lines);
+        let (_, shelf) = class(lines.len());
+        let mut released = Vec::new();
+        let mut state = self.state();
+        state.memory.in_use -= bytes;
+        state.memory.pooled += bytes;
+        if state.shelves.len() <= shelf {
+            state.shelves.resize_with(shelf + 1, VecDeque::new);
+        }
+        state.clock += 1;
+        let now = state.clock;
+        state.shelves[shelf].push_back((now, lines));
+        let limit = state.memory.peak + (state.memory.peak / 4).max(SLACK);
+        while state.memory.in_use + state.memory.pooled > limit {
+            let oldest = state
+                .shelves
+                .iter_mut()
+                .filter(|shelf| !shelf.is_empty())
+                .min_by_key(|shelf| shelf.front().map(|(time, _)| *time));
+            let Some((_, block)) = oldest.and_then(VecDeque::pop_front) else {
+                break;
+            };
+            state.memory.pooled -= size_of_val(&*block);
+            released.push(block);
+        }
+        // Unlock before memory goes back to the system.
+        drop(state);
+    }
+
+    /// A block for `len` numbers, with any contents, that no tensor sees.
+    pub(crate) fn scratch<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Scratch<T>> {
+        Ok(Scratch {
+            storage: self.take(len.saturating_mul(size_of::<T>()))?,
+            len,
+            element: std::marker::PhantomData,
+        })
+    }
+}
+
+/// A block of memory, owned by one. Goes back to its pool when dropped.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    lines: Box<[Line]>,
+    pool: Arc<Pool>,
+}
+
+impl Storage {
+    /// The block as numbers; it may be longer than what was asked for.
+    pub(crate) fn elements<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// The block as numbers to write.
+    pub(crate) fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.lines)
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.pool.give_back(mem::take(&mut self.lines));
+    }
+}
+
+/// Working memory of a kernel.
+#[derive(Debug)]
+pub(crate) struct Scratch<T> {
+    storage: Storage,
+    len: usize,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Pod> std::ops::Deref for Scratch<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.storage.elements()[..self.len]
+    }
+}
+
+impl<T: Pod> std::ops::DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.storage.elements_mut()[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_distinct_and_waste_little() {
+        let mut last = (0, 0);
+        for lines in 1..10_000 {
+            let (size, shelf) = class(lines);
+            assert!(size >= lines && size <= lines + lines / 4);
+            assert_eq!(class(size), (size, shelf), "a class is its own");
+            assert!(size >= last.0 && (size == last.0) == (shelf == last.1));
+            last = (size, shelf);
+        }
+    }
+
+    #[test]
+    fn freed_memory_is_reused_and_counted() {
+        let pool = Arc::new(Pool::default());
+        let first = pool.take(1000).unwrap();
+        assert_eq!((pool.memory().in_use, pool.memory().pooled), (1024, 0));
+        drop(first);
+        assert_eq!((pool.memory().in_use, pool.memory().pooled), (0, 1024));
+        let again = pool.take(1024).unwrap();
+        assert_eq!(pool.memory().system_allocations, 1);
+        let other = pool.take(10_000).unwrap();
+        let memory = pool.memory();
+        assert_eq!((memory.in_use, memory.peak), (1024 + 10_240, 1024 + 10_240));
+        assert_eq!((memory.pooled, memory.system_allocations), (0, 2));
+        drop((again, other));
+        assert_eq!(pool.memory().peak, 1024 + 10_240);
+    }
+
+    #[test]
+    fn what_is_kept_has_a_limit() {
+        let pool = Arc::new(Pool::default());
+        for i in 1..40 {
+            drop(pool.take(i << 20).unwrap());
+        }
+        let memory = pool.memory();
+        assert!(memory.pooled <= memory.peak + SLACK);
+        assert!(memory.pooled >= SLACK);
+    }
+
+    #[test]
+    fn too_much_is_an_error_and_the_pool_stays_usable() {
+        let pool = Arc::new(Pool::default());
+        let error = pool.take(isize::MAX as usize - 4096).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { .. }));
+        assert_eq!(pool.memory().in_use, 0);
+        assert!(pool.take(64).is_ok());
+    }
+
+    #[test]
+    fn a_panic_under_the_lock_does_not_spread() {
+        let pool = Arc::new(Pool::default());
+        let other = pool.clone();
+        let panicked = std::thread::spawn(move || {
+            let _guard = other.state.lock().unwrap();
+            panic!("while the lock is held");
+        })
+        .join();
+        assert!(panicked.is_err());
+        assert!(pool.take(64).is_ok());
+    }
+}

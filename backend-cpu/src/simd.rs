@@ -1,0 +1,179 @@
+//! Loops that become vector code: their bodies are compiled for each vector unit, and the one that
+//! the machine has is chosen at run time.
+//!
+//! What a loop calls has to be inlined into it to be compiled for that unit. Functions say
+//! `#[inline(always)]`; closures cannot, so only tiny ones are passed.
+
+use pulp::{Simd, WithSimd};
+
+use crate::element::Float;
+
+/// `out[i] = f(a[i])`.
+pub(crate) struct Map1<'a, A, O, F> {
+    pub(crate) a: &'a [A],
+    pub(crate) out: &'a mut [O],
+    pub(crate) f: F,
+}
+
+impl<A: Copy, O, F: Fn(A) -> O> WithSimd for Map1<'_, A, O, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (out, &a) in self.out.iter_mut().zip(self.a) {
+            *out = (self.f)(a);
+        }
+    }
+}
+
+/// `out[i] = f(a[i], b[i])`.
+pub(crate) struct Map2<'a, A, B, O, F> {
+    pub(crate) a: &'a [A],
+    pub(crate) b: &'a [B],
+    pub(crate) out: &'a mut [O],
+    pub(crate) f: F,
+}
+
+impl<A: Copy, B: Copy, O, F: Fn(A, B) -> O> WithSimd for Map2<'_, A, B, O, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((out, &a), &b) in self.out.iter_mut().zip(self.a).zip(self.b) {
+            *out = (self.f)(a, b);
+        }
+    }
+}
+
+/// A function of `I` numbers with `O` results, applied element by element.
+pub(crate) trait Pointwise<T, const I: usize, const O: usize>: Copy + Send + Sync {
+    fn at(self, x: [T; I]) -> [T; O];
+}
+
+/// Elements that are worked on at a time. Results are gathered in blocks on the stack and
+/// copied, as compilers give up on loops with many slices that might overlap.
+const BLOCK: usize = 128;
+/// Blocks are filled up to a multiple of this, so that no loop ends in single elements.
+const FULL: usize = 16;
+
+#[inline(always)]
+fn block<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
+    f: P,
+    x: [&[T; BLOCK]; I],
+    len: usize,
+    results: &mut [[T; BLOCK]; O],
+) {
+    for k in 0..len.min(BLOCK) {
+        let mut at = [T::ZERO; I];
+        for (at, x) in at.iter_mut().zip(x) {
+            *at = x[k];
+        }
+        let y = f.at(at);
+        for (result, y) in results.iter_mut().zip(y) {
+            result[k] = y;
+        }
+    }
+}
+
+/// Applies `f` along slices of one length.
+#[inline(always)]
+fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
+    f: P,
+    ins: [&[T]; I],
+    outs: &mut [&mut [T]; O],
+) {
+    let mut results = [[T::ZERO; BLOCK]; O];
+    let blocks = ins.map(|x| x.as_chunks::<BLOCK>());
+    let whole = blocks
+        .iter()
+        .map(|(whole, _)| whole.len())
+        .min()
+        .unwrap_or(0);
+    for i in 0..whole {
+        block(f, blocks.map(|(whole, _)| &whole[i]), BLOCK, &mut results);
+        for (out, result) in outs.iter_mut().zip(&results) {
+            out[i * BLOCK..][..BLOCK].copy_from_slice(result);
+        }
+    }
+    let rest = blocks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
+    if rest > 0 {
+        let mut padded = [[T::ZERO; BLOCK]; I];
+        for (to, (_, from)) in padded.iter_mut().zip(blocks) {
+            to[..rest].copy_from_slice(&from[..rest]);
+        }
+        block(
+            f,
+            padded.each_ref(),
+            rest.next_multiple_of(FULL),
+            &mut results,
+        );
+        for (out, result) in outs.iter_mut().zip(&results) {
+            out[whole * BLOCK..][..rest].copy_from_slice(&result[..rest]);
+        }
+    }
+}
+
+/// A matrix to read: row `r` is at `r * stride + at`. A stride of 0 gives all rows the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a, T> {
+    pub(crate) data: &'a [T],
+    pub(crate) stride: usize,
+    pub(crate) at: usize,
+}
+
+impl<'a, T> Source<'a, T> {
+    #[inline(always)]
+    pub(crate) fn row(&self, r: usize, n: usize) -> &'a [T] {
+        &self.data[r * self.stride + self.at..][..n]
+    }
+}
+
+/// A matrix to write, with `parts` results side by side in each row.
+#[derive(Debug)]
+pub(crate) struct Target<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) stride: usize,
+    pub(crate) at: usize,
+    pub(crate) parts: usize,
+}
+
+/// Applies a function to rows of `n` elements. The results go to the parts of the targets in order.
+pub(crate) struct RowKernel<'a, T, P, R, const I: usize, const O: usize, const M: usize> {
+    pub(crate) f: P,
+    pub(crate) rows: R,
+    pub(crate) n: usize,
+    pub(crate) ins: [Source<'a, T>; I],
+    pub(crate) outs: [Target<'a, T>; M],
+}
+
+impl<T, P, R, const I: usize, const O: usize, const M: usize> WithSimd
+    for RowKernel<'_, T, P, R, I, O, M>
+where
+    T: Float,
+    P: Pointwise<T, I, O>,
+    R: Iterator<Item = usize>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        let n = self.n;
+        if n == 0 {
+            return;
+        }
+        for r in self.rows {
+            let ins = self.ins.map(|source| source.row(r, n));
+            let mut results: [&mut [T]; O] = std::array::from_fn(|_| <&mut [T]>::default());
+            let mut next = results.iter_mut();
+            for target in &mut self.outs {
+                let start = r * target.stride + target.at;
+                let row = &mut target.data[start..start + target.parts * n];
+                // In this order no place is lost when a row ends.
+                for (part, result) in row.chunks_exact_mut(n).zip(next.by_ref()) {
+                    *result = part;
+                }
+            }
+            along(self.f, ins, &mut results);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Buffers, and where the results of operations go.
+
+use std::sync::Arc;
+
+use backend_api::{DType, Dest, Dests, Error, Layout, Result, View};
+use bytemuck::{Pod, Zeroable};
+
+use crate::pool::{Pool, Scratch, Storage};
+use crate::strided::Walk;
+
+/// A cache line: what memory is asked for in, so that every buffer starts at one.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+/// Elements in host memory, aligned to 64 bytes. A clone shares them; the memory goes back to the
+/// pool of the device with the last one.
+#[derive(Clone, Debug)]
+pub struct CpuBuffer {
+    storage: Arc<Storage>,
+    dtype: DType,
+    count: usize,
+}
+
+impl CpuBuffer {
+    pub(crate) fn new(storage: Storage, dtype: DType, count: usize) -> Self {
+        Self {
+            storage: Arc::new(storage),
+            dtype,
+            count,
+        }
+    }
+
+    /// The elements as Rust numbers of the same size.
+    pub(crate) fn elements<T: Pod>(&self) -> &[T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        &self.storage.elements()[..self.count]
+    }
+}
+
+/// An operand.
+pub(crate) type Input<'a> = View<'a, CpuBuffer>;
+
+/// The elements of an operand in row-major order: borrowed where they lie so, else copied.
+#[derive(Debug)]
+pub(crate) enum Dense<'a, T> {
+    Borrowed(&'a [T]),
+    Copied(Scratch<T>),
+}
+
+impl<'a, T: Pod> Dense<'a, T> {
+    pub(crate) fn new(pool: &Arc<Pool>, input: &Input<'a>) -> Result<Self> {
+        let data = input.buffer.elements::<T>();
+        let count = input.layout.shape().count();
+        if count == 0 {
+            return Ok(Self::Borrowed(&[]));
+        }
+        if input.layout.is_contiguous() {
+            let start = input.layout.offset();
+            return Ok(Self::Borrowed(&data[start..start + count]));
+        }
+        let mut copy = pool.scratch(count)?;
+        Walk::new(&input.layout).read(data, 0, &mut copy);
+        Ok(Self::Copied(copy))
+    }
+}
+
+impl<T: Pod> std::ops::Deref for Dense<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Borrowed(slice) => slice,
+            Self::Copied(copy) => copy,
+        }
+    }
+}
+
+/// A result while it is written. Kernels always write row-major and without gaps; where the result has
+/// to go elsewhere, they write to a block of its own that [`finish`](Self::finish) spreads.
+#[derive(Debug)]
+pub(crate) struct Output {
+    storage: Storage,
+    dtype: DType,
+    /// Elements of the whole buffer.
+    count: usize,
+    layout: Layout,
+    staged: Option<Storage>,
+}
+
+impl Output {
+    pub(crate) fn new(pool: &Arc<Pool>, dest: Dest<CpuBuffer>) -> Result<Self> {
+        let (buffer, layout) = match dest {
+            Dest::New(meta) => {
+                return Ok(Self {
+                    storage: pool.take(meta.bytes())?,
+                    dtype: meta.dtype,
+                    count: meta.shape.count(),
+                    layout: Layout::contiguous(meta.shape),
+                    staged: None,
+                });
+            }
+            Dest::Into(into) => *into,
+        };
+        let (dtype, count) = (buffer.dtype, buffer.count);
+        let storage = unshared(pool, buffer, layout.is_whole(count))?;
+        let staged = if layout.is_contiguous() {
+            None
+        } else {
+            Some(pool.take(layout.shape().count() * dtype.size())?)
+        };
+        Ok(Self {
+            storage,
+            dtype,
+            count,
+            layout,
+            staged,
+        })
+    }
+
+    /// The elements to write, row-major. They may hold anything.
+    pub(crate) fn elements<T: Pod>(&mut self) -> &mut [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        let count = self.layout.shape().count();
+        if count == 0 {
+            return &mut [];
+        }
+        let (storage, start) = match &mut self.staged {
+            Some(staged) => (staged, 0),
+            None => (&mut self.storage, self.layout.offset()),
+        };
+        &mut storage.elements_mut()[start..start + count]
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The length of the result's first axis.
+    pub(crate) fn rows(&self) -> usize {
+        self.layout.shape().dims().first().copied().unwrap_or(1)
+    }
+
+    pub(crate) fn finish(mut self) -> CpuBuffer {
+        if let Some(staged) = self.staged.take() {
+            match self.dtype.size() {
+                1 => self.spread::<u8>(&staged),
+                4 => self.spread::<u32>(&staged),
+                _ => self.spread::<u64>(&staged),
+            }
+        }
+        CpuBuffer::new(self.storage, self.dtype, self.count)
+    }
+
+    fn spread<W: Pod>(&mut self, staged: &Storage) {
+        let count = self.layout.shape().count();
+        let to = &mut self.storage.elements_mut::<W>()[..self.count];
+        Walk::new(&self.layout).write(to, &staged.elements::<W>()[..count]);
+    }
+}
+
+/// The buffer's memory if nobody else holds it, else a copy. The contents do not matter if
+/// they are about to be `overwritten`.
+pub(crate) fn unshared(pool: &Arc<Pool>, buffer: CpuBuffer, overwritten: bool) -> Result<Storage> {
+    let bytes = buffer.count * buffer.dtype.size();
+    match Arc::try_unwrap(buffer.storage) {
+        Ok(storage) => Ok(storage),
+        Err(shared) => {
+            let mut copy = pool.take(bytes)?;
+            if !overwritten {
+                copy.elements_mut::<u8>()[..bytes]
+                    .copy_from_slice(&shared.elements::<u8>()[..bytes]);
+            }
+            Ok(copy)
+        }
+    }
+}
+
+impl CpuBuffer {
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// The destinations of an operation with `N` results.
+pub(crate) fn dests<const N: usize>(outs: Dests<CpuBuffer>) -> Result<[Dest<CpuBuffer>; N]> {
+    let given = outs.len();
+    let outs: Vec<_> = outs.into_iter().collect();
+    outs.try_into()
+        .map_err(|_| Error::argument("run", "outs", format!("are {given}, not {N}")))
+}
+
+/// The operands of an operation that has `N`.
+pub(crate) fn operands<'a, const N: usize>(ins: &[Input<'a>]) -> Result<[Input<'a>; N]> {
+    ins.try_into()
+        .map_err(|_| Error::argument("run", "ins", format!("are {}, not {N}", ins.len())))
+}

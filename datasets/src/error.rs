@@ -1,0 +1,143 @@
+//! What can go wrong, and what the user can do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{Checksum, Source, all};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with a data set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line makes no sense.
+    #[error("{0}\nrun `cargo xtask data --help` for the usage")]
+    Usage(String),
+    /// No data set has that name.
+    #[error("there is no data set `{0}`, only {list}", list = names(all().iter().map(|d| d.name)))]
+    UnknownDataset(String),
+    /// The data set cannot be had from the source asked for.
+    #[error("{dataset} cannot be had from {asked}, only from {offered}")]
+    NoSuchSource {
+        /// The data set.
+        dataset: &'static str,
+        /// The source asked for.
+        asked: Source,
+        /// The sources it has.
+        offered: String,
+    },
+    /// Files of the data set are missing.
+    #[error(
+        "{} lacks {}; run: cargo xtask data {dataset}",
+        folder.display(),
+        names(lacking.iter().copied()),
+    )]
+    Absent {
+        /// The data set.
+        dataset: &'static str,
+        /// Its folder.
+        folder: PathBuf,
+        /// The files that are not there.
+        lacking: Vec<&'static str>,
+    },
+    /// A file holds something else than it should.
+    #[error("{}: expected {expected}, but found {found}{}", path.display(), cut(expected, found))]
+    Mismatch {
+        /// The file, or the archive and the file in it.
+        path: PathBuf,
+        /// What the catalog says.
+        expected: Checksum,
+        /// What was there. Of a file that is too long, only its beginning.
+        found: Checksum,
+    },
+    /// A file, folder or archive that holds nothing of the data set.
+    #[error("{} holds none of the files of {dataset}: {}", path.display(), names(wanted.iter().copied()))]
+    NothingUseful {
+        /// What was looked through.
+        path: PathBuf,
+        /// The data set.
+        dataset: &'static str,
+        /// The files that it would have to hold, by name.
+        wanted: Vec<&'static str>,
+    },
+    /// An archive that is damaged or malicious.
+    #[error("{}: {problem}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A program that fetches did not do it.
+    #[error("`{command}`: {problem}")]
+    Client {
+        /// The command as it was run.
+        command: String,
+        /// What became of it.
+        problem: String,
+    },
+    /// Every source failed.
+    #[error(
+        "{dataset} could not be fetched:\n{}To do it by hand, on any machine, one of:\n{by_hand}",
+        said(attempts)
+    )]
+    Exhausted {
+        /// The data set.
+        dataset: &'static str,
+        /// What each source said, in the order tried.
+        attempts: Vec<Attempt>,
+        /// The commands for each source, and where the files belong.
+        by_hand: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A source that was tried, and why it failed.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The source.
+    pub source: Source,
+    /// What it said.
+    pub error: Error,
+}
+
+impl Error {
+    pub(crate) fn io(path: impl AsRef<Path>, source: io::Error) -> Self {
+        Error::Io {
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// A file that is too long is not read to its end; its checksum says so.
+fn cut(expected: &Checksum, found: &Checksum) -> &'static str {
+    if found.size() > expected.size() {
+        ", where reading stopped"
+    } else {
+        ""
+    }
+}
+
+fn said(attempts: &[Attempt]) -> String {
+    attempts
+        .iter()
+        .map(|Attempt { source, error }| {
+            let error = error.to_string().replace('\n', "\n       ");
+            format!("  {source}: {error}\n")
+        })
+        .collect()
+}

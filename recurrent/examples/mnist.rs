@@ -1,0 +1,161 @@
+//! Classifies handwritten digits, each read as 28 rows of 28 pixels, with a recurrent network of 150 units.
+//!
+//! `cargo run --release --example mnist` is all there is to do: the first run fetches MNIST into `data/`.
+
+mod support;
+
+use std::time::Instant;
+
+use datasets::{dataset, default_root};
+use recurrent::checkpoint::Checkpoints;
+use recurrent::data::{Batches, Idx, Remainder};
+use recurrent::losses::{accuracy, softmax_cross_entropy};
+use recurrent::prelude::*;
+use support::{Error, Options};
+
+const HELP: &str = "\
+Classifies MNIST digits, row by row.
+
+Options:
+  --cell basic|lstm|gru   the kind of cell (basic)
+  --epochs N              how often to go through the training set (10)
+  --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
+  --seed N                of initialization and order (0)
+  --save DIR              saves a checkpoint there after each epoch
+  --resume DIR            goes on from the newest checkpoint there, and saves there
+";
+
+const ROWS: usize = 28;
+const COLUMNS: usize = 28;
+const UNITS: usize = 150;
+const CLASSES: usize = 10;
+const BATCH: usize = 150;
+const LEARNING_RATE: f64 = 0.001;
+
+/// The recurrent network and the layer that reads its last output.
+#[derive(Clone, Debug)]
+struct Classifier {
+    cell: AnyCell,
+    logits: Dense,
+}
+
+impl Module for Classifier {
+    type B = Device;
+    fn params(&mut self, v: &mut Visitor<'_>) {
+        v.child(&self.cell.scope(), &mut self.cell);
+        v.child("dense", &mut self.logits);
+    }
+}
+
+impl Classifier {
+    fn new(device: &Device, kind: &str) -> Result<Self, Error> {
+        let cell = match kind {
+            "basic" => AnyCell::new(BasicRnnCell::new(device, COLUMNS, UNITS)?),
+            "lstm" => AnyCell::new(BasicLstmCell::new(device, COLUMNS, UNITS)?),
+            "gru" => AnyCell::new(GruCell::new(device, COLUMNS, UNITS)?),
+            _ => return Err(format!("--cell {kind}: known are basic, lstm, gru").into()),
+        };
+        let logits = Dense::new(device, UNITS, CLASSES)?;
+        Ok(Self { cell, logits })
+    }
+
+    /// `[batch, rows, columns] -> [batch, classes]`
+    fn forward(&self, images: &Tensor) -> recurrent::Result<Tensor> {
+        let rnn = DynamicRnn::new(&self.cell).run(images)?;
+        self.logits.forward(&rnn.outputs.select(1, ROWS - 1)?)
+    }
+}
+
+/// Images and labels, one to one.
+struct Digits {
+    images: Idx,
+    labels: Idx,
+}
+
+impl Digits {
+    fn open(part: &str) -> Result<Self, Error> {
+        let folder = dataset("mnist")?.ensure(&default_root())?;
+        let images = Idx::open(folder.join(format!("{part}-images-idx3-ubyte")))?;
+        let labels = Idx::open(folder.join(format!("{part}-labels-idx1-ubyte")))?;
+        if images.len() != labels.len() || images.shape()[1..] != [ROWS, COLUMNS] {
+            return Err(format!(
+                "{part}: {:?} images, {} labels",
+                images.shape(),
+                labels.len()
+            )
+            .into());
+        }
+        Ok(Self { images, labels })
+    }
+
+    /// The given items: pixels in `0..=1`, labels.
+    fn batch(&self, device: &Device, items: &[usize]) -> recurrent::Result<(Tensor, Tensor)> {
+        let pixels = self.images.gather(items, |byte| f32::from(byte) / 255.0)?;
+        let labels = self.labels.gather(items, i32::from)?;
+        Ok((
+            Tensor::from_slice(device, &pixels, &[items.len(), ROWS, COLUMNS])?,
+            Tensor::from_slice(device, &labels, &[items.len()])?,
+        ))
+    }
+
+    /// The share of the first `count` items that the model gets right.
+    fn accuracy(
+        &self,
+        model: &Classifier,
+        device: &Device,
+        count: usize,
+    ) -> recurrent::Result<f64> {
+        let items: Vec<usize> = (0..count.min(self.images.len())).collect();
+        let mut right = 0.0;
+        for chunk in items.chunks(1000) {
+            let (images, labels) = self.batch(device, chunk)?;
+            right += accuracy(&model.forward(&images)?, &labels)? * chunk.len() as f64;
+        }
+        Ok(right / items.len() as f64)
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let known = ["cell", "epochs", "device", "seed", "save", "resume"];
+    let options = Options::read(HELP, &known)?;
+    let device = match options.text("device") {
+        Some(name) => name.parse()?,
+        None => Device::from_env()?,
+    };
+    let kind = options.get("cell", "basic".to_owned())?;
+    let epochs: u64 = options.get("epochs", 10)?;
+    let seed: u64 = options.get("seed", 0)?;
+
+    let (train, test) = (Digits::open("train")?, Digits::open("t10k")?);
+    let mut model = Classifier::new(&device, &kind)?;
+    model.initialize(seed)?;
+    let mut adam = Adam::new(LEARNING_RATE);
+    let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;
+    let mut trainer = Trainer::new(seed);
+    if let Some(folder) = options.text("resume").or(options.text("save")) {
+        trainer = trainer.save_to(Checkpoints::new(folder).config(&kind)?);
+    }
+    if let Some(folder) = options.text("resume")
+        && !trainer.resume(&mut model, &mut adam, &mut batches)?
+    {
+        return Err(format!("--resume {folder}: there is no checkpoint").into());
+    }
+
+    while trainer.state().epoch < epochs {
+        let start = Instant::now();
+        let report =
+            trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, items, _| {
+                let (images, labels) = train.batch(&device, items)?;
+                softmax_cross_entropy(&model.forward(&images)?, &labels)
+            })?;
+        let seconds = start.elapsed().as_secs_f64();
+        // The first tenth of a data set tells how well it is learnt about as well as all of it.
+        let on_train = train.accuracy(&model, &device, 10_000)?;
+        let on_test = test.accuracy(&model, &device, 10_000)?;
+        println!(
+            "epoch {} train_accuracy {on_train:.4} test_accuracy {on_test:.4} seconds {seconds:.1}",
+            report.epoch
+        );
+    }
+    Ok(())
+}

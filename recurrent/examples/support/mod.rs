@@ -1,0 +1,49 @@
+//! What the examples share: reading their options.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+/// The error type of the examples.
+pub type Error = Box<dyn std::error::Error>;
+
+/// Options of the form `--name value`.
+pub struct Options(HashMap<String, String>);
+
+impl Options {
+    /// Reads the command line. `known` has the names of all options; `--help` prints `help` and ends.
+    pub fn read(help: &str, known: &[&str]) -> Result<Self, Error> {
+        let mut options = HashMap::new();
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let name = arg.strip_prefix("--").unwrap_or_default();
+            if matches!(arg.as_str(), "--help" | "-h") {
+                print!("{help}");
+                std::process::exit(0);
+            }
+            if !known.contains(&name) {
+                return Err(format!("there is no option `{arg}`\n\n{help}").into());
+            }
+            let value = args.next().ok_or(format!("--{name} wants a value"))?;
+            options.insert(name.to_owned(), value);
+        }
+        Ok(Self(options))
+    }
+
+    /// The value of an option, or what stands for it.
+    pub fn get<T: FromStr>(&self, name: &str, default: T) -> Result<T, Error>
+    where
+        T::Err: std::fmt::Display,
+    {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(text) => text
+                .parse()
+                .map_err(|e| format!("--{name} {text}: {e}").into()),
+        }
+    }
+
+    /// The value of an option that may be left out.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}

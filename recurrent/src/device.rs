@@ -1,0 +1,159 @@
+//! The device as a value.
+
+use std::str::FromStr;
+
+use backend_api::{
+    Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
+};
+use backend_cpu::Cpu;
+use rnn_train::{Autodiff, Differentiable};
+
+dispatch! {
+    /// The backends that are compiled in.
+    pub enum Dispatch, DispatchBuffer, DispatchSwapped {
+        Cpu(Cpu),
+    }
+}
+
+/// What tensors live on and what computes: the processor or a GPU, and always able to differentiate.
+///
+/// Cheap to clone. Two devices, or the processor with two thread counts, can be used side by side; tensors of
+/// different devices do not mix, [`Tensor::to`](backend_api::Tensor::to) moves one over.
+///
+/// ```
+/// use recurrent::Device;
+///
+/// let device = Device::cpu();
+/// let two: Device = "cpu:2".parse()?; // two threads
+/// assert!(Device::cuda(0).is_err() || cfg!(feature = "cuda"));
+/// # let _ = (device, two);
+/// # Ok::<(), recurrent::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Device(Autodiff<Dispatch>);
+
+impl Device {
+    /// The processor, with as many threads as it runs at once.
+    pub fn cpu() -> Self {
+        Self::from_cpu(Cpu::new())
+    }
+
+    /// The processor, with a given number of threads.
+    ///
+    /// # Errors
+    /// The number is 0, or the system refused the threads.
+    pub fn cpu_with_threads(threads: usize) -> Result<Self> {
+        Ok(Self::from_cpu(Cpu::builder().threads(threads).build()?))
+    }
+
+    /// An NVIDIA GPU, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], with what is missing and what to do about it.
+    pub fn cuda(index: usize) -> Result<Self> {
+        let reason = if cfg!(feature = "cuda") {
+            "this version of recurrent has no CUDA kernels yet; use the processor"
+        } else {
+            "recurrent was built without the feature `cuda`"
+        };
+        Err(Error::Unavailable {
+            device: format!("cuda:{index}"),
+            reason: reason.into(),
+        })
+    }
+
+    /// The first GPU if there is one that works, else the processor.
+    pub fn best() -> Self {
+        Self::cuda(0).unwrap_or_else(|_| Self::cpu())
+    }
+
+    /// The device that the environment variable `RECURRENT_DEVICE` names; [`best`](Self::best) if it is not set.
+    ///
+    /// # Errors
+    /// The variable names no device, or one that is not there.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var("RECURRENT_DEVICE") {
+            Ok(name) => name.parse(),
+            Err(_) => Ok(Self::best()),
+        }
+    }
+
+    fn from_cpu(cpu: Cpu) -> Self {
+        Self(Autodiff::new(Dispatch::Cpu(cpu)))
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// `cpu`, `cpu:4` (four threads), `cuda`, `cuda:1` or `best`.
+    fn from_str(name: &str) -> Result<Self> {
+        let (kind, number) = match name.split_once(':') {
+            Some((kind, number)) => (kind, Some(number)),
+            None => (name, None),
+        };
+        let number = number.map(str::parse::<usize>);
+        match (kind, number) {
+            ("best", None) => Ok(Self::best()),
+            ("cpu", None) => Ok(Self::cpu()),
+            ("cpu", Some(Ok(threads))) => Self::cpu_with_threads(threads),
+            ("cuda", None) => Self::cuda(0),
+            ("cuda", Some(Ok(index))) => Self::cuda(index),
+            _ => Err(Error::argument(
+                "device",
+                "name",
+                format!("is `{name}`; known are cpu, cpu:THREADS, cuda, cuda:INDEX, best"),
+            )),
+        }
+    }
+}
+
+impl Backend for Device {
+    forward_backend!(Autodiff<Dispatch>, 0);
+
+    fn run(
+        &self,
+        op: &Op,
+        ins: &[View<'_, Self::Buffer>],
+        outs: Dests<Self::Buffer>,
+    ) -> Result<Buffers<Self::Buffer>> {
+        self.0.run(op, ins, outs)
+    }
+}
+
+impl Differentiable for Device {
+    fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>> {
+        Ok(self.0.leaf(&t.rehome(&self.0))?.rehome(self))
+    }
+
+    fn backward(
+        &self,
+        loss: &Tensor<Self>,
+        leaves: &[&Tensor<Self>],
+    ) -> Result<Vec<Option<Tensor<Self>>>> {
+        rnn_train::backward_inside(self, &self.0, loss, leaves)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed() {
+        assert!("cpu".parse::<Device>().is_ok());
+        assert!("cpu:3".parse::<Device>().is_ok());
+        for wrong in ["", "gpu", "cpu:", "cpu:x", "cpu:0", "cpu:-1", "best:1"] {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_missing_gpu_says_why() {
+        let message = Device::cuda(3).unwrap_err().to_string();
+        assert!(
+            message.starts_with("cuda:3 is not available: "),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Recurrent neural networks: TensorFlow 1.x's cells, wrappers and drivers in Rust, on the processor and on
+//! NVIDIA GPUs, trained by back-propagation through time.
+//!
+//! Nothing here has a type parameter for the device: [`Device`] is a value, and the types below are those of the
+//! crates inside, fixed to it.
+//!
+//! ```
+//! use recurrent::prelude::*;
+//!
+//! # fn main() -> recurrent::Result<()> {
+//! let device = Device::cpu();
+//! let cell = BasicLstmCell::new(&device, 28, 128)?;
+//! let images = Tensor::from_slice(&device, &[0.5f32; 3 * 28 * 28], &[3, 28, 28])?;
+//! let rnn = DynamicRnn::new(&cell).sequence_length(&[28, 11, 19]).run(&images)?;
+//! assert_eq!(rnn.outputs.shape().dims(), [3, 28, 128]); // zero past each length
+//! assert_eq!(rnn.state.h.shape().dims(), [3, 128]); // as of each row's last step
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! * `cpu` (default): the processor.
+//! * `cuda`: NVIDIA GPUs. Builds on any machine; the driver is looked for at run time.
+
+#![forbid(unsafe_code)]
+
+#[cfg(not(feature = "cpu"))]
+compile_error!("recurrent needs a backend: enable the feature `cpu`");
+
+mod aliases;
+mod device;
+pub mod prelude;
+
+pub use aliases::*;
+pub use backend_api::{
+    Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Keep, Memory, Meta,
+    Result, Shape,
+};
+pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
+pub use rnn_core::{
+    Cell, ConcatState, DynamicRnn, Initializer, Mode, Module, MultiRnnCell, Nest, RnnOutput, Step,
+    Unroll, nest,
+};
+pub use rnn_train::{
+    Differentiable, checkpoint, data, losses, optim, tracked, training, value_and_grad,
+};

@@ -1,0 +1,190 @@
+//! Cells and states whose kind is known at run time only.
+
+use std::any::{Any, type_name};
+use std::fmt;
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use crate::{Cell, Module, Nest, Path, Step, Unroll, Visitor};
+
+/// A nest of any structure: the state of an [`AnyCell`].
+#[derive(Debug)]
+pub struct AnyState<B: Backend>(Box<dyn ErasedNest<B>>);
+
+impl<B: Backend> AnyState<B> {
+    /// A nest with its type forgotten.
+    pub fn new<N: Nest<B>>(nest: N) -> Self {
+        Self(Box::new(nest))
+    }
+
+    /// The nest, if it is of type `N`.
+    ///
+    /// # Errors
+    /// It is of another type; the message names both.
+    pub fn downcast<N: Nest<B>>(&self) -> Result<&N> {
+        self.0.as_any().downcast_ref().ok_or_else(|| {
+            let (is, wants) = (self.0.type_name(), type_name::<N>());
+            Error::argument(
+                "any_cell",
+                "state",
+                format!("is {is}, but the cell wants {wants}"),
+            )
+        })
+    }
+}
+
+impl<B: Backend> Clone for AnyState<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone_box())
+    }
+}
+
+impl<B: Backend> Nest<B> for AnyState<B> {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+        self.0.visit(path, f);
+    }
+    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        self.0.map(f).map(Self)
+    }
+}
+
+/// [`Nest`] as far as it works without knowing the type.
+trait ErasedNest<B: Backend>: fmt::Debug + Send + Sync {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>));
+    fn map(
+        &self,
+        f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>,
+    ) -> Result<Box<dyn ErasedNest<B>>>;
+    fn clone_box(&self) -> Box<dyn ErasedNest<B>>;
+    fn as_any(&self) -> &dyn Any;
+    fn type_name(&self) -> &'static str;
+}
+
+impl<B: Backend, N: Nest<B>> ErasedNest<B> for N {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+        Nest::visit(self, path, f);
+    }
+    fn map(
+        &self,
+        f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>,
+    ) -> Result<Box<dyn ErasedNest<B>>> {
+        Ok(Box::new(Nest::map(self, f)?))
+    }
+    fn clone_box(&self) -> Box<dyn ErasedNest<B>> {
+        Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn type_name(&self) -> &'static str {
+        type_name::<N>()
+    }
+}
+
+/// A cell of any kind with given inputs and outputs: for cells chosen at run time, and for stacks of
+/// different ones. Keeps the fast path of the cell inside.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{AnyCell, BasicLstmCell, Cell, GruCell};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cells: Vec<AnyCell<Cpu>> = vec![
+///     AnyCell::new(GruCell::new(&device, 3, 5)?),
+///     AnyCell::new(BasicLstmCell::new(&device, 3, 5)?),
+/// ];
+/// assert_eq!(cells[1].scope(), "basic_lstm_cell");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct AnyCell<B: Backend, I = Tensor<B>, O = Tensor<B>>(Box<dyn ErasedCell<B, I, O>>);
+
+impl<B: Backend, I: Nest<B>, O: Nest<B>> AnyCell<B, I, O> {
+    /// A cell with its type forgotten.
+    pub fn new<C: Cell<B = B, Input = I, Output = O>>(cell: C) -> Self {
+        Self(Box::new(cell))
+    }
+}
+
+impl<B: Backend, I, O> Clone for AnyCell<B, I, O> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone_box())
+    }
+}
+
+/// [`Cell`] as far as it works without knowing the type.
+trait ErasedCell<B: Backend, I, O>: fmt::Debug + Send + Sync {
+    fn clone_box(&self) -> Box<dyn ErasedCell<B, I, O>>;
+    fn params(&mut self, v: &mut Visitor<'_, B>);
+    fn scope(&self) -> String;
+    fn zero_state(&self, batch: usize) -> Result<AnyState<B>>;
+    fn zero_output(&self, batch: usize) -> Result<O>;
+    fn step(&self, cx: &Step, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)>;
+    fn unroll(&self, u: &Unroll<B>, inputs: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)>;
+}
+
+impl<C: Cell> ErasedCell<C::B, C::Input, C::Output> for C {
+    fn clone_box(&self) -> Box<dyn ErasedCell<C::B, C::Input, C::Output>> {
+        Box::new(self.clone())
+    }
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        Module::params(self, v);
+    }
+    fn scope(&self) -> String {
+        Cell::scope(self)
+    }
+    fn zero_state(&self, batch: usize) -> Result<AnyState<C::B>> {
+        Cell::zero_state(self, batch).map(AnyState::new)
+    }
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        Cell::zero_output(self, batch)
+    }
+    fn step(
+        &self,
+        cx: &Step,
+        input: &C::Input,
+        state: &AnyState<C::B>,
+    ) -> Result<(C::Output, AnyState<C::B>)> {
+        let (output, state) = Cell::step(self, cx, input, state.downcast()?)?;
+        Ok((output, AnyState::new(state)))
+    }
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        inputs: &C::Input,
+        state: &AnyState<C::B>,
+    ) -> Result<(C::Output, AnyState<C::B>)> {
+        let (outputs, state) = Cell::unroll(self, u, inputs, state.downcast()?)?;
+        Ok((outputs, AnyState::new(state)))
+    }
+}
+
+impl<B: Backend, I: Nest<B>, O: Nest<B>> Module for AnyCell<B, I, O> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.0.params(v);
+    }
+}
+
+impl<B: Backend, I: Nest<B>, O: Nest<B>> Cell for AnyCell<B, I, O> {
+    type Input = I;
+    type State = AnyState<B>;
+    type Output = O;
+
+    fn scope(&self) -> String {
+        self.0.scope()
+    }
+    fn zero_state(&self, batch: usize) -> Result<AnyState<B>> {
+        self.0.zero_state(batch)
+    }
+    fn zero_output(&self, batch: usize) -> Result<O> {
+        self.0.zero_output(batch)
+    }
+    fn step(&self, cx: &Step, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)> {
+        self.0.step(cx, input, state)
+    }
+    fn unroll(&self, u: &Unroll<B>, inputs: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)> {
+        self.0.unroll(u, inputs, state)
+    }
+}

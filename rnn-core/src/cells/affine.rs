@@ -1,0 +1,85 @@
+//! The kernel and bias that most cells are made of.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use super::Sizes;
+use crate::{Initializer, Module, Param, Visitor};
+
+/// `[x, h] · kernel + bias`: the kernel's first rows belong to the input, the others to the state, as in
+/// TensorFlow. The halves are used apart, so that the input's share of all steps is one product.
+#[derive(Clone, Debug)]
+pub(crate) struct Affine<B: Backend> {
+    input: usize,
+    kernel: Param<B>,
+    bias: Param<B>,
+}
+
+impl<B: Backend> Affine<B> {
+    /// A kernel `[input + units, width]`, Glorot uniform, and a bias `[width]`.
+    pub(crate) fn new(device: &B, sizes: Sizes, width: usize, bias: Initializer) -> Result<Self> {
+        Self::with_state(device, sizes, sizes.units, width, bias)
+    }
+
+    /// The same for a state of another size than the units.
+    pub(crate) fn with_state(
+        device: &B,
+        sizes: Sizes,
+        state: usize,
+        width: usize,
+        bias: Initializer,
+    ) -> Result<Self> {
+        let rows = sizes.input + state;
+        let glorot = Initializer::GlorotUniform;
+        Ok(Self {
+            input: sizes.input,
+            kernel: Param::new(device, glorot, &[rows, width], sizes.dtype)?,
+            bias: Param::new(device, bias, &[width], sizes.dtype)?,
+        })
+    }
+
+    /// The device of the parameters.
+    pub(crate) fn device(&self) -> &B {
+        self.kernel.device()
+    }
+
+    /// The rows of the kernel that meet the input.
+    pub(crate) fn input_kernel(&self) -> Result<Tensor<B>> {
+        self.kernel.slice(0, 0..self.input)
+    }
+
+    /// The rows of the kernel that meet the state.
+    pub(crate) fn recurrent_kernel(&self) -> Result<Tensor<B>> {
+        self.kernel.slice(0, self.input..self.kernel.shape()[0])
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor<B> {
+        &self.bias
+    }
+
+    /// `[.., input] -> [.., width]`: the input's share, bias added.
+    pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        project(x, &self.input_kernel()?, &self.bias)
+    }
+}
+
+/// `[.., depth] -> [.., width]`: `x · kernel + bias`.
+pub(crate) fn project<B: Backend>(
+    x: &Tensor<B>,
+    kernel: &Tensor<B>,
+    bias: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    if x.shape().rank() < 2 {
+        let expected = "at least [batch, depth] is needed";
+        return Err(Error::shape("project", "x", x.shape(), expected));
+    }
+    // One product over all steps wants rows without gaps; inputs that come batch first have some.
+    x.contiguous()?.matmul(kernel)?.add(bias)
+}
+
+impl<B: Backend> Module for Affine<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        v.param("bias", &mut self.bias);
+    }
+}

@@ -1,0 +1,256 @@
+//! The LSTM cell without peepholes, clipping or projection.
+
+use backend_api::{
+    Activation, Backend, DType, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor,
+};
+
+use serde::Deserialize;
+
+use super::{Affine, Sizes};
+use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor, nest};
+
+nest! {
+    /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, in that order.
+    pub struct LstmState<B> {
+        /// The cell state, `[batch, units]`.
+        c: Tensor<B>,
+        /// The hidden state, which is also the output, `[batch, units]`.
+        h: Tensor<B>,
+    }
+}
+
+impl<B: Backend> LstmState<B> {
+    /// The next state of the plain LSTM, from the projected input.
+    pub(crate) fn step(&self, gates: LstmGates, z: &Tensor<B>, kernel: &Tensor<B>) -> Result<Self> {
+        let z = self.h.matmul_add(kernel, z)?;
+        let op = Op::Fused(Fused::LstmStep(gates));
+        let mut results = Tensor::call_all(z.device(), &op, &[&z, &self.c])?;
+        results.truncate(2);
+        match (results.pop(), results.pop()) {
+            (Some(h), Some(c)) => Ok(Self { c, h }),
+            _ => Err(Error::argument("lstm_step", "results", "are missing")),
+        }
+    }
+
+    /// All steps of the plain LSTM from this state, if the device has a plan for them.
+    pub(crate) fn sequence(
+        &self,
+        u: &Unroll<B>,
+        recurrence: Recurrence,
+        z: &Tensor<B>,
+        kernel: &Tensor<B>,
+    ) -> Result<Option<(Tensor<B>, Self)>> {
+        let result = u.sequence(recurrence, z, &[kernel], &[&self.c, &self.h])?;
+        Ok(result.map(|(outputs, state)| {
+            let [c, h] = [state[0].clone(), state[1].clone()];
+            (outputs, Self { c, h })
+        }))
+    }
+}
+
+/// The basic LSTM cell (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000;
+/// TensorFlow's `BasicLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel + bias`:
+///
+/// `c' = c * σ(f + forget_bias) + σ(i) * act(j)`, `h' = act(c') * σ(o)`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `bias` | `[4 units]` | 0 |
+///
+/// `forget_bias` is added at run time and is not part of `bias`.
+/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, Cell, Step};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = BasicLstmCell::new(&device, 3, 5)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
+/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// assert_eq!(output.to_vec::<f32>()?, state.h.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BasicLstmCell<B: Backend> {
+    sizes: Sizes,
+    gates: LstmGates,
+    affine: Affine<B>,
+}
+
+impl<B: Backend> BasicLstmCell<B> {
+    /// A cell with TensorFlow's defaults: `forget_bias` 1, tanh, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        BasicLstmCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> BasicLstmCellBuilder {
+        BasicLstmCellBuilder::new(input_size, num_units)
+    }
+
+    fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
+        self.sizes.state("state c", &state.c, batch)?;
+        self.sizes.state("state h", &state.h, batch)
+    }
+}
+
+/// Options of a [`BasicLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicLstmCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default = "one")]
+    forget_bias: f64,
+    #[serde(default)]
+    activation: Activation,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl BasicLstmCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            forget_bias: 1.0,
+            activation: Activation::Tanh,
+        }
+    }
+
+    /// What is added to the forget gate before its sigmoid; 1 if not given, so that the cell begins by
+    /// remembering.
+    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
+        self.forget_bias = forget_bias;
+        self
+    }
+
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<BasicLstmCell<B>> {
+        let sizes = Sizes {
+            cell: "basic_lstm_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        Ok(BasicLstmCell {
+            sizes,
+            gates: LstmGates {
+                forget_bias: self.forget_bias,
+                activation: self.activation,
+            },
+            affine: Affine::new(device, sizes, 4 * sizes.units, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl CellConfig for BasicLstmCellBuilder {
+    const CLASS: &'static str = "BasicLSTMCell";
+    type Cell<B: Backend> = BasicLstmCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<BasicLstmCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for BasicLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.affine.params(v);
+    }
+}
+
+impl<B: Backend> Cell for BasicLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "basic_lstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        let zeros = self.zero_output(batch)?;
+        Ok(LstmState {
+            c: zeros.clone(),
+            h: zeros,
+        })
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.affine.device(), batch)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.check_state(state, batch)?;
+        let z = self.affine.project(x)?;
+        let state = state.step(self.gates, &z, &self.affine.recurrent_kernel()?)?;
+        Ok((state.h.clone(), state))
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.sizes.sequence(xs)?;
+        self.check_state(state, batch)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let z = cell.affine.project(xs)?;
+            let kernel = cell.affine.recurrent_kernel()?;
+            let recurrence = Recurrence::Lstm(cell.gates);
+            if let Some(result) = state.sequence(u, recurrence, &z, &kernel)? {
+                return Ok(result);
+            }
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, state, &zero, |_, z, state| {
+                let state = state.step(cell.gates, z, &kernel)?;
+                Ok((state.h.clone(), state))
+            })
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! The plain recurrent cell.
+
+use backend_api::{Activation, Backend, DType, Recurrence, Result, Tensor};
+use serde::Deserialize;
+
+use super::{Affine, Sizes};
+use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+
+/// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
+/// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + units, units]`, rows of the input first | Glorot uniform |
+/// | `bias` | `[units]` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicRnnCell, Cell, Step};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = BasicRnnCell::new(&device, 3, 5)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
+/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// assert_eq!(output.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BasicRnnCell<B: Backend> {
+    sizes: Sizes,
+    activation: Activation,
+    affine: Affine<B>,
+}
+
+impl<B: Backend> BasicRnnCell<B> {
+    /// A cell with TensorFlow's defaults: tanh, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        BasicRnnCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> BasicRnnCellBuilder {
+        BasicRnnCellBuilder::new(input_size, num_units)
+    }
+}
+
+/// Options of a [`BasicRnnCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicRnnCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default)]
+    activation: Activation,
+}
+
+impl BasicRnnCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            activation: Activation::Tanh,
+        }
+    }
+
+    /// The activation; tanh if not given.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<BasicRnnCell<B>> {
+        let sizes = Sizes {
+            cell: "basic_rnn_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        Ok(BasicRnnCell {
+            sizes,
+            activation: self.activation,
+            affine: Affine::new(device, sizes, sizes.units, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl CellConfig for BasicRnnCellBuilder {
+    const CLASS: &'static str = "BasicRNNCell";
+    type Cell<B: Backend> = BasicRnnCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<BasicRnnCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for BasicRnnCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.affine.params(v);
+    }
+}
+
+impl<B: Backend> Cell for BasicRnnCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "basic_rnn_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.affine.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.sizes.state("state", h, batch)?;
+        let z = self.affine.project(x)?;
+        let z = h.matmul_add(&self.affine.recurrent_kernel()?, &z)?;
+        let h = z.activate(self.activation)?;
+        Ok((h.clone(), h))
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.sequence(xs)?;
+        self.sizes.state("state", h, batch)?;
+        let cell = self.clone();
+        u.segments(xs, h, move |u, xs, h| {
+            let z = cell.affine.project(xs)?;
+            let kernel = cell.affine.recurrent_kernel()?;
+            let activation = cell.activation;
+            let recurrence = Recurrence::Basic { activation };
+            if let Some((outputs, mut state)) = u.sequence(recurrence, &z, &[&kernel], &[h])? {
+                return Ok((outputs, state.swap_remove(0)));
+            }
+            u.scan(&z, h, &cell.zero_output(u.batch())?, |_, z, h| {
+                let h = h.matmul_add(&kernel, z)?.activate(activation)?;
+                Ok((h.clone(), h))
+            })
+        })
+    }
+}

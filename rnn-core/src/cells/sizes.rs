@@ -1,0 +1,89 @@
+//! The sizes of a cell, and the checks that rest on them: bad input is refused before anything is computed.
+
+use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
+
+/// The sizes that a cell's parameters fix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// The cell's name in messages.
+    pub(crate) cell: &'static str,
+    /// Depth of the input.
+    pub(crate) input: usize,
+    /// Number of units.
+    pub(crate) units: usize,
+    /// Element type.
+    pub(crate) dtype: DType,
+}
+
+impl Sizes {
+    /// Refuses sizes that no cell can have.
+    pub(crate) fn check(self) -> Result<Self> {
+        let problem = |arg: &'static str| Error::argument(self.cell, arg, "must not be 0");
+        if self.units == 0 {
+            return Err(problem("num_units"));
+        }
+        if self.input == 0 {
+            return Err(problem("input_size"));
+        }
+        if !self.dtype.is_float() {
+            let expected = "a cell needs a float";
+            return Err(Error::dtype(self.cell, "dtype", self.dtype, expected));
+        }
+        Ok(self)
+    }
+
+    /// Checks the input of one step: `x` is `[batch, input]`. Gives the batch.
+    pub(crate) fn input<B: Backend>(self, x: &Tensor<B>) -> Result<usize> {
+        self.step_input(x.meta())
+    }
+
+    /// Checks the inputs of a sequence: `[time, batch, input]`. Messages tell of one step, since the
+    /// caller's layout may be another.
+    pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>) -> Result<usize> {
+        if xs.shape().rank() != 3 {
+            let expected = "a sequence of [batch, depth] is needed, so 3 axes in all";
+            return Err(Error::shape(self.cell, "inputs", xs.shape(), expected));
+        }
+        self.step_input(Meta::new(xs.shape().without(0), xs.dtype()))
+    }
+
+    fn step_input(self, x: Meta) -> Result<usize> {
+        if x.dtype != self.dtype {
+            let expected = format!("the kernel is {}", self.dtype);
+            return Err(Error::dtype(self.cell, "x", x.dtype, expected));
+        }
+        if x.shape.rank() != 2 {
+            let expected = "[batch, depth] is needed";
+            return Err(Error::shape(self.cell, "x", x.shape, expected));
+        }
+        if x.shape[1] != self.input {
+            let expected = format!("the kernel expects input depth {}", self.input);
+            return Err(Error::shape(self.cell, "x", x.shape, expected));
+        }
+        Ok(x.shape[0])
+    }
+
+    /// Checks a tensor of the state: `[batch, units]`.
+    pub(crate) fn state<B: Backend>(
+        self,
+        name: &'static str,
+        state: &Tensor<B>,
+        batch: usize,
+    ) -> Result<()> {
+        if state.dtype() != self.dtype {
+            let expected = format!("the kernel is {}", self.dtype);
+            return Err(Error::dtype(self.cell, name, state.dtype(), expected));
+        }
+        if state.shape().dims() != [batch, self.units] {
+            let expected = format!("[{batch}, {}] is needed", self.units);
+            return Err(Error::shape(self.cell, name, state.shape(), expected));
+        }
+        Ok(())
+    }
+
+    /// Zeros `[batch, units]`: a state, or an output.
+    pub(crate) fn zeros<B: Backend>(self, device: &B, batch: usize) -> Result<Tensor<B>> {
+        let shape = Shape::new(&[batch, self.units])?;
+        Tensor::zeros(device, Meta::new(shape, self.dtype))
+    }
+}

@@ -1,0 +1,121 @@
+//! Cells from options that are known at run time.
+
+use backend_api::{Backend, DType, Error, Result, Tensor};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::wrappers::ConcatState;
+use crate::{AnyCell, Cell, cells, wrappers};
+
+/// The options of a kind of cell: what its builder holds. They can be read from JSON, under the names of the
+/// arguments of TensorFlow's constructor; an option that does not exist is an error.
+pub trait CellConfig: DeserializeOwned {
+    /// TensorFlow's name of the class, such as `BasicLSTMCell`.
+    const CLASS: &'static str;
+
+    /// The kind of cell.
+    type Cell<B: Backend>: Cell<B = B>;
+
+    /// The cell for inputs of a given depth and type.
+    ///
+    /// # Errors
+    /// The options contradict one another or the input, or the device has no room.
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>>;
+}
+
+/// A cell from JSON: `type` is TensorFlow's class name, the rest are the arguments of its constructor, wrapped
+/// cells and stacks included. `state_is_tuple: false` gives a cell with one state tensor ([`ConcatState`]).
+///
+/// ```
+/// use backend_api::DType;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{Cell, cell_from_config};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let options = serde_json::json!({ "type": "BasicLSTMCell", "num_units": 5, "forget_bias": 0.5 });
+/// let cell = cell_from_config(&Cpu::new(), &options, 3, DType::F32)?;
+/// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// There is no such class or option, or the options contradict one another.
+pub fn cell_from_config<B: Backend>(
+    device: &B,
+    config: &Value,
+    input_size: usize,
+    dtype: DType,
+) -> Result<AnyCell<B>> {
+    let mut options = config.clone();
+    let fields = options
+        .as_object_mut()
+        .ok_or_else(|| problem("cell", "is no JSON object".into()))?;
+    let class = match fields.remove("type") {
+        Some(Value::String(class)) => class,
+        _ => return Err(problem("type", "is missing".into())),
+    };
+    let one_tensor = match fields.remove("state_is_tuple") {
+        None | Some(Value::Bool(true)) => false,
+        Some(Value::Bool(false)) => true,
+        Some(other) => return Err(problem("state_is_tuple", format!("is {other}"))),
+    };
+    let cell = registered(device, &class, options, input_size, dtype)?;
+    Ok(if one_tensor {
+        AnyCell::new(ConcatState::new(cell))
+    } else {
+        cell
+    })
+}
+
+fn problem(arg: &str, text: String) -> Error {
+    Error::argument("cell_from_config", arg, text)
+}
+
+fn build<B, Config>(
+    device: &B,
+    options: Value,
+    input_size: usize,
+    dtype: DType,
+) -> Result<AnyCell<B>>
+where
+    B: Backend,
+    Config: CellConfig,
+    Config::Cell<B>: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+{
+    let config: Config =
+        serde_json::from_value(options).map_err(|e| problem(Config::CLASS, e.to_string()))?;
+    config
+        .build_for(device, input_size, dtype)
+        .map(AnyCell::new)
+}
+
+macro_rules! registry {
+    ($($config:ty),* $(,)?) => {
+        fn registered<B: Backend>(
+            device: &B,
+            class: &str,
+            options: Value,
+            input_size: usize,
+            dtype: DType,
+        ) -> Result<AnyCell<B>> {
+            match class {
+                $(<$config>::CLASS => build::<B, $config>(device, options, input_size, dtype),)*
+                other => Err(problem("type", format!("`{other}` is not known"))),
+            }
+        }
+    };
+}
+
+// One line for each kind of cell whose inputs and outputs are single tensors.
+registry! {
+    cells::BasicLstmCellBuilder,
+    cells::BasicRnnCellBuilder,
+    cells::GruCellBuilder,
+    cells::LstmCellBuilder,
+    wrappers::MultiRnnCellConfig,
+}

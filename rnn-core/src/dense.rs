@@ -1,0 +1,96 @@
+//! The fully connected layer.
+
+use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+
+use crate::{Initializer, Module, Param, Visitor};
+
+/// `y = act(x · kernel + bias)` on the last axis; TensorFlow's `tf.layers.dense`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input, units]` | Glorot uniform |
+/// | `bias` | `[units]` | 0 |
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::Dense;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let layer = Dense::new(&device, 3, 10)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 24], &[2, 4, 3])?;
+/// assert_eq!(layer.forward(&x)?.shape().dims(), [2, 4, 10]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Dense<B: Backend> {
+    activation: Activation,
+    kernel: Param<B>,
+    bias: Param<B>,
+}
+
+impl<B: Backend> Dense<B> {
+    /// A layer without activation, in `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, units: usize) -> Result<Self> {
+        Self::with(device, input_size, units, Activation::Identity, DType::F32)
+    }
+
+    /// A layer with an activation and an element type.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn with(
+        device: &B,
+        input_size: usize,
+        units: usize,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self> {
+        for (arg, size) in [("input_size", input_size), ("units", units)] {
+            if size == 0 {
+                return Err(Error::argument("dense", arg, "must not be 0"));
+            }
+        }
+        let glorot = Initializer::GlorotUniform;
+        Ok(Self {
+            activation,
+            kernel: Param::new(device, glorot, &[input_size, units], dtype)?,
+            bias: Param::new(device, Initializer::ZEROS, &[units], dtype)?,
+        })
+    }
+
+    /// `[.., input] -> [.., units]`
+    ///
+    /// # Errors
+    /// The last axis of `x` is not as long as the kernel has rows, or the types differ.
+    pub fn forward(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let depth = self.kernel.shape()[0];
+        if x.shape().rank() == 0 || x.shape().last() != depth {
+            let expected = format!("the kernel expects input depth {depth}");
+            return Err(Error::shape("dense", "x", x.shape(), expected));
+        }
+        let mut dims = x.dims();
+        let rows = x.shape().count() / depth;
+        let flat = x.reshape(&[rows, depth])?;
+        let y = flat
+            .matmul(&self.kernel)?
+            .add(&self.bias)?
+            .activate(self.activation)?;
+        if let Some(last) = dims.last_mut() {
+            *last = self.kernel.shape()[1];
+        }
+        y.reshape(&dims)
+    }
+}
+
+impl<B: Backend> Module for Dense<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        v.param("bias", &mut self.bias);
+    }
+}

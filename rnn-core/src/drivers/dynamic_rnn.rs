@@ -1,0 +1,239 @@
+//! TensorFlow's `dynamic_rnn`.
+
+use backend_api::{Error, Keep, Meta, Result, Tensor};
+
+use crate::step::Mode;
+use crate::{Cell, Nest, Step, Unroll};
+
+/// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
+///
+/// Inputs are `[batch, time, ..]` in every leaf, or `[time, batch, ..]` with [`time_major`](Self::time_major); outputs
+/// are in the same order. With [`sequence_length`](Self::sequence_length), the outputs of a row are zero at and
+/// after its length, and its final state is the one after its last step, so that padding reaches neither
+/// results nor gradients. A length of 0 gives the initial state back; a length above the number of steps counts
+/// as all of them.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, DynamicRnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = BasicLstmCell::new(&device, 4, 8)?;
+/// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
+/// let rnn = DynamicRnn::new(&cell).sequence_length(&[5, 3]).run(&x)?;
+/// assert_eq!(rnn.outputs.shape().dims(), [2, 5, 8]);
+/// assert_eq!(rnn.outputs.to_vec::<f32>()?[8 * 8..], [0.0; 2 * 8]);
+/// assert_eq!(rnn.state.h.shape().dims(), [2, 8]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "call `run`"]
+pub struct DynamicRnn<'a, C: Cell> {
+    cell: &'a C,
+    lengths: Option<Vec<i64>>,
+    initial_state: Option<C::State>,
+    time_major: bool,
+    step: Step,
+    keep: Keep,
+    segment: Option<usize>,
+}
+
+/// What a driver gives.
+#[derive(Clone, Debug)]
+pub struct RnnOutput<O, S> {
+    /// The output of each step, in the order of the inputs.
+    pub outputs: O,
+    /// The state of each row after its last step.
+    pub state: S,
+}
+
+impl<'a, C: Cell> DynamicRnn<'a, C> {
+    /// A driver for a cell: batch first, all rows of full length, from the zero state, for evaluation.
+    pub fn new(cell: &'a C) -> Self {
+        Self {
+            cell,
+            lengths: None,
+            initial_state: None,
+            time_major: false,
+            step: Step::new(Mode::Evaluation, 0),
+            keep: Keep::All,
+            segment: None,
+        }
+    }
+
+    /// The length of each row, in steps. Any integer type.
+    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+        // What an i64 cannot count is longer than any sequence.
+        let wide = |&l: &L| l.try_into().unwrap_or(i64::MAX);
+        self.lengths = Some(lengths.iter().map(wide).collect());
+        self
+    }
+
+    /// The state to start from; the cell's zero state if not given.
+    pub fn initial_state(mut self, state: C::State) -> Self {
+        self.initial_state = Some(state);
+        self
+    }
+
+    /// Whether inputs and outputs are `[time, batch, ..]`: saves turning them.
+    pub fn time_major(mut self, time_major: bool) -> Self {
+        self.time_major = time_major;
+        self
+    }
+
+    /// What the network is run for, and the seed of its random numbers (dropout, for example).
+    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
+        self.step = Step::new(mode, seed);
+        self
+    }
+
+    /// What is kept for the gradient: everything, or less in exchange for time. Never changes a number, given
+    /// the same [`segment_length`](Self::segment_length).
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// TensorFlow's `swap_memory`: keeps for the gradient in host memory, where that is another
+    /// memory than the device's ([`Keep::Host`]). Never changes a number.
+    pub fn swap_memory(self, swap: bool) -> Self {
+        self.keep(if swap { Keep::Host } else { Keep::All })
+    }
+
+    /// TensorFlow's `parallel_iterations`: how many steps may run at once where they do not depend on one another.
+    /// Steps of a recurrent cell do, so this is accepted and has no effect; it never changes a number.
+    pub fn parallel_iterations(self, _iterations: usize) -> Self {
+        self
+    }
+
+    /// Cuts the sequence into segments of so many steps for the memory policy; one segment if not
+    /// given. Sums of gradients are rounded in another order for another length.
+    pub fn segment_length(mut self, steps: usize) -> Self {
+        self.segment = Some(steps.max(1));
+        self
+    }
+
+    /// Runs the cell over the inputs.
+    ///
+    /// # Errors
+    /// The inputs have no leaf or leaves without time and batch axes, or differ in them; there are more or fewer
+    /// lengths than rows, or a negative one; the inputs or the initial state do not fit the cell.
+    pub fn run(&self, inputs: &C::Input) -> Result<RnnOutput<C::Output, C::State>> {
+        let inputs = if self.time_major {
+            inputs.clone()
+        } else {
+            turn(inputs)?
+        };
+        let (steps, batch) = self.extent(&inputs)?;
+        let lengths = self.check_lengths(batch)?;
+        let state = match &self.initial_state {
+            Some(state) => state.clone(),
+            None => self.cell.zero_state(batch)?,
+        };
+        // Steps that no row takes are not computed: their outputs are zero.
+        let longest = lengths.as_ref().and_then(|l| l.iter().max());
+        let active = longest.map_or(steps, |&l| steps.min(l));
+        let mut unroll = Unroll::new(self.step, active, batch);
+        unroll.keep = self.keep;
+        unroll.segment = self.segment;
+        unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
+            Some(lengths) => {
+                let lengths: Vec<i64> = lengths.iter().map(|&l| l.min(active) as i64).collect();
+                let device = inputs.leaves()[0].device().clone();
+                Some(Tensor::from_slice(&device, &lengths, &[batch])?)
+            }
+            None => None,
+        };
+        let taken = inputs.map(&mut |x| x.slice(0, 0..active))?;
+        let (outputs, state) = self.cell.unroll(&unroll, &taken, &state)?;
+        let outputs = outputs.map(&mut |o| pad(o, steps))?;
+        let outputs = if self.time_major {
+            outputs
+        } else {
+            outputs.map(&mut |o| o.transpose(0, 1))?
+        };
+        Ok(RnnOutput { outputs, state })
+    }
+
+    /// Steps and batch of time-major inputs.
+    fn extent(&self, inputs: &C::Input) -> Result<(usize, usize)> {
+        let leaves = inputs.leaves();
+        let Some(first) = leaves.first() else {
+            return Err(Error::argument("dynamic_rnn", "inputs", "hold no tensor"));
+        };
+        for leaf in &leaves {
+            if leaf.shape().rank() < 2 {
+                let expected = "at least time and batch axes are needed";
+                return Err(Error::shape(
+                    "dynamic_rnn",
+                    "inputs",
+                    leaf.shape(),
+                    expected,
+                ));
+            }
+            if leaf.shape().dims()[..2] != first.shape().dims()[..2] {
+                let expected = format!(
+                    "another input is {}, and both count as [time, batch, ..]",
+                    first.shape()
+                );
+                return Err(Error::shape(
+                    "dynamic_rnn",
+                    "inputs",
+                    leaf.shape(),
+                    expected,
+                ));
+            }
+        }
+        Ok((first.shape()[0], first.shape()[1]))
+    }
+
+    /// The lengths, none of them negative, one for each row.
+    fn check_lengths(&self, batch: usize) -> Result<Option<Vec<usize>>> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(None);
+        };
+        let problem = |text| Err(Error::argument("dynamic_rnn", "sequence_length", text));
+        if lengths.len() != batch {
+            return problem(format!(
+                "has shape [{}], but the batch is {batch}",
+                lengths.len()
+            ));
+        }
+        let mut checked = Vec::with_capacity(batch);
+        for (row, &length) in lengths.iter().enumerate() {
+            match usize::try_from(length) {
+                Ok(length) => checked.push(length),
+                Err(_) => {
+                    return problem(format!(
+                        "of row {row} is {length}, but must not be negative"
+                    ));
+                }
+            }
+        }
+        Ok(Some(checked))
+    }
+}
+
+/// `[batch, time, ..]` as `[time, batch, ..]`.
+fn turn<B: backend_api::Backend, N: Nest<B>>(inputs: &N) -> Result<N> {
+    inputs.map(&mut |x| {
+        if x.shape().rank() < 2 {
+            let expected = "at least batch and time axes are needed";
+            return Err(Error::shape("dynamic_rnn", "inputs", x.shape(), expected));
+        }
+        x.transpose(0, 1)
+    })
+}
+
+/// Zeros after the steps that were computed.
+fn pad<B: backend_api::Backend>(outputs: &Tensor<B>, steps: usize) -> Result<Tensor<B>> {
+    let active = outputs.shape()[0];
+    if active == steps {
+        return Ok(outputs.clone());
+    }
+    let shape = outputs.shape().with(0, steps - active);
+    let zeros = Tensor::zeros(outputs.device(), Meta::new(shape, outputs.dtype()))?;
+    Tensor::concat(&[outputs, &zeros], 0)
+}

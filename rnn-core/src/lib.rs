@@ -1,0 +1,42 @@
+//! Recurrent neural networks, generic over the device they run on.
+//!
+//! * [`Cell`]: one step of a recurrence; [`cells`] has those of TensorFlow 1.x.
+//! * [`wrappers`]: cells around cells.
+//! * [`drivers`]: run a cell over sequences: [`DynamicRnn`].
+//! * [`Nest`]: what TensorFlow calls a nested structure of tensors: inputs, states, outputs.
+//! * [`Module`]: something with named parameters.
+//!
+//! This crate names no device and knows nothing of gradients: a device that differentiates is
+//! a device like any other.
+
+#![forbid(unsafe_code)]
+
+mod any;
+mod cell;
+pub mod cells;
+mod config;
+mod dense;
+pub mod drivers;
+mod init;
+mod module;
+mod nest;
+mod step;
+mod unroll;
+pub mod wrappers;
+
+pub use any::{AnyCell, AnyState};
+pub use cell::Cell;
+pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
+pub use config::{CellConfig, cell_from_config};
+pub use dense::Dense;
+pub use drivers::{DynamicRnn, RnnOutput};
+pub use init::Initializer;
+pub use module::{Module, Param, ParamId, Visitor};
+pub use nest::{Nest, Path};
+pub use step::{Mode, Step};
+pub use unroll::Unroll;
+pub use wrappers::{ConcatState, MultiRnnCell};
+
+// For `nest!`, which names them from other crates.
+#[doc(hidden)]
+pub use backend_api;

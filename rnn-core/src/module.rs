@@ -1,0 +1,243 @@
+//! Things with parameters.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor, philox};
+
+use crate::Initializer;
+
+/// Something with named parameters: a cell, a layer, a model.
+///
+/// The one required method shows each parameter to a visitor; counting, initialization, checkpoints,
+/// optimizers and moving to a device are uses of it. A model is cheap to clone (clones share
+/// their elements), so reading needs no second method.
+///
+/// ```
+/// use rnn_core::{BasicLstmCell, Dense, Module, Visitor};
+/// use backend_api::Backend;
+///
+/// #[derive(Clone, Debug)]
+/// struct Tagger<B: Backend> {
+///     cell: BasicLstmCell<B>,
+///     output: Dense<B>,
+/// }
+///
+/// impl<B: Backend> Module for Tagger<B> {
+///     type B = B;
+///     fn params(&mut self, v: &mut Visitor<'_, B>) {
+///         v.child("basic_lstm_cell", &mut self.cell);
+///         v.child("dense", &mut self.output);
+///     }
+/// }
+/// ```
+pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The device type of the parameters.
+    type B: Backend;
+
+    /// Shows every parameter to the visitor, by [`Visitor::param`] and [`Visitor::child`], always in the
+    /// same order.
+    fn params(&mut self, v: &mut Visitor<'_, Self::B>);
+
+    /// Calls `f` with the full name and each parameter; one that has several owners comes once, under
+    /// the first name, and a change reaches all owners.
+    ///
+    /// # Errors
+    /// The first error of `f`; later parameters are then not visited.
+    fn each_param(
+        &mut self,
+        f: &mut dyn FnMut(&str, &mut Param<Self::B>) -> Result<()>,
+    ) -> Result<()> {
+        let mut visitor = Visitor {
+            path: String::new(),
+            f,
+            seen: HashMap::new(),
+            error: None,
+        };
+        self.params(&mut visitor);
+        visitor.error.map_or(Ok(()), Err)
+    }
+
+    /// The parameters with their names, in order.
+    fn named_params(&self) -> Vec<(String, Param<Self::B>)> {
+        let mut all = Vec::new();
+        let visited = self.clone().each_param(&mut |name, param| {
+            all.push((name.to_owned(), param.clone()));
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "the closure above never fails");
+        all
+    }
+
+    /// The number of trainable numbers.
+    fn param_count(&self) -> usize {
+        self.named_params()
+            .iter()
+            .map(|(_, p)| p.shape().count())
+            .sum()
+    }
+
+    /// Draws every parameter anew: a function of the seed, the parameter's name and its initializer alone,
+    /// the same on every device.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn initialize(&mut self, seed: u64) -> Result<()> {
+        self.each_param(&mut |name, param| {
+            let key = philox::derive(seed, philox::label(name));
+            let (device, meta) = (param.device().clone(), param.meta());
+            param.set(param.initializer.tensor(&device, key, meta)?)
+        })
+    }
+
+    /// The same model on another device. Parameters keep their identity.
+    ///
+    /// # Errors
+    /// A device failed.
+    fn to(&self, device: &Self::B) -> Result<Self> {
+        let mut moved = self.clone();
+        moved.each_param(&mut |_, param| {
+            param.value = param.value.to(device)?;
+            Ok(())
+        })?;
+        Ok(moved)
+    }
+}
+
+/// Walks over the parameters of a [`Module`], keeping their names.
+pub struct Visitor<'f, B: Backend> {
+    path: String,
+    f: &'f mut dyn FnMut(&str, &mut Param<B>) -> Result<()>,
+    seen: HashMap<ParamId, Tensor<B>>,
+    error: Option<Error>,
+}
+
+impl<B: Backend> fmt::Debug for Visitor<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Visitor(at `{}`)", self.path)
+    }
+}
+
+impl<B: Backend> Visitor<'_, B> {
+    /// Shows a parameter.
+    pub fn param(&mut self, name: &str, param: &mut Param<B>) {
+        if self.error.is_some() {
+            return;
+        }
+        if let Some(value) = self.seen.get(&param.id) {
+            // Another owner's copy: it follows what was done to the first.
+            param.value = value.clone();
+            return;
+        }
+        let outer = self.enter(name);
+        if let Err(error) = (self.f)(&self.path, param) {
+            self.error = Some(error);
+        }
+        self.path.truncate(outer);
+        self.seen.insert(param.id, param.value.clone());
+    }
+
+    /// Shows the parameters of a part, under its name. An empty name adds nothing, so that
+    /// a wrapper can be transparent.
+    pub fn child<M: Module<B = B>>(&mut self, name: &str, module: &mut M) {
+        let outer = self.enter(name);
+        module.params(self);
+        self.path.truncate(outer);
+    }
+
+    fn enter(&mut self, name: &str) -> usize {
+        let outer = self.path.len();
+        if !name.is_empty() {
+            if !self.path.is_empty() {
+                self.path.push('/');
+            }
+            self.path.push_str(name);
+        }
+        outer
+    }
+}
+
+/// The identity of a parameter: shared by all copies of it, unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(u64);
+
+impl ParamId {
+    fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A tensor that training changes. Clones are the same parameter: they share its identity, though
+/// each holds a value of its own.
+#[derive(Debug)]
+pub struct Param<B: Backend> {
+    id: ParamId,
+    value: Tensor<B>,
+    initializer: Initializer,
+}
+
+// Derived, this would ask `B::Buffer: Clone` of every caller.
+impl<B: Backend> Clone for Param<B> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            value: self.value.clone(),
+            initializer: self.initializer,
+        }
+    }
+}
+
+impl<B: Backend> Param<B> {
+    /// A new parameter. Its first value differs from that of any other parameter of the process;
+    /// [`Module::initialize`] makes it a function of a seed.
+    ///
+    /// # Errors
+    /// The shape is too large, the type is no float, or the device has no room.
+    pub fn new(device: &B, initializer: Initializer, dims: &[usize], dtype: DType) -> Result<Self> {
+        let id = ParamId::fresh();
+        let key = philox::derive(0, id.0);
+        let meta = Meta::new(Shape::new(dims)?, dtype);
+        Ok(Self {
+            id,
+            value: initializer.tensor(device, key, meta)?,
+            initializer,
+        })
+    }
+
+    /// The identity.
+    pub fn id(&self) -> ParamId {
+        self.id
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Tensor<B> {
+        &self.value
+    }
+
+    /// Gives the parameter another value.
+    ///
+    /// # Errors
+    /// The value has another shape or type; the parameter keeps the one it has.
+    pub fn set(&mut self, value: Tensor<B>) -> Result<()> {
+        if value.dtype() != self.dtype() {
+            let expected = format!("the parameter is {}", self.dtype());
+            return Err(Error::dtype("set", "value", value.dtype(), expected));
+        }
+        if value.shape() != self.shape() {
+            let expected = format!("the parameter is {}", self.shape());
+            return Err(Error::shape("set", "value", value.shape(), expected));
+        }
+        self.value = value;
+        Ok(())
+    }
+}
+
+impl<B: Backend> Deref for Param<B> {
+    type Target = Tensor<B>;
+    fn deref(&self) -> &Tensor<B> {
+        &self.value
+    }
+}

@@ -1,0 +1,220 @@
+//! Structures of tensors.
+
+use std::fmt;
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+/// A structure whose leaves are tensors: a tensor, a tuple, a `Vec`, an `Option`, `()`, or a struct made by
+/// [`nest!`](crate::nest). Inputs, states and outputs of cells are nests; what TensorFlow calls a possibly
+/// nested tuple.
+pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Calls `f` with each leaf and its place, in a fixed order.
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>));
+
+    /// A nest of the same structure whose leaves are what `f` makes of these, in the order of [`visit`](Self::visit).
+    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self>;
+
+    /// The leaves in order.
+    fn leaves(&self) -> Vec<&Tensor<B>> {
+        let mut all = Vec::new();
+        self.visit(&Path::Root, &mut |_, leaf| all.push(leaf));
+        all
+    }
+
+    /// The leaves in order, each with its place: `c`, `1/h`, empty for a single tensor.
+    fn named_leaves(&self) -> Vec<(String, &Tensor<B>)> {
+        let mut all = Vec::new();
+        self.visit(&Path::Root, &mut |path, leaf| {
+            all.push((path.to_string(), leaf));
+        });
+        all
+    }
+
+    /// A nest of this structure with other leaves.
+    ///
+    /// # Errors
+    /// There are more or fewer leaves than the structure holds.
+    fn rebuild(&self, leaves: &[Tensor<B>]) -> Result<Self> {
+        let mut left = leaves.iter();
+        let built = self.map(&mut |_| left.next().cloned().ok_or_else(|| wrong_count(leaves)))?;
+        match left.next() {
+            None => Ok(built),
+            Some(_) => Err(wrong_count(leaves)),
+        }
+    }
+
+    /// A nest of this structure whose leaves are what `f` makes of the leaves of both.
+    ///
+    /// # Errors
+    /// The two have different numbers of leaves (a `Vec` or an `Option` differs), or `f` fails.
+    fn zip(
+        &self,
+        other: &Self,
+        f: &mut dyn FnMut(&Tensor<B>, &Tensor<B>) -> Result<Tensor<B>>,
+    ) -> Result<Self> {
+        let leaves = other.leaves();
+        let mut left = leaves.iter();
+        let zipped = self.map(&mut |a| {
+            let b = left.next().ok_or_else(different)?;
+            f(a, b)
+        })?;
+        match left.next() {
+            None => Ok(zipped),
+            Some(_) => Err(different()),
+        }
+    }
+}
+
+fn wrong_count<B: Backend>(leaves: &[Tensor<B>]) -> Error {
+    let problem = format!(
+        "are {}, which is not what the structure holds",
+        leaves.len()
+    );
+    Error::argument("nest", "leaves", problem)
+}
+
+fn different() -> Error {
+    Error::argument("nest", "structures", "have different numbers of tensors")
+}
+
+/// The place of a leaf in a nest, written `1/h`.
+#[derive(Clone, Copy, Debug)]
+pub enum Path<'a> {
+    /// The nest itself.
+    Root,
+    /// A named field of a struct.
+    Field(&'a Path<'a>, &'a str),
+    /// An element of a tuple or a `Vec`.
+    Index(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parent = match self {
+            Self::Root => return Ok(()),
+            Self::Field(parent, _) | Self::Index(parent, _) => parent,
+        };
+        if !matches!(parent, Self::Root) {
+            write!(f, "{parent}/")?;
+        }
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(_, name) => f.write_str(name),
+            Self::Index(_, index) => write!(f, "{index}"),
+        }
+    }
+}
+
+impl<B: Backend> Nest<B> for Tensor<B> {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+        f(path, self);
+    }
+    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        f(self)
+    }
+}
+
+impl<B: Backend, N: Nest<B>> Nest<B> for Vec<N> {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+        for (i, nest) in self.iter().enumerate() {
+            nest.visit(&Path::Index(path, i), f);
+        }
+    }
+    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        self.iter().map(|nest| nest.map(f)).collect()
+    }
+}
+
+impl<B: Backend, N: Nest<B>> Nest<B> for Option<N> {
+    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+        if let Some(nest) = self {
+            nest.visit(path, f);
+        }
+    }
+    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        self.as_ref().map(|nest| nest.map(f)).transpose()
+    }
+}
+
+macro_rules! tuple_nest {
+    ($($name:ident $index:tt),*) => {
+        impl<B: Backend, $($name: Nest<B>),*> Nest<B> for ($($name,)*) {
+            #[allow(unused_variables)]
+            fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
+                $(self.$index.visit(&Path::Index(path, $index), f);)*
+            }
+            #[allow(unused_variables, clippy::unused_unit)]
+            fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+                Ok(($(self.$index.map(f)?,)*))
+            }
+        }
+    };
+}
+
+tuple_nest!();
+tuple_nest!(N0 0);
+tuple_nest!(N0 0, N1 1);
+tuple_nest!(N0 0, N1 1, N2 2);
+tuple_nest!(N0 0, N1 1, N2 2, N3 3);
+tuple_nest!(N0 0, N1 1, N2 2, N3 3, N4 4);
+tuple_nest!(N0 0, N1 1, N2 2, N3 3, N4 4, N5 5);
+
+/// Declares a struct that is a [`Nest`]: each field must be one.
+///
+/// ```
+/// use backend_api::{Backend, Tensor};
+///
+/// rnn_core::nest! {
+///     /// The state of a leaky integrator.
+///     pub struct LeakyState<B> {
+///         /// Changes slowly: `[batch, units]`.
+///         slow: Tensor<B>,
+///         /// Changes fast: position and velocity, `[batch, units]` each.
+///         fast: (Tensor<B>, Tensor<B>),
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! nest {
+    (
+        $(#[$attribute:meta])*
+        $vis:vis struct $name:ident<$b:ident> {
+            $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)?
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug)]
+        $vis struct $name<$b: $crate::backend_api::Backend> {
+            $($(#[$field_attribute])* pub $field: $type),*
+        }
+
+        // Derived, this would ask `B: Clone` in the wrong way of every caller.
+        impl<$b: $crate::backend_api::Backend> Clone for $name<$b> {
+            fn clone(&self) -> Self {
+                Self { $($field: self.$field.clone()),* }
+            }
+        }
+
+        impl<$b: $crate::backend_api::Backend> $crate::Nest<$b> for $name<$b> {
+            fn visit<'a>(
+                &'a self,
+                path: &$crate::Path<'_>,
+                f: &mut dyn FnMut(&$crate::Path<'_>, &'a $crate::backend_api::Tensor<$b>),
+            ) {
+                $($crate::Nest::<$b>::visit(
+                    &self.$field,
+                    &$crate::Path::Field(path, stringify!($field)),
+                    f,
+                );)*
+            }
+            fn map(
+                &self,
+                f: &mut dyn FnMut(
+                    &$crate::backend_api::Tensor<$b>,
+                ) -> $crate::backend_api::Result<$crate::backend_api::Tensor<$b>>,
+            ) -> $crate::backend_api::Result<Self> {
+                Ok(Self { $($field: $crate::Nest::<$b>::map(&self.$field, f)?),* })
+            }
+        }
+    };
+}

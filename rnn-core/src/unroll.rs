@@ -1,0 +1,286 @@
+//! What a driver hands to a cell that runs over a sequence.
+
+use backend_api::{
+    Backend, Binary, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest, Shape, Stacker,
+    Tensor,
+};
+
+use crate::{Nest, Step};
+
+/// A sequence as a cell sees it: time is the first axis, batch the second.
+///
+/// Holds what the driver decided (lengths, mode, random stream, memory policy), and the loops that
+/// respect it, so that no cell deals with them.
+#[derive(Clone, Debug)]
+pub struct Unroll<B: Backend> {
+    pub(crate) step: Step,
+    /// Steps that lie before this part of the sequence.
+    pub(crate) start: usize,
+    pub(crate) steps: usize,
+    pub(crate) batch: usize,
+    /// `[batch]` integers, counted from the start of the whole sequence; `None` if no row ends early.
+    pub(crate) lengths: Option<Tensor<B>>,
+    pub(crate) keep: Keep,
+    /// Steps of a segment of the memory policy; `None` for one segment of all.
+    pub(crate) segment: Option<usize>,
+}
+
+impl<B: Backend> Unroll<B> {
+    /// A sequence of `steps` steps in which no row ends early.
+    pub fn new(step: Step, steps: usize, batch: usize) -> Self {
+        Self {
+            step,
+            start: 0,
+            steps,
+            batch,
+            lengths: None,
+            keep: Keep::All,
+            segment: None,
+        }
+    }
+
+    /// Rows in the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Steps in this part of the sequence.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The same sequence for part `i` of a cell made of several: its random numbers differ.
+    pub fn child(&self, i: usize) -> Self {
+        let mut part = self.clone();
+        part.step = self.step.child(i);
+        part
+    }
+
+    /// Runs `body` over the sequence, cut into the segments that the driver's memory policy asks for, with the state
+    /// carried from one to the next.
+    pub fn segments<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        body: impl Fn(&Self, &I, &S) -> Result<(O, S)> + Clone + Send + Sync + 'static,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        if self.keep == Keep::All && self.segment.is_none() {
+            return body(self, inputs, state);
+        }
+        segmented::run(self, inputs, state, body)
+    }
+
+    /// Runs `step` once for each time, holding the state and zeroing the output of rows that have ended.
+    ///
+    /// `zero` is an output of zeros.
+    pub fn scan<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        zero: &O,
+        mut step: impl FnMut(&Step, &I, &S) -> Result<(O, S)>,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        let zeros = zero.leaves();
+        let mut stacks: Vec<Stacker<B>> = zeros.iter().map(|_| Stacker::new(self.steps)).collect();
+        let mut state = state.clone();
+        for t in 0..self.steps {
+            let time = self.start + t;
+            let input = inputs.map(&mut |x| x.select(0, t))?;
+            let (output, new) = step(&self.step.at(time), &input, &state)?;
+            let output = self.hold(time, output, zero)?;
+            for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
+                stack.push(leaf.clone())?;
+            }
+            state = self.hold(time, new, &state)?;
+        }
+        let mut stacks = stacks.into_iter();
+        let outputs = zero.map(&mut |zero| match stacks.next() {
+            Some(stack) => stack.finish(zero),
+            None => Ok(zero.clone()),
+        })?;
+        Ok((outputs, state))
+    }
+
+    /// `new` where a row still runs at `time`, else `old`.
+    fn hold<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
+        match &self.lengths {
+            None => Ok(new),
+            Some(lengths) => new.zip(old, &mut |new, old| {
+                lengths.fused(Fused::MaskedUpdate { time }, &[new, old])
+            }),
+        }
+    }
+
+    /// Runs a recurrence with a fused description over projected inputs, on the fastest path the device
+    /// offers: `z` is `[time, batch, gates * units]`, bias added; kernels and state are in the order of
+    /// [`SequencePlan`](backend_api::SequencePlan). Gives the outputs `[time, batch, units]` and the final state,
+    /// or `None` if the device has no plan for it, and the cell should [`scan`](Self::scan).
+    pub fn sequence(
+        &self,
+        recurrence: Recurrence,
+        z: &Tensor<B>,
+        kernels: &[&Tensor<B>],
+        state: &[&Tensor<B>],
+    ) -> Result<Option<(Tensor<B>, Vec<Tensor<B>>)>> {
+        let device = z.device();
+        let request = SequenceRequest {
+            recurrence,
+            steps: self.steps,
+            batch: self.batch,
+            units: state[0].shape().last(),
+            ragged: self.lengths.is_some(),
+            dtype: z.dtype(),
+        };
+        let Some(plan) = device.plan_sequence(&request) else {
+            return Ok(None);
+        };
+        let lengths = self.remaining_lengths()?;
+        let mut ins = vec![z];
+        ins.extend(kernels);
+        ins.extend(state);
+        ins.extend(&lengths);
+        let mut results = Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)?;
+        let outputs = results.remove(0);
+        Ok(Some((outputs, results.into_vec())))
+    }
+
+    /// The lengths counted from the start of this part; none is negative.
+    fn remaining_lengths(&self) -> Result<Option<Tensor<B>>> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(None);
+        };
+        if self.start == 0 {
+            return Ok(Some(lengths.clone()));
+        }
+        let device = lengths.device();
+        let meta = Meta::new(Shape::SCALAR, lengths.dtype());
+        let start = Tensor::full(device, self.start as f64, meta)?;
+        let left = lengths.sub(&start)?;
+        let zero = Tensor::zeros(device, meta)?;
+        Ok(Some(Tensor::call(
+            device,
+            &Op::Binary(Binary::Max),
+            &[&left, &zero],
+        )?))
+    }
+}
+
+mod segmented {
+    //! Cutting a sequence for the memory policy.
+
+    use std::sync::Arc;
+
+    use super::{Backend, Nest, Result, Tensor, Unroll};
+
+    pub(super) fn run<B, I, S, O>(
+        u: &Unroll<B>,
+        inputs: &I,
+        state: &S,
+        body: impl Fn(&Unroll<B>, &I, &S) -> Result<(O, S)> + Clone + Send + Sync + 'static,
+    ) -> Result<(O, S)>
+    where
+        B: Backend,
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        let Some(device) = device(inputs, state) else {
+            // Nothing to keep, so nothing to save.
+            return body(u, inputs, state);
+        };
+        let length = u.segment.unwrap_or(u.steps).max(1);
+        let mut state = state.clone();
+        let mut parts: Vec<O> = Vec::new();
+        let mut t = 0;
+        // One turn even for an empty sequence: the body knows the outputs' structure.
+        while t < u.steps || parts.is_empty() {
+            let end = (t + length).min(u.steps);
+            let part = Unroll {
+                start: u.start + t,
+                steps: end - t,
+                ..u.clone()
+            };
+            let slice = inputs.map(&mut |x| x.slice(0, t..end))?;
+            let (output, new) = one(&device, &part, &slice, &state, body.clone())?;
+            parts.push(output);
+            state = new;
+            t = end.max(t + 1);
+        }
+        let columns: Vec<Vec<&Tensor<B>>> = parts.iter().map(Nest::leaves).collect();
+        let mut column = 0;
+        let outputs = parts[0].map(&mut |_| {
+            let leaves: Vec<_> = columns.iter().map(|leaves| leaves[column]).collect();
+            column += 1;
+            Tensor::concat(&leaves, 0)
+        })?;
+        Ok((outputs, state))
+    }
+
+    fn device<B: Backend, I: Nest<B>, S: Nest<B>>(inputs: &I, state: &S) -> Option<B> {
+        let leaves = [inputs.leaves(), state.leaves()].concat();
+        leaves.first().map(|t| t.device().clone())
+    }
+
+    /// One segment: inputs and state cross the device's hook as a list of tensors.
+    fn one<B, I, S, O>(
+        device: &B,
+        part: &Unroll<B>,
+        inputs: &I,
+        state: &S,
+        body: impl Fn(&Unroll<B>, &I, &S) -> Result<(O, S)> + Send + Sync + 'static,
+    ) -> Result<(O, S)>
+    where
+        B: Backend,
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        // The structure of the outputs is known only once the body has run.
+        let shape: Arc<std::sync::OnceLock<(O, S)>> = Arc::default();
+        let (like_inputs, like_state) = (detached(inputs)?, detached(state)?);
+        let mut flat: Vec<Tensor<B>> = inputs.leaves().into_iter().cloned().collect();
+        let split = flat.len();
+        flat.extend(state.leaves().into_iter().cloned());
+        let (unroll, seen) = (part.clone(), shape.clone());
+        let results = device.segment(
+            part.keep,
+            &flat,
+            Arc::new(move |_: &B, leaves: &[Tensor<B>]| {
+                let inputs = like_inputs.rebuild(&leaves[..split])?;
+                let state = like_state.rebuild(&leaves[split..])?;
+                let (output, state) = body(&unroll, &inputs, &state)?;
+                let mut flat: Vec<Tensor<B>> = output.leaves().into_iter().cloned().collect();
+                flat.extend(state.leaves().into_iter().cloned());
+                // Only the structure is wanted: without history, so that nothing is kept alive.
+                if seen.get().is_none() {
+                    let _ = seen.set((detached(&output)?, detached(&state)?));
+                }
+                Ok(flat)
+            }),
+        )?;
+        let Some((output, state)) = shape.get() else {
+            return Err(backend_api::Error::argument(
+                "segment",
+                "body",
+                "was not run by the device",
+            ));
+        };
+        let split = output.leaves().len();
+        let outputs = output.rebuild(&results[..split])?;
+        Ok((outputs, state.rebuild(&results[split..])?))
+    }
+
+    fn detached<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
+        nest.map(&mut |t| Ok(t.detach()))
+    }
+}

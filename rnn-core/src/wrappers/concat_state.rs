@@ -1,0 +1,111 @@
+//! TensorFlow's `state_is_tuple=False`.
+
+use backend_api::{Error, Result, Tensor};
+
+use crate::{Cell, Module, Nest, Step, Unroll, Visitor};
+
+/// A cell whose state is one tensor `[batch, sizes added up]`: the tensors of the inner state side by side, in
+/// their order (`c` before `h`). What TensorFlow calls `state_is_tuple=False`; a form that old checkpoints and
+/// scripts use.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, Cell, ConcatState};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = ConcatState::new(BasicLstmCell::new(&Cpu::new(), 3, 5)?);
+/// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 10]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConcatState<C> {
+    cell: C,
+}
+
+impl<C: Cell> ConcatState<C> {
+    /// A wrapper around a cell whose state tensors are `[batch, size]` each.
+    pub fn new(cell: C) -> Self {
+        Self { cell }
+    }
+
+    /// The inner state as one tensor.
+    fn join(&self, state: &C::State) -> Result<Tensor<C::B>> {
+        Tensor::concat(&state.leaves(), 1)
+    }
+
+    /// One tensor as the inner state.
+    fn split(&self, state: &Tensor<C::B>) -> Result<C::State> {
+        if state.shape().rank() != 2 {
+            let expected = "[batch, sizes added up] is needed";
+            return Err(Error::shape(
+                "concat_state",
+                "state",
+                state.shape(),
+                expected,
+            ));
+        }
+        let like = self.cell.zero_state(state.shape()[0])?;
+        let total: usize = like.leaves().iter().map(|t| t.shape().last()).sum();
+        if state.shape()[1] != total {
+            let expected = format!("[{}, {total}] is needed", state.shape()[0]);
+            return Err(Error::shape(
+                "concat_state",
+                "state",
+                state.shape(),
+                expected,
+            ));
+        }
+        let mut start = 0;
+        like.map(&mut |part| {
+            let end = start + part.shape().last();
+            let slice = state.slice(1, start..end)?;
+            start = end;
+            Ok(slice)
+        })
+    }
+}
+
+impl<C: Cell> Module for ConcatState<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        self.cell.params(v);
+    }
+}
+
+impl<C: Cell> Cell for ConcatState<C> {
+    type Input = C::Input;
+    type State = Tensor<C::B>;
+    type Output = C::Output;
+
+    fn scope(&self) -> String {
+        self.cell.scope()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Self::State> {
+        self.join(&self.cell.zero_state(batch)?)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        self.cell.zero_output(batch)
+    }
+
+    fn step(
+        &self,
+        cx: &Step,
+        input: &C::Input,
+        state: &Self::State,
+    ) -> Result<(C::Output, Self::State)> {
+        let (output, state) = self.cell.step(cx, input, &self.split(state)?)?;
+        Ok((output, self.join(&state)?))
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        inputs: &C::Input,
+        state: &Self::State,
+    ) -> Result<(C::Output, Self::State)> {
+        let (outputs, state) = self.cell.unroll(u, inputs, &self.split(state)?)?;
+        Ok((outputs, self.join(&state)?))
+    }
+}

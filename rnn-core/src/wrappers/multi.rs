@@ -1,0 +1,322 @@
+//! Stacks of cells.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use backend_api::{Backend, DType, Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    AnyCell, Cell, CellConfig, Module, Nest, ParamId, Step, Unroll, Visitor, cell_from_config,
+};
+
+/// Cells on top of one another, the output of each the input of the next; TensorFlow's `MultiRNNCell`.
+///
+/// `MultiRnnCell<Vec<C>>` stacks cells of one type (of any, as [`AnyCell`]); `MultiRnnCell<(A, B)>` and
+/// `MultiRnnCell<(A, B, C)>` stack cells of different types without boxing. The state is a `Vec` or a
+/// tuple of the cells' states. Parameters are named `cell_0/lstm_cell/kernel` and so on.
+///
+/// Each cell has parameters of its own. A clone of a cell *is* that cell, so that TensorFlow's `[cell] * 3`, which
+/// shares one set of weights, is refused: build three cells, or ask for sharing by [`shared`](MultiRnnCell::shared).
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, Cell, GruCell, MultiRnnCell};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let stack = MultiRnnCell::new((GruCell::new(&device, 3, 5)?, BasicLstmCell::new(&device, 5, 4)?))?;
+/// let (gru, lstm) = stack.zero_state(2)?;
+/// assert_eq!((gru.shape().dims(), lstm.c.shape().dims()), (&[2, 5][..], &[2, 4][..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MultiRnnCell<L> {
+    layers: L,
+}
+
+impl<L: Layers> MultiRnnCell<L> {
+    /// A stack of cells, the first at the bottom.
+    ///
+    /// # Errors
+    /// There is none, or two share a parameter.
+    pub fn new(layers: L) -> Result<Self> {
+        let wrong = |problem: &str| Error::argument("multi_rnn_cell", "cells", problem);
+        let ids = layers.param_ids();
+        if ids.is_empty() {
+            return Err(wrong("are none, but a stack has at least one"));
+        }
+        let mut seen = HashSet::new();
+        if !ids.into_iter().flatten().all(|id| seen.insert(id)) {
+            return Err(wrong(
+                "share parameters: build a cell for each layer, or ask for `MultiRnnCell::shared`",
+            ));
+        }
+        Ok(Self { layers })
+    }
+}
+
+impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
+    /// One cell used for `count` layers, with one set of parameters and a state for each layer.
+    ///
+    /// # Errors
+    /// `count` is 0.
+    pub fn shared(cell: C, count: usize) -> Result<Self> {
+        if count == 0 {
+            return Err(Error::argument("multi_rnn_cell", "count", "must not be 0"));
+        }
+        Ok(Self {
+            layers: vec![cell; count],
+        })
+    }
+}
+
+/// What [`MultiRnnCell`] can stack: a `Vec` of cells, or a tuple of two to four.
+pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The device type.
+    type B: Backend;
+    /// The input of the first.
+    type Input: Nest<Self::B>;
+    /// The states of all.
+    type State: Nest<Self::B>;
+    /// The output of the last.
+    type Output: Nest<Self::B>;
+
+    /// Shows the parameters of each under its name.
+    fn params(&mut self, v: &mut Visitor<'_, Self::B>);
+    /// The parameters of each layer by identity.
+    fn param_ids(&self) -> Vec<Vec<ParamId>>;
+    /// The zero states of all.
+    fn zero_state(&self, batch: usize) -> Result<Self::State>;
+    /// An output of zeros of the last.
+    fn zero_output(&self, batch: usize) -> Result<Self::Output>;
+    /// A step of each.
+    fn step(
+        &self,
+        cx: &Step,
+        input: &Self::Input,
+        state: &Self::State,
+    ) -> Result<(Self::Output, Self::State)>;
+    /// A sequence through one after the other, so that each can take its fast path.
+    fn unroll(
+        &self,
+        u: &Unroll<Self::B>,
+        inputs: &Self::Input,
+        state: &Self::State,
+    ) -> Result<(Self::Output, Self::State)>;
+}
+
+/// `cell_<i>/` and the cell's scope.
+fn layer_name<C: Cell>(i: usize, cell: &C) -> String {
+    let scope = cell.scope();
+    let slash = if scope.is_empty() { "" } else { "/" };
+    format!("cell_{i}{slash}{scope}")
+}
+
+fn ids<C: Cell>(cell: &C) -> Vec<ParamId> {
+    cell.named_params().iter().map(|(_, p)| p.id()).collect()
+}
+
+impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
+    type B = C::B;
+    type Input = C::Input;
+    type State = Vec<C::State>;
+    type Output = C::Output;
+
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        for (i, cell) in self.iter_mut().enumerate() {
+            v.child(&layer_name(i, cell), cell);
+        }
+    }
+
+    fn param_ids(&self) -> Vec<Vec<ParamId>> {
+        self.iter().map(ids).collect()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Vec<C::State>> {
+        self.iter().map(|cell| cell.zero_state(batch)).collect()
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        match self.last() {
+            Some(cell) => cell.zero_output(batch),
+            None => Err(Error::argument("multi_rnn_cell", "cells", "are none")),
+        }
+    }
+
+    fn step(
+        &self,
+        cx: &Step,
+        input: &C::Input,
+        state: &Vec<C::State>,
+    ) -> Result<(C::Output, Vec<C::State>)> {
+        through(self, input, state, |i, cell, x, state| {
+            cell.step(&cx.child(i), x, state)
+        })
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        inputs: &C::Input,
+        state: &Vec<C::State>,
+    ) -> Result<(C::Output, Vec<C::State>)> {
+        through(self, inputs, state, |i, cell, xs, state| {
+            cell.unroll(&u.child(i), xs, state)
+        })
+    }
+}
+
+/// Passes an input through cell after cell, collecting their states.
+fn through<C: Cell<Input = <C as Cell>::Output>>(
+    cells: &[C],
+    input: &C::Input,
+    state: &[C::State],
+    run: impl Fn(usize, &C, &C::Input, &C::State) -> Result<(C::Output, C::State)>,
+) -> Result<(C::Output, Vec<C::State>)> {
+    if state.len() != cells.len() {
+        let problem = format!(
+            "is of {} cells, but the stack has {}",
+            state.len(),
+            cells.len()
+        );
+        return Err(Error::argument("multi_rnn_cell", "state", problem));
+    }
+    let mut value = input.clone();
+    let mut states = Vec::with_capacity(cells.len());
+    for (i, (cell, state)) in cells.iter().zip(state).enumerate() {
+        let (output, new) = run(i, cell, &value, state)?;
+        value = output;
+        states.push(new);
+    }
+    Ok((value, states))
+}
+
+macro_rules! tuple_layers {
+    ($first:ident 0 $first_state:ident $(, $cell:ident $index:tt $state:ident below $below:ident)+; $last:tt) => {
+        impl<$first $(, $cell)+> Layers for ($first $(, $cell)+)
+        where
+            $first: Cell,
+            $($cell: Cell<B = $first::B, Input = <$below as Cell>::Output>,)+
+        {
+            type B = $first::B;
+            type Input = $first::Input;
+            type State = ($first::State $(, $cell::State)+);
+            type Output = tuple_layers!(@last $($cell)+);
+
+            fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
+                v.child(&layer_name(0, &self.0), &mut self.0);
+                $(v.child(&layer_name($index, &self.$index), &mut self.$index);)+
+            }
+
+            fn param_ids(&self) -> Vec<Vec<ParamId>> {
+                vec![ids(&self.0) $(, ids(&self.$index))+]
+            }
+
+            fn zero_state(&self, batch: usize) -> Result<Self::State> {
+                Ok((self.0.zero_state(batch)? $(, self.$index.zero_state(batch)?)+))
+            }
+
+            fn zero_output(&self, batch: usize) -> Result<Self::Output> {
+                self.$last.zero_output(batch)
+            }
+
+            fn step(
+                &self,
+                cx: &Step,
+                input: &Self::Input,
+                state: &Self::State,
+            ) -> Result<(Self::Output, Self::State)> {
+                let (value, $first_state) = self.0.step(&cx.child(0), input, &state.0)?;
+                $(let (value, $state) =
+                    self.$index.step(&cx.child($index), &value, &state.$index)?;)+
+                Ok((value, ($first_state $(, $state)+)))
+            }
+
+            fn unroll(
+                &self,
+                u: &Unroll<Self::B>,
+                inputs: &Self::Input,
+                state: &Self::State,
+            ) -> Result<(Self::Output, Self::State)> {
+                let (value, $first_state) = self.0.unroll(&u.child(0), inputs, &state.0)?;
+                $(let (value, $state) =
+                    self.$index.unroll(&u.child($index), &value, &state.$index)?;)+
+                Ok((value, ($first_state $(, $state)+)))
+            }
+        }
+    };
+    (@last $only:ident) => { <$only as Cell>::Output };
+    (@last $first:ident $($rest:ident)+) => { tuple_layers!(@last $($rest)+) };
+}
+
+tuple_layers!(C0 0 s0, C1 1 s1 below C0; 1);
+tuple_layers!(C0 0 s0, C1 1 s1 below C0, C2 2 s2 below C1; 2);
+tuple_layers!(C0 0 s0, C1 1 s1 below C0, C2 2 s2 below C1, C3 3 s3 below C2; 3);
+
+impl<L: Layers> Module for MultiRnnCell<L> {
+    type B = L::B;
+    fn params(&mut self, v: &mut Visitor<'_, L::B>) {
+        self.layers.params(v);
+    }
+}
+
+impl<L: Layers> Cell for MultiRnnCell<L> {
+    type Input = L::Input;
+    type State = L::State;
+    type Output = L::Output;
+
+    fn scope(&self) -> String {
+        "multi_rnn_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<L::State> {
+        self.layers.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<L::Output> {
+        self.layers.zero_output(batch)
+    }
+
+    fn step(&self, cx: &Step, input: &L::Input, state: &L::State) -> Result<(L::Output, L::State)> {
+        self.layers.step(cx, input, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<L::B>,
+        inputs: &L::Input,
+        state: &L::State,
+    ) -> Result<(L::Output, L::State)> {
+        self.layers.unroll(u, inputs, state)
+    }
+}
+
+/// Options of a [`MultiRnnCell`] of cells that are known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultiRnnCellConfig {
+    cells: Vec<Value>,
+}
+
+impl CellConfig for MultiRnnCellConfig {
+    const CLASS: &'static str = "MultiRNNCell";
+    type Cell<B: Backend> = MultiRnnCell<Vec<AnyCell<B>>>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let mut depth = input_size;
+        let mut cells = Vec::new();
+        for config in &self.cells {
+            let cell = cell_from_config(device, config, depth, dtype)?;
+            depth = cell.zero_output(1)?.shape().last();
+            cells.push(cell);
+        }
+        MultiRnnCell::new(cells)
+    }
+}

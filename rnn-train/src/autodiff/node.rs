@@ -1,0 +1,269 @@
+//! The record: what was computed from what.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backend_api::{
+    Backend, DType, Error, Layout, Meta, Metas, Op, Result, SegmentBody, Shape, View,
+};
+use smallvec::{SmallVec, smallvec};
+
+use super::{Autodiff, TrackedBuffer};
+
+/// One recorded computation.
+///
+/// A value that a gradient needs is kept once, by the node that made it, however many others read it, and
+/// goes when the walk has passed that node.
+pub(super) struct Node<B: Backend> {
+    /// Nodes are walked by falling number; one is larger than those it was made from.
+    pub(super) number: u64,
+    outs: Metas,
+    record: Mutex<Record<B>>,
+}
+
+struct Record<B: Backend> {
+    work: Work<B>,
+    inputs: Inputs<B>,
+    kept: SmallVec<[Option<Kept<B>>; 3]>,
+}
+
+pub(super) type Inputs<B> = SmallVec<[Input<B>; 4]>;
+
+/// What a node stands for.
+pub(super) enum Work<B: Backend> {
+    /// The start of a record.
+    Leaf,
+    /// An operation.
+    Op(Op),
+    /// A segment that is computed again when the walk reaches it.
+    Segment(SegmentBody<Autodiff<B>>),
+    /// The walk has been here.
+    Spent,
+}
+
+/// A value that a gradient needs.
+pub(super) enum Kept<B: Backend> {
+    /// On the device.
+    Here(B::Buffer),
+    /// In host memory.
+    Away(B::Swapped),
+}
+
+/// An operand of a recorded computation.
+pub(super) struct Input<B: Backend> {
+    /// Where in its buffer the operand lies.
+    pub(super) layout: Layout,
+    pub(super) dtype: DType,
+    /// The node that made the buffer, if it is tracked.
+    pub(super) source: Option<Source<B>>,
+    /// The buffer, if it is needed and no node keeps it.
+    value: Option<B::Buffer>,
+}
+
+/// Which result of which node a buffer is.
+pub(super) struct Source<B: Backend> {
+    pub(super) node: Arc<Node<B>>,
+    pub(super) out: usize,
+}
+
+impl<B: Backend> Clone for Source<B> {
+    fn clone(&self) -> Self {
+        Self {
+            node: self.node.clone(),
+            out: self.out,
+        }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Source<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "result {} of node {}", self.out, self.node.number)
+    }
+}
+
+impl<B: Backend> Node<B> {
+    fn new(
+        work: Work<B>,
+        inputs: Inputs<B>,
+        outs: Metas,
+        kept: SmallVec<[Option<Kept<B>>; 3]>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number: next_number(),
+            outs,
+            record: Mutex::new(Record { work, inputs, kept }),
+        })
+    }
+
+    /// The start of a record. `layout` is the leaf's place in its buffer, which is kept whole.
+    pub(super) fn leaf(buffer: B::Buffer, shape: Shape, dtype: DType) -> Arc<Self> {
+        let kept = smallvec![Some(Kept::Here(buffer))];
+        let outs = smallvec![Meta::new(shape, dtype)];
+        Self::new(Work::Leaf, SmallVec::new(), outs, kept)
+    }
+
+    /// A recorded operation.
+    pub(super) fn operation(
+        op: Op,
+        inputs: Inputs<B>,
+        outs: Metas,
+        kept: SmallVec<[Option<Kept<B>>; 3]>,
+    ) -> Arc<Self> {
+        Self::new(Work::Op(op), inputs, outs, kept)
+    }
+
+    /// A segment to be computed again.
+    pub(super) fn segment(
+        body: SegmentBody<Autodiff<B>>,
+        inputs: Inputs<B>,
+        outs: Metas,
+    ) -> Arc<Self> {
+        Self::new(Work::Segment(body), inputs, outs, SmallVec::new())
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record<B>> {
+        // A panic while the lock was held leaves the record whole: every change is one assignment.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shape and type of the buffer that is result `out`.
+    pub(super) fn out_meta(&self, out: usize) -> Meta {
+        self.outs[out]
+    }
+
+    /// Number of results.
+    pub(super) fn out_count(&self) -> usize {
+        self.outs.len()
+    }
+
+    /// Keeps a result for a gradient that needs it, if it is not kept already.
+    fn keep(&self, out: usize, buffer: &B::Buffer) {
+        let kept = &mut self.record().kept;
+        if kept.len() <= out {
+            kept.resize_with(out + 1, || None);
+        }
+        if kept[out].is_none() {
+            kept[out] = Some(Kept::Here(buffer.clone()));
+        }
+    }
+
+    /// A result that is kept, brought back to the device if it was moved away.
+    pub(super) fn kept(&self, device: &B, out: usize) -> Result<B::Buffer> {
+        let kept = &mut self.record().kept;
+        let slot = kept.get_mut(out).ok_or_else(used_up)?;
+        let buffer = match slot.take().ok_or_else(used_up)? {
+            Kept::Here(buffer) => buffer,
+            Kept::Away(swapped) => device.swap_in(swapped)?,
+        };
+        *slot = Some(Kept::Here(buffer.clone()));
+        Ok(buffer)
+    }
+
+    /// Moves what is kept here to host memory.
+    pub(super) fn swap_out(&self, device: &B) -> Result<()> {
+        for slot in &mut self.record().kept {
+            *slot = match slot.take() {
+                Some(Kept::Here(buffer)) => Some(Kept::Away(device.swap_out(buffer)?)),
+                other => other,
+            };
+        }
+        Ok(())
+    }
+
+    /// The nodes that this one was made from.
+    pub(super) fn parents(&self) -> Vec<Arc<Self>> {
+        let record = self.record();
+        let sources = record.inputs.iter().filter_map(|i| i.source.as_ref());
+        sources.map(|source| source.node.clone()).collect()
+    }
+
+    /// Whether this is the start of a record.
+    pub(super) fn is_leaf(&self) -> bool {
+        matches!(self.record().work, Work::Leaf)
+    }
+
+    /// Takes what the walk needs; the node is spent after that.
+    ///
+    /// # Errors
+    /// The walk has been here before.
+    pub(super) fn take(&self) -> Result<(Work<B>, Inputs<B>)> {
+        let mut record = self.record();
+        match std::mem::replace(&mut record.work, Work::Spent) {
+            Work::Spent => Err(used_up()),
+            work => Ok((work, std::mem::take(&mut record.inputs))),
+        }
+    }
+
+    /// Lets go of what is kept here.
+    pub(super) fn release(&self) {
+        self.record().kept.clear();
+    }
+}
+
+/// A record can be thousands of nodes deep, so it is taken apart in a loop: the nodes that only
+/// this one held are emptied before they are dropped.
+impl<B: Backend> Drop for Node<B> {
+    fn drop(&mut self) {
+        let take = |node: &mut Self| {
+            let record = node
+                .record
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut record.inputs)
+        };
+        let mut left = vec![take(self)];
+        while let Some(inputs) = left.pop() {
+            for source in inputs.into_iter().filter_map(|input| input.source) {
+                if let Some(mut node) = Arc::into_inner(source.node) {
+                    left.push(take(&mut node));
+                }
+            }
+        }
+    }
+}
+
+impl<B: Backend> Input<B> {
+    /// The operand that a view is; `needed` says whether the gradient reads its elements.
+    pub(super) fn new(view: &View<'_, TrackedBuffer<B>>, needed: bool) -> Self {
+        let source = view.buffer.source.clone();
+        let mut value = None;
+        match &source {
+            _ if !needed => {}
+            Some(source) => source.node.keep(source.out, &view.buffer.inner),
+            None => value = Some(view.buffer.inner.clone()),
+        }
+        Self {
+            layout: view.layout,
+            dtype: view.dtype,
+            source,
+            value,
+        }
+    }
+
+    /// The operand's buffer.
+    ///
+    /// # Errors
+    /// It was not needed, or the record has been used up.
+    pub(super) fn buffer(&self, device: &B) -> Result<B::Buffer> {
+        match (&self.value, &self.source) {
+            (Some(value), _) => Ok(value.clone()),
+            (None, Some(source)) => source.node.kept(device, source.out),
+            (None, None) => Err(used_up()),
+        }
+    }
+}
+
+fn used_up() -> Error {
+    Error::Gradient(
+        "the record of this computation has been used up by an earlier backward pass; detach what is \
+         carried from one pass to the next"
+            .into(),
+    )
+}
+
+/// The number that the next node gets: those made later have larger ones.
+pub(super) fn next_number() -> u64 {
+    // One counter for the process: only the order matters, and tensors may cross threads.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,447 @@
+//! The gradient of each operation, in terms of operations.
+
+use backend_api::{
+    Activation, Backend, Binary, Compare, Error, Fused, Layout, Meta, Op, Reduce, Result,
+    SequencePlan, Shape, Tensor, Unary,
+};
+use smallvec::{SmallVec, smallvec};
+
+use super::backward::Arguments;
+
+/// One gradient for each operand; `None` where there is none or where none is wanted.
+type InputGrads<B> = SmallVec<[Option<Tensor<B>>; 4]>;
+
+/// Whether the results of an operation vary smoothly with some operand. Of others nothing is recorded.
+pub(super) fn differentiable(op: &Op) -> bool {
+    match op {
+        Op::Fill { .. } | Op::Random { .. } | Op::Compare(_) | Op::ArgMax { .. } => false,
+        Op::Unary(f) => !matches!(f, Unary::Sign | Unary::Floor),
+        Op::Cast { to } => to.is_float(),
+        Op::Copy
+        | Op::Affine { .. }
+        | Op::Clamp { .. }
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Reduce { .. }
+        | Op::MatMul { .. }
+        | Op::Concat { .. }
+        | Op::Reverse { .. }
+        | Op::Gather
+        | Op::ScatterAdd { .. }
+        | Op::Fused(_) => true,
+    }
+}
+
+/// Whether a fused operation has a gradient of its own. The default body of the others is
+/// recorded instead.
+pub(super) fn has_rule(fused: &Fused) -> bool {
+    matches!(
+        fused,
+        Fused::BiasActivation { .. }
+            | Fused::LstmStep(_)
+            | Fused::GruGates
+            | Fused::GruOutput { .. }
+            | Fused::MaskedUpdate { .. }
+            | Fused::Sequence(_)
+            | Fused::SoftmaxCrossEntropy
+            | Fused::SquaredNorm
+    )
+}
+
+/// Which values a gradient reads, as sets of bits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Needs {
+    inputs: u64,
+    outputs: u64,
+}
+
+impl Needs {
+    fn inputs(indices: &[usize]) -> Self {
+        let inputs = indices.iter().fold(0, |set, &i| set | 1 << i);
+        Self { inputs, outputs: 0 }
+    }
+
+    fn and_outputs(mut self, indices: &[usize]) -> Self {
+        self.outputs = indices.iter().fold(0, |set, &k| set | 1 << k);
+        self
+    }
+
+    pub(super) fn input(&self, i: usize) -> bool {
+        i < 64 && self.inputs >> i & 1 == 1
+    }
+
+    pub(super) fn output(&self, k: usize) -> bool {
+        k < 64 && self.outputs >> k & 1 == 1
+    }
+}
+
+/// What [`gradient`] will read, given which operands are tracked.
+pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
+    let none = Needs::default();
+    match op {
+        Op::Unary(f) => match f {
+            Unary::Abs | Unary::Square | Unary::Log | Unary::Sin | Unary::Cos => {
+                Needs::inputs(&[0])
+            }
+            Unary::Sqrt | Unary::Recip | Unary::Exp | Unary::Activation(_) => {
+                none.and_outputs(&[0])
+            }
+            Unary::Neg | Unary::Sign | Unary::Floor => none,
+        },
+        Op::Clamp { .. } => Needs::inputs(&[0]),
+        Op::Binary(f) => match f {
+            Binary::Add | Binary::Sub => none,
+            // Each side's gradient reads the other side.
+            Binary::Mul => Needs {
+                inputs: u64::from(tracked[1]) | u64::from(tracked[0]) << 1,
+                outputs: 0,
+            },
+            Binary::Div if tracked[1] => Needs::inputs(&[1]).and_outputs(&[0]),
+            Binary::Div => Needs::inputs(&[1]),
+            Binary::Max | Binary::Min | Binary::FloorMod => Needs::inputs(&[0, 1]),
+        },
+        Op::Select => Needs::inputs(&[0]),
+        Op::Reduce {
+            kind: Reduce::Max, ..
+        } => Needs::inputs(&[0]).and_outputs(&[0]),
+        Op::MatMul { .. } => Needs {
+            inputs: u64::from(tracked[1]) | u64::from(tracked[0]) << 1,
+            outputs: 0,
+        },
+        Op::Reverse { .. } | Op::Gather => Needs::inputs(&[1]),
+        Op::ScatterAdd { .. } => Needs::inputs(&[0]),
+        Op::Fused(fused) => match fused {
+            Fused::BiasActivation { .. } => none.and_outputs(&[0]),
+            Fused::LstmStep(_) => Needs::inputs(&[1]).and_outputs(&[0, 2]),
+            Fused::GruGates => Needs::inputs(&[1]).and_outputs(&[0, 2]),
+            Fused::GruOutput { .. } => Needs::inputs(&[1, 2]).and_outputs(&[1]),
+            Fused::MaskedUpdate { .. } => Needs::inputs(&[0]),
+            Fused::Sequence(plan) => sequence_needs(plan),
+            Fused::SoftmaxCrossEntropy => Needs::inputs(&[0, 1]),
+            Fused::SquaredNorm => Needs {
+                inputs: u64::MAX,
+                outputs: 0,
+            },
+            _ => none,
+        },
+        Op::Fill { .. }
+        | Op::Random { .. }
+        | Op::Copy
+        | Op::Cast { .. }
+        | Op::Affine { .. }
+        | Op::Compare(_)
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::Concat { .. } => none,
+    }
+}
+
+/// The gradients of an operation's operands, given those of its results.
+pub(super) fn gradient<B: Backend>(op: &Op, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
+    Ok(match op {
+        Op::Copy => smallvec![Some(a.grad(0)?)],
+        Op::Cast { .. } => {
+            let to = a.meta(0).dtype;
+            smallvec![to.is_float().then(|| a.grad(0)?.cast(to)).transpose()?]
+        }
+        Op::Unary(f) => smallvec![Some(unary(*f, a)?)],
+        Op::Affine { mul, .. } => smallvec![Some(a.grad(0)?.affine(*mul, 0.0)?)],
+        Op::Clamp { min, max } => smallvec![Some(clamp(*min, *max, a)?)],
+        Op::Binary(f) => binary(*f, a)?,
+        Op::Select => {
+            let (condition, g) = (a.input(0)?, a.grad(0)?);
+            let zero = scalar(&g, 0.0)?;
+            let take = |i: usize, yes: &Tensor<B>, no: &Tensor<B>| {
+                wanted(a, i, || sum_to(condition.select_from(yes, no)?, a.meta(i)))
+            };
+            smallvec![None, take(1, &g, &zero)?, take(2, &zero, &g)?]
+        }
+        Op::Reduce { kind, axis } => smallvec![Some(reduce(*kind, *axis, a)?)],
+        Op::MatMul { alpha, .. } => matmul(*alpha, a)?,
+        Op::Concat { axis } => {
+            let g = a.grad(0)?;
+            let mut start = 0;
+            let mut grads = InputGrads::new();
+            for i in 0..a.count() {
+                let end = start + a.meta(i).shape[*axis];
+                grads.push(wanted(a, i, || g.slice(*axis, start..end))?);
+                start = end;
+            }
+            grads
+        }
+        Op::Reverse { time, batch } => {
+            smallvec![Some(a.grad(0)?.reverse(&a.input(1)?, *time, *batch)?), None]
+        }
+        Op::Gather => {
+            let rows = a.meta(0).shape[0];
+            let op = Op::ScatterAdd { rows };
+            let grad = Tensor::call(a.device, &op, &[&a.input(1)?, &a.grad(0)?])?;
+            smallvec![Some(grad), None]
+        }
+        Op::ScatterAdd { .. } => smallvec![None, Some(a.grad(0)?.gather(&a.input(0)?)?)],
+        Op::Fused(fused) => self::fused(fused, a)?,
+        Op::Fill { .. } | Op::Random { .. } | Op::Compare(_) | Op::ArgMax { .. } => {
+            return Err(no_rule(op.name()));
+        }
+    })
+}
+
+fn no_rule(op: &str) -> Error {
+    Error::Gradient(format!("{op} has no gradient"))
+}
+
+/// The gradient of operand `i`, if it is wanted.
+fn wanted<B: Backend>(
+    a: &Arguments<'_, B>,
+    i: usize,
+    grad: impl FnOnce() -> Result<Tensor<B>>,
+) -> Result<Option<Tensor<B>>> {
+    a.tracked(i).then(grad).transpose()
+}
+
+fn scalar<B: Backend>(like: &Tensor<B>, value: f64) -> Result<Tensor<B>> {
+    Tensor::scalar(like.device(), value, like.dtype())
+}
+
+/// Sums over the axes along which an operand was stretched.
+fn sum_to<B: Backend>(mut grad: Tensor<B>, operand: Meta) -> Result<Tensor<B>> {
+    while grad.shape().rank() > operand.shape.rank() {
+        grad = grad.sum(0)?;
+    }
+    for axis in 0..operand.shape.rank() {
+        if operand.shape[axis] == 1 && grad.shape()[axis] != 1 {
+            grad = grad.sum(axis)?.unsqueeze(axis)?;
+        }
+    }
+    Ok(grad)
+}
+
+/// The tensor stretched to a shape: a view with stride 0, for the walk alone.
+fn stretch<B: Backend>(t: &Tensor<B>, shape: Shape) -> Tensor<B> {
+    let layout: Layout = t.layout().broadcast_to(shape);
+    Tensor::from_parts(t.device(), t.buffer().clone(), layout, t.dtype())
+}
+
+fn unary<B: Backend>(f: Unary, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
+    let g = a.grad(0)?;
+    match f {
+        Unary::Neg => g.neg(),
+        Unary::Abs => g.mul(&a.input(0)?.sign()?),
+        Unary::Square => g.mul(&a.input(0)?.affine(2.0, 0.0)?),
+        Unary::Sqrt => g.div(&a.output(0)?.affine(2.0, 0.0)?),
+        Unary::Recip => g.mul(&a.output(0)?.square()?)?.neg(),
+        Unary::Exp => g.mul(&a.output(0)?),
+        Unary::Log => g.div(&a.input(0)?),
+        Unary::Sin => g.mul(&a.input(0)?.cos()?),
+        Unary::Cos => g.mul(&a.input(0)?.sin()?)?.neg(),
+        Unary::Activation(activation) => a
+            .output(0)?
+            .fused(Fused::ActivationGrad { activation }, &[&g]),
+        Unary::Sign | Unary::Floor => Err(no_rule("a step function")),
+    }
+}
+
+/// As TensorFlow has it: 1 within the limits and at them, 0 outside.
+fn clamp<B: Backend>(min: f64, max: f64, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
+    let (x, g) = (a.input(0)?, a.grad(0)?);
+    let zero = scalar(&x, 0.0)?;
+    let g = x
+        .compare(Compare::Ge, &scalar(&x, min)?)?
+        .select_from(&g, &zero)?;
+    x.compare(Compare::Le, &scalar(&x, max)?)?
+        .select_from(&g, &zero)
+}
+
+fn binary<B: Backend>(f: Binary, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
+    let g = a.grad(0)?;
+    let side = |i: usize, grad: &dyn Fn() -> Result<Tensor<B>>| {
+        wanted(a, i, || sum_to(grad()?, a.meta(i)))
+    };
+    // Where the two are equal, the whole gradient goes to the first, as in TensorFlow.
+    let chosen = |compare: Compare| {
+        let first = a.input(0)?.compare(compare, &a.input(1)?)?;
+        let zero = scalar(&g, 0.0)?;
+        Ok::<_, Error>(smallvec![
+            side(0, &|| first.select_from(&g, &zero))?,
+            side(1, &|| first.select_from(&zero, &g))?
+        ])
+    };
+    Ok(match f {
+        Binary::Add => smallvec![side(0, &|| Ok(g.clone()))?, side(1, &|| Ok(g.clone()))?],
+        Binary::Sub => smallvec![side(0, &|| Ok(g.clone()))?, side(1, &|| g.neg())?],
+        Binary::Mul => smallvec![
+            side(0, &|| g.mul(&a.input(1)?))?,
+            side(1, &|| g.mul(&a.input(0)?))?
+        ],
+        Binary::Div => smallvec![
+            side(0, &|| g.div(&a.input(1)?))?,
+            side(1, &|| g.mul(&a.output(0)?)?.div(&a.input(1)?)?.neg())?
+        ],
+        Binary::Max => chosen(Compare::Ge)?,
+        Binary::Min => chosen(Compare::Le)?,
+        Binary::FloorMod => smallvec![
+            side(0, &|| Ok(g.clone()))?,
+            side(1, &|| g
+                .mul(&a.input(0)?.div(&a.input(1)?)?.floor()?)?
+                .neg())?
+        ],
+    })
+}
+
+fn reduce<B: Backend>(kind: Reduce, axis: usize, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
+    let shape = a.meta(0).shape;
+    let g = a.grad(0)?.unsqueeze(axis)?;
+    match kind {
+        Reduce::Sum => Ok(stretch(&g, shape)),
+        Reduce::Max => {
+            // Equal largest elements share the gradient, as in TensorFlow.
+            let x = a.input(0)?;
+            let largest = x.compare(Compare::Eq, &a.output(0)?.unsqueeze(axis)?)?;
+            let ones = largest.cast(x.dtype())?;
+            let share = g.div(&ones.sum(axis)?.unsqueeze(axis)?)?;
+            ones.mul(&share)
+        }
+    }
+}
+
+fn matmul<B: Backend>(alpha: f64, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
+    let g = a.grad(0)?;
+    // Scaled once, on the side that is there anyway.
+    let scaled = if alpha == 1.0 {
+        g.clone()
+    } else {
+        g.affine(alpha, 0.0)?
+    };
+    let (left, right) = (a.meta(0).shape, a.meta(1).shape);
+    let turned = |t: &Tensor<B>| {
+        let rank = t.shape().rank();
+        t.transpose(rank - 2, rank - 1)
+    };
+    let da = wanted(a, 0, || scaled.matmul(&turned(&a.input(1)?)?))?;
+    let db = wanted(a, 1, || {
+        let x = a.input(0)?;
+        if right.rank() == left.rank() {
+            return turned(&x)?.matmul(&scaled);
+        }
+        // One kernel served every batch: one product over all rows.
+        let rows = x.shape().count() / x.shape().last().max(1);
+        let x = x.reshape(&[rows, x.shape().last()])?;
+        let g = scaled.reshape(&[rows, scaled.shape().last()])?;
+        turned(&x)?.matmul(&g)
+    })?;
+    let mut grads: InputGrads<B> = smallvec![da, db];
+    if a.count() == 3 {
+        grads.push(wanted(a, 2, || Ok(g.clone()))?);
+    }
+    Ok(grads)
+}
+
+fn fused<B: Backend>(fused: &Fused, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
+    let call = |f: Fused, ins: &[&Tensor<B>]| Tensor::call_all(a.device, &Op::Fused(f), ins);
+    let all = |grads: SmallVec<[Tensor<B>; 3]>| grads.into_iter().map(Some).collect();
+    Ok(match fused {
+        Fused::BiasActivation { activation } => {
+            let g = activation_grad(*activation, &a.output(0)?, &a.grad(0)?)?;
+            let bias = wanted(a, 1, || sum_to(g.clone(), a.meta(1)))?;
+            smallvec![Some(g), bias]
+        }
+        Fused::LstmStep(gates) => {
+            a.saved(2, "lstm_step")?;
+            let (saved, c, c_new) = (a.output(2)?, a.input(1)?, a.output(0)?);
+            let (dc, dh) = (a.grad(0)?, a.grad(1)?);
+            all(call(
+                Fused::LstmStepGrad(*gates),
+                &[&saved, &c, &c_new, &dc, &dh],
+            )?)
+        }
+        Fused::GruGates => {
+            a.saved(2, "gru_gates")?;
+            let (r, u, h) = (a.output(2)?, a.output(0)?, a.input(1)?);
+            all(call(
+                Fused::GruGatesGrad,
+                &[&r, &u, &h, &a.grad(0)?, &a.grad(1)?],
+            )?)
+        }
+        Fused::GruOutput { activation } => {
+            a.saved(1, "gru_output")?;
+            let (q, u, h) = (a.output(1)?, a.input(1)?, a.input(2)?);
+            let grad = Fused::GruOutputGrad {
+                activation: *activation,
+            };
+            all(call(grad, &[&q, &u, &h, &a.grad(0)?])?)
+        }
+        Fused::MaskedUpdate { time } => {
+            let (lengths, g) = (a.input(0)?, a.grad(0)?);
+            let zero = Tensor::zeros(a.device, g.meta())?;
+            let masked = |new: &Tensor<B>, old: &Tensor<B>| {
+                lengths.fused(Fused::MaskedUpdate { time: *time }, &[new, old])
+            };
+            smallvec![
+                None,
+                wanted(a, 1, || masked(&g, &zero))?,
+                wanted(a, 2, || masked(&zero, &g))?
+            ]
+        }
+        Fused::Sequence(plan) => sequence(plan, a)?,
+        Fused::SoftmaxCrossEntropy => {
+            let (logits, labels, g) = (a.input(0)?, a.input(1)?, a.grad(0)?);
+            let grad = logits.fused(Fused::SoftmaxCrossEntropyGrad, &[&labels, &g])?;
+            smallvec![Some(grad), None]
+        }
+        Fused::SquaredNorm => {
+            let twice = a.grad(0)?.affine(2.0, 0.0)?;
+            (0..a.count())
+                .map(|i| wanted(a, i, || a.input(i)?.mul(&twice)))
+                .collect::<Result<_>>()?
+        }
+        other => return Err(no_rule(Op::Fused(other.clone()).name())),
+    })
+}
+
+fn activation_grad<B: Backend>(
+    activation: Activation,
+    y: &Tensor<B>,
+    g: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    y.fused(Fused::ActivationGrad { activation }, &[g])
+}
+
+/// The operands of a whole sequence that its gradient takes: all but the projected input.
+fn sequence_operands(plan: &SequencePlan) -> std::ops::Range<usize> {
+    let r = plan.recurrence;
+    1..1 + r.kernels() + r.states() + usize::from(plan.ragged)
+}
+
+fn sequence_needs(plan: &SequencePlan) -> Needs {
+    // Of the results, all but the final state.
+    let inputs: Vec<usize> = sequence_operands(plan).collect();
+    let states = plan.recurrence.states();
+    let saved = 1 + states..1 + states + plan.saved();
+    let outputs: Vec<usize> = std::iter::once(0).chain(saved).collect();
+    Needs::inputs(&inputs).and_outputs(&outputs)
+}
+
+fn sequence<B: Backend>(plan: &SequencePlan, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
+    let states = plan.recurrence.states();
+    let mut ins: Vec<Tensor<B>> = Vec::new();
+    for i in sequence_operands(plan) {
+        ins.push(a.input(i)?);
+    }
+    ins.push(a.output(0)?);
+    for k in 0..plan.saved() {
+        ins.push(a.output(1 + states + k)?);
+    }
+    for k in 0..1 + states {
+        ins.push(a.grad(k)?);
+    }
+    let ins: Vec<&Tensor<B>> = ins.iter().collect();
+    let op = Op::Fused(Fused::SequenceGrad(*plan));
+    let mut grads: InputGrads<B> = Tensor::call_all(a.device, &op, &ins)?
+        .into_iter()
+        .map(Some)
+        .collect();
+    if plan.ragged {
+        grads.push(None);
+    }
+    Ok(grads)
+}

@@ -1,0 +1,84 @@
+//! Keeping less for the walk.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use backend_api::{Backend, Keep, Metas, Result, SegmentBody, Tensor};
+
+use super::node::{Input, Node, Source, next_number};
+use super::{Autodiff, TrackedBuffer};
+
+pub(super) fn run<B: Backend>(
+    device: &Autodiff<B>,
+    keep: Keep,
+    inputs: &[Tensor<Autodiff<B>>],
+    body: SegmentBody<Autodiff<B>>,
+) -> Result<Vec<Tensor<Autodiff<B>>>> {
+    match keep {
+        Keep::All => body(device, inputs),
+        Keep::Inputs => recompute(device, inputs, body),
+        Keep::Host => swap(device, inputs, body),
+    }
+}
+
+/// Runs the body, forgets how, and leaves a node that runs it again.
+///
+/// The first run is recorded like any other: what the body captures may be tracked (a cell's parameters
+/// are), and only so it is known whether there is anything to differentiate.
+fn recompute<B: Backend>(
+    device: &Autodiff<B>,
+    inputs: &[Tensor<Autodiff<B>>],
+    body: SegmentBody<Autodiff<B>>,
+) -> Result<Vec<Tensor<Autodiff<B>>>> {
+    let outputs = body(device, inputs)?;
+    if outputs.iter().all(|t| t.buffer().source.is_none()) {
+        return Ok(outputs);
+    }
+    // Contiguous, since the node's results are read as buffers of their own.
+    let outputs: Vec<Tensor<Autodiff<B>>> = outputs
+        .iter()
+        .map(|t| t.detach().contiguous())
+        .collect::<Result<_>>()?;
+    let metas: Metas = outputs.iter().map(Tensor::meta).collect();
+    let operands = inputs.iter().map(|t| Input::new(&t.view(), true)).collect();
+    let node = Node::segment(body, operands, metas);
+    Ok(outputs
+        .into_iter()
+        .enumerate()
+        .map(|(out, t)| {
+            let (layout, dtype) = (*t.layout(), t.dtype());
+            let buffer = TrackedBuffer {
+                inner: t.into_buffer().inner,
+                source: Some(Source {
+                    node: node.clone(),
+                    out,
+                }),
+            };
+            Tensor::from_parts(device, buffer, layout, dtype)
+        })
+        .collect())
+}
+
+/// Runs the body and moves what it keeps to host memory.
+fn swap<B: Backend>(
+    device: &Autodiff<B>,
+    inputs: &[Tensor<Autodiff<B>>],
+    body: SegmentBody<Autodiff<B>>,
+) -> Result<Vec<Tensor<Autodiff<B>>>> {
+    let first = next_number();
+    let outputs = body(device, inputs)?;
+    let mut seen = HashSet::new();
+    let mut left: Vec<Arc<Node<B>>> = outputs
+        .iter()
+        .filter_map(|t| t.buffer().source.as_ref())
+        .map(|source| source.node.clone())
+        .collect();
+    while let Some(node) = left.pop() {
+        // Older nodes belong to what came before the segment.
+        if node.number > first && seen.insert(node.number) {
+            node.swap_out(device.inner())?;
+            left.extend(node.parents());
+        }
+    }
+    Ok(outputs)
+}

@@ -1,0 +1,193 @@
+//! The checkpoints of a run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use backend_api::{Error, Result};
+use rnn_core::Module;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Checkpoint, TrainState, atomic, read};
+use crate::optim::Optimizer;
+
+/// The folder of a run, and the rules for the checkpoints in it. One run at a time may write there.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::Dense;
+/// use rnn_train::checkpoint::{Checkpoints, TrainState};
+/// use rnn_train::optim::Adam;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let mut model = Dense::new(&Cpu::new(), 3, 2)?;
+/// let mut adam = Adam::new(1e-3);
+/// let checkpoints = Checkpoints::new(folder.join("run")).config(&("dense", 3, 2))?;
+///
+/// let mut state = match checkpoints.resume(&mut model, &mut adam)? {
+///     Some(state) => state,
+///     None => TrainState::new(42),
+/// };
+/// // .. train ..
+/// state.step += 1;
+/// let path = checkpoints.save(&model, &adam, &state)?;
+/// assert!(path.ends_with("run/step-00000001.safetensors"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+    config: Value,
+}
+
+impl Checkpoints {
+    /// In the given folder, which need not exist yet. The last two checkpoints are kept.
+    pub fn new(folder: impl AsRef<Path>) -> Self {
+        Self {
+            folder: folder.as_ref().to_owned(),
+            keep: 2,
+            config: Value::Null,
+        }
+    }
+
+    /// How many checkpoints are kept; at least one.
+    #[must_use]
+    pub fn keep(mut self, count: usize) -> Self {
+        self.keep = count.max(1);
+        self
+    }
+
+    /// The model's configuration: saved with each checkpoint, and compared with it before going on from it.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.config = serde_json::to_value(config)
+            .map_err(|e| Error::argument("checkpoint", "config", format!("is no JSON: {e}")))?;
+        Ok(self)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Saves a checkpoint, and removes the oldest ones and what killed processes left half written. The new one
+    /// is safe on the disk before anything is removed.
+    ///
+    /// # Errors
+    /// The folder has checkpoints of later steps, which are another run's; the device or the system failed.
+    pub fn save<M: Module, O: Optimizer<M::B>>(
+        &self,
+        model: &M,
+        optimizer: &O,
+        state: &TrainState<M::B>,
+    ) -> Result<PathBuf> {
+        fs::create_dir_all(&self.folder).map_err(|e| self.io(e))?;
+        let step = state.step;
+        let mut steps = self.steps()?;
+        if let Some(&last) = steps.last().filter(|&&last| last > step) {
+            let problem = format!(
+                "holds a checkpoint of step {last}, so one of step {step} is not of the same run: resume that one, or take another folder"
+            );
+            return Err(Error::format(&self.folder, problem));
+        }
+        let path = self.path(step);
+        read::write(&path, &self.config, model, optimizer, state)?;
+        if steps.last() != Some(&step) {
+            steps.push(step);
+        }
+        let old = steps.len().saturating_sub(self.keep);
+        for &step in &steps[..old] {
+            let path = self.path(step);
+            atomic::remove(&path).map_err(|e| Error::io(&path, e))?;
+        }
+        atomic::clean(&self.folder).map_err(|e| self.io(e))?;
+        Ok(path)
+    }
+
+    /// The newest checkpoint; `None` if there is none, or no folder.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or is one of a newer format. An older one is never taken
+    /// in its place; the message says if there is one to go on from.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        let steps = self.steps()?;
+        let Some((&last, older)) = steps.split_last() else {
+            return Ok(None);
+        };
+        match Checkpoint::read(self.path(last)) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(Error::Format { path, problem }) => {
+                let good = older
+                    .iter()
+                    .rev()
+                    .map(|&step| self.path(step))
+                    .find(|path| Checkpoint::read(path).is_ok());
+                let advice = match good {
+                    Some(good) => format!(
+                        "{} is readable: to go on from there, remove this file",
+                        good.display()
+                    ),
+                    None => "no older checkpoint of the run is readable".to_owned(),
+                };
+                Err(Error::format(path, format!("{problem}; {advice}")))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Goes on from the newest checkpoint: gives the model its parameters, the optimizer its state and its configuration
+    /// (the learning rate included), and says where the run was. `None`, and nothing happens, if there is none.
+    ///
+    /// # Errors
+    /// Those of [`latest`](Self::latest) and [`Checkpoint::restore`]; the checkpoint has another model configuration
+    /// than [`config`](Self::config) (if that was given). Nothing has changed then.
+    pub fn resume<M: Module, O: Optimizer<M::B>>(
+        &self,
+        model: &mut M,
+        optimizer: &mut O,
+    ) -> Result<Option<TrainState<M::B>>> {
+        let Some(checkpoint) = self.latest()? else {
+            return Ok(None);
+        };
+        if !self.config.is_null() {
+            checkpoint.check_config(&self.config)?;
+        }
+        checkpoint.restore(model, optimizer).map(Some)
+    }
+
+    /// The steps that there are checkpoints of, in order.
+    fn steps(&self) -> Result<Vec<u64>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(self.io(e)),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|e| self.io(e))?.file_name();
+            let step = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors"))
+                .and_then(|step| step.parse().ok());
+            // A file by another spelling of the number is not ours.
+            steps.extend(step.filter(|&step| self.path(step).ends_with(&name)));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:08}.safetensors"))
+    }
+
+    fn io(&self, error: io::Error) -> Error {
+        Error::io(&self.folder, error)
+    }
+}

@@ -1,0 +1,86 @@
+//! Parameters alone, and parameters from a file into a model.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use backend_api::{Error, Result};
+use rnn_core::Module;
+
+use super::file::{self, Content, Stored};
+
+/// What parameters are called in a checkpoint, before their names.
+pub(super) const PARAM: &str = "param/";
+
+/// Saves the parameters of a model, under their names, as a safetensors file: for using the model,
+/// and for other programs. The file is there complete or not at all.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{Dense, Module};
+/// use rnn_train::checkpoint::{load_params, save_params};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("dense.safetensors");
+/// let device = Cpu::new();
+/// let trained = Dense::new(&device, 3, 2)?;
+/// save_params(&path, &trained)?;
+///
+/// let mut model = Dense::new(&device, 3, 2)?;
+/// load_params(&path, &mut model)?;
+/// for ((name, a), (_, b)) in trained.named_params().iter().zip(model.named_params()) {
+///     assert_eq!(a.to_vec::<f32>()?, b.to_vec::<f32>()?, "{name}");
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device or the system failed.
+pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
+    file::write(path.as_ref(), None, &contents(model, "")?)
+}
+
+/// Gives a model the parameters of a safetensors file: one of [`save_params`], a checkpoint, or another
+/// program's that has the same names, shapes and types. A file without a checksum is taken as it is.
+///
+/// # Errors
+/// The file cannot be read, is damaged, or has other parameters than the model; nothing has changed then.
+pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<()> {
+    let stored = Stored::read(path.as_ref())?;
+    let prefix = if stored.run.is_some() { PARAM } else { "" };
+    *model = filled(model, &stored, prefix)?;
+    Ok(())
+}
+
+/// The parameters of a model, to be written.
+pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<String, Content>> {
+    let mut all = BTreeMap::new();
+    for (name, param) in model.named_params() {
+        let content = Content::of(param.value())?;
+        if all.insert(format!("{prefix}{name}"), content).is_some() {
+            let problem = format!("has two parameters called `{name}`");
+            return Err(Error::argument("save", "model", problem));
+        }
+    }
+    Ok(all)
+}
+
+/// The model with the parameters of a file, which must have just these.
+pub(super) fn filled<M: Module>(model: &M, stored: &Stored, prefix: &str) -> Result<M> {
+    let mut filled = model.clone();
+    let mut known = HashSet::new();
+    filled.each_param(&mut |name, param| {
+        let name = format!("{prefix}{name}");
+        let value = stored.tensor_like(param.value(), &name)?;
+        known.insert(name);
+        param.set(value)
+    })?;
+    let mut names = stored.names().filter(|name| name.starts_with(prefix));
+    match names.find(|&name| !known.contains(name)) {
+        None => Ok(filled),
+        Some(name) => {
+            let problem = format!("has `{name}`, which the model does not have");
+            Err(Error::format(&stored.path, problem))
+        }
+    }
+}

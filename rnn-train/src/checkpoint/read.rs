@@ -1,0 +1,229 @@
+//! A checkpoint that was read, and what was in it for a run.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use backend_api::{Backend, Error, Result};
+use rnn_core::Module;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::TrainState;
+use super::file::{self, Content, Stored};
+use super::params::{PARAM, contents, filled};
+use crate::optim::{Optimizer, OptimizerState};
+
+const SLOT: &str = "slot/";
+const CARRY: &str = "carry/";
+
+/// The metadata of a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct Run {
+    /// The model's configuration.
+    model: Value,
+    optimizer: OptimizerHeader,
+    /// How many tensors are carried from batch to batch.
+    carried: usize,
+    state: Value,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OptimizerHeader {
+    name: String,
+    steps: u64,
+    config: Value,
+}
+
+/// A checkpoint that was read from its file and found whole.
+///
+/// [`Checkpoints`](super::Checkpoints) does what a training run needs; this is for using what it left:
+/// build a model from [`config`](Self::config), and give it its parameters.
+#[derive(Debug)]
+pub struct Checkpoint {
+    stored: Stored,
+    run: Run,
+}
+
+impl Checkpoint {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, is no checkpoint, or is one of a newer format.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let mut stored = Stored::read(path.as_ref())?;
+        let refuse = |problem: String| Error::format(path.as_ref(), problem);
+        let Some(run) = stored.run.take() else {
+            return Err(refuse("is no checkpoint of a training run".to_owned()));
+        };
+        match serde_json::from_value(run) {
+            Ok(run) => Ok(Self { stored, run }),
+            Err(e) => Err(refuse(format!("has metadata that cannot be read: {e}"))),
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.stored.path
+    }
+
+    /// The model's configuration, as it was given to [`Checkpoints::config`](super::Checkpoints::config).
+    ///
+    /// # Errors
+    /// It is not that of a `T`.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.run.model)
+            .map_err(|e| self.refuse(format!("has another model configuration: {e}")))
+    }
+
+    /// Gives a model its parameters, an optimizer its state and its configuration (the learning rate included), and says
+    /// where the run was.
+    ///
+    /// # Errors
+    /// The model or the optimizer is another, or the device has no room; nothing has changed then.
+    pub fn restore<M: Module, O: Optimizer<M::B>>(
+        &self,
+        model: &mut M,
+        optimizer: &mut O,
+    ) -> Result<TrainState<M::B>> {
+        let filled = filled(model, &self.stored, PARAM)?;
+        let restored = self.optimizer(&filled, optimizer)?;
+        let state = self.state(&filled)?;
+        *model = filled;
+        *optimizer = restored;
+        Ok(state)
+    }
+
+    fn optimizer<M: Module, O: Optimizer<M::B>>(&self, model: &M, like: &O) -> Result<O> {
+        let OptimizerHeader {
+            name,
+            steps,
+            config,
+        } = &self.run.optimizer;
+        if name != like.name() {
+            let problem = format!("is of optimizer {name}, but {} is given", like.name());
+            return Err(self.refuse(problem));
+        }
+        let mut restored = O::deserialize(config)
+            .map_err(|e| self.refuse(format!("has another configuration of {name}: {e}")))?;
+        let wanted = restored.slots();
+        let mut slots = HashMap::new();
+        let mut known = HashSet::new();
+        for (param, value) in model.named_params() {
+            let names: Vec<_> = wanted
+                .iter()
+                .map(|slot| slot_name(&param, slot.name))
+                .collect();
+            // All or none: none if the parameter had no gradient yet.
+            if !names.iter().any(|name| self.stored.has(name)) {
+                continue;
+            }
+            let tensors = names
+                .iter()
+                .map(|name| self.stored.tensor_like(value.value(), name))
+                .collect::<Result<_>>()?;
+            slots.insert(value.id(), tensors);
+            known.extend(names);
+        }
+        let mut stored = self.stored.names().filter(|name| name.starts_with(SLOT));
+        if let Some(name) = stored.find(|&name| !known.contains(name)) {
+            return Err(self.refuse(format!("has `{name}`, which {} does not have", like.name())));
+        }
+        *restored.state_mut() = OptimizerState {
+            steps: *steps,
+            slots,
+        };
+        Ok(restored)
+    }
+
+    fn state<M: Module>(&self, model: &M) -> Result<TrainState<M::B>> {
+        let mut state = TrainState::<M::B>::deserialize(&self.run.state)
+            .map_err(|e| self.refuse(format!("has metadata that cannot be read: {e}")))?;
+        if let Some((_, param)) = model.named_params().first() {
+            for i in 0..self.run.carried {
+                let name = format!("{CARRY}{i}");
+                state.carry.push(self.stored.tensor(param.device(), &name)?);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Refuses another model configuration than the given one.
+    pub(super) fn check_config(&self, here: &Value) -> Result<()> {
+        match difference(here, &self.run.model, "the model configuration") {
+            None => Ok(()),
+            Some(problem) => Err(self.refuse(format!("is of another model: {problem}"))),
+        }
+    }
+
+    fn refuse(&self, problem: String) -> Error {
+        Error::format(&self.stored.path, problem)
+    }
+}
+
+/// Writes a checkpoint.
+pub(super) fn write<M: Module, O: Optimizer<M::B>>(
+    path: &Path,
+    config: &Value,
+    model: &M,
+    optimizer: &O,
+    state: &TrainState<M::B>,
+) -> Result<()> {
+    let json = |e: serde_json::Error| Error::format(path, format!("cannot be written: {e}"));
+    let run = Run {
+        model: config.clone(),
+        optimizer: OptimizerHeader {
+            name: optimizer.name().to_owned(),
+            steps: optimizer.state().steps(),
+            config: serde_json::to_value(optimizer).map_err(json)?,
+        },
+        carried: state.carry.len(),
+        state: serde_json::to_value(state).map_err(json)?,
+    };
+    let mut tensors = contents(model, PARAM)?;
+    add_slots(&mut tensors, model, optimizer)?;
+    for (i, tensor) in state.carry.iter().enumerate() {
+        tensors.insert(format!("{CARRY}{i}"), Content::of(tensor)?);
+    }
+    file::write(
+        path,
+        Some(serde_json::to_value(run).map_err(json)?),
+        &tensors,
+    )
+}
+
+fn add_slots<B: Backend, M: Module<B = B>, O: Optimizer<B>>(
+    tensors: &mut BTreeMap<String, Content>,
+    model: &M,
+    optimizer: &O,
+) -> Result<()> {
+    let slots = optimizer.slots();
+    for (name, param) in model.named_params() {
+        let kept = optimizer.state().get(param.id()).unwrap_or_default();
+        for (slot, tensor) in slots.iter().zip(kept) {
+            tensors.insert(slot_name(&name, slot.name), Content::of(tensor)?);
+        }
+    }
+    Ok(())
+}
+
+fn slot_name(param: &str, slot: &str) -> String {
+    format!("{SLOT}{param}/{slot}")
+}
+
+/// The first difference between two configurations, in words.
+fn difference(here: &Value, stored: &Value, at: &str) -> Option<String> {
+    if let (Value::Object(here), Value::Object(stored)) = (here, stored) {
+        let missing = stored.keys().filter(|&key| !here.contains_key(key));
+        return here.keys().chain(missing).find_map(|key| {
+            let null = &Value::Null;
+            let (here, stored) = (here.get(key), stored.get(key));
+            difference(
+                here.unwrap_or(null),
+                stored.unwrap_or(null),
+                &format!("{at}.{key}"),
+            )
+        });
+    }
+    (here != stored).then(|| format!("{at} is {stored} in the checkpoint, but {here} here"))
+}

@@ -1,0 +1,337 @@
+//! The order in which items are seen in training.
+
+use backend_api::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What to do with the items of an epoch that fill no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Remainder {
+    /// They make a smaller batch, so every item is seen in every epoch.
+    Keep,
+    /// They are left out, so every batch has the same shape. The order is new in
+    /// every epoch, and so are the items left out.
+    Drop,
+}
+
+/// Where a run through the data is: all it takes to go on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BatchState {
+    /// What the order of every epoch is made from.
+    pub seed: u64,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Items of this epoch that were handed out.
+    pub position: u64,
+}
+
+/// Mini-batches of item indices, in a new order every epoch.
+///
+/// An iterator over one epoch: `None` ends it, and the next call begins the
+/// next. The order depends on the number of items, the seed and the epoch and on
+/// nothing else, on every machine and in every version, so a [`BatchState`] is
+/// enough to continue exactly where a run was interrupted.
+///
+/// ```
+/// use rnn_train::data::{Batches, Remainder};
+///
+/// let mut batches = Batches::new(10, 4, Remainder::Keep, 42)?;
+/// while let Some(batch) = batches.next() {
+///     // Gather the items, take a step, and every now and then save:
+///     let state = batches.state();
+///
+///     let mut resumed = Batches::new(10, 4, Remainder::Keep, 0)?;
+///     resumed.restore(state)?;
+///     assert_eq!(resumed.clone().next(), batches.clone().next());
+/// }
+/// assert_eq!(batches.state().epoch, 1);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Batches {
+    batch: usize,
+    remainder: Remainder,
+    seed: u64,
+    epoch: u64,
+    position: usize,
+    /// This epoch's permutation of the items.
+    order: Vec<usize>,
+}
+
+impl Batches {
+    /// Batches of `batch` out of `len` items.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `len` or `batch` is 0, or if an epoch would have
+    /// no batch at all: fewer items than `batch`, and those dropped.
+    pub fn new(len: usize, batch: usize, remainder: Remainder, seed: u64) -> Result<Self> {
+        let refuse =
+            |arg: &str, problem: String| Err(Error::argument("Batches::new", arg, problem));
+        if len == 0 {
+            return refuse("len", "is 0".to_owned());
+        }
+        if batch == 0 {
+            return refuse("batch", "is 0".to_owned());
+        }
+        if remainder == Remainder::Drop && batch > len {
+            return refuse(
+                "batch",
+                format!("is {batch}, but there are only {len} items"),
+            );
+        }
+        Ok(Self {
+            batch,
+            remainder,
+            seed,
+            epoch: 0,
+            position: 0,
+            order: permutation(len, seed, 0),
+        })
+    }
+
+    /// Batches in an epoch.
+    pub fn per_epoch(&self) -> usize {
+        match self.remainder {
+            Remainder::Keep => self.order.len().div_ceil(self.batch),
+            Remainder::Drop => self.order.len() / self.batch,
+        }
+    }
+
+    /// Where this is. To be saved with a checkpoint.
+    pub fn state(&self) -> BatchState {
+        BatchState {
+            seed: self.seed,
+            epoch: self.epoch,
+            position: self.position as u64,
+        }
+    }
+
+    /// Goes to where another run, over as many items in batches of the same
+    /// size, was when it gave its [`Batches::state`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if no such run can have been there; nothing changes
+    /// then.
+    pub fn restore(&mut self, state: BatchState) -> Result<()> {
+        let len = self.order.len();
+        let position = usize::try_from(state.position).ok().filter(|&at| {
+            at <= len && (at % self.batch == 0 || at == len && self.remainder == Remainder::Keep)
+        });
+        let Some(position) = position else {
+            let problem = format!(
+                "is at item {}, where batches of {} out of {len} items never are",
+                state.position, self.batch
+            );
+            return Err(Error::argument("Batches::restore", "state", problem));
+        };
+        self.order = permutation(len, state.seed, state.epoch);
+        (self.seed, self.epoch, self.position) = (state.seed, state.epoch, position);
+        Ok(())
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        let rest = &self.order[self.position..];
+        let least = match self.remainder {
+            Remainder::Keep => 1,
+            Remainder::Drop => self.batch,
+        };
+        if rest.len() < least {
+            self.epoch = self.epoch.wrapping_add(1);
+            self.position = 0;
+            self.order = permutation(self.order.len(), self.seed, self.epoch);
+            return None;
+        }
+        let batch = rest[..rest.len().min(self.batch)].to_vec();
+        self.position += batch.len();
+        Some(batch)
+    }
+}
+
+/// The numbers below `len` in the order of one epoch: Fisher and Yates's
+/// shuffle, every order as likely as any other.
+fn permutation(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    // Mixed twice, so that neither seeds nor epochs that are close to each other
+    // give streams that overlap.
+    let start = SplitMix64(mix(seed).wrapping_add(epoch)).next();
+    let mut random = SplitMix64(start);
+    let mut order: Vec<usize> = (0..len).collect();
+    for i in (1..len).rev() {
+        order.swap(i, random.below(i as u64 + 1) as usize);
+    }
+    order
+}
+
+/// G. Steele, D. Lea and C. Flood's SplitMix64 generator: a counter, well mixed.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// A number below `n`, each as likely as any other (D. Lemire's method).
+    fn below(&mut self, n: u64) -> u64 {
+        loop {
+            let product = u128::from(self.next()) * u128::from(n);
+            // Of the 2^64 products as many are kept for each result.
+            if product as u64 >= n.wrapping_neg() % n {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+}
+
+fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(batches: &mut Batches) -> Vec<Vec<usize>> {
+        batches.by_ref().collect()
+    }
+
+    #[test]
+    fn an_epoch_has_every_item_once_and_the_next_another_order() {
+        for len in [1, 2, 7, 100] {
+            for batch in [1, 3, 7, 200] {
+                let mut batches = Batches::new(len, batch, Remainder::Keep, 1).unwrap();
+                let first = epoch(&mut batches);
+                assert_eq!(first.len(), batches.per_epoch());
+                let (last, full) = first.split_last().unwrap();
+                assert!(full.iter().all(|b| b.len() == batch));
+                assert!(!last.is_empty() && last.len() <= batch);
+                let mut items = first.concat();
+                items.sort();
+                assert_eq!(items, (0..len).collect::<Vec<_>>());
+                assert_eq!(
+                    batches.state(),
+                    BatchState {
+                        seed: 1,
+                        epoch: 1,
+                        position: 0
+                    }
+                );
+                if len == 100 {
+                    assert_ne!(first, epoch(&mut batches));
+                    let mut other = Batches::new(len, batch, Remainder::Keep, 2).unwrap();
+                    assert_ne!(first, epoch(&mut other));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_remainder_is_dropped_when_asked() {
+        let mut batches = Batches::new(10, 4, Remainder::Drop, 5).unwrap();
+        let mut seen = vec![0; 10];
+        for _ in 0..50 {
+            let batches = epoch(&mut batches);
+            assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+            batches.concat().iter().for_each(|&item| seen[item] += 1);
+        }
+        assert!(seen.iter().all(|&n| n > 25 && n <= 50), "{seen:?}");
+    }
+
+    #[test]
+    fn a_run_goes_on_exactly_from_wherever_it_was_saved() {
+        for remainder in [Remainder::Keep, Remainder::Drop] {
+            let mut run = Batches::new(23, 5, remainder, 9).unwrap();
+            for _ in 0..20 {
+                let json = serde_json::to_string(&run.state()).unwrap();
+                let mut resumed = Batches::new(23, 5, remainder, 0).unwrap();
+                resumed
+                    .restore(serde_json::from_str(&json).unwrap())
+                    .unwrap();
+                let mut rest = run.clone();
+                for _ in 0..20 {
+                    assert_eq!(resumed.next(), rest.next());
+                    assert_eq!(resumed.state(), rest.state());
+                }
+                run.next();
+            }
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_refused_and_changes_nothing() {
+        let mut batches = Batches::new(23, 5, Remainder::Drop, 9).unwrap();
+        batches.next();
+        let before = batches.state();
+        for position in [1, 4, 21, 23, 25, u64::MAX] {
+            let state = BatchState {
+                seed: 1,
+                epoch: 1,
+                position,
+            };
+            let message = batches.restore(state).unwrap_err().to_string();
+            assert!(message.contains(&position.to_string()), "{message}");
+            assert_eq!(batches.state(), before);
+        }
+        let last = BatchState {
+            seed: 1,
+            epoch: u64::MAX,
+            position: 20,
+        };
+        batches.restore(last).unwrap();
+        assert_eq!(batches.next(), None);
+        assert_eq!(batches.state().epoch, 0);
+    }
+
+    #[test]
+    fn the_order_is_the_same_on_every_machine_and_in_every_version() {
+        assert_eq!(permutation(10, 42, 0), [5, 2, 1, 9, 0, 6, 4, 8, 7, 3]);
+        assert_eq!(permutation(10, 42, 1), [8, 7, 3, 5, 1, 2, 9, 4, 6, 0]);
+        // The first outputs of SplitMix64 for 1234567, as its authors' code has them.
+        let mut random = SplitMix64(1_234_567);
+        let outputs = [(); 3].map(|()| random.next());
+        assert_eq!(
+            outputs,
+            [
+                6457827717110365317,
+                3203168211198807973,
+                9817491932198370423
+            ]
+        );
+    }
+
+    #[test]
+    fn every_place_is_as_likely_for_every_item() {
+        let epochs = 10_000;
+        let mut counts = [[0u32; 5]; 5];
+        for seed in 0..100 {
+            for epoch in 0..epochs / 100 {
+                for (place, item) in permutation(5, seed, epoch).into_iter().enumerate() {
+                    counts[place][item] += 1;
+                }
+            }
+        }
+        // 2,000 each, give or take five standard deviations of 40.
+        for count in counts.concat() {
+            assert!((1_800..2_200).contains(&count), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn epochs_without_batches_are_refused() {
+        for (len, batch, remainder) in [
+            (0, 1, Remainder::Keep),
+            (1, 0, Remainder::Keep),
+            (3, 4, Remainder::Drop),
+        ] {
+            Batches::new(len, batch, remainder, 0).unwrap_err();
+        }
+        let mut whole = Batches::new(3, usize::MAX, Remainder::Keep, 0).unwrap();
+        assert_eq!(epoch(&mut whole)[0].len(), 3);
+    }
+}

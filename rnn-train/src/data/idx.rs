@@ -1,0 +1,463 @@
+//! The IDX format of MNIST and its successors.
+//!
+//! Four bytes: 0, 0, the element type, the rank. Then one big-endian `u32` a
+//! dimension, then the elements, the last dimension running fastest. A header
+//! can claim far more than its file holds, so nothing is allocated on its word.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
+
+use backend_api::{Error, Result};
+use flate2::bufread::MultiGzDecoder;
+
+/// The highest rank read.
+const MAX_RANK: u8 = 4;
+
+/// No more than this is allocated before as much has been read.
+const FIRST_ALLOCATION: u64 = 1 << 16;
+
+/// An array of bytes: MNIST's images are `[60000, 28, 28]`, its labels
+/// `[60000]`. The first dimension counts the items.
+///
+/// ```
+/// use rnn_train::data::Idx;
+///
+/// let bytes = [0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 10, 11, 12, 20, 21, 22];
+/// let pairs = Idx::read(&bytes[..], "pairs")?;
+/// assert_eq!(pairs.shape(), [2, 3]);
+/// assert_eq!(pairs.item(1), Some(&[20, 21, 22][..]));
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idx {
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl Idx {
+    /// Reads a file, plain or gzip, whatever it is called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not
+    /// IDX, holds something else than bytes, has a rank of 0 or above 4, is
+    /// damaged, or is not exactly as long as its header says.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
+        Self::parse(file, path, metadata.is_file().then_some(metadata.len()))
+    }
+
+    /// Reads `reader` to its end, plain or gzip. `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Idx::open`].
+    pub fn read(reader: impl Read, name: impl AsRef<Path>) -> Result<Self> {
+        Self::parse(reader, name.as_ref(), None)
+    }
+
+    /// `stored` is how long the input is, where that is known without reading.
+    fn parse(mut reader: impl Read, path: &Path, stored: Option<u64>) -> Result<Self> {
+        let mut head = Vec::new();
+        (&mut reader)
+            .take(2)
+            .read_to_end(&mut head)
+            .map_err(|e| Error::io(path, e))?;
+        let is_gzip = head == [0x1f, 0x8b];
+        let bytes = BufReader::new(Cursor::new(head).chain(reader));
+        if is_gzip {
+            parse_plain(MultiGzDecoder::new(bytes), path, None)
+        } else {
+            parse_plain(bytes, path, stored)
+        }
+    }
+
+    /// The dimensions, items first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of elements in an item: 784 in an image of MNIST, 1 in a label.
+    pub fn item_len(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// Every element, item by item.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The elements of one item, or `None` if there is no such item.
+    pub fn item(&self, index: usize) -> Option<&[u8]> {
+        let start = self.item_len().checked_mul(index)?;
+        (index < self.len()).then(|| &self.data[start..start + self.item_len()])
+    }
+
+    /// The elements of some items, one item after the other, each mapped by
+    /// `map`: a batch of shape `[items.len(), ..]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if there is no such item.
+    ///
+    /// ```
+    /// # use rnn_train::data::Idx;
+    /// # let images = Idx::read(&[0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 51, 255, 0][..], "images")?;
+    /// # let labels = Idx::read(&[0, 0, 8, 1, 0, 0, 0, 2, 7, 3][..], "labels")?;
+    /// let batch = [1, 0];
+    /// let pixels = images.gather(&batch, |byte| f32::from(byte) / 255.0)?;
+    /// let digits = labels.gather(&batch, i32::from)?;
+    /// assert_eq!(pixels, [1.0, 0.0, 0.0, 0.2]);
+    /// assert_eq!(digits, [3, 7]);
+    /// # Ok::<(), backend_api::Error>(())
+    /// ```
+    pub fn gather<T>(&self, items: &[usize], map: impl Fn(u8) -> T) -> Result<Vec<T>> {
+        let mut gathered = Vec::with_capacity(items.len() * self.item_len());
+        for &index in items {
+            let item = self.item(index).ok_or_else(|| {
+                let problem = format!("holds {index}, but there are {} items", self.len());
+                Error::argument("Idx::gather", "items", problem)
+            })?;
+            gathered.extend(item.iter().map(|&byte| map(byte)));
+        }
+        Ok(gathered)
+    }
+}
+
+/// `stored` as in [`Idx::parse`], of the bytes as they are read here.
+fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result<Idx> {
+    let magic: [u8; 4] = read_exactly(&mut bytes, path)?;
+    let rank = match magic {
+        [0, 0, 0x08, rank @ 1..=MAX_RANK] => rank,
+        [0, 0, 0x08, rank] => {
+            let problem = format!("has rank {rank}; 1 to {MAX_RANK} can be read");
+            return Err(Error::format(path, problem));
+        }
+        [0, 0, kind @ (0x09 | 0x0b..=0x0e), _] => {
+            let problem =
+                format!("holds elements of type {kind:#04x}; only bytes (0x08) can be read");
+            return Err(Error::format(path, problem));
+        }
+        other => {
+            return Err(Error::format(
+                path,
+                format!("begins with {other:02x?}, so it is not IDX"),
+            ));
+        }
+    };
+    let mut counts = Vec::new();
+    for _ in 0..rank {
+        counts.push(u32::from_be_bytes(read_exactly(&mut bytes, path)?));
+    }
+
+    let elements = counts
+        .iter()
+        .try_fold(1, |product: u64, &count| product.checked_mul(count.into()))
+        .filter(|&elements| elements < isize::MAX as u64);
+    let Some(elements) = elements else {
+        let problem = format!(
+            "claims {} bytes of data, more than there can be",
+            shown(&counts)
+        );
+        return Err(Error::format(path, problem));
+    };
+    let claim = format!("claims {} = {elements} bytes of data", shown(&counts));
+
+    let header = 4 + 4 * u64::from(rank);
+    if let Some(found) = stored.map(|stored| stored.saturating_sub(header))
+        && found != elements
+    {
+        return Err(Error::format(path, format!("{claim}, but holds {found}")));
+    }
+
+    // The vector grows with what comes, and one byte too many is enough to know
+    // that there are too many.
+    let mut data = Vec::with_capacity(elements.min(FIRST_ALLOCATION) as usize);
+    bytes
+        .take(elements + 1)
+        .read_to_end(&mut data)
+        .map_err(|e| unreadable(path, e))?;
+    let found = data.len() as u64;
+    if found != elements {
+        let least = if found > elements { "at least " } else { "" };
+        return Err(Error::format(
+            path,
+            format!("{claim}, but holds {least}{found}"),
+        ));
+    }
+    let shape = counts.iter().map(|&count| count as usize).collect();
+    Ok(Idx { shape, data })
+}
+
+fn shown(counts: &[u32]) -> String {
+    counts
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ")
+}
+
+fn read_exactly(bytes: &mut impl Read, path: &Path) -> Result<[u8; 4]> {
+    let mut word = [0; 4];
+    match bytes.read_exact(&mut word) {
+        Ok(()) => Ok(word),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Error::format(path, "ends within its IDX header"))
+        }
+        Err(e) => Err(unreadable(path, e)),
+    }
+}
+
+/// A damaged archive is the file's fault, anything else the system's.
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::format(path, "is gzip that ends in the middle"),
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+            Error::format(path, format!("is damaged gzip: {error}"))
+        }
+        _ => Error::io(path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn idx(counts: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, counts.len() as u8];
+        bytes.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+        bytes.extend(data);
+        bytes
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Reads the bytes in every way there is; all of them have to agree.
+    fn read(bytes: &[u8]) -> Result<Idx> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let opened = Idx::open(file.path());
+        let read = Idx::read(bytes, file.path());
+        match (&opened, &read) {
+            (Ok(opened), Ok(read)) => assert_eq!(opened, read),
+            (Err(opened), Err(read)) => {
+                for error in [opened, read] {
+                    assert!(matches!(error, Error::Format { .. }), "{error}");
+                    assert!(error.to_string().contains(file.path().to_str().unwrap()));
+                }
+            }
+            _ => panic!("{opened:?} but {read:?}"),
+        }
+        opened
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        read(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_rank_is_read_plain_and_packed() {
+        for (counts, size) in [
+            (&[5][..], 5),
+            (&[2, 3], 6),
+            (&[2, 3, 4], 24),
+            (&[2, 1, 3, 2], 12),
+            (&[0, 28, 28], 0),
+            (&[3, 0], 0),
+        ] {
+            let data: Vec<u8> = (0..size).collect();
+            for bytes in [idx(counts, &data), gzip(&idx(counts, &data))] {
+                let idx = read(&bytes).unwrap();
+                let shape: Vec<usize> = counts.iter().map(|&n| n as usize).collect();
+                assert_eq!((idx.shape(), idx.data()), (&shape[..], &data[..]));
+                assert_eq!(idx.len() * idx.item_len(), data.len());
+                assert_eq!(idx.is_empty(), counts[0] == 0);
+                for index in 0..idx.len() {
+                    let start = index * idx.item_len();
+                    assert_eq!(
+                        idx.item(index).unwrap(),
+                        &data[start..start + idx.item_len()]
+                    );
+                }
+                assert_eq!(idx.item(idx.len()), None);
+                assert_eq!(idx.item(usize::MAX), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_more_than_there_is_allocates_nothing() {
+        const MOST: u32 = u32::MAX;
+        for counts in [
+            &[MOST][..],
+            &[1 << 31, 1 << 31],
+            &[MOST, MOST],
+            &[MOST, MOST, MOST],
+            &[MOST, MOST, MOST, MOST],
+            &[1 << 31, 1 << 31, 4],
+            &[MOST, MOST, MOST, 0],
+            &[60_000, 28, 28],
+        ] {
+            for bytes in [idx(counts, b"few"), gzip(&idx(counts, b"few"))] {
+                let message = refusal(&bytes);
+                assert!(message.contains(&shown(counts)), "{message}");
+            }
+        }
+        let message = refusal(&idx(&[60_000, 28, 28], b"few"));
+        assert!(
+            message.contains("47040000 bytes of data, but holds 3"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_read_to_its_end() {
+        let long = idx(&[2, 2], &[0; 100]);
+        assert!(refusal(&long).contains("4 bytes of data, but holds 100"));
+        assert!(refusal(&gzip(&long)).contains("4 bytes of data, but holds at least 5"));
+
+        struct Endless(u64);
+        impl Read for Endless {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                buffer.fill(0);
+                self.0 += buffer.len() as u64;
+                assert!(self.0 < 1 << 20, "read on and on");
+                Ok(buffer.len())
+            }
+        }
+        Idx::read(idx(&[2, 2], b"").chain(Endless(0)), "endless").unwrap_err();
+        Idx::read(gzip(&idx(&[1], &vec![0; 100 << 20])).as_slice(), "bomb").unwrap_err();
+    }
+
+    #[test]
+    fn what_is_not_idx_of_bytes_is_refused() {
+        for (bytes, part) in [
+            (&b""[..], "within its IDX header"),
+            (&[0, 0, 8], "within its IDX header"),
+            (&[0, 0, 8, 2, 0, 0, 0, 1], "within its IDX header"),
+            (&[0, 0, 8, 0, 1], "rank 0"),
+            (&[0, 0, 8, 5, 0, 0, 0, 1], "rank 5"),
+            (&[0, 0, 8, 255], "rank 255"),
+            (&[0, 0, 0x0d, 1, 0, 0, 0, 0], "type 0x0d"),
+            (&[1, 0, 8, 1, 0, 0, 0, 0], "not IDX"),
+            (&[0, 0, 0x0a, 1, 0, 0, 0, 0], "not IDX"),
+            (b"<html>", "not IDX"),
+            (&[0x1f, 0x8b], "ends"),
+            (b"\x1f\x8bgarbage garbage garbage", "damaged gzip"),
+        ] {
+            let message = refusal(bytes);
+            assert!(message.contains(part), "{message}");
+        }
+        let missing = Idx::open("/no/such/file").unwrap_err();
+        assert!(matches!(missing, Error::Io { .. }), "{missing}");
+        assert!(Idx::open(env!("CARGO_MANIFEST_DIR")).is_err(), "a folder");
+    }
+
+    #[test]
+    fn every_cut_is_an_error() {
+        let plain = idx(&[3, 2, 2], &[7; 12]);
+        for bytes in [plain.clone(), gzip(&plain)] {
+            read(&bytes).unwrap();
+            for cut in 0..bytes.len() {
+                refusal(&bytes[..cut]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_mutation_panics_or_gets_past_the_checks() {
+        let plain = idx(&[3, 2, 2], &[7; 12]);
+        let mut random = 1u64;
+        let mut below = |n: usize| {
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (random >> 33) as usize % n
+        };
+        for seed in [plain.clone(), gzip(&plain)] {
+            for _ in 0..20_000 {
+                let mut bytes = seed.clone();
+                for _ in 0..=below(4) {
+                    match below(3) {
+                        0 => bytes.truncate(below(bytes.len() + 1)),
+                        1 => bytes.push(below(256) as u8),
+                        _ if bytes.is_empty() => {}
+                        _ => {
+                            let at = below(bytes.len());
+                            bytes[at] = [0, 1, 0x7f, 0x80, 0xff, below(256) as u8][below(6)];
+                        }
+                    }
+                }
+                if let Ok(idx) = Idx::read(bytes.as_slice(), "mutated") {
+                    assert_eq!(idx.shape().iter().product::<usize>(), idx.data().len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gathering_follows_the_indices_and_refuses_a_wrong_one() {
+        let idx = read(&idx(&[3, 2], &[1, 2, 3, 4, 5, 6])).unwrap();
+        assert_eq!(
+            idx.gather(&[2, 0, 2], u32::from).unwrap(),
+            [5, 6, 1, 2, 5, 6]
+        );
+        assert!(idx.gather(&[], u32::from).unwrap().is_empty());
+        let message = idx.gather(&[0, 3], u32::from).unwrap_err().to_string();
+        assert!(
+            message.contains("holds 3, but there are 3 items"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_committed_part_of_mnist_is_what_it_says() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/mnist-sample");
+        let open = |name: &str| Idx::open(folder.join(name)).unwrap();
+        for (part, n, first, zeros) in [
+            ("train", 1000, [5, 0, 4, 1, 9], 97),
+            ("t10k", 500, [7, 2, 1, 0, 4], 42),
+        ] {
+            let images = open(&format!("{part}-images-idx3-ubyte.gz"));
+            let labels = open(&format!("{part}-labels-idx1-ubyte.gz"));
+            assert_eq!(images.shape(), [n, 28, 28]);
+            assert_eq!(labels.shape(), [n]);
+            assert_eq!(labels.data()[..5], first);
+            assert!(labels.data().iter().all(|&digit| digit < 10));
+            assert_eq!(
+                labels.data().iter().filter(|&&digit| digit == 0).count(),
+                zeros
+            );
+            // The mean of all of MNIST is 0.1307.
+            let mean = images
+                .data()
+                .iter()
+                .map(|&b| f64::from(b) / 255.0)
+                .sum::<f64>()
+                / images.data().len() as f64;
+            assert!((mean - 0.1307).abs() < 0.015, "{mean}");
+        }
+    }
+}

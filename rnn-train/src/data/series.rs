@@ -1,0 +1,427 @@
+//! Series of numbers in time.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use backend_api::{Error, Result};
+
+/// Reads a series from a CSV file: [`parse_series`] on its text.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read, otherwise those of
+/// [`parse_series`].
+pub fn read_series(path: impl AsRef<Path>) -> Result<Vec<f64>> {
+    let path = path.as_ref();
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    parse_series(&text, path)
+}
+
+/// Reads a series from CSV: a value a line, or a date, a comma and a value. The
+/// first line may be a heading; blank lines are passed over. `name` is for
+/// messages.
+///
+/// # Errors
+///
+/// [`Error::Format`], naming the line, if there is a line of more than two
+/// columns, or whose value is missing, not a number, or not finite; and if there
+/// are no values at all.
+///
+/// ```
+/// let csv = "month,passengers\n1949-01,112\n1949-02,118\n";
+/// assert_eq!(rnn_train::data::parse_series(csv, "airline")?, [112.0, 118.0]);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
+    let name = name.as_ref();
+    let mut values = Vec::new();
+    let mut heading_allowed = true;
+    // Spreadsheets put a byte order mark first.
+    for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let value = match line.split(',').collect::<Vec<_>>()[..] {
+            [value] | [_, value] => value.trim().trim_matches('"'),
+            _ => {
+                let problem = format!("line {}: more than two columns: {line:?}", i + 1);
+                return Err(Error::format(name, problem));
+            }
+        };
+        match value.parse::<f64>() {
+            Ok(value) if value.is_finite() => values.push(value),
+            Err(_) if heading_allowed && !value.is_empty() => {}
+            _ => {
+                let problem = format!("line {}: {value:?} is no finite number", i + 1);
+                return Err(Error::format(name, problem));
+            }
+        }
+        heading_allowed = false;
+    }
+    if values.is_empty() {
+        return Err(Error::format(name, "has no values"));
+    }
+    Ok(values)
+}
+
+/// Shift and scale to mean 0 and deviation 1.
+///
+/// Always [fitted](Normalization::fit) to the part that is trained on: the mean
+/// of the whole series would tell the model about what is to come.
+///
+/// ```
+/// use rnn_train::data::{Normalization, split_tail};
+///
+/// let series = [1.0, 3.0, 1.0, 3.0, 10.0];
+/// let (train, validation) = split_tail(&series, 5)?;
+/// let normalization = Normalization::fit(train)?;
+/// assert_eq!(normalization.apply(validation), [8.0]);
+/// assert_eq!(normalization.invert(8.0), 10.0);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Normalization {
+    /// What becomes 0.
+    pub mean: f64,
+    /// What becomes a distance of 1.
+    pub deviation: f64,
+}
+
+impl Normalization {
+    /// Mean and standard deviation (of the population) of `train`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `train` is empty, is the same value throughout,
+    /// or has a mean or deviation that is not finite.
+    pub fn fit(train: &[f64]) -> Result<Self> {
+        let refuse = |problem| Err(Error::argument("Normalization::fit", "train", problem));
+        if train.is_empty() {
+            return refuse("is empty");
+        }
+        if train.iter().all(|value| *value == train[0]) {
+            return refuse("is the same value throughout");
+        }
+        let n = train.len() as f64;
+        let mean = train.iter().sum::<f64>() / n;
+        let variance = train
+            .iter()
+            .map(|value| (value - mean).powi(2))
+            .sum::<f64>()
+            / n;
+        let deviation = variance.sqrt();
+        if !(deviation.is_finite() && deviation > 0.0) {
+            return refuse("has no finite mean and deviation");
+        }
+        Ok(Self { mean, deviation })
+    }
+
+    /// The values as a model should see them.
+    pub fn apply(&self, values: &[f64]) -> Vec<f32> {
+        values
+            .iter()
+            .map(|value| ((value - self.mean) / self.deviation) as f32)
+            .collect()
+    }
+
+    /// What a model's output stands for.
+    pub fn invert(&self, value: f32) -> f64 {
+        f64::from(value) * self.deviation + self.mean
+    }
+}
+
+/// All stretches of so many steps in a series, each with the next values as
+/// targets.
+///
+/// The targets are the inputs moved by one step, so a sequence-to-sequence
+/// model is told the next value at every step; one that answers at the end
+/// needs only the last of them.
+///
+/// ```
+/// use rnn_train::data::SeriesWindows;
+///
+/// let windows = SeriesWindows::new(&[0.0, 0.1, 0.2, 0.3], 2)?;
+/// assert_eq!(windows.len(), 2);
+/// assert_eq!(windows.get(1), Some((&[0.1, 0.2][..], &[0.2, 0.3][..])));
+///
+/// let (inputs, targets) = windows.gather(&[1, 0])?;
+/// assert_eq!(inputs, [0.1, 0.2, /* window 0 */ 0.0, 0.1]);
+/// assert_eq!(targets, [0.2, 0.3, /* window 0 */ 0.1, 0.2]);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesWindows<'a> {
+    values: &'a [f32],
+    steps: usize,
+}
+
+impl<'a> SeriesWindows<'a> {
+    /// Windows of `steps` values each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `steps` is 0, or `values` has not one value more
+    /// than that.
+    pub fn new(values: &'a [f32], steps: usize) -> Result<Self> {
+        let refuse =
+            |arg: &str, problem: String| Err(Error::argument("SeriesWindows::new", arg, problem));
+        if steps == 0 {
+            return refuse("steps", "is 0".to_owned());
+        }
+        if values.len() <= steps {
+            let problem = format!(
+                "has {} elements, too few for {steps} steps and one more",
+                values.len()
+            );
+            return refuse("values", problem);
+        }
+        Ok(Self { values, steps })
+    }
+
+    /// Number of windows, at least one.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.values.len() - self.steps
+    }
+
+    /// The inputs and the targets, `steps` values each, of the window that
+    /// starts at `index`, or `None` if that is past the last.
+    pub fn get(&self, index: usize) -> Option<(&'a [f32], &'a [f32])> {
+        let window = self.values.get(index..)?.get(..=self.steps)?;
+        Some((&window[..self.steps], &window[1..]))
+    }
+
+    /// Inputs and targets of some windows, both of shape
+    /// `[windows.len(), steps]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if there is no such window.
+    pub fn gather(&self, windows: &[usize]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let size = windows.len() * self.steps;
+        let (mut inputs, mut targets) = (Vec::with_capacity(size), Vec::with_capacity(size));
+        for &index in windows {
+            let (input, target) = self.get(index).ok_or_else(|| {
+                let problem = format!("holds {index}, but there are {} windows", self.len());
+                Error::argument("SeriesWindows::gather", "windows", problem)
+            })?;
+            inputs.extend_from_slice(input);
+            targets.extend_from_slice(target);
+        }
+        Ok((inputs, targets))
+    }
+}
+
+/// A sine whose height grows with time, under a faster one:
+/// `t sin(t) / 3 + 2 sin(5 t)`, the series of A. Géron's tutorial on recurrent
+/// networks.
+///
+/// ```
+/// assert_eq!(rnn_train::data::wave(0.0), 0.0);
+/// ```
+pub fn wave(t: f64) -> f64 {
+    t * t.sin() / 3.0 + 2.0 * (5.0 * t).sin()
+}
+
+/// [`wave`] at the times from `range.start` up to, but not including,
+/// `range.end`, every `step`.
+///
+/// # Errors
+///
+/// [`Error::Argument`] if `step` is not above 0 or the range not finite.
+///
+/// ```
+/// use rnn_train::data::{wave, wave_series};
+///
+/// let series = wave_series(0.0..30.0, 0.1)?;
+/// assert_eq!(series.len(), 300);
+/// assert!((series[7] - wave(0.7)).abs() < 1e-12);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+pub fn wave_series(range: Range<f64>, step: f64) -> Result<Vec<f64>> {
+    let refuse = |arg: &str, problem| Err(Error::argument("wave_series", arg, problem));
+    if !(step.is_finite() && step > 0.0) {
+        return refuse("step", "is not above 0");
+    }
+    if !(range.start.is_finite() && range.end.is_finite()) {
+        return refuse("range", "is not finite");
+    }
+    // Times are multiples, not sums: a sum would drift, and with it the length.
+    // A whole number of steps may come out a hair above itself.
+    let steps = (range.end - range.start) / step;
+    let len = (steps - steps.abs() * f64::EPSILON * 4.0).ceil().max(0.0);
+    if len > (1u64 << 32) as f64 {
+        return refuse("step", "is too small for the range");
+    }
+    Ok((0..len as u64)
+        .map(|i| wave(range.start + i as f64 * step))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_is_read_in_the_forms_it_comes_in() {
+        for text in [
+            "1\n2.5\n-3e2\n",
+            "value\n1\n2.5\n-3e2",
+            "date,value\r\n2000-01,1\r\n2000-02,2.5\r\n\r\n2000-03, -300 \r\n",
+            "\u{feff}\"date\",\"value\"\n\"2000-01\",\"1\"\n2000-02,2.5\n2000-03,-300\n\n",
+        ] {
+            assert_eq!(
+                parse_series(text, "test").unwrap(),
+                [1.0, 2.5, -300.0],
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (text, part) in [
+            ("1\n2\nthree\n", "line 3"),
+            ("date,value\n2000-01,\n", "line 2"),
+            ("a\nb\n1\n", "line 2"),
+            ("1\n2,3,4\n", "line 2"),
+            ("1\nNaN\n", "line 2"),
+            ("inf\n", "line 1"),
+            ("\n\n", "no values"),
+            ("", "no values"),
+            ("heading\n", "no values"),
+        ] {
+            let message = parse_series(text, "test.csv").unwrap_err().to_string();
+            assert!(
+                message.contains(part) && message.contains("test.csv"),
+                "{text:?}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_mutation_of_a_csv_panics() {
+        let seed = "month,value\n1949-01,112\n1949-02,118.5\n";
+        let chars: Vec<char> = "0,.\n\r\"-eE\u{feff}é ".chars().collect();
+        for at in (0..seed.len()).flat_map(|at| chars.iter().map(move |c| (at, c))) {
+            let (at, char) = at;
+            let mut text = seed.to_owned();
+            text.insert(at, *char);
+            if let Ok(values) = parse_series(&text, "test") {
+                assert!(values.iter().all(|value| value.is_finite()));
+            }
+            text.truncate(at);
+            let _ = parse_series(&text, "test");
+        }
+    }
+
+    #[test]
+    fn normalization_knows_only_what_it_was_fitted_to() {
+        let train = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
+        let normalization = Normalization::fit(&train).unwrap();
+        assert_eq!(
+            normalization,
+            Normalization {
+                mean: 5.0,
+                deviation: 2.0
+            }
+        );
+        assert_eq!(normalization.apply(&[5.0, 105.0]), [0.0, 50.0]);
+        for value in train {
+            assert_eq!(
+                normalization.invert(normalization.apply(&[value])[0]),
+                value
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_normalized_is_refused() {
+        for train in [
+            &[][..],
+            &[0.1; 10],
+            &[1.0, f64::NAN],
+            &[1.0, f64::INFINITY],
+            &[f64::MAX, f64::MIN],
+        ] {
+            Normalization::fit(train).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn windows_cover_the_series_and_targets_are_one_ahead() {
+        let values: Vec<f32> = (0..10).map(|i| i as f32).collect();
+        for steps in 1..10 {
+            let windows = SeriesWindows::new(&values, steps).unwrap();
+            assert_eq!(windows.len(), 10 - steps);
+            for start in 0..windows.len() {
+                let (inputs, targets) = windows.get(start).unwrap();
+                assert_eq!(inputs, &values[start..start + steps]);
+                assert_eq!(targets, &values[start + 1..start + steps + 1]);
+            }
+            assert_eq!(windows.get(windows.len()), None);
+            assert_eq!(windows.get(usize::MAX), None);
+            assert!(windows.gather(&[windows.len()]).is_err());
+        }
+        assert!(SeriesWindows::new(&values, 0).is_err());
+        assert!(SeriesWindows::new(&values, 10).is_err());
+        assert!(SeriesWindows::new(&values, usize::MAX).is_err());
+        assert!(SeriesWindows::new(&[], 1).is_err());
+    }
+
+    #[test]
+    fn the_wave_is_as_long_as_its_range() {
+        for (range, step, len) in [
+            (0.0..30.0, 0.1, 300),
+            (0.0..3.0, 0.1, 30),
+            (12.2..12.2 + 20.0 * (30.0 / 300.0), 0.1, 20),
+            (0.0..1.0, 0.3, 4),
+            (0.0..0.05, 0.1, 1),
+            (1.0..1.0, 0.1, 0),
+            (1.0..0.0, 0.1, 0),
+        ] {
+            let series = wave_series(range.clone(), step).unwrap();
+            assert_eq!(series.len(), len, "{range:?} by {step}");
+            if let Some(first) = series.first() {
+                assert_eq!(*first, wave(range.start));
+            }
+        }
+        // At a quarter turn both sines are 1.
+        let t = std::f64::consts::FRAC_PI_2;
+        assert!((wave(t) - (t / 3.0 + 2.0)).abs() < 1e-12);
+        for (range, step) in [
+            (0.0..1.0, 0.0),
+            (0.0..1.0, -0.1),
+            (0.0..1.0, f64::NAN),
+            (0.0..f64::INFINITY, 0.1),
+            (f64::NAN..1.0, 0.1),
+            (0.0..1.0, f64::MIN_POSITIVE),
+        ] {
+            wave_series(range, step).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_committed_series_are_what_they_say() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
+        for (name, len, first, last, sum) in [
+            ("airline.csv", 144, 112.0, 432.0, 40_363.0),
+            ("sunspots-monthly.csv", 2_820, 58.0, 33.4, 144_570.0),
+            ("sunspots-yearly.csv", 309, 5.0, 2.9, 15_373.4),
+        ] {
+            let values = read_series(data.join(name)).unwrap();
+            assert_eq!(
+                (values.len(), values[0], values[len - 1]),
+                (len, first, last),
+                "{name}"
+            );
+            let found = values.iter().sum::<f64>();
+            assert!((found - sum).abs() < 0.1, "{name}: {found}");
+        }
+        assert!(matches!(
+            read_series(data.join("none.csv")),
+            Err(Error::Io { .. })
+        ));
+    }
+}

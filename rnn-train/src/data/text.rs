@@ -1,0 +1,315 @@
+//! Text as a sequence of characters.
+
+use std::collections::BTreeSet;
+
+use backend_api::{Error, Result};
+
+/// The characters that a model knows, numbered from 0 in the order of their
+/// code points.
+///
+/// A vocabulary is a string: `Vocabulary::new(&saved)` of the characters of
+/// another is the same vocabulary, which is how to keep it with a checkpoint.
+///
+/// ```
+/// use rnn_train::data::Vocabulary;
+///
+/// let vocabulary = Vocabulary::new("Call me Ishmael.");
+/// let ids = vocabulary.encode("small")?;
+/// assert_eq!(vocabulary.decode(&ids)?, "small");
+///
+/// let saved: String = vocabulary.chars().iter().collect();
+/// assert_eq!(saved, " .CIaehlms");
+/// assert_eq!(Vocabulary::new(&saved), vocabulary);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Sorted, each once.
+    chars: Vec<char>,
+}
+
+impl Vocabulary {
+    /// The characters that occur in `text`.
+    pub fn new(text: &str) -> Self {
+        // A set rather than a sorted copy: texts are long, alphabets short.
+        let chars: BTreeSet<char> = text.chars().collect();
+        Self {
+            chars: chars.into_iter().collect(),
+        }
+    }
+
+    /// The characters; the id of each is its index.
+    pub fn chars(&self) -> &[char] {
+        &self.chars
+    }
+
+    /// Number of characters.
+    pub fn len(&self) -> usize {
+        self.chars.len()
+    }
+
+    /// Whether there are no characters.
+    pub fn is_empty(&self) -> bool {
+        self.chars.is_empty()
+    }
+
+    /// The id of a character, or `None` if it is not in the vocabulary.
+    pub fn id(&self, char: char) -> Option<i32> {
+        // There are 0x110000 characters, so an id always fits.
+        self.chars.binary_search(&char).ok().map(|id| id as i32)
+    }
+
+    /// The character with that id, or `None` if there is none.
+    pub fn char(&self, id: i32) -> Option<char> {
+        self.chars.get(usize::try_from(id).ok()?).copied()
+    }
+
+    /// The ids of the characters of `text`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if a character is not in the vocabulary.
+    pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
+        text.chars()
+            .map(|char| {
+                self.id(char).ok_or_else(|| {
+                    let problem = format!("has {char:?}, which is not in the vocabulary");
+                    Error::argument("Vocabulary::encode", "text", problem)
+                })
+            })
+            .collect()
+    }
+
+    /// The text that `ids` stand for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if an id is negative or not below [`Vocabulary::len`].
+    pub fn decode(&self, ids: &[i32]) -> Result<String> {
+        ids.iter()
+            .map(|&id| {
+                self.char(id).ok_or_else(|| {
+                    let problem = format!("has {id}, but there are {} characters", self.len());
+                    Error::argument("Vocabulary::decode", "ids", problem)
+                })
+            })
+            .collect()
+    }
+}
+
+/// What one step of truncated back-propagation through time sees of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextWindow {
+    /// Ids of shape `[batch, steps]`.
+    pub inputs: Vec<i32>,
+    /// Ids of shape `[batch, steps]`: what comes after each input.
+    pub targets: Vec<i32>,
+}
+
+/// A text cut for truncated back-propagation through time.
+///
+/// The text is laid out in `batch` rows of equal length, one after the other,
+/// and a window of `steps` columns moves over them. So row `b` of a window goes
+/// on where row `b` of the window before it ended, and the state that the
+/// network had there carries over.
+///
+/// Windows are all of one shape; ids at the end of a row that fill no window are
+/// left out. `nth` and `skip` go straight to a window, to resume from.
+///
+/// ```
+/// use rnn_train::data::TextWindows;
+///
+/// let ids: Vec<i32> = (0..13).collect();
+/// let windows: Vec<_> = TextWindows::new(&ids, 2, 3)?.collect();
+/// assert_eq!(windows.len(), 2);
+/// assert_eq!(windows[0].inputs, [0, 1, 2, /* row 1 */ 6, 7, 8]);
+/// assert_eq!(windows[0].targets, [1, 2, 3, /* row 1 */ 7, 8, 9]);
+/// assert_eq!(windows[1].inputs, [3, 4, 5, /* row 1 */ 9, 10, 11]);
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TextWindows<'a> {
+    ids: &'a [i32],
+    batch: usize,
+    steps: usize,
+    /// The next window, and the one to stop at.
+    next: usize,
+    end: usize,
+}
+
+impl<'a> TextWindows<'a> {
+    /// Lays out `ids` in `batch` rows for windows of `steps` columns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `batch` or `steps` is 0, or `ids` does not fill
+    /// one window.
+    pub fn new(ids: &'a [i32], batch: usize, steps: usize) -> Result<Self> {
+        let refuse =
+            |arg: &str, problem: String| Err(Error::argument("TextWindows::new", arg, problem));
+        if batch == 0 {
+            return refuse("batch", "is 0".to_owned());
+        }
+        if steps == 0 {
+            return refuse("steps", "is 0".to_owned());
+        }
+        // The last id is nobody's input.
+        let end = ids.len().saturating_sub(1) / batch / steps;
+        if end == 0 {
+            let problem = format!(
+                "has {} elements, too few for {batch} rows of {steps} and one more",
+                ids.len()
+            );
+            return refuse("ids", problem);
+        }
+        Ok(Self {
+            ids,
+            batch,
+            steps,
+            next: 0,
+            end,
+        })
+    }
+}
+
+impl Iterator for TextWindows<'_> {
+    type Item = TextWindow;
+
+    fn next(&mut self) -> Option<TextWindow> {
+        self.nth(0)
+    }
+
+    fn nth(&mut self, n: usize) -> Option<TextWindow> {
+        let window = self.next.saturating_add(n);
+        if window >= self.end {
+            self.next = self.end;
+            return None;
+        }
+        self.next = window + 1;
+        let column = window * self.steps;
+        let row = (self.ids.len() - 1) / self.batch;
+        let size = self.batch * self.steps;
+        let mut window = TextWindow {
+            inputs: Vec::with_capacity(size),
+            targets: Vec::with_capacity(size),
+        };
+        for b in 0..self.batch {
+            let start = b * row + column;
+            let end = start + self.steps;
+            window.inputs.extend_from_slice(&self.ids[start..end]);
+            window
+                .targets
+                .extend_from_slice(&self.ids[start + 1..end + 1]);
+        }
+        Some(window)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.next, Some(self.end - self.next))
+    }
+}
+
+impl ExactSizeIterator for TextWindows<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::data::split_tail;
+
+    #[test]
+    fn a_vocabulary_counts_characters_and_not_bytes() {
+        let vocabulary = Vocabulary::new("née — née");
+        assert_eq!(vocabulary.chars(), [' ', 'e', 'n', 'é', '—']);
+        assert_eq!(vocabulary.encode("née").unwrap(), [2, 3, 1]);
+        assert_eq!(vocabulary.decode(&[4, 3]).unwrap(), "—é");
+        assert!(Vocabulary::new("").is_empty());
+    }
+
+    #[test]
+    fn what_is_not_in_the_vocabulary_is_refused_by_name() {
+        let vocabulary = Vocabulary::new("ab");
+        let message = vocabulary.encode("abc").unwrap_err().to_string();
+        assert!(message.contains("'c'"), "{message}");
+        for id in [-1, 2, i32::MIN, i32::MAX] {
+            let message = vocabulary.decode(&[0, id]).unwrap_err().to_string();
+            assert!(message.contains(&id.to_string()), "{message}");
+        }
+    }
+
+    #[test]
+    fn rows_go_on_from_window_to_window_and_targets_are_the_next_ids() {
+        for len in 2..60 {
+            let ids: Vec<i32> = (0..len).collect();
+            for batch in 1..5 {
+                for steps in 1..6 {
+                    let Ok(windows) = TextWindows::new(&ids, batch, steps) else {
+                        assert!((len as usize) < batch * steps + 1);
+                        continue;
+                    };
+                    let row = (len as usize - 1) / batch;
+                    assert_eq!(windows.len(), row / steps);
+                    let mut rows = vec![Vec::new(); batch];
+                    for window in windows {
+                        assert_eq!(window.inputs.len(), batch * steps);
+                        for (b, ids) in window.inputs.chunks(steps).enumerate() {
+                            rows[b].extend_from_slice(ids);
+                        }
+                        for (input, target) in window.inputs.iter().zip(&window.targets) {
+                            assert_eq!(input + 1, *target);
+                        }
+                    }
+                    for (b, ids) in rows.iter().enumerate() {
+                        let start = (b * row) as i32;
+                        assert_eq!(*ids, (start..start + ids.len() as i32).collect::<Vec<_>>());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_can_be_resumed_in_the_middle() {
+        let ids: Vec<i32> = (0..100).collect();
+        let windows = TextWindows::new(&ids, 3, 4).unwrap();
+        let all: Vec<_> = windows.clone().collect();
+        for start in 0..all.len() + 2 {
+            let rest: Vec<_> = windows.clone().skip(start).collect();
+            assert_eq!(rest, all[start.min(all.len())..]);
+        }
+        let mut windows = windows;
+        assert_eq!(windows.nth(usize::MAX), None);
+        assert_eq!((windows.next(), windows.len()), (None, 0));
+    }
+
+    #[test]
+    fn shapes_that_cannot_be_are_refused() {
+        for (len, batch, steps, arg) in [
+            (9, 0, 3, "batch"),
+            (9, 3, 0, "steps"),
+            (9, 3, 3, "ids"),
+            (0, 1, 1, "ids"),
+            (9, usize::MAX, usize::MAX, "ids"),
+        ] {
+            let ids = vec![0; len];
+            let message = TextWindows::new(&ids, batch, steps)
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains(arg), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_committed_text_reads_back() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/moby-dick.txt");
+        let text = std::fs::read_to_string(path).unwrap();
+        let vocabulary = Vocabulary::new(&text);
+        let ids = vocabulary.encode(&text).unwrap();
+        assert_eq!((vocabulary.len(), ids.len()), (83, 1_190_317));
+        assert_eq!(vocabulary.decode(&ids).unwrap(), text);
+        let (train, validation) = split_tail(&ids, 10).unwrap();
+        assert_eq!((train.len(), validation.len()), (1_071_286, 119_031));
+        assert_eq!(TextWindows::new(train, 32, 64).unwrap().len(), 523);
+    }
+}

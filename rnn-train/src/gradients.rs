@@ -1,0 +1,144 @@
+//! Gradients of a model's parameters.
+
+use std::collections::HashMap;
+
+use backend_api::{Backend, Error, Fused, Op, Result, Tensor};
+use rnn_core::{Module, ParamId};
+
+use crate::Differentiable;
+
+/// The model with its parameters tracked: what is computed from them is recorded.
+///
+/// [`value_and_grad`] does this, and takes the gradient too; this is for several gradients of one forward pass.
+///
+/// # Errors
+/// The device failed.
+pub fn tracked<M>(model: &M) -> Result<M>
+where
+    M: Module,
+    M::B: Differentiable,
+{
+    let mut tracked = model.clone();
+    tracked.each_param(&mut |_, param| {
+        let leaf = param.device().leaf(param.value())?;
+        param.set(leaf)
+    })?;
+    Ok(tracked)
+}
+
+/// The value of a loss, and its gradient with respect to every parameter of a model.
+///
+/// `loss` is called once, with a copy of the model whose parameters are tracked, and gives a scalar.
+/// The model itself stays untracked, so that using it outside records nothing.
+///
+/// # Errors
+/// What `loss` gives; a loss that is no scalar, or that depends on no parameter of the model it was given.
+pub fn value_and_grad<M>(
+    model: &M,
+    loss: impl FnOnce(&M) -> Result<Tensor<M::B>>,
+) -> Result<(Tensor<M::B>, Gradients<M::B>)>
+where
+    M: Module,
+    M::B: Differentiable,
+{
+    let tracked = tracked(model)?;
+    let value = loss(&tracked)?;
+    let params = tracked.named_params();
+    let leaves: Vec<&Tensor<M::B>> = params.iter().map(|(_, param)| param.value()).collect();
+    let grads = value.device().backward(&value, &leaves)?;
+    let entries = params
+        .iter()
+        .zip(grads)
+        .map(|((name, param), grad)| Entry {
+            id: param.id(),
+            name: name.clone(),
+            grad,
+        })
+        .collect();
+    Ok((value.detach(), Gradients { entries }))
+}
+
+/// The gradient of a loss with respect to the parameters of a model, in the model's order.
+#[derive(Clone, Debug)]
+pub struct Gradients<B: Backend> {
+    entries: Vec<Entry<B>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<B: Backend> {
+    id: ParamId,
+    name: String,
+    grad: Option<Tensor<B>>,
+}
+
+impl<B: Backend> Gradients<B> {
+    /// Each parameter's name and gradient; `None` where the loss does not depend on the parameter.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Tensor<B>>)> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.grad.as_ref()))
+    }
+
+    /// The gradient of the parameter of that name, if the loss depends on it.
+    pub fn get(&self, name: &str) -> Option<&Tensor<B>> {
+        let entry = self.entries.iter().find(|entry| entry.name == name)?;
+        entry.grad.as_ref()
+    }
+
+    /// The gradients by the identity of their parameters: for optimizers.
+    pub fn by_id(&self) -> HashMap<ParamId, &Tensor<B>> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.grad.as_ref().map(|grad| (entry.id, grad)))
+            .collect()
+    }
+
+    /// The norm of all gradients together: the root of the sum of all squares.
+    ///
+    /// # Errors
+    /// There is no gradient at all, or the device failed.
+    pub fn global_norm(&self) -> Result<Tensor<B>> {
+        let grads: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|e| e.grad.as_ref())
+            .collect();
+        let Some(first) = grads.first() else {
+            return Err(Error::Gradient("global_norm: there is no gradient".into()));
+        };
+        Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &grads)?.sqrt()
+    }
+
+    /// The gradients, scaled down together if their global norm is above `clip_norm`; TensorFlow's
+    /// `clip_by_global_norm`. A norm that is not finite makes every gradient NaN, so that it is noticed.
+    ///
+    /// # Errors
+    /// `clip_norm` is not a positive number, there is no gradient at all, or the device failed.
+    pub fn clip_by_global_norm(&self, clip_norm: f64) -> Result<Self> {
+        if !(clip_norm > 0.0 && clip_norm.is_finite()) {
+            let problem = format!("is {clip_norm}, but must be a positive number");
+            return Err(Error::argument("clip_by_global_norm", "clip_norm", problem));
+        }
+        let norm = self.global_norm()?.item()?;
+        let scale = if norm.is_finite() {
+            clip_norm / norm.max(clip_norm)
+        } else {
+            f64::NAN
+        };
+        self.map(|grad| grad.affine(scale, 0.0))
+    }
+
+    fn map(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        let entries = self
+            .entries
+            .iter()
+            .map(|entry| {
+                Ok(Entry {
+                    grad: entry.grad.as_ref().map(&f).transpose()?,
+                    ..entry.clone()
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { entries })
+    }
+}

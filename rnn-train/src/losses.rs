@@ -1,0 +1,100 @@
+//! What training makes small, and how well a model does.
+//!
+//! Means are over every element or label, whatever the axes are called, and a mean of nothing
+//! is refused: it would be NaN, and NaN in a loss ends a run.
+
+use backend_api::{Backend, Compare, DType, Error, Fused, Result, Tensor};
+
+/// The mean cross entropy of labels: `logits [.., V]`, `labels [..]` int, a scalar.
+///
+/// See [`softmax_cross_entropy_each`].
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_train::losses::softmax_cross_entropy;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 4], &[2, 4])?;
+/// let labels = Tensor::from_slice(&device, &[3i32, 0], &[2])?;
+/// let loss = softmax_cross_entropy(&logits, &labels)?;
+/// assert!((loss.item()? - 4f64.ln()).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// There is no label; and those of [`softmax_cross_entropy_each`].
+pub fn softmax_cross_entropy<B: Backend>(
+    logits: &Tensor<B>,
+    labels: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    let each = softmax_cross_entropy_each(logits, labels)?;
+    not_empty("softmax_cross_entropy", "labels", labels)?;
+    each.mean_all()
+}
+
+/// The cross entropy of each label: `logits [.., V]`, `labels [..]` int, `[..]` of
+/// `-log softmax(logits)[label]`.
+///
+/// A label outside `0..V` is refused where the device can tell without waiting, and gives NaN
+/// where it cannot.
+///
+/// # Errors
+/// The shapes do not fit, the labels are no integers, or the device failed.
+pub fn softmax_cross_entropy_each<B: Backend>(
+    logits: &Tensor<B>,
+    labels: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    logits.fused(Fused::SoftmaxCrossEntropy, &[labels])
+}
+
+/// The mean of the squared differences of all elements: two tensors of one shape, a scalar.
+///
+/// # Errors
+/// The shapes or types differ (nothing is broadcast), there is no element, or the device failed.
+pub fn mean_squared_error<B: Backend>(
+    prediction: &Tensor<B>,
+    target: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    let op = "mean_squared_error";
+    if target.shape() != prediction.shape() {
+        let expected = format!("the prediction is {}", prediction.shape());
+        return Err(Error::shape(op, "target", target.shape(), expected));
+    }
+    not_empty(op, "prediction", prediction)?;
+    prediction.sub(target)?.square()?.mean_all()
+}
+
+/// The share of labels that have the largest logit: `logits [.., V]`, `labels [..]` int. Of
+/// equal logits the first counts as the largest.
+///
+/// # Errors
+/// The shapes do not fit, the labels are no integers, there is no label, or the device failed.
+pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f64> {
+    let op = "accuracy";
+    let shape = logits.shape();
+    let Some((_, rows)) = shape.dims().split_last() else {
+        let expected = "an axis of classes is needed";
+        return Err(Error::shape(op, "logits", shape, expected));
+    };
+    if labels.shape().dims() != rows {
+        let expected = format!("the logits are {shape}");
+        return Err(Error::shape(op, "labels", labels.shape(), expected));
+    }
+    if !labels.dtype().is_int() {
+        let expected = "labels are integers";
+        return Err(Error::dtype(op, "labels", labels.dtype(), expected));
+    }
+    not_empty(op, "labels", labels)?;
+    let predicted = logits.detach().argmax(rows.len())?;
+    let hits = predicted.compare(Compare::Eq, &labels.cast(DType::I64)?)?;
+    hits.cast(DType::F64)?.mean_all()?.item()
+}
+
+fn not_empty<B: Backend>(op: &'static str, arg: &str, t: &Tensor<B>) -> Result<()> {
+    match t.shape().count() {
+        0 => Err(Error::shape(op, arg, t.shape(), "a mean needs an element")),
+        _ => Ok(()),
+    }
+}

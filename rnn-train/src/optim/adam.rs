@@ -1,0 +1,129 @@
+//! Adam.
+
+use backend_api::{AdamStep, Backend, Fused, Op, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Optimizer, OptimizerState, Slot, within};
+
+/// Adam (Kingma & Ba 2015) as TensorFlow's `AdamOptimizer` computes it:
+///
+/// `m = β1 m + (1 - β1) g`, `v = β2 v + (1 - β2) g²`,
+/// `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)`
+///
+/// with `t` the number of the step, counted from 1. The paper's `ε` is inside the bias correction,
+/// this one outside.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_train::optim::{Adam, Optimizer};
+///
+/// let adam = Adam::<Cpu>::new(1e-3).beta2(0.99);
+/// assert_eq!(adam.learning_rate(), 1e-3);
+/// assert_eq!(adam.state().steps(), 0);
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
+pub struct Adam<B: Backend> {
+    learning_rate: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    #[serde(skip)]
+    state: OptimizerState<B>,
+}
+
+impl<B: Backend> Adam<B> {
+    /// With `β1` 0.9, `β2` 0.999 and `ε` 1e-8.
+    pub fn new(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            state: OptimizerState::default(),
+        }
+    }
+
+    /// The decay of the mean of gradients, in `0..1`.
+    #[must_use]
+    pub fn beta1(mut self, beta1: f64) -> Self {
+        self.beta1 = beta1;
+        self
+    }
+
+    /// The decay of the mean of squared gradients, in `0..1`.
+    #[must_use]
+    pub fn beta2(mut self, beta2: f64) -> Self {
+        self.beta2 = beta2;
+        self
+    }
+
+    /// What keeps the quotient finite; above 0.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
+    }
+}
+
+/// 1e-3, TensorFlow's learning rate, and the defaults of [`Adam::new`].
+impl<B: Backend> Default for Adam<B> {
+    fn default() -> Self {
+        Self::new(1e-3)
+    }
+}
+
+impl<B: Backend> Optimizer<B> for Adam<B> {
+    fn name(&self) -> &'static str {
+        "Adam"
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        // TensorFlow numbers what has no name of its own: these are m and v.
+        ["Adam", "Adam_1"]
+            .map(|name| Slot { name, start: 0.0 })
+            .to_vec()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.learning_rate = learning_rate;
+    }
+
+    fn state(&self) -> &OptimizerState<B> {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut OptimizerState<B> {
+        &mut self.state
+    }
+
+    fn check(&self) -> Result<()> {
+        within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
+        within("beta1", self.beta1, 0.0..1.0)?;
+        within("beta2", self.beta2, 0.0..1.0)?;
+        within("epsilon", self.epsilon, f64::MIN_POSITIVE..f64::INFINITY)
+    }
+
+    fn update(
+        &self,
+        step: u64,
+        value: &Tensor<B>,
+        slots: &[Tensor<B>],
+        grad: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+        let op = Op::Fused(Fused::Adam(AdamStep {
+            lr: self.learning_rate,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            step,
+        }));
+        let ins = [value, &slots[0], &slots[1], grad];
+        let mut new = Tensor::call_all(value.device(), &op, &ins)?.into_vec();
+        Ok((new.remove(0), new))
+    }
+}

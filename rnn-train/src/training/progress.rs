@@ -1,0 +1,107 @@
+//! What is seen of a run while it goes on.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line is written where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The progress of an epoch on standard error: a bar on a terminal, and a line now and then elsewhere.
+#[derive(Debug)]
+pub(super) struct Progress {
+    epoch: u64,
+    steps: u64,
+    total: Option<u64>,
+    shown: Shown,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Bar(ProgressBar),
+    Lines { last: Instant },
+    Nothing,
+}
+
+impl Progress {
+    /// Of an epoch, of which some steps may have been taken.
+    pub(super) fn new(show: bool, epoch: u64, taken: u64, total: Option<u64>) -> Self {
+        let shown = if !show {
+            Shown::Nothing
+        } else if stderr().is_terminal() {
+            Shown::Bar(bar(epoch, taken, total))
+        } else {
+            Shown::Lines {
+                last: Instant::now(),
+            }
+        };
+        Self {
+            epoch,
+            steps: taken,
+            total,
+            shown,
+        }
+    }
+
+    /// A step was taken.
+    pub(super) fn step(&mut self, loss: f64) {
+        self.steps += 1;
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.set_message(format!("loss {loss:.4}"));
+                bar.inc(1);
+            }
+            Shown::Lines { last } if last.elapsed() >= INTERVAL => {
+                let of = self.total.map_or(String::new(), |n| format!(" of {n}"));
+                eprintln!(
+                    "epoch {}: step {}{of}, loss {loss:.4}",
+                    self.epoch + 1,
+                    self.steps
+                );
+                *last = Instant::now();
+            }
+            Shown::Lines { .. } | Shown::Nothing => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves the terminal clean for the line that the caller writes about the epoch, or for an error.
+    fn drop(&mut self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(epoch: u64, taken: u64, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{prefix} {wide_bar} {pos}/{len} {msg} {per_sec} {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{prefix} {spinner} {pos} {msg} {per_sec}",
+        ),
+    };
+    // The templates are constants, and a test reads them; without one the default style serves.
+    let style = ProgressStyle::with_template(template);
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(format!("epoch {}", epoch + 1));
+    bar.with_position(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_starts_where_the_epoch_goes_on() {
+        let hidden = indicatif::ProgressDrawTarget::hidden();
+        let bar = bar(0, 7, Some(10));
+        bar.set_draw_target(hidden);
+        assert_eq!((bar.position(), bar.length()), (7, Some(10)));
+    }
+}

@@ -1,0 +1,297 @@
+//! Steps and epochs.
+
+use backend_api::{Backend, Error, Result, Tensor, philox};
+use rnn_core::{Module, Nest};
+use serde::Deserialize;
+
+use super::Source;
+use super::progress::Progress;
+use crate::checkpoint::{Checkpoints, TrainState};
+use crate::optim::Optimizer;
+use crate::{Differentiable, value_and_grad};
+
+/// Trains a model, epoch by epoch.
+///
+/// ```no_run
+/// use backend_api::{Backend, Result, Tensor};
+/// use rnn_core::{Dense, Mode, Module};
+/// use rnn_train::checkpoint::Checkpoints;
+/// use rnn_train::data::{Batches, Remainder};
+/// use rnn_train::losses::softmax_cross_entropy;
+/// use rnn_train::optim::Adam;
+/// use rnn_train::training::Trainer;
+/// use rnn_train::Differentiable;
+///
+/// # fn gather<B: Backend>(_: &[usize]) -> Result<(Tensor<B>, Tensor<B>)> { todo!() }
+/// fn train<B: Differentiable>(model: &mut Dense<B>) -> Result<()> {
+///     let mut adam = Adam::new(1e-3);
+///     let mut batches = Batches::new(60_000, 100, Remainder::Drop, 1)?;
+///     let mut trainer = Trainer::new(42)
+///         .clip_norm(5.0)
+///         .save_to(Checkpoints::new("runs/mnist"))
+///         .save_every(200);
+///     trainer.resume(model, &mut adam, &mut batches)?;
+///     while trainer.state().epoch < 10 {
+///         let report = trainer.run_epoch(model, &mut adam, &mut batches, |model, batch, _step| {
+///             let (images, labels) = gather(batch)?;
+///             softmax_cross_entropy(&model.forward(&images)?, &labels)
+///         })?;
+///         println!("epoch {}: loss {:.4}", report.epoch, report.mean_loss);
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// A run that is killed at any moment and resumed ends with the same bits as one that was not, if the loss
+/// is a function of what it is given: model, batch, carried state and [`TrainStep`].
+#[derive(Clone, Debug)]
+pub struct Trainer<B: Backend> {
+    state: TrainState<B>,
+    clip_norm: Option<f64>,
+    checkpoints: Option<Checkpoints>,
+    save_every: Option<u64>,
+    show_progress: bool,
+}
+
+/// Which step of a run a loss is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainStep {
+    /// The step of the run, counted from 1.
+    pub step: u64,
+    /// The epoch, counted from 1.
+    pub epoch: u64,
+    /// For the random numbers of this step, dropout for example: a function of the run's seed
+    /// and the step.
+    pub seed: u64,
+}
+
+/// What came of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EpochReport {
+    /// Which epoch it was, counted from 1.
+    pub epoch: u64,
+    /// Its steps, those before the run was resumed included.
+    pub steps: u64,
+    /// The mean loss of these steps.
+    pub mean_loss: f64,
+}
+
+impl<B: Backend> Trainer<B> {
+    /// For a new run: no clipping, no checkpoints.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            state: TrainState::new(seed),
+            clip_norm: None,
+            checkpoints: None,
+            save_every: None,
+            show_progress: true,
+        }
+    }
+
+    /// Scales gradients down to this global norm where it is larger.
+    #[must_use]
+    pub fn clip_norm(mut self, norm: f64) -> Self {
+        self.clip_norm = Some(norm);
+        self
+    }
+
+    /// Where to save checkpoints: at the end of each epoch.
+    #[must_use]
+    pub fn save_to(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Saves checkpoints after every so many steps as well.
+    #[must_use]
+    pub fn save_every(mut self, steps: u64) -> Self {
+        self.save_every = Some(steps.max(1));
+        self
+    }
+
+    /// Whether progress is shown on standard error; it is unless this says otherwise.
+    #[must_use]
+    pub fn show_progress(mut self, show: bool) -> Self {
+        self.show_progress = show;
+        self
+    }
+
+    /// Where the run is.
+    pub fn state(&self) -> &TrainState<B> {
+        &self.state
+    }
+
+    /// Goes on from the newest checkpoint, if there is one; says whether there is.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::resume`], and the checkpoint does not fit the data. Nothing has changed then.
+    pub fn resume<M, O, S>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+    ) -> Result<bool>
+    where
+        M: Module<B = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(false);
+        };
+        // On copies, since the source may refuse after the model has agreed.
+        let (mut resumed, mut rule) = (model.clone(), optimizer.clone());
+        let Some(state) = checkpoints.resume(&mut resumed, &mut rule)? else {
+            return Ok(false);
+        };
+        let place = S::State::deserialize(&state.data).map_err(|e| {
+            let problem = format!("holds the place in other data: {e}");
+            Error::format(checkpoints.folder(), problem)
+        })?;
+        source.restore(place)?;
+        *model = resumed;
+        *optimizer = rule;
+        self.state = state;
+        Ok(true)
+    }
+
+    fn save<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<()>
+    where
+        M: Module<B = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(());
+        };
+        self.state.data = serde_json::to_value(source.state()).map_err(|e| {
+            Error::argument(
+                "trainer",
+                "source",
+                format!("has a state that is no JSON: {e}"),
+            )
+        })?;
+        checkpoints.save(model, optimizer, &self.state)?;
+        Ok(())
+    }
+}
+
+impl<B: Differentiable> Trainer<B> {
+    /// Takes the steps of an epoch, or what is left of it after resuming.
+    ///
+    /// `loss` gives a scalar; it is called with a copy of the model that is tracked.
+    ///
+    /// # Errors
+    /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is not: the step is not
+    ///   taken, so that model, optimizer and the last checkpoint are as they were before.
+    /// * What the loss, the source, the optimizer or saving gives; the source gave no batch at all.
+    pub fn run_epoch<M, O, S>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        mut loss: impl FnMut(&M, &S::Batch, TrainStep) -> Result<Tensor<B>>,
+    ) -> Result<EpochReport>
+    where
+        M: Module<B = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        self.run_epoch_carrying(model, optimizer, source, &(), |model, batch, (), step| {
+            Ok((loss(model, batch, step)?, ()))
+        })
+    }
+
+    /// [`run_epoch`](Self::run_epoch) for truncated back-propagation through time: the loss also takes what the loss of the
+    /// batch before it gave (the final state of its recurrence), and gives what the next one takes. No gradient flows
+    /// through it. Each epoch starts from `initial`.
+    ///
+    /// # Errors
+    /// Those of [`run_epoch`](Self::run_epoch).
+    pub fn run_epoch_carrying<M, O, S, C>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        initial: &C,
+        mut loss: impl FnMut(&M, &S::Batch, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+    ) -> Result<EpochReport>
+    where
+        M: Module<B = B>,
+        O: Optimizer<B>,
+        S: Source,
+        C: Nest<B>,
+    {
+        let mut carried = match self.state.epoch_steps {
+            0 => initial.clone(),
+            _ => initial.rebuild(&self.state.carry)?,
+        };
+        let mut progress = Progress::new(
+            self.show_progress,
+            self.state.epoch,
+            self.state.epoch_steps,
+            source.batches_per_epoch(),
+        );
+        while let Some(batch) = source.next_batch()? {
+            let step = self.next_step();
+            let mut next = None;
+            let (value, mut grads) = value_and_grad(model, |model| {
+                let (value, carry) = loss(model, &batch, &carried, step)?;
+                next = Some(carry);
+                Ok(value)
+            })?;
+            let value = value.item()?;
+            if !value.is_finite() {
+                let step = step.step;
+                return Err(Error::NonFiniteLoss { step, loss: value });
+            }
+            let norm = grads.global_norm()?.item()?;
+            if !norm.is_finite() {
+                let problem = format!("its norm at step {} is {norm}", step.step);
+                return Err(Error::Gradient(problem));
+            }
+            if let Some(limit) = self.clip_norm {
+                grads = grads.clip_by_global_norm(limit)?;
+            }
+            optimizer.step(model, &grads)?;
+            if let Some(next) = next {
+                carried = next.map(&mut |leaf| Ok(leaf.detach()))?;
+            }
+            self.state.step += 1;
+            self.state.epoch_steps += 1;
+            self.state.epoch_loss += value;
+            self.state.carry = carried.leaves().into_iter().cloned().collect();
+            progress.step(value);
+            if self
+                .save_every
+                .is_some_and(|n| self.state.step.is_multiple_of(n))
+            {
+                self.save(model, optimizer, source)?;
+            }
+        }
+        if self.state.epoch_steps == 0 {
+            return Err(Error::argument("trainer", "source", "gave no batch"));
+        }
+        let report = EpochReport {
+            epoch: self.state.epoch + 1,
+            steps: self.state.epoch_steps,
+            mean_loss: self.state.epoch_loss / self.state.epoch_steps as f64,
+        };
+        self.state.epoch += 1;
+        self.state.epoch_steps = 0;
+        self.state.epoch_loss = 0.0;
+        self.state.carry.clear();
+        self.save(model, optimizer, source)?;
+        Ok(report)
+    }
+
+    fn next_step(&self) -> TrainStep {
+        let step = self.state.step + 1;
+        let stream = philox::derive(self.state.seed, philox::label("train"));
+        TrainStep {
+            step,
+            epoch: self.state.epoch + 1,
+            seed: philox::derive(stream, step),
+        }
+    }
+}

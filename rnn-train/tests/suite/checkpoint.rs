@@ -1,0 +1,438 @@
+use std::fs;
+use std::path::Path;
+
+use backend_api::{DType, Error};
+use rnn_core::Module;
+use rnn_train::checkpoint::{self, Checkpoint, Checkpoints, TrainState, load_params, save_params};
+use rnn_train::optim::{Adam, Optimizer, Sgd};
+use rnn_train::value_and_grad;
+use serde_json::json;
+use tempfile::{TempDir, tempdir};
+
+use crate::common::{Classifier, Device, assert_says, contents, device, memory, tensor};
+
+fn train(model: &mut Classifier, optimizer: &mut impl Optimizer<Device>, steps: usize) {
+    for step in 0..steps {
+        let (_, grads) = value_and_grad(model, |m| m.loss(&[step, step + 1, step + 5])).unwrap();
+        optimizer.step(model, &grads).unwrap();
+    }
+}
+
+fn trained(dtype: DType) -> (Classifier, Adam<Device>) {
+    let mut model = Classifier::new(&device(), 5, dtype);
+    let mut adam = Adam::new(0.01);
+    train(&mut model, &mut adam, 3);
+    (model, adam)
+}
+
+fn at(step: u64) -> TrainState<Device> {
+    TrainState {
+        step,
+        ..TrainState::new(0)
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_saved_is_what_is_read() {
+    for dtype in [DType::F32, DType::F64] {
+        let folder = tempdir().unwrap();
+        let (model, mut adam) = trained(dtype);
+        // Numbers whose decimals a careless reader gets wrong.
+        adam.set_learning_rate(0.1 + 0.2);
+        let d = device();
+        let state = TrainState {
+            step: 3,
+            epoch: 1,
+            epoch_steps: 2,
+            epoch_loss: 1.1 / 3.0,
+            seed: u64::MAX,
+            data: json!({"position": 18_446_744_073_709_551_615u64, "x": 1e-300}),
+            carry: vec![
+                tensor(&d, &[0.5f32, -0.0], &[2]),
+                tensor(&d, &[7i64], &[1, 1]),
+            ],
+        };
+        let path = checkpoint::save(folder.path(), &model, &adam, &state).unwrap();
+        assert!(path.ends_with("step-00000003.safetensors"));
+
+        let mut other = Classifier::new(&device(), 5, dtype);
+        other.initialize(99).unwrap();
+        let mut other_adam = Adam::new(0.5).beta1(0.0);
+        let found = checkpoint::resume(folder.path(), &mut other, &mut other_adam)
+            .unwrap()
+            .unwrap();
+        assert_eq!(contents(&other), contents(&model));
+        assert_eq!(memory(&other, &other_adam), memory(&model, &adam));
+        assert_eq!(memory(&model, &adam).1.len(), 8);
+        assert_eq!(
+            serde_json::to_value(&other_adam).unwrap(),
+            serde_json::to_value(&adam).unwrap()
+        );
+        assert_eq!(
+            other_adam.learning_rate().to_bits(),
+            (0.1f64 + 0.2).to_bits()
+        );
+        assert_eq!(
+            (
+                found.step,
+                found.epoch,
+                found.epoch_steps,
+                found.epoch_loss,
+                found.seed
+            ),
+            (3, 1, 2, 1.1 / 3.0, u64::MAX)
+        );
+        assert_eq!(found.data, state.data);
+        assert_eq!(
+            found.carry[0].to_bytes().unwrap(),
+            state.carry[0].to_bytes().unwrap()
+        );
+        assert_eq!(found.carry[1].to_vec::<i64>().unwrap(), [7]);
+        assert_eq!(found.carry[1].shape().dims(), [1, 1]);
+        assert_eq!(found.carry.len(), 2);
+
+        // And both go on alike.
+        let (mut model, mut adam) = (model, adam);
+        train(&mut model, &mut adam, 2);
+        train(&mut other, &mut other_adam, 2);
+        assert_eq!(contents(&other), contents(&model));
+    }
+}
+
+#[test]
+fn equal_runs_give_equal_files_under_tensorflows_names() {
+    let folders = [tempdir().unwrap(), tempdir().unwrap()];
+    let [a, b] = folders.each_ref().map(|folder| {
+        let (model, adam) = trained(DType::F32);
+        fs::read(checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap()).unwrap()
+    });
+    assert_eq!(a, b);
+    let file = safetensors::SafeTensors::deserialize(&a).unwrap();
+    let mut names = file.names();
+    names.sort();
+    let mut expected = Vec::new();
+    for name in [
+        "rnn/basic_lstm_cell/kernel",
+        "rnn/basic_lstm_cell/bias",
+        "dense/kernel",
+        "dense/bias",
+    ] {
+        expected.push(format!("param/{name}"));
+        expected.push(format!("slot/{name}/Adam"));
+        expected.push(format!("slot/{name}/Adam_1"));
+    }
+    expected.sort();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_run_before_its_first_step_can_be_saved() {
+    let folder = tempdir().unwrap();
+    let model = Classifier::new(&device(), 5, DType::F32);
+    checkpoint::save(folder.path(), &model, &Adam::new(0.1), &at(0)).unwrap();
+    let mut adam = Adam::new(0.1);
+    checkpoint::resume(folder.path(), &mut model.clone(), &mut adam)
+        .unwrap()
+        .unwrap();
+    assert_eq!(memory(&model, &adam), (0, vec![]));
+}
+
+#[test]
+fn the_newest_are_kept_and_leftovers_removed() {
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam) = trained(DType::F32);
+    let leftover = folder.path().join(".unfinished-AbC123.tmp");
+    let foreign = folder.path().join("step-7.safetensors");
+    fs::write(&leftover, b"half").unwrap();
+    fs::write(&foreign, b"mine").unwrap();
+    assert!(
+        checkpoint::resume(folder.path(), &mut model, &mut adam)
+            .unwrap()
+            .is_none()
+    );
+    // Numbers are compared as numbers, not as text.
+    for step in [99_999_998, 99_999_999, 100_000_000, 100_000_000] {
+        checkpoint::save(folder.path(), &model, &adam, &at(step)).unwrap();
+    }
+    assert_eq!(
+        files(folder.path()),
+        [
+            "step-100000000.safetensors",
+            "step-7.safetensors",
+            "step-99999999.safetensors"
+        ]
+    );
+    let state = checkpoint::resume(folder.path(), &mut model, &mut adam)
+        .unwrap()
+        .unwrap();
+    assert_eq!(state.step, 100_000_000);
+    let one = Checkpoints::new(folder.path()).keep(1);
+    one.save(&model, &adam, &at(100_000_001)).unwrap();
+    assert_eq!(
+        files(folder.path()),
+        ["step-100000001.safetensors", "step-7.safetensors"]
+    );
+}
+
+#[test]
+fn a_folder_with_another_run_is_not_written_to() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F32);
+    checkpoint::save(folder.path(), &model, &adam, &at(500)).unwrap();
+    let error = checkpoint::save(folder.path(), &model, &adam, &at(10)).unwrap_err();
+    assert_says(&error, &["step 500", "step 10"]);
+    assert_eq!(files(folder.path()), ["step-00000500.safetensors"]);
+}
+
+#[test]
+fn a_save_that_fails_leaves_nothing() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F32);
+    // A folder under the file's name cannot be replaced.
+    fs::create_dir(folder.path().join("step-00000004.safetensors")).unwrap();
+    let error = checkpoint::save(folder.path(), &model, &adam, &at(4)).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(files(folder.path()), ["step-00000004.safetensors"]);
+    // Nor can a file be a folder.
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    checkpoint::save(&file, &model, &adam, &at(4)).unwrap_err();
+    checkpoint::resume(&file, &mut model.clone(), &mut adam.clone()).unwrap_err();
+}
+
+#[test]
+fn no_folder_is_no_checkpoint() {
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam) = trained(DType::F32);
+    let missing = folder.path().join("missing");
+    assert!(
+        checkpoint::resume(&missing, &mut model, &mut adam)
+            .unwrap()
+            .is_none()
+    );
+    assert!(!missing.exists());
+}
+
+/// Saves a run, and tries to resume it with something that must be refused and stay as it is.
+#[track_caller]
+fn refused(
+    folder: &TempDir,
+    model: &mut Classifier,
+    optimizer: &mut impl Optimizer<Device>,
+    parts: &[&str],
+) {
+    let before = (contents(model), memory(model, optimizer));
+    let error = checkpoint::resume(folder.path(), model, optimizer).unwrap_err();
+    assert!(matches!(error, Error::Format { .. }), "{error:?}");
+    assert_says(&error, &["step-00000003.safetensors"]);
+    assert_says(&error, parts);
+    assert_eq!((contents(model), memory(model, optimizer)), before);
+}
+
+#[test]
+fn another_model_or_optimizer_is_refused_and_left_as_it_is() {
+    let folder = tempdir().unwrap();
+    let (model, mut adam) = trained(DType::F32);
+    checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap();
+
+    // Shapes: dense/kernel, which comes after the cell's, is named if the cell fits.
+    let mut wide = Classifier::new(&device(), 6, DType::F32);
+    refused(
+        &folder,
+        &mut wide,
+        &mut adam.clone(),
+        &[
+            "`param/rnn/basic_lstm_cell/kernel` is f32 [8, 20] in the file, but f32 [9, 24] in the model",
+        ],
+    );
+    let mut double = Classifier::new(&device(), 5, DType::F64);
+    refused(
+        &folder,
+        &mut double,
+        &mut adam,
+        &["f32 [8, 20]", "f64 [8, 20]"],
+    );
+    let mut other = Classifier::new(&device(), 5, DType::F32);
+    refused(
+        &folder,
+        &mut other,
+        &mut Sgd::new(0.1),
+        &["Adam", "GradientDescent"],
+    );
+}
+
+/// The last parameter of the model differs, so that those before it have been read already.
+#[test]
+fn a_model_is_changed_as_a_whole_or_not_at_all() {
+    use rnn_core::{Dense, Visitor};
+
+    #[derive(Clone, Debug)]
+    struct Pair(Vec<(&'static str, Dense<Device>)>);
+    impl Module for Pair {
+        type B = Device;
+        fn params(&mut self, v: &mut Visitor<'_, Device>) {
+            for (name, dense) in &mut self.0 {
+                v.child(name, dense);
+            }
+        }
+    }
+    let folder = tempdir().unwrap();
+    let d = device();
+    let dense = |units| Dense::new(&d, 2, units).unwrap();
+    let saved = Pair(vec![("first", dense(3)), ("second", dense(4))]);
+    checkpoint::save(folder.path(), &saved, &Sgd::new(0.1), &at(1)).unwrap();
+    for (mut model, part) in [
+        (
+            Pair(vec![("first", dense(3)), ("second", dense(5))]),
+            "`param/second/kernel`",
+        ),
+        (
+            Pair(vec![("first", dense(3)), ("third", dense(4))]),
+            "no `param/third/kernel`",
+        ),
+        (
+            Pair(vec![("first", dense(3))]),
+            "`param/second/bias`, which the model does not have",
+        ),
+    ] {
+        let before = contents(&model);
+        let error = checkpoint::resume(folder.path(), &mut model, &mut Sgd::new(0.1)).unwrap_err();
+        assert_says(&error, &[part]);
+        assert_eq!(contents(&model), before);
+    }
+    // Two parameters of one name would overwrite one another.
+    let twins = Pair(vec![("first", dense(3)), ("first", dense(3))]);
+    let error = save_params(folder.path().join("twins"), &twins).unwrap_err();
+    assert_says(&error, &["`first/kernel`"]);
+}
+
+#[test]
+fn another_configuration_is_refused_by_the_name_of_the_difference() {
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam) = trained(DType::F32);
+    let with = |config| Checkpoints::new(folder.path()).config(&config).unwrap();
+    let config = json!({"cell": {"units": 5, "keep": 0.1f32, "rate": 0.1 + 0.2}, "name": "x"});
+    let path = with(config.clone()).save(&model, &adam, &at(3)).unwrap();
+
+    with(config.clone())
+        .resume(&mut model, &mut adam)
+        .unwrap()
+        .unwrap();
+    // Not asked, not compared.
+    Checkpoints::new(folder.path())
+        .resume(&mut model, &mut adam)
+        .unwrap()
+        .unwrap();
+    let mut other = config.clone();
+    other["cell"]["units"] = json!(6);
+    let mut more = config.clone();
+    more["dropout"] = json!(0.5);
+    let mut less = config.clone();
+    less.as_object_mut().unwrap().remove("name");
+    for (config, parts) in [
+        (
+            other,
+            ["configuration.cell.units is 5 in the checkpoint, but 6 here"],
+        ),
+        (
+            more,
+            ["configuration.dropout is null in the checkpoint, but 0.5 here"],
+        ),
+        (
+            less,
+            ["configuration.name is \"x\" in the checkpoint, but null here"],
+        ),
+    ] {
+        let error = with(config).resume(&mut model, &mut adam).unwrap_err();
+        assert_says(&error, &parts);
+    }
+    let read = Checkpoint::read(path).unwrap();
+    assert_eq!(read.config::<serde_json::Value>().unwrap(), config);
+    assert_says(&read.config::<String>().unwrap_err(), &["configuration"]);
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_an_error_that_names_the_one_before() {
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam) = trained(DType::F32);
+    let checkpoints = Checkpoints::new(folder.path()).keep(3);
+    for step in [1, 2, 3] {
+        checkpoints.save(&model, &adam, &at(step)).unwrap();
+    }
+    let newest = folder.path().join("step-00000003.safetensors");
+    for broken in ["step-00000003.safetensors", "step-00000002.safetensors"] {
+        let path = folder.path().join(broken);
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let error = checkpoints.resume(&mut model, &mut adam).unwrap_err();
+    assert_says(
+        &error,
+        &[
+            "step-00000003.safetensors: is damaged",
+            "step-00000001.safetensors is readable",
+        ],
+    );
+    // Nothing was touched on the way; doing as told helps.
+    assert_eq!(files(folder.path()).len(), 3);
+    fs::remove_file(newest).unwrap();
+    fs::remove_file(folder.path().join("step-00000002.safetensors")).unwrap();
+    assert_eq!(
+        checkpoints
+            .resume(&mut model, &mut adam)
+            .unwrap()
+            .unwrap()
+            .step,
+        1
+    );
+    fs::write(folder.path().join("step-00000001.safetensors"), b"").unwrap();
+    let error = checkpoints.resume(&mut model, &mut adam).unwrap_err();
+    assert_says(&error, &["cut off", "no older checkpoint"]);
+}
+
+#[test]
+fn parameters_alone_are_saved_and_read_from_either_kind_of_file() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F64);
+    let path = folder.path().join("weights.safetensors");
+    save_params(&path, &model).unwrap();
+    let checkpoint = checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap();
+    for path in [&path, &checkpoint] {
+        let mut other = Classifier::new(&device(), 5, DType::F64);
+        other.initialize(3).unwrap();
+        load_params(path, &mut other).unwrap();
+        assert_eq!(contents(&other), contents(&model));
+    }
+    assert_says(
+        &Checkpoint::read(&path).unwrap_err(),
+        &["weights.safetensors", "no checkpoint"],
+    );
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("dense/bias").unwrap().shape(), [2]);
+}
+
+#[cfg(unix)]
+#[test]
+fn others_may_read_a_file_as_they_may_any_other() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempdir().unwrap();
+    let ordinary = folder.path().join("ordinary");
+    fs::write(&ordinary, b"").unwrap();
+    let (model, _) = trained(DType::F32);
+    let weights = folder.path().join("weights");
+    save_params(&weights, &model).unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(weights), mode(ordinary));
+}

@@ -1,0 +1,88 @@
+use rnn_train::losses::{
+    accuracy, mean_squared_error, softmax_cross_entropy, softmax_cross_entropy_each,
+};
+
+use crate::common::{assert_says, device, tensor};
+
+#[test]
+fn cross_entropy_is_the_negative_log_of_the_labels_share() {
+    let d = device();
+    // Shares of 1 : 2 : 5 and of 4 : 4 : 2.
+    let logits = [1f64, 2.0, 5.0, 4.0, 4.0, 2.0].map(f64::ln);
+    let logits = tensor(&d, &logits, &[2, 1, 3]);
+    let labels = tensor(&d, &[2i32, 0], &[2, 1]);
+    let expected = [-(5f64 / 8.0).ln(), -0.4f64.ln()];
+    let each = softmax_cross_entropy_each(&logits, &labels).unwrap();
+    assert_eq!(each.shape().dims(), [2, 1]);
+    for (found, expected) in each.to_vec::<f64>().unwrap().iter().zip(expected) {
+        assert!(
+            (found - expected).abs() < 1e-15,
+            "{found} is not {expected}"
+        );
+    }
+    let mean = softmax_cross_entropy(&logits, &labels).unwrap();
+    assert_eq!(mean.shape().dims(), [0; 0]);
+    assert!((mean.item().unwrap() - (expected[0] + expected[1]) / 2.0).abs() < 1e-15);
+}
+
+#[test]
+fn logits_of_any_size_give_a_finite_loss() {
+    let d = device();
+    let logits = tensor(&d, &[1e30f32, -1e30, 0.0], &[1, 3]);
+    let loss = softmax_cross_entropy(&logits, &tensor(&d, &[0i32], &[1])).unwrap();
+    assert_eq!(loss.item().unwrap(), 0.0);
+}
+
+#[test]
+fn squared_error_is_a_mean_over_everything() {
+    let d = device();
+    let a = tensor(&d, &[1f64, 2.0, 3.0, 5.0], &[2, 2]);
+    let b = tensor(&d, &[0f64, 2.0, 1.0, 2.0], &[2, 2]);
+    assert_eq!(
+        mean_squared_error(&a, &b).unwrap().item().unwrap(),
+        14.0 / 4.0
+    );
+}
+
+#[test]
+fn accuracy_counts_the_largest_and_the_first_of_equals() {
+    let d = device();
+    let logits = tensor(&d, &[0f32, 1.0, 1.0, 3.0, 2.0, 1.0, 0.0, 0.0, 9.0], &[3, 3]);
+    let labels = |l: [i32; 3]| tensor(&d, &l, &[3]);
+    assert_eq!(accuracy(&logits, &labels([1, 0, 2])).unwrap(), 1.0);
+    assert_eq!(accuracy(&logits, &labels([2, 0, 2])).unwrap(), 2.0 / 3.0);
+    assert_eq!(accuracy(&logits, &labels([0, 1, 1])).unwrap(), 0.0);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let d = device();
+    let logits = tensor(&d, &[0f32; 6], &[2, 3]);
+    let three = tensor(&d, &[0i32; 3], &[3]);
+    let floats = tensor(&d, &[0f32; 2], &[2]);
+    assert_says(
+        &softmax_cross_entropy(&logits, &three).unwrap_err(),
+        &["softmax_cross_entropy", "labels", "[3]", "[2, 3]"],
+    );
+    softmax_cross_entropy(&logits, &floats).unwrap_err();
+    assert_says(
+        &accuracy(&logits, &three).unwrap_err(),
+        &["accuracy", "[3]", "[2, 3]"],
+    );
+    assert_says(&accuracy(&logits, &floats).unwrap_err(), &["labels", "f32"]);
+    assert_says(
+        &mean_squared_error(&logits, &logits.slice(1, 0..1).unwrap()).unwrap_err(),
+        &["target is [2, 1]", "[2, 3]"],
+    );
+    let none = tensor(&d, &[0i32; 0], &[0]);
+    let no_logits = tensor(&d, &[0f32; 0], &[0, 3]);
+    assert_says(
+        &softmax_cross_entropy(&no_logits, &none).unwrap_err(),
+        &["[0]"],
+    );
+    assert_says(&accuracy(&no_logits, &none).unwrap_err(), &["[0]"]);
+    assert_says(
+        &mean_squared_error(&no_logits, &no_logits).unwrap_err(),
+        &["[0, 3]"],
+    );
+}

@@ -1,0 +1,8 @@
+//! Losses, optimizers, checkpoints and the training loop.
+
+mod checkpoint;
+mod common;
+mod losses;
+mod malformed;
+mod optim;
+mod training;

@@ -1,0 +1,312 @@
+//! Files that are not what they should be: each must be an error, none a panic.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use rnn_core::Dense;
+use rnn_train::checkpoint::{self, Checkpoint, TrainState, load_params, save_params};
+use rnn_train::optim::{Adam, Optimizer};
+use rnn_train::value_and_grad;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use sha2::{Digest, Sha256};
+use tempfile::{TempDir, tempdir};
+
+use crate::common::{Device, assert_says, contents, device, memory, tensor};
+
+struct Run {
+    folder: TempDir,
+    model: Dense<Device>,
+    adam: Adam<Device>,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// The smallest run there is.
+fn run() -> Run {
+    let folder = tempdir().unwrap();
+    let d = device();
+    let mut model = Dense::new(&d, 1, 1).unwrap();
+    let mut adam = Adam::new(0.1);
+    let x = tensor(&d, &[2f32], &[1, 1]);
+    let (_, grads) = value_and_grad(&model, |m| m.forward(&x)?.sum_all()).unwrap();
+    adam.step(&mut model, &grads).unwrap();
+    let state = TrainState {
+        step: 1,
+        ..TrainState::new(5)
+    };
+    let path = checkpoint::save(folder.path(), &model, &adam, &state).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    Run {
+        folder,
+        model,
+        adam,
+        path,
+        bytes,
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_checkpoint_is_noticed() {
+    let Run {
+        path, mut bytes, ..
+    } = run();
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bytes).unwrap();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let read = Checkpoint::read(&path);
+        assert!(read.is_err(), "bit {bit} of {}", bytes.len() * 8);
+    }
+    fs::write(&path, &bytes).unwrap();
+    Checkpoint::read(&path).unwrap();
+}
+
+#[test]
+fn every_length_but_the_right_one_is_noticed() {
+    let Run { path, bytes, .. } = run();
+    for length in 0..bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(
+            Checkpoint::read(&path).is_err(),
+            "{length} of {}",
+            bytes.len()
+        );
+    }
+    fs::write(&path, [&bytes[..], &[0]].concat()).unwrap();
+    Checkpoint::read(&path).unwrap_err();
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let Run {
+        folder,
+        mut model,
+        mut adam,
+        path,
+        mut bytes,
+    } = run();
+    let before = (contents(&model), memory(&model, &adam));
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0x40;
+    fs::write(&path, &bytes).unwrap();
+    checkpoint::resume(folder.path(), &mut model, &mut adam).unwrap_err();
+    load_params(&path, &mut model).unwrap_err();
+    assert_eq!((contents(&model), memory(&model, &adam)), before);
+}
+
+/// Weights may come from programs that know no checksum, so a flip may make one of a file: but then
+/// it has changed nothing else.
+#[test]
+fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
+    let Run {
+        folder, mut model, ..
+    } = run();
+    let path = folder.path().join("weights");
+    save_params(&path, &model).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let whole = contents(&model);
+    let mut harmless = 0;
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bytes).unwrap();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        harmless += usize::from(load_params(&path, &mut model).is_ok());
+        assert_eq!(contents(&model), whole, "bit {bit}");
+    }
+    // Those that rename the one key of the metadata.
+    assert!(harmless <= 8 * "recurrent".len(), "{harmless}");
+    for length in 0..bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        load_params(&path, &mut model).unwrap_err();
+    }
+}
+
+/// The file with a change, under a checksum that is right again.
+fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let find = |bytes: &[u8], what: &str| {
+        let what = what.as_bytes();
+        bytes
+            .windows(what.len())
+            .position(|w| w == what)
+            .unwrap_or_else(|| panic!("{from} is not there"))
+    };
+    let mut bytes = bytes.to_vec();
+    let at = find(&bytes, from);
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let digits = find(&bytes, "sha256\\\":\\\"") + 11;
+    let sum = Sha256::new()
+        .chain_update(&bytes[..digits])
+        .chain_update(&bytes[digits + 64..])
+        .finalize();
+    let sum: String = sum.iter().map(|b| format!("{b:02x}")).collect();
+    bytes[digits..digits + 64].copy_from_slice(sum.as_bytes());
+    bytes
+}
+
+#[test]
+fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
+    let Run {
+        folder,
+        mut model,
+        mut adam,
+        path,
+        bytes,
+    } = run();
+    let before = (contents(&model), memory(&model, &adam));
+    for (from, to, part) in [
+        (
+            "\\\"format\\\":1",
+            "\\\"format\\\":2",
+            "format 2, written by rnn-train",
+        ),
+        (
+            "\\\"format\\\":1",
+            "\\\"format\\\":0",
+            "without a format version",
+        ),
+        (
+            "\\\"format\\\":1",
+            "\\\"former\\\":1",
+            "without a format version",
+        ),
+        ("\\\"run\\\"", "\\\"ran\\\"", "metadata that cannot be read"),
+        (
+            "\\\"optimizer\\\"",
+            "\\\"optimiser\\\"",
+            "metadata that cannot be read",
+        ),
+        (
+            "\\\"beta1\\\":0.9",
+            "\\\"beta3\\\":0.9",
+            "another configuration of Adam",
+        ),
+        (
+            "\\\"beta1\\\":0.9",
+            "\\\"beta1\\\":\\\"\\\"",
+            "another configuration of Adam",
+        ),
+        (
+            "\\\"step\\\":1",
+            "\\\"step\\\":-",
+            "metadata that cannot be read",
+        ),
+        ("\\\"carried\\\":0", "\\\"carried\\\":9", "no `carry/0`"),
+        (
+            "slot/bias/Adam_1",
+            "slot/bias/Adam_2",
+            "no `slot/bias/Adam_1`",
+        ),
+        (
+            "slot/bias/Adam\"",
+            "slot/bits/Adam\"",
+            "no `slot/bias/Adam`",
+        ),
+        ("param/bias", "param/bits", "no `param/bias`"),
+        ("\"shape\":[1,1]", "\"shape\":[1,2]", "no safetensors file"),
+        ("\"F32\"", "\"I32\"", "i32"),
+        ("\"F32\"", "\"U32\"", "U32, which is not supported"),
+    ] {
+        fs::write(&path, forged(&bytes, from, to)).unwrap();
+        let error = checkpoint::resume(folder.path(), &mut model, &mut adam).unwrap_err();
+        assert_says(&error, &["step-00000001.safetensors", part]);
+        assert_eq!(
+            (contents(&model), memory(&model, &adam)),
+            before,
+            "{from} {to}"
+        );
+    }
+    fs::write(&path, forged(&bytes, "slot", "slot")).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// A safetensors file with a header of one's own.
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let folder = tempdir().unwrap();
+    let mut model = Dense::new(&device(), 1, 1).unwrap();
+    let before = contents(&model);
+    let path = folder.path().join("weights");
+    let huge = (1u64 << 61) - 1;
+    let overflowing: Vec<_> = (0..8)
+        .map(|i| {
+            let (start, end) = (huge * i, huge * (i + 1));
+            format!(r#""{i}":{{"dtype":"U8","shape":[{huge}],"data_offsets":[{start},{end}]}}"#)
+        })
+        .collect();
+    let entry = |rest: &str| format!(r#"{{"bias":{{"dtype":"F32",{rest}}}}}"#);
+    for bytes in [
+        b"\x93NUMPY".to_vec(),
+        b"\x93NUMPY\x01\x00 and so on".to_vec(),
+        vec![0xff; 100],
+        u64::MAX.to_le_bytes().to_vec(),
+        with_header("", 0),
+        with_header("[]", 0),
+        with_header("null", 4),
+        with_header("{\"bias\":0}", 0),
+        with_header(&format!("{{{}}}", overflowing.join(",")), 0),
+        with_header(&entry(r#""shape":[1],"data_offsets":[0,4]"#), 3),
+        with_header(&entry(r#""shape":[1],"data_offsets":[0,4]"#), 5),
+        with_header(&entry(r#""shape":[1],"data_offsets":[4,0]"#), 4),
+        with_header(&entry(r#""shape":[1],"data_offsets":[1,5]"#), 5),
+        with_header(
+            &entry(r#""shape":[18446744073709551615,2],"data_offsets":[0,4]"#),
+            4,
+        ),
+        with_header(
+            &entry(r#""shape":[1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]"#),
+            4,
+        ),
+        with_header(&entry(r#""shape":[1],"data_offsets":[0,4]"#), 4),
+        with_header(&"[".repeat(100_000), 0),
+        with_header(r#"{"__metadata__":{"recurrent":"{}"}}"#, 0),
+        with_header(r#"{"__metadata__":{"recurrent":7}}"#, 0),
+    ] {
+        fs::write(&path, &bytes).unwrap();
+        let error = load_params(&path, &mut model).unwrap_err();
+        assert_says(&error, &["weights"]);
+        Checkpoint::read(&path).unwrap_err();
+        assert_eq!(contents(&model), before);
+    }
+    load_params(folder.path(), &mut model).unwrap_err();
+    load_params(folder.path().join("missing"), &mut model).unwrap_err();
+    if cfg!(unix) {
+        load_params("/dev/zero", &mut model).unwrap_err();
+    }
+}
+
+#[test]
+fn weights_of_other_programs_are_read() {
+    let folder = tempdir().unwrap();
+    let mut model = Dense::new(&device(), 2, 1).unwrap();
+    let path = folder.path().join("weights");
+    let kernel: Vec<u8> = [0.5f32, -3.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let bias = 8f32.to_le_bytes();
+    let tensors = [
+        (
+            "kernel",
+            TensorView::new(Dtype::F32, vec![2, 1], &kernel).unwrap(),
+        ),
+        ("bias", TensorView::new(Dtype::F32, vec![1], &bias).unwrap()),
+    ];
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    fs::write(&path, safetensors::serialize(tensors, Some(about)).unwrap()).unwrap();
+    load_params(&path, &mut model).unwrap();
+    let values: Vec<_> = contents(&model)
+        .into_iter()
+        .flat_map(|(_, _, bytes)| bytes)
+        .collect();
+    assert_eq!(values, [kernel, bias.to_vec()].concat());
+}

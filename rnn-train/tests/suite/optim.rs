@@ -1,0 +1,246 @@
+use backend_api::{Backend, DType, Error, Result, Tensor};
+use rnn_core::{Initializer, Module, Param, Visitor};
+use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
+use rnn_train::{Gradients, value_and_grad};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{Device, assert_says, contents, device, memory, tensor};
+
+/// Three parameters; the first is also the fourth.
+#[derive(Clone, Debug)]
+struct Model {
+    a: Param<Device>,
+    b: Param<Device>,
+    c: Param<Device>,
+    tied: Param<Device>,
+}
+
+impl Module for Model {
+    type B = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        v.param("a", &mut self.a);
+        v.param("b", &mut self.b);
+        v.param("c", &mut self.c);
+        v.param("tied", &mut self.tied);
+    }
+}
+
+const START: [f64; 3] = [1.0, -1.0, 0.5];
+const GRADS: [[f64; 3]; 3] = [[0.5, -2.0, 0.0], [1.0, 3.0, 0.0], [-0.25, 0.0, 4.0]];
+
+impl Model {
+    fn new() -> Self {
+        let d = device();
+        let param = |dims: &[usize]| Param::new(&d, Initializer::ZEROS, dims, DType::F64).unwrap();
+        let mut a = param(&[3]);
+        a.set(tensor(&d, &START, &[3])).unwrap();
+        Self {
+            tied: a.clone(),
+            a,
+            b: param(&[2]),
+            c: param(&[2, 2]),
+        }
+    }
+
+    /// Gradients that are just these numbers: of `a`, and of `b` if `b` is given.
+    fn grads(&self, a: [f64; 3], b: Option<[f64; 2]>) -> Gradients<Device> {
+        let d = self.a.device();
+        let loss = |m: &Self| {
+            let mut loss = m.a.mul(&tensor(d, &a, &[3]))?.sum_all()?;
+            if let Some(b) = b {
+                loss = loss.add(&m.b.mul(&tensor(d, &b, &[2]))?.sum_all()?)?;
+            }
+            Ok(loss)
+        };
+        value_and_grad(self, loss).unwrap().1
+    }
+}
+
+/// A step with just these numbers as gradients.
+fn step(
+    optimizer: &mut impl Optimizer<Device>,
+    model: &mut Model,
+    a: [f64; 3],
+    b: Option<[f64; 2]>,
+) {
+    let grads = model.grads(a, b);
+    optimizer.step(model, &grads).unwrap();
+}
+
+#[track_caller]
+fn assert_close(t: &Tensor<Device>, expected: [f64; 3]) {
+    for (found, expected) in t.to_vec::<f64>().unwrap().iter().zip(expected) {
+        assert!(
+            (found - expected).abs() <= 4e-16,
+            "{found} is not {expected}"
+        );
+    }
+}
+
+/// By TensorFlow's formulas, outside of this program.
+#[test]
+fn adam_follows_tensorflow() {
+    let mut model = Model::new();
+    let mut adam = Adam::new(0.1).beta1(0.8).beta2(0.95).epsilon(1e-3);
+    let expected = [
+        [0.9008864981108488, -0.9002231079132895, 0.5],
+        [0.8036436202726849, -0.9305428374102993, 0.5],
+        [0.7497399898628869, -0.9527461422360568, 0.43085867221492324],
+    ];
+    for (t, (grad, expected)) in GRADS.into_iter().zip(expected).enumerate() {
+        step(&mut adam, &mut model, grad, None);
+        assert_close(&model.a, expected);
+        assert_eq!(model.a.to_bytes().unwrap(), model.tied.to_bytes().unwrap());
+        assert_eq!(adam.state().steps(), t as u64 + 1);
+    }
+    let slots = adam.state().get(model.a.id()).unwrap();
+    assert_close(&slots[0], [0.174, 0.224, 0.8]);
+    assert_close(&slots[1], [0.06190625, 0.608, 0.8]);
+    // No gradient, no change, no slots.
+    assert_eq!(model.c.to_vec::<f64>().unwrap(), [0.0; 4]);
+    assert!(adam.state().get(model.c.id()).is_none());
+}
+
+#[test]
+fn the_step_of_adam_counts_for_all_parameters() {
+    let mut model = Model::new();
+    let mut adam = Adam::new(0.1).beta1(0.8).beta2(0.95).epsilon(1e-3);
+    step(&mut adam, &mut model, GRADS[0], None);
+    step(&mut adam, &mut model, GRADS[1], Some([2.0, -1.0]));
+    // b sees its first gradient at t = 2.
+    let rate = 0.1 * (1.0 - 0.95f64.powi(2)).sqrt() / (1.0 - 0.8f64.powi(2));
+    let expected = [2.0, -1.0].map(|g: f64| -rate * 0.2 * g / ((0.05 * g * g).sqrt() + 1e-3));
+    for (found, expected) in model.b.to_vec::<f64>().unwrap().iter().zip(expected) {
+        assert!(
+            (found - expected).abs() < 1e-15,
+            "{found} is not {expected}"
+        );
+    }
+}
+
+#[test]
+fn gradient_descent_is_what_it_says() {
+    let mut model = Model::new();
+    let mut sgd = Sgd::new(0.5);
+    step(&mut sgd, &mut model, GRADS[0], Some([1.0, 3.0]));
+    assert_eq!(model.a.to_vec::<f64>().unwrap(), [0.75, 0.0, 0.5]);
+    assert_eq!(model.b.to_vec::<f64>().unwrap(), [-0.5, -1.5]);
+    assert_eq!(model.tied.to_vec::<f64>().unwrap(), [0.75, 0.0, 0.5]);
+    sgd.set_learning_rate(0.25);
+    assert_eq!(sgd.learning_rate(), 0.25);
+    step(&mut sgd, &mut model, GRADS[1], None);
+    assert_eq!(model.a.to_vec::<f64>().unwrap(), [0.5, -0.75, 0.5]);
+    assert_eq!(model.b.to_vec::<f64>().unwrap(), [-0.5, -1.5]);
+}
+
+#[test]
+fn a_step_records_nothing() {
+    let mut model = Model::new();
+    let mut adam = Adam::new(0.1);
+    step(&mut adam, &mut model, GRADS[0], None);
+    let device = model.a.device();
+    assert!(!device.is_tracked(model.a.buffer()));
+    assert!(!device.is_tracked(adam.state().get(model.a.id()).unwrap()[0].buffer()));
+}
+
+#[test]
+fn a_part_of_a_model_can_be_stepped() {
+    #[derive(Clone, Debug)]
+    struct Part(Param<Device>);
+    impl Module for Part {
+        type B = Device;
+        fn params(&mut self, v: &mut Visitor<'_, Device>) {
+            v.param("b", &mut self.0);
+        }
+    }
+    let model = Model::new();
+    let mut part = Part(model.b.clone());
+    let grads = model.grads(GRADS[0], Some([1.0, 3.0]));
+    Sgd::new(1.0).step(&mut part, &grads).unwrap();
+    assert_eq!(part.0.to_vec::<f64>().unwrap(), [-1.0, -3.0]);
+    // But not one that has none of the gradients.
+    let error = Sgd::new(1.0)
+        .step(&mut part, &model.grads(GRADS[0], None))
+        .unwrap_err();
+    assert!(matches!(error, Error::Gradient(_)), "{error}");
+}
+
+/// Fails at the second parameter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+struct Failing<B: Backend> {
+    #[serde(skip)]
+    state: OptimizerState<B>,
+}
+
+impl<B: Backend> Optimizer<B> for Failing<B> {
+    fn name(&self) -> &'static str {
+        "Failing"
+    }
+    fn slots(&self) -> Vec<Slot> {
+        vec![Slot {
+            name: "Failing",
+            start: 0.0,
+        }]
+    }
+    fn learning_rate(&self) -> f64 {
+        1.0
+    }
+    fn set_learning_rate(&mut self, _: f64) {}
+    fn state(&self) -> &OptimizerState<B> {
+        &self.state
+    }
+    fn state_mut(&mut self) -> &mut OptimizerState<B> {
+        &mut self.state
+    }
+    fn update(
+        &self,
+        _: u64,
+        value: &Tensor<B>,
+        slots: &[Tensor<B>],
+        grad: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+        if value.shape().dims() == [2] {
+            return Err(Error::Gradient("no more".into()));
+        }
+        Ok((value.add(grad)?, slots.to_vec()))
+    }
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    let mut model = Model::new();
+    let grads = model.grads(GRADS[0], Some([1.0, 2.0]));
+    let before = contents(&model);
+    let mut failing = Failing {
+        state: OptimizerState::default(),
+    };
+    failing.step(&mut model, &grads).unwrap_err();
+    assert_eq!(contents(&model), before);
+    assert_eq!(memory(&model, &failing), (0, vec![]));
+    step(&mut failing, &mut model, GRADS[0], None);
+    assert_ne!(contents(&model), before);
+}
+
+#[test]
+fn configurations_without_sense_are_refused_at_the_step() {
+    let mut model = Model::new();
+    let grads = model.grads(GRADS[0], None);
+    let before = contents(&model);
+    for (mut adam, wrong) in [
+        (Adam::new(f64::NAN), "learning_rate"),
+        (Adam::new(-1.0), "learning_rate"),
+        (Adam::new(f64::INFINITY), "learning_rate"),
+        (Adam::new(0.1).beta1(1.0), "beta1"),
+        (Adam::new(0.1).beta2(-0.1), "beta2"),
+        (Adam::new(0.1).epsilon(0.0), "epsilon"),
+    ] {
+        assert_says(&adam.step(&mut model, &grads).unwrap_err(), &[wrong]);
+        assert_eq!(adam.state().steps(), 0);
+    }
+    assert_says(
+        &Sgd::new(f64::NAN).step(&mut model, &grads).unwrap_err(),
+        &["learning_rate"],
+    );
+    assert_eq!(contents(&model), before);
+}

@@ -1,0 +1,292 @@
+use std::cell::RefCell;
+
+use backend_api::{DType, Error, Result, Tensor};
+use rnn_core::Module;
+use rnn_train::checkpoint::Checkpoints;
+use rnn_train::data::{Batches, Remainder};
+use rnn_train::losses::mean_squared_error;
+use rnn_train::optim::{Adam, Optimizer, Sgd};
+use rnn_train::training::{EpochReport, InOrder, Source, TrainStep, Trainer};
+use tempfile::tempdir;
+
+use crate::common::{Classifier, Device, ITEMS, assert_says, contents, device, memory, tensor};
+
+const EPOCHS: u64 = 3;
+
+fn start() -> (Classifier, Adam<Device>, Batches) {
+    (
+        Classifier::new(&device(), 5, DType::F32),
+        Adam::new(0.01),
+        Batches::new(ITEMS, 4, Remainder::Keep, 11).unwrap(),
+    )
+}
+
+fn trainer() -> Trainer<Device> {
+    Trainer::new(1).clip_norm(0.5).show_progress(false)
+}
+
+/// A loss that depends on the seed of the step too.
+fn loss(model: &Classifier, items: &[usize], step: TrainStep) -> Result<Tensor<Device>> {
+    let scale = 1.0 + (step.seed % 1000) as f64 / 5000.0;
+    model.loss(items)?.affine(scale, 0.0)
+}
+
+#[test]
+fn training_learns_and_reports() {
+    let (mut model, mut adam, mut batches) = start();
+    let mut trainer = trainer();
+    let mut reports = Vec::new();
+    for _ in 0..60 {
+        let loss = |m: &Classifier, b: &Vec<usize>, _| m.loss(b);
+        reports.push(
+            trainer
+                .run_epoch(&mut model, &mut adam, &mut batches, loss)
+                .unwrap(),
+        );
+    }
+    assert_eq!((reports[1].epoch, reports[1].steps), (2, 6));
+    assert_eq!((trainer.state().epoch, trainer.state().step), (60, 360));
+    let (first, last) = (reports[0].mean_loss, reports[59].mean_loss);
+    assert!(first < 1.0 && last < 0.3 * first, "{first} {last}");
+}
+
+#[test]
+fn a_run_resumed_anywhere_ends_with_the_same_bits() {
+    let whole = {
+        let (mut model, mut adam, mut batches) = start();
+        let mut trainer = trainer();
+        let reports = finish(&mut trainer, &mut model, &mut adam, &mut batches, u64::MAX).unwrap();
+        (contents(&model), memory(&model, &adam), reports)
+    };
+    for stop in 1..=EPOCHS * 6 {
+        let folder = tempdir().unwrap();
+        let again = || {
+            trainer()
+                .save_to(Checkpoints::new(folder.path()))
+                .save_every(1)
+        };
+        let (mut model, mut adam, mut batches) = start();
+        let stopped = finish(&mut again(), &mut model, &mut adam, &mut batches, stop);
+        stopped.unwrap_err();
+
+        // Nothing here is as it was but the folder.
+        let (mut model, ..) = start();
+        model.initialize(1000 + stop).unwrap();
+        let mut adam = Adam::new(0.7);
+        let mut batches = Batches::new(ITEMS, 4, Remainder::Keep, 999).unwrap();
+        let mut trainer = Trainer::new(77)
+            .clip_norm(0.5)
+            .show_progress(false)
+            .save_to(Checkpoints::new(folder.path()))
+            .save_every(1);
+        let there = trainer.resume(&mut model, &mut adam, &mut batches).unwrap();
+        assert_eq!(there, stop > 1);
+        if !there {
+            // The first step was never taken: a new run.
+            (model, adam, batches) = start();
+            trainer = again();
+        }
+        assert_eq!(trainer.state().step, stop - 1);
+        let reports = finish(&mut trainer, &mut model, &mut adam, &mut batches, u64::MAX).unwrap();
+        assert_eq!(contents(&model), whole.0, "stopped at step {stop}");
+        assert_eq!(memory(&model, &adam), whole.1);
+        let all = &whole.2;
+        assert_eq!(reports, all[all.len() - reports.len()..]);
+    }
+}
+
+/// Trains to the end, or to a step whose loss fails.
+fn finish(
+    trainer: &mut Trainer<Device>,
+    model: &mut Classifier,
+    adam: &mut Adam<Device>,
+    batches: &mut Batches,
+    stop: u64,
+) -> Result<Vec<EpochReport>> {
+    let mut reports = Vec::new();
+    while trainer.state().epoch < EPOCHS {
+        reports.push(trainer.run_epoch(model, adam, batches, |m, items, step| {
+            if step.step == stop {
+                return Err(Error::Gradient("the power failed".into()));
+            }
+            loss(m, items, step)
+        })?);
+    }
+    Ok(reports)
+}
+
+#[test]
+fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch() {
+    let windows = [0usize, 3, 6, 9, 12];
+    let seen = RefCell::new(Vec::new());
+    let run = |folder: &std::path::Path, stop: u64| -> Result<_> {
+        let (mut model, _, _) = start();
+        let mut sgd = Sgd::new(0.1);
+        let mut source = InOrder::new(windows.into_iter());
+        let mut trainer = trainer().save_to(Checkpoints::new(folder)).save_every(2);
+        trainer.resume(&mut model, &mut sgd, &mut source)?;
+        let initial = tensor(&device(), &[0f32], &[1]);
+        while trainer.state().epoch < 2 {
+            trainer.run_epoch_carrying(
+                &mut model,
+                &mut sgd,
+                &mut source,
+                &initial,
+                |model, &window, carried, step| {
+                    if step.step == stop {
+                        return Err(Error::Gradient("the power failed".into()));
+                    }
+                    seen.borrow_mut().push((step.step, carried.item()?));
+                    let loss = model.loss(&[window, window + 1])?;
+                    // Moves with the loss, and the loss with it; but no gradient reaches back.
+                    let next = carried.affine(0.5, 0.0)?.add(&loss)?;
+                    let loss = mean_squared_error(&loss, &carried.reshape(&[])?)?;
+                    Ok((loss, next))
+                },
+            )?;
+        }
+        Ok(contents(&model))
+    };
+    let folder = tempdir().unwrap();
+    let whole = run(folder.path(), u64::MAX).unwrap();
+    let all = seen.take();
+    assert_eq!(all.len(), 10);
+    // Steps 1 and 6 begin an epoch.
+    assert!(
+        all.iter()
+            .all(|(step, carried)| (*carried == 0.0) == (*step == 1 || *step == 6))
+    );
+    for stop in 1..=10 {
+        let folder = tempdir().unwrap();
+        run(folder.path(), stop).unwrap_err();
+        seen.take();
+        assert_eq!(
+            run(folder.path(), u64::MAX).unwrap(),
+            whole,
+            "stopped at step {stop}"
+        );
+        let rest = seen.take();
+        assert_eq!(rest[..], all[all.len() - rest.len()..]);
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_an_error_and_no_step() {
+    for bad in [f64::NAN, f64::INFINITY] {
+        let folder = tempdir().unwrap();
+        let (mut model, mut adam, mut batches) = start();
+        let mut trainer = trainer()
+            .save_to(Checkpoints::new(folder.path()))
+            .save_every(1);
+        let mut before = None;
+        let error = trainer
+            .run_epoch(&mut model, &mut adam, &mut batches, |m, items, step| {
+                if step.step < 3 {
+                    return loss(m, items, step);
+                }
+                before = Some(contents(m));
+                m.loss(items)?.affine(1.0, bad)
+            })
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::NonFiniteLoss { step: 3, loss } if !loss.is_finite()),
+            "{error}"
+        );
+        assert_says(&error, &["step 3"]);
+        assert_eq!(contents(&model), before.unwrap());
+        assert_eq!((adam.state().steps(), trainer.state().step), (2, 2));
+        let latest = Checkpoints::new(folder.path()).latest().unwrap().unwrap();
+        assert!(latest.path().ends_with("step-00000002.safetensors"));
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_an_error_and_no_step() {
+    let (mut model, mut adam, mut batches) = start();
+    let before = contents(&model);
+    let error = Trainer::new(0)
+        .show_progress(false)
+        .run_epoch(&mut model, &mut adam, &mut batches, |m, items, _| {
+            // The root has no slope at 0.
+            m.loss(items)?.affine(0.0, 0.0)?.sqrt()
+        })
+        .unwrap_err();
+    assert!(matches!(error, Error::Gradient(_)), "{error}");
+    assert_says(&error, &["step 1"]);
+    assert_eq!(contents(&model), before);
+}
+
+#[test]
+fn data_that_does_not_fit_the_checkpoint_is_refused_and_nothing_changes() {
+    let folder = tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path());
+    let (mut model, mut adam, mut batches) = start();
+    let mut first = trainer().save_to(checkpoints.clone()).save_every(1);
+    finish(&mut first, &mut model, &mut adam, &mut batches, 3).unwrap_err();
+
+    let (mut model, mut adam, _) = start();
+    let before = (contents(&model), memory(&model, &adam));
+    let mut again = trainer().save_to(checkpoints);
+    let mut fives = Batches::new(ITEMS, 5, Remainder::Keep, 1).unwrap();
+    again.resume(&mut model, &mut adam, &mut fives).unwrap_err();
+    assert_eq!(fives.state().position, 0);
+    let mut windows = InOrder::new(0..3);
+    assert_says(
+        &again
+            .resume(&mut model, &mut adam, &mut windows)
+            .unwrap_err(),
+        &["other data"],
+    );
+    assert_eq!((contents(&model), memory(&model, &adam)), before);
+    assert_eq!(again.state().step, 0);
+}
+
+#[test]
+fn an_epoch_without_a_batch_is_refused() {
+    let (mut model, mut adam, _) = start();
+    let mut nothing = InOrder::new(std::iter::empty::<Vec<usize>>());
+    let error = trainer()
+        .run_epoch(&mut model, &mut adam, &mut nothing, |m, items, _| {
+            m.loss(items)
+        })
+        .unwrap_err();
+    assert_says(&error, &["no batch"]);
+}
+
+#[test]
+fn every_step_has_a_seed_of_its_own() {
+    let seeds = |seed| {
+        let (mut model, mut adam, mut batches) = start();
+        let mut seeds = Vec::new();
+        let mut trainer = Trainer::new(seed).show_progress(false);
+        for _ in 0..2 {
+            trainer
+                .run_epoch(&mut model, &mut adam, &mut batches, |m, items, step| {
+                    seeds.push(step.seed);
+                    m.loss(items)
+                })
+                .unwrap();
+        }
+        seeds
+    };
+    let (a, b) = (seeds(1), seeds(2));
+    let mut all = [a.clone(), b].concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 24);
+    assert_eq!(seeds(1), a);
+}
+
+#[test]
+fn a_source_in_order_goes_on_where_it_was() {
+    let mut source = InOrder::new(0..3);
+    assert_eq!(source.batches_per_epoch(), Some(3));
+    for expected in [Some(0), Some(1), Some(2), None, Some(0)] {
+        let mut copy = InOrder::new(0..3);
+        copy.restore(source.state()).unwrap();
+        assert_eq!(copy.next_batch().unwrap(), expected);
+        assert_eq!(source.next_batch().unwrap(), expected);
+    }
+    assert_says(&source.restore(4).unwrap_err(), &["4"]);
+    assert_eq!(source.state(), 1);
+}

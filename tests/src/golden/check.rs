@@ -1,0 +1,201 @@
+//! Comparing with what TensorFlow computed.
+
+use std::collections::BTreeSet;
+
+use backend_api::{Backend, DType, Error, Result, Tensor};
+use rnn_core::{Module, Nest};
+use rnn_train::Differentiable;
+
+use super::Trouble;
+use super::file::GoldenFile;
+
+/// The largest error so far, as a share of its tolerance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Worst(pub(super) f64);
+
+/// Compares the numbers of a case with its file, and knows which have not been looked at.
+pub(super) struct Check<'f> {
+    file: &'f GoldenFile,
+    dtype: DType,
+    worst: Worst,
+    left: BTreeSet<&'f str>,
+}
+
+impl<'f> Check<'f> {
+    /// Nothing compared yet: every tensor that holds a result is left.
+    pub(super) fn new(file: &'f GoldenFile, dtype: DType) -> Self {
+        let given = |key: &str| {
+            ["input/", "weights/", "R/"]
+                .iter()
+                .any(|p| key.starts_with(p))
+                || key == "sequence_length"
+                || key == "initial_state"
+                || key.starts_with("initial_state/")
+        };
+        Self {
+            file,
+            dtype,
+            worst: Worst::default(),
+            left: file.keys().filter(|key| !given(key)).collect(),
+        }
+    }
+
+    /// Compares a tensor with the one in the file: `|a - b| / (1 + |b|)`.
+    pub(super) fn tensor<B: Backend>(
+        &mut self,
+        key: &str,
+        found: &Tensor<B>,
+    ) -> Result<(), Trouble> {
+        let expected = self.file.tensor(found.device(), key)?;
+        if expected.shape().count() != found.shape().count()
+            || (expected.shape() != found.shape() && found.shape().rank() != 0)
+        {
+            let (is, should) = (found.shape(), expected.shape());
+            return Err(Trouble::Wrong(format!("{key} is {is}, not {should}")));
+        }
+        self.left.remove(key);
+        let tolerance = match (self.dtype, key.starts_with("grad/")) {
+            (DType::F64, _) => 1e-10,
+            (_, false) => 1e-5,
+            (_, true) => 5e-5,
+        };
+        let (found, expected) = (found.to_f64_vec()?, expected.to_f64_vec()?);
+        for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+            let error = (a - b).abs() / (1.0 + b.abs());
+            // Not `error > tolerance`: a NaN must not pass.
+            if !(error <= tolerance) {
+                let text = format!("{key}[{i}] is {a}, not {b} (error {error:.1e})");
+                return Err(Trouble::Wrong(text));
+            }
+            self.worst.0 = self.worst.0.max(error / tolerance);
+        }
+        Ok(())
+    }
+
+    /// Ends the comparison.
+    pub(super) fn finish(self) -> Result<Worst, Trouble> {
+        match self.left.first() {
+            None => Ok(self.worst),
+            Some(key) => Err(Trouble::Unsupported(format!("nothing gives `{key}`"))),
+        }
+    }
+}
+
+/// What a loss is made of: results that count, and leaves whose gradients are compared.
+pub(super) struct Graph<B: Backend> {
+    leaves: Vec<(String, Tensor<B>)>,
+    results: Vec<(String, Tensor<B>)>,
+}
+
+impl<B: Differentiable> Graph<B> {
+    pub(super) fn new() -> Self {
+        Self {
+            leaves: Vec::new(),
+            results: Vec::new(),
+        }
+    }
+
+    /// A tensor of the file as a leaf.
+    pub(super) fn leaf(&mut self, file: &GoldenFile, device: &B, key: &str) -> Result<Tensor<B>> {
+        let leaf = device.leaf(&file.tensor(device, key)?)?;
+        self.leaves.push((key.into(), leaf.clone()));
+        Ok(leaf)
+    }
+
+    /// A nest of the form of `like` whose tensors are leaves from the file: `key`, or `key/path`.
+    pub(super) fn leaf_nest<N: Nest<B>>(
+        &mut self,
+        file: &GoldenFile,
+        key: &str,
+        like: &N,
+    ) -> Result<N> {
+        let mut leaves = Vec::new();
+        for (path, t) in like.named_leaves() {
+            leaves.push(self.leaf(file, t.device(), &join(key, &path))?);
+        }
+        like.rebuild(&leaves)
+    }
+
+    /// The model with its parameters from the file, as leaves: `weights/scope/name`.
+    pub(super) fn model<M: Module<B = B>>(
+        &mut self,
+        file: &GoldenFile,
+        scope: &str,
+        model: &M,
+    ) -> Result<M, Trouble> {
+        let mut model = model.clone();
+        let mut seen = BTreeSet::new();
+        model.each_param(&mut |name, param| {
+            let key = format!("weights/{}", join(scope, name));
+            param.set(self.leaf(file, &param.device().clone(), &key)?)?;
+            seen.insert(key);
+            Ok(())
+        })?;
+        let unknown = file
+            .keys()
+            .find(|key| key.starts_with("weights/") && !seen.contains(*key));
+        match unknown {
+            None => Ok(model),
+            Some(key) => Err(Trouble::Unsupported(format!("no parameter is `{key}`"))),
+        }
+    }
+
+    /// Results that count: `key`, or `key/path`.
+    pub(super) fn results<N: Nest<B>>(&mut self, key: &str, nest: &N) {
+        for (path, t) in nest.named_leaves() {
+            self.results.push((join(key, &path), t.clone()));
+        }
+    }
+
+    /// Compares results, loss and gradients.
+    pub(super) fn compare(
+        self,
+        file: &GoldenFile,
+        dtype: DType,
+        no_gradient: &[String],
+    ) -> Result<Worst, Trouble> {
+        let mut check = Check::new(file, dtype);
+        let mut loss: Option<Tensor<B>> = None;
+        for (key, result) in &self.results {
+            check.tensor(key, result)?;
+            let weight = format!("R/{key}");
+            if !file.has(&weight) {
+                continue;
+            }
+            let share = result
+                .mul(&file.tensor(result.device(), &weight)?)?
+                .sum_all()?;
+            loss = Some(match loss {
+                Some(loss) => loss.add(&share)?,
+                None => share,
+            });
+        }
+        let loss = loss.ok_or_else(|| Error::argument("golden", "R", "weights no result"))?;
+        check.tensor("loss", &loss)?;
+        let leaves: Vec<&Tensor<B>> = self.leaves.iter().map(|(_, t)| t).collect();
+        let grads = loss.device().backward(&loss, &leaves)?;
+        for ((key, leaf), grad) in self.leaves.iter().zip(grads) {
+            let grad_key = format!("grad/{key}");
+            let grad = match grad {
+                Some(grad) => grad,
+                None => Tensor::zeros(leaf.device(), leaf.meta())?,
+            };
+            if no_gradient.contains(key) || no_gradient.contains(&grad_key) {
+                if grad.to_f64_vec()?.iter().any(|g| *g != 0.0) {
+                    return Err(Trouble::Wrong(format!("{grad_key} is not zero")));
+                }
+            } else {
+                check.tensor(&grad_key, &grad)?;
+            }
+        }
+        check.finish()
+    }
+}
+
+fn join(key: &str, path: &str) -> String {
+    match (key, path) {
+        ("", path) => path.into(),
+        (key, "") => key.into(),
+        (key, path) => format!("{key}/{path}"),
+    }
+}

@@ -1,0 +1,132 @@
+//! Golden files: numbers that TensorFlow computed for small random models. `tests/golden/README.md` has the format.
+//!
+//! A case is built from the JSON in the file's header, run, and compared: outputs, states, loss and every
+//! gradient. A case that asks for something that is not there is *unsupported*, never skipped in silence.
+
+mod case;
+mod check;
+mod dynamic_rnn;
+mod file;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use backend_api::{Error, Result};
+
+use crate::devices::TestDevice;
+use case::Header;
+use check::Worst;
+use file::GoldenFile;
+
+/// How a case ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All numbers agree; the largest error, as a share of its tolerance.
+    Passed(f64),
+    /// What disagrees, or what went wrong.
+    Failed(String),
+    /// What the case asks for that is not there.
+    Unsupported(String),
+}
+
+/// How many cases ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// All numbers agree.
+    pub passed: usize,
+    /// Something disagrees.
+    pub failed: usize,
+    /// Something is not there.
+    pub unsupported: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "golden: {} passed, {} failed, {} unsupported",
+            self.passed, self.failed, self.unsupported
+        )
+    }
+}
+
+/// Why a case did not pass.
+enum Trouble {
+    Unsupported(String),
+    Wrong(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match &error {
+            // A class or an option that the library does not have.
+            Error::Argument {
+                op: "cell_from_config",
+                ..
+            } => Self::Unsupported(error.to_string()),
+            _ => Self::Wrong(error.to_string()),
+        }
+    }
+}
+
+/// Runs every golden file of a folder on a device; `report` is told of each case as it ends.
+///
+/// # Errors
+/// The folder cannot be read or holds no golden file.
+pub fn run_folder(
+    folder: &Path,
+    device: &TestDevice,
+    report: &mut dyn FnMut(&str, &Outcome),
+) -> Result<Summary> {
+    let mut summary = Summary::default();
+    let files = golden_files(folder)?;
+    if files.is_empty() {
+        return Err(Error::format(folder, "holds no golden file"));
+    }
+    for path in files {
+        let outcome = run_file(&path, device);
+        match outcome {
+            Outcome::Passed(_) => summary.passed += 1,
+            Outcome::Failed(_) => summary.failed += 1,
+            Outcome::Unsupported(_) => summary.unsupported += 1,
+        }
+        let name = path.file_stem().unwrap_or(path.as_os_str());
+        report(&name.to_string_lossy(), &outcome);
+    }
+    Ok(summary)
+}
+
+/// The golden files of a folder in order: everything but notes.
+fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if path.is_file() && !matches!(extension, Some("md" | "txt" | "py")) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Runs one golden file on a device.
+pub fn run_file(path: &Path, device: &TestDevice) -> Outcome {
+    match try_file(path, device) {
+        Ok(worst) => Outcome::Passed(worst.0),
+        Err(Trouble::Wrong(what)) => Outcome::Failed(what),
+        Err(Trouble::Unsupported(what)) => Outcome::Unsupported(what),
+    }
+}
+
+fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trouble> {
+    if path.extension().is_none_or(|e| e != "safetensors") {
+        let kind = path.extension().unwrap_or_default().to_string_lossy();
+        return Err(Trouble::Unsupported(format!("files of kind `{kind}`")));
+    }
+    let file = GoldenFile::open(path)?;
+    match Header::parse(&file)? {
+        Header::DynamicRnn(case) => dynamic_rnn::run(device, &file, &case),
+    }
+}

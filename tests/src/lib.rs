@@ -1,0 +1,11 @@
+//! The conformance suite of recurrent: what every backend must agree on, with TensorFlow and with the others.
+//!
+//! * [`devices`]: the backends under test, as values of one type.
+//! * [`finite_differences`]: gradients against differences.
+//! * [`golden`]: files of numbers that TensorFlow computed.
+
+#![forbid(unsafe_code)]
+
+pub mod devices;
+pub mod finite_differences;
+pub mod golden;

@@ -1,0 +1,299 @@
+//! The gradient of each operation against finite differences.
+
+use backend_api::{
+    Activation, Backend, Binary, Compare, DType, Fused, LstmGates, Op, Precision, Reduce, Result,
+    Tensor, Unfused,
+};
+use backend_cpu::Cpu;
+use recurrent_tests::finite_differences::check;
+use rnn_core::{Initializer, Module, Param, Visitor};
+use rnn_train::{Autodiff, Differentiable};
+
+/// The operands of an operation as parameters.
+#[derive(Clone, Debug)]
+struct Operands<B: Backend>(Vec<Param<B>>);
+
+impl<B: Backend> Module for Operands<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        for (i, param) in self.0.iter_mut().enumerate() {
+            v.param(&format!("operand_{i}"), param);
+        }
+    }
+}
+
+/// Checks `f` of operands of the given shapes, drawn from `low..high`.
+fn check_op<B: Differentiable>(
+    device: &B,
+    name: &str,
+    shapes: &[&[usize]],
+    (low, high): (f64, f64),
+    f: impl Fn(&[Tensor<B>]) -> Result<Tensor<B>>,
+) {
+    let uniform = Initializer::Uniform { low, high };
+    let operands = shapes
+        .iter()
+        .map(|dims| Param::new(device, uniform, dims, DType::F64).unwrap())
+        .collect();
+    let loss = |m: &Operands<B>| {
+        let operands: Vec<_> = m.0.iter().map(|p| p.value().clone()).collect();
+        let y = f(&operands)?;
+        // Each element counts differently.
+        let weights: Vec<f64> = (0..y.shape().count())
+            .map(|k| 0.5 + (k as f64).sin())
+            .collect();
+        let weights = Tensor::from_slice(y.device(), &weights, &y.dims())?;
+        y.mul(&weights)?.sum_all()
+    };
+    if let Err(error) = check(&Operands(operands), loss, 1e-7) {
+        panic!("{name}: {error}");
+    }
+}
+
+fn ints<B: Backend>(device: &B, values: &[i64], dims: &[usize]) -> Result<Tensor<B>> {
+    Tensor::from_slice(device, values, dims)
+}
+
+fn all<B: Differentiable>(device: &B) {
+    let both = (-2.0, 2.0);
+    let positive = (0.3, 2.5);
+    let op = |op: Op, ins: &[&Tensor<B>]| Tensor::call(ins[0].device(), &op, ins);
+
+    check_op(device, "copy of a view", &[&[3, 4]], both, |x| {
+        x[0].transpose(0, 1)?.copy()
+    });
+    check_op(device, "neg", &[&[5]], both, |x| x[0].neg());
+    check_op(device, "abs", &[&[5]], both, |x| x[0].abs());
+    check_op(device, "square", &[&[5]], both, |x| x[0].square());
+    check_op(device, "sqrt", &[&[5]], positive, |x| x[0].sqrt());
+    check_op(device, "recip", &[&[5]], positive, |x| x[0].recip());
+    check_op(device, "exp", &[&[5]], both, |x| x[0].exp());
+    check_op(device, "log", &[&[5]], positive, |x| x[0].log());
+    check_op(device, "sin", &[&[5]], both, |x| x[0].sin());
+    check_op(device, "cos", &[&[5]], both, |x| x[0].cos());
+    for f in [
+        Activation::Tanh,
+        Activation::Sigmoid,
+        Activation::Relu,
+        Activation::Softsign,
+    ] {
+        check_op(device, f.name(), &[&[3, 7]], both, |x| x[0].activate(f));
+    }
+    check_op(device, "affine", &[&[5]], both, |x| x[0].affine(-1.5, 0.25));
+    check_op(device, "clamp", &[&[9]], both, |x| x[0].clamp(-0.5, 1.0));
+    check_op(device, "cast to its own type", &[&[4]], both, |x| {
+        x[0].cast(DType::F64)
+    });
+    for (name, f) in [
+        ("add", Binary::Add),
+        ("sub", Binary::Sub),
+        ("mul", Binary::Mul),
+        ("maximum", Binary::Max),
+        ("minimum", Binary::Min),
+    ] {
+        for shapes in [
+            [&[3, 4][..], &[3, 4]],
+            [&[2, 3, 4], &[4]],
+            [&[3, 1], &[2, 1, 5]],
+            [&[], &[7]],
+        ] {
+            // One number against seven may never be the larger one, and then has no gradient.
+            if shapes[0].is_empty() && matches!(f, Binary::Max | Binary::Min) {
+                continue;
+            }
+            check_op(device, name, &shapes, both, |x| {
+                op(Op::Binary(f), &[&x[0], &x[1]])
+            });
+        }
+    }
+    check_op(device, "div", &[&[3, 4], &[4]], positive, |x| {
+        x[0].div(&x[1])
+    });
+    check_op(device, "div of a constant", &[&[4]], positive, |x| {
+        x[0].affine(0.0, 2.0)?.detach().div(&x[0])
+    });
+    check_op(device, "floor_mod", &[&[6], &[6]], (0.4, 1.9), |x| {
+        x[0].affine(3.0, 0.0)?.floor_mod(&x[1])
+    });
+    check_op(device, "select", &[&[3, 4], &[4]], both, |x| {
+        let positive = x[0].detach().compare(
+            Compare::Gt,
+            &Tensor::scalar(x[0].device(), 0.0, DType::F64)?,
+        )?;
+        positive.select_from(&x[0], &x[1])
+    });
+    for axis in 0..3 {
+        check_op(device, "sum", &[&[2, 3, 4]], both, |x| x[0].sum(axis));
+        check_op(device, "max", &[&[2, 3, 4]], both, |x| {
+            let kind = Reduce::Max;
+            op(Op::Reduce { kind, axis }, &[&x[0]])
+        });
+    }
+    for (name, shapes) in [
+        ("matmul", [&[3, 4][..], &[4, 5]]),
+        ("matmul of one kernel", [&[2, 3, 4], &[4, 5]]),
+        ("matmul of batches", [&[2, 3, 4], &[2, 4, 5]]),
+        ("matmul of a row", [&[1, 4], &[4, 5]]),
+    ] {
+        check_op(device, name, &shapes, both, |x| x[0].matmul(&x[1]));
+    }
+    check_op(
+        device,
+        "scaled matmul with addend",
+        &[&[3, 4], &[4, 5], &[3, 5]],
+        both,
+        |x| {
+            let matmul = Op::MatMul {
+                alpha: 0.7,
+                precision: Precision::Exact,
+            };
+            op(matmul, &[&x[0], &x[1], &x[2]])
+        },
+    );
+    check_op(device, "matmul of views", &[&[4, 3], &[5, 4]], both, |x| {
+        x[0].transpose(0, 1)?.matmul(&x[1].transpose(0, 1)?)
+    });
+    check_op(device, "matmul with itself", &[&[3, 3]], both, |x| {
+        x[0].matmul(&x[0])
+    });
+    check_op(device, "concat", &[&[2, 3], &[2, 1]], both, |x| {
+        Tensor::concat(&[&x[0], &x[1], &x[0]], 1)
+    });
+    check_op(device, "slices of one tensor", &[&[4, 3]], both, |x| {
+        x[0].slice(0, 0..3)?
+            .mul(&x[0].slice(0, 1..4)?)?
+            .add(&x[0].select(1, 2)?.slice(0, 1..4)?.unsqueeze(1)?)
+    });
+    check_op(device, "reverse", &[&[3, 4, 2]], both, |x| {
+        x[0].reverse(&ints(x[0].device(), &[4, 0, 3], &[3])?, 1, 0)
+    });
+    check_op(device, "gather", &[&[4, 3]], both, |x| {
+        // Row 2 twice; every row at least once.
+        x[0].gather(&ints(x[0].device(), &[2, 0, 3, 2, 1, 2], &[2, 3])?)
+    });
+    check_op(device, "scatter_add", &[&[3, 2]], both, |x| {
+        let ids = ints(x[0].device(), &[4, 1, 4], &[3])?;
+        op(Op::ScatterAdd { rows: 5 }, &[&ids, &x[0]])
+    });
+    fused(device);
+}
+
+fn fused<B: Differentiable>(device: &B) {
+    let both = (-2.0, 2.0);
+    let several = |f: Fused, ins: &[&Tensor<B>], results: usize| -> Result<Tensor<B>> {
+        let outs = Tensor::call_all(ins[0].device(), &Op::Fused(f), ins)?;
+        // All but the saved results.
+        let outs: Vec<_> = outs.iter().take(results).collect();
+        Tensor::concat(&outs, 1)
+    };
+    for activation in [
+        Activation::Tanh,
+        Activation::Relu,
+        Activation::Identity,
+        Activation::Softsign,
+        Activation::Sigmoid,
+    ] {
+        check_op(device, "bias_activation", &[&[2, 3, 4], &[4]], both, |x| {
+            x[0].fused(Fused::BiasActivation { activation }, &[&x[1]])
+        });
+        let gates = LstmGates {
+            forget_bias: 0.6,
+            activation,
+        };
+        check_op(device, "lstm_step", &[&[2, 12], &[2, 3]], both, |x| {
+            several(Fused::LstmStep(gates), &[&x[0], &x[1]], 2)
+        });
+        check_op(
+            device,
+            "gru_output",
+            &[&[2, 3], &[2, 3], &[2, 3]],
+            both,
+            |x| several(Fused::GruOutput { activation }, &[&x[0], &x[1], &x[2]], 1),
+        );
+    }
+    check_op(device, "gru_gates", &[&[2, 6], &[2, 3]], both, |x| {
+        several(Fused::GruGates, &[&x[0], &x[1]], 2)
+    });
+    check_op(
+        device,
+        "masked_update",
+        &[&[3, 2, 2], &[3, 2, 2]],
+        both,
+        |x| {
+            let lengths = ints(x[0].device(), &[2, 0, 1], &[3])?;
+            lengths.fused(Fused::MaskedUpdate { time: 1 }, &[&x[0], &x[1]])
+        },
+    );
+    check_op(device, "softmax_cross_entropy", &[&[2, 3, 5]], both, |x| {
+        let labels = ints(x[0].device(), &[0, 4, 2, 2, 1, 3], &[2, 3])?;
+        x[0].fused(Fused::SoftmaxCrossEntropy, &[&labels])
+    });
+    check_op(device, "squared_norm", &[&[2, 3], &[4]], both, |x| {
+        x[0].fused(Fused::SquaredNorm, &[&x[1]])
+    });
+    // These have no gradient rule: their default bodies are recorded.
+    check_op(device, "sgd", &[&[4], &[4]], both, |x| {
+        x[0].fused(Fused::Sgd { lr: 0.3 }, &[&x[1]])
+    });
+}
+
+#[test]
+fn kernels_of_the_cpu() {
+    all(&Autodiff::new(Cpu::new()));
+}
+
+#[test]
+fn default_bodies() {
+    all(&Autodiff::new(Unfused(Cpu::new())));
+}
+
+#[test]
+fn composed_gradients() {
+    all(&Unfused(Autodiff::new(Cpu::new())));
+}
+
+#[test]
+fn a_record_of_100_000_steps_needs_no_stack() {
+    let run = || -> Result<()> {
+        let device = Autodiff::new(Cpu::builder().threads(1).build()?);
+        let x = device.leaf(&Tensor::from_slice(&device, &[1.0f64, 2.0], &[2])?)?;
+        let mut y = x.clone();
+        for _ in 0..100_000 {
+            y = y.affine(1.0, 1e-6)?;
+        }
+        let unused = y.clone().affine(2.0, 0.0)?;
+        let grads = device.backward(&y.sum_all()?, &[&x])?;
+        assert_eq!(grads[0].as_ref().unwrap().to_vec::<f64>()?, [1.0, 1.0]);
+        drop(unused);
+        // A record that is dropped without being walked.
+        let mut z = x.clone();
+        for _ in 0..100_000 {
+            z = z.affine(1.0, 0.0)?;
+        }
+        drop(z);
+        Ok(())
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 10);
+    thread.spawn(run).unwrap().join().unwrap().unwrap();
+}
+
+#[test]
+fn misuse_is_told() {
+    let device = Autodiff::new(Cpu::new());
+    let plain = Tensor::from_slice(&device, &[1.0f64, 2.0], &[2]).unwrap();
+    let x = device.leaf(&plain).unwrap();
+    let message = |r: Result<Vec<Option<Tensor<_>>>>| r.unwrap_err().to_string();
+    assert!(
+        message(device.backward(&plain.sum_all().unwrap(), &[&x]))
+            .contains("nothing that is tracked")
+    );
+    assert!(message(device.backward(&x, &[&x])).contains("[2]"));
+    let y = x.square().unwrap().sum_all().unwrap();
+    assert!(message(device.backward(&y, &[&plain])).contains("leaf 0"));
+    assert!(device.backward(&y, &[&x]).is_ok());
+    assert!(message(device.backward(&y, &[&x])).contains("used up"));
+    // What the loss does not depend on has no gradient.
+    let other = device.leaf(&plain).unwrap();
+    let y = x.square().unwrap().sum_all().unwrap();
+    assert!(device.backward(&y, &[&other]).unwrap()[0].is_none());
+}

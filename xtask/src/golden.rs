@@ -1,0 +1,69 @@
+//! `cargo xtask golden`: golden files against the backends.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use recurrent_tests::devices::{NAMES, device};
+use recurrent_tests::golden::{Outcome, Summary, run_folder};
+
+const HELP: &str = "\
+Usage: cargo xtask golden DIR .. [--backend NAME,NAME]
+
+Runs every golden file of the folders on each backend and compares outputs, states, loss and every
+gradient with what TensorFlow computed. tests/golden/README.md has the format.
+
+One line a case: its name, the backend, the largest error as a share of its tolerance, and ok, FAIL or unsupported.
+Ends with failure unless every case passes.
+";
+
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    match try_run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("golden: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
+    let mut folders = Vec::new();
+    let mut backends: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return Ok(true);
+            }
+            "--backend" => {
+                let names = args.next().ok_or("--backend wants a name")?;
+                backends = names.split(',').map(str::to_owned).collect();
+            }
+            option if option.starts_with('-') => {
+                return Err(format!("there is no option `{option}`").into());
+            }
+            folder => folders.push(PathBuf::from(folder)),
+        }
+    }
+    if folders.is_empty() {
+        return Err("which folder? (cargo xtask golden --help)".into());
+    }
+    let mut total = Summary::default();
+    for name in &backends {
+        let device = device(name)?;
+        for folder in &folders {
+            let summary = run_folder(folder, &device, &mut |case, outcome| match outcome {
+                Outcome::Passed(worst) => println!("{case} {name} {worst:.1e} ok"),
+                Outcome::Failed(why) => println!("{case} {name} FAIL: {why}"),
+                Outcome::Unsupported(why) => println!("{case} {name} unsupported: {why}"),
+            })?;
+            total.passed += summary.passed;
+            total.failed += summary.failed;
+            total.unsupported += summary.unsupported;
+        }
+    }
+    println!("{total}");
+    Ok(total.failed == 0 && total.unsupported == 0)
+}

@@ -1,0 +1,45 @@
+//! Developer tasks: `cargo xtask TASK`.
+
+#![forbid(unsafe_code)]
+
+mod golden;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask TASK
+
+Tasks:
+  data NAME ..      fetches a data set into data/ (cargo xtask data --help)
+  golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((task, rest)) = args.split_first() else {
+        print!("{HELP}");
+        return ExitCode::FAILURE;
+    };
+    match task.as_str() {
+        "data" => report(datasets::cli(rest)),
+        "golden" => golden::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        other => {
+            eprint!("xtask: there is no task `{other}`\n\n{HELP}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
