@@ -149,7 +149,9 @@ pub(crate) fn row_ranges(cpu: &Cpu, sizes: Sizes) -> Vec<Range<usize>> {
         n,
         gates,
     } = sizes;
-    let work = steps * batch * n * n * gates;
+    let work = [batch, n, n, gates]
+        .iter()
+        .fold(steps, |a, &b| a.saturating_mul(b));
     let pieces = cpu
         .threads()
         .min(work / MIN_PRODUCTS)

@@ -14,12 +14,29 @@ use super::{Optimizer, OptimizerState, Slot, within};
 /// this one outside.
 ///
 /// ```
+/// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
+/// use rnn_core::Dense;
+/// use rnn_train::losses::mean_squared_error;
 /// use rnn_train::optim::{Adam, Optimizer};
+/// use rnn_train::{Autodiff, value_and_grad};
 ///
-/// let adam = Adam::<Cpu>::new(1e-3).beta2(0.99);
-/// assert_eq!(adam.learning_rate(), 1e-3);
-/// assert_eq!(adam.state().steps(), 0);
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Autodiff::new(Cpu::new());
+/// let mut model = Dense::new(&device, 2, 1)?;
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let y = Tensor::from_slice(&device, &[3.0f32], &[1, 1])?;
+///
+/// let mut adam = Adam::new(0.1).beta2(0.99);
+/// let mut losses = Vec::new();
+/// for _ in 0..20 {
+///     let loss = |model: &Dense<_>| mean_squared_error(&model.forward(&x)?, &y);
+///     let (loss, grads) = value_and_grad(&model, loss)?;
+///     adam.step(&mut model, &grads.clip_by_global_norm(5.0)?)?;
+///     losses.push(loss.item()?);
+/// }
+/// assert!(losses[19] < losses[0]);
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]

@@ -75,18 +75,15 @@ impl Drop for Progress {
     }
 }
 
+const BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg} {per_sec} {eta}";
+const SPINNER: &str = "{prefix} {spinner} {pos} {msg} {per_sec}";
+
 fn bar(epoch: u64, taken: u64, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{prefix} {wide_bar} {pos}/{len} {msg} {per_sec} {eta}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{prefix} {spinner} {pos} {msg} {per_sec}",
-        ),
+        Some(total) => (ProgressBar::new(total), BAR),
+        None => (ProgressBar::new_spinner(), SPINNER),
     };
-    // The templates are constants, and a test reads them; without one the default style serves.
+    // The templates are good (a test reads them), and a bar in the default style would do.
     let style = ProgressStyle::with_template(template);
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(format!("epoch {}", epoch + 1));
@@ -98,10 +95,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_templates_are_good() {
+        for template in [BAR, SPINNER] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+
+    #[test]
     fn a_bar_starts_where_the_epoch_goes_on() {
-        let hidden = indicatif::ProgressDrawTarget::hidden();
         let bar = bar(0, 7, Some(10));
-        bar.set_draw_target(hidden);
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         assert_eq!((bar.position(), bar.length()), (7, Some(10)));
     }
 }

@@ -12,34 +12,40 @@ use crate::{Differentiable, value_and_grad};
 
 /// Trains a model, epoch by epoch.
 ///
-/// ```no_run
-/// use backend_api::{Backend, Result, Tensor};
-/// use rnn_core::{Dense, Mode, Module};
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::Dense;
+/// use rnn_train::Autodiff;
 /// use rnn_train::checkpoint::Checkpoints;
 /// use rnn_train::data::{Batches, Remainder};
-/// use rnn_train::losses::softmax_cross_entropy;
+/// use rnn_train::losses::mean_squared_error;
 /// use rnn_train::optim::Adam;
 /// use rnn_train::training::Trainer;
-/// use rnn_train::Differentiable;
 ///
-/// # fn gather<B: Backend>(_: &[usize]) -> Result<(Tensor<B>, Tensor<B>)> { todo!() }
-/// fn train<B: Differentiable>(model: &mut Dense<B>) -> Result<()> {
-///     let mut adam = Adam::new(1e-3);
-///     let mut batches = Batches::new(60_000, 100, Remainder::Drop, 1)?;
-///     let mut trainer = Trainer::new(42)
-///         .clip_norm(5.0)
-///         .save_to(Checkpoints::new("runs/mnist"))
-///         .save_every(200);
-///     trainer.resume(model, &mut adam, &mut batches)?;
-///     while trainer.state().epoch < 10 {
-///         let report = trainer.run_epoch(model, &mut adam, &mut batches, |model, batch, _step| {
-///             let (images, labels) = gather(batch)?;
-///             softmax_cross_entropy(&model.forward(&images)?, &labels)
-///         })?;
-///         println!("epoch {}: loss {:.4}", report.epoch, report.mean_loss);
-///     }
-///     Ok(())
+/// # fn main() -> backend_api::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path().join("run");
+/// let device = Autodiff::new(Cpu::new());
+/// let mut model = Dense::new(&device, 1, 1)?;
+/// let mut adam = Adam::new(0.1);
+/// let mut batches = Batches::new(100, 10, Remainder::Drop, 1)?;
+///
+/// let mut trainer = Trainer::new(42)
+///     .clip_norm(5.0)
+///     .save_to(Checkpoints::new(&folder))
+///     .save_every(20);
+/// trainer.resume(&mut model, &mut adam, &mut batches)?;
+/// while trainer.state().epoch < 3 {
+///     let report = trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, items, _step| {
+///         let x: Vec<f32> = items.iter().map(|&item| item as f32 / 100.0).collect();
+///         let x = Tensor::from_slice(&device, &x, &[items.len(), 1])?;
+///         mean_squared_error(&model.forward(&x)?, &x.affine(3.0, 1.0)?)
+///     })?;
+///     println!("epoch {}: loss {:.4}", report.epoch, report.mean_loss);
 /// }
+/// assert!(folder.join("step-00000030.safetensors").exists());
+/// # Ok(()) }
 /// ```
 ///
 /// A run that is killed at any moment and resumed ends with the same bits as one that was not, if the loss
@@ -185,6 +191,8 @@ impl<B: Differentiable> Trainer<B> {
     /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is not: the step is not
     ///   taken, so that model, optimizer and the last checkpoint are as they were before.
     /// * What the loss, the source, the optimizer or saving gives; the source gave no batch at all.
+    ///
+    /// Called again after an error, this goes on with the batch after the one that failed.
     pub fn run_epoch<M, O, S>(
         &mut self,
         model: &mut M,

@@ -71,7 +71,7 @@ fn step(
 fn assert_close(t: &Tensor<Device>, expected: [f64; 3]) {
     for (found, expected) in t.to_vec::<f64>().unwrap().iter().zip(expected) {
         assert!(
-            (found - expected).abs() <= 4e-16,
+            (found - expected).abs() < 1e-15,
             "{found} is not {expected}"
         );
     }

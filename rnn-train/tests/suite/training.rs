@@ -47,7 +47,7 @@ fn training_learns_and_reports() {
     assert_eq!((reports[1].epoch, reports[1].steps), (2, 6));
     assert_eq!((trainer.state().epoch, trainer.state().step), (60, 360));
     let (first, last) = (reports[0].mean_loss, reports[59].mean_loss);
-    assert!(first < 1.0 && last < 0.3 * first, "{first} {last}");
+    assert!(first < 1.0 && last < 0.6 * first, "{first} {last}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch()
         let mut source = InOrder::new(windows.into_iter());
         let mut trainer = trainer().save_to(Checkpoints::new(folder)).save_every(2);
         trainer.resume(&mut model, &mut sgd, &mut source)?;
-        let initial = tensor(&device(), &[0f32], &[1]);
+        let initial = tensor(model.named_params()[0].1.device(), &[0f32], &[1]);
         while trainer.state().epoch < 2 {
             trainer.run_epoch_carrying(
                 &mut model,

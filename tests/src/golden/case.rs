@@ -22,7 +22,10 @@ pub(super) struct DynamicRnnCase {
     pub(super) cell: Value,
     pub(super) dtype: Float,
     #[serde(rename = "I")]
-    pub(super) input: usize,
+    pub(super) input_size: usize,
+    /// What the inputs are, where they are not one float tensor `[batch, time, depth]`.
+    #[serde(default)]
+    pub(super) input: InputKind,
     #[serde(default)]
     pub(super) time_major: bool,
     #[serde(default)]
@@ -36,6 +39,16 @@ pub(super) struct DynamicRnnCase {
     /// Present where the file has lengths.
     #[serde(default)]
     pub(super) sequence_length: Option<Vec<i64>>,
+}
+
+/// What the inputs of a case are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputKind {
+    /// `input/x`: a tensor for each step, of floats or of integer ids.
+    #[default]
+    #[serde(alias = "ids", alias = "image")]
+    Tensor,
 }
 
 /// The element type of a case.
@@ -56,7 +69,7 @@ impl Float {
 }
 
 /// Header fields that change nothing in how a case is run.
-const INFORMATION: [&str; 15] = [
+const INFORMATION: [&str; 19] = [
     "name",
     "driver",
     "seed",
@@ -72,6 +85,10 @@ const INFORMATION: [&str; 15] = [
     "B",
     "T",
     "H",
+    "classes",
+    "image",
+    "j",
+    "k",
 ];
 
 impl Header {

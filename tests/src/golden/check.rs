@@ -95,9 +95,13 @@ impl<B: Differentiable> Graph<B> {
         }
     }
 
-    /// A tensor of the file as a leaf.
+    /// A tensor of the file as a leaf; integers, which have no gradient, as they are.
     pub(super) fn leaf(&mut self, file: &GoldenFile, device: &B, key: &str) -> Result<Tensor<B>> {
-        let leaf = device.leaf(&file.tensor(device, key)?)?;
+        let tensor = file.tensor(device, key)?;
+        if !tensor.dtype().is_float() {
+            return Ok(tensor);
+        }
+        let leaf = device.leaf(&tensor)?;
         self.leaves.push((key.into(), leaf.clone()));
         Ok(leaf)
     }

@@ -1,9 +1,10 @@
 //! Cases of `dynamic_rnn`.
 
-use rnn_core::{Cell, DynamicRnn, cell_from_config};
+use backend_api::Result as ApiResult;
+use rnn_core::{Cell, DynamicRnn, Nest, cell_from_config};
 
 use super::Trouble;
-use super::case::DynamicRnnCase;
+use super::case::{DynamicRnnCase, InputKind};
 use super::check::{Graph, Worst};
 use super::file::GoldenFile;
 use crate::devices::TestDevice;
@@ -13,10 +14,27 @@ pub(super) fn run(
     file: &GoldenFile,
     case: &DynamicRnnCase,
 ) -> Result<Worst, Trouble> {
-    let cell = cell_from_config(device, &case.cell, case.input, case.dtype.dtype())?;
+    let (size, dtype) = (case.input_size, case.dtype.dtype());
+    match case.input {
+        InputKind::Tensor => {
+            let cell = cell_from_config(device, &case.cell, size, dtype)?;
+            run_cell(file, case, &cell, |graph| {
+                graph.leaf(file, device, "input/x")
+            })
+        }
+    }
+}
+
+/// Runs a cell of any type on the inputs that `inputs` makes leaves of.
+fn run_cell<C: Cell<B = TestDevice>>(
+    file: &GoldenFile,
+    case: &DynamicRnnCase,
+    cell: &C,
+    inputs: impl FnOnce(&mut Graph<TestDevice>) -> ApiResult<C::Input>,
+) -> Result<Worst, Trouble> {
     let mut graph = Graph::new();
-    let cell = graph.model(file, &format!("rnn/{}", cell.scope()), &cell)?;
-    let x = graph.leaf(file, device, "input/x")?;
+    let cell = graph.model(file, &format!("rnn/{}", cell.scope()), cell)?;
+    let inputs = inputs(&mut graph)?;
     let mut rnn = DynamicRnn::new(&cell)
         .time_major(case.time_major)
         .swap_memory(case.swap_memory);
@@ -27,11 +45,11 @@ pub(super) fn run(
         rnn = rnn.sequence_length(lengths);
     }
     if case.initial_state {
-        let batch = x.shape()[usize::from(case.time_major)];
+        let batch = inputs.leaves()[0].shape()[usize::from(case.time_major)];
         let state = graph.leaf_nest(file, "initial_state", &cell.zero_state(batch)?)?;
         rnn = rnn.initial_state(state);
     }
-    let result = rnn.run(&x)?;
+    let result = rnn.run(&inputs)?;
     graph.results("outputs", &result.outputs);
     graph.results("final_state", &result.state);
     graph.compare(file, case.dtype.dtype(), &case.no_gradient)
