@@ -8,7 +8,7 @@ use backend_api::{
     Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence, Result,
     SequencePath, SequencePlan, SequenceRequest, View, compose,
 };
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::element::Float;
@@ -169,8 +169,8 @@ impl Cpu {
             Op::Clamp { min, max } => self.clamp::<T>(*min, *max, ins, outs),
             Op::MatMul { alpha, .. } => self.matmul::<T>(*alpha, ins, outs),
             Op::ScatterAdd { .. } => self.scatter_add::<T>(ins, outs),
-            Op::Fused(fused) => self.run_fused::<T>(fused, ins, outs),
-            _ => Err(Error::argument(op.name(), "type", "is no float type")),
+            // `run` matches without a wildcard and sends no others.
+            _ => Err(Error::argument(op.name(), "operation", "is none of floats")),
         }
     }
 
@@ -211,6 +211,18 @@ impl Cpu {
     }
 }
 
+/// The length of the vectors that kernels are compiled for on this machine.
+struct VectorBits;
+
+impl WithSimd for VectorBits {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        8 * size_of::<S::f32s>()
+    }
+}
+
 impl Default for Cpu {
     fn default() -> Self {
         Self::new()
@@ -221,7 +233,7 @@ impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cpu")
             .field("threads", &self.threads())
-            .field("arch", &self.arch())
+            .field("vector_bits", &self.arch().dispatch(VectorBits))
             .finish_non_exhaustive()
     }
 }
@@ -281,7 +293,11 @@ impl Backend for Cpu {
                 self.run_float(dtype, op, ins, outs)
             }
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
-            Op::Fused(_) => self.run_float(first, op, ins, outs),
+            Op::Fused(fused) => match first {
+                DType::F32 => self.run_fused::<f32>(fused, ins, outs),
+                DType::F64 => self.run_fused::<f64>(fused, ins, outs),
+                _ => compose(self, fused, ins, outs),
+            },
         }
     }
 

@@ -269,6 +269,7 @@ mod tests {
     use pulp::Arch;
 
     use super::*;
+    use crate::simd::tests::archs;
 
     fn numbers(count: usize, seed: usize) -> Vec<f64> {
         (0..count)
@@ -276,7 +277,7 @@ mod tests {
             .collect()
     }
 
-    fn check(rows: usize, k: usize, n: usize, transposed: bool) {
+    fn check(arch: Arch, [rows, k, n]: [usize; 3], transposed: bool) {
         let pool = Arc::new(Pool::default());
         let (a, b, init) = (
             numbers(rows * k, 1),
@@ -291,7 +292,7 @@ mod tests {
             at: 0,
         };
         let product = |rows: &[usize], out: &mut [f64]| {
-            Arch::new().dispatch(Product {
+            arch.dispatch(Product {
                 rows,
                 a: source(&a, k),
                 b: &packed,
@@ -330,17 +331,22 @@ mod tests {
 
     #[test]
     fn products_are_exact_and_rows_independent() {
-        for (rows, k, n) in [
-            (1, 1, 1),
-            (3, 5, 16),
-            (8, 17, 33),
-            (13, 40, 70),
-            (50, 64, 31),
-        ] {
-            check(rows, k, n, false);
-            check(rows, k, n, true);
+        for arch in archs() {
+            for sizes in [
+                [1, 1, 1],
+                [3, 5, 16],
+                [8, 17, 33],
+                [9, 3, 20],
+                [12, 9, 40],
+                [13, 40, 70],
+                [21, 8, 64],
+                [50, 64, 31],
+                [0, 3, 4],
+                [5, 0, 4],
+            ] {
+                check(arch, sizes, false);
+                check(arch, sizes, true);
+            }
         }
-        check(0, 3, 4, false);
-        check(5, 0, 4, false);
     }
 }

@@ -69,6 +69,10 @@ impl<T: Float> WithSimd for Numbers<'_, T> {
 
 /// [`philox::block`] of some blocks from `first` on: word `w` of block `i` at `[w][i]`.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the four rows of words are indexed together"
+)]
 fn words(key: u64, first: u64) -> [[u32; BLOCKS]; 4] {
     let mut c = [[0u32; BLOCKS]; 4];
     for i in 0..BLOCKS {
@@ -141,9 +145,9 @@ mod tests {
     fn words_are_those_of_philox() {
         for first in [0, 5, u64::from(u32::MAX) - 3, u64::MAX - 2] {
             let words = words(0x1234_5678_9ABC_DEF0, first);
-            for i in 0..BLOCKS {
-                let expected = philox::block(0x1234_5678_9ABC_DEF0, first.wrapping_add(i as u64));
-                assert_eq!([0, 1, 2, 3].map(|w| words[w][i]), expected);
+            for (i, block) in (0..BLOCKS).zip(0..) {
+                let block = philox::block(0x1234_5678_9ABC_DEF0, first.wrapping_add(block));
+                assert_eq!([0, 1, 2, 3].map(|w| words[w][i]), block);
             }
         }
     }

@@ -177,3 +177,62 @@ where
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use pulp::Arch;
+
+    use super::*;
+    use crate::activations::{Curve, Tanh};
+    use crate::gates::Lstm;
+
+    /// All vector units that this machine has, and none.
+    pub(crate) fn archs() -> Vec<Arch> {
+        let mut archs = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        archs
+    }
+
+    #[test]
+    fn vector_units_agree_bit_for_bit() {
+        let x: Vec<f32> = (0..1000).map(|i| (i as f32 - 500.0) * 0.02).collect();
+        let (n, rows) = (20, 10);
+        let lstm = Lstm {
+            forget_bias: 1.0,
+            curve: std::marker::PhantomData::<Tanh>,
+        };
+        let results = archs().into_iter().map(|arch| {
+            let mut y = vec![0.0f32; x.len()];
+            arch.dispatch(Map1 {
+                a: &x,
+                out: &mut y,
+                f: Tanh::value,
+            });
+            let (mut c, mut h) = (vec![0.0; n * rows], vec![0.0; n * rows]);
+            let part = |i| Source {
+                data: &x,
+                stride: 5 * n,
+                at: i * n,
+            };
+            let [c_new, h_new] = [&mut c, &mut h].map(|data| Target {
+                data,
+                stride: n,
+                at: 0,
+                parts: 1,
+            });
+            arch.dispatch(RowKernel::<f32, _, _, 5, 2, 2> {
+                f: lstm,
+                rows: 0..rows,
+                n,
+                ins: [part(0), part(1), part(2), part(3), part(4)],
+                outs: [c_new, h_new],
+            });
+            (y, c, h)
+        });
+        let results: Vec<_> = results.collect();
+        for other in &results[1..] {
+            assert_eq!(*other, results[0]);
+        }
+    }
+}

@@ -38,9 +38,16 @@ pub use backend_api::{
 };
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::{
-    Cell, ConcatState, DynamicRnn, Initializer, Mode, Module, MultiRnnCell, Nest, RnnOutput, Step,
-    Unroll, nest,
+    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
+    Initializer, Mode, Module, MultiRnnCell, Nest, RawTurn, RnnOutput,
+    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll, nest,
+    raw_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::{
     Differentiable, checkpoint, data, losses, optim, tracked, training, value_and_grad,
 };
+
+/// The code in the README, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

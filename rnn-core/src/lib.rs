@@ -2,7 +2,7 @@
 //!
 //! * [`Cell`]: one step of a recurrence; [`cells`] has those of TensorFlow 1.x.
 //! * [`wrappers`]: cells around cells.
-//! * [`drivers`]: run a cell over sequences: [`DynamicRnn`].
+//! * [`drivers`]: run a cell over sequences: [`DynamicRnn`] and others.
 //! * [`Nest`]: what TensorFlow calls a nested structure of tensors: inputs, states, outputs.
 //! * [`Module`]: something with named parameters.
 //!
@@ -29,7 +29,11 @@ pub use cell::Cell;
 pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
 pub use config::{CellConfig, cell_from_config};
 pub use dense::Dense;
-pub use drivers::{DynamicRnn, RnnOutput};
+pub use drivers::{
+    BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,
+    RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, TimeReversedFusedRnn, raw_rnn,
+    static_bidirectional_rnn, static_state_saving_rnn,
+};
 pub use init::Initializer;
 pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};

@@ -106,6 +106,33 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
+macro_rules! tuple_module {
+    ($first:ident 0 $(, $name:ident $index:tt)*) => {
+        /// Parts side by side, named by their position.
+        impl<$first: Module $(, $name: Module<B = $first::B>)*> Module for ($first, $($name,)*) {
+            type B = $first::B;
+            fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
+                v.child("0", &mut self.0);
+                $(v.child(stringify!($index), &mut self.$index);)*
+            }
+        }
+    };
+}
+
+tuple_module!(M0 0, M1 1);
+tuple_module!(M0 0, M1 1, M2 2);
+tuple_module!(M0 0, M1 1, M2 2, M3 3);
+
+/// Parts in a row, named by their position.
+impl<M: Module> Module for Vec<M> {
+    type B = M::B;
+    fn params(&mut self, v: &mut Visitor<'_, M::B>) {
+        for (i, module) in self.iter_mut().enumerate() {
+            v.child(&i.to_string(), module);
+        }
+    }
+}
+
 /// Walks over the parameters of a [`Module`], keeping their names.
 pub struct Visitor<'f, B: Backend> {
     path: String,

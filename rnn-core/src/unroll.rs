@@ -112,7 +112,7 @@ impl<B: Backend> Unroll<B> {
     }
 
     /// `new` where a row still runs at `time`, else `old`.
-    fn hold<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
+    pub(crate) fn hold<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
         match &self.lengths {
             None => Ok(new),
             Some(lengths) => new.zip(old, &mut |new, old| {

@@ -5,6 +5,9 @@ use std::path::Path;
 use recurrent_tests::devices::{NAMES, device};
 use recurrent_tests::golden::{Outcome, run_folder};
 
+/// Groups that ask for what is not there yet. One that passes must leave this list.
+const NOT_YET: [&str; 2] = ["losses", "train"];
+
 #[test]
 fn committed_files_agree_with_tensorflow() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/fixtures");
@@ -12,7 +15,13 @@ fn committed_files_agree_with_tensorflow() {
         let mut wrong = Vec::new();
         let device = device(name).unwrap();
         let summary = run_folder(&folder, &device, &mut |case, outcome| {
-            if !matches!(outcome, Outcome::Passed(_)) {
+            let group = case.split('.').next().unwrap_or_default();
+            let expected = match outcome {
+                Outcome::Passed(_) => !NOT_YET.contains(&group),
+                Outcome::Unsupported(_) => NOT_YET.contains(&group),
+                Outcome::Failed(_) => false,
+            };
+            if !expected {
                 wrong.push(format!("{case} on {name}: {outcome:?}"));
             }
         })

@@ -1,7 +1,8 @@
 //! TensorFlow's `dynamic_rnn`.
 
-use backend_api::{Error, Keep, Meta, Result, Tensor};
+use backend_api::{Backend, Error, Keep, Meta, Result, Tensor};
 
+use super::lengths::{Lengths, upload};
 use crate::step::Mode;
 use crate::{Cell, Nest, Step, Unroll};
 
@@ -32,7 +33,7 @@ use crate::{Cell, Nest, Step, Unroll};
 #[must_use = "call `run`"]
 pub struct DynamicRnn<'a, C: Cell> {
     cell: &'a C,
-    lengths: Option<Vec<i64>>,
+    lengths: Option<Lengths>,
     initial_state: Option<C::State>,
     time_major: bool,
     step: Step,
@@ -65,9 +66,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
 
     /// The length of each row, in steps. Any integer type.
     pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
-        // What an i64 cannot count is longer than any sequence.
-        let wide = |&l: &L| l.try_into().unwrap_or(i64::MAX);
-        self.lengths = Some(lengths.iter().map(wide).collect());
+        self.lengths = Some(Lengths::new(lengths));
         self
     }
 
@@ -124,10 +123,13 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn(inputs)?
+            turn("dynamic_rnn", inputs)?
         };
-        let (steps, batch) = self.extent(&inputs)?;
-        let lengths = self.check_lengths(batch)?;
+        let (steps, batch) = extent("dynamic_rnn", &inputs)?;
+        let lengths = match &self.lengths {
+            Some(lengths) => Some(lengths.check("dynamic_rnn", batch)?),
+            None => None,
+        };
         let state = match &self.initial_state {
             Some(state) => state.clone(),
             None => self.cell.zero_state(batch)?,
@@ -140,9 +142,9 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         unroll.segment = self.segment;
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
             Some(lengths) => {
-                let lengths: Vec<i64> = lengths.iter().map(|&l| l.min(active) as i64).collect();
+                let lengths: Vec<usize> = lengths.iter().map(|&l| l.min(active)).collect();
                 let device = inputs.leaves()[0].device().clone();
-                Some(Tensor::from_slice(&device, &lengths, &[batch])?)
+                Some(upload(&device, &lengths)?)
             }
             None => None,
         };
@@ -156,79 +158,46 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         };
         Ok(RnnOutput { outputs, state })
     }
-
-    /// Steps and batch of time-major inputs.
-    fn extent(&self, inputs: &C::Input) -> Result<(usize, usize)> {
-        let leaves = inputs.leaves();
-        let Some(first) = leaves.first() else {
-            return Err(Error::argument("dynamic_rnn", "inputs", "hold no tensor"));
-        };
-        for leaf in &leaves {
-            if leaf.shape().rank() < 2 {
-                let expected = "at least time and batch axes are needed";
-                return Err(Error::shape(
-                    "dynamic_rnn",
-                    "inputs",
-                    leaf.shape(),
-                    expected,
-                ));
-            }
-            if leaf.shape().dims()[..2] != first.shape().dims()[..2] {
-                let expected = format!(
-                    "another input is {}, and both count as [time, batch, ..]",
-                    first.shape()
-                );
-                return Err(Error::shape(
-                    "dynamic_rnn",
-                    "inputs",
-                    leaf.shape(),
-                    expected,
-                ));
-            }
-        }
-        Ok((first.shape()[0], first.shape()[1]))
-    }
-
-    /// The lengths, none of them negative, one for each row.
-    fn check_lengths(&self, batch: usize) -> Result<Option<Vec<usize>>> {
-        let Some(lengths) = &self.lengths else {
-            return Ok(None);
-        };
-        let problem = |text| Err(Error::argument("dynamic_rnn", "sequence_length", text));
-        if lengths.len() != batch {
-            return problem(format!(
-                "has shape [{}], but the batch is {batch}",
-                lengths.len()
-            ));
-        }
-        let mut checked = Vec::with_capacity(batch);
-        for (row, &length) in lengths.iter().enumerate() {
-            match usize::try_from(length) {
-                Ok(length) => checked.push(length),
-                Err(_) => {
-                    return problem(format!(
-                        "of row {row} is {length}, but must not be negative"
-                    ));
-                }
-            }
-        }
-        Ok(Some(checked))
-    }
 }
 
-/// `[batch, time, ..]` as `[time, batch, ..]`.
-fn turn<B: backend_api::Backend, N: Nest<B>>(inputs: &N) -> Result<N> {
+/// Steps and batch of time-major inputs.
+pub(super) fn extent<B: Backend, N: Nest<B>>(
+    op: &'static str,
+    inputs: &N,
+) -> Result<(usize, usize)> {
+    let leaves = inputs.leaves();
+    let Some(first) = leaves.first() else {
+        return Err(Error::argument(op, "inputs", "hold no tensor"));
+    };
+    for leaf in &leaves {
+        if leaf.shape().rank() < 2 {
+            let expected = "at least time and batch axes are needed";
+            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        }
+        if leaf.shape().dims()[..2] != first.shape().dims()[..2] {
+            let expected = format!(
+                "another input is {}, and both count as [time, batch, ..]",
+                first.shape()
+            );
+            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        }
+    }
+    Ok((first.shape()[0], first.shape()[1]))
+}
+
+/// `[batch, time, ..]` as `[time, batch, ..]`, and back.
+pub(super) fn turn<B: Backend, N: Nest<B>>(op: &'static str, inputs: &N) -> Result<N> {
     inputs.map(&mut |x| {
         if x.shape().rank() < 2 {
             let expected = "at least batch and time axes are needed";
-            return Err(Error::shape("dynamic_rnn", "inputs", x.shape(), expected));
+            return Err(Error::shape(op, "inputs", x.shape(), expected));
         }
         x.transpose(0, 1)
     })
 }
 
 /// Zeros after the steps that were computed.
-fn pad<B: backend_api::Backend>(outputs: &Tensor<B>, steps: usize) -> Result<Tensor<B>> {
+fn pad<B: Backend>(outputs: &Tensor<B>, steps: usize) -> Result<Tensor<B>> {
     let active = outputs.shape()[0];
     if active == steps {
         return Ok(outputs.clone());

@@ -1,6 +1,20 @@
 //! What runs a cell over sequences. Drivers own the time axis, lengths, reversal and the memory policy;
 //! cells never see them.
 
+mod bidirectional;
 mod dynamic_rnn;
+mod fused;
+mod lengths;
+mod raw_rnn;
+mod state_saving;
+mod static_rnn;
 
+pub use bidirectional::{
+    BidirectionalDynamicRnn, BidirectionalOutput, StackBidirectionalDynamicRnn,
+    static_bidirectional_rnn,
+};
 pub use dynamic_rnn::{DynamicRnn, RnnOutput};
+pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};
+pub use raw_rnn::{RawOutput, RawTurn, raw_rnn};
+pub use state_saving::{StateSaver, static_state_saving_rnn};
+pub use static_rnn::StaticRnn;

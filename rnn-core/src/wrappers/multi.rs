@@ -298,6 +298,9 @@ impl<L: Layers> Cell for MultiRnnCell<L> {
 #[serde(deny_unknown_fields)]
 pub struct MultiRnnCellConfig {
     cells: Vec<Value>,
+    /// How often the one cell of `cells` is used, sharing its parameters: TensorFlow's `[cell] * k`.
+    #[serde(default)]
+    same_object: Option<usize>,
 }
 
 impl CellConfig for MultiRnnCellConfig {
@@ -317,6 +320,14 @@ impl CellConfig for MultiRnnCellConfig {
             depth = cell.zero_output(1)?.shape().last();
             cells.push(cell);
         }
-        MultiRnnCell::new(cells)
+        match (self.same_object, cells.as_slice()) {
+            (None, _) => MultiRnnCell::new(cells),
+            (Some(count), [cell]) => MultiRnnCell::shared(cell.clone(), count),
+            (Some(_), _) => Err(Error::argument(
+                "multi_rnn_cell",
+                "same_object",
+                "wants one cell",
+            )),
+        }
     }
 }

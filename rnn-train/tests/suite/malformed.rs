@@ -1,15 +1,16 @@
 //! Files that are not what they should be: each must be an error, none a panic.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use rnn_core::Dense;
 use rnn_train::checkpoint::{self, Checkpoint, TrainState, load_params, save_params};
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::value_and_grad;
-use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
@@ -47,23 +48,33 @@ fn run() -> Run {
     }
 }
 
+/// Calls `look` with each bit of the file flipped, one after the other.
+fn with_each_bit_flipped(path: &Path, mut look: impl FnMut(usize)) {
+    let bytes = fs::read(path).unwrap();
+    let mut file = File::options().write(true).open(path).unwrap();
+    let mut put = |at: usize, byte: u8| {
+        file.seek(SeekFrom::Start(at as u64)).unwrap();
+        file.write_all(&[byte]).unwrap();
+    };
+    for (at, &byte) in bytes.iter().enumerate() {
+        for bit in 0..8 {
+            put(at, byte ^ (1 << bit));
+            look(8 * at + bit);
+        }
+        put(at, byte);
+    }
+}
+
 #[test]
 fn every_flipped_bit_of_a_checkpoint_is_noticed() {
-    let Run {
-        folder: _folder,
-        path,
-        mut bytes,
-        ..
-    } = run();
-    for bit in 0..bytes.len() * 8 {
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        fs::write(&path, &bytes).unwrap();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let read = Checkpoint::read(&path);
-        assert!(read.is_err(), "bit {bit} of {}", bytes.len() * 8);
-    }
-    fs::write(&path, &bytes).unwrap();
-    Checkpoint::read(&path).unwrap();
+    let run = run();
+    let mut flips = 0;
+    with_each_bit_flipped(&run.path, |bit| {
+        assert!(Checkpoint::read(&run.path).is_err(), "bit {bit}");
+        flips += 1;
+    });
+    assert_eq!(flips, 8 * run.bytes.len());
+    Checkpoint::read(&run.path).unwrap();
 }
 
 #[test]
@@ -113,16 +124,13 @@ fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
     } = run();
     let path = folder.path().join("weights");
     save_params(&path, &model).unwrap();
-    let mut bytes = fs::read(&path).unwrap();
+    let bytes = fs::read(&path).unwrap();
     let whole = contents(&model);
     let mut harmless = 0;
-    for bit in 0..bytes.len() * 8 {
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        fs::write(&path, &bytes).unwrap();
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    with_each_bit_flipped(&path, |bit| {
         harmless += usize::from(load_params(&path, &mut model).is_ok());
         assert_eq!(contents(&model), whole, "bit {bit}");
-    }
+    });
     // Those that rename the one key of the metadata.
     assert!(harmless <= 8 * "recurrent".len(), "{harmless}");
     for length in 0..bytes.len() {
@@ -226,6 +234,12 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
             "{from} {to}"
         );
     }
+    // Slots of a parameter that is not there, the parameter's own gone.
+    let one = forged(&bytes, "slot/bias/Adam\"", "slot/bits/Adam\"");
+    let both = forged(&one, "slot/bias/Adam_1", "slot/bits/Adam_1");
+    fs::write(&path, both).unwrap();
+    let error = checkpoint::resume(folder.path(), &mut model, &mut adam).unwrap_err();
+    assert_says(&error, &["has `slot/bits/Adam`"]);
     fs::write(&path, forged(&bytes, "slot", "slot")).unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
@@ -290,6 +304,28 @@ fn headers_that_lie_are_refused() {
     if cfg!(unix) {
         load_params("/dev/zero", &mut model).unwrap_err();
     }
+}
+
+/// Another program may keep the metadata, of which it knows nothing, and change everything else.
+#[test]
+fn a_checksum_that_another_program_has_moved_is_refused() {
+    let Run {
+        folder, mut model, ..
+    } = run();
+    let path = folder.path().join("weights");
+    save_params(&path, &model).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let (length, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let text = str::from_utf8(&bytes[8..8 + length]).unwrap();
+    let metadata = serde_json::to_string(header.metadata()).unwrap();
+    let first = format!("\"__metadata__\":{metadata},");
+    assert!(text.contains(&first));
+    let text = text.trim_end().replace(&first, "");
+    let text = text.strip_suffix('}').unwrap();
+    let moved = with_header(&format!("{text},\"__metadata__\":{metadata}}}"), 0);
+    fs::write(&path, [&moved, &bytes[8 + length..]].concat()).unwrap();
+    let error = load_params(&path, &mut model).unwrap_err();
+    assert_says(&error, &["weights", "another program"]);
 }
 
 #[test]

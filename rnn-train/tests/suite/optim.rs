@@ -1,7 +1,7 @@
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use rnn_core::{Initializer, Module, Param, Visitor};
 use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
-use rnn_train::{Gradients, value_and_grad};
+use rnn_train::{Gradients, tracked, value_and_grad};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Device, assert_says, contents, device, memory, tensor};
@@ -136,11 +136,16 @@ fn gradient_descent_is_what_it_says() {
 #[test]
 fn a_step_records_nothing() {
     let mut model = Model::new();
+    let grads = model.grads(GRADS[0], None);
+    // Not even if the parameters are tracked.
+    model = tracked(&model).unwrap();
+    let device = model.a.device().clone();
+    assert!(device.is_tracked(model.a.buffer()));
     let mut adam = Adam::new(0.1);
-    step(&mut adam, &mut model, GRADS[0], None);
-    let device = model.a.device();
+    adam.step(&mut model, &grads).unwrap();
     assert!(!device.is_tracked(model.a.buffer()));
-    assert!(!device.is_tracked(adam.state().get(model.a.id()).unwrap()[0].buffer()));
+    let slots = adam.state().get(model.a.id()).unwrap();
+    assert!(!device.is_tracked(slots[0].buffer()));
 }
 
 #[test]

@@ -13,6 +13,12 @@ use super::file::GoldenFile;
 #[derive(Debug)]
 pub(super) enum Header {
     DynamicRnn(DynamicRnnCase),
+    StaticRnn(DynamicRnnCase),
+    Bidirectional(BidirectionalCase),
+    StaticBidirectional(BidirectionalCase),
+    StackBidirectional(StackCase),
+    RawRnn(RawCase),
+    StateSaving(StateSavingCase),
 }
 
 /// A case of `dynamic_rnn`.
@@ -39,6 +45,101 @@ pub(super) struct DynamicRnnCase {
     /// Present where the file has lengths.
     #[serde(default)]
     pub(super) sequence_length: Option<Vec<i64>>,
+}
+
+/// A case of `bidirectional_dynamic_rnn` or `static_bidirectional_rnn`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BidirectionalCase {
+    pub(super) cell_fw: Value,
+    pub(super) cell_bw: Value,
+    pub(super) dtype: Float,
+    #[serde(rename = "I")]
+    pub(super) input_size: usize,
+    #[serde(default)]
+    pub(super) time_major: bool,
+    #[serde(default)]
+    pub(super) swap_memory: bool,
+    #[serde(default)]
+    pub(super) initial_state: bool,
+    #[serde(default)]
+    pub(super) no_gradient: Vec<String>,
+    #[serde(default)]
+    pub(super) sequence_length: Option<Vec<i64>>,
+}
+
+/// A case of `stack_bidirectional_dynamic_rnn`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StackCase {
+    pub(super) cells_fw: Vec<Value>,
+    pub(super) cells_bw: Vec<Value>,
+    pub(super) dtype: Float,
+    #[serde(rename = "I")]
+    pub(super) input_size: usize,
+    #[serde(default)]
+    pub(super) time_major: bool,
+    #[serde(default)]
+    pub(super) no_gradient: Vec<String>,
+    #[serde(default)]
+    pub(super) sequence_length: Option<Vec<i64>>,
+}
+
+/// A case of `raw_rnn`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCase {
+    pub(super) cell: Value,
+    pub(super) dtype: Float,
+    #[serde(rename = "I")]
+    pub(super) input_size: usize,
+    #[serde(rename = "T")]
+    pub(super) max_steps: usize,
+    #[serde(rename = "V", default)]
+    pub(super) classes: usize,
+    pub(super) loop_fn: LoopFn,
+    #[serde(default)]
+    pub(super) threshold: f64,
+    /// What the file holds says so too.
+    #[serde(default, rename = "initial_state")]
+    _initial_state: bool,
+    #[serde(default)]
+    pub(super) no_gradient: Vec<String>,
+    /// Stands in the file too.
+    #[serde(default, rename = "sequence_length")]
+    _sequence_length: Option<Vec<i64>>,
+    /// How many steps TensorFlow took; the number of emits says so too.
+    #[serde(default, rename = "steps")]
+    _steps: Option<usize>,
+    /// Says that inputs are made by the loop.
+    #[serde(default, rename = "input")]
+    _input: Option<String>,
+}
+
+/// The loops of the `raw_rnn` cases; the format's description says what each does.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LoopFn {
+    DynamicEquiv,
+    Feedback,
+    DataStop,
+    GreedyDecoder,
+    ScaleState,
+}
+
+/// A case of `static_state_saving_rnn`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateSavingCase {
+    pub(super) cell: Value,
+    pub(super) dtype: Float,
+    #[serde(rename = "I")]
+    pub(super) input_size: usize,
+    pub(super) chunks: usize,
+    pub(super) num_unroll: usize,
+    /// Says in words what each chunk's loss is.
+    #[serde(default, rename = "loss")]
+    _loss: Option<String>,
 }
 
 /// What the inputs of a case are.
@@ -102,10 +203,19 @@ impl Header {
             _ => return Err(Trouble::Wrong("the header names no driver".into())),
         };
         for field in INFORMATION {
-            fields.remove(field);
+            // Loops that make their own inputs are told where to stop.
+            if field != "T" || driver != "raw_rnn" {
+                fields.remove(field);
+            }
         }
         match driver.as_str() {
             "dynamic_rnn" => read(header).map(Self::DynamicRnn),
+            "static_rnn" => read(header).map(Self::StaticRnn),
+            "bidirectional_dynamic_rnn" => read(header).map(Self::Bidirectional),
+            "static_bidirectional_rnn" => read(header).map(Self::StaticBidirectional),
+            "stack_bidirectional_dynamic_rnn" => read(header).map(Self::StackBidirectional),
+            "raw_rnn" => read(header).map(Self::RawRnn),
+            "static_state_saving_rnn" => read(header).map(Self::StateSaving),
             other => Err(Trouble::Unsupported(format!("driver `{other}`"))),
         }
     }

@@ -3,10 +3,14 @@
 //! A case is built from the JSON in the file's header, run, and compared: outputs, states, loss and every
 //! gradient. A case that asks for something that is not there is *unsupported*, never skipped in silence.
 
+mod bidirectional;
 mod case;
 mod check;
 mod dynamic_rnn;
 mod file;
+mod raw_rnn;
+mod state_saving;
+mod static_rnn;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -128,5 +132,11 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
     let file = GoldenFile::open(path)?;
     match Header::parse(&file)? {
         Header::DynamicRnn(case) => dynamic_rnn::run(device, &file, &case),
+        Header::StaticRnn(case) => static_rnn::run(device, &file, &case),
+        Header::Bidirectional(case) => bidirectional::run(device, &file, &case),
+        Header::StaticBidirectional(case) => bidirectional::run_static(device, &file, &case),
+        Header::StackBidirectional(case) => bidirectional::run_stack(device, &file, &case),
+        Header::RawRnn(case) => raw_rnn::run(device, &file, &case),
+        Header::StateSaving(case) => state_saving::run(device, &file, &case),
     }
 }

@@ -1,0 +1,358 @@
+//! Reading sequences in both directions.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use super::dynamic_rnn::{extent, turn};
+use super::lengths::{Lengths, upload};
+use super::static_rnn::batch;
+use super::{DynamicRnn, RnnOutput, StaticRnn};
+use crate::step::Mode;
+use crate::{Cell, Nest};
+
+/// Two cells over a batch of sequences, one forwards, one backwards; TensorFlow's `bidirectional_dynamic_rnn`.
+///
+/// The backward cell reads each row from its last step to its first; padding stays where it is. So the
+/// backward output at `t` has seen the steps from `t` on, and the backward state has seen the whole row. Outputs are
+/// not joined: [`Tensor::concat`] on the last axis does that.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BidirectionalDynamicRnn, GruCell, LstmCell};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let (forward, backward) = (GruCell::new(&device, 4, 8)?, LstmCell::new(&device, 4, 6)?);
+/// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
+/// let rnn = BidirectionalDynamicRnn::new(&forward, &backward).sequence_length(&[5, 3]).run(&x)?;
+/// assert_eq!(rnn.outputs.0.shape().dims(), [2, 5, 8]);
+/// assert_eq!(rnn.outputs.1.shape().dims(), [2, 5, 6]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "call `run`"]
+pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
+    forward: DynamicRnn<'a, F>,
+    backward: DynamicRnn<'a, G>,
+    lengths: Option<Lengths>,
+    time_major: bool,
+}
+
+/// What a bidirectional driver gives: forward first.
+pub type BidirectionalOutput<OF, OB, SF, SB> = RnnOutput<(OF, OB), (SF, SB)>;
+
+impl<'a, F, G> BidirectionalDynamicRnn<'a, F, G>
+where
+    F: Cell,
+    G: Cell<B = F::B, Input = F::Input>,
+{
+    /// A driver for two cells.
+    pub fn new(forward: &'a F, backward: &'a G) -> Self {
+        Self {
+            forward: DynamicRnn::new(forward).time_major(true),
+            backward: DynamicRnn::new(backward).time_major(true),
+            lengths: None,
+            time_major: false,
+        }
+    }
+
+    /// The length of each row, in steps; none may be above the number of steps. Any integer type.
+    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+        self.lengths = Some(Lengths::new(lengths));
+        self.forward = self.forward.sequence_length(lengths);
+        self.backward = self.backward.sequence_length(lengths);
+        self
+    }
+
+    /// The state that the forward cell starts from.
+    pub fn initial_state_fw(mut self, state: F::State) -> Self {
+        self.forward = self.forward.initial_state(state);
+        self
+    }
+
+    /// The state that the backward cell starts from, at the end of each row.
+    pub fn initial_state_bw(mut self, state: G::State) -> Self {
+        self.backward = self.backward.initial_state(state);
+        self
+    }
+
+    /// Whether inputs and outputs are `[time, batch, ..]`.
+    pub fn time_major(mut self, time_major: bool) -> Self {
+        self.time_major = time_major;
+        self
+    }
+
+    /// What the network is run for, and the seed of its random numbers.
+    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
+        self.forward = self.forward.mode(mode, seed);
+        // The two cells draw different numbers.
+        self.backward = self
+            .backward
+            .mode(mode, backend_api::philox::derive(seed, 1));
+        self
+    }
+
+    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
+    pub fn swap_memory(mut self, swap: bool) -> Self {
+        self.forward = self.forward.swap_memory(swap);
+        self.backward = self.backward.swap_memory(swap);
+        self
+    }
+
+    /// Runs the cells over the inputs.
+    ///
+    /// # Errors
+    /// Those of [`DynamicRnn::run`]; a length above the number of steps.
+    #[allow(clippy::type_complexity)]
+    pub fn run(
+        &self,
+        inputs: &F::Input,
+    ) -> Result<BidirectionalOutput<F::Output, G::Output, F::State, G::State>> {
+        let op = "bidirectional_dynamic_rnn";
+        let inputs = if self.time_major {
+            inputs.clone()
+        } else {
+            turn(op, inputs)?
+        };
+        let (steps, rows) = extent(op, &inputs)?;
+        let lengths = match &self.lengths {
+            Some(lengths) => lengths.check_within(op, rows, steps)?,
+            None => vec![steps; rows],
+        };
+        let forward = self.forward.run(&inputs)?;
+        let backward = self.backward.run(&reversed(&inputs, &lengths)?)?;
+        let outputs = (forward.outputs, reversed(&backward.outputs, &lengths)?);
+        let outputs = if self.time_major {
+            outputs
+        } else {
+            (turn(op, &outputs.0)?, turn(op, &outputs.1)?)
+        };
+        Ok(RnnOutput {
+            outputs,
+            state: (forward.state, backward.state),
+        })
+    }
+}
+
+/// Time-major sequences with the first steps of each row in reverse order.
+fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<N> {
+    sequences.map(&mut |x| x.reverse(&upload(x.device(), lengths)?, 0, 1))
+}
+
+/// The list form: two cells over a list of inputs, the outputs of each step joined on the last axis;
+/// TensorFlow's `static_bidirectional_rnn`.
+///
+/// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]; states that are not given are zero.
+///
+/// # Errors
+/// Those of [`StaticRnn::run`]; a length above the number of steps.
+#[allow(clippy::type_complexity)]
+pub fn static_bidirectional_rnn<F, G>(
+    forward: StaticRnn<'_, F>,
+    backward: StaticRnn<'_, G>,
+    inputs: &[F::Input],
+    sequence_length: Option<&[i64]>,
+) -> Result<RnnOutput<Vec<F::Output>, (F::State, G::State)>>
+where
+    F: Cell,
+    G: Cell<B = F::B, Input = F::Input, Output = F::Output>,
+{
+    let op = "static_bidirectional_rnn";
+    let rows = batch(op, inputs)?;
+    let (forward, backward, lengths) = match sequence_length {
+        Some(lengths) => (
+            forward.sequence_length(lengths),
+            backward.sequence_length(lengths),
+            Lengths::new(lengths).check_within(op, rows, inputs.len())?,
+        ),
+        None => (forward, backward, vec![inputs.len(); rows]),
+    };
+    let ahead = forward.run(inputs)?;
+    let back = backward.run(&reversed_list(inputs, &lengths)?)?;
+    let back_outputs = reversed_list(&back.outputs, &lengths)?;
+    let outputs = ahead
+        .outputs
+        .iter()
+        .zip(&back_outputs)
+        .map(|(a, b)| {
+            a.zip(b, &mut |a, b| match a.shape().rank() {
+                0 => Err(Error::shape(
+                    op,
+                    "output",
+                    a.shape(),
+                    "a last axis is needed",
+                )),
+                rank => Tensor::concat(&[a, b], rank - 1),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(RnnOutput {
+        outputs,
+        state: (ahead.state, back.state),
+    })
+}
+
+/// A list of steps with the first steps of each row in reverse order.
+fn reversed_list<B: Backend, N: Nest<B>>(steps: &[N], lengths: &[usize]) -> Result<Vec<N>> {
+    let leaves: Vec<Vec<&Tensor<B>>> = steps.iter().map(Nest::leaves).collect();
+    let columns = leaves.first().map_or(0, Vec::len);
+    let mut turned = Vec::with_capacity(columns);
+    for i in 0..columns {
+        let column: Vec<Tensor<B>> = leaves
+            .iter()
+            .map(|leaves| leaves[i].unsqueeze(0))
+            .collect::<Result<_>>()?;
+        let column: Vec<&Tensor<B>> = column.iter().collect();
+        turned.push(reversed(&Tensor::concat(&column, 0)?, lengths)?);
+    }
+    steps
+        .iter()
+        .enumerate()
+        .map(|(t, step)| {
+            let leaves: Vec<Tensor<B>> = turned
+                .iter()
+                .map(|sequence| sequence.select(0, t))
+                .collect::<Result<_>>()?;
+            step.rebuild(&leaves)
+        })
+        .collect()
+}
+
+/// Layers of bidirectional cells, the outputs of both directions of a layer joined as the input of the next;
+/// TensorFlow's `stack_bidirectional_dynamic_rnn`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{GruCell, StackBidirectionalDynamicRnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = |depth| GruCell::new(&device, depth, 8);
+/// let (forward, backward) = ([cell(4)?, cell(16)?], [cell(4)?, cell(16)?]);
+/// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
+/// let rnn = StackBidirectionalDynamicRnn::new(&forward, &backward).run(&x)?;
+/// assert_eq!(rnn.outputs.shape().dims(), [2, 5, 16]);
+/// assert_eq!(rnn.state.0.len(), 2);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "call `run`"]
+pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
+    forward: &'a [F],
+    backward: &'a [G],
+    lengths: Option<Lengths>,
+    initial_states_fw: Option<Vec<F::State>>,
+    initial_states_bw: Option<Vec<G::State>>,
+    time_major: bool,
+    mode: (Mode, u64),
+}
+
+impl<'a, B, F, G> StackBidirectionalDynamicRnn<'a, F, G>
+where
+    B: Backend,
+    F: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    G: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+{
+    /// A driver for as many layers as there are cells in each list.
+    pub fn new(forward: &'a [F], backward: &'a [G]) -> Self {
+        Self {
+            forward,
+            backward,
+            lengths: None,
+            initial_states_fw: None,
+            initial_states_bw: None,
+            time_major: false,
+            mode: (Mode::Evaluation, 0),
+        }
+    }
+
+    /// The length of each row, in steps; none may be above the number of steps. Any integer type.
+    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+        self.lengths = Some(Lengths::new(lengths));
+        self
+    }
+
+    /// One state for each forward cell to start from.
+    pub fn initial_states_fw(mut self, states: Vec<F::State>) -> Self {
+        self.initial_states_fw = Some(states);
+        self
+    }
+
+    /// One state for each backward cell to start from.
+    pub fn initial_states_bw(mut self, states: Vec<G::State>) -> Self {
+        self.initial_states_bw = Some(states);
+        self
+    }
+
+    /// Whether inputs and outputs are `[time, batch, depth]`.
+    pub fn time_major(mut self, time_major: bool) -> Self {
+        self.time_major = time_major;
+        self
+    }
+
+    /// What the network is run for, and the seed of its random numbers.
+    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
+        self.mode = (mode, seed);
+        self
+    }
+
+    /// Runs the layers over the inputs; the outputs of the last, joined, and the states of all.
+    ///
+    /// # Errors
+    /// There is no cell, or the lists differ in length from one another or from the states given; those of
+    /// [`BidirectionalDynamicRnn::run`].
+    #[allow(clippy::type_complexity)]
+    pub fn run(
+        &self,
+        inputs: &Tensor<B>,
+    ) -> Result<RnnOutput<Tensor<B>, (Vec<F::State>, Vec<G::State>)>> {
+        let op = "stack_bidirectional_dynamic_rnn";
+        let layers = self.forward.len();
+        if layers == 0 {
+            return Err(Error::argument(op, "cells_fw", "must not be empty"));
+        }
+        let counts = [
+            ("cells_bw", Some(self.backward.len())),
+            (
+                "initial_states_fw",
+                self.initial_states_fw.as_ref().map(Vec::len),
+            ),
+            (
+                "initial_states_bw",
+                self.initial_states_bw.as_ref().map(Vec::len),
+            ),
+        ];
+        for (arg, count) in counts {
+            if count.is_some_and(|count| count != layers) {
+                let problem = format!("are {}, but cells_fw are {layers}", count.unwrap_or(0));
+                return Err(Error::argument(op, arg, problem));
+            }
+        }
+        let mut value = inputs.clone();
+        let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
+        for i in 0..layers {
+            let seed = backend_api::philox::derive(self.mode.1, i as u64);
+            let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
+                .time_major(self.time_major)
+                .mode(self.mode.0, seed);
+            if let Some(lengths) = &self.lengths {
+                rnn = rnn.sequence_length(lengths.values());
+            }
+            if let Some(states) = &self.initial_states_fw {
+                rnn = rnn.initial_state_fw(states[i].clone());
+            }
+            if let Some(states) = &self.initial_states_bw {
+                rnn = rnn.initial_state_bw(states[i].clone());
+            }
+            let layer = rnn.run(&value)?;
+            value = Tensor::concat(&[&layer.outputs.0, &layer.outputs.1], 2)?;
+            states_fw.push(layer.state.0);
+            states_bw.push(layer.state.1);
+        }
+        Ok(RnnOutput {
+            outputs: value,
+            state: (states_fw, states_bw),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Cells that take a whole sequence at once.
+
+use backend_api::{Backend, Result, Tensor};
+
+use super::lengths::{Lengths, upload};
+use super::{DynamicRnn, RnnOutput};
+use crate::{Cell, Nest};
+
+/// A recurrence over a whole time-major sequence; TensorFlow's `FusedRNNCell`.
+pub trait FusedRnnCell {
+    /// The device type.
+    type B: Backend;
+    /// The state.
+    type State: Nest<Self::B>;
+
+    /// Runs over `[time, batch, depth]`, from the zero state if none is given, each row to its length if there are some.
+    ///
+    /// # Errors
+    /// Inputs, state or lengths do not fit.
+    fn run(
+        &self,
+        inputs: &Tensor<Self::B>,
+        initial_state: Option<&Self::State>,
+        sequence_length: Option<&[i64]>,
+    ) -> Result<RnnOutput<Tensor<Self::B>, Self::State>>;
+}
+
+/// A cell as a [`FusedRnnCell`]; TensorFlow's `FusedRNNCellAdaptor`. Every cell here takes whole sequences, so
+/// TensorFlow's choice between a static and a dynamic loop makes no difference and is left out.
+#[derive(Clone, Debug)]
+pub struct FusedRnnCellAdaptor<C>(pub C);
+
+impl<B, C> FusedRnnCell for FusedRnnCellAdaptor<C>
+where
+    B: Backend,
+    C: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+{
+    type B = B;
+    type State = C::State;
+
+    fn run(
+        &self,
+        inputs: &Tensor<B>,
+        initial_state: Option<&C::State>,
+        sequence_length: Option<&[i64]>,
+    ) -> Result<RnnOutput<Tensor<B>, C::State>> {
+        let mut rnn = DynamicRnn::new(&self.0).time_major(true);
+        if let Some(state) = initial_state {
+            rnn = rnn.initial_state(state.clone());
+        }
+        if let Some(lengths) = sequence_length {
+            rnn = rnn.sequence_length(lengths);
+        }
+        rnn.run(inputs)
+    }
+}
+
+/// A [`FusedRnnCell`] that reads each row from its last step to its first; TensorFlow's `TimeReversedFusedRNN`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{FusedRnnCell, FusedRnnCellAdaptor, GruCell, TimeReversedFusedRnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let back = TimeReversedFusedRnn(FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?));
+/// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 4], &[5, 2, 4])?;
+/// assert_eq!(back.run(&x, None, Some(&[5, 3]))?.outputs.shape().dims(), [5, 2, 8]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TimeReversedFusedRnn<F>(pub F);
+
+impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
+    type B = F::B;
+    type State = F::State;
+
+    fn run(
+        &self,
+        inputs: &Tensor<F::B>,
+        initial_state: Option<&F::State>,
+        sequence_length: Option<&[i64]>,
+    ) -> Result<RnnOutput<Tensor<F::B>, F::State>> {
+        let op = "time_reversed_fused_rnn";
+        let (steps, rows) = super::dynamic_rnn::extent(op, inputs)?;
+        let lengths = match sequence_length {
+            Some(lengths) => Lengths::new(lengths).check_within(op, rows, steps)?,
+            None => vec![steps; rows],
+        };
+        let lengths = upload(inputs.device(), &lengths)?;
+        let turned = inputs.reverse(&lengths, 0, 1)?;
+        let result = self.0.run(&turned, initial_state, sequence_length)?;
+        Ok(RnnOutput {
+            outputs: result.outputs.reverse(&lengths, 0, 1)?,
+            state: result.state,
+        })
+    }
+}

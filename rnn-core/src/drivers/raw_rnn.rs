@@ -1,0 +1,185 @@
+//! TensorFlow's `raw_rnn`: a loop whose inputs are made as it runs.
+
+use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
+
+use super::static_rnn::batch;
+use crate::{Cell, Nest, Step};
+
+/// What a turn of the loop of [`raw_rnn`] decides, and what there is before the first.
+///
+/// The value before the first turn is what TensorFlow's `loop_fn` gives in its first call: its `emit` tells
+/// structure, shapes (batch axis included) and types of what later turns emit, and its numbers do not matter.
+#[derive(Clone, Debug)]
+pub struct RawTurn<B: Backend, I, S, E, L> {
+    /// `[batch]` of `bool`: rows that take no further step. A row that has finished stays so.
+    pub finished: Tensor<B>,
+    /// The input of the next step.
+    pub input: I,
+    /// The state of the next step; rows that had finished before this turn keep the one they had.
+    pub state: S,
+    /// What this step gives; zero for rows that had finished before it.
+    pub emit: E,
+    /// Whatever the loop carries beside the state, never masked.
+    pub loop_state: L,
+}
+
+/// What [`raw_rnn`] gives.
+#[derive(Clone, Debug)]
+pub struct RawOutput<S, E, L> {
+    /// What was emitted, `[steps, batch, ..]` in every leaf.
+    pub emits: E,
+    /// The state of each row after its last step.
+    pub state: S,
+    /// What the loop carried at its end.
+    pub loop_state: L,
+}
+
+/// Runs a cell in a loop that decides at each step what comes next; TensorFlow's `raw_rnn`. Decoders that feed
+/// on their own output, stops that depend on the data, and attention over a changing memory are written with it.
+///
+/// `loop_fn` takes the number of steps done so far (from 1), the cell's output and new state, and what the loop carries. The
+/// mask of a turn is what had finished *before* it: the step at which a row finishes still emits and
+/// changes the state. The loop ends when all rows have finished, and has no limit of its own.
+///
+/// ```
+/// use backend_api::{Compare, DType, Meta, Shape, Tensor};
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicRnnCell, Cell, RawTurn, Step, raw_rnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = BasicRnnCell::new(&device, 3, 3)?;
+/// let limits = Tensor::from_slice(&device, &[2i64, 4], &[2])?;
+/// let finished = |step: usize| {
+///     let step = Tensor::full(&device, step as f64, Meta::new(Shape::SCALAR, DType::I64))?;
+///     limits.compare(Compare::Le, &step)
+/// };
+/// let start = RawTurn {
+///     finished: finished(0)?,
+///     input: Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?,
+///     state: cell.zero_state(2)?,
+///     emit: cell.zero_output(2)?,
+///     loop_state: (),
+/// };
+/// // Feeds on its own output.
+/// let result = raw_rnn(&cell, Step::default(), start, |steps, output, state, ()| {
+///     Ok(RawTurn {
+///         finished: finished(steps)?,
+///         input: output.clone(),
+///         state: state.clone(),
+///         emit: output.clone(),
+///         loop_state: (),
+///     })
+/// })?;
+/// assert_eq!(result.emits.shape().dims(), [4, 2, 3]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `finished` is no `[batch]` of `bool`; an emit or a state changes its structure or shapes; what the cell and `loop_fn`
+/// give.
+pub fn raw_rnn<C, E, L>(
+    cell: &C,
+    step: Step,
+    start: RawTurn<C::B, C::Input, C::State, E, L>,
+    mut loop_fn: impl FnMut(
+        usize,
+        &C::Output,
+        &C::State,
+        L,
+    ) -> Result<RawTurn<C::B, C::Input, C::State, E, L>>,
+) -> Result<RawOutput<C::State, E, L>>
+where
+    C: Cell,
+    E: Nest<C::B>,
+{
+    let rows = batch("raw_rnn", std::slice::from_ref(&start.input))?;
+    check_finished(&start.finished, rows)?;
+    let RawTurn {
+        mut finished,
+        mut input,
+        mut state,
+        emit: like,
+        mut loop_state,
+    } = start;
+    let zero = like.map(&mut |t| Tensor::zeros(t.device(), t.meta()))?;
+    let mut emitted: Vec<E> = Vec::new();
+    while !all(&finished)? {
+        let time = emitted.len();
+        let (output, new) = cell.step(&step.at(time), &input, &state)?;
+        let turn = loop_fn(time + 1, &output, &new, loop_state)?;
+        check_finished(&turn.finished, rows)?;
+        state = where_finished(&finished, &state, &turn.state)?;
+        emitted.push(where_finished(&finished, &zero, &turn.emit)?);
+        finished = finished.select_from(&finished, &turn.finished)?;
+        input = turn.input;
+        loop_state = turn.loop_state;
+    }
+    Ok(RawOutput {
+        emits: stacked(&emitted, &zero)?,
+        state,
+        loop_state,
+    })
+}
+
+fn check_finished<B: Backend>(finished: &Tensor<B>, rows: usize) -> Result<()> {
+    if finished.dtype() != backend_api::DType::Bool {
+        let expected = "bool is needed";
+        return Err(Error::dtype(
+            "raw_rnn",
+            "finished",
+            finished.dtype(),
+            expected,
+        ));
+    }
+    if finished.shape().dims() != [rows] {
+        let expected = format!("the input has a batch of {rows}");
+        return Err(Error::shape(
+            "raw_rnn",
+            "finished",
+            finished.shape(),
+            expected,
+        ));
+    }
+    Ok(())
+}
+
+fn all<B: Backend>(finished: &Tensor<B>) -> Result<bool> {
+    Ok(finished.to_f64_vec()?.iter().all(|&f| f != 0.0))
+}
+
+/// `old` for the rows that have finished, `new` for the others. Scalars have no rows, and are always new.
+fn where_finished<B: Backend, N: Nest<B>>(finished: &Tensor<B>, old: &N, new: &N) -> Result<N> {
+    old.zip(new, &mut |old, new| {
+        if old.meta() != new.meta() {
+            let expected = format!("it was {} {} before", old.dtype(), old.shape());
+            return Err(Error::shape(
+                "raw_rnn",
+                "state or emit",
+                new.shape(),
+                expected,
+            ));
+        }
+        if new.shape().rank() == 0 {
+            return Ok(new.clone());
+        }
+        let mut dims = finished.dims();
+        dims.resize(new.shape().rank(), 1);
+        finished.reshape(&dims)?.select_from(old, new)
+    })
+}
+
+/// One nest with a leading axis from many without.
+fn stacked<B: Backend, N: Nest<B>>(parts: &[N], like: &N) -> Result<N> {
+    let leaves: Vec<Vec<&Tensor<B>>> = parts.iter().map(Nest::leaves).collect();
+    let mut column = 0;
+    like.map(&mut |like| {
+        let mut stack = Stacker::new(parts.len());
+        for leaves in &leaves {
+            stack.push(leaves[column].clone())?;
+        }
+        column += 1;
+        let meta = Meta::new(like.shape(), like.dtype());
+        stack.finish(&Tensor::zeros(like.device(), meta)?)
+    })
+}

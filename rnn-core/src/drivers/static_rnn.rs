@@ -1,0 +1,125 @@
+//! TensorFlow's `static_rnn`.
+
+use backend_api::{Error, Result};
+
+use super::RnnOutput;
+use super::lengths::{Lengths, upload};
+use crate::step::Mode;
+use crate::{Cell, Nest, Step, Unroll};
+
+/// Runs a cell over a list of inputs, one for each step; TensorFlow's `static_rnn`.
+///
+/// Gives the numbers of [`DynamicRnn`](super::DynamicRnn) on the same steps, for callers who have the steps one by one, or who
+/// want each output apart. Inputs are `[batch, ..]` in every leaf; outputs are a list as long.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{GruCell, StaticRnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let step = Tensor::from_slice(&device, &[0.1f32; 2 * 4], &[2, 4])?;
+/// let rnn = StaticRnn::new(&cell).sequence_length(&[3, 1]).run(&vec![step; 3])?;
+/// assert_eq!(rnn.outputs.len(), 3);
+/// assert_eq!(rnn.outputs[2].to_vec::<f32>()?[8..], [0.0; 8]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "call `run`"]
+pub struct StaticRnn<'a, C: Cell> {
+    cell: &'a C,
+    lengths: Option<Lengths>,
+    initial_state: Option<C::State>,
+    step: Step,
+}
+
+impl<'a, C: Cell> StaticRnn<'a, C> {
+    /// A driver for a cell: all rows of full length, from the zero state, for evaluation.
+    pub fn new(cell: &'a C) -> Self {
+        Self {
+            cell,
+            lengths: None,
+            initial_state: None,
+            step: Step::new(Mode::Evaluation, 0),
+        }
+    }
+
+    /// The length of each row, in steps. Any integer type.
+    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+        self.lengths = Some(Lengths::new(lengths));
+        self
+    }
+
+    /// The state to start from; the cell's zero state if not given.
+    pub fn initial_state(mut self, state: C::State) -> Self {
+        self.initial_state = Some(state);
+        self
+    }
+
+    /// What the network is run for, and the seed of its random numbers.
+    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
+        self.step = Step::new(mode, seed);
+        self
+    }
+
+    /// Runs the cell over the inputs.
+    ///
+    /// # Errors
+    /// There is no input, or one without a batch axis; the inputs differ in their batch; there are more or fewer lengths than rows,
+    /// or a negative one; an input or the initial state does not fit the cell.
+    pub fn run(&self, inputs: &[C::Input]) -> Result<RnnOutput<Vec<C::Output>, C::State>> {
+        let batch = batch("static_rnn", inputs)?;
+        let lengths = match &self.lengths {
+            Some(lengths) => Some(lengths.check("static_rnn", batch)?),
+            None => None,
+        };
+        let longest = lengths.as_ref().and_then(|l| l.iter().copied().max());
+        let mut unroll = Unroll::new(self.step, inputs.len(), batch);
+        unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < inputs.len())) {
+            Some(lengths) => {
+                let device = inputs[0].leaves()[0].device().clone();
+                Some(upload(&device, &lengths)?)
+            }
+            None => None,
+        };
+        let zero = self.cell.zero_output(batch)?;
+        let mut state = match &self.initial_state {
+            Some(state) => state.clone(),
+            None => self.cell.zero_state(batch)?,
+        };
+        let mut outputs = Vec::with_capacity(inputs.len());
+        for (time, input) in inputs.iter().enumerate() {
+            // A step that no row takes does not run the cell.
+            if longest.is_some_and(|longest| time >= longest) {
+                outputs.push(zero.clone());
+                continue;
+            }
+            let (output, new) = self.cell.step(&self.step.at(time), input, &state)?;
+            outputs.push(unroll.hold(time, output, &zero)?);
+            state = unroll.hold(time, new, &state)?;
+        }
+        Ok(RnnOutput { outputs, state })
+    }
+}
+
+/// The batch of a list of inputs that agree in it.
+pub(super) fn batch<B: backend_api::Backend, N: Nest<B>>(
+    op: &'static str,
+    inputs: &[N],
+) -> Result<usize> {
+    let mut batch = None;
+    for leaf in inputs.iter().flat_map(Nest::leaves) {
+        if leaf.shape().rank() == 0 {
+            let expected = "a batch axis is needed";
+            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        }
+        let rows = leaf.shape()[0];
+        if *batch.get_or_insert(rows) != rows {
+            let expected = format!("another input has a batch of {}", batch.unwrap_or(0));
+            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        }
+    }
+    batch.ok_or_else(|| Error::argument(op, "inputs", "must not be empty"))
+}

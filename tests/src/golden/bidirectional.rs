@@ -1,0 +1,125 @@
+//! Cases of the bidirectional drivers.
+
+use backend_api::Tensor;
+use rnn_core::{
+    AnyCell, BidirectionalDynamicRnn, Cell, StackBidirectionalDynamicRnn, StaticRnn,
+    cell_from_config, static_bidirectional_rnn,
+};
+use serde_json::Value;
+
+use super::Trouble;
+use super::case::{BidirectionalCase, StackCase};
+use super::check::{Graph, Worst};
+use super::file::GoldenFile;
+use super::static_rnn::{stack, unstack};
+use crate::devices::TestDevice;
+
+type AnyTestCell = AnyCell<TestDevice>;
+
+/// The two cells of a case, with their parameters from the file.
+fn cells(
+    graph: &mut Graph<TestDevice>,
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &BidirectionalCase,
+) -> Result<(AnyTestCell, AnyTestCell), Trouble> {
+    let mut load = |spec: &Value, direction: &str| {
+        let cell = cell_from_config(device, spec, case.input_size, case.dtype.dtype())?;
+        let scope = format!("bidirectional_rnn/{direction}/{}", cell.scope());
+        graph.model(file, &scope, &cell)
+    };
+    Ok((load(&case.cell_fw, "fw")?, load(&case.cell_bw, "bw")?))
+}
+
+pub(super) fn run(
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &BidirectionalCase,
+) -> Result<Worst, Trouble> {
+    let mut graph = Graph::new();
+    let (forward, backward) = cells(&mut graph, device, file, case)?;
+    let x = graph.leaf(file, device, "input/x")?;
+    let mut rnn = BidirectionalDynamicRnn::new(&forward, &backward)
+        .time_major(case.time_major)
+        .swap_memory(case.swap_memory);
+    if let Some(lengths) = &case.sequence_length {
+        rnn = rnn.sequence_length(lengths);
+    }
+    if case.initial_state {
+        let batch = x.shape()[usize::from(case.time_major)];
+        let fw = forward.zero_state(batch)?;
+        rnn = rnn.initial_state_fw(graph.leaf_nest(file, "initial_state/fw", &fw)?);
+        let bw = backward.zero_state(batch)?;
+        rnn = rnn.initial_state_bw(graph.leaf_nest(file, "initial_state/bw", &bw)?);
+    }
+    let result = rnn.run(&x)?;
+    graph.results("outputs/fw", &result.outputs.0);
+    graph.results("outputs/bw", &result.outputs.1);
+    graph.results("final_state/fw", &result.state.0);
+    graph.results("final_state/bw", &result.state.1);
+    graph.compare(file, case.dtype.dtype(), &case.no_gradient)
+}
+
+pub(super) fn run_static(
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &BidirectionalCase,
+) -> Result<Worst, Trouble> {
+    let mut graph = Graph::new();
+    let (forward, backward) = cells(&mut graph, device, file, case)?;
+    let x = graph.leaf(file, device, "input/x")?;
+    let (mut fw, mut bw) = (StaticRnn::new(&forward), StaticRnn::new(&backward));
+    if case.initial_state {
+        let batch = x.shape()[usize::from(case.time_major)];
+        let like = forward.zero_state(batch)?;
+        fw = fw.initial_state(graph.leaf_nest(file, "initial_state/fw", &like)?);
+        let like = backward.zero_state(batch)?;
+        bw = bw.initial_state(graph.leaf_nest(file, "initial_state/bw", &like)?);
+    }
+    let inputs = unstack(&x, case.time_major)?;
+    let lengths = case.sequence_length.as_deref();
+    let result = static_bidirectional_rnn(fw, bw, &inputs, lengths)?;
+    graph.results("outputs", &stack(&result.outputs)?);
+    graph.results("final_state/fw", &result.state.0);
+    graph.results("final_state/bw", &result.state.1);
+    graph.compare(file, case.dtype.dtype(), &case.no_gradient)
+}
+
+pub(super) fn run_stack(
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &StackCase,
+) -> Result<Worst, Trouble> {
+    let mut graph = Graph::new();
+    let dtype = case.dtype.dtype();
+    let (mut forward, mut backward): (Vec<AnyTestCell>, Vec<AnyTestCell>) = Default::default();
+    let mut depth = case.input_size;
+    for (i, (fw, bw)) in case.cells_fw.iter().zip(&case.cells_bw).enumerate() {
+        let mut load = |spec: &Value, direction: &str| {
+            let cell = cell_from_config(device, spec, depth, dtype)?;
+            let scope = cell.scope();
+            let scope =
+                format!("stack_bidirectional_rnn/cell_{i}/bidirectional_rnn/{direction}/{scope}");
+            graph.model(file, &scope, &cell)
+        };
+        let (fw, bw) = (load(fw, "fw")?, load(bw, "bw")?);
+        let width = |cell: &AnyTestCell| -> Result<usize, Trouble> {
+            let output: Tensor<TestDevice> = cell.zero_output(1)?;
+            Ok(output.shape().last())
+        };
+        depth = width(&fw)? + width(&bw)?;
+        forward.push(fw);
+        backward.push(bw);
+    }
+    let x = graph.leaf(file, device, "input/x")?;
+    let mut rnn =
+        StackBidirectionalDynamicRnn::new(&forward, &backward).time_major(case.time_major);
+    if let Some(lengths) = &case.sequence_length {
+        rnn = rnn.sequence_length(lengths);
+    }
+    let result = rnn.run(&x)?;
+    graph.results("outputs", &result.outputs);
+    graph.results("final_state/fw", &result.state.0);
+    graph.results("final_state/bw", &result.state.1);
+    graph.compare(file, dtype, &case.no_gradient)
+}

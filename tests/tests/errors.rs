@@ -1,0 +1,244 @@
+//! Bad input is refused with a message that names the argument and both shapes, and changes nothing.
+
+use backend_api::{Backend, DType, Result, Tensor};
+use backend_cpu::Cpu;
+use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
+use rnn_core::{
+    BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, LstmState, Module, MultiRnnCell,
+    Step,
+};
+
+fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
+    Tensor::from_slice(device, &vec![0.0f32; dims.iter().product()], dims).unwrap()
+}
+
+fn message<T>(result: Result<T>) -> String {
+    match result {
+        Ok(_) => panic!("was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_wrong_input_depth_names_both() {
+    let device = Cpu::new();
+    let x = zeros(&device, &[2, 5, 3]);
+    let depth = "x is [2, 3], but the kernel expects input depth 4";
+    let rnn = BasicRnnCell::new(&device, 4, 6).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&rnn).run(&x)),
+        format!("basic_rnn_cell: {depth}")
+    );
+    let lstm = BasicLstmCell::new(&device, 4, 6).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&lstm).run(&x)),
+        format!("basic_lstm_cell: {depth}")
+    );
+    let gru = GruCell::new(&device, 4, 6).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&gru).run(&x)),
+        format!("gru_cell: {depth}")
+    );
+    let step = x.select(1, 0).unwrap();
+    let state = gru.zero_state(2).unwrap();
+    assert_eq!(
+        message(gru.step(&Step::default(), &step, &state)),
+        format!("gru_cell: {depth}")
+    );
+    let dense = Dense::new(&device, 4, 2).unwrap();
+    assert_eq!(
+        message(dense.forward(&x)),
+        "dense: x is [2, 5, 3], but the kernel expects input depth 4"
+    );
+}
+
+#[test]
+fn a_wrong_state_shape_names_both() {
+    let device = Cpu::new();
+    let x = zeros(&device, &[2, 5, 4]);
+    let lstm = BasicLstmCell::new(&device, 4, 6).unwrap();
+    let state = LstmState {
+        c: zeros(&device, &[2, 6]),
+        h: zeros(&device, &[2, 5]),
+    };
+    assert_eq!(
+        message(DynamicRnn::new(&lstm).initial_state(state).run(&x)),
+        "basic_lstm_cell: state h is [2, 5], but [2, 6] is needed"
+    );
+    let gru = GruCell::new(&device, 4, 6).unwrap();
+    let state = zeros(&device, &[3, 6]);
+    assert_eq!(
+        message(DynamicRnn::new(&gru).initial_state(state).run(&x)),
+        "gru_cell: state is [3, 6], but [2, 6] is needed"
+    );
+}
+
+#[test]
+fn mixed_types_are_refused() {
+    let device = Cpu::new();
+    let x = zeros(&device, &[2, 5, 4]).cast(DType::F64).unwrap();
+    let lstm = BasicLstmCell::new(&device, 4, 6).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&lstm).run(&x)),
+        "basic_lstm_cell: x is f64, but the kernel is f32"
+    );
+    let doubles = GruCellBuilder::new(4, 6)
+        .dtype(DType::F64)
+        .build(&device)
+        .unwrap();
+    let state = zeros(&device, &[2, 6]);
+    assert_eq!(
+        message(DynamicRnn::new(&doubles).initial_state(state).run(&x)),
+        "gru_cell: state is f32, but the kernel is f64"
+    );
+    let ids = Tensor::from_slice(&device, &[0i32; 40], &[2, 5, 4]).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&lstm).run(&ids)),
+        "basic_lstm_cell: x is i32, but the kernel is f32"
+    );
+    let lengths = message(
+        BasicRnnCellBuilder::new(4, 6)
+            .dtype(DType::I64)
+            .build(&device),
+    );
+    assert_eq!(
+        lengths,
+        "basic_rnn_cell: dtype is i64, but a cell needs a float"
+    );
+}
+
+#[test]
+fn wrong_lengths_are_refused() {
+    let device = Cpu::new();
+    let x = zeros(&device, &[2, 5, 4]);
+    let gru = GruCell::new(&device, 4, 6).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&gru).sequence_length(&[1, 2, 3]).run(&x)),
+        "dynamic_rnn: sequence_length has shape [3], but the batch is 2"
+    );
+    assert_eq!(
+        message(DynamicRnn::new(&gru).sequence_length(&[1, -2]).run(&x)),
+        "dynamic_rnn: sequence_length of row 1 is -2, but must not be negative"
+    );
+    // Longer than the sequence is as long as it.
+    let long = DynamicRnn::new(&gru)
+        .sequence_length(&[9u64, u64::MAX])
+        .run(&x)
+        .unwrap();
+    let full = DynamicRnn::new(&gru).run(&x).unwrap();
+    assert_eq!(
+        long.outputs.to_vec::<f32>().unwrap(),
+        full.outputs.to_vec::<f32>().unwrap()
+    );
+}
+
+#[test]
+fn inputs_without_time_are_refused() {
+    let device = Cpu::new();
+    let gru = GruCell::new(&device, 4, 6).unwrap();
+    assert!(message(DynamicRnn::new(&gru).run(&zeros(&device, &[4]))).contains("[4]"));
+    assert!(message(DynamicRnn::new(&gru).run(&zeros(&device, &[2, 4]))).contains("[4, 2]"));
+    assert!(
+        message(DynamicRnn::new(&gru).run(&zeros(&device, &[2, 3, 4, 1]))).contains("[3, 2, 4, 1]")
+    );
+}
+
+#[test]
+fn empty_time_and_batch_are_legal() {
+    let device = Cpu::new();
+    let lstm = BasicLstmCell::new(&device, 4, 6).unwrap();
+    let state = LstmState {
+        c: Tensor::from_slice(&device, &[1.0f32; 12], &[2, 6]).unwrap(),
+        h: Tensor::from_slice(&device, &[2.0f32; 12], &[2, 6]).unwrap(),
+    };
+    let none = DynamicRnn::new(&lstm)
+        .initial_state(state)
+        .run(&zeros(&device, &[2, 0, 4]))
+        .unwrap();
+    assert_eq!(none.outputs.shape().dims(), [2, 0, 6]);
+    assert_eq!(none.state.c.to_vec::<f32>().unwrap(), [1.0; 12]);
+    assert_eq!(none.state.h.to_vec::<f32>().unwrap(), [2.0; 12]);
+    let nobody = DynamicRnn::new(&lstm)
+        .run(&zeros(&device, &[0, 5, 4]))
+        .unwrap();
+    assert_eq!(nobody.outputs.shape().dims(), [0, 5, 6]);
+    assert_eq!(nobody.state.h.shape().dims(), [0, 6]);
+}
+
+#[test]
+fn sizes_of_zero_and_wrong_options_are_refused() {
+    let device = Cpu::new();
+    assert_eq!(
+        message(BasicRnnCell::new(&device, 4, 0)),
+        "basic_rnn_cell: num_units must not be 0"
+    );
+    assert_eq!(
+        message(BasicLstmCellBuilder::new(0, 4).build(&device)),
+        "basic_lstm_cell: input_size must not be 0"
+    );
+    assert_eq!(
+        message(Dense::new(&device, 4, 0)),
+        "dense: units must not be 0"
+    );
+    assert_eq!(
+        message(LstmCellBuilder::new(4, 5).num_proj(0).build(&device)),
+        "lstm_cell: num_proj must not be 0"
+    );
+    assert_eq!(
+        message(
+            LstmCellBuilder::new(4, 5)
+                .cell_clip(f64::NAN)
+                .build(&device)
+        ),
+        "lstm_cell: cell_clip must not be negative or NaN"
+    );
+    assert_eq!(
+        message(Cpu::builder().threads(0).build()).split(':').next(),
+        Some("cpu")
+    );
+}
+
+#[test]
+fn a_stack_shares_only_when_asked() {
+    let device = Cpu::new();
+    let cell = GruCell::new(&device, 5, 5).unwrap();
+    let refused = message(MultiRnnCell::new(vec![cell.clone(), cell.clone()]));
+    assert!(refused.contains("share parameters"), "{refused}");
+    assert!(message(MultiRnnCell::<Vec<GruCell<Cpu>>>::new(vec![])).contains("at least one"));
+    let shared = MultiRnnCell::shared(cell.clone(), 3).unwrap();
+    assert_eq!(shared.param_count(), cell.param_count());
+    assert_eq!(shared.named_params()[0].0, "cell_0/gru_cell/gates/kernel");
+    // All layers follow when the one set of parameters is changed.
+    let mut changed = shared.clone();
+    changed
+        .each_param(&mut |_, p| p.set(p.affine(0.0, 0.25)?))
+        .unwrap();
+    let x = Tensor::from_slice(&device, &[0.5f32; 10], &[2, 5]).unwrap();
+    let by_hand = {
+        let mut one = cell;
+        one.each_param(&mut |_, p| p.set(p.affine(0.0, 0.25)?))
+            .unwrap();
+        let mut y = x.clone();
+        for _ in 0..3 {
+            y = one
+                .step(&Step::default(), &y, &one.zero_state(2).unwrap())
+                .unwrap()
+                .0;
+        }
+        y
+    };
+    let (y, _) = changed
+        .step(&Step::default(), &x, &changed.zero_state(2).unwrap())
+        .unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), by_hand.to_vec::<f32>().unwrap());
+}
+
+#[test]
+fn tensors_of_two_devices_do_not_mix() {
+    let (a, b) = (Cpu::new(), Cpu::builder().threads(1).build().unwrap());
+    let (x, y) = (zeros(&a, &[2]), zeros(&b, &[2]));
+    if !x.device().same_device(y.device()) {
+        assert!(message(x.add(&y)).contains("operand 1 is on"));
+    }
+    assert!(x.to(&b).unwrap().add(&y).is_ok());
+}
