@@ -102,21 +102,7 @@ impl<B: Backend> Optimizer<B> for Adam<B> {
             .to_vec()
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = learning_rate;
-    }
-
-    fn state(&self) -> &OptimizerState<B> {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut OptimizerState<B> {
-        &mut self.state
-    }
+    keeps_state!();
 
     fn check(&self) -> Result<()> {
         within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;

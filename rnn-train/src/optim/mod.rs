@@ -3,14 +3,42 @@
 //! | optimizer | update of a parameter `w` with gradient `g` |
 //! |---|---|
 //! | [`Sgd`] | `w -= lr g` |
+//! | [`Momentum`] | `a = μ a + g`, `w -= lr a` (Nesterov: `w -= lr (g + μ a)`) |
+//! | [`RmsProp`] | `v = ρ v + (1 - ρ) g²`, `m = μ m + lr g / sqrt(v + ε)`, `w -= m` |
+//! | [`Adagrad`] | `v += g²`, `w -= lr g / sqrt(v)` |
 //! | [`Adam`] | `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)` |
 //!
 //! A rule of one's own implements [`Optimizer`]: its numbers, what it remembers of each parameter (its
 //! [`Slot`]s) and [`update`](Optimizer::update). Walking over a model, checkpoints and resuming then
-//! work as they do for these. A schedule is a function of the step handed to
-//! [`set_learning_rate`](Optimizer::set_learning_rate) before each step.
+//! work as they do for these. A [`Schedule`] gives the learning rate of each step, for
+//! [`set_learning_rate`](Optimizer::set_learning_rate) before it.
 
+/// The methods of [`Optimizer`] that hand out the fields `learning_rate` and `state`.
+macro_rules! keeps_state {
+    () => {
+        fn learning_rate(&self) -> f64 {
+            self.learning_rate
+        }
+
+        fn set_learning_rate(&mut self, learning_rate: f64) {
+            self.learning_rate = learning_rate;
+        }
+
+        fn state(&self) -> &OptimizerState<B> {
+            &self.state
+        }
+
+        fn state_mut(&mut self) -> &mut OptimizerState<B> {
+            &mut self.state
+        }
+    };
+}
+
+mod adagrad;
 mod adam;
+mod momentum;
+mod rms_prop;
+mod schedule;
 mod sgd;
 mod state;
 
@@ -21,7 +49,11 @@ use rnn_core::{Module, Param};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use momentum::Momentum;
+pub use rms_prop::RmsProp;
+pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use state::{OptimizerState, Slot};
 

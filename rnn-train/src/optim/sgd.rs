@@ -33,21 +33,7 @@ impl<B: Backend> Optimizer<B> for Sgd<B> {
         Vec::new()
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = learning_rate;
-    }
-
-    fn state(&self) -> &OptimizerState<B> {
-        &self.state
-    }
-
-    fn state_mut(&mut self) -> &mut OptimizerState<B> {
-        &mut self.state
-    }
+    keeps_state!();
 
     fn update(
         &self,

@@ -19,6 +19,8 @@ pub(super) enum Header {
     StackBidirectional(StackCase),
     RawRnn(RawCase),
     StateSaving(StateSavingCase),
+    Train(TrainCase),
+    Losses(LossesCase),
 }
 
 /// A case of `dynamic_rnn`.
@@ -142,6 +144,52 @@ pub(super) struct StateSavingCase {
     _loss: Option<String>,
 }
 
+/// A trajectory of an optimizer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrainCase {
+    pub(super) cell: Value,
+    pub(super) dtype: Float,
+    #[serde(rename = "I")]
+    pub(super) input_size: usize,
+    pub(super) clip_norm: f64,
+    pub(super) optimizer: String,
+    #[serde(default)]
+    pub(super) options: TrainOptions,
+    pub(super) steps: usize,
+    #[serde(default)]
+    pub(super) embedding: bool,
+    /// Says in words what the model is.
+    #[serde(default, rename = "model")]
+    _model: Option<String>,
+}
+
+/// The arguments of the optimizers' constructors.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrainOptions {
+    pub(super) learning_rate: Option<f64>,
+    pub(super) momentum: Option<f64>,
+    #[serde(default)]
+    pub(super) use_nesterov: bool,
+    pub(super) beta1: Option<f64>,
+    pub(super) beta2: Option<f64>,
+    pub(super) epsilon: Option<f64>,
+    pub(super) decay: Option<f64>,
+    #[serde(default)]
+    pub(super) centered: bool,
+    pub(super) initial_accumulator_value: Option<f64>,
+}
+
+/// A file of losses.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LossesCase {
+    pub(super) dtype: Float,
+    #[serde(default, rename = "V")]
+    _classes: usize,
+}
+
 /// What the inputs of a case are.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -215,6 +263,8 @@ impl Header {
             "static_bidirectional_rnn" => read(header).map(Self::StaticBidirectional),
             "stack_bidirectional_dynamic_rnn" => read(header).map(Self::StackBidirectional),
             "raw_rnn" => read(header).map(Self::RawRnn),
+            "train" => read(header).map(Self::Train),
+            "losses" => read(header).map(Self::Losses),
             "static_state_saving_rnn" => read(header).map(Self::StateSaving),
             other => Err(Trouble::Unsupported(format!("driver `{other}`"))),
         }

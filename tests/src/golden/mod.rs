@@ -8,9 +8,11 @@ mod case;
 mod check;
 mod dynamic_rnn;
 mod file;
+mod losses;
 mod raw_rnn;
 mod state_saving;
 mod static_rnn;
+mod train;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -137,6 +139,8 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
         Header::StaticBidirectional(case) => bidirectional::run_static(device, &file, &case),
         Header::StackBidirectional(case) => bidirectional::run_stack(device, &file, &case),
         Header::RawRnn(case) => raw_rnn::run(device, &file, &case),
+        Header::Train(case) => train::run(device, &file, &case),
+        Header::Losses(case) => losses::run(device, &file, &case),
         Header::StateSaving(case) => state_saving::run(device, &file, &case),
     }
 }

@@ -41,7 +41,13 @@ pub(super) fn run(
     let x = file.tensor(device, "input/x")?;
     let mut check = Check::new(file, dtype);
     let zero = plain.zero_state(x.shape()[0])?;
-    let names: Vec<String> = zero.named_leaves().into_iter().map(|(n, _)| n).collect();
+    // A state that is one tensor is called `s`.
+    let named = |name: String| if name.is_empty() { "s".into() } else { name };
+    let names: Vec<String> = zero
+        .named_leaves()
+        .into_iter()
+        .map(|(name, _)| named(name))
+        .collect();
     let mut saved = Saved(HashMap::new());
     for name in &names {
         let state = file.tensor(device, &join("initial_state", name))?;
@@ -59,7 +65,7 @@ pub(super) fn run(
         let rnn = StaticRnn::new(&cell).sequence_length(&lengths);
         let inputs = unstack(&chunk, false)?;
         let result = static_state_saving_rnn(rnn, &cell, &inputs, &mut saved, &names)?;
-        let outputs = stack(&result.outputs)?;
+        let outputs = stack(&result.outputs)?.transpose(0, 1)?;
         check.tensor(&format!("chunk/{k}/outputs"), &outputs)?;
         for name in &names {
             let key = join(&format!("chunk/{k}/saved_state"), name);

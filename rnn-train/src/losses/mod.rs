@@ -3,7 +3,13 @@
 //! Means are over every element or label, whatever the axes are called, and a mean of nothing
 //! is refused: it would be NaN, and NaN in a loss ends a run.
 
+mod sequence;
+
 use backend_api::{Backend, Compare, DType, Error, Fused, Result, Tensor};
+
+pub use sequence::{
+    Reduction, SequenceLoss, legacy_sequence_loss, sequence_loss_by_example, sequence_mask,
+};
 
 /// The mean cross entropy of labels: `logits [.., V]`, `labels [..]` int, a scalar.
 ///

@@ -1,0 +1,180 @@
+//! Losses over sequences whose steps do not all count.
+
+use backend_api::{Backend, Compare, DType, Error, Result, Tensor};
+
+use super::softmax_cross_entropy_each;
+
+/// What becomes of an axis of a [`SequenceLoss`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// The axis stays.
+    None,
+    /// The sum over it, divided by the sum of the weights; TensorFlow's `average_across_*`.
+    #[default]
+    Average,
+    /// The sum over it, divided by the number of weights that are not 0; TensorFlow's `sum_over_*`.
+    Sum,
+}
+
+/// Weighted cross entropy for sequences of labels; TensorFlow's `seq2seq.sequence_loss`.
+///
+/// The default averages over steps and batch, which gives a scalar: `Σ w ce / Σ w`. With one axis
+/// left, the result is `[batch]` or `[time]`; with both, `[batch, time]`, weighted and not divided.
+/// Where all weights are 0, so is the result. Averaging wins if one axis is averaged and the other summed: the other one
+/// stays, as in TensorFlow.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_train::losses::{SequenceLoss, sequence_mask};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 3 * 4], &[2, 3, 4])?;
+/// let targets = Tensor::from_slice(&device, &[1i32, 2, 0, 3, 0, 0], &[2, 3])?;
+/// let lengths = Tensor::from_slice(&device, &[3i32, 1], &[2])?;
+/// let weights = sequence_mask(&lengths, 3)?.cast(logits.dtype())?;
+/// let loss = SequenceLoss::default().of(&logits, &targets, &weights)?;
+/// assert!((loss.item()? - 4f64.ln()).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequenceLoss {
+    /// What becomes of the time axis.
+    pub timesteps: Reduction,
+    /// What becomes of the batch axis.
+    pub batch: Reduction,
+}
+
+impl SequenceLoss {
+    /// The loss of `logits [batch, time, classes]`, `targets [batch, time]` and `weights [batch, time]`.
+    ///
+    /// # Errors
+    /// A tensor has another rank or shape, or a target is no class.
+    pub fn of<B: Backend>(
+        &self,
+        logits: &Tensor<B>,
+        targets: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Tensor<B>> {
+        let op = "sequence_loss";
+        if logits.shape().rank() != 3 {
+            let expected = "[batch, time, classes] is needed";
+            return Err(Error::shape(op, "logits", logits.shape(), expected));
+        }
+        let rows = logits.shape().without(2);
+        for (arg, t) in [("targets", targets), ("weights", weights)] {
+            if t.shape() != rows {
+                let expected = format!("logits are {}, so {rows} is needed", logits.shape());
+                return Err(Error::shape(op, arg, t.shape(), expected));
+            }
+        }
+        let each = softmax_cross_entropy_each(logits, targets)?.mul(weights)?;
+        use Reduction::{Average, None, Sum};
+        match (self.timesteps, self.batch) {
+            (Average, Average) => divide(&each.sum_all()?, &weights.sum_all()?),
+            (Sum, Sum) => divide(&each.sum_all()?, &nonzero(weights)?.sum_all()?),
+            (None, None) => Ok(each),
+            (_, Average) => divide(&each.sum(0)?, &weights.sum(0)?),
+            (Average, _) => divide(&each.sum(1)?, &weights.sum(1)?),
+            (_, Sum) => divide(&each.sum(0)?, &nonzero(weights)?.sum(0)?),
+            (Sum, _) => divide(&each.sum(1)?, &nonzero(weights)?.sum(1)?),
+        }
+    }
+}
+
+/// `a / b`, and 0 where `b` is 0.
+fn divide<B: Backend>(a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
+    let zero = Tensor::scalar(b.device(), 0.0, b.dtype())?;
+    let one = Tensor::scalar(b.device(), 1.0, b.dtype())?;
+    let none = b.compare(Compare::Eq, &zero)?;
+    none.select_from(&zero, &a.div(&none.select_from(&one, b)?)?)
+}
+
+/// 1 where a weight is not 0.
+fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
+    let zero = Tensor::scalar(weights.device(), 0.0, weights.dtype())?;
+    weights.compare(Compare::Ne, &zero)?.cast(weights.dtype())
+}
+
+/// `lengths [batch]` as `[batch, width]` of `bool`: whether a step is before the row's length;
+/// TensorFlow's `sequence_mask`.
+///
+/// # Errors
+/// `lengths` are no vector of integers.
+pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Tensor<B>> {
+    if lengths.shape().rank() != 1 || !lengths.dtype().is_int() {
+        let expected = format!(
+            "a vector of integers is needed, and it is {}",
+            lengths.dtype()
+        );
+        return Err(Error::shape(
+            "sequence_mask",
+            "lengths",
+            lengths.shape(),
+            expected,
+        ));
+    }
+    let steps: Vec<i64> = (0..width as i64).collect();
+    let steps = Tensor::from_slice(lengths.device(), &steps, &[width])?;
+    lengths
+        .cast(DType::I64)?
+        .unsqueeze(1)?
+        .compare(Compare::Gt, &steps)
+}
+
+/// The loss of each row, from lists of steps: `Σ_t w ce`, divided by `Σ_t w + 1e-12` if averaged. `[batch]`;
+/// TensorFlow's `legacy_seq2seq.sequence_loss_by_example`.
+///
+/// Each step has `logits [batch, classes]`, `targets [batch]` and `weights [batch]`.
+///
+/// # Errors
+/// The lists are empty or differ in length, or a step's tensors do not fit.
+pub fn sequence_loss_by_example<B: Backend>(
+    logits: &[Tensor<B>],
+    targets: &[Tensor<B>],
+    weights: &[Tensor<B>],
+    average_across_timesteps: bool,
+) -> Result<Tensor<B>> {
+    let op = "sequence_loss_by_example";
+    let Some(first) = weights.first() else {
+        return Err(Error::argument(op, "weights", "must not be empty"));
+    };
+    for (arg, count) in [("targets", targets.len()), ("weights", weights.len())] {
+        if count != logits.len() {
+            let problem = format!("have {count} steps, but logits have {}", logits.len());
+            return Err(Error::argument(op, arg, problem));
+        }
+    }
+    let mut total = Tensor::zeros(first.device(), first.meta())?;
+    let mut size = total.clone();
+    for ((logits, targets), weights) in logits.iter().zip(targets).zip(weights) {
+        total = total.add(&softmax_cross_entropy_each(logits, targets)?.mul(weights)?)?;
+        size = size.add(weights)?;
+    }
+    if average_across_timesteps {
+        total = total.div(&size.affine(1.0, 1e-12)?)?;
+    }
+    Ok(total)
+}
+
+/// The sum of [`sequence_loss_by_example`] over the batch, divided by the batch if averaged: a short row weighs as
+/// much as a long one. A scalar; TensorFlow's `legacy_seq2seq.sequence_loss`.
+///
+/// # Errors
+/// Those of [`sequence_loss_by_example`].
+pub fn legacy_sequence_loss<B: Backend>(
+    logits: &[Tensor<B>],
+    targets: &[Tensor<B>],
+    weights: &[Tensor<B>],
+    average_across_timesteps: bool,
+    average_across_batch: bool,
+) -> Result<Tensor<B>> {
+    let each = sequence_loss_by_example(logits, targets, weights, average_across_timesteps)?;
+    let rows = each.shape().count();
+    let sum = each.sum_all()?;
+    if average_across_batch && rows > 0 {
+        return sum.affine(1.0 / rows as f64, 0.0);
+    }
+    Ok(sum)
+}

@@ -1,0 +1,73 @@
+//! Adagrad.
+
+use backend_api::{Backend, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Optimizer, OptimizerState, Slot, within};
+
+/// Adagrad (Duchi et al. 2011), `v += g²`, `w -= lr g / sqrt(v)`; TensorFlow's `AdagradOptimizer`. `v` starts at 0.1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
+pub struct Adagrad<B: Backend> {
+    learning_rate: f64,
+    initial_accumulator_value: f64,
+    #[serde(skip)]
+    state: OptimizerState<B>,
+}
+
+impl<B: Backend> Adagrad<B> {
+    /// With the given learning rate.
+    pub fn new(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            initial_accumulator_value: 0.1,
+            state: OptimizerState::default(),
+        }
+    }
+
+    /// What the sum of squares starts from; above 0.
+    #[must_use]
+    pub fn initial_accumulator_value(mut self, value: f64) -> Self {
+        self.initial_accumulator_value = value;
+        self
+    }
+}
+
+impl<B: Backend> Optimizer<B> for Adagrad<B> {
+    fn name(&self) -> &'static str {
+        "Adagrad"
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        vec![Slot {
+            name: "Adagrad",
+            start: self.initial_accumulator_value,
+        }]
+    }
+
+    keeps_state!();
+
+    fn check(&self) -> Result<()> {
+        within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
+        let range = f64::MIN_POSITIVE..f64::INFINITY;
+        within(
+            "initial_accumulator_value",
+            self.initial_accumulator_value,
+            range,
+        )
+    }
+
+    fn update(
+        &self,
+        _step: u64,
+        value: &Tensor<B>,
+        slots: &[Tensor<B>],
+        grad: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+        let squares = slots[0].add(&grad.square()?)?;
+        let step = grad
+            .affine(self.learning_rate, 0.0)?
+            .div(&squares.sqrt()?)?;
+        Ok((value.sub(&step)?, vec![squares]))
+    }
+}

@@ -1,0 +1,74 @@
+//! Gradient descent with momentum.
+
+use backend_api::{Backend, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Optimizer, OptimizerState, Slot, within};
+
+/// Gradient descent with momentum (Polyak 1964), `a = μ a + g`, `w -= lr a`; TensorFlow's `MomentumOptimizer`.
+/// With [`nesterov`](Self::nesterov), `w -= lr (g + μ a)`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
+pub struct Momentum<B: Backend> {
+    learning_rate: f64,
+    momentum: f64,
+    nesterov: bool,
+    #[serde(skip)]
+    state: OptimizerState<B>,
+}
+
+impl<B: Backend> Momentum<B> {
+    /// With the given learning rate, and `μ` in `0..1`.
+    pub fn new(learning_rate: f64, momentum: f64) -> Self {
+        Self {
+            learning_rate,
+            momentum,
+            nesterov: false,
+            state: OptimizerState::default(),
+        }
+    }
+
+    /// Whether to look ahead (Nesterov 1983, in the form of Sutskever et al. 2013).
+    #[must_use]
+    pub fn nesterov(mut self, nesterov: bool) -> Self {
+        self.nesterov = nesterov;
+        self
+    }
+}
+
+impl<B: Backend> Optimizer<B> for Momentum<B> {
+    fn name(&self) -> &'static str {
+        "Momentum"
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        vec![Slot {
+            name: "Momentum",
+            start: 0.0,
+        }]
+    }
+
+    keeps_state!();
+
+    fn check(&self) -> Result<()> {
+        within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
+        within("momentum", self.momentum, 0.0..1.0)
+    }
+
+    fn update(
+        &self,
+        _step: u64,
+        value: &Tensor<B>,
+        slots: &[Tensor<B>],
+        grad: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+        let sum = slots[0].affine(self.momentum, 0.0)?.add(grad)?;
+        let direction = if self.nesterov {
+            grad.add(&sum.affine(self.momentum, 0.0)?)?
+        } else {
+            sum.clone()
+        };
+        let value = value.sub(&direction.affine(self.learning_rate, 0.0)?)?;
+        Ok((value, vec![sum]))
+    }
+}

@@ -1,0 +1,120 @@
+//! RMSProp.
+
+use backend_api::{Backend, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Optimizer, OptimizerState, Slot, within};
+
+/// RMSProp (Tieleman & Hinton 2012) as TensorFlow's `RMSPropOptimizer` computes it:
+///
+/// `v = ρ v + (1 - ρ) g²`, `m = μ m + lr g / sqrt(v + ε)`, `w -= m`
+///
+/// with `ε` inside the root, and `v` starting at 1. [`centered`](Self::centered), the mean gradient's square is taken from `v`
+/// in the root.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
+pub struct RmsProp<B: Backend> {
+    learning_rate: f64,
+    decay: f64,
+    momentum: f64,
+    epsilon: f64,
+    centered: bool,
+    #[serde(skip)]
+    state: OptimizerState<B>,
+}
+
+impl<B: Backend> RmsProp<B> {
+    /// With `ρ` 0.9, `μ` 0 and `ε` 1e-10.
+    pub fn new(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            decay: 0.9,
+            momentum: 0.0,
+            epsilon: 1e-10,
+            centered: false,
+            state: OptimizerState::default(),
+        }
+    }
+
+    /// The decay `ρ` of the mean of squares, in `0..1`.
+    #[must_use]
+    pub fn decay(mut self, decay: f64) -> Self {
+        self.decay = decay;
+        self
+    }
+
+    /// The momentum `μ`, in `0..1`.
+    #[must_use]
+    pub fn momentum(mut self, momentum: f64) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// What keeps the quotient finite; above 0.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
+    }
+
+    /// Whether gradients are measured by their variance instead of their square.
+    #[must_use]
+    pub fn centered(mut self, centered: bool) -> Self {
+        self.centered = centered;
+        self
+    }
+}
+
+impl<B: Backend> Optimizer<B> for RmsProp<B> {
+    fn name(&self) -> &'static str {
+        "RMSProp"
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        // TensorFlow makes v, then the mean gradient if there is one, then m.
+        let slot = |name, start| Slot { name, start };
+        let mut slots = vec![slot("RMSProp", 1.0), slot("RMSProp_1", 0.0)];
+        if self.centered {
+            slots.push(slot("RMSProp_2", 0.0));
+        }
+        slots
+    }
+
+    keeps_state!();
+
+    fn check(&self) -> Result<()> {
+        within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
+        within("decay", self.decay, 0.0..1.0)?;
+        within("momentum", self.momentum, 0.0..1.0)?;
+        within("epsilon", self.epsilon, f64::MIN_POSITIVE..f64::INFINITY)
+    }
+
+    fn update(
+        &self,
+        _step: u64,
+        value: &Tensor<B>,
+        slots: &[Tensor<B>],
+        grad: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+        let mean = |old: &Tensor<B>, new: &Tensor<B>| {
+            old.affine(self.decay, 0.0)?
+                .add(&new.affine(1.0 - self.decay, 0.0)?)
+        };
+        let squares = mean(&slots[0], &grad.square()?)?;
+        let mut new = vec![squares.clone()];
+        let mut spread = squares;
+        if self.centered {
+            let grads = mean(&slots[1], grad)?;
+            spread = spread.sub(&grads.square()?)?;
+            new.push(grads);
+        }
+        let root = spread.affine(1.0, self.epsilon)?.sqrt()?;
+        let step = grad.affine(self.learning_rate, 0.0)?.div(&root)?;
+        let step = slots[slots.len() - 1]
+            .affine(self.momentum, 0.0)?
+            .add(&step)?;
+        let value = value.sub(&step)?;
+        new.push(step);
+        Ok((value, new))
+    }
+}
