@@ -115,7 +115,18 @@ macro_rules! registry {
 registry! {
     cells::BasicLstmCellBuilder,
     cells::BasicRnnCellBuilder,
+    cells::CfnCellBuilder,
+    cells::CoupledInputForgetGateLstmCellBuilder,
+    cells::GlstmCellBuilder,
     cells::GruCellBuilder,
+    cells::IntersectionRnnCellBuilder,
+    cells::LayerNormBasicLstmCellBuilder,
+    cells::LayerNormLstmCellBuilder,
     cells::LstmCellBuilder,
+    cells::MinimalRnnCellBuilder,
+    cells::NasCellBuilder,
+    cells::SruCellBuilder,
+    cells::UgrnnCellBuilder,
+    cells::WeightNormLstmCellBuilder,
     wrappers::MultiRnnCellConfig,
 }

@@ -14,14 +14,39 @@ where
     M: Module,
     M::B: Differentiable,
 {
+    check_all_but(&[], model, loss, tolerance)
+}
+
+/// The same, but for parameters that have no effect: those must have no gradient, or one that is zero.
+///
+/// # Errors
+/// As [`check`], or a parameter that should have no effect has one.
+pub fn check_all_but<M>(
+    unused: &[&str],
+    model: &M,
+    loss: impl Fn(&M) -> Result<Tensor<M::B>>,
+    tolerance: f64,
+) -> Result<()>
+where
+    M: Module,
+    M::B: Differentiable,
+{
     let (_, grads) = value_and_grad(model, |m| loss(m))?;
     let wrong = |name: &str, what: String| Error::argument("finite_differences", name, what);
     for (name, param) in model.named_params() {
-        let grad = grads
-            .get(&name)
-            .ok_or_else(|| wrong(&name, "has no gradient".into()))?
-            .to_vec::<f64>()?;
-        if grad.iter().all(|&g| g == 0.0) {
+        let grad = grads.get(&name).map(Tensor::to_vec::<f64>).transpose()?;
+        let is_zero = |grad: &[f64]| grad.iter().all(|&g| g == 0.0);
+        if unused.contains(&name.as_str()) {
+            if !is_zero(grad.as_deref().unwrap_or_default()) {
+                return Err(wrong(
+                    &name,
+                    "has a gradient, but should have no effect".into(),
+                ));
+            }
+            continue;
+        }
+        let grad = grad.ok_or_else(|| wrong(&name, "has no gradient".into()))?;
+        if is_zero(&grad) {
             return Err(wrong(
                 &name,
                 "has a gradient that is zero everywhere".into(),

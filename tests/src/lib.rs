@@ -2,6 +2,7 @@
 //!
 //! * [`devices`]: the backends under test, as values of one type.
 //! * [`finite_differences`]: gradients against differences.
+//! * [`problem`]: a cell under the driver, as something to differentiate.
 //! * [`golden`]: files of numbers that TensorFlow computed.
 
 #![forbid(unsafe_code)]
@@ -9,3 +10,4 @@
 pub mod devices;
 pub mod finite_differences;
 pub mod golden;
+pub mod problem;

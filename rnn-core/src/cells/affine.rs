@@ -1,8 +1,9 @@
 //! The kernel and bias that most cells are made of.
 
-use backend_api::{Backend, Error, Result, Tensor};
+use backend_api::{Backend, Result, Tensor};
 
 use super::Sizes;
+use super::math::product;
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `[x, h] · kernel + bias`: the kernel's first rows belong to the input, the others to the state, as in
@@ -68,12 +69,7 @@ pub(crate) fn project<B: Backend>(
     kernel: &Tensor<B>,
     bias: &Tensor<B>,
 ) -> Result<Tensor<B>> {
-    if x.shape().rank() < 2 {
-        let expected = "at least [batch, depth] is needed";
-        return Err(Error::shape("project", "x", x.shape(), expected));
-    }
-    // One product over all steps wants rows without gaps; inputs that come batch first have some.
-    x.contiguous()?.matmul(kernel)?.add(bias)
+    product(x, kernel)?.add(bias)
 }
 
 impl<B: Backend> Module for Affine<B> {

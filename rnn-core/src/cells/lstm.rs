@@ -1,8 +1,9 @@
 //! The LSTM cell with everything: peepholes, clipping, projection.
 
-use backend_api::{Activation, Backend, DType, Error, LstmGates, Recurrence, Result, Tensor};
+use backend_api::{Activation, Backend, DType, Result, Tensor};
 use serde::Deserialize;
 
+use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::{Affine, LstmState, Sizes};
 use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor};
 
@@ -35,21 +36,9 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 /// ```
 #[derive(Clone, Debug)]
 pub struct LstmCell<B: Backend> {
-    sizes: Sizes,
-    gates: LstmGates,
-    cell_clip: Option<f64>,
-    proj_clip: Option<f64>,
     affine: Affine<B>,
-    peepholes: Option<Peepholes<B>>,
+    core: LstmCore<B>,
     projection: Option<Param<B>>,
-}
-
-/// How the gates look at the cell state.
-#[derive(Clone, Debug)]
-struct Peepholes<B: Backend> {
-    f: Param<B>,
-    i: Param<B>,
-    o: Param<B>,
 }
 
 impl<B: Backend> LstmCell<B> {
@@ -66,66 +55,11 @@ impl<B: Backend> LstmCell<B> {
         LstmCellBuilder::new(input_size, num_units)
     }
 
-    /// The width of `h`.
-    fn output_size(&self) -> usize {
-        match &self.projection {
-            Some(projection) => projection.shape()[1],
-            None => self.sizes.units,
-        }
-    }
-
-    /// Whether this is the plain LSTM that devices have kernels for.
-    fn is_plain(&self) -> bool {
-        self.peepholes.is_none() && self.projection.is_none() && self.cell_clip.is_none()
-    }
-
-    /// A step from the projected input.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        kernel: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        if self.is_plain() {
-            let state = state.step(self.gates, z, kernel)?;
-            return Ok((state.h.clone(), state));
-        }
-        let activation = self.gates.activation;
-        let z = state.h.matmul_add(kernel, z)?.split_last(4)?;
-        let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
-        let f = f.affine(1.0, self.gates.forget_bias)?;
-        let (i, f) = match &self.peepholes {
-            Some(w) => (i.add(&state.c.mul(&w.i)?)?, f.add(&state.c.mul(&w.f)?)?),
-            None => (i.clone(), f),
-        };
-        let kept = state.c.mul(&f.sigmoid()?)?;
-        let c = kept.add(&i.sigmoid()?.mul(&j.activate(activation)?)?)?;
-        let c = clip(c, self.cell_clip)?;
-        let o = match &self.peepholes {
-            Some(w) => o.add(&c.mul(&w.o)?)?,
-            None => o.clone(),
-        };
-        let mut h = o.sigmoid()?.mul(&c.activate(activation)?)?;
-        if let Some(projection) = &self.projection {
-            h = clip(h.matmul(projection)?, self.proj_clip)?;
-        }
-        Ok((h.clone(), LstmState { c, h }))
-    }
-
-    fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
-        self.sizes.state("state c", &state.c, batch)?;
-        let wide = Sizes {
-            units: self.output_size(),
-            ..self.sizes
-        };
-        wide.state("state h", &state.h, batch)
-    }
-}
-
-fn clip<B: Backend>(t: Tensor<B>, limit: Option<f64>) -> Result<Tensor<B>> {
-    match limit {
-        Some(limit) => t.clamp(-limit, limit),
-        None => Ok(t),
+    fn kernels(&self) -> Result<LstmKernels<B>> {
+        Ok(LstmKernels {
+            recurrent: self.affine.recurrent_kernel()?,
+            projection: self.projection.as_deref().cloned(),
+        })
     }
 }
 
@@ -226,40 +160,22 @@ impl LstmCellBuilder {
             dtype: self.dtype,
         }
         .check()?;
-        for (arg, clip) in [("cell_clip", self.cell_clip), ("proj_clip", self.proj_clip)] {
-            if clip.is_some_and(|clip| !(clip >= 0.0)) {
-                return Err(Error::argument(
-                    sizes.cell,
-                    arg,
-                    "must not be negative or NaN",
-                ));
-            }
-        }
-        if self.num_proj == Some(0) {
-            return Err(Error::argument(sizes.cell, "num_proj", "must not be 0"));
-        }
-        let units = sizes.units;
-        let state = self.num_proj.unwrap_or(units);
-        let glorot =
-            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
-        let peepholes = || {
-            Ok::<_, Error>(Peepholes {
-                f: glorot(&[units])?,
-                i: glorot(&[units])?,
-                o: glorot(&[units])?,
-            })
-        };
-        Ok(LstmCell {
-            sizes,
-            gates: LstmGates {
-                forget_bias: self.forget_bias,
-                activation: self.activation,
-            },
+        let core = LstmOptions {
+            use_peepholes: self.use_peepholes,
             cell_clip: self.cell_clip,
+            num_proj: self.num_proj,
             proj_clip: self.proj_clip,
-            affine: Affine::with_state(device, sizes, state, 4 * units, Initializer::ZEROS)?,
-            peepholes: self.use_peepholes.then(peepholes).transpose()?,
-            projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+        }
+        .build(device, sizes, None)?;
+        let (units, output) = (sizes.units, core.sizes.output());
+        let glorot = Initializer::GlorotUniform;
+        let projection = |p| Param::new(device, glorot, &[units, p], sizes.dtype);
+        Ok(LstmCell {
+            affine: Affine::with_state(device, sizes, output, 4 * units, Initializer::ZEROS)?,
+            core,
+            projection: self.num_proj.map(projection).transpose()?,
         })
     }
 }
@@ -283,11 +199,7 @@ impl<B: Backend> Module for LstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.affine.params(v);
-        if let Some(w) = &mut self.peepholes {
-            v.param("w_f_diag", &mut w.f);
-            v.param("w_i_diag", &mut w.i);
-            v.param("w_o_diag", &mut w.o);
-        }
+        self.core.params(v);
         if let Some(projection) = &mut self.projection {
             v.param("projection/kernel", projection);
         }
@@ -304,30 +216,22 @@ impl<B: Backend> Cell for LstmCell<B> {
     }
 
     fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
-        Ok(LstmState {
-            c: self.sizes.zeros(self.affine.device(), batch)?,
-            h: self.zero_output(batch)?,
-        })
+        self.core.sizes.zero_state(self.affine.device(), batch)
     }
 
     fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
-        let wide = Sizes {
-            units: self.output_size(),
-            ..self.sizes
-        };
-        wide.zeros(self.affine.device(), batch)
+        self.core.sizes.zero_output(self.affine.device(), batch)
     }
 
     fn step(
         &self,
-        _: &Step,
+        cx: &Step,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let batch = self.sizes.input(x)?;
-        self.check_state(state, batch)?;
+        self.core.sizes.step(x, state)?;
         let z = self.affine.project(x)?;
-        self.gated(&z, &self.affine.recurrent_kernel()?, state)
+        self.core.step(cx, &z, &self.kernels()?, state)
     }
 
     fn unroll(
@@ -336,22 +240,11 @@ impl<B: Backend> Cell for LstmCell<B> {
         xs: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.check_state(state, batch)?;
+        self.core.sizes.sequence(xs, state)?;
         let cell = self.clone();
         u.segments(xs, state, move |u, xs, state| {
             let z = cell.affine.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
-            if cell.is_plain()
-                && let Some(result) =
-                    state.sequence(u, Recurrence::Lstm(cell.gates), &z, &kernel)?
-            {
-                return Ok(result);
-            }
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                cell.gated(z, &kernel, state)
-            })
+            cell.core.unroll(u, &z, &cell.kernels()?, state)
         })
     }
 }

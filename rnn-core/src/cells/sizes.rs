@@ -18,9 +18,14 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Refuses sizes that no cell can have.
     pub(crate) fn check(self) -> Result<Self> {
+        self.check_as("num_units")
+    }
+
+    /// The same for a cell whose constructor has another name for the number of units.
+    pub(crate) fn check_as(self, units: &'static str) -> Result<Self> {
         let problem = |arg: &'static str| Error::argument(self.cell, arg, "must not be 0");
         if self.units == 0 {
-            return Err(problem("num_units"));
+            return Err(problem(units));
         }
         if self.input == 0 {
             return Err(problem("input_size"));

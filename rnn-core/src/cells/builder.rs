@@ -1,0 +1,105 @@
+//! Builders of cells.
+
+/// Declares the options of a cell: a builder with a setter for each, which can also be read from JSON under
+/// the names of TensorFlow's arguments. First the number of units, then options with their defaults, then those that
+/// may be absent. What is left to write is `build`, for which `sizes` gives the checked sizes.
+macro_rules! cell_builder {
+    (
+        $builder:ident builds $cell:ident, TensorFlow $class:literal, scope $scope:literal;
+        $(#[$units_attribute:meta])* $units:ident;
+        $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr,)*
+        $(; $($(#[$option_doc:meta])* $option:ident: $option_type:ty,)*)?
+    ) => {
+        impl<B: ::backend_api::Backend> $cell<B> {
+            /// A cell with TensorFlow's defaults, in `f32`.
+            ///
+            /// # Errors
+            /// The sizes do not fit, or the device has no room.
+            pub fn new(device: &B, input_size: usize, $units: usize) -> ::backend_api::Result<Self> {
+                $builder::new(input_size, $units).build(device)
+            }
+
+            /// A cell with options.
+            pub fn builder(input_size: usize, $units: usize) -> $builder {
+                $builder::new(input_size, $units)
+            }
+        }
+
+        #[doc = concat!("Options of a [`", stringify!($cell), "`].")]
+        #[derive(Clone, Debug, ::serde::Deserialize)]
+        #[serde(default = "absent", deny_unknown_fields)]
+        pub struct $builder {
+            #[serde(skip)]
+            input_size: usize,
+            #[serde(skip)]
+            dtype: ::backend_api::DType,
+            $(#[$units_attribute])*
+            $units: usize,
+            $($field: $type,)*
+            $($($option: Option<$option_type>,)*)?
+        }
+
+        /// What options that JSON does not name are. No units: a cell without is refused.
+        fn absent() -> $builder {
+            $builder::new(0, 0)
+        }
+
+        impl $builder {
+            /// TensorFlow's defaults.
+            pub fn new(input_size: usize, $units: usize) -> Self {
+                Self {
+                    input_size,
+                    dtype: ::backend_api::DType::F32,
+                    $units,
+                    $($field: $default,)*
+                    $($($option: None,)*)?
+                }
+            }
+
+            $($(#[$doc])*
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+
+            $($($(#[$option_doc])*
+            pub fn $option(mut self, $option: $option_type) -> Self {
+                self.$option = Some($option);
+                self
+            })*)?
+
+            /// The element type; `f32` if not given.
+            pub fn dtype(mut self, dtype: ::backend_api::DType) -> Self {
+                self.dtype = dtype;
+                self
+            }
+
+            fn sizes(&self) -> ::backend_api::Result<$crate::cells::Sizes> {
+                $crate::cells::Sizes {
+                    cell: $scope,
+                    input: self.input_size,
+                    units: self.$units,
+                    dtype: self.dtype,
+                }
+                .check_as(stringify!($units))
+            }
+        }
+
+        impl $crate::CellConfig for $builder {
+            const CLASS: &'static str = $class;
+            type Cell<B: ::backend_api::Backend> = $cell<B>;
+
+            fn build_for<B: ::backend_api::Backend>(
+                mut self,
+                device: &B,
+                input_size: usize,
+                dtype: ::backend_api::DType,
+            ) -> ::backend_api::Result<$cell<B>> {
+                self.input_size = input_size;
+                self.dtype(dtype).build(device)
+            }
+        }
+    };
+}
+
+pub(crate) use cell_builder;

@@ -1,0 +1,140 @@
+//! The chaos free network cell.
+
+use backend_api::{Activation, Backend, Result, Tensor};
+
+use super::Sizes;
+use super::affine::project;
+use super::builder::cell_builder;
+use super::math::product;
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`), whose state fades
+/// to zero without input. With `a` the first `2 units` columns of `kernel` and `b` the others:
+///
+/// `θ, η = σ(x · a + h · recurrent_kernel + bias)`, `h' = θ * act(h) + (1 - η) * act(x · b)`; output and state are `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input, 3 units]`, columns `θ, η`, candidate | Glorot uniform |
+/// | `recurrent_kernel` | `[units, 2 units]`, columns `θ, η` | Glorot uniform |
+/// | `bias` | `[2 units]` | 1 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::CfnCell;
+/// use rnn_core::Module;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = CfnCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.param_count(), 3 * 15 + 5 * 10 + 10);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CfnCell<B: Backend> {
+    sizes: Sizes,
+    activation: Activation,
+    kernel: Param<B>,
+    recurrent_kernel: Param<B>,
+    bias: Param<B>,
+}
+
+cell_builder! {
+    CfnCellBuilder builds CfnCell, TensorFlow "CFNCell", scope "cfn_cell";
+    #[serde(alias = "num_units")]
+    units;
+    /// The activation of the state and of the candidate; tanh if not given.
+    activation: Activation = Activation::Tanh,
+}
+
+impl CfnCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<CfnCell<B>> {
+        let sizes = self.sizes()?;
+        let units = sizes.units;
+        let param =
+            |initializer, dims: &[usize]| Param::new(device, initializer, dims, sizes.dtype);
+        let glorot = Initializer::GlorotUniform;
+        Ok(CfnCell {
+            sizes,
+            activation: self.activation,
+            kernel: param(glorot, &[sizes.input, 3 * units])?,
+            recurrent_kernel: param(glorot, &[units, 2 * units])?,
+            bias: param(Initializer::ONES, &[2 * units])?,
+        })
+    }
+}
+
+impl<B: Backend> CfnCell<B> {
+    /// The input's share of the gates, bias added, and the candidate.
+    fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let units = self.sizes.units;
+        let gates = self.kernel.slice(1, 0..2 * units)?;
+        let candidate = self.kernel.slice(1, 2 * units..3 * units)?;
+        let candidate = product(x, &candidate)?.activate(self.activation)?;
+        Ok((project(x, &gates, &self.bias)?, candidate))
+    }
+
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        (z, candidate): &(Tensor<B>, Tensor<B>),
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let z = h.matmul_add(&self.recurrent_kernel, z)?;
+        let gates = z.sigmoid()?.split_last(2)?;
+        let kept = gates[0].mul(&h.activate(self.activation)?)?;
+        let h = kept.add(&gates[1].affine(-1.0, 1.0)?.mul(candidate)?)?;
+        Ok((h.clone(), h))
+    }
+}
+
+impl<B: Backend> Module for CfnCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        v.param("recurrent_kernel", &mut self.recurrent_kernel);
+        v.param("bias", &mut self.bias);
+    }
+}
+
+impl<B: Backend> Cell for CfnCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.sizes.cell.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.kernel.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", h, self.sizes.input(x)?)?;
+        self.gated(&self.project(x)?, h)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", h, self.sizes.sequence(xs)?)?;
+        let cell = self.clone();
+        u.segments(xs, h, move |u, xs, h| {
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&cell.project(xs)?, h, &zero, |_, z, h| cell.gated(z, h))
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! The LSTM cell whose input gate follows from its forget gate.
+
+use backend_api::{Activation, Backend, Result, Tensor};
+
+use super::affine::project;
+use super::builder::cell_builder;
+use super::layer_norm::GateNorms;
+use super::lstm_core::LstmSizes;
+use super::math::{check_limit, clip, mix, product};
+use super::sharded::Sharded;
+use super::{LstmState, Sizes};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
+/// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): what is not forgotten is not written. With `j, f, o` the three
+/// parts of `[x, h] · W + B`, the parts in brackets as options ask for them:
+///
+/// `s = σ(f + forget_bias [+ W_F_diag * c])`, `c' = s * c + (1 - s) * act(j)`,
+/// `h' = clip(σ(o [+ W_O_diag * c']) * act(c') [· W_P])`; the output is `h'`.
+///
+/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`) become
+/// `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `W_0`, `W_1`, .. | together `[input + p, 3 units]`, rows of the input first, columns `j, f, o` | Glorot uniform |
+/// | `B` | `[3 units]`; unused with layer normalization, as in TensorFlow | 0 |
+/// | `{transform,forget,output,state}/gamma` | `[units]`, with layer normalization | `norm_gain` |
+/// | `{transform,forget,output,state}/beta` | `[units]`, with layer normalization | `norm_shift` |
+/// | `W_F_diag`, `W_O_diag` | `[units]`, with peepholes | Glorot uniform |
+/// | `W_P_0`, `W_P_1`, .. | together `[units, p]`, with a projection | Glorot uniform |
+///
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
+/// `[batch, p]`; output `[batch, p]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Module;
+/// use rnn_core::cells::CoupledInputForgetGateLstmCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = CoupledInputForgetGateLstmCell::builder(3, 8).num_unit_shards(2).build(&Cpu::new())?;
+/// let params = cell.named_params();
+/// let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
+/// assert_eq!(names, ["W_0", "W_1", "B"]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CoupledInputForgetGateLstmCell<B: Backend> {
+    input: usize,
+    sizes: LstmSizes,
+    forget_bias: f64,
+    activation: Activation,
+    proj_clip: Option<f64>,
+    kernel: Sharded<B>,
+    bias: Param<B>,
+    norms: Option<GateNorms<B>>,
+    /// How the forget and the output gate look at the cell state.
+    peepholes: Option<[Param<B>; 2]>,
+    projection: Option<Sharded<B>>,
+}
+
+cell_builder! {
+    CoupledInputForgetGateLstmCellBuilder builds CoupledInputForgetGateLstmCell,
+    TensorFlow "CoupledInputForgetGateLSTMCell", scope "coupled_input_forget_gate_lstm_cell";
+    num_units;
+    /// Whether the forget and the output gate look at the cell state (Gers & Schmidhuber 2000).
+    use_peepholes: bool = false,
+    /// The number of variables that the kernel is cut into; 1 if not given.
+    num_unit_shards: usize = 1,
+    /// The number of variables that the projection is cut into; 1 if not given.
+    num_proj_shards: usize = 1,
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
+    /// Whether there is layer normalization; if not given, there is none.
+    layer_norm: bool = false,
+    /// The first value of every `gamma`; 1 if not given.
+    norm_gain: f64 = 1.0,
+    /// The first value of every `beta`; 0 if not given.
+    norm_shift: f64 = 0.0,
+    ;
+    /// The width that the output is projected to.
+    num_proj: usize,
+    /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
+    proj_clip: f64,
+}
+
+impl CoupledInputForgetGateLstmCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, there are more shards than rows, the clip is negative or NaN, the type is no float, or the
+    /// device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<CoupledInputForgetGateLstmCell<B>> {
+        let cell = self.sizes()?;
+        let sizes = LstmSizes::new(cell, self.num_proj)?;
+        check_limit(cell.cell, "proj_clip", self.proj_clip)?;
+        let Sizes {
+            input,
+            units,
+            dtype,
+            ..
+        } = cell;
+        let kernel = [input + sizes.output(), 3 * units];
+        let kernel_shards = ("num_unit_shards", self.num_unit_shards);
+        let projection_shards = ("num_proj_shards", self.num_proj_shards);
+        let projection = |p| Sharded::new(device, cell, [units, p], projection_shards);
+        let names = ["transform", "forget", "output"];
+        let norms = || GateNorms::new(device, cell, &names, self.norm_gain, self.norm_shift);
+        let peephole = || Param::new(device, Initializer::GlorotUniform, &[units], dtype);
+        let peepholes = || Ok([peephole()?, peephole()?]);
+        Ok(CoupledInputForgetGateLstmCell {
+            input,
+            sizes,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+            proj_clip: self.proj_clip,
+            kernel: Sharded::new(device, cell, kernel, kernel_shards)?,
+            bias: Param::new(device, Initializer::ZEROS, &[3 * units], dtype)?,
+            norms: self.layer_norm.then(norms).transpose()?,
+            peepholes: self.use_peepholes.then(peepholes).transpose()?,
+            projection: self.num_proj.map(projection).transpose()?,
+        })
+    }
+}
+
+/// The matrices, joined from their shards once a sequence.
+struct Kernels<B: Backend> {
+    input: Tensor<B>,
+    recurrent: Tensor<B>,
+    projection: Option<Tensor<B>>,
+}
+
+impl<B: Backend> CoupledInputForgetGateLstmCell<B> {
+    fn kernels(&self) -> Result<Kernels<B>> {
+        let kernel = self.kernel.matrix()?;
+        Ok(Kernels {
+            input: kernel.slice(0, 0..self.input)?,
+            recurrent: kernel.slice(0, self.input..kernel.shape()[0])?,
+            projection: self.projection.as_ref().map(Sharded::matrix).transpose()?,
+        })
+    }
+
+    fn project(&self, x: &Tensor<B>, kernels: &Kernels<B>) -> Result<Tensor<B>> {
+        match &self.norms {
+            Some(_) => product(x, &kernels.input),
+            None => project(x, &kernels.input, &self.bias),
+        }
+    }
+
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        z: &Tensor<B>,
+        kernels: &Kernels<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let mut z = state.h.matmul_add(&kernels.recurrent, z)?.split_last(3)?;
+        if let Some(norms) = &self.norms {
+            z = norms.gates(&z)?;
+        }
+        let [j, f, o] = [&z[0], &z[1], &z[2]];
+        let mut f = f.affine(1.0, self.forget_bias)?;
+        if let Some([w, _]) = &self.peepholes {
+            f = f.add(&state.c.mul(w)?)?;
+        }
+        let mut c = mix(&f.sigmoid()?, &state.c, &j.activate(self.activation)?)?;
+        if let Some(norms) = &self.norms {
+            c = norms.state(&c)?;
+        }
+        let o = match &self.peepholes {
+            Some([_, w]) => o.add(&c.mul(w)?)?,
+            None => o.clone(),
+        };
+        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
+        if let Some(projection) = &kernels.projection {
+            h = clip(h.matmul(projection)?, self.proj_clip)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
+    }
+}
+
+impl<B: Backend> Module for CoupledInputForgetGateLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.kernel.params("W", v);
+        v.param("B", &mut self.bias);
+        if let Some(norms) = &mut self.norms {
+            norms.params(v);
+        }
+        if let Some([f, o]) = &mut self.peepholes {
+            v.param("W_F_diag", f);
+            v.param("W_O_diag", o);
+        }
+        if let Some(projection) = &mut self.projection {
+            projection.params("W_P", v);
+        }
+    }
+}
+
+impl<B: Backend> Cell for CoupledInputForgetGateLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "coupled_input_forget_gate_lstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        self.sizes.zero_state(self.bias.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zero_output(self.bias.device(), batch)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.sizes.step(x, state)?;
+        let kernels = self.kernels()?;
+        self.gated(&self.project(x, &kernels)?, &kernels, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.sizes.sequence(xs, state)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let kernels = cell.kernels()?;
+            let z = cell.project(xs, &kernels)?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, state, &zero, |_, z, state| {
+                cell.gated(z, &kernels, state)
+            })
+        })
+    }
+}

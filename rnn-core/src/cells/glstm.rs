@@ -1,0 +1,230 @@
+//! The group LSTM cell.
+
+use backend_api::{Activation, Backend, Error, Result, Tensor};
+
+use super::builder::cell_builder;
+use super::lstm_core::LstmSizes;
+use super::{LstmState, Sizes};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`): input, state and units are
+/// cut into groups, and each group of units sees only its own group of input and state, so that the kernels
+/// together are smaller than one by the number of groups. With `i, j, f, o` the gates, each made of its groups side by side:
+///
+/// `i_g, j_g, f_g, o_g = [x_g, h_g] · group{g}/kernel`,
+/// `c' = σ(f + bias_f + forget_bias) * c + σ(i + bias_i) * tanh(j + bias_j)`,
+/// `h' = σ(o + bias_o) * act(c') [· projection]`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `group{g}/kernel` | `[(input + p) / groups, 4 units / groups]`, rows of the input first | Glorot uniform |
+/// | `bias_i`, `bias_j`, `bias_f`, `bias_o` | `[units]` | 0 |
+/// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
+///
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
+/// `[batch, p]`; output `[batch, p]`. The number of groups divides `input`, `units` and `p`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Module;
+/// use rnn_core::cells::GlstmCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = GlstmCell::builder(4, 6).number_of_groups(2).build(&Cpu::new())?;
+/// assert_eq!(cell.param_count(), 2 * 5 * 12 + 4 * 6);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct GlstmCell<B: Backend> {
+    input: usize,
+    sizes: LstmSizes,
+    forget_bias: f64,
+    activation: Activation,
+    groups: Vec<Param<B>>,
+    /// Of `i, j, f, o`.
+    biases: [Param<B>; 4],
+    projection: Option<Param<B>>,
+}
+
+cell_builder! {
+    GlstmCellBuilder builds GlstmCell, TensorFlow "GLSTMCell", scope "glstm_cell";
+    num_units;
+    /// The number of groups; 1 if not given.
+    number_of_groups: usize = 1,
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the new cell state; tanh if not given. That of the candidate is always tanh, as in TensorFlow.
+    activation: Activation = Activation::Tanh,
+    ;
+    /// The width that the output is projected to.
+    num_proj: usize,
+}
+
+impl GlstmCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the groups do not divide the input, the units or the projection, the type is no float, or
+    /// the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<GlstmCell<B>> {
+        let cell = self.sizes()?;
+        let sizes = LstmSizes::new(cell, self.num_proj)?;
+        let Sizes {
+            input,
+            units,
+            dtype,
+            ..
+        } = cell;
+        let (groups, output) = (self.number_of_groups, sizes.output());
+        for (what, size) in [
+            ("num_units", units),
+            ("num_proj", output),
+            ("the input depth", input),
+        ] {
+            if groups == 0 || !size.is_multiple_of(groups) {
+                let problem = format!("is {groups}, which does not divide {what} = {size}");
+                return Err(Error::argument(cell.cell, "number_of_groups", problem));
+            }
+        }
+        let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
+        let kernel = [(input + output) / groups, 4 * units / groups];
+        let bias = || Param::new(device, Initializer::ZEROS, &[units], dtype);
+        Ok(GlstmCell {
+            input,
+            sizes,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+            groups: (0..groups)
+                .map(|_| glorot(&kernel))
+                .collect::<Result<_>>()?,
+            biases: [bias()?, bias()?, bias()?, bias()?],
+            projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
+        })
+    }
+}
+
+/// `[.., groups * rows] -> [.., 4 units]`: each group's product with its kernel, in one batched product, and the
+/// results sorted by gates first and groups second. The kernels are `[groups, rows, 4 units / groups]`.
+fn grouped_product<B: Backend>(v: &Tensor<B>, kernels: &Tensor<B>) -> Result<Tensor<B>> {
+    let [groups, rows, columns] = [kernels.shape()[0], kernels.shape()[1], kernels.shape()[2]];
+    let mut dims = v.dims();
+    let depth = dims.pop().unwrap_or(0);
+    let count = dims.iter().product::<usize>();
+    debug_assert_eq!(depth, groups * rows, "checked by the sizes");
+    let v = v.reshape(&[count, groups, rows])?.permute(&[1, 0, 2])?;
+    let z = v.contiguous()?.matmul(kernels)?;
+    let z = z.reshape(&[groups, count, 4, columns / 4])?;
+    dims.push(groups * columns);
+    z.permute(&[1, 2, 0, 3])?.reshape(&dims)
+}
+
+/// The kernels of all groups, `[groups, rows, 4 units / groups]`: stacked once a sequence.
+struct Kernels<B: Backend> {
+    input: Tensor<B>,
+    recurrent: Tensor<B>,
+}
+
+impl<B: Backend> GlstmCell<B> {
+    fn kernels(&self) -> Result<Kernels<B>> {
+        let groups: Vec<_> = self
+            .groups
+            .iter()
+            .map(|g| g.unsqueeze(0))
+            .collect::<Result<_>>()?;
+        let kernels = Tensor::concat(&groups.iter().collect::<Vec<_>>(), 0)?;
+        let rows = self.input / self.groups.len();
+        Ok(Kernels {
+            input: kernels.slice(1, 0..rows)?,
+            recurrent: kernels.slice(1, rows..kernels.shape()[1])?,
+        })
+    }
+
+    /// `[.., input] -> [.., 4 units]`: the input's share of the gates, biases added.
+    fn project(&self, x: &Tensor<B>, kernels: &Kernels<B>) -> Result<Tensor<B>> {
+        let biases: Vec<_> = self.biases.iter().map(Param::value).collect();
+        grouped_product(x, &kernels.input)?.add(&Tensor::concat(&biases, 0)?)
+    }
+
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        z: &Tensor<B>,
+        kernels: &Kernels<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let z = z
+            .add(&grouped_product(&state.h, &kernels.recurrent)?)?
+            .split_last(4)?;
+        let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
+        let kept = f.affine(1.0, self.forget_bias)?.sigmoid()?.mul(&state.c)?;
+        let c = kept.add(&i.sigmoid()?.mul(&j.tanh()?)?)?;
+        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
+        if let Some(projection) = &self.projection {
+            h = h.matmul(projection)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
+    }
+}
+
+impl<B: Backend> Module for GlstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        for (g, kernel) in self.groups.iter_mut().enumerate() {
+            v.param(&format!("group{g}/kernel"), kernel);
+        }
+        let names = ["bias_i", "bias_j", "bias_f", "bias_o"];
+        for (name, bias) in names.into_iter().zip(&mut self.biases) {
+            v.param(name, bias);
+        }
+        if let Some(projection) = &mut self.projection {
+            v.param("projection/kernel", projection);
+        }
+    }
+}
+
+impl<B: Backend> Cell for GlstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "glstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        self.sizes.zero_state(self.biases[0].device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zero_output(self.biases[0].device(), batch)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.sizes.step(x, state)?;
+        let kernels = self.kernels()?;
+        self.gated(&self.project(x, &kernels)?, &kernels, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.sizes.sequence(xs, state)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let kernels = cell.kernels()?;
+            let z = cell.project(xs, &kernels)?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, state, &zero, |_, z, state| {
+                cell.gated(z, &kernels, state)
+            })
+        })
+    }
+}

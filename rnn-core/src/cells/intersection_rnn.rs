@@ -1,0 +1,174 @@
+//! The intersection recurrent cell.
+
+use backend_api::{Activation, Backend, Error, Result, Tensor};
+
+use super::builder::cell_builder;
+use super::math::mix;
+use super::{Affine, Sizes};
+use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
+
+/// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.IntersectionRNNCell`): gated in
+/// time and in depth, so its output is not its state. With `gh, j, gy, y` the four parts of `[x, s] · kernel + bias`:
+///
+/// `s' = σ(gh + forget_bias) * s + (1 - σ(gh + forget_bias)) * tanh(j)`,
+/// `output = σ(gy + forget_bias) * x + (1 - σ(gy + forget_bias)) * y_act(y)`.
+///
+/// An input of another depth than the units is projected first:
+/// `x = input · in_projection/kernel + in_projection/bias`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `in_projection/kernel` | `[input, units]`, if `input` is not `units` | Glorot uniform |
+/// | `in_projection/bias` | `[units]`, if `input` is not `units` | 0 |
+/// | `kernel` | `[2 units, 4 units]`, rows of `x` first, columns `gh, j, gy, y` | Glorot uniform |
+/// | `bias` | `[4 units]` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Cell;
+/// use rnn_core::cells::IntersectionRnnCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = IntersectionRnnCell::builder(3, 5).num_in_proj(5).build(&device)?;
+/// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
+/// // Without the projection the depths must be equal.
+/// assert!(IntersectionRnnCell::new(&device, 3, 5).is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IntersectionRnnCell<B: Backend> {
+    sizes: Sizes,
+    forget_bias: f64,
+    y_activation: Activation,
+    in_projection: Option<Dense<B>>,
+    affine: Affine<B>,
+}
+
+cell_builder! {
+    IntersectionRnnCellBuilder builds IntersectionRnnCell,
+    TensorFlow "IntersectionRNNCell", scope "intersection_rnn_cell";
+    num_units;
+    /// What is added to both gates before their sigmoids; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the output's candidate; relu if not given.
+    y_activation: Activation = Activation::Relu,
+    ;
+    /// The width that inputs of another depth than the units are projected to: it must be the number of units.
+    num_in_proj: usize,
+}
+
+impl IntersectionRnnCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the input is not as deep as the units and `num_in_proj` does not make it so, the type
+    /// is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<IntersectionRnnCell<B>> {
+        let sizes = self.sizes()?;
+        let (input, units) = (sizes.input, sizes.units);
+        let in_projection = if input == units {
+            None
+        } else if self.num_in_proj == Some(units) {
+            let identity = Activation::Identity;
+            Some(Dense::with(device, input, units, identity, sizes.dtype)?)
+        } else {
+            let is = match self.num_in_proj {
+                Some(width) => format!("is {width}"),
+                None => "is missing".into(),
+            };
+            let problem = format!(
+                "{is}, but must be num_units = {units} to project an input depth of {input}"
+            );
+            return Err(Error::argument(sizes.cell, "num_in_proj", problem));
+        };
+        let projected = Sizes {
+            input: units,
+            ..sizes
+        };
+        Ok(IntersectionRnnCell {
+            sizes,
+            forget_bias: self.forget_bias,
+            y_activation: self.y_activation,
+            in_projection,
+            affine: Affine::new(device, projected, 4 * units, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl<B: Backend> IntersectionRnnCell<B> {
+    /// The input as deep as the units, and its share of the product.
+    fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let x = match &self.in_projection {
+            Some(projection) => projection.forward(x)?,
+            None => x.clone(),
+        };
+        let z = self.affine.project(&x)?;
+        Ok((x, z))
+    }
+
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        (x, z): &(Tensor<B>, Tensor<B>),
+        kernel: &Tensor<B>,
+        s: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let z = s.matmul_add(kernel, z)?.split_last(4)?;
+        let gate = |z: &Tensor<B>| z.affine(1.0, self.forget_bias)?.sigmoid();
+        let state = mix(&gate(&z[0])?, s, &z[1].tanh()?)?;
+        let output = mix(&gate(&z[2])?, x, &z[3].activate(self.y_activation)?)?;
+        Ok((output, state))
+    }
+}
+
+impl<B: Backend> Module for IntersectionRnnCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        if let Some(projection) = &mut self.in_projection {
+            v.child("in_projection", projection);
+        }
+        self.affine.params(v);
+    }
+}
+
+impl<B: Backend> Cell for IntersectionRnnCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.sizes.cell.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.affine.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, s: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", s, self.sizes.input(x)?)?;
+        self.gated(&self.project(x)?, &self.affine.recurrent_kernel()?, s)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        s: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", s, self.sizes.sequence(xs)?)?;
+        let cell = self.clone();
+        u.segments(xs, s, move |u, xs, s| {
+            let projected = cell.project(xs)?;
+            let kernel = cell.affine.recurrent_kernel()?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&projected, s, &zero, |_, xz, s| cell.gated(xz, &kernel, s))
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! Layer normalization.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use super::Sizes;
+use crate::{Initializer, Module, Param, Visitor};
+
+/// Layer normalization over the last axis (Ba et al. 2016), as `tf.contrib.layers.layer_norm` does it:
+/// `(x - mean) / sqrt(variance + 1e-12) * gamma + beta`.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerNorm<B: Backend> {
+    gamma: Param<B>,
+    beta: Param<B>,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    fn new(device: &B, sizes: Sizes, gain: f64, shift: f64) -> Result<Self> {
+        let vector = |value| {
+            Param::new(
+                device,
+                Initializer::Constant(value),
+                &[sizes.units],
+                sizes.dtype,
+            )
+        };
+        Ok(Self {
+            gamma: vector(gain)?,
+            beta: vector(shift)?,
+        })
+    }
+
+    pub(crate) fn apply(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let axis = x.shape().rank() - 1;
+        let mean = |t: &Tensor<B>| {
+            let sum = t.sum(axis)?.unsqueeze(axis)?;
+            sum.affine(1.0 / t.shape().last() as f64, 0.0)
+        };
+        let centred = x.sub(&mean(x)?)?;
+        let deviation = mean(&centred.square()?)?.affine(1.0, 1e-12)?.sqrt()?;
+        centred.div(&deviation)?.mul(&self.gamma)?.add(&self.beta)
+    }
+}
+
+impl<B: Backend> Module for LayerNorm<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("gamma", &mut self.gamma);
+        v.param("beta", &mut self.beta);
+    }
+}
+
+/// The normalizations of an LSTM: one for each part of the product, and one for the new cell state.
+#[derive(Clone, Debug)]
+pub(crate) struct GateNorms<B: Backend> {
+    gates: Vec<(&'static str, LayerNorm<B>)>,
+    state: LayerNorm<B>,
+}
+
+impl<B: Backend> GateNorms<B> {
+    /// Normalizations of parts with the given names, in the order in which they lie in the product.
+    pub(crate) fn new(
+        device: &B,
+        sizes: Sizes,
+        names: &[&'static str],
+        gain: f64,
+        shift: f64,
+    ) -> Result<Self> {
+        for (arg, value) in [("norm_gain", gain), ("norm_shift", shift)] {
+            if !value.is_finite() {
+                let problem = format!("is {value}, which no parameter can be");
+                return Err(Error::argument(sizes.cell, arg, problem));
+            }
+        }
+        let norm = || LayerNorm::new(device, sizes, gain, shift);
+        let gates = names.iter().map(|&name| Ok((name, norm()?)));
+        Ok(Self {
+            gates: gates.collect::<Result<_>>()?,
+            state: norm()?,
+        })
+    }
+
+    /// The parts of the product, normalized.
+    pub(crate) fn gates(&self, parts: &[Tensor<B>]) -> Result<Vec<Tensor<B>>> {
+        let norms = self.gates.iter().map(|(_, norm)| norm);
+        norms.zip(parts).map(|(norm, z)| norm.apply(z)).collect()
+    }
+
+    /// The new cell state, normalized.
+    pub(crate) fn state(&self, c: &Tensor<B>) -> Result<Tensor<B>> {
+        self.state.apply(c)
+    }
+}
+
+impl<B: Backend> Module for GateNorms<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        for (name, norm) in &mut self.gates {
+            v.child(name, norm);
+        }
+        v.child("state", &mut self.state);
+    }
+}

@@ -1,0 +1,224 @@
+//! The basic LSTM cell with layer normalization and recurrent dropout.
+
+use backend_api::{Activation, Backend, Error, Result, Tensor};
+
+use super::affine::project;
+use super::builder::cell_builder;
+use super::layer_norm::GateNorms;
+use super::lstm_core::{CandidateDropout, LstmCore, LstmKernels, LstmOptions};
+use super::math::product;
+use super::{LstmState, Sizes};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta et al. 2016);
+/// TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four parts of `[x, h] · kernel`,
+/// each normalized over its units:
+///
+/// `c' = LN(c * σ(f + forget_bias) + σ(i) * dropout(act(j)))`, `h' = act(c') * σ(o)`; the output is `h'`.
+///
+/// `LN(v) = (v - mean) / sqrt(variance + 1e-12) * gamma + beta`, with a `gamma` and a `beta` for each use: those of `i`
+/// are in `input`, of `j` in `transform`, of `f` in `forget`, of `o` in `output`, of `c'` in `state`. Dropout acts in
+/// training only.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `bias` | `[4 units]`, without layer normalization | Glorot uniform, as in TensorFlow |
+/// | `{input,transform,forget,output,state}/gamma` | `[units]`, with layer normalization | `norm_gain` |
+/// | `{input,transform,forget,output,state}/beta` | `[units]`, with layer normalization | `norm_shift` |
+///
+/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Module;
+/// use rnn_core::cells::LayerNormBasicLstmCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = LayerNormBasicLstmCell::builder(3, 8).dropout_keep_prob(0.9).build(&Cpu::new())?;
+/// assert_eq!(cell.param_count(), 11 * 32 + 5 * 2 * 8);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LayerNormBasicLstmCell<B: Backend> {
+    sizes: Sizes,
+    core: LstmCore<B>,
+    kernel: Param<B>,
+    bias: Option<Param<B>>,
+}
+
+cell_builder! {
+    LayerNormBasicLstmCellBuilder builds LayerNormBasicLstmCell,
+    TensorFlow "LayerNormBasicLSTMCell", scope "layer_norm_basic_lstm_cell";
+    num_units;
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
+    /// Whether there is layer normalization; if not given, there is.
+    layer_norm: bool = true,
+    /// The first value of every `gamma`; 1 if not given.
+    norm_gain: f64 = 1.0,
+    /// The first value of every `beta`; 0 if not given.
+    norm_shift: f64 = 0.0,
+    /// The probability that a number of the candidate is kept; 1 if not given.
+    dropout_keep_prob: f64 = 1.0,
+    ;
+    /// Sets this cell's dropout apart from that of others; the run has a seed of its own.
+    dropout_prob_seed: i64,
+}
+
+impl LayerNormBasicLstmCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the probability is not in `(0, 1]`, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<LayerNormBasicLstmCell<B>> {
+        let sizes = self.sizes()?;
+        let keep_prob = self.dropout_keep_prob;
+        if !(keep_prob > 0.0 && keep_prob <= 1.0) {
+            let problem = format!("is {keep_prob}, but must be above 0 and at most 1");
+            return Err(Error::argument(sizes.cell, "dropout_keep_prob", problem));
+        }
+        let names = ["input", "transform", "forget", "output"];
+        let norms = || GateNorms::new(device, sizes, &names, self.norm_gain, self.norm_shift);
+        let mut core = LstmOptions {
+            use_peepholes: false,
+            cell_clip: None,
+            num_proj: None,
+            proj_clip: None,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+        }
+        .build(device, sizes, self.layer_norm.then(norms).transpose()?)?;
+        core.dropout = (keep_prob < 1.0).then(|| CandidateDropout {
+            keep_prob,
+            seed: self.dropout_prob_seed.unwrap_or(0),
+        });
+        let glorot =
+            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
+        let (rows, width) = (sizes.input + sizes.units, 4 * sizes.units);
+        Ok(LayerNormBasicLstmCell {
+            sizes,
+            core,
+            kernel: glorot(&[rows, width])?,
+            bias: (!self.layer_norm).then(|| glorot(&[width])).transpose()?,
+        })
+    }
+}
+
+impl<B: Backend> LayerNormBasicLstmCell<B> {
+    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let kernel = self.kernel.slice(0, 0..self.sizes.input)?;
+        match &self.bias {
+            Some(bias) => project(x, &kernel, bias),
+            None => product(x, &kernel),
+        }
+    }
+
+    fn kernels(&self) -> Result<LstmKernels<B>> {
+        let rows = self.sizes.input..self.kernel.shape()[0];
+        Ok(LstmKernels {
+            recurrent: self.kernel.slice(0, rows)?,
+            projection: None,
+        })
+    }
+}
+
+impl<B: Backend> Module for LayerNormBasicLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        if let Some(bias) = &mut self.bias {
+            v.param("bias", bias);
+        }
+        self.core.params(v);
+    }
+}
+
+impl<B: Backend> Cell for LayerNormBasicLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.sizes.cell.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        self.core.sizes.zero_state(self.kernel.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.core.sizes.zero_output(self.kernel.device(), batch)
+    }
+
+    fn step(
+        &self,
+        cx: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.core.sizes.step(x, state)?;
+        let z = self.project(x)?;
+        self.core.step(cx, &z, &self.kernels()?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.core.sizes.sequence(xs, state)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let z = cell.project(xs)?;
+            cell.core.unroll(u, &z, &cell.kernels()?, state)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backend_cpu::Cpu;
+
+    use super::*;
+    use crate::Mode;
+
+    #[test]
+    fn dropout_acts_on_the_candidate_in_training_only() {
+        let device = Cpu::new();
+        let builder = LayerNormBasicLstmCell::<Cpu>::builder(3, 50).layer_norm(false);
+        let mut cell = builder.dropout_keep_prob(0.5).build(&device).unwrap();
+        cell.initialize(3).unwrap();
+        let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3]).unwrap();
+        let c = |mode, time| {
+            let zero = cell.zero_state(2).unwrap();
+            let cx = Step::new(mode, 1).at(time);
+            let (_, state) = cell.step(&cx, &x, &zero).unwrap();
+            state.c.to_vec::<f32>().unwrap()
+        };
+        let whole = c(Mode::Evaluation, 0);
+        let dropped = c(Mode::Training, 0);
+        assert!(whole.iter().all(|&c| c != 0.0));
+        // From a zero state, what is dropped leaves no trace and the rest is doubled.
+        for (&whole, &dropped) in whole.iter().zip(&dropped) {
+            assert!(dropped == 0.0 || (dropped - 2.0 * whole).abs() < 1e-6);
+        }
+        let zeros = dropped.iter().filter(|&&c| c == 0.0).count();
+        assert!((25..=75).contains(&zeros), "{zeros} of 100");
+        assert_eq!(dropped, c(Mode::Training, 0));
+        assert_ne!(dropped, c(Mode::Training, 1));
+    }
+
+    #[test]
+    fn a_probability_that_is_none_is_refused() {
+        for keep_prob in [0.0, 1.5, f64::NAN] {
+            let builder = LayerNormBasicLstmCell::<Cpu>::builder(3, 5);
+            let cell = builder.dropout_keep_prob(keep_prob).build(&Cpu::new());
+            let message = cell.unwrap_err().to_string();
+            assert!(message.contains("dropout_keep_prob"), "{message}");
+        }
+    }
+}

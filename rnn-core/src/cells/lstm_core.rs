@@ -1,0 +1,255 @@
+//! What the LSTMs with peepholes, clipping, projection or normalization share: all that follows the input's product.
+
+use backend_api::{
+    Activation, Backend, Distribution, Error, LstmGates, Recurrence, Result, Tensor, philox,
+};
+
+use super::layer_norm::GateNorms;
+use super::math::{check_limit, clip};
+use super::{LstmState, Sizes};
+use crate::{Initializer, Mode, Module, Param, Step, Unroll, Visitor};
+
+/// The sizes of a cell whose state is an [`LstmState`], and the checks that rest on them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LstmSizes {
+    cell: Sizes,
+    /// The same for `h`, which a projection makes narrower or wider.
+    output: Sizes,
+}
+
+impl LstmSizes {
+    pub(crate) fn new(cell: Sizes, num_proj: Option<usize>) -> Result<Self> {
+        if num_proj == Some(0) {
+            return Err(Error::argument(cell.cell, "num_proj", "must not be 0"));
+        }
+        let units = num_proj.unwrap_or(cell.units);
+        Ok(Self {
+            cell,
+            output: Sizes { units, ..cell },
+        })
+    }
+
+    /// The width of `h`.
+    pub(crate) fn output(self) -> usize {
+        self.output.units
+    }
+
+    /// Checks the operands of one step.
+    pub(crate) fn step<B: Backend>(self, x: &Tensor<B>, state: &LstmState<B>) -> Result<()> {
+        self.state(state, self.cell.input(x)?)
+    }
+
+    /// Checks the operands of a sequence.
+    pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>, state: &LstmState<B>) -> Result<()> {
+        self.state(state, self.cell.sequence(xs)?)
+    }
+
+    fn state<B: Backend>(self, state: &LstmState<B>, batch: usize) -> Result<()> {
+        self.cell.state("state c", &state.c, batch)?;
+        self.output.state("state h", &state.h, batch)
+    }
+
+    pub(crate) fn zero_state<B: Backend>(self, device: &B, batch: usize) -> Result<LstmState<B>> {
+        Ok(LstmState {
+            c: self.cell.zeros(device, batch)?,
+            h: self.zero_output(device, batch)?,
+        })
+    }
+
+    pub(crate) fn zero_output<B: Backend>(self, device: &B, batch: usize) -> Result<Tensor<B>> {
+        self.output.zeros(device, batch)
+    }
+}
+
+/// How the gates look at the cell state (Gers & Schmidhuber 2000).
+#[derive(Clone, Debug)]
+pub(crate) struct Peepholes<B: Backend> {
+    f: Param<B>,
+    i: Param<B>,
+    o: Param<B>,
+}
+
+impl<B: Backend> Peepholes<B> {
+    fn new(device: &B, sizes: Sizes) -> Result<Self> {
+        let glorot = Initializer::GlorotUniform;
+        let vector = || Param::new(device, glorot, &[sizes.units], sizes.dtype);
+        Ok(Self {
+            f: vector()?,
+            i: vector()?,
+            o: vector()?,
+        })
+    }
+}
+
+/// Recurrent dropout (Semeniuta et al. 2016): numbers are dropped from the candidate, in training only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CandidateDropout {
+    pub(crate) keep_prob: f64,
+    pub(crate) seed: i64,
+}
+
+impl CandidateDropout {
+    fn apply<B: Backend>(self, cx: &Step, g: Tensor<B>) -> Result<Tensor<B>> {
+        if cx.mode != Mode::Training {
+            return Ok(g);
+        }
+        let key = philox::derive(cx.key("recurrent_dropout"), self.seed as u64);
+        let keep = self.keep_prob;
+        let uniform = Distribution::Uniform {
+            low: keep,
+            high: keep + 1.0,
+        };
+        // 1 with the probability to keep, else 0.
+        let mask = Tensor::random(g.device(), key, uniform, g.meta())?.floor()?;
+        g.mul(&mask.affine(1.0 / keep, 0.0)?)
+    }
+}
+
+/// The options that LSTMs share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LstmOptions {
+    pub(crate) use_peepholes: bool,
+    pub(crate) cell_clip: Option<f64>,
+    pub(crate) num_proj: Option<usize>,
+    pub(crate) proj_clip: Option<f64>,
+    pub(crate) forget_bias: f64,
+    pub(crate) activation: Activation,
+}
+
+impl LstmOptions {
+    pub(crate) fn build<B: Backend>(
+        self,
+        device: &B,
+        sizes: Sizes,
+        norms: Option<GateNorms<B>>,
+    ) -> Result<LstmCore<B>> {
+        check_limit(sizes.cell, "cell_clip", self.cell_clip)?;
+        check_limit(sizes.cell, "proj_clip", self.proj_clip)?;
+        let peepholes = || Peepholes::new(device, sizes);
+        Ok(LstmCore {
+            sizes: LstmSizes::new(sizes, self.num_proj)?,
+            gates: LstmGates {
+                forget_bias: self.forget_bias,
+                activation: self.activation,
+            },
+            cell_clip: self.cell_clip,
+            proj_clip: self.proj_clip,
+            norms,
+            peepholes: self.use_peepholes.then(peepholes).transpose()?,
+            dropout: None,
+        })
+    }
+}
+
+/// An LSTM from the projected input on.
+#[derive(Clone, Debug)]
+pub(crate) struct LstmCore<B: Backend> {
+    pub(crate) sizes: LstmSizes,
+    gates: LstmGates,
+    cell_clip: Option<f64>,
+    proj_clip: Option<f64>,
+    norms: Option<GateNorms<B>>,
+    peepholes: Option<Peepholes<B>>,
+    pub(crate) dropout: Option<CandidateDropout>,
+}
+
+/// The matrices of an LSTM that meet the state: computed once for a sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct LstmKernels<B: Backend> {
+    pub(crate) recurrent: Tensor<B>,
+    pub(crate) projection: Option<Tensor<B>>,
+}
+
+impl<B: Backend> LstmCore<B> {
+    /// Whether the parts of the product are normalized; their bias is then left out.
+    pub(crate) fn is_normalized(&self) -> bool {
+        self.norms.is_some()
+    }
+
+    /// Whether this is the plain LSTM that devices have kernels for.
+    fn is_plain(&self, kernels: &LstmKernels<B>) -> bool {
+        self.norms.is_none()
+            && self.peepholes.is_none()
+            && self.cell_clip.is_none()
+            && self.dropout.is_none()
+            && kernels.projection.is_none()
+    }
+
+    /// A step; `z` is the projected input `[batch, 4 units]`.
+    pub(crate) fn step(
+        &self,
+        cx: &Step,
+        z: &Tensor<B>,
+        kernels: &LstmKernels<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        if self.is_plain(kernels) {
+            let state = state.step(self.gates, z, &kernels.recurrent)?;
+            return Ok((state.h.clone(), state));
+        }
+        let activation = self.gates.activation;
+        let mut z = state.h.matmul_add(&kernels.recurrent, z)?.split_last(4)?;
+        if let Some(norms) = &self.norms {
+            z = norms.gates(&z)?;
+        }
+        let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
+        let f = f.affine(1.0, self.gates.forget_bias)?;
+        let (i, f) = match &self.peepholes {
+            Some(w) => (i.add(&state.c.mul(&w.i)?)?, f.add(&state.c.mul(&w.f)?)?),
+            None => (i.clone(), f),
+        };
+        let mut g = j.activate(activation)?;
+        if let Some(dropout) = self.dropout {
+            g = dropout.apply(cx, g)?;
+        }
+        let kept = state.c.mul(&f.sigmoid()?)?;
+        let mut c = kept.add(&i.sigmoid()?.mul(&g)?)?;
+        if let Some(norms) = &self.norms {
+            c = norms.state(&c)?;
+        }
+        let c = clip(c, self.cell_clip)?;
+        let o = match &self.peepholes {
+            Some(w) => o.add(&c.mul(&w.o)?)?,
+            None => o.clone(),
+        };
+        let mut h = o.sigmoid()?.mul(&c.activate(activation)?)?;
+        if let Some(projection) = &kernels.projection {
+            h = clip(h.matmul(projection)?, self.proj_clip)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
+    }
+
+    /// All steps of a segment; `z` is the projected inputs `[time, batch, 4 units]`.
+    pub(crate) fn unroll(
+        &self,
+        u: &Unroll<B>,
+        z: &Tensor<B>,
+        kernels: &LstmKernels<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        if self.is_plain(kernels) {
+            let recurrence = Recurrence::Lstm(self.gates);
+            if let Some(result) = state.sequence(u, recurrence, z, &kernels.recurrent)? {
+                return Ok(result);
+            }
+        }
+        let zero = self.sizes.zero_output(z.device(), u.batch())?;
+        u.scan(z, state, &zero, |cx, z, state| {
+            self.step(cx, z, kernels, state)
+        })
+    }
+}
+
+impl<B: Backend> Module for LstmCore<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        if let Some(norms) = &mut self.norms {
+            norms.params(v);
+        }
+        if let Some(w) = &mut self.peepholes {
+            v.param("w_f_diag", &mut w.f);
+            v.param("w_i_diag", &mut w.i);
+            v.param("w_o_diag", &mut w.o);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Formulas that several cells use.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+/// `gate * a + (1 - gate) * b`
+pub(crate) fn mix<B: Backend>(gate: &Tensor<B>, a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
+    gate.mul(a)?.add(&gate.affine(-1.0, 1.0)?.mul(b)?)
+}
+
+/// `t` cut at `±limit`, if there is one.
+pub(crate) fn clip<B: Backend>(t: Tensor<B>, limit: Option<f64>) -> Result<Tensor<B>> {
+    match limit {
+        Some(limit) => t.clamp(-limit, limit),
+        None => Ok(t),
+    }
+}
+
+/// Refuses a limit that [`clip`] cannot cut at.
+pub(crate) fn check_limit(cell: &'static str, arg: &str, limit: Option<f64>) -> Result<()> {
+    match limit {
+        // Not `limit < 0.0`: a NaN must not pass.
+        Some(limit) if !(limit >= 0.0) => {
+            let problem = format!("is {limit}, but must not be negative or NaN");
+            Err(Error::argument(cell, arg, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `[.., depth] -> [.., width]`: `x · kernel`.
+pub(crate) fn product<B: Backend>(x: &Tensor<B>, kernel: &Tensor<B>) -> Result<Tensor<B>> {
+    if x.shape().rank() < 2 {
+        let expected = "at least [batch, depth] is needed";
+        return Err(Error::shape("project", "x", x.shape(), expected));
+    }
+    // One product over all steps wants rows without gaps; inputs that come batch first have some.
+    x.contiguous()?.matmul(kernel)
+}
+
+/// Each column of a matrix divided by its length; `tf.nn.l2_normalize` with its epsilon.
+pub(crate) fn l2_normalize<B: Backend>(matrix: &Tensor<B>) -> Result<Tensor<B>> {
+    let squares = matrix.square()?.sum(0)?;
+    matrix.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)
+}

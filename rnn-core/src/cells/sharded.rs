@@ -1,0 +1,48 @@
+//! Matrices that TensorFlow keeps as several variables.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use super::Sizes;
+use crate::{Initializer, Param, Visitor};
+
+/// A matrix cut by rows into shards, each a parameter: `NAME_0`, `NAME_1` and so on. The first ones have one row
+/// more where the rows do not divide.
+#[derive(Clone, Debug)]
+pub(crate) struct Sharded<B: Backend> {
+    shards: Vec<Param<B>>,
+}
+
+impl<B: Backend> Sharded<B> {
+    /// A matrix `[rows, columns]` of `count` shards, each Glorot uniform; `arg` names the count in messages.
+    pub(crate) fn new(
+        device: &B,
+        sizes: Sizes,
+        [rows, columns]: [usize; 2],
+        (arg, count): (&str, usize),
+    ) -> Result<Self> {
+        if count == 0 || count > rows {
+            let problem = format!("is {count}, but the matrix [{rows}, {columns}] has {rows} rows");
+            return Err(Error::argument(sizes.cell, arg, problem));
+        }
+        let glorot = Initializer::GlorotUniform;
+        let shard = |i| {
+            let rows = rows / count + usize::from(i < rows % count);
+            Param::new(device, glorot, &[rows, columns], sizes.dtype)
+        };
+        Ok(Self {
+            shards: (0..count).map(shard).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The whole matrix.
+    pub(crate) fn matrix(&self) -> Result<Tensor<B>> {
+        let shards: Vec<_> = self.shards.iter().map(Param::value).collect();
+        Tensor::concat(&shards, 0)
+    }
+
+    pub(crate) fn params(&mut self, name: &str, v: &mut Visitor<'_, B>) {
+        for (i, shard) in self.shards.iter_mut().enumerate() {
+            v.param(&format!("{name}_{i}"), shard);
+        }
+    }
+}

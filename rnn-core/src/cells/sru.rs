@@ -1,0 +1,133 @@
+//! The simple recurrent unit.
+
+use backend_api::{Activation, Backend, Result, Tensor};
+
+use super::Sizes;
+use super::builder::cell_builder;
+use super::math::{mix, product};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`), whose gates do not see the
+/// state: all products are made before the first step. With `xb, f, r, xt` the four parts of `x · kernel`
+/// and `bf, br` those of `bias`:
+///
+/// `c' = σ(f + bf) * c + (1 - σ(f + bf)) * xb`, `output = σ(r + br) * act(c') + (1 - σ(r + br)) * xt`; the state is `c'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input, 4 units]`, columns `xb, f, r, xt` | Glorot uniform |
+/// | `bias` | `[2 units]`, for `f, r` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::SruCell;
+/// use rnn_core::Module;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = SruCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.param_count(), 3 * 20 + 10);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SruCell<B: Backend> {
+    sizes: Sizes,
+    activation: Activation,
+    kernel: Param<B>,
+    bias: Param<B>,
+}
+
+cell_builder! {
+    SruCellBuilder builds SruCell, TensorFlow "SRUCell", scope "sru_cell";
+    num_units;
+    /// The activation of the new state in the output; tanh if not given.
+    activation: Activation = Activation::Tanh,
+}
+
+impl SruCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<SruCell<B>> {
+        let sizes = self.sizes()?;
+        let (rows, units, dtype) = (sizes.input, sizes.units, sizes.dtype);
+        let glorot = Initializer::GlorotUniform;
+        Ok(SruCell {
+            sizes,
+            activation: self.activation,
+            kernel: Param::new(device, glorot, &[rows, 4 * units], dtype)?,
+            bias: Param::new(device, Initializer::ZEROS, &[2 * units], dtype)?,
+        })
+    }
+}
+
+/// What a step needs of its input: `xb`, the gates `f, r`, and `xt`.
+type Projected<B> = (Tensor<B>, Tensor<B>, Tensor<B>);
+
+impl<B: Backend> SruCell<B> {
+    fn project(&self, x: &Tensor<B>) -> Result<Projected<B>> {
+        let z = product(x, &self.kernel)?;
+        let (axis, n) = (z.shape().rank() - 1, self.sizes.units);
+        let gates = z.slice(axis, n..3 * n)?.add(&self.bias)?.sigmoid()?;
+        Ok((z.slice(axis, 0..n)?, gates, z.slice(axis, 3 * n..4 * n)?))
+    }
+
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        (xb, gates, xt): &Projected<B>,
+        c: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let gates = gates.split_last(2)?;
+        let c = mix(&gates[0], c, xb)?;
+        let output = mix(&gates[1], &c.activate(self.activation)?, xt)?;
+        Ok((output, c))
+    }
+}
+
+impl<B: Backend> Module for SruCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        v.param("bias", &mut self.bias);
+    }
+}
+
+impl<B: Backend> Cell for SruCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.sizes.cell.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.kernel.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, c: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", c, self.sizes.input(x)?)?;
+        self.gated(&self.project(x)?, c)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        c: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", c, self.sizes.sequence(xs)?)?;
+        let cell = self.clone();
+        u.segments(xs, c, move |u, xs, c| {
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&cell.project(xs)?, c, &zero, |_, z, c| cell.gated(z, c))
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The update gate recurrent cell.
+
+use backend_api::{Activation, Backend, Result, Tensor};
+
+use super::builder::cell_builder;
+use super::math::mix;
+use super::{Affine, Sizes};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+
+/// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU without reset gate. With
+/// `g, q` the two parts of `[x, h] · kernel + bias`:
+///
+/// `u = σ(g + forget_bias)`, `h' = u * h + (1 - u) * act(q)`; output and state are `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + units, 2 units]`, rows of the input first, columns `g, q` | Glorot uniform |
+/// | `bias` | `[2 units]` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Cell;
+/// use rnn_core::cells::UgrnnCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = UgrnnCell::builder(3, 5).forget_bias(0.5).build(&Cpu::new())?;
+/// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct UgrnnCell<B: Backend> {
+    sizes: Sizes,
+    forget_bias: f64,
+    activation: Activation,
+    affine: Affine<B>,
+}
+
+cell_builder! {
+    UgrnnCellBuilder builds UgrnnCell, TensorFlow "UGRNNCell", scope "ugrnn_cell";
+    num_units;
+    /// What is added to the gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The candidate's activation; tanh if not given.
+    activation: Activation = Activation::Tanh,
+}
+
+impl UgrnnCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<UgrnnCell<B>> {
+        let sizes = self.sizes()?;
+        Ok(UgrnnCell {
+            sizes,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+            affine: Affine::new(device, sizes, 2 * sizes.units, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl<B: Backend> UgrnnCell<B> {
+    /// A step from the projected input.
+    fn gated(
+        &self,
+        z: &Tensor<B>,
+        kernel: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let z = h.matmul_add(kernel, z)?.split_last(2)?;
+        let gate = z[0].affine(1.0, self.forget_bias)?.sigmoid()?;
+        let h = mix(&gate, h, &z[1].activate(self.activation)?)?;
+        Ok((h.clone(), h))
+    }
+}
+
+impl<B: Backend> Module for UgrnnCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.affine.params(v);
+    }
+}
+
+impl<B: Backend> Cell for UgrnnCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.sizes.cell.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.affine.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", h, self.sizes.input(x)?)?;
+        let z = self.affine.project(x)?;
+        self.gated(&z, &self.affine.recurrent_kernel()?, h)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        self.sizes.state("state", h, self.sizes.sequence(xs)?)?;
+        let cell = self.clone();
+        u.segments(xs, h, move |u, xs, h| {
+            let z = cell.affine.project(xs)?;
+            let kernel = cell.affine.recurrent_kernel()?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, &kernel, h))
+        })
+    }
+}

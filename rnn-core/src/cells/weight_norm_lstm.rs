@@ -1,0 +1,198 @@
+//! The LSTM cell with everything and weight normalization.
+
+use backend_api::{Activation, Backend, Result, Tensor};
+
+use super::builder::cell_builder;
+use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
+use super::math::l2_normalize;
+use super::{Affine, LstmState, affine};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The LSTM cell of [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
+/// `tf.contrib.rnn.WeightNormLSTMCell`): every matrix `w` is replaced by `w / |w| * norm`, where `|w|` is the length of
+/// a column and `norm` has one number for a column. The kernel counts as two matrices, its rows of the input
+/// (`norm_0`) and of the state (`norm_1`); all that happens once a sequence, not in each step. The rest is the plain cell:
+///
+/// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j))`,
+/// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + p, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `bias` | `[4 units]` | 0 |
+/// | `norm_0`, `norm_1` | `[4 units]`, unless `norm` is off | Glorot uniform, as in TensorFlow |
+/// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
+/// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
+/// | `projection/norm_0` | `[p]`, with a projection, unless `norm` is off | Glorot uniform |
+///
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
+/// `[batch, p]`; output `[batch, p]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Module;
+/// use rnn_core::cells::WeightNormLstmCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = WeightNormLstmCell::builder(3, 8).num_proj(5).build(&Cpu::new())?;
+/// assert_eq!(cell.param_count(), 8 * 32 + 32 + 2 * 32 + 8 * 5 + 5);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeightNormLstmCell<B: Backend> {
+    affine: Affine<B>,
+    norms: Option<[Param<B>; 2]>,
+    core: LstmCore<B>,
+    projection: Option<Projection<B>>,
+}
+
+#[derive(Clone, Debug)]
+struct Projection<B: Backend> {
+    kernel: Param<B>,
+    norm: Option<Param<B>>,
+}
+
+cell_builder! {
+    WeightNormLstmCellBuilder builds WeightNormLstmCell,
+    TensorFlow "WeightNormLSTMCell", scope "wn_lstm_cell";
+    num_units;
+    /// Whether there is weight normalization; if not given, there is.
+    norm: bool = true,
+    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
+    use_peepholes: bool = false,
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
+    ;
+    /// The new cell state is cut at `±cell_clip`.
+    cell_clip: f64,
+    /// The width that the output is projected to.
+    num_proj: usize,
+    /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
+    proj_clip: f64,
+}
+
+impl WeightNormLstmCellBuilder {
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<WeightNormLstmCell<B>> {
+        let sizes = self.sizes()?;
+        let core = LstmOptions {
+            use_peepholes: self.use_peepholes,
+            cell_clip: self.cell_clip,
+            num_proj: self.num_proj,
+            proj_clip: self.proj_clip,
+            forget_bias: self.forget_bias,
+            activation: self.activation,
+        }
+        .build(device, sizes, None)?;
+        let (output, width) = (core.sizes.output(), 4 * sizes.units);
+        let glorot =
+            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
+        let norms = || Ok([glorot(&[width])?, glorot(&[width])?]);
+        let projection = |p| {
+            Ok(Projection {
+                kernel: glorot(&[sizes.units, p])?,
+                norm: self.norm.then(|| glorot(&[p])).transpose()?,
+            })
+        };
+        Ok(WeightNormLstmCell {
+            affine: Affine::with_state(device, sizes, output, width, Initializer::ZEROS)?,
+            norms: self.norm.then(norms).transpose()?,
+            core,
+            projection: self.num_proj.map(projection).transpose()?,
+        })
+    }
+}
+
+/// A matrix with columns of the lengths `norm`; as it is without.
+fn normalized<B: Backend>(kernel: Tensor<B>, norm: Option<&Param<B>>) -> Result<Tensor<B>> {
+    match norm {
+        Some(norm) => l2_normalize(&kernel)?.mul(norm),
+        None => Ok(kernel),
+    }
+}
+
+impl<B: Backend> WeightNormLstmCell<B> {
+    fn norm(&self, i: usize) -> Option<&Param<B>> {
+        self.norms.as_ref().map(|norms| &norms[i])
+    }
+
+    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let kernel = normalized(self.affine.input_kernel()?, self.norm(0))?;
+        affine::project(x, &kernel, self.affine.bias())
+    }
+
+    fn kernels(&self) -> Result<LstmKernels<B>> {
+        let projection = |p: &Projection<B>| normalized(p.kernel.value().clone(), p.norm.as_ref());
+        Ok(LstmKernels {
+            recurrent: normalized(self.affine.recurrent_kernel()?, self.norm(1))?,
+            projection: self.projection.as_ref().map(projection).transpose()?,
+        })
+    }
+}
+
+impl<B: Backend> Module for WeightNormLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.affine.params(v);
+        if let Some([input, state]) = &mut self.norms {
+            v.param("norm_0", input);
+            v.param("norm_1", state);
+        }
+        self.core.params(v);
+        if let Some(projection) = &mut self.projection {
+            v.param("projection/kernel", &mut projection.kernel);
+            if let Some(norm) = &mut projection.norm {
+                v.param("projection/norm_0", norm);
+            }
+        }
+    }
+}
+
+impl<B: Backend> Cell for WeightNormLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    /// TensorFlow's class opens a scope of its own name inside its scope.
+    fn scope(&self) -> String {
+        "wn_lstm_cell/wn_lstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        self.core.sizes.zero_state(self.affine.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.core.sizes.zero_output(self.affine.device(), batch)
+    }
+
+    fn step(
+        &self,
+        cx: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.core.sizes.step(x, state)?;
+        let z = self.project(x)?;
+        self.core.step(cx, &z, &self.kernels()?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        self.core.sizes.sequence(xs, state)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let z = cell.project(xs)?;
+            cell.core.unroll(u, &z, &cell.kernels()?, state)
+        })
+    }
+}

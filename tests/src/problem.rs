@@ -1,0 +1,206 @@
+//! A cell under the driver as a problem to differentiate: several rows and steps, ragged lengths, an initial state
+//! that is not zero.
+
+use backend_api::{Backend, DType, Error, Keep, Result, Tensor, philox};
+use rnn_core::{Cell, DynamicRnn, Initializer, Mode, Module, Nest, Param, Step, Visitor};
+use rnn_train::{Differentiable, Gradients, value_and_grad};
+
+use crate::finite_differences::check_all_but;
+
+/// How every parameter is drawn.
+pub const NORMAL: Initializer = Initializer::Normal {
+    mean: 0.0,
+    std: 0.8,
+};
+const BATCH: usize = 3;
+const STEPS: usize = 5;
+const LENGTHS: [i32; BATCH] = [3, 0, 5];
+
+/// A cell with its inputs and its initial state as parameters, so that all are differentiated.
+#[derive(Clone, Debug)]
+pub struct Problem<C: Cell> {
+    cell: C,
+    inputs: Param<C::B>,
+    state: Vec<Param<C::B>>,
+    mode: Mode,
+    unused: Vec<String>,
+}
+
+impl<C: Cell> Module for Problem<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        v.child("cell", &mut self.cell);
+        v.param("inputs", &mut self.inputs);
+        for (i, state) in self.state.iter_mut().enumerate() {
+            v.param(&format!("state_{i}"), state);
+        }
+    }
+}
+
+impl<C> Problem<C>
+where
+    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+    C::B: Differentiable,
+{
+    /// A problem in `f64`; `depth` is the shape of an input without batch and time.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn new(device: &C::B, cell: C, depth: &[usize]) -> Result<Self> {
+        let param = |dims: &[usize]| Param::new(device, NORMAL, dims, DType::F64);
+        let zero = cell.zero_state(BATCH)?;
+        let state = zero.leaves().into_iter().map(|t| param(&t.dims()));
+        let mut problem = Self {
+            state: state.collect::<Result<_>>()?,
+            inputs: param(&[&[BATCH, STEPS], depth].concat())?,
+            cell,
+            mode: Mode::Evaluation,
+            unused: Vec::new(),
+        };
+        // Biases and kernels random, so that no two gates are alike.
+        let mut seed = 7;
+        problem.each_param(&mut |_, param| {
+            seed += 1;
+            let key = philox::derive(seed, 1);
+            param.set(NORMAL.tensor(device, key, param.meta())?)
+        })?;
+        Ok(problem)
+    }
+
+    /// The same problem in training, where dropout acts. It is not compared with a loop over rows, since the masks of a
+    /// batch are not those of its rows.
+    #[must_use]
+    pub fn training(mut self) -> Self {
+        self.mode = Mode::Training;
+        self
+    }
+
+    /// The same problem with a parameter of the cell that has no effect, and so no gradient.
+    #[must_use]
+    pub fn unused(mut self, name: &str) -> Self {
+        self.unused.push(format!("cell/{name}"));
+        self
+    }
+
+    /// Compares the gradients with finite differences, the driver with a loop over the cell's steps, and the memory
+    /// policies with one another.
+    ///
+    /// # Errors
+    /// Something differs.
+    pub fn check(&self) -> Result<()> {
+        let whole = |p: &Self| p.driver_loss(Keep::All, None);
+        let unused: Vec<&str> = self.unused.iter().map(String::as_str).collect();
+        check_all_but(&unused, self, whole, 1e-8)?;
+        let (value, grads) = value_and_grad(self, whole)?;
+        if self.mode == Mode::Evaluation {
+            let (by_loop, loop_grads) = value_and_grad(self, Self::loop_loss)?;
+            close("loss", Some(&value), Some(&by_loop), 1e-12)?;
+            close_all(&grads, &loop_grads, 1e-12)?;
+        }
+        let segmented = |keep| value_and_grad(self, |p| p.driver_loss(keep, Some(2)));
+        let all = segmented(Keep::All)?.1;
+        for keep in [Keep::Inputs, Keep::Host] {
+            // Memory policies change no bit for one segment length.
+            close_all(&all, &segmented(keep)?.1, 0.0)?;
+        }
+        close_all(&all, &grads, 1e-12)
+    }
+
+    fn initial(&self) -> Result<C::State> {
+        let leaves: Vec<_> = self.state.iter().map(|p| p.value().clone()).collect();
+        self.cell.zero_state(BATCH)?.rebuild(&leaves)
+    }
+
+    fn driver_loss(&self, keep: Keep, segment: Option<usize>) -> Result<Tensor<C::B>> {
+        let mut rnn = DynamicRnn::new(&self.cell)
+            .sequence_length(&LENGTHS)
+            .initial_state(self.initial()?)
+            .mode(self.mode, 5)
+            .keep(keep);
+        if let Some(steps) = segment {
+            rnn = rnn.segment_length(steps);
+        }
+        let result = rnn.run(self.inputs.value())?;
+        weighted(&result.outputs, 0.3)?.add(&weighted(&result.state, 1.1)?)
+    }
+
+    /// The same without the driver: the cell's own step, and the lengths by hand.
+    fn loop_loss(&self) -> Result<Tensor<C::B>> {
+        let mut outputs = Vec::new();
+        let mut finals: Vec<Vec<Tensor<C::B>>> = Vec::new();
+        for (row, &length) in LENGTHS.iter().enumerate() {
+            let of_row = |t: &Tensor<C::B>| t.slice(0, row..row + 1);
+            let mut state = self.initial()?.map(&mut |t| of_row(t))?;
+            let mut row_outputs = Vec::new();
+            for t in 0..STEPS {
+                if t < length as usize {
+                    let x = of_row(&self.inputs.select(1, t)?)?;
+                    let (output, new) = self.cell.step(&Step::default(), &x, &state)?;
+                    row_outputs.push(output.unsqueeze(1)?);
+                    state = new;
+                } else {
+                    row_outputs.push(self.cell.zero_output(1)?.unsqueeze(1)?);
+                }
+            }
+            let row_outputs: Vec<_> = row_outputs.iter().collect();
+            outputs.push(Tensor::concat(&row_outputs, 1)?);
+            finals.push(state.leaves().into_iter().cloned().collect());
+        }
+        let outputs: Vec<_> = outputs.iter().collect();
+        let outputs = Tensor::concat(&outputs, 0)?;
+        let leaves = finals[0].len();
+        let state: Vec<Tensor<C::B>> = (0..leaves)
+            .map(|i| {
+                let rows: Vec<_> = finals.iter().map(|row| &row[i]).collect();
+                Tensor::concat(&rows, 0)
+            })
+            .collect::<Result<_>>()?;
+        weighted(&outputs, 0.3)?.add(&weighted(&state, 1.1)?)
+    }
+}
+
+/// A sum of everything that comes out, each element with a weight of its own.
+fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
+    let mut total: Option<Tensor<B>> = None;
+    for (i, leaf) in nest.leaves().into_iter().enumerate() {
+        let weights: Vec<f64> = (0..leaf.shape().count())
+            .map(|k| (phase + i as f64 + 0.7 * k as f64).sin())
+            .collect();
+        let weights = Tensor::from_slice(leaf.device(), &weights, &leaf.dims())?;
+        let part = leaf.mul(&weights)?.sum_all()?;
+        total = Some(match total {
+            Some(total) => total.add(&part)?,
+            None => part,
+        });
+    }
+    total.ok_or_else(|| Error::argument("weighted", "nest", "is empty"))
+}
+
+fn close_all<B: Backend>(a: &Gradients<B>, b: &Gradients<B>, tolerance: f64) -> Result<()> {
+    for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
+        close(name, a, b, tolerance)?;
+    }
+    Ok(())
+}
+
+fn close<B: Backend>(
+    name: &str,
+    a: Option<&Tensor<B>>,
+    b: Option<&Tensor<B>>,
+    tolerance: f64,
+) -> Result<()> {
+    let values = |t: Option<&Tensor<B>>| t.map(Tensor::to_vec::<f64>).transpose();
+    let (a, b) = (
+        values(a)?.unwrap_or_default(),
+        values(b)?.unwrap_or_default(),
+    );
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * (1.0 + b.abs());
+    if a.len() == b.len() && a.iter().zip(&b).all(near) {
+        return Ok(());
+    }
+    Err(Error::argument(
+        "problem",
+        name,
+        format!("differs: {a:?} and {b:?}"),
+    ))
+}
