@@ -115,7 +115,14 @@ macro_rules! registry {
 registry! {
     cells::BasicLstmCellBuilder,
     cells::BasicRnnCellBuilder,
+    cells::CudnnCompatibleGruCellBuilder,
+    cells::CudnnCompatibleLstmCellBuilder,
+    cells::GruBlockCellBuilder,
     cells::GruCellBuilder,
+    cells::IndRnnCellBuilder,
+    cells::IndyGruCellBuilder,
+    cells::IndyLstmCellBuilder,
+    cells::LstmBlockCellBuilder,
     cells::LstmCellBuilder,
     wrappers::MultiRnnCellConfig,
 }

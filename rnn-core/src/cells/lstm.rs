@@ -39,6 +39,8 @@ pub struct LstmCell<B: Backend> {
     gates: LstmGates,
     cell_clip: Option<f64>,
     proj_clip: Option<f64>,
+    /// Whether the gradient ignores `cell_clip`.
+    straight_through: bool,
     affine: Affine<B>,
     peepholes: Option<Peepholes<B>>,
     projection: Option<Param<B>>,
@@ -100,7 +102,12 @@ impl<B: Backend> LstmCell<B> {
         };
         let kept = state.c.mul(&f.sigmoid()?)?;
         let c = kept.add(&i.sigmoid()?.mul(&j.activate(activation)?)?)?;
-        let c = clip(c, self.cell_clip)?;
+        let c = if self.straight_through {
+            let cut = clip(c.detach(), self.cell_clip)?;
+            c.add(&cut.sub(&c.detach())?)?
+        } else {
+            clip(c, self.cell_clip)?
+        };
         let o = match &self.peepholes {
             Some(w) => o.add(&c.mul(&w.o)?)?,
             None => o.clone(),
@@ -219,8 +226,19 @@ impl LstmCellBuilder {
     /// # Errors
     /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmCell<B>> {
+        self.build_as("lstm_cell", false, device)
+    }
+
+    /// The same for a cell that computes what this one does: under another name in messages, and with
+    /// a gradient that ignores `cell_clip` if it is `straight_through`.
+    pub(crate) fn build_as<B: Backend>(
+        self,
+        cell: &'static str,
+        straight_through: bool,
+        device: &B,
+    ) -> Result<LstmCell<B>> {
         let sizes = Sizes {
-            cell: "lstm_cell",
+            cell,
             input: self.input_size,
             units: self.num_units,
             dtype: self.dtype,
@@ -257,6 +275,7 @@ impl LstmCellBuilder {
             },
             cell_clip: self.cell_clip,
             proj_clip: self.proj_clip,
+            straight_through,
             affine: Affine::with_state(device, sizes, state, 4 * units, Initializer::ZEROS)?,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,
             projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
