@@ -115,8 +115,14 @@ macro_rules! registry {
 registry! {
     cells::BasicLstmCellBuilder,
     cells::BasicRnnCellBuilder,
+    cells::BidirectionalGridLstmCellBuilder,
+    cells::Conv1dLstmCellConfig,
+    cells::Conv2dLstmCellConfig,
+    cells::Conv3dLstmCellConfig,
+    cells::ConvLstmCellBuilder,
     cells::CudnnCompatibleGruCellBuilder,
     cells::CudnnCompatibleLstmCellBuilder,
+    cells::GridLstmCellBuilder,
     cells::GruBlockCellBuilder,
     cells::GruCellBuilder,
     cells::IndRnnCellBuilder,
@@ -124,5 +130,6 @@ registry! {
     cells::IndyLstmCellBuilder,
     cells::LstmBlockCellBuilder,
     cells::LstmCellBuilder,
+    cells::TimeFreqLstmCellBuilder,
     wrappers::MultiRnnCellConfig,
 }

@@ -4,8 +4,13 @@
 mod affine;
 mod basic_lstm;
 mod basic_rnn;
+mod bidirectional_grid_lstm;
+mod conv;
+mod conv_lstm;
 mod cudnn_compatible_gru;
 mod cudnn_compatible_lstm;
+mod frequency;
+mod grid_lstm;
 mod gru;
 mod gru_block;
 mod ind_rnn;
@@ -14,14 +19,22 @@ mod indy_gru;
 mod indy_lstm;
 mod lstm;
 mod lstm_block;
+mod phased_lstm;
 mod same_as;
 mod sizes;
+mod time_freq_lstm;
 
 pub(crate) use affine::Affine;
 pub use basic_lstm::{BasicLstmCell, BasicLstmCellBuilder, LstmState};
 pub use basic_rnn::{BasicRnnCell, BasicRnnCellBuilder};
+pub use bidirectional_grid_lstm::{BidirectionalGridLstmCell, BidirectionalGridLstmCellBuilder};
+pub use conv_lstm::{
+    Conv1dLstmCellConfig, Conv2dLstmCellConfig, Conv3dLstmCellConfig, ConvLstmCell,
+    ConvLstmCellBuilder,
+};
 pub use cudnn_compatible_gru::{CudnnCompatibleGruCell, CudnnCompatibleGruCellBuilder};
 pub use cudnn_compatible_lstm::{CudnnCompatibleLstmCell, CudnnCompatibleLstmCellBuilder};
+pub use grid_lstm::{GridLstmCell, GridLstmCellBuilder, GridLstmState};
 pub use gru::{GruCell, GruCellBuilder};
 pub use gru_block::{GruBlockCell, GruBlockCellBuilder};
 pub use ind_rnn::{IndRnnCell, IndRnnCellBuilder};
@@ -30,4 +43,6 @@ pub use indy_gru::{IndyGruCell, IndyGruCellBuilder};
 pub use indy_lstm::{IndyLstmCell, IndyLstmCellBuilder};
 pub use lstm::{LstmCell, LstmCellBuilder};
 pub use lstm_block::{LstmBlockCell, LstmBlockCellBuilder};
+pub use phased_lstm::{PhasedLstmCell, PhasedLstmCellBuilder};
 pub(crate) use sizes::Sizes;
+pub use time_freq_lstm::{TimeFreqLstmCell, TimeFreqLstmCellBuilder};
