@@ -2,6 +2,8 @@
 
 use backend_api::{Backend, Distribution, Meta, Result, Shape, Tensor};
 
+use crate::ParamId;
+
 /// How a parameter gets its first value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -15,6 +17,17 @@ pub enum Initializer {
         /// Upper end.
         high: f64,
     },
+    /// The logarithm is uniform between those of `low` and `high`, which are above 0.
+    LogUniform {
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+    },
+    /// Uniform in `[0, p)` with `p` the elements of another parameter of the same shape, which the module shows
+    /// before. What knows no other parameters draws in `[0, 1)`: [`Module::initialize`](crate::Module::initialize)
+    /// multiplies.
+    UniformBelow(ParamId),
     /// Normal.
     Normal {
         /// Mean.
@@ -43,6 +56,15 @@ impl Initializer {
         let distribution = match self {
             Self::Constant(value) => return Tensor::full(device, value, meta),
             Self::Uniform { low, high } => Distribution::Uniform { low, high },
+            Self::LogUniform { low, high } => {
+                let (low, high) = (low.ln(), high.ln());
+                let log = Distribution::Uniform { low, high };
+                return Tensor::random(device, key, log, meta)?.exp();
+            }
+            Self::UniformBelow(_) => Distribution::Uniform {
+                low: 0.0,
+                high: 1.0,
+            },
             Self::Normal { mean, std } => Distribution::Normal { mean, std },
             Self::GlorotUniform => {
                 let (fan_in, fan_out) = fans(&meta.shape);

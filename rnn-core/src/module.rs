@@ -85,10 +85,18 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The device failed.
     fn initialize(&mut self, seed: u64) -> Result<()> {
+        let mut drawn = HashMap::new();
         self.each_param(&mut |name, param| {
             let key = philox::derive(seed, philox::label(name));
             let (device, meta) = (param.device().clone(), param.meta());
-            param.set(param.initializer.tensor(&device, key, meta)?)
+            let mut value = param.initializer.tensor(&device, key, meta)?;
+            if let Initializer::UniformBelow(id) = param.initializer
+                && let Some(bound) = drawn.get(&id)
+            {
+                value = value.mul(bound)?;
+            }
+            drawn.insert(param.id, value.clone());
+            param.set(value)
         })
     }
 

@@ -72,10 +72,17 @@ pub(crate) fn project<B: Backend>(
     product(x, kernel)?.add(bias)
 }
 
+impl<B: Backend> Affine<B> {
+    /// Shows the parameters under other names than `kernel` and `bias`.
+    pub(crate) fn params_as(&mut self, v: &mut Visitor<'_, B>, kernel: &str, bias: &str) {
+        v.param(kernel, &mut self.kernel);
+        v.param(bias, &mut self.bias);
+    }
+}
+
 impl<B: Backend> Module for Affine<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.param("kernel", &mut self.kernel);
-        v.param("bias", &mut self.bias);
+        self.params_as(v, "kernel", "bias");
     }
 }

@@ -22,9 +22,13 @@ nest! {
 impl<B: Backend> LstmState<B> {
     /// The next state of the plain LSTM, from the projected input.
     pub(crate) fn step(&self, gates: LstmGates, z: &Tensor<B>, kernel: &Tensor<B>) -> Result<Self> {
-        let z = self.h.matmul_add(kernel, z)?;
+        Self::next(gates, &self.h.matmul_add(kernel, z)?, &self.c)
+    }
+
+    /// The state that the gates before their activations and the old cell state give.
+    pub(crate) fn next(gates: LstmGates, z: &Tensor<B>, c: &Tensor<B>) -> Result<Self> {
         let op = Op::Fused(Fused::LstmStep(gates));
-        let mut results = Tensor::call_all(z.device(), &op, &[&z, &self.c])?;
+        let mut results = Tensor::call_all(z.device(), &op, &[z, c])?;
         results.truncate(2);
         match (results.pop(), results.pop()) {
             (Some(h), Some(c)) => Ok(Self { c, h }),

@@ -153,14 +153,25 @@ impl LstmCellBuilder {
     /// # Errors
     /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmCell<B>> {
+        self.build_as("lstm_cell", false, device)
+    }
+
+    /// The same for a cell that computes what this one does: under another name in messages, and with
+    /// a gradient that ignores `cell_clip` if it is `straight_through`.
+    pub(crate) fn build_as<B: Backend>(
+        self,
+        cell: &'static str,
+        straight_through: bool,
+        device: &B,
+    ) -> Result<LstmCell<B>> {
         let sizes = Sizes {
-            cell: "lstm_cell",
+            cell,
             input: self.input_size,
             units: self.num_units,
             dtype: self.dtype,
         }
         .check()?;
-        let core = LstmOptions {
+        let mut core = LstmOptions {
             use_peepholes: self.use_peepholes,
             cell_clip: self.cell_clip,
             num_proj: self.num_proj,
@@ -169,6 +180,7 @@ impl LstmCellBuilder {
             activation: self.activation,
         }
         .build(device, sizes, None)?;
+        core.straight_through = straight_through;
         let (units, output) = (sizes.units, core.sizes.output());
         let glorot = Initializer::GlorotUniform;
         let projection = |p| Param::new(device, glorot, &[units, p], sizes.dtype);

@@ -137,6 +137,7 @@ impl LstmOptions {
             norms,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,
             dropout: None,
+            straight_through: false,
         })
     }
 }
@@ -151,6 +152,8 @@ pub(crate) struct LstmCore<B: Backend> {
     norms: Option<GateNorms<B>>,
     peepholes: Option<Peepholes<B>>,
     pub(crate) dropout: Option<CandidateDropout>,
+    /// Whether the gradient ignores `cell_clip`.
+    pub(crate) straight_through: bool,
 }
 
 /// The matrices of an LSTM that meet the state: computed once for a sequence.
@@ -207,7 +210,12 @@ impl<B: Backend> LstmCore<B> {
         if let Some(norms) = &self.norms {
             c = norms.state(&c)?;
         }
-        let c = clip(c, self.cell_clip)?;
+        let c = if self.straight_through {
+            let cut = clip(c.detach(), self.cell_clip)?;
+            c.add(&cut.sub(&c.detach())?)?
+        } else {
+            clip(c, self.cell_clip)?
+        };
         let o = match &self.peepholes {
             Some(w) => o.add(&c.mul(&w.o)?)?,
             None => o.clone(),

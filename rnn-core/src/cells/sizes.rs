@@ -71,7 +71,7 @@ impl Sizes {
     /// Checks a tensor of the state: `[batch, units]`.
     pub(crate) fn state<B: Backend>(
         self,
-        name: &'static str,
+        name: &str,
         state: &Tensor<B>,
         batch: usize,
     ) -> Result<()> {

@@ -198,6 +198,8 @@ pub(super) enum InputKind {
     #[default]
     #[serde(alias = "ids", alias = "image")]
     Tensor,
+    /// `input/0` and `input/1`: the times and the inputs of a phased LSTM.
+    Phased,
 }
 
 /// The element type of a case.

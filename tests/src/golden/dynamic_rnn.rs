@@ -1,10 +1,12 @@
 //! Cases of `dynamic_rnn`.
 
 use backend_api::Result as ApiResult;
+use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{Cell, DynamicRnn, Nest, cell_from_config};
+use serde_json::Value;
 
 use super::Trouble;
-use super::case::{DynamicRnnCase, InputKind};
+use super::case::{DynamicRnnCase, InputKind, read};
 use super::check::{Graph, Worst};
 use super::file::GoldenFile;
 use crate::devices::TestDevice;
@@ -22,6 +24,26 @@ pub(super) fn run(
                 graph.leaf(file, device, "input/x")
             })
         }
+        InputKind::Phased => {
+            let options = of_class(&case.cell, "PhasedLSTMCell")?;
+            let cell = read::<PhasedLstmCellBuilder>(options)?
+                .input_size(size)
+                .dtype(dtype)
+                .build(device)?;
+            run_cell(file, case, &cell, |graph| {
+                let time = graph.leaf(file, device, "input/0")?;
+                Ok((time, graph.leaf(file, device, "input/1")?))
+            })
+        }
+    }
+}
+
+/// The options of a cell of a class whose inputs are no single tensor.
+fn of_class(cell: &Value, class: &str) -> Result<Value, Trouble> {
+    let mut options = cell.clone();
+    match options.as_object_mut().and_then(|o| o.remove("type")) {
+        Some(Value::String(found)) if found == class => Ok(options),
+        found => Err(Trouble::Unsupported(format!("{found:?} with such inputs"))),
     }
 }
 

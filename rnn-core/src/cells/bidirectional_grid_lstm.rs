@@ -1,0 +1,95 @@
+//! The grid LSTM in both directions of the frequency.
+
+use backend_api::{Backend, DType, Result};
+use serde::Deserialize;
+
+use super::grid_lstm::{Grid, GridLstmState, GridOptions, grid_builder};
+use super::same_as::same_as_inner;
+use crate::{CellConfig, Module, Visitor};
+
+/// A [`GridLstmCell`](super::GridLstmCell) from low to high frequencies, and one with weights of its own from high to
+/// low (after Kalchbrenner et al. 2015, <https://arxiv.org/abs/1507.01526>; TensorFlow's
+/// `tf.contrib.rnn.BidirectionalGridLSTMCell`). Time still runs one way.
+///
+/// The second one's windows may be shifted by `backward_slice_offset` features; what lies beyond the input is then 0.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `fwd/..`, `bwd/..` | those of a grid LSTM | as there |
+///
+/// Input `[batch, input]`; state [`GridLstmState`], its names `fwd_state_..` and `bwd_state_..`, where `f00` is the
+/// first window that the direction meets; output `[batch, 4 windows * units]`, forward before backward.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Cell;
+/// use rnn_core::cells::BidirectionalGridLstmCellBuilder;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = BidirectionalGridLstmCellBuilder::new(7, 5, 3, 2, &[3]).build(&Cpu::new())?;
+/// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 60]);
+/// assert!(cell.zero_state(2)?.get("bwd_state_f02_b00_c").is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BidirectionalGridLstmCell<B: Backend> {
+    cell: Grid<B>,
+}
+
+impl<B: Backend> Module for BidirectionalGridLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.cell.params(v);
+    }
+}
+
+same_as_inner!(
+    BidirectionalGridLstmCell,
+    GridLstmState<B>,
+    "bidirectional_grid_lstm_cell"
+);
+
+/// Options of a [`BidirectionalGridLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct BidirectionalGridLstmCellBuilder(GridOptions);
+
+grid_builder!(BidirectionalGridLstmCellBuilder);
+
+impl BidirectionalGridLstmCellBuilder {
+    /// How far the backward direction's windows are shifted to higher features; 0 if not given.
+    pub fn backward_slice_offset(mut self, offset: isize) -> Self {
+        self.0.backward_slice_offset = Some(offset);
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// As [`GridLstmCellBuilder::build`](super::GridLstmCellBuilder::build).
+    pub fn build<B: Backend>(self, device: &B) -> Result<BidirectionalGridLstmCell<B>> {
+        let offset = self.0.backward_slice_offset.unwrap_or(0);
+        let directions = [
+            ("fwd", "fwd_state", false, 0),
+            ("bwd", "bwd_state", true, offset),
+        ];
+        let name = "bidirectional_grid_lstm_cell";
+        let cell = self.0.build(name, &directions, device)?;
+        Ok(BidirectionalGridLstmCell { cell })
+    }
+}
+
+impl CellConfig for BidirectionalGridLstmCellBuilder {
+    const CLASS: &'static str = "BidirectionalGridLSTMCell";
+    type Cell<B: Backend> = BidirectionalGridLstmCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<BidirectionalGridLstmCell<B>> {
+        self.0.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}

@@ -1,0 +1,422 @@
+//! The convolutional LSTM cell.
+
+use backend_api::{Activation, Backend, DType, Error, LstmGates, Meta, Result, Shape, Tensor};
+use serde::Deserialize;
+
+use super::LstmState;
+use super::conv::windows;
+use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Step, Unroll, Visitor};
+
+/// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its peepholes; TensorFlow's
+/// `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`, `Conv3DLSTMCell`), over one, two or three
+/// axes of space. With `i, j, f, o` the four parts, on the channels, of `conv([x, h], kernel) + biases`:
+///
+/// `c' = σ(f + forget_bias) * c + σ(i) * tanh(j)`, `h' = tanh(c') * σ(o)`; the output is `h'`, or `[h', x]` on the
+/// channels with `skip_connection`. The convolution has stride 1 and zeros beyond the edges.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `kernel_shape` + `[channels in + out, 4 out]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `biases` | `[4 out]`, unless `use_bias` is false | 0 |
+///
+/// Input `[batch, space.., channels in]`; state `c` and `h` and output `[batch, space.., out]`. With a skip connection
+/// TensorFlow also stores `[h', x]` as `h`, which its own next step refuses; here `h` stays `h'`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Cell;
+/// use rnn_core::cells::ConvLstmCellBuilder;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// // Images of 6 by 8 with 3 channels.
+/// let cell = ConvLstmCellBuilder::new(&[6, 8, 3], 4, &[3, 3]).build(&Cpu::new())?;
+/// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 6, 8, 4]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConvLstmCell<B: Backend> {
+    scope: &'static str,
+    /// Space and channels of the input.
+    input: Vec<usize>,
+    window: Vec<usize>,
+    gates: LstmGates,
+    skip_connection: bool,
+    kernel: Param<B>,
+    biases: Option<Param<B>>,
+}
+
+/// The cell's name in messages.
+const NAME: &str = "conv_lstm_cell";
+
+impl<B: Backend> ConvLstmCell<B> {
+    /// A cell with TensorFlow's defaults: biases, `forget_bias` 1, no skip connection, `f32`.
+    ///
+    /// # Errors
+    /// As [`ConvLstmCellBuilder::build`].
+    pub fn new(
+        device: &B,
+        input_shape: &[usize],
+        output_channels: usize,
+        kernel_shape: &[usize],
+    ) -> Result<Self> {
+        ConvLstmCellBuilder::new(input_shape, output_channels, kernel_shape).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(
+        input_shape: &[usize],
+        output_channels: usize,
+        kernel_shape: &[usize],
+    ) -> ConvLstmCellBuilder {
+        ConvLstmCellBuilder::new(input_shape, output_channels, kernel_shape)
+    }
+
+    /// Axes of space.
+    fn ndims(&self) -> usize {
+        self.input.len() - 1
+    }
+
+    fn channels_in(&self) -> usize {
+        self.input[self.ndims()]
+    }
+
+    fn channels_out(&self) -> usize {
+        self.kernel.shape().last() / 4
+    }
+
+    /// `[batch, space.., channels]`
+    fn image(&self, batch: usize, channels: usize) -> Vec<usize> {
+        let space = &self.input[..self.ndims()];
+        [&[batch], space, &[channels]].concat()
+    }
+
+    fn zeros(&self, batch: usize, channels: usize) -> Result<Tensor<B>> {
+        let shape = Shape::new(&self.image(batch, channels))?;
+        Tensor::zeros(self.kernel.device(), Meta::new(shape, self.kernel.dtype()))
+    }
+
+    /// Checks an input or a state of one step. Gives the batch.
+    fn check(&self, arg: &str, found: Meta, channels: usize) -> Result<usize> {
+        let dtype = self.kernel.dtype();
+        if found.dtype != dtype {
+            let expected = format!("the kernel is {dtype}");
+            return Err(Error::dtype(NAME, arg, found.dtype, expected));
+        }
+        let batch = found.shape.dims().first().copied().unwrap_or(0);
+        let needed = self.image(batch, channels);
+        if found.shape.dims() != needed {
+            let expected = format!("batch and {:?} is needed", &needed[1..]);
+            return Err(Error::shape(NAME, arg, found.shape, expected));
+        }
+        Ok(batch)
+    }
+
+    fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
+        for (arg, t) in [("state c", &state.c), ("state h", &state.h)] {
+            let rows = self.check(arg, t.meta(), self.channels_out())?;
+            if rows != batch {
+                let expected = format!("the input has {batch} rows");
+                return Err(Error::shape(NAME, arg, t.shape(), expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel's rows of some channels as a matrix, `[window * channels, 4 out]`.
+    fn matrix(&self, channels: std::ops::Range<usize>) -> Result<Tensor<B>> {
+        let width = self.kernel.shape().last();
+        let part = self.kernel.slice(self.ndims(), channels)?;
+        part.reshape(&[part.shape().count() / width, width])
+    }
+
+    fn state_matrix(&self) -> Result<Tensor<B>> {
+        let start = self.channels_in();
+        self.matrix(start..start + self.channels_out())
+    }
+
+    /// `[steps.., batch, space.., in] -> [steps * batch * places, 4 out]`: the input's share, biases added.
+    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let image = &self.input[..];
+        let rows = x.shape().dims()[..x.shape().rank() - image.len()]
+            .iter()
+            .product();
+        let x = x.reshape(&[&[rows], image].concat())?;
+        let z = windows(&x, &self.window)?.matmul(&self.matrix(0..self.channels_in())?)?;
+        match &self.biases {
+            Some(biases) => z.add(biases),
+            None => Ok(z),
+        }
+    }
+
+    /// A step from the projected input; `kernel` is what meets the state.
+    fn gated(
+        &self,
+        x: &Tensor<B>,
+        z: &Tensor<B>,
+        kernel: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        // To the gates, each place is a row of its own.
+        let dims = state.c.dims();
+        let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
+        let z = windows(&state.h, &self.window)?.matmul_add(kernel, z)?;
+        let state = LstmState::next(self.gates, &z, &c)?.map(&mut |t| t.reshape(&dims))?;
+        let output = if self.skip_connection {
+            Tensor::concat(&[&state.h, x], dims.len() - 1)?
+        } else {
+            state.h.clone()
+        };
+        Ok((output, state))
+    }
+}
+
+/// Options of a [`ConvLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvLstmCellBuilder {
+    #[serde(skip, default = "scope")]
+    scope: &'static str,
+    #[serde(skip)]
+    dtype: DType,
+    #[serde(default)]
+    conv_ndims: Option<usize>,
+    input_shape: Vec<usize>,
+    output_channels: usize,
+    kernel_shape: Vec<usize>,
+    #[serde(default = "yes")]
+    use_bias: bool,
+    #[serde(default)]
+    skip_connection: bool,
+    #[serde(default = "one")]
+    forget_bias: f64,
+}
+
+fn scope() -> &'static str {
+    NAME
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl ConvLstmCellBuilder {
+    /// TensorFlow's defaults, for inputs `[batch, input_shape..]` whose last axis counts channels, and
+    /// a window of the given size.
+    pub fn new(input_shape: &[usize], output_channels: usize, kernel_shape: &[usize]) -> Self {
+        Self {
+            scope: NAME,
+            dtype: DType::F32,
+            conv_ndims: None,
+            input_shape: input_shape.to_vec(),
+            output_channels,
+            kernel_shape: kernel_shape.to_vec(),
+            use_bias: true,
+            skip_connection: false,
+            forget_bias: 1.0,
+        }
+    }
+
+    /// Whether there are biases; yes if not given.
+    pub fn use_bias(mut self, use_bias: bool) -> Self {
+        self.use_bias = use_bias;
+        self
+    }
+
+    /// Whether the input's channels are added to the output's.
+    pub fn skip_connection(mut self, skip_connection: bool) -> Self {
+        self.skip_connection = skip_connection;
+        self
+    }
+
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
+        self.forget_bias = forget_bias;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the space has no axis or more than three, or not as many as the window, the type is no float, or
+    /// the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<ConvLstmCell<B>> {
+        let problem = |arg: &str, text: String| Err(Error::argument(NAME, arg, text));
+        let (input, window) = (self.input_shape, self.kernel_shape);
+        let ndims = window.len();
+        if !(1..=3).contains(&ndims) {
+            return problem("kernel_shape", format!("{window:?} has not 1, 2 or 3 axes"));
+        }
+        if input.len() != ndims + 1 {
+            let text = format!("{input:?} is not space and channels for a kernel_shape {window:?}");
+            return problem("input_shape", text);
+        }
+        if let Some(other) = self.conv_ndims.filter(|&n| n != ndims) {
+            let text = format!("is {other}, but kernel_shape is {window:?}");
+            return problem("conv_ndims", text);
+        }
+        let channels = [self.output_channels];
+        for (arg, sizes) in [
+            ("input_shape", &input[..]),
+            ("kernel_shape", &window),
+            ("output_channels", &channels),
+        ] {
+            if sizes.contains(&0) {
+                return problem(arg, "must not be 0".into());
+            }
+        }
+        if !self.dtype.is_float() {
+            let expected = "a cell needs a float";
+            return Err(Error::dtype(NAME, "dtype", self.dtype, expected));
+        }
+        let width = 4 * self.output_channels;
+        let rows = input[ndims] + self.output_channels;
+        let dims = [&window[..], &[rows, width]].concat();
+        let biases = || Param::new(device, Initializer::ZEROS, &[width], self.dtype);
+        Ok(ConvLstmCell {
+            scope: self.scope,
+            gates: LstmGates {
+                forget_bias: self.forget_bias,
+                activation: Activation::Tanh,
+            },
+            skip_connection: self.skip_connection,
+            kernel: Param::new(device, Initializer::GlorotUniform, &dims, self.dtype)?,
+            biases: self.use_bias.then(biases).transpose()?,
+            input,
+            window,
+        })
+    }
+}
+
+impl CellConfig for ConvLstmCellBuilder {
+    const CLASS: &'static str = "ConvLSTMCell";
+    type Cell<B: Backend> = ConvLstmCell<B>;
+
+    /// The input's size is among the options; `input_size`, of no single meaning for an image, is not looked at.
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        _input_size: usize,
+        dtype: DType,
+    ) -> Result<ConvLstmCell<B>> {
+        self.dtype(dtype).build(device)
+    }
+}
+
+macro_rules! with_dimensions {
+    ($($config:ident, $class:literal, $ndims:literal, $scope:literal;)*) => {$(
+        #[doc = concat!("TensorFlow's `", $class, "`: a [`ConvLstmCell`] with another scope.")]
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(transparent)]
+        pub struct $config(ConvLstmCellBuilder);
+
+        impl CellConfig for $config {
+            const CLASS: &'static str = $class;
+            type Cell<B: Backend> = ConvLstmCell<B>;
+
+            fn build_for<B: Backend>(
+                self,
+                device: &B,
+                input_size: usize,
+                dtype: DType,
+            ) -> Result<ConvLstmCell<B>> {
+                let mut options = self.0;
+                if options.conv_ndims.replace($ndims).is_some() {
+                    let text = concat!("is no option of ", $class);
+                    return Err(Error::argument("cell_from_config", "conv_ndims", text));
+                }
+                options.scope = $scope;
+                options.build_for(device, input_size, dtype)
+            }
+        }
+    )*};
+}
+
+with_dimensions! {
+    Conv1dLstmCellConfig, "Conv1DLSTMCell", 1, "conv_1d_lstm_cell";
+    Conv2dLstmCellConfig, "Conv2DLSTMCell", 2, "conv_2d_lstm_cell";
+    Conv3dLstmCellConfig, "Conv3DLSTMCell", 3, "conv_3d_lstm_cell";
+}
+
+impl<B: Backend> Module for ConvLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("kernel", &mut self.kernel);
+        if let Some(biases) = &mut self.biases {
+            v.param("biases", biases);
+        }
+    }
+}
+
+impl<B: Backend> Cell for ConvLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        self.scope.into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        let zeros = self.zeros(batch, self.channels_out())?;
+        Ok(LstmState {
+            c: zeros.clone(),
+            h: zeros,
+        })
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        let skipped = if self.skip_connection {
+            self.channels_in()
+        } else {
+            0
+        };
+        self.zeros(batch, self.channels_out() + skipped)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.check("x", x.meta(), self.channels_in())?;
+        self.check_state(state, batch)?;
+        self.gated(x, &self.project(x)?, &self.state_matrix()?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        if xs.shape().rank() == 0 {
+            let expected = "a sequence of images is needed";
+            return Err(Error::shape(NAME, "inputs", xs.shape(), expected));
+        }
+        let one = Meta::new(xs.shape().without(0), xs.dtype());
+        let batch = self.check("x", one, self.channels_in())?;
+        self.check_state(state, batch)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let z = cell.project(xs)?;
+            let rows = cell.input[..cell.ndims()].iter().product::<usize>() * u.batch();
+            let z = z.reshape(&[u.steps(), rows, z.shape().last()])?;
+            let kernel = cell.state_matrix()?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&(xs.clone(), z), state, &zero, |_, (x, z), state| {
+                cell.gated(x, z, &kernel, state)
+            })
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! The LSTM that cuDNN computes.
+
+use backend_api::{Backend, DType, Result};
+use serde::Deserialize;
+
+use super::same_as::same_as_inner;
+use super::{LstmCell, LstmCellBuilder, LstmState};
+use crate::{CellConfig, Module, Visitor};
+
+/// The LSTM that cuDNN computes (TensorFlow's `tf.contrib.cudnn_rnn.CudnnCompatibleLSTMCell`): an
+/// [`LstmBlockCell`](super::LstmBlockCell) without a forget bias, peepholes and clipping. With `i, j, f, o` the four
+/// parts of `[x, h] · kernel + bias`:
+///
+/// `c' = σ(f) * c + σ(i) * tanh(j)`, `h' = σ(o) * tanh(c')`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `bias` | `[4 units]` | 0 |
+///
+/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::Cell;
+/// use rnn_core::cells::CudnnCompatibleLstmCell;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = CudnnCompatibleLstmCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.zero_state(2)?.h.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CudnnCompatibleLstmCell<B: Backend> {
+    cell: LstmCell<B>,
+}
+
+impl<B: Backend> CudnnCompatibleLstmCell<B> {
+    /// A cell of type `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        CudnnCompatibleLstmCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> CudnnCompatibleLstmCellBuilder {
+        CudnnCompatibleLstmCellBuilder::new(input_size, num_units)
+    }
+}
+
+/// Options of a [`CudnnCompatibleLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudnnCompatibleLstmCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+}
+
+impl CudnnCompatibleLstmCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+        }
+    }
+
+    /// The element type; `f32` if not given. TensorFlow's kernel has no `f64`.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleLstmCell<B>> {
+        let cell = LstmCellBuilder::new(self.input_size, self.num_units)
+            .forget_bias(0.0)
+            .dtype(self.dtype)
+            .build_as("cudnn_compatible_lstm_cell", false, device)?;
+        Ok(CudnnCompatibleLstmCell { cell })
+    }
+}
+
+impl CellConfig for CudnnCompatibleLstmCellBuilder {
+    const CLASS: &'static str = "CudnnCompatibleLSTMCell";
+    type Cell<B: Backend> = CudnnCompatibleLstmCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<CudnnCompatibleLstmCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for CudnnCompatibleLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.cell.params(v);
+    }
+}
+
+same_as_inner!(
+    CudnnCompatibleLstmCell,
+    LstmState<B>,
+    "cudnn_compatible_lstm_cell"
+);

@@ -1,0 +1,53 @@
+//! What the cells that walk along the frequency axis share.
+
+use backend_api::{Backend, Error, Result, Tensor};
+
+use super::Sizes;
+
+/// `[.., depth] -> [.., starts, size]`: the parts of the last axis that begin at `starts`.
+pub(crate) fn cut<B: Backend>(
+    x: &Tensor<B>,
+    starts: impl Iterator<Item = usize>,
+    size: usize,
+) -> Result<Tensor<B>> {
+    let last = x.shape().rank() - 1;
+    let parts: Vec<_> = starts
+        .map(|start| x.slice(last, start..start + size)?.unsqueeze(last))
+        .collect::<Result<_>>()?;
+    Tensor::concat(&parts.iter().collect::<Vec<_>>(), last)
+}
+
+/// How many windows of `feature_size`, `frequency_skip` apart, fit into `width`.
+pub(crate) fn count(
+    sizes: Sizes,
+    width: usize,
+    feature_size: usize,
+    frequency_skip: usize,
+) -> Result<usize> {
+    let problem = |arg: &str, text: String| Err(Error::argument(sizes.cell, arg, text));
+    if frequency_skip == 0 {
+        return problem("frequency_skip", "must not be 0".into());
+    }
+    if feature_size == 0 || feature_size > width {
+        let text = format!("is {feature_size}, but {width} features are there");
+        return problem("feature_size", text);
+    }
+    Ok((width - feature_size) / frequency_skip + 1)
+}
+
+/// Refuses a clip that is no limit.
+pub(crate) fn check_clip(sizes: Sizes, clip: Option<f64>) -> Result<()> {
+    if clip.is_some_and(|clip| !(clip >= 0.0)) {
+        let text = "must not be negative or NaN";
+        return Err(Error::argument(sizes.cell, "cell_clip", text));
+    }
+    Ok(())
+}
+
+/// A cell state cut at `±clip`, if there is a clip.
+pub(crate) fn clip<B: Backend>(c: Tensor<B>, clip: Option<f64>) -> Result<Tensor<B>> {
+    match clip {
+        Some(clip) => c.clamp(-clip, clip),
+        None => Ok(c),
+    }
+}

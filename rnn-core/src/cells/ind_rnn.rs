@@ -1,0 +1,175 @@
+//! The independently recurrent cell.
+
+use backend_api::{Activation, Backend, DType, Result, Tensor};
+use serde::Deserialize;
+
+use super::{Independent, Sizes};
+use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+
+/// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>; TensorFlow's
+/// `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`; output and state are `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel_w` | `[input, units]` | Glorot uniform |
+/// | `kernel_u` | `[1, units]` | uniform in `[-1, 1)` |
+/// | `bias` | `[units]` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::IndRnnCell;
+/// use rnn_core::{Cell, Module};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = IndRnnCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
+/// assert_eq!(cell.param_count(), 3 * 5 + 5 + 5);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IndRnnCell<B: Backend> {
+    sizes: Sizes,
+    activation: Activation,
+    kernels: Independent<B>,
+}
+
+impl<B: Backend> IndRnnCell<B> {
+    /// A cell with TensorFlow's defaults: tanh, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        IndRnnCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> IndRnnCellBuilder {
+        IndRnnCellBuilder::new(input_size, num_units)
+    }
+
+    /// A step from the projected input.
+    fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let h = self.kernels.add_state(z, h)?.activate(self.activation)?;
+        Ok((h.clone(), h))
+    }
+}
+
+/// Options of an [`IndRnnCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndRnnCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default)]
+    activation: Activation,
+}
+
+impl IndRnnCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            activation: Activation::Tanh,
+        }
+    }
+
+    /// The activation; tanh if not given.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<IndRnnCell<B>> {
+        let sizes = Sizes {
+            cell: "ind_rnn_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        Ok(IndRnnCell {
+            sizes,
+            activation: self.activation,
+            kernels: Independent::new(device, sizes, "kernel_w", 1, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl CellConfig for IndRnnCellBuilder {
+    const CLASS: &'static str = "IndRNNCell";
+    type Cell<B: Backend> = IndRnnCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<IndRnnCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for IndRnnCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.kernels.params(v);
+    }
+}
+
+impl<B: Backend> Cell for IndRnnCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "ind_rnn_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.kernels.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.sizes.state("state", h, batch)?;
+        self.gated(&self.kernels.project(x)?, h)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.sequence(xs)?;
+        self.sizes.state("state", h, batch)?;
+        let cell = self.clone();
+        u.segments(xs, h, move |u, xs, h| {
+            let z = cell.kernels.project(xs)?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, h))
+        })
+    }
+}

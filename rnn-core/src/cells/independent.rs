@@ -1,0 +1,75 @@
+//! The kernels of cells whose units do not see one another's state.
+
+use backend_api::{Backend, Result, Tensor};
+
+use super::Sizes;
+use super::affine::project;
+use crate::{Initializer, Module, Param, Visitor};
+
+/// `x · w + h * u + bias`: each unit meets its own state alone (Li et al. 2018), in each of several gates.
+#[derive(Clone, Debug)]
+pub(crate) struct Independent<B: Backend> {
+    /// TensorFlow's name of `w`, which is not the same everywhere.
+    name: &'static str,
+    w: Param<B>,
+    u: Param<B>,
+    bias: Param<B>,
+}
+
+impl<B: Backend> Independent<B> {
+    /// `w` `[input, gates * units]`, Glorot uniform; `u` `[1, gates * units]`, uniform in ±1; a bias.
+    pub(crate) fn new(
+        device: &B,
+        sizes: Sizes,
+        name: &'static str,
+        gates: usize,
+        bias: Initializer,
+    ) -> Result<Self> {
+        let width = gates * sizes.units;
+        let unit = Initializer::Uniform {
+            low: -1.0,
+            high: 1.0,
+        };
+        let param = |first, dims: &[usize]| Param::new(device, first, dims, sizes.dtype);
+        Ok(Self {
+            name,
+            w: param(Initializer::GlorotUniform, &[sizes.input, width])?,
+            u: param(unit, &[1, width])?,
+            bias: param(bias, &[width])?,
+        })
+    }
+
+    pub(crate) fn device(&self) -> &B {
+        self.w.device()
+    }
+
+    pub(crate) fn input_kernel(&self) -> &Tensor<B> {
+        &self.w
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor<B> {
+        &self.bias
+    }
+
+    /// `[.., input] -> [.., gates * units]`: the input's share, bias added.
+    pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        project(x, &self.w, &self.bias)
+    }
+
+    /// `z + h * u`, with the state `h` `[batch, units]` in each gate.
+    pub(crate) fn add_state(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
+        let (batch, units) = (h.shape()[0], h.shape()[1]);
+        let width = self.u.shape()[1];
+        let u = self.u.reshape(&[width / units, units])?;
+        z.add(&h.unsqueeze(1)?.mul(&u)?.reshape(&[batch, width])?)
+    }
+}
+
+impl<B: Backend> Module for Independent<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param(self.name, &mut self.w);
+        v.param("kernel_u", &mut self.u);
+        v.param("bias", &mut self.bias);
+    }
+}

@@ -1,0 +1,205 @@
+//! The independently recurrent GRU.
+
+use backend_api::{Activation, Backend, DType, Fused, Op, Result, Tensor};
+use serde::Deserialize;
+
+use super::affine::project;
+use super::{Independent, Sizes};
+use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+
+/// The GRU whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
+/// TensorFlow's `tf.contrib.rnn.IndyGRUCell`), where `*` repeats `h` for each gate:
+///
+/// `r, u = σ(x · gates/kernel_w + h * gates/kernel_u + gates/bias)`,
+/// `q = act(x · candidate/kernel + (r * h) * candidate/kernel_u + candidate/bias)`,
+/// `h' = u * h + (1 - u) * q`; output and state are `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `gates/kernel_w` | `[input, 2 units]`, columns `r, u` | Glorot uniform |
+/// | `gates/kernel_u` | `[1, 2 units]` | uniform in `[-1, 1)` |
+/// | `gates/bias` | `[2 units]` | 1 |
+/// | `candidate/kernel` | `[input, units]` | Glorot uniform |
+/// | `candidate/kernel_u` | `[1, units]` | uniform in `[-1, 1)` |
+/// | `candidate/bias` | `[units]` | 0 |
+///
+/// Input `[batch, input]`, state and output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::IndyGruCell;
+/// use rnn_core::{Cell, Module};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = IndyGruCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
+/// assert_eq!(cell.param_count(), 3 * (3 * 5 + 5 + 5));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IndyGruCell<B: Backend> {
+    sizes: Sizes,
+    activation: Activation,
+    gates: Independent<B>,
+    candidate: Independent<B>,
+}
+
+impl<B: Backend> IndyGruCell<B> {
+    /// A cell with TensorFlow's defaults: tanh, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        IndyGruCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> IndyGruCellBuilder {
+        IndyGruCellBuilder::new(input_size, num_units)
+    }
+
+    /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
+    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let (gates, candidate) = (&self.gates, &self.candidate);
+        // Joined, so that the inputs are read once and the result is one block.
+        let kernel = Tensor::concat(&[gates.input_kernel(), candidate.input_kernel()], 1)?;
+        let bias = Tensor::concat(&[gates.bias(), candidate.bias()], 0)?;
+        project(x, &kernel, &bias)
+    }
+
+    /// A step from the projected input.
+    fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let units = self.sizes.units;
+        let device = z.device();
+        let zg = self.gates.add_state(&z.slice(1, 0..2 * units)?, h)?;
+        let gates = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, h])?;
+        let [u, rh] = [&gates[0], &gates[1]];
+        let zq = z.slice(1, 2 * units..3 * units)?;
+        let zq = self.candidate.add_state(&zq, rh)?;
+        let op = Op::Fused(Fused::GruOutput {
+            activation: self.activation,
+        });
+        let h = Tensor::call_all(device, &op, &[&zq, u, h])?.swap_remove(0);
+        Ok((h.clone(), h))
+    }
+}
+
+/// Options of an [`IndyGruCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndyGruCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default)]
+    activation: Activation,
+}
+
+impl IndyGruCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            activation: Activation::Tanh,
+        }
+    }
+
+    /// The candidate's activation; tanh if not given.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<IndyGruCell<B>> {
+        let sizes = Sizes {
+            cell: "indy_gru_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        Ok(IndyGruCell {
+            sizes,
+            activation: self.activation,
+            gates: Independent::new(device, sizes, "kernel_w", 2, Initializer::ONES)?,
+            candidate: Independent::new(device, sizes, "kernel", 1, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl CellConfig for IndyGruCellBuilder {
+    const CLASS: &'static str = "IndyGRUCell";
+    type Cell<B: Backend> = IndyGruCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<IndyGruCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for IndyGruCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.child("gates", &mut self.gates);
+        v.child("candidate", &mut self.candidate);
+    }
+}
+
+impl<B: Backend> Cell for IndyGruCell<B> {
+    type Input = Tensor<B>;
+    type State = Tensor<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "indy_gru_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.gates.device(), batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.sizes.state("state", h, batch)?;
+        self.gated(&self.project(x)?, h)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let batch = self.sizes.sequence(xs)?;
+        self.sizes.state("state", h, batch)?;
+        let cell = self.clone();
+        u.segments(xs, h, move |u, xs, h| {
+            let z = cell.project(xs)?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, h))
+        })
+    }
+}

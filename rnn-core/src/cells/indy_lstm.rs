@@ -1,0 +1,210 @@
+//! The independently recurrent LSTM.
+
+use backend_api::{Activation, Backend, DType, LstmGates, Result, Tensor};
+use serde::Deserialize;
+
+use super::{Independent, LstmState, Sizes};
+use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+
+/// The LSTM whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
+/// TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With `i, j, f, o` the four parts of
+/// `x · kernel_w + h * kernel_u + bias`, where `*` repeats `h` for each part:
+///
+/// `c' = c * σ(f + forget_bias) + σ(i) * act(j)`, `h' = act(c') * σ(o)`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel_w` | `[input, 4 units]`, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel_u` | `[1, 4 units]` | uniform in `[-1, 1)` |
+/// | `bias` | `[4 units]` | 0 |
+///
+/// `forget_bias` is added at run time and is not part of `bias`.
+/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::IndyLstmCell;
+/// use rnn_core::{Cell, Module};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = IndyLstmCell::new(&Cpu::new(), 3, 5)?;
+/// assert_eq!(cell.zero_state(2)?.c.shape().dims(), [2, 5]);
+/// assert_eq!(cell.param_count(), 4 * (3 * 5 + 5 + 5));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IndyLstmCell<B: Backend> {
+    sizes: Sizes,
+    gates: LstmGates,
+    kernels: Independent<B>,
+}
+
+impl<B: Backend> IndyLstmCell<B> {
+    /// A cell with TensorFlow's defaults: `forget_bias` 1, tanh, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        IndyLstmCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> IndyLstmCellBuilder {
+        IndyLstmCellBuilder::new(input_size, num_units)
+    }
+
+    /// A step from the projected input.
+    fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
+        let z = self.kernels.add_state(z, &state.h)?;
+        let state = LstmState::next(self.gates, &z, &state.c)?;
+        Ok((state.h.clone(), state))
+    }
+
+    fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
+        self.sizes.state("state c", &state.c, batch)?;
+        self.sizes.state("state h", &state.h, batch)
+    }
+}
+
+/// Options of an [`IndyLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndyLstmCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default = "one")]
+    forget_bias: f64,
+    #[serde(default)]
+    activation: Activation,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl IndyLstmCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            forget_bias: 1.0,
+            activation: Activation::Tanh,
+        }
+    }
+
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
+        self.forget_bias = forget_bias;
+        self
+    }
+
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the type is no float, or the device has no room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<IndyLstmCell<B>> {
+        let sizes = Sizes {
+            cell: "indy_lstm_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        Ok(IndyLstmCell {
+            sizes,
+            gates: LstmGates {
+                forget_bias: self.forget_bias,
+                activation: self.activation,
+            },
+            kernels: Independent::new(device, sizes, "kernel_w", 4, Initializer::ZEROS)?,
+        })
+    }
+}
+
+impl CellConfig for IndyLstmCellBuilder {
+    const CLASS: &'static str = "IndyLSTMCell";
+    type Cell<B: Backend> = IndyLstmCell<B>;
+
+    fn build_for<B: Backend>(
+        mut self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<IndyLstmCell<B>> {
+        self.input_size = input_size;
+        self.dtype(dtype).build(device)
+    }
+}
+
+impl<B: Backend> Module for IndyLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.kernels.params(v);
+    }
+}
+
+impl<B: Backend> Cell for IndyLstmCell<B> {
+    type Input = Tensor<B>;
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "indy_lstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        let zeros = self.zero_output(batch)?;
+        Ok(LstmState {
+            c: zeros.clone(),
+            h: zeros,
+        })
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.kernels.device(), batch)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        x: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.check_state(state, batch)?;
+        self.gated(&self.kernels.project(x)?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.sizes.sequence(xs)?;
+        self.check_state(state, batch)?;
+        let cell = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            let z = cell.kernels.project(xs)?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&z, state, &zero, |_, z, state| cell.gated(z, state))
+        })
+    }
+}

@@ -1,0 +1,397 @@
+//! The LSTM with a time gate.
+
+use backend_api::{Backend, Compare, DType, Error, Meta, Result, Tensor};
+use serde::Deserialize;
+
+use super::affine::project;
+use super::{Affine, LstmState, Sizes};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+
+/// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
+/// `tf.contrib.rnn.PhasedLSTMCell`), for events at times of their own: each unit changes only while its time gate `k`
+/// is open. The parts in brackets with peepholes:
+///
+/// `i, f = σ([x, h(, c)] · mask_gates)`, `j = tanh([x, h] · new_input)`, `c~ = c * f + i * j`,
+/// `o = σ([x, h(, c~)] · output_gate)`, `h~ = tanh(c~) * o`;
+///
+/// `r = mod(t - phase, period) / period`, `k = 2 r / ratio_on` while `r < ratio_on / 2`, then `2 - 2 r / ratio_on` while
+/// `r < ratio_on`, then `leak * r`;
+///
+/// `c' = k * c~ + (1 - k) * c`, `h' = k * h~ + (1 - k) * h`; the output is `h'`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `mask_gates/kernel` | `[input + units (+ units), 2 units]`, columns `i, f` | Glorot uniform |
+/// | `new_input/kernel` | `[input + units, units]` | Glorot uniform |
+/// | `output_gate/kernel` | `[input + units (+ units), units]` | Glorot uniform |
+/// | `mask_gates/bias`, `new_input/bias`, `output_gate/bias` | as wide as their kernels | 0 |
+/// | `period` | `[units]` | log-uniform between `period_init_min` and `period_init_max` |
+/// | `phase` | `[units]` | uniform between 0 and the unit's period |
+/// | `ratio_on` | `[units]` | the option `ratio_on` |
+///
+/// The gradient of `mod` is TensorFlow's: 1 for its first argument, 0 for its second, so that `period` learns through
+/// the division alone. Input `(t, x)`: times `[batch, 1]`, of a float type that may be another than the cell's, and
+/// `[batch, input]`; state [`LstmState`]; output `[batch, units]`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::cells::PhasedLstmCell;
+/// use rnn_core::{Cell, Step};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = PhasedLstmCell::new(&device, 3, 5)?;
+/// let t = Tensor::from_slice(&device, &[0.25f64, 17.5], &[2, 1])?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
+/// let (output, state) = cell.step(&Step::default(), &(t, x), &cell.zero_state(2)?)?;
+/// assert_eq!(output.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PhasedLstmCell<B: Backend> {
+    sizes: Sizes,
+    leak: f64,
+    trainable_ratio_on: bool,
+    mask_gates: Affine<B>,
+    new_input: Affine<B>,
+    output_gate: Affine<B>,
+    period: Param<B>,
+    phase: Param<B>,
+    ratio_on: Param<B>,
+}
+
+/// What meets the state.
+struct Recurrent<B: Backend> {
+    /// `[units, 4 units]`, columns `i, f, j, o`.
+    h: Tensor<B>,
+    /// With peepholes, `[units, 2 units]` for the old cell state and `[units, units]` for the new one.
+    c: Option<[Tensor<B>; 2]>,
+}
+
+impl<B: Backend> PhasedLstmCell<B> {
+    /// A cell with TensorFlow's defaults: no peepholes, `leak` 0.001, `ratio_on` 0.1, periods from 1 to 1000, `f32`.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        PhasedLstmCellBuilder::new(input_size, num_units).build(device)
+    }
+
+    /// A cell with options.
+    pub fn builder(input_size: usize, num_units: usize) -> PhasedLstmCellBuilder {
+        PhasedLstmCellBuilder::new(input_size, num_units)
+    }
+
+    fn recurrent(&self) -> Result<Recurrent<B>> {
+        let units = self.sizes.units;
+        let mask = self.mask_gates.recurrent_kernel()?;
+        let new = self.new_input.recurrent_kernel()?;
+        let output = self.output_gate.recurrent_kernel()?;
+        let of_h = |kernel: &Tensor<B>| kernel.slice(0, 0..units);
+        let h = Tensor::concat(&[&of_h(&mask)?, &new, &of_h(&output)?], 1)?;
+        let c = if mask.shape()[0] > units {
+            let of_c = |kernel: &Tensor<B>| kernel.slice(0, units..2 * units);
+            Some([of_c(&mask)?, of_c(&output)?])
+        } else {
+            None
+        };
+        Ok(Recurrent { h, c })
+    }
+
+    /// `[.., input] -> [.., 4 units]`: the input's share of `i, f, j, o`, biases added.
+    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let parts = [&self.mask_gates, &self.new_input, &self.output_gate];
+        let [a, b, c] = [
+            parts[0].input_kernel()?,
+            parts[1].input_kernel()?,
+            parts[2].input_kernel()?,
+        ];
+        let kernel = Tensor::concat(&[&a, &b, &c], 1)?;
+        let bias = Tensor::concat(&parts.map(Affine::bias), 0)?;
+        project(x, &kernel, &bias)
+    }
+
+    /// `[.., 1] -> [.., units]`: how far the time gates are open.
+    fn openness(&self, time: &Tensor<B>) -> Result<Tensor<B>> {
+        // In the type of the times: they may be long.
+        let period = self.period.cast(time.dtype())?;
+        let passed = time.sub(&self.phase.cast(time.dtype())?)?;
+        let r = passed.floor_mod(&period.detach())?.div(&period)?;
+        let r = r.cast(self.sizes.dtype)?;
+        let on = if self.trainable_ratio_on {
+            self.ratio_on.value().clone()
+        } else {
+            self.ratio_on.detach()
+        };
+        let rising = r.affine(2.0, 0.0)?.div(&on)?;
+        let falling = rising.affine(-1.0, 2.0)?;
+        let closed = r.affine(self.leak, 0.0)?;
+        let k = r
+            .compare(Compare::Lt, &on)?
+            .select_from(&falling, &closed)?;
+        let early = r.compare(Compare::Lt, &on.affine(0.5, 0.0)?)?;
+        early.select_from(&rising, &k)
+    }
+
+    /// A step from the projected input and the time gates.
+    fn gated(
+        &self,
+        z: &Tensor<B>,
+        k: &Tensor<B>,
+        kernels: &Recurrent<B>,
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let units = self.sizes.units;
+        let z = state.h.matmul_add(&kernels.h, z)?;
+        let mut mask = z.slice(1, 0..2 * units)?;
+        if let Some([kernel, _]) = &kernels.c {
+            mask = state.c.matmul_add(kernel, &mask)?;
+        }
+        let mask = mask.sigmoid()?.split_last(2)?;
+        let j = z.slice(1, 2 * units..3 * units)?.tanh()?;
+        let c = state.c.mul(&mask[1])?.add(&mask[0].mul(&j)?)?;
+        let mut o = z.slice(1, 3 * units..4 * units)?;
+        if let Some([_, kernel]) = &kernels.c {
+            o = c.matmul_add(kernel, &o)?;
+        }
+        let h = c.tanh()?.mul(&o.sigmoid()?)?;
+        let shut = k.affine(-1.0, 1.0)?;
+        let state = LstmState {
+            c: k.mul(&c)?.add(&shut.mul(&state.c)?)?,
+            h: k.mul(&h)?.add(&shut.mul(&state.h)?)?,
+        };
+        Ok((state.h.clone(), state))
+    }
+
+    /// Checks the times and the state of a step, given the rows of `x`.
+    fn check(&self, time: Meta, state: &LstmState<B>, batch: usize) -> Result<()> {
+        let cell = self.sizes.cell;
+        if !time.dtype.is_float() {
+            return Err(Error::dtype(cell, "time", time.dtype, "a float is needed"));
+        }
+        if time.shape.dims() != [batch, 1] {
+            let expected = format!("[{batch}, 1] is needed");
+            return Err(Error::shape(cell, "time", time.shape, expected));
+        }
+        self.sizes.state("state c", &state.c, batch)?;
+        self.sizes.state("state h", &state.h, batch)
+    }
+}
+
+/// Options of a [`PhasedLstmCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhasedLstmCellBuilder {
+    #[serde(skip)]
+    input_size: usize,
+    #[serde(skip)]
+    dtype: DType,
+    num_units: usize,
+    #[serde(default)]
+    use_peepholes: bool,
+    #[serde(default = "defaults::leak")]
+    leak: f64,
+    #[serde(default = "defaults::ratio_on")]
+    ratio_on: f64,
+    #[serde(default = "defaults::trainable_ratio_on")]
+    trainable_ratio_on: bool,
+    #[serde(default = "defaults::period_init_min")]
+    period_init_min: f64,
+    #[serde(default = "defaults::period_init_max")]
+    period_init_max: f64,
+}
+
+mod defaults {
+    pub(super) fn leak() -> f64 {
+        0.001
+    }
+    pub(super) fn ratio_on() -> f64 {
+        0.1
+    }
+    pub(super) fn trainable_ratio_on() -> bool {
+        true
+    }
+    pub(super) fn period_init_min() -> f64 {
+        1.0
+    }
+    pub(super) fn period_init_max() -> f64 {
+        1000.0
+    }
+}
+
+impl PhasedLstmCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self {
+            input_size,
+            dtype: DType::F32,
+            num_units,
+            use_peepholes: false,
+            leak: defaults::leak(),
+            ratio_on: defaults::ratio_on(),
+            trainable_ratio_on: defaults::trainable_ratio_on(),
+            period_init_min: defaults::period_init_min(),
+            period_init_max: defaults::period_init_max(),
+        }
+    }
+
+    /// Options read elsewhere, for inputs of a given depth.
+    pub fn input_size(mut self, input_size: usize) -> Self {
+        self.input_size = input_size;
+        self
+    }
+
+    /// Whether the gates look at the cell state.
+    pub fn use_peepholes(mut self, use_peepholes: bool) -> Self {
+        self.use_peepholes = use_peepholes;
+        self
+    }
+
+    /// How much of the phase comes through a closed time gate; 0.001 if not given.
+    pub fn leak(mut self, leak: f64) -> Self {
+        self.leak = leak;
+        self
+    }
+
+    /// The first share of the period in which the time gate is open; 0.1 if not given.
+    pub fn ratio_on(mut self, ratio_on: f64) -> Self {
+        self.ratio_on = ratio_on;
+        self
+    }
+
+    /// Whether that share learns; yes if not given. If not, no gradient reaches it.
+    pub fn trainable_ratio_on(mut self, trainable: bool) -> Self {
+        self.trainable_ratio_on = trainable;
+        self
+    }
+
+    /// The smallest and the largest first period; 1 and 1000 if not given.
+    pub fn period_init(mut self, min: f64, max: f64) -> Self {
+        self.period_init_min = min;
+        self.period_init_max = max;
+        self
+    }
+
+    /// The element type; `f32` if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// A size is 0, the first periods are no range of positive numbers, the type is no float, or the device has no
+    /// room.
+    pub fn build<B: Backend>(self, device: &B) -> Result<PhasedLstmCell<B>> {
+        let sizes = Sizes {
+            cell: "phased_lstm_cell",
+            input: self.input_size,
+            units: self.num_units,
+            dtype: self.dtype,
+        }
+        .check()?;
+        let (low, high) = (self.period_init_min, self.period_init_max);
+        if !(low > 0.0 && low <= high && high.is_finite()) {
+            let text = format!("is {low}, but must be above 0 and at most period_init_max, {high}");
+            return Err(Error::argument(sizes.cell, "period_init_min", text));
+        }
+        let units = sizes.units;
+        let state = if self.use_peepholes { 2 * units } else { units };
+        let affine =
+            |state, width| Affine::with_state(device, sizes, state, width, Initializer::ZEROS);
+        let vector = |first| Param::new(device, first, &[units], sizes.dtype);
+        let period = vector(Initializer::LogUniform { low, high })?;
+        let mut phase = vector(Initializer::UniformBelow(period.id()))?;
+        phase.set(phase.mul(&period)?)?;
+        Ok(PhasedLstmCell {
+            sizes,
+            leak: self.leak,
+            trainable_ratio_on: self.trainable_ratio_on,
+            mask_gates: affine(state, 2 * units)?,
+            new_input: affine(units, units)?,
+            output_gate: affine(state, units)?,
+            period,
+            phase,
+            ratio_on: vector(Initializer::Constant(self.ratio_on))?,
+        })
+    }
+}
+
+impl<B: Backend> Module for PhasedLstmCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.child("mask_gates", &mut self.mask_gates);
+        v.child("new_input", &mut self.new_input);
+        v.child("output_gate", &mut self.output_gate);
+        v.param("period", &mut self.period);
+        v.param("phase", &mut self.phase);
+        v.param("ratio_on", &mut self.ratio_on);
+    }
+}
+
+impl<B: Backend> Cell for PhasedLstmCell<B> {
+    /// Times and inputs.
+    type Input = (Tensor<B>, Tensor<B>);
+    type State = LstmState<B>;
+    type Output = Tensor<B>;
+
+    fn scope(&self) -> String {
+        "phased_lstm_cell".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<LstmState<B>> {
+        let zeros = self.zero_output(batch)?;
+        Ok(LstmState {
+            c: zeros.clone(),
+            h: zeros,
+        })
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
+        self.sizes.zeros(self.period.device(), batch)
+    }
+
+    fn step(
+        &self,
+        _: &Step,
+        (time, x): &(Tensor<B>, Tensor<B>),
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let batch = self.sizes.input(x)?;
+        self.check(time.meta(), state, batch)?;
+        let (z, k) = (self.project(x)?, self.openness(time)?);
+        self.gated(&z, &k, &self.recurrent()?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<B>,
+        inputs: &(Tensor<B>, Tensor<B>),
+        state: &LstmState<B>,
+    ) -> Result<(Tensor<B>, LstmState<B>)> {
+        let (times, xs) = inputs;
+        let batch = self.sizes.sequence(xs)?;
+        if times.shape().rank() != 3 {
+            let expected = "a sequence of [batch, 1] is needed, so 3 axes in all";
+            return Err(Error::shape(
+                self.sizes.cell,
+                "time",
+                times.shape(),
+                expected,
+            ));
+        }
+        let one = Meta::new(times.shape().without(0), times.dtype());
+        self.check(one, state, batch)?;
+        let cell = self.clone();
+        u.segments(inputs, state, move |u, (times, xs), state| {
+            let projected = (cell.project(xs)?, cell.openness(times)?);
+            let kernels = cell.recurrent()?;
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(&projected, state, &zero, |_, (z, k), state| {
+                cell.gated(z, k, &kernels, state)
+            })
+        })
+    }
+}

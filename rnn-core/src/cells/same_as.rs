@@ -1,0 +1,44 @@
+//! Cells that compute what another computes, under names of their own.
+
+/// Implements [`Cell`](crate::Cell) for a struct with a field `cell` that does all the work; the scope is its own.
+macro_rules! same_as_inner {
+    ($name:ident, $state:ty, $scope:literal) => {
+        impl<B: backend_api::Backend> crate::Cell for $name<B> {
+            type Input = backend_api::Tensor<B>;
+            type State = $state;
+            type Output = backend_api::Tensor<B>;
+
+            fn scope(&self) -> String {
+                $scope.into()
+            }
+
+            fn zero_state(&self, batch: usize) -> backend_api::Result<Self::State> {
+                self.cell.zero_state(batch)
+            }
+
+            fn zero_output(&self, batch: usize) -> backend_api::Result<Self::Output> {
+                self.cell.zero_output(batch)
+            }
+
+            fn step(
+                &self,
+                cx: &crate::Step,
+                x: &Self::Input,
+                state: &Self::State,
+            ) -> backend_api::Result<(Self::Output, Self::State)> {
+                self.cell.step(cx, x, state)
+            }
+
+            fn unroll(
+                &self,
+                u: &crate::Unroll<B>,
+                xs: &Self::Input,
+                state: &Self::State,
+            ) -> backend_api::Result<(Self::Output, Self::State)> {
+                self.cell.unroll(u, xs, state)
+            }
+        }
+    };
+}
+
+pub(crate) use same_as_inner;
