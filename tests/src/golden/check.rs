@@ -25,12 +25,15 @@ impl<'f> Check<'f> {
     /// Nothing compared yet: every tensor that holds a result is left.
     pub(super) fn new(file: &'f GoldenFile, dtype: DType) -> Self {
         let given = |key: &str| {
-            ["input/", "weights/", "R/"]
-                .iter()
-                .any(|p| key.starts_with(p))
-                || key == "sequence_length"
-                || key == "initial_state"
-                || key.starts_with("initial_state/")
+            let whole = [
+                "sequence_length",
+                "initial_state",
+                "labels",
+                "logits",
+                "targets",
+            ];
+            let parts = ["input/", "weights/", "R/", "initial_state/"];
+            whole.contains(&key) || parts.iter().any(|p| key.starts_with(p))
         };
         Self {
             file,
