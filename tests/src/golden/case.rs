@@ -7,12 +7,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Trouble;
+use super::dropout::has_dropout;
 use super::file::GoldenFile;
 
 /// What a golden file is about, by driver.
 #[derive(Debug)]
 pub(super) enum Header {
     DynamicRnn(DynamicRnnCase),
+    /// `static_rnn` of a cell with dropout.
+    StaticDropout(DynamicRnnCase),
 }
 
 /// A case of `dynamic_rnn`.
@@ -49,6 +52,8 @@ pub(super) enum InputKind {
     #[default]
     #[serde(alias = "ids", alias = "image")]
     Tensor,
+    /// `input/0` and `input/1`.
+    Nested,
 }
 
 /// The element type of a case.
@@ -106,6 +111,7 @@ impl Header {
         }
         match driver.as_str() {
             "dynamic_rnn" => read(header).map(Self::DynamicRnn),
+            "static_rnn" if has_dropout(&header["cell"]) => read(header).map(Self::StaticDropout),
             other => Err(Trouble::Unsupported(format!("driver `{other}`"))),
         }
     }

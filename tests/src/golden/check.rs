@@ -25,7 +25,7 @@ impl<'f> Check<'f> {
     /// Nothing compared yet: every tensor that holds a result is left.
     pub(super) fn new(file: &'f GoldenFile, dtype: DType) -> Self {
         let given = |key: &str| {
-            ["input/", "weights/", "R/"]
+            ["input/", "weights/", "R/", "mask/", "noise/"]
                 .iter()
                 .any(|p| key.starts_with(p))
                 || key == "sequence_length"
@@ -196,7 +196,7 @@ impl<B: Differentiable> Graph<B> {
     }
 }
 
-fn join(key: &str, path: &str) -> String {
+pub(super) fn join(key: &str, path: &str) -> String {
     match (key, path) {
         ("", path) => path.into(),
         (key, "") => key.into(),

@@ -5,8 +5,10 @@
 
 mod case;
 mod check;
+mod dropout;
 mod dynamic_rnn;
 mod file;
+mod toy_nested;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -128,5 +130,6 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
     let file = GoldenFile::open(path)?;
     match Header::parse(&file)? {
         Header::DynamicRnn(case) => dynamic_rnn::run(device, &file, &case),
+        Header::StaticDropout(case) => dropout::run(device, &file, case),
     }
 }
