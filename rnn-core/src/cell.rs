@@ -60,10 +60,6 @@ pub trait Cell: Module {
         inputs: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)> {
-        let cell = self.clone();
-        u.segments(inputs, state, move |u, inputs, state| {
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(inputs, state, &zero, |cx, x, state| cell.step(cx, x, state))
-        })
+        u.stepwise(self, inputs, state)
     }
 }

@@ -1,6 +1,6 @@
 //! The fully connected layer.
 
-use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+use backend_api::{Activation, Backend, DType, Error, Meta, Result, Shape, Tensor};
 
 use crate::{Initializer, Module, Param, Visitor};
 
@@ -84,6 +84,12 @@ impl<B: Backend> Dense<B> {
             *last = self.kernel.shape()[1];
         }
         y.reshape(&dims)
+    }
+
+    /// Zeros of the form of the layer's output: `[batch, units]`.
+    pub(crate) fn zeros(&self, batch: usize) -> Result<Tensor<B>> {
+        let shape = Shape::new(&[batch, self.bias.shape()[0]])?;
+        Tensor::zeros(self.bias.device(), Meta::new(shape, self.bias.dtype()))
     }
 }
 

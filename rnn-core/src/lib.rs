@@ -39,7 +39,10 @@ pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
 pub use step::{Mode, Step};
 pub use unroll::Unroll;
-pub use wrappers::{ConcatState, MultiRnnCell};
+pub use wrappers::{
+    AttentionCellWrapper, ConcatState, DeviceWrapper, DropoutWrapper, EmbeddingWrapper,
+    HighwayWrapper, InputProjectionWrapper, MultiRnnCell, OutputProjectionWrapper, ResidualWrapper,
+};
 
 // For `nest!`, which names them from other crates.
 #[doc(hidden)]

@@ -1,11 +1,11 @@
 //! What a driver hands to a cell that runs over a sequence.
 
 use backend_api::{
-    Backend, Binary, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest, Shape, Stacker,
-    Tensor,
+    Backend, Binary, Compare, DType, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest,
+    Shape, Stacker, Tensor,
 };
 
-use crate::{Nest, Step};
+use crate::{Cell, Mode, Nest, Step};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
 ///
@@ -44,6 +44,11 @@ impl<B: Backend> Unroll<B> {
         self.batch
     }
 
+    /// What the network is run for.
+    pub fn mode(&self) -> Mode {
+        self.step.mode
+    }
+
     /// Steps in this part of the sequence.
     pub fn steps(&self) -> usize {
         self.steps
@@ -73,6 +78,20 @@ impl<B: Backend> Unroll<B> {
             return body(self, inputs, state);
         }
         segmented::run(self, inputs, state, body)
+    }
+
+    /// Runs a cell step by step: what [`Cell::unroll`] does if a cell has nothing faster.
+    pub fn stepwise<C: Cell<B = B>>(
+        &self,
+        cell: &C,
+        inputs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let cell = cell.clone();
+        self.segments(inputs, state, move |u, inputs, state| {
+            let zero = cell.zero_output(u.batch())?;
+            u.scan(inputs, state, &zero, |cx, x, state| cell.step(cx, x, state))
+        })
     }
 
     /// Runs `step` once for each time, holding the state and zeroing the output of rows that have ended.
@@ -109,6 +128,48 @@ impl<B: Backend> Unroll<B> {
             None => Ok(zero.clone()),
         })?;
         Ok((outputs, state))
+    }
+
+    /// Outputs of all steps, zero where a row has ended: for a wrapper that changes the outputs of a whole
+    /// sequence, so that padding does not show in them.
+    pub fn zero_ended<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(outputs.clone());
+        };
+        let times: Vec<i64> = (self.start..self.start + self.steps)
+            .map(|time| time as i64)
+            .collect();
+        let times = Tensor::from_slice(lengths.device(), &times, &[self.steps, 1])?;
+        let runs = times.compare(Compare::Lt, &lengths.cast(DType::I64)?)?;
+        outputs.map(&mut |o| {
+            let mut dims = o.dims();
+            dims.iter_mut().skip(2).for_each(|d| *d = 1);
+            let zero = Tensor::zeros(o.device(), Meta::new(Shape::SCALAR, o.dtype()))?;
+            runs.reshape(&dims)?.select_from(o, &zero)
+        })
+    }
+
+    /// The random numbers of all steps, `noise` giving those of one: `[time, ..]`, whatever part of the sequence
+    /// this is. `like` is a tensor of one step.
+    pub(crate) fn noise(
+        &self,
+        like: &Tensor<B>,
+        noise: impl Fn(&Step) -> Result<Tensor<B>>,
+    ) -> Result<Tensor<B>> {
+        let mut stack = Stacker::new(self.steps);
+        for time in self.start..self.start + self.steps {
+            stack.push(noise(&self.step.at(time))?)?;
+        }
+        stack.finish(like)
+    }
+
+    /// The same sequence for a cell on another device.
+    pub(crate) fn to(&self, device: &B) -> Result<Self> {
+        let lengths = self.lengths.as_ref().map(|l| l.to(device)).transpose()?;
+        Ok(Self {
+            lengths,
+            ..self.clone()
+        })
     }
 
     /// `new` where a row still runs at `time`, else `old`.
@@ -180,7 +241,7 @@ mod segmented {
 
     use std::sync::Arc;
 
-    use super::{Backend, Nest, Result, Tensor, Unroll};
+    use super::{Backend, Keep, Nest, Result, Tensor, Unroll};
 
     pub(super) fn run<B, I, S, O>(
         u: &Unroll<B>,
@@ -251,7 +312,13 @@ mod segmented {
         let mut flat: Vec<Tensor<B>> = inputs.leaves().into_iter().cloned().collect();
         let split = flat.len();
         flat.extend(state.leaves().into_iter().cloned());
-        let (unroll, seen) = (part.clone(), shape.clone());
+        // A part is not cut again by the cells inside of a cell.
+        let unroll = Unroll {
+            keep: Keep::All,
+            segment: None,
+            ..part.clone()
+        };
+        let seen = shape.clone();
         let results = device.segment(
             part.keep,
             &flat,

@@ -200,6 +200,8 @@ pub(super) enum InputKind {
     Tensor,
     /// `input/0` and `input/1`: the times and the inputs of a phased LSTM.
     Phased,
+    /// `input/0` and `input/1`.
+    Nested,
 }
 
 /// The element type of a case.

@@ -32,7 +32,14 @@ impl<'f> Check<'f> {
                 "logits",
                 "targets",
             ];
-            let parts = ["input/", "weights/", "R/", "initial_state/"];
+            let parts = [
+                "input/",
+                "weights/",
+                "R/",
+                "initial_state/",
+                "mask/",
+                "noise/",
+            ];
             whole.contains(&key) || parts.iter().any(|p| key.starts_with(p))
         };
         Self {

@@ -2,13 +2,14 @@
 
 use backend_api::Result as ApiResult;
 use rnn_core::cells::PhasedLstmCellBuilder;
-use rnn_core::{Cell, DynamicRnn, Nest, cell_from_config};
+use rnn_core::{Cell, DynamicRnn, Mode, Nest};
 use serde_json::Value;
 
-use super::Trouble;
 use super::case::{DynamicRnnCase, InputKind, read};
-use super::check::{Graph, Worst};
+use super::check::{Graph, Worst, join};
 use super::file::GoldenFile;
+use super::toy_nested::ToyNested;
+use super::{Trouble, dropout};
 use crate::devices::TestDevice;
 
 pub(super) fn run(
@@ -19,7 +20,7 @@ pub(super) fn run(
     let (size, dtype) = (case.input_size, case.dtype.dtype());
     match case.input {
         InputKind::Tensor => {
-            let cell = cell_from_config(device, &case.cell, size, dtype)?;
+            let cell = dropout::cell(device, file, &case.cell, size, dtype)?;
             run_cell(file, case, &cell, |graph| {
                 graph.leaf(file, device, "input/x")
             })
@@ -35,6 +36,13 @@ pub(super) fn run(
                 Ok((time, graph.leaf(file, device, "input/1")?))
             })
         }
+        InputKind::Nested => {
+            let cell = ToyNested::from_config(device, &case.cell, size, dtype)?;
+            run_cell(file, case, &cell, |graph| {
+                let a = graph.leaf(file, device, "input/0")?;
+                Ok((a, graph.leaf(file, device, "input/1")?))
+            })
+        }
     }
 }
 
@@ -48,16 +56,18 @@ fn of_class(cell: &Value, class: &str) -> Result<Value, Trouble> {
 }
 
 /// Runs a cell of any type on the inputs that `inputs` makes leaves of.
-fn run_cell<C: Cell<B = TestDevice>>(
+pub(super) fn run_cell<C: Cell<B = TestDevice>>(
     file: &GoldenFile,
     case: &DynamicRnnCase,
     cell: &C,
     inputs: impl FnOnce(&mut Graph<TestDevice>) -> ApiResult<C::Input>,
 ) -> Result<Worst, Trouble> {
     let mut graph = Graph::new();
-    let cell = graph.model(file, &format!("rnn/{}", cell.scope()), cell)?;
+    let cell = graph.model(file, &join("rnn", &cell.scope()), cell)?;
     let inputs = inputs(&mut graph)?;
+    // Dropout acts, with the file's masks; nothing else depends on the mode.
     let mut rnn = DynamicRnn::new(&cell)
+        .mode(Mode::Training, 0)
         .time_major(case.time_major)
         .swap_memory(case.swap_memory);
     if let Some(iterations) = case.parallel_iterations {

@@ -6,12 +6,14 @@
 mod bidirectional;
 mod case;
 mod check;
+mod dropout;
 mod dynamic_rnn;
 mod file;
 mod losses;
 mod raw_rnn;
 mod state_saving;
 mod static_rnn;
+mod toy_nested;
 mod train;
 
 use std::fmt;

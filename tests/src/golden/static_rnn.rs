@@ -1,12 +1,12 @@
 //! Cases of `static_rnn`.
 
 use backend_api::{Result as ApiResult, Tensor};
-use rnn_core::{Cell, Nest, StaticRnn, cell_from_config};
+use rnn_core::{Cell, Mode, Nest, StaticRnn};
 
-use super::Trouble;
 use super::case::{DynamicRnnCase, InputKind};
-use super::check::{Graph, Worst};
+use super::check::{Graph, Worst, join};
 use super::file::GoldenFile;
+use super::{Trouble, dropout};
 use crate::devices::TestDevice;
 
 pub(super) fn run(
@@ -17,12 +17,14 @@ pub(super) fn run(
     if case.input != InputKind::Tensor {
         return Err(Trouble::Unsupported("nested inputs of static_rnn".into()));
     }
-    let cell = cell_from_config(device, &case.cell, case.input_size, case.dtype.dtype())?;
+    let (size, dtype) = (case.input_size, case.dtype.dtype());
+    let cell = dropout::cell(device, file, &case.cell, size, dtype)?;
     let mut graph = Graph::new();
-    let cell = graph.model(file, &format!("rnn/{}", cell.scope()), &cell)?;
+    let cell = graph.model(file, &join("rnn", &cell.scope()), &cell)?;
     let x = graph.leaf(file, device, "input/x")?;
     let inputs = unstack(&x, case.time_major)?;
-    let mut rnn = StaticRnn::new(&cell);
+    // Dropout acts, with the file's masks; nothing else depends on the mode.
+    let mut rnn = StaticRnn::new(&cell).mode(Mode::Training, 0);
     if let Some(lengths) = &case.sequence_length {
         rnn = rnn.sequence_length(lengths);
     }
@@ -34,7 +36,7 @@ pub(super) fn run(
     let result = rnn.run(&inputs)?;
     graph.results("outputs", &stack(&result.outputs)?);
     graph.results("final_state", &result.state);
-    graph.compare(file, case.dtype.dtype(), &case.no_gradient)
+    graph.compare(file, dtype, &case.no_gradient)
 }
 
 /// The steps of a sequence, one by one.

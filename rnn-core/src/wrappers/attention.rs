@@ -1,0 +1,283 @@
+//! TensorFlow's `AttentionCellWrapper`.
+
+use backend_api::{Activation, Backend, DType, Error, Meta, Result, Shape, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::sample_output;
+use crate::{
+    AnyCell, Cell, CellConfig, Dense, Initializer, Module, Nest, Param, Step, Visitor,
+    cell_from_config,
+};
+
+/// A cell that attends to its own last outputs (Bahdanau et al. 2014; TensorFlow's `AttentionCellWrapper`). Of the
+/// state `(s, attns, memory)`, `memory` holds the last `L = attn_length` outputs `m_1 .. m_L`, oldest first:
+///
+/// * `y, s' = cell([x, attns] · kernel + bias, s)`
+/// * `a = softmax over l of Σ attn_v * tanh(m_l · attn_w + [s'] · attention/kernel + attention/bias)`, with
+///   `[s']` the tensors of the new state side by side
+/// * `attns' = Σ_l a_l m_l`
+/// * `out = [y, attns'] · attn_output_projection/kernel + attn_output_projection/bias`, the output
+/// * `memory' = m_2 .. m_L, out`
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel`, `bias` | `[input + A, input_size]`, `[input_size]` | Glorot uniform, 0 |
+/// | `attention/attn_w` | `[1, 1, A, V]` | Glorot uniform |
+/// | `attention/attn_v` | `[V]` | Glorot uniform |
+/// | `attention/kernel`, `attention/bias` | `[sizes of s', V]`, `[V]` | Glorot uniform, 0 |
+/// | `attn_output_projection/kernel`, `/bias` | `[cell's output + A, A]`, `[A]` | Glorot uniform, 0 |
+///
+/// `A` is `attn_size`, `V` is `attn_vec_size`. The cell, built for inputs of depth `input_size`, has its own parameters
+/// below its scope. Input `[batch, input]`, output `[batch, A]`, `attns` `[batch, A]`, `memory` `[batch, A L]`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{AttentionCellWrapper, DynamicRnn, GruCell};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = AttentionCellWrapper::builder(GruCell::new(&device, 4, 5)?, 4, 3).build()?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 6 * 4], &[2, 6, 4])?;
+/// let rnn = DynamicRnn::new(&cell).run(&x)?;
+/// assert_eq!(rnn.outputs.shape().dims(), [2, 6, 5]);
+/// assert_eq!(rnn.state.2.shape().dims(), [2, 5 * 3]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct AttentionCellWrapper<C: Cell> {
+    cell: C,
+    length: usize,
+    size: usize,
+    input_size: usize,
+    input: Dense<C::B>,
+    attn_w: Param<C::B>,
+    attn_v: Param<C::B>,
+    query: Dense<C::B>,
+    output: Dense<C::B>,
+}
+
+impl<C> AttentionCellWrapper<C>
+where
+    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+{
+    /// Options for a wrapper that takes inputs of depth `input_size`, as the cell does, and attends to the last
+    /// `attn_length` outputs.
+    pub fn builder(
+        cell: C,
+        input_size: usize,
+        attn_length: usize,
+    ) -> AttentionCellWrapperBuilder<C> {
+        AttentionCellWrapperBuilder {
+            cell,
+            depth: input_size,
+            attn_length,
+            attn_size: None,
+            attn_vec_size: None,
+            input_size: None,
+        }
+    }
+
+    /// What the memory says to a query: `[batch, A]`.
+    fn attend(&self, query: &Tensor<C::B>, memory: &Tensor<C::B>) -> Result<Tensor<C::B>> {
+        let batch = memory.shape()[0];
+        let vec_size = self.attn_v.shape()[0];
+        let rows = memory.reshape(&[batch * self.length, self.size])?;
+        let hidden = rows
+            .matmul(&self.attn_w.reshape(&[self.size, vec_size])?)?
+            .reshape(&[batch, self.length, vec_size])?;
+        let query = self.query.forward(query)?.unsqueeze(1)?;
+        let scores = hidden.add(&query)?.tanh()?.mul(&self.attn_v)?.sum(2)?;
+        let weights = softmax(&scores)?.unsqueeze(2)?;
+        rows.reshape(&[batch, self.length, self.size])?
+            .mul(&weights)?
+            .sum(1)
+    }
+}
+
+/// Shares of the last axis `[batch, n]` that add up to 1.
+fn softmax<B: Backend>(scores: &Tensor<B>) -> Result<Tensor<B>> {
+    // The largest is subtracted against overflow; it changes nothing, so it needs no gradient.
+    let largest = scores.detach().max(1)?.unsqueeze(1)?;
+    let shares = scores.sub(&largest)?.exp()?;
+    shares.div(&shares.sum(1)?.unsqueeze(1)?)
+}
+
+fn expect<B: Backend>(name: &str, t: &Tensor<B>, dims: [usize; 2]) -> Result<()> {
+    if t.shape().dims() == dims {
+        return Ok(());
+    }
+    let expected = format!("[{}, {}] is needed", dims[0], dims[1]);
+    Err(Error::shape(
+        "attention_cell_wrapper",
+        name,
+        t.shape(),
+        expected,
+    ))
+}
+
+impl<C: Cell> Module for AttentionCellWrapper<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        self.input.params(v);
+        v.child(&self.cell.scope(), &mut self.cell);
+        v.param("attention/attn_w", &mut self.attn_w);
+        v.param("attention/attn_v", &mut self.attn_v);
+        v.child("attention", &mut self.query);
+        v.child("attn_output_projection", &mut self.output);
+    }
+}
+
+impl<C> Cell for AttentionCellWrapper<C>
+where
+    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+{
+    type Input = Tensor<C::B>;
+    /// State of the cell, what was attended to, memory.
+    type State = (C::State, Tensor<C::B>, Tensor<C::B>);
+    type Output = Tensor<C::B>;
+
+    fn scope(&self) -> String {
+        "attention_cell_wrapper".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<Self::State> {
+        let attns = self.zero_output(batch)?;
+        let shape = Shape::new(&[batch, self.size * self.length])?;
+        let memory = Tensor::zeros(attns.device(), Meta::new(shape, attns.dtype()))?;
+        Ok((self.cell.zero_state(batch)?, attns, memory))
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<C::B>> {
+        self.output.zeros(batch)
+    }
+
+    fn step(
+        &self,
+        cx: &Step,
+        x: &Tensor<C::B>,
+        (state, attns, memory): &Self::State,
+    ) -> Result<(Tensor<C::B>, Self::State)> {
+        let batch = if x.shape().rank() == 0 {
+            0
+        } else {
+            x.shape()[0]
+        };
+        let window = self.size * self.length;
+        expect("x", x, [batch, self.input_size])?;
+        expect("state attns", attns, [batch, self.size])?;
+        expect("state memory", memory, [batch, window])?;
+        let input = self.input.forward(&Tensor::concat(&[x, attns], 1)?)?;
+        let (y, state) = self.cell.step(cx, &input, state)?;
+        let attns = self.attend(&Tensor::concat(&state.leaves(), 1)?, memory)?;
+        let output = self.output.forward(&Tensor::concat(&[&y, &attns], 1)?)?;
+        let recent = memory.slice(1, self.size..window)?;
+        let memory = Tensor::concat(&[&recent, &output], 1)?;
+        Ok((output, (state, attns, memory)))
+    }
+}
+
+/// Options of an [`AttentionCellWrapper`]: around a cell, or (`C` is [`Value`]) around one that is known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionCellWrapperBuilder<C> {
+    cell: C,
+    /// Of the wrapper's input.
+    #[serde(skip)]
+    depth: usize,
+    attn_length: usize,
+    #[serde(default)]
+    attn_size: Option<usize>,
+    #[serde(default)]
+    attn_vec_size: Option<usize>,
+    /// Of the cell's input.
+    #[serde(default)]
+    input_size: Option<usize>,
+}
+
+impl<C> AttentionCellWrapperBuilder<C> {
+    /// The width of the output and of what is attended to; the width of the cell's output if not given.
+    pub fn attn_size(mut self, size: usize) -> Self {
+        self.attn_size = Some(size);
+        self
+    }
+
+    /// The width in which query and memory are compared; `attn_size` if not given.
+    pub fn attn_vec_size(mut self, size: usize) -> Self {
+        self.attn_vec_size = Some(size);
+        self
+    }
+
+    /// The depth of the cell's input; that of the wrapper's if not given.
+    pub fn input_size(mut self, size: usize) -> Self {
+        self.input_size = Some(size);
+        self
+    }
+}
+
+impl<C> AttentionCellWrapperBuilder<C>
+where
+    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+{
+    /// The wrapper.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn build(self) -> Result<AttentionCellWrapper<C>> {
+        let y = sample_output(&self.cell)?;
+        let (device, dtype, width) = (y.device(), y.dtype(), y.shape().last());
+        let size = self.attn_size.unwrap_or(width);
+        let vec_size = self.attn_vec_size.unwrap_or(size);
+        let input_size = self.input_size.unwrap_or(self.depth);
+        for (arg, value) in [
+            ("attn_length", self.attn_length),
+            ("attn_size", size),
+            ("attn_vec_size", vec_size),
+            ("input_size", input_size),
+        ] {
+            if value == 0 {
+                let op = "attention_cell_wrapper";
+                return Err(Error::argument(op, arg, "must not be 0"));
+            }
+        }
+        let state = self.cell.zero_state(1)?;
+        let state_size = state.leaves().iter().map(|t| t.shape().last()).sum();
+        let dense = |rows, columns| Dense::with(device, rows, columns, Activation::Identity, dtype);
+        let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
+        Ok(AttentionCellWrapper {
+            length: self.attn_length,
+            size,
+            input_size: self.depth,
+            input: dense(self.depth + size, input_size)?,
+            attn_w: glorot(&[1, 1, size, vec_size])?,
+            attn_v: glorot(&[vec_size])?,
+            query: dense(state_size, vec_size)?,
+            output: dense(width + size, size)?,
+            cell: self.cell,
+        })
+    }
+}
+
+impl CellConfig for AttentionCellWrapperBuilder<Value> {
+    const CLASS: &'static str = "AttentionCellWrapper";
+    type Cell<B: Backend> = AttentionCellWrapper<AnyCell<B>>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let depth = self.input_size.unwrap_or(input_size);
+        AttentionCellWrapperBuilder {
+            cell: cell_from_config(device, &self.cell, depth, dtype)?,
+            depth: input_size,
+            attn_length: self.attn_length,
+            attn_size: self.attn_size,
+            attn_vec_size: self.attn_vec_size,
+            input_size: self.input_size,
+        }
+        .build()
+    }
+}

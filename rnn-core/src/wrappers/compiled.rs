@@ -1,0 +1,43 @@
+//! TensorFlow's `CompiledWrapper`.
+
+use backend_api::{Backend, DType, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{AnyCell, CellConfig, cell_from_config};
+
+/// Options of TensorFlow's `CompiledWrapper`, which asks for a cell to be compiled. A cell takes the fastest path that its
+/// device has without being asked, so this is the cell itself.
+///
+/// ```
+/// use backend_api::DType;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{Cell, cell_from_config};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let gru = serde_json::json!({ "type": "GRUCell", "num_units": 5 });
+/// let options = serde_json::json!({ "type": "CompiledWrapper", "cell": gru });
+/// assert_eq!(cell_from_config(&Cpu::new(), &options, 3, DType::F32)?.scope(), "gru_cell");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompiledWrapperConfig {
+    cell: Value,
+    #[serde(default, rename = "compile_stateful")]
+    _compile_stateful: bool,
+}
+
+impl CellConfig for CompiledWrapperConfig {
+    const CLASS: &'static str = "CompiledWrapper";
+    type Cell<B: Backend> = AnyCell<B>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<AnyCell<B>> {
+        cell_from_config(device, &self.cell, input_size, dtype)
+    }
+}

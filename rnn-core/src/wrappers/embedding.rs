@@ -1,0 +1,168 @@
+//! TensorFlow's `EmbeddingWrapper`.
+
+use backend_api::{Backend, DType, Error, Result, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::sample_output;
+use crate::{
+    AnyCell, Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor, cell_from_config,
+};
+
+/// A cell that takes ids, whose rows in a table are the input of the cell inside (TensorFlow's `EmbeddingWrapper`):
+///
+/// `y, state' = cell(embedding[id], state)`; the output is `y`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `embedding` | `[embedding_classes, embedding_size]` | uniform in `±sqrt(3)`, so of variance 1 |
+///
+/// The cell, built for inputs of depth `embedding_size`, has its own parameters below its scope. Input `[batch]` or
+/// `[batch, 1]`, integers in `0..embedding_classes`, padding included; state and output are the cell's.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{DynamicRnn, EmbeddingWrapper, GruCell};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = EmbeddingWrapper::new(GruCell::new(&device, 4, 5)?, 10, 4)?;
+/// let ids = Tensor::from_slice(&device, &[3i32, 1, 4, 1, 5, 9], &[2, 3])?;
+/// assert_eq!(DynamicRnn::new(&cell).run(&ids)?.outputs.shape().dims(), [2, 3, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct EmbeddingWrapper<C: Cell> {
+    cell: C,
+    embedding: Param<C::B>,
+}
+
+impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
+    /// A table of `embedding_classes` rows of `embedding_size`, which the cell takes.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(cell: C, embedding_classes: usize, embedding_size: usize) -> Result<Self> {
+        let limit = 3f64.sqrt();
+        let initializer = Initializer::Uniform {
+            low: -limit,
+            high: limit,
+        };
+        Self::with(cell, embedding_classes, embedding_size, initializer)
+    }
+
+    /// The same with other first values.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(
+        cell: C,
+        embedding_classes: usize,
+        embedding_size: usize,
+        initializer: Initializer,
+    ) -> Result<Self> {
+        let dims = [embedding_classes, embedding_size];
+        for (arg, size) in ["embedding_classes", "embedding_size"].iter().zip(dims) {
+            if size == 0 {
+                return Err(Error::argument("embedding_wrapper", *arg, "must not be 0"));
+            }
+        }
+        let y = sample_output(&cell)?;
+        let embedding = Param::new(y.device(), initializer, &dims, y.dtype())?;
+        Ok(Self { cell, embedding })
+    }
+
+    /// The rows of ids `[batch]` or `[batch, 1]`, with `lead` axes in front of these.
+    fn embed(&self, ids: &Tensor<C::B>, lead: usize) -> Result<Tensor<C::B>> {
+        if ids.dtype().is_float() {
+            let expected = "ids are integers";
+            return Err(Error::dtype(
+                "embedding_wrapper",
+                "ids",
+                ids.dtype(),
+                expected,
+            ));
+        }
+        match &ids.dims()[..] {
+            dims if dims.len() == lead + 1 => self.embedding.gather(ids),
+            [dims @ .., 1] if dims.len() == lead + 1 => self.embedding.gather(&ids.reshape(dims)?),
+            _ => {
+                let expected = "[batch] or [batch, 1] is needed for each step";
+                Err(Error::shape(
+                    "embedding_wrapper",
+                    "ids",
+                    ids.shape(),
+                    expected,
+                ))
+            }
+        }
+    }
+}
+
+impl<C: Cell> Module for EmbeddingWrapper<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        v.param("embedding", &mut self.embedding);
+        v.child(&self.cell.scope(), &mut self.cell);
+    }
+}
+
+impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for EmbeddingWrapper<C> {
+    type Input = C::Input;
+    type State = C::State;
+    type Output = C::Output;
+
+    fn scope(&self) -> String {
+        "embedding_wrapper".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<C::State> {
+        self.cell.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        self.cell.zero_output(batch)
+    }
+
+    fn step(&self, cx: &Step, ids: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+        self.cell.step(cx, &self.embed(ids, 0)?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        ids: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let wrapper = self.clone();
+        u.segments(ids, state, move |u, ids, state| {
+            wrapper.cell.unroll(u, &wrapper.embed(ids, 1)?, state)
+        })
+    }
+}
+
+/// Options of an [`EmbeddingWrapper`] around a cell that is known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingWrapperConfig {
+    cell: Value,
+    embedding_classes: usize,
+    embedding_size: usize,
+}
+
+impl CellConfig for EmbeddingWrapperConfig {
+    const CLASS: &'static str = "EmbeddingWrapper";
+    type Cell<B: Backend> = EmbeddingWrapper<AnyCell<B>>;
+
+    /// The depth of the input does not matter: ids have none.
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        _input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let cell = cell_from_config(device, &self.cell, self.embedding_size, dtype)?;
+        EmbeddingWrapper::new(cell, self.embedding_classes, self.embedding_size)
+    }
+}

@@ -1,0 +1,137 @@
+//! TensorFlow's `InputProjectionWrapper`.
+
+use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::sample_output;
+use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
+
+/// A cell whose input goes through a fully connected layer (TensorFlow's `InputProjectionWrapper`):
+///
+/// `y, state' = cell(act(x · kernel + bias), state)`; the output is `y`.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[input, num_proj]` | Glorot uniform |
+/// | `bias` | `[num_proj]` | 0 |
+///
+/// The cell, built for inputs of depth `num_proj`, has its own parameters below its scope. Input `[batch, input]`; state
+/// and output are the cell's.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{DynamicRnn, GruCell, InputProjectionWrapper};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = InputProjectionWrapper::new(GruCell::new(&device, 6, 5)?, 3, 6)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 4 * 3], &[2, 4, 3])?;
+/// assert_eq!(DynamicRnn::new(&cell).run(&x)?.outputs.shape().dims(), [2, 4, 5]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct InputProjectionWrapper<C: Cell> {
+    cell: C,
+    layer: Dense<C::B>,
+}
+
+impl<C: Cell<Input = Tensor<<C as Module>::B>>> InputProjectionWrapper<C> {
+    /// A projection from `input_size` to `num_proj`, which the cell takes, without activation.
+    ///
+    /// # Errors
+    /// A size is 0, or the device has no room.
+    pub fn new(cell: C, input_size: usize, num_proj: usize) -> Result<Self> {
+        Self::with(cell, input_size, num_proj, Activation::Identity)
+    }
+
+    /// A projection with an activation.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(
+        cell: C,
+        input_size: usize,
+        num_proj: usize,
+        activation: Activation,
+    ) -> Result<Self> {
+        for (arg, size) in [("input_size", input_size), ("num_proj", num_proj)] {
+            if size == 0 {
+                let op = "input_projection_wrapper";
+                return Err(Error::argument(op, arg, "must not be 0"));
+            }
+        }
+        let y = sample_output(&cell)?;
+        let layer = Dense::with(y.device(), input_size, num_proj, activation, y.dtype())?;
+        Ok(Self { cell, layer })
+    }
+}
+
+impl<C: Cell> Module for InputProjectionWrapper<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        self.layer.params(v);
+        v.child(&self.cell.scope(), &mut self.cell);
+    }
+}
+
+impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for InputProjectionWrapper<C> {
+    type Input = C::Input;
+    type State = C::State;
+    type Output = C::Output;
+
+    fn scope(&self) -> String {
+        "input_projection_wrapper".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<C::State> {
+        self.cell.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        self.cell.zero_output(batch)
+    }
+
+    fn step(&self, cx: &Step, x: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+        self.cell.step(cx, &self.layer.forward(x)?, state)
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        xs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let wrapper = self.clone();
+        u.segments(xs, state, move |u, xs, state| {
+            wrapper.cell.unroll(u, &wrapper.layer.forward(xs)?, state)
+        })
+    }
+}
+
+/// Options of an [`InputProjectionWrapper`] around a cell that is known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputProjectionWrapperConfig {
+    cell: Value,
+    num_proj: usize,
+    #[serde(default)]
+    activation: Option<Activation>,
+}
+
+impl CellConfig for InputProjectionWrapperConfig {
+    const CLASS: &'static str = "InputProjectionWrapper";
+    type Cell<B: Backend> = InputProjectionWrapper<AnyCell<B>>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let cell = cell_from_config(device, &self.cell, self.num_proj, dtype)?;
+        let activation = self.activation.unwrap_or(Activation::Identity);
+        InputProjectionWrapper::with(cell, input_size, self.num_proj, activation)
+    }
+}

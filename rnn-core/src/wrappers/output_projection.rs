@@ -1,0 +1,131 @@
+//! TensorFlow's `OutputProjectionWrapper`.
+
+use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::sample_output;
+use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
+
+/// A cell whose output goes through a fully connected layer (TensorFlow's `OutputProjectionWrapper`):
+///
+/// `y, state' = cell(x, state)`; the output is `act(y · kernel + bias)`. The state is not projected.
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `kernel` | `[cell's output, output_size]` | Glorot uniform |
+/// | `bias` | `[output_size]` | 0 |
+///
+/// The cell's own parameters are below its scope. Input and state are the cell's; output `[batch, output_size]`.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, Cell, OutputProjectionWrapper};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let cell = OutputProjectionWrapper::new(BasicLstmCell::new(&Cpu::new(), 3, 8)?, 2)?;
+/// assert_eq!(cell.zero_output(5)?.shape().dims(), [5, 2]);
+/// assert_eq!(cell.zero_state(5)?.h.shape().dims(), [5, 8]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct OutputProjectionWrapper<C: Cell> {
+    cell: C,
+    layer: Dense<C::B>,
+}
+
+impl<C: Cell<Output = Tensor<<C as Module>::B>>> OutputProjectionWrapper<C> {
+    /// A projection without activation.
+    ///
+    /// # Errors
+    /// `output_size` is 0, or the device has no room.
+    pub fn new(cell: C, output_size: usize) -> Result<Self> {
+        Self::with(cell, output_size, Activation::Identity)
+    }
+
+    /// A projection with an activation.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(cell: C, output_size: usize, activation: Activation) -> Result<Self> {
+        if output_size == 0 {
+            let op = "output_projection_wrapper";
+            return Err(Error::argument(op, "output_size", "must not be 0"));
+        }
+        let y = sample_output(&cell)?;
+        let width = y.shape().last();
+        let layer = Dense::with(y.device(), width, output_size, activation, y.dtype())?;
+        Ok(Self { cell, layer })
+    }
+}
+
+impl<C: Cell> Module for OutputProjectionWrapper<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        self.layer.params(v);
+        v.child(&self.cell.scope(), &mut self.cell);
+    }
+}
+
+impl<C: Cell<Output = Tensor<<C as Module>::B>>> Cell for OutputProjectionWrapper<C> {
+    type Input = C::Input;
+    type State = C::State;
+    type Output = C::Output;
+
+    fn scope(&self) -> String {
+        "output_projection_wrapper".into()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<C::State> {
+        self.cell.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        self.layer.zeros(batch)
+    }
+
+    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+        let (output, state) = self.cell.step(cx, input, state)?;
+        Ok((self.layer.forward(&output)?, state))
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        inputs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let wrapper = self.clone();
+        u.segments(inputs, state, move |u, inputs, state| {
+            let (outputs, state) = wrapper.cell.unroll(u, inputs, state)?;
+            let projected = wrapper.layer.forward(&outputs)?;
+            Ok((u.zero_ended(&projected)?, state))
+        })
+    }
+}
+
+/// Options of an [`OutputProjectionWrapper`] around a cell that is known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputProjectionWrapperConfig {
+    cell: Value,
+    output_size: usize,
+    #[serde(default)]
+    activation: Option<Activation>,
+}
+
+impl CellConfig for OutputProjectionWrapperConfig {
+    const CLASS: &'static str = "OutputProjectionWrapper";
+    type Cell<B: Backend> = OutputProjectionWrapper<AnyCell<B>>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let cell = cell_from_config(device, &self.cell, input_size, dtype)?;
+        let activation = self.activation.unwrap_or(Activation::Identity);
+        OutputProjectionWrapper::with(cell, self.output_size, activation)
+    }
+}

@@ -1,0 +1,199 @@
+//! TensorFlow's `ResidualWrapper`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use backend_api::{Backend, DType, Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{AnyCell, Cell, CellConfig, Module, Nest, Step, Unroll, Visitor, cell_from_config};
+
+/// What combines the input and the output of a step.
+type Combine<C> = Arc<
+    dyn Fn(&<C as Cell>::Input, &<C as Cell>::Output) -> Result<<C as Cell>::Output> + Send + Sync,
+>;
+
+/// A cell whose input is added to its output (He et al. 2015; TensorFlow's `ResidualWrapper`):
+///
+/// `y, state' = cell(x, state)`; the output is `x + y`, tensor by tensor, so that input and output must be alike in
+/// structure and shapes.
+///
+/// [`residual_fn`](Self::residual_fn) combines them in another way. The state is the cell's, and there are no parameters
+/// but the cell's, under the cell's own names.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{Cell, DynamicRnn, GruCell, ResidualWrapper};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = ResidualWrapper::new(GruCell::new(&device, 4, 4)?);
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 3 * 4], &[2, 3, 4])?;
+/// let rnn = DynamicRnn::new(&cell).run(&x)?;
+/// assert_eq!(rnn.outputs.shape().dims(), [2, 3, 4]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ResidualWrapper<C: Cell> {
+    cell: C,
+    combine: Option<Combine<C>>,
+}
+
+impl<C: Cell> ResidualWrapper<C> {
+    /// A wrapper that adds.
+    pub fn new(cell: C) -> Self {
+        Self {
+            cell,
+            combine: None,
+        }
+    }
+
+    /// What makes the output from input and output of a step, instead of adding them. It must give the
+    /// structure and shapes of the cell's output.
+    pub fn residual_fn(
+        mut self,
+        combine: impl Fn(&C::Input, &C::Output) -> Result<C::Output> + Send + Sync + 'static,
+    ) -> Self {
+        self.combine = Some(Arc::new(combine));
+        self
+    }
+}
+
+impl<C: Cell> fmt::Debug for ResidualWrapper<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResidualWrapper")
+            .field("cell", &self.cell)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `input + output`, tensor by tensor.
+fn add<B: Backend, O: Nest<B>>(input: &impl Nest<B>, output: &O) -> Result<O> {
+    let (xs, ys) = (input.named_leaves(), output.named_leaves());
+    if !xs
+        .iter()
+        .map(|(path, _)| path)
+        .eq(ys.iter().map(|(path, _)| path))
+    {
+        let names = |leaves: &[(String, _)]| {
+            let names: Vec<&str> = leaves.iter().map(|(path, _)| path.as_str()).collect();
+            format!("`{}`", names.join("`, `"))
+        };
+        let problem = format!(
+            "has the parts {}, but the output {}",
+            names(&xs),
+            names(&ys)
+        );
+        return Err(Error::argument("residual_wrapper", "input", problem));
+    }
+    let mut sums = Vec::with_capacity(xs.len());
+    for ((path, x), (_, y)) in xs.into_iter().zip(ys) {
+        if x.shape() != y.shape() {
+            let arg = format!("input {path}");
+            let expected = format!("the output, which it is added to, is {}", y.shape());
+            return Err(Error::shape(
+                "residual_wrapper",
+                arg.trim_end(),
+                x.shape(),
+                expected,
+            ));
+        }
+        sums.push(x.add(y)?);
+    }
+    output.rebuild(&sums)
+}
+
+impl<C: Cell> Module for ResidualWrapper<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        self.cell.params(v);
+    }
+}
+
+impl<C: Cell> Cell for ResidualWrapper<C> {
+    type Input = C::Input;
+    type State = C::State;
+    type Output = C::Output;
+
+    fn scope(&self) -> String {
+        self.cell.scope()
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<C::State> {
+        self.cell.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<C::Output> {
+        self.cell.zero_output(batch)
+    }
+
+    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+        let (output, state) = self.cell.step(cx, input, state)?;
+        let output = match &self.combine {
+            Some(combine) => combine(input, &output)?,
+            None => add(input, &output)?,
+        };
+        Ok((output, state))
+    }
+
+    fn unroll(
+        &self,
+        u: &Unroll<C::B>,
+        inputs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let wrapper = self.clone();
+        u.segments(inputs, state, move |u, inputs, state| {
+            let (outputs, state) = wrapper.cell.unroll(u, inputs, state)?;
+            let outputs = match &wrapper.combine {
+                // A function of one step, so that it is shown one step at a time.
+                Some(combine) => {
+                    let zero = wrapper.cell.zero_output(u.batch())?;
+                    let pairs = (inputs.clone(), outputs);
+                    u.scan(&pairs, &(), &zero, |_, (x, y), ()| Ok((combine(x, y)?, ())))?
+                        .0
+                }
+                None => u.zero_ended(&add(inputs, &outputs)?)?,
+            };
+            Ok((outputs, state))
+        })
+    }
+}
+
+/// Options of a [`ResidualWrapper`] around a cell that is known at run time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResidualWrapperConfig {
+    cell: Value,
+    #[serde(default)]
+    residual_fn: Option<NamedFn>,
+}
+
+/// The functions that have a name in a config.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NamedFn {
+    /// `x * y + y`
+    MulAdd,
+}
+
+impl CellConfig for ResidualWrapperConfig {
+    const CLASS: &'static str = "ResidualWrapper";
+    type Cell<B: Backend> = ResidualWrapper<AnyCell<B>>;
+
+    fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<Self::Cell<B>> {
+        let cell = cell_from_config(device, &self.cell, input_size, dtype)?;
+        let wrapper = ResidualWrapper::new(cell);
+        Ok(match self.residual_fn {
+            Some(NamedFn::MulAdd) => wrapper.residual_fn(|x, y| x.mul(y)?.add(y)),
+            None => wrapper,
+        })
+    }
+}
