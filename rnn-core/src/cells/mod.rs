@@ -27,6 +27,7 @@ mod layer_norm_basic_lstm;
 mod layer_norm_lstm;
 mod lstm;
 mod lstm_block;
+mod lstm_block_fused;
 mod lstm_core;
 mod math;
 mod minimal_rnn;
@@ -65,6 +66,7 @@ pub use layer_norm_basic_lstm::{LayerNormBasicLstmCell, LayerNormBasicLstmCellBu
 pub use layer_norm_lstm::{LayerNormLstmCell, LayerNormLstmCellBuilder};
 pub use lstm::{LstmCell, LstmCellBuilder};
 pub use lstm_block::{LstmBlockCell, LstmBlockCellBuilder};
+pub use lstm_block_fused::{LstmBlockFusedCell, LstmBlockFusedCellBuilder};
 pub use minimal_rnn::{MinimalRnnCell, MinimalRnnCellBuilder};
 pub use nas::{NasCell, NasCellBuilder};
 pub use phased_lstm::{PhasedLstmCell, PhasedLstmCellBuilder};

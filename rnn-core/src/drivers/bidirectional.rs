@@ -103,7 +103,6 @@ where
     ///
     /// # Errors
     /// Those of [`DynamicRnn::run`]; a length above the number of steps.
-    #[allow(clippy::type_complexity)]
     pub fn run(
         &self,
         inputs: &F::Input,
@@ -146,7 +145,6 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 ///
 /// # Errors
 /// Those of [`StaticRnn::run`]; a length above the number of steps.
-#[allow(clippy::type_complexity)]
 pub fn static_bidirectional_rnn<F, G>(
     forward: StaticRnn<'_, F>,
     backward: StaticRnn<'_, G>,
@@ -302,7 +300,6 @@ where
     /// # Errors
     /// There is no cell, or the lists differ in length from one another or from the states given; those of
     /// [`BidirectionalDynamicRnn::run`].
-    #[allow(clippy::type_complexity)]
     pub fn run(
         &self,
         inputs: &Tensor<B>,

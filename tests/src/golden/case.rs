@@ -14,6 +14,8 @@ use super::file::GoldenFile;
 pub(super) enum Header {
     DynamicRnn(DynamicRnnCase),
     StaticRnn(DynamicRnnCase),
+    Fused(DynamicRnnCase),
+    FusedReversed(DynamicRnnCase),
     Bidirectional(BidirectionalCase),
     StaticBidirectional(BidirectionalCase),
     StackBidirectional(StackCase),
@@ -262,6 +264,8 @@ impl Header {
         }
         match driver.as_str() {
             "dynamic_rnn" => read(header).map(Self::DynamicRnn),
+            "fused_block_lstm" => read(header).map(Self::Fused),
+            "fused_block_lstm_reversed" => read(header).map(Self::FusedReversed),
             "static_rnn" => read(header).map(Self::StaticRnn),
             "bidirectional_dynamic_rnn" => read(header).map(Self::Bidirectional),
             "static_bidirectional_rnn" => read(header).map(Self::StaticBidirectional),

@@ -9,6 +9,7 @@ mod check;
 mod dropout;
 mod dynamic_rnn;
 mod file;
+mod fused;
 mod losses;
 mod raw_rnn;
 mod state_saving;
@@ -136,6 +137,8 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
     let file = GoldenFile::open(path)?;
     match Header::parse(&file)? {
         Header::DynamicRnn(case) => dynamic_rnn::run(device, &file, &case),
+        Header::Fused(case) => fused::run(device, &file, &case, false),
+        Header::FusedReversed(case) => fused::run(device, &file, &case, true),
         Header::StaticRnn(case) => static_rnn::run(device, &file, &case),
         Header::Bidirectional(case) => bidirectional::run(device, &file, &case),
         Header::StaticBidirectional(case) => bidirectional::run_static(device, &file, &case),

@@ -1,0 +1,98 @@
+//! The LSTM of TensorFlow's whole-sequence block kernel.
+
+use backend_api::{Backend, DType, Result, Tensor};
+use serde::Deserialize;
+
+use super::{LstmBlockCell, LstmBlockCellBuilder, LstmState};
+use crate::{FusedRnnCell, FusedRnnCellAdaptor, Module, RnnOutput, Visitor};
+
+/// The LSTM that TensorFlow computes in one kernel for a whole sequence (`tf.contrib.rnn.LSTMBlockFusedCell`): an
+/// [`LstmBlockCell`] over `[time, batch, depth]`, with its parameters under the scope `lstm_fused_cell`.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::FusedRnnCell;
+/// use rnn_core::cells::LstmBlockFusedCellBuilder;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = LstmBlockFusedCellBuilder::new(3, 8).build(&device)?;
+/// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 3], &[5, 2, 3])?;
+/// let rnn = cell.run(&x, None, Some(&[5, 2]))?;
+/// assert_eq!(rnn.outputs.shape().dims(), [5, 2, 8]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LstmBlockFusedCell<B: Backend> {
+    cell: FusedRnnCellAdaptor<LstmBlockCell<B>>,
+}
+
+impl<B: Backend> LstmBlockFusedCell<B> {
+    /// TensorFlow's name of the variable scope.
+    pub const SCOPE: &'static str = "lstm_fused_cell";
+}
+
+/// Options of an [`LstmBlockFusedCell`]: those of an [`LstmBlockCell`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct LstmBlockFusedCellBuilder(LstmBlockCellBuilder);
+
+impl LstmBlockFusedCellBuilder {
+    /// TensorFlow's defaults.
+    pub fn new(input_size: usize, num_units: usize) -> Self {
+        Self(LstmBlockCellBuilder::new(input_size, num_units))
+    }
+
+    /// With the options of a block cell.
+    pub fn with(options: LstmBlockCellBuilder) -> Self {
+        Self(options)
+    }
+
+    /// The cell.
+    ///
+    /// # Errors
+    /// Those of [`LstmBlockCellBuilder::build`].
+    pub fn build<B: Backend>(self, device: &B) -> Result<LstmBlockFusedCell<B>> {
+        Ok(LstmBlockFusedCell {
+            cell: FusedRnnCellAdaptor(self.0.build(device)?),
+        })
+    }
+
+    /// The cell for inputs of a given depth and type: for options that were read from JSON.
+    ///
+    /// # Errors
+    /// Those of [`LstmBlockCellBuilder::build`].
+    pub fn build_for<B: Backend>(
+        self,
+        device: &B,
+        input_size: usize,
+        dtype: DType,
+    ) -> Result<LstmBlockFusedCell<B>> {
+        let cell = crate::CellConfig::build_for(self.0, device, input_size, dtype)?;
+        Ok(LstmBlockFusedCell {
+            cell: FusedRnnCellAdaptor(cell),
+        })
+    }
+}
+
+impl<B: Backend> Module for LstmBlockFusedCell<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.cell.0.params(v);
+    }
+}
+
+impl<B: Backend> FusedRnnCell for LstmBlockFusedCell<B> {
+    type B = B;
+    type State = LstmState<B>;
+
+    fn run(
+        &self,
+        inputs: &Tensor<B>,
+        initial_state: Option<&LstmState<B>>,
+        sequence_length: Option<&[i64]>,
+    ) -> Result<RnnOutput<Tensor<B>, LstmState<B>>> {
+        self.cell.run(inputs, initial_state, sequence_length)
+    }
+}
