@@ -27,10 +27,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::GlstmCell;
+/// use rnn_core::cells::GlstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = GlstmCell::builder(4, 6).number_of_groups(2).build(&Cpu::new())?;
+/// let cell = GlstmCellBuilder::new(4, 6).number_of_groups(2).build(&Cpu::new())?;
 /// assert_eq!(cell.param_count(), 2 * 5 * 12 + 4 * 6);
 /// # Ok(()) }
 /// ```

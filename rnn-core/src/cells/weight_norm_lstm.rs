@@ -31,10 +31,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::WeightNormLstmCell;
+/// use rnn_core::cells::WeightNormLstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = WeightNormLstmCell::builder(3, 8).num_proj(5).build(&Cpu::new())?;
+/// let cell = WeightNormLstmCellBuilder::new(3, 8).num_proj(5).build(&Cpu::new())?;
 /// assert_eq!(cell.param_count(), 8 * 32 + 32 + 2 * 32 + 8 * 5 + 5);
 /// # Ok(()) }
 /// ```
