@@ -18,8 +18,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// `s = σ(f + forget_bias [+ W_F_diag * c])`, `c' = s * c + (1 - s) * act(j)`,
 /// `h' = clip(σ(o [+ W_O_diag * c']) * act(c') [· W_P])`; the output is `h'`.
 ///
-/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`) become
-/// `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
+/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`)
+/// become `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|
