@@ -11,7 +11,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`), whose state fades
 /// to zero without input. With `a` the first `2 units` columns of `kernel` and `b` the others:
 ///
-/// `θ, η = σ(x · a + h · recurrent_kernel + bias)`, `h' = θ * act(h) + (1 - η) * act(x · b)`; output and state are `h'`.
+/// `θ, η = σ(x · a + h · recurrent_kernel + bias)`, `h' = θ * act(h) + (1 - η) * act(x · b)`; output and
+/// state are `h'`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|

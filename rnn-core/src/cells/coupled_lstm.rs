@@ -18,8 +18,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// `s = σ(f + forget_bias [+ W_F_diag * c])`, `c' = s * c + (1 - s) * act(j)`,
 /// `h' = clip(σ(o [+ W_O_diag * c']) * act(c') [· W_P])`; the output is `h'`.
 ///
-/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`) become
-/// `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
+/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`)
+/// become `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|
@@ -36,10 +36,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::CoupledInputForgetGateLstmCell;
+/// use rnn_core::cells::CoupledInputForgetGateLstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = CoupledInputForgetGateLstmCell::builder(3, 8).num_unit_shards(2).build(&Cpu::new())?;
+/// let cell = CoupledInputForgetGateLstmCellBuilder::new(3, 8).num_unit_shards(2).build(&Cpu::new())?;
 /// let params = cell.named_params();
 /// let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
 /// assert_eq!(names, ["W_0", "W_1", "B"]);

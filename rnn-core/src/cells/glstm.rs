@@ -9,7 +9,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`): input, state and units are
 /// cut into groups, and each group of units sees only its own group of input and state, so that the kernels
-/// together are smaller than one by the number of groups. With `i, j, f, o` the gates, each made of its groups side by side:
+/// together are smaller than one by the number of groups. With `i, j, f, o` the gates, each made of its groups
+/// side by side:
 ///
 /// `i_g, j_g, f_g, o_g = [x_g, h_g] · group{g}/kernel`,
 /// `c' = σ(f + bias_f + forget_bias) * c + σ(i + bias_i) * tanh(j + bias_j)`,
@@ -27,10 +28,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::GlstmCell;
+/// use rnn_core::cells::GlstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = GlstmCell::builder(4, 6).number_of_groups(2).build(&Cpu::new())?;
+/// let cell = GlstmCellBuilder::new(4, 6).number_of_groups(2).build(&Cpu::new())?;
 /// assert_eq!(cell.param_count(), 2 * 5 * 12 + 4 * 6);
 /// # Ok(()) }
 /// ```

@@ -28,11 +28,11 @@ use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Cell;
-/// use rnn_core::cells::IntersectionRnnCell;
+/// use rnn_core::cells::{IntersectionRnnCell, IntersectionRnnCellBuilder};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
-/// let cell = IntersectionRnnCell::builder(3, 5).num_in_proj(5).build(&device)?;
+/// let cell = IntersectionRnnCellBuilder::new(3, 5).num_in_proj(5).build(&device)?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
 /// // Without the projection the depths must be equal.
 /// assert!(IntersectionRnnCell::new(&device, 3, 5).is_err());

@@ -32,10 +32,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::LayerNormBasicLstmCell;
+/// use rnn_core::cells::LayerNormBasicLstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = LayerNormBasicLstmCell::builder(3, 8).dropout_keep_prob(0.9).build(&Cpu::new())?;
+/// let cell = LayerNormBasicLstmCellBuilder::new(3, 8).dropout_keep_prob(0.9).build(&Cpu::new())?;
 /// assert_eq!(cell.param_count(), 11 * 32 + 5 * 2 * 8);
 /// # Ok(()) }
 /// ```

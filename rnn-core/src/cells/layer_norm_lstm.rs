@@ -34,11 +34,11 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::LayerNormLstmCell;
+/// use rnn_core::cells::{LayerNormLstmCell, LayerNormLstmCellBuilder};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
-/// let cell = LayerNormLstmCell::builder(3, 8).layer_norm(true).build(&device)?;
+/// let cell = LayerNormLstmCellBuilder::new(3, 8).layer_norm(true).build(&device)?;
 /// assert_eq!(cell.param_count(), 11 * 32 + 32 + 5 * 2 * 8);
 /// // TensorFlow's default is an LSTM without normalization.
 /// assert_eq!(LayerNormLstmCell::new(&device, 3, 8)?.param_count(), 11 * 32 + 32);

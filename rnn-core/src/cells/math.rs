@@ -18,8 +18,7 @@ pub(crate) fn clip<B: Backend>(t: Tensor<B>, limit: Option<f64>) -> Result<Tenso
 /// Refuses a limit that [`clip`] cannot cut at.
 pub(crate) fn check_limit(cell: &'static str, arg: &str, limit: Option<f64>) -> Result<()> {
     match limit {
-        // Not `limit < 0.0`: a NaN must not pass.
-        Some(limit) if !(limit >= 0.0) => {
+        Some(limit) if limit.is_nan() || limit < 0.0 => {
             let problem = format!("is {limit}, but must not be negative or NaN");
             Err(Error::argument(cell, arg, problem))
         }

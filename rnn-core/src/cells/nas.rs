@@ -30,10 +30,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Cell;
-/// use rnn_core::cells::NasCell;
+/// use rnn_core::cells::NasCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = NasCell::builder(3, 8).use_bias(true).num_proj(5).build(&Cpu::new())?;
+/// let cell = NasCellBuilder::new(3, 8).use_bias(true).num_proj(5).build(&Cpu::new())?;
 /// let state = cell.zero_state(2)?;
 /// assert_eq!((state.c.shape().dims(), state.h.shape().dims()), (&[2, 8][..], &[2, 5][..]));
 /// # Ok(()) }

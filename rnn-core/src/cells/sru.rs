@@ -11,7 +11,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// state: all products are made before the first step. With `xb, f, r, xt` the four parts of `x · kernel`
 /// and `bf, br` those of `bias`:
 ///
-/// `c' = σ(f + bf) * c + (1 - σ(f + bf)) * xb`, `output = σ(r + br) * act(c') + (1 - σ(r + br)) * xt`; the state is `c'`.
+/// `c' = σ(f + bf) * c + (1 - σ(f + bf)) * xb`, `output = σ(r + br) * act(c') + (1 - σ(r + br)) * xt`;
+/// the state is `c'`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|

@@ -22,10 +22,10 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Cell;
-/// use rnn_core::cells::UgrnnCell;
+/// use rnn_core::cells::UgrnnCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = UgrnnCell::builder(3, 5).forget_bias(0.5).build(&Cpu::new())?;
+/// let cell = UgrnnCellBuilder::new(3, 5).forget_bias(0.5).build(&Cpu::new())?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```

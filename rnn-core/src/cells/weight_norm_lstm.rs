@@ -11,7 +11,8 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// The LSTM cell of [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
 /// `tf.contrib.rnn.WeightNormLSTMCell`): every matrix `w` is replaced by `w / |w| * norm`, where `|w|` is the length of
 /// a column and `norm` has one number for a column. The kernel counts as two matrices, its rows of the input
-/// (`norm_0`) and of the state (`norm_1`); all that happens once a sequence, not in each step. The rest is the plain cell:
+/// (`norm_0`) and of the state (`norm_1`); all that happens once a sequence, not in each step. The rest is
+/// the plain cell:
 ///
 /// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j))`,
 /// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
@@ -31,10 +32,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Module;
-/// use rnn_core::cells::WeightNormLstmCell;
+/// use rnn_core::cells::WeightNormLstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = WeightNormLstmCell::builder(3, 8).num_proj(5).build(&Cpu::new())?;
+/// let cell = WeightNormLstmCellBuilder::new(3, 8).num_proj(5).build(&Cpu::new())?;
 /// assert_eq!(cell.param_count(), 8 * 32 + 32 + 2 * 32 + 8 * 5 + 5);
 /// # Ok(()) }
 /// ```
