@@ -1,7 +1,6 @@
 //! The GRU that cuDNN computes.
 
 use backend_api::{Activation, Backend, DType, Error, Fused, Op, Result, Tensor};
-
 use serde::Deserialize;
 
 use super::affine::project;
@@ -29,7 +28,7 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 /// ```
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
-/// use rnn_core::cells::CudnnCompatibleCudnnCompatibleGruCell;
+/// use rnn_core::cells::CudnnCompatibleGruCell;
 /// use rnn_core::{Cell, Step};
 ///
 /// # fn main() -> backend_api::Result<()> {
