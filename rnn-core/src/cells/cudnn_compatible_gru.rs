@@ -1,7 +1,6 @@
 //! The GRU that cuDNN computes.
 
 use backend_api::{Activation, Backend, DType, Error, Fused, Op, Result, Tensor};
-
 use serde::Deserialize;
 
 use super::affine::project;
@@ -13,7 +12,7 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 /// <https://arxiv.org/abs/1406.1078v1>):
 ///
 /// `r, u = σ([x, h] · gates/kernel + gates/bias)`,
-/// `q = act(x · Wx + bx + r * (h · Wh + bh))`, `h' = (1 - u) * q + u * h`; output and state are `h'`.
+/// `q = tanh(x · Wx + bx + r * (h · Wh + bh))`, `h' = (1 - u) * q + u * h`; output and state are `h'`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|
@@ -29,7 +28,7 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 /// ```
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
-/// use rnn_core::cells::CudnnCompatibleCudnnCompatibleGruCell;
+/// use rnn_core::cells::CudnnCompatibleGruCell;
 /// use rnn_core::{Cell, Step};
 ///
 /// # fn main() -> backend_api::Result<()> {
@@ -43,7 +42,6 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 #[derive(Clone, Debug)]
 pub struct CudnnCompatibleGruCell<B: Backend> {
     sizes: Sizes,
-    activation: Activation,
     gates: Affine<B>,
     input: Linear<B>,
     hidden: Linear<B>,
@@ -67,7 +65,7 @@ impl<B: Backend> Linear<B> {
 }
 
 impl<B: Backend> CudnnCompatibleGruCell<B> {
-    /// A cell with TensorFlow's defaults: tanh, `f32`.
+    /// A cell with TensorFlow's defaults: `f32`.
     ///
     /// # Errors
     /// A size is 0, or the device has no room.
@@ -112,7 +110,7 @@ impl<B: Backend> CudnnCompatibleGruCell<B> {
         let u = zu.add(&hu)?.sigmoid()?;
         let zq = zq.add(&r.mul(&hq.add(&self.hidden.bias)?)?)?;
         let op = Op::Fused(Fused::GruOutput {
-            activation: self.activation,
+            activation: Activation::Tanh,
         });
         let h = Tensor::call_all(device, &op, &[&zq, &u, h])?.swap_remove(0);
         Ok((h.clone(), h))
@@ -128,8 +126,6 @@ pub struct CudnnCompatibleGruCellBuilder {
     #[serde(skip)]
     dtype: DType,
     num_units: usize,
-    #[serde(default)]
-    activation: Activation,
 }
 
 impl CudnnCompatibleGruCellBuilder {
@@ -139,14 +135,7 @@ impl CudnnCompatibleGruCellBuilder {
             input_size,
             dtype: DType::F32,
             num_units,
-            activation: Activation::Tanh,
         }
-    }
-
-    /// The candidate's activation; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
     }
 
     /// The element type; `f32` if not given.
@@ -170,7 +159,6 @@ impl CudnnCompatibleGruCellBuilder {
         let units = sizes.units;
         Ok(CudnnCompatibleGruCell {
             sizes,
-            activation: self.activation,
             gates: Affine::new(device, sizes, 2 * units, Initializer::ONES)?,
             input: Linear::new(device, sizes, sizes.input)?,
             hidden: Linear::new(device, sizes, units)?,

@@ -37,7 +37,7 @@ pub(crate) fn count(
 
 /// Refuses a clip that is no limit.
 pub(crate) fn check_clip(sizes: Sizes, clip: Option<f64>) -> Result<()> {
-    if clip.is_some_and(|clip| !(clip >= 0.0)) {
+    if clip.is_some_and(|clip| clip < 0.0 || clip.is_nan()) {
         let text = "must not be negative or NaN";
         return Err(Error::argument(sizes.cell, "cell_clip", text));
     }

@@ -122,8 +122,8 @@ impl LstmBlockCellBuilder {
             .forget_bias(self.forget_bias)
             .use_peepholes(self.use_peephole)
             .dtype(self.dtype);
-        // Not `clip > 0`: a NaN must reach the check.
-        if let Some(clip) = self.cell_clip.filter(|&clip| !(clip <= 0.0)) {
+        // A NaN must reach the check.
+        if let Some(clip) = self.cell_clip.filter(|clip| *clip > 0.0 || clip.is_nan()) {
             inner = inner.cell_clip(clip);
         }
         let cell = inner.build_as("lstm_block_cell", true, device)?;
