@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const NORMAL: Initializer = Initializer::Normal {
     mean: 0.0,
-    std: 0.8,
+    std: 0.5,
 };
 const SEED: u64 = 5;
 const BATCH: usize = 3;
