@@ -190,7 +190,7 @@ fn sizes_of_zero_and_wrong_options_are_refused() {
                 .cell_clip(f64::NAN)
                 .build(&device)
         ),
-        "lstm_cell: cell_clip must not be negative or NaN"
+        "lstm_cell: cell_clip is NaN, but must not be negative or NaN"
     );
     assert_eq!(
         message(Cpu::builder().threads(0).build()).split(':').next(),
