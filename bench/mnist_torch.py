@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 ROWS = COLUMNS = 28
-UNITS, CLASSES, BATCH = 150, 10, 150
+UNITS, CLASSES, BATCH, CLIP_NORM = 150, 10, 150, 1.0
 
 torch.set_num_threads(args.threads)
 torch.manual_seed(args.seed)
@@ -39,9 +39,16 @@ class Classifier(nn.Module):
         kind = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[args.cell]
         self.rnn = kind(COLUMNS, UNITS, batch_first=True)
         self.logits = nn.Linear(UNITS, CLASSES)
-        # TensorFlow's initialization.
+        # TensorFlow's initialization: Glorot's limit is that of one kernel for input and state.
+        gates = {"basic": 1, "lstm": 4, "gru": 3}[args.cell]
+        recurrent = (6 / (COLUMNS + UNITS + gates * UNITS)) ** 0.5
         for name, p in self.named_parameters():
-            nn.init.zeros_(p) if "bias" in name else nn.init.xavier_uniform_(p)
+            if "bias" in name:
+                nn.init.zeros_(p)
+            elif name.startswith("rnn"):
+                nn.init.uniform_(p, -recurrent, recurrent)
+            else:
+                nn.init.xavier_uniform_(p)
 
     def forward(self, images):
         return self.logits(self.rnn(images)[0][:, -1])
@@ -74,6 +81,7 @@ for epoch in range(1, args.epochs + 1):
         x = torch.from_numpy(images[items]).float() / 255
         loss = nn.functional.cross_entropy(model(x), torch.from_numpy(labels[items]))
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         adam.step()
         loss.item()
     seconds = time.perf_counter() - start

@@ -31,6 +31,8 @@ const UNITS: usize = 150;
 const CLASSES: usize = 10;
 const BATCH: usize = 150;
 const LEARNING_RATE: f64 = 0.001;
+/// Now and then a plain recurrent network meets a batch whose gradient is many times the usual one.
+const CLIP_NORM: f64 = 1.0;
 
 /// The recurrent network and the layer that reads its last output.
 #[derive(Clone, Debug)]
@@ -131,7 +133,7 @@ fn main() -> Result<(), Error> {
     model.initialize(seed)?;
     let mut adam = Adam::new(LEARNING_RATE);
     let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;
-    let mut trainer = Trainer::new(seed);
+    let mut trainer = Trainer::new(seed).clip_norm(CLIP_NORM);
     if let Some(folder) = options.text("resume").or(options.text("save")) {
         trainer = trainer.save_to(Checkpoints::new(folder).config(&kind)?);
     }

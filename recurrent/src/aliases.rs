@@ -87,5 +87,14 @@ pub type Adam = rnn_train::optim::Adam<Device>;
 /// Gradient descent; see [`rnn_train::optim::Sgd`].
 pub type Sgd = rnn_train::optim::Sgd<Device>;
 
+/// Gradient descent with momentum; see [`rnn_train::optim::Momentum`].
+pub type Momentum = rnn_train::optim::Momentum<Device>;
+
+/// RMSProp; see [`rnn_train::optim::RmsProp`].
+pub type RmsProp = rnn_train::optim::RmsProp<Device>;
+
+/// Adagrad; see [`rnn_train::optim::Adagrad`].
+pub type Adagrad = rnn_train::optim::Adagrad<Device>;
+
 /// The training loop; see [`rnn_train::training::Trainer`].
 pub type Trainer = rnn_train::training::Trainer<Device>;

@@ -28,6 +28,7 @@
 compile_error!("recurrent needs a backend: enable the feature `cpu`");
 
 mod aliases;
+pub mod cells;
 mod device;
 pub mod prelude;
 
@@ -37,11 +38,12 @@ pub use backend_api::{
     Result, Shape,
 };
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
+pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
     Initializer, Mode, Module, MultiRnnCell, Nest, RawTurn, RnnOutput,
-    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll, nest,
-    raw_rnn, static_bidirectional_rnn, static_state_saving_rnn,
+    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll,
+    cell_from_config, nest, raw_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::{
     Differentiable, checkpoint, data, losses, optim, tracked, training, value_and_grad,

@@ -1,0 +1,142 @@
+//! A cell that the library does not have, in about thirty lines, and what comes with it: every driver and
+//! wrapper, gradients, training.
+//!
+//! The cell is the minimal gated unit (Zhou et al. 2016): `f = σ([x, h] · gate)`, `q = tanh(x · input + (f * h) · recurrent)`,
+//! `h' = (1 - f) * h + f * q`. It learns to tell which of two marked numbers of a sequence is the larger.
+
+use recurrent::losses::mean_squared_error;
+use recurrent::prelude::*;
+use recurrent::wrappers::{DropoutWrapper, ResidualWrapper};
+use recurrent::{BidirectionalDynamicRnn, Initializer, Meta, Result, Shape, StaticRnn};
+
+/// The parameters.
+#[derive(Clone, Debug)]
+struct MinimalGatedUnit {
+    gate: Dense,
+    input: Dense,
+    recurrent: Param,
+}
+
+impl MinimalGatedUnit {
+    fn new(device: &Device, depth: usize, units: usize) -> Result<Self> {
+        let glorot = Initializer::GlorotUniform;
+        Ok(Self {
+            gate: Dense::new(device, depth + units, units)?,
+            input: Dense::new(device, depth, units)?,
+            recurrent: Param::new(device, glorot, &[units, units], DType::F32)?,
+        })
+    }
+}
+
+impl Module for MinimalGatedUnit {
+    type B = Device;
+    fn params(&mut self, v: &mut Visitor<'_>) {
+        v.child("gate", &mut self.gate);
+        v.child("input", &mut self.input);
+        v.param("recurrent", &mut self.recurrent);
+    }
+}
+
+impl Cell for MinimalGatedUnit {
+    type Input = Tensor;
+    type State = Tensor;
+    type Output = Tensor;
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor> {
+        let shape = Shape::new(&[batch, self.recurrent.shape()[0]])?;
+        Tensor::zeros(self.recurrent.device(), Meta::new(shape, DType::F32))
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, _: &Step, x: &Tensor, h: &Tensor) -> Result<(Tensor, Tensor)> {
+        let f = self.gate.forward(&Tensor::concat(&[x, h], 1)?)?.sigmoid()?;
+        let q = f
+            .mul(h)?
+            .matmul(&self.recurrent)?
+            .add(&self.input.forward(x)?)?
+            .tanh()?;
+        let h = h.add(&f.mul(&q.sub(h)?)?)?;
+        Ok((h.clone(), h))
+    }
+}
+
+const BATCH: usize = 64;
+const STEPS: usize = 12;
+
+/// Sequences of numbers, two of them marked, and which mark is on the larger: 1 for the first.
+fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
+    let uniform = recurrent::Distribution::Uniform {
+        low: 0.0,
+        high: 1.0,
+    };
+    let meta = Meta::new(Shape::new(&[BATCH, STEPS])?, DType::F32);
+    let numbers: Vec<f32> = Tensor::random(device, seed, uniform, meta)?.to_vec()?;
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    for row in numbers.chunks(STEPS) {
+        // Where the marks are is drawn from the row too.
+        let first = (row[0] * 5.0) as usize;
+        let second = 6 + (row[1] * 5.0) as usize;
+        for (t, &number) in row.iter().enumerate() {
+            inputs.extend([number, f32::from(t == first || t == second)]);
+        }
+        targets.push(f32::from(row[first] > row[second]));
+    }
+    Ok((
+        Tensor::from_slice(device, &inputs, &[BATCH, STEPS, 2])?,
+        Tensor::from_slice(device, &targets, &[BATCH, 1])?,
+    ))
+}
+
+fn main() -> Result<()> {
+    let device = Device::from_env()?;
+
+    // Every driver and wrapper takes it.
+    let cell = MinimalGatedUnit::new(&device, 2, 32)?;
+    let (x, _) = batch(&device, 0)?;
+    let lengths = [STEPS; BATCH];
+    let whole = DynamicRnn::new(&cell).sequence_length(&lengths).run(&x)?;
+    let steps: Vec<Tensor> = (0..STEPS).map(|t| x.select(1, t)).collect::<Result<_>>()?;
+    let listed = StaticRnn::new(&cell).run(&steps)?;
+    let both =
+        BidirectionalDynamicRnn::new(&cell, &MinimalGatedUnit::new(&device, 2, 8)?).run(&x)?;
+    let dropped = DropoutWrapper::builder(MinimalGatedUnit::new(&device, 32, 32)?)
+        .output_keep_prob(0.9)
+        .build()?;
+    let stack = MultiRnnCell::new((
+        MinimalGatedUnit::new(&device, 2, 32)?,
+        ResidualWrapper::new(dropped),
+    ))?;
+    let stacked = DynamicRnn::new(&stack).mode(Mode::Training, 7).run(&x)?;
+    println!("dynamic {:?}", whole.outputs.shape());
+    println!(
+        "static {} steps of {:?}",
+        listed.outputs.len(),
+        listed.outputs[0].shape()
+    );
+    println!(
+        "bidirectional {:?} {:?}",
+        both.outputs.0.shape(),
+        both.outputs.1.shape()
+    );
+    println!("stacked {:?}", stacked.outputs.shape());
+
+    // And it trains.
+    let mut model = (cell, Dense::new(&device, 32, 1)?);
+    model.initialize(1)?;
+    let mut adam = Adam::new(0.01);
+    for step in 1..=400 {
+        let (x, y) = batch(&device, step)?;
+        let (loss, grads) = value_and_grad(&model, |(cell, output)| {
+            let state = DynamicRnn::new(cell).run(&x)?.state;
+            mean_squared_error(&output.forward(&state)?.sigmoid()?, &y)
+        })?;
+        adam.step(&mut model, &grads.clip_by_global_norm(1.0)?)?;
+        if step % 100 == 0 {
+            println!("step {step} loss {:.4}", loss.item()?);
+        }
+    }
+    Ok(())
+}
