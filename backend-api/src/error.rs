@@ -81,7 +81,9 @@ pub enum Error {
     #[error("gradient: {0}")]
     Gradient(String),
     /// Training met a loss that is not a finite number.
-    #[error("the loss at step {step} is {loss}; the last good checkpoint is kept")]
+    #[error(
+        "the loss at step {step} is {loss}; the step was not taken, and checkpoints are as they were"
+    )]
     NonFiniteLoss {
         /// The step, counted from 1.
         step: u64,

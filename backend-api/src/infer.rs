@@ -582,7 +582,9 @@ impl Args<'_> {
                 format!("b is {}", b.shape),
             ));
         }
-        let out = Meta::new(a.shape.with(ra - 1, b.shape[rb - 1]), a.dtype);
+        let shape = a.shape.with(ra - 1, b.shape[rb - 1]);
+        // Two empty operands can have a product that is too large.
+        let out = Meta::new(Shape::new(shape.dims())?, a.dtype);
         if let Some(c) = self.ins.get(2) {
             self.same("c", *c, out)?;
         }
@@ -594,7 +596,7 @@ impl Args<'_> {
             return Err(Error::argument(self.op, "operands", "are missing"));
         };
         self.check_axis("x0", first, axis)?;
-        let mut total = 0;
+        let mut total = 0usize;
         for (i, x) in self.ins.iter().enumerate() {
             let arg = format!("x{i}");
             self.check_axis(&arg, *x, axis)?;
@@ -613,7 +615,7 @@ impl Args<'_> {
                 ),
                 other => other,
             })?;
-            total += x.shape[axis];
+            total = total.saturating_add(x.shape[axis]);
         }
         let mut dims = first.shape.dims().to_vec();
         dims[axis] = total;

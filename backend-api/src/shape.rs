@@ -106,7 +106,7 @@ impl Shape {
     }
 
     /// The shape two operands have together: axes are aligned at the end, and
-    /// an axis of length 1 is stretched.
+    /// an axis of length 1 is stretched. `None` if they do not fit, or are too large together.
     pub fn broadcast(&self, other: &Self) -> Option<Self> {
         let rank = self.rank.max(other.rank) as usize;
         let mut out = Self::SCALAR;
@@ -122,7 +122,7 @@ impl Shape {
                 _ => return None,
             };
         }
-        Some(out)
+        Self::new(out.dims()).ok()
     }
 
     fn nth_last(&self, n: usize) -> usize {
@@ -237,7 +237,12 @@ impl Layout {
     /// The axis does not exist, or `index` is not within it.
     pub fn select(self, axis: usize, index: usize) -> Result<Self> {
         self.check_axis("select", axis)?;
-        let cut = self.slice(axis, index..index + 1)?;
+        let end = index.saturating_add(1);
+        let cut = self.slice(axis, index..end)?;
+        if cut.shape[axis] != 1 {
+            let expected = format!("place {index} of axis {axis} is asked for");
+            return Err(Error::shape("select", "tensor", self.shape, expected));
+        }
         let mut out = Self {
             shape: cut.shape.without(axis),
             strides: [0; MAX_RANK],
@@ -384,6 +389,8 @@ mod tests {
         assert_eq!(b(&[], &[5]), Some(vec![5]));
         assert_eq!(b(&[2], &[3]), None);
         assert_eq!(b(&[1], &[0]), Some(vec![0]));
+        let far = 1 << 50;
+        assert_eq!(b(&[far, 1, 0], &[1, far, 0]), None);
     }
 
     #[test]
@@ -409,6 +416,7 @@ mod tests {
         assert!(base.permute(&[0, 0, 1]).is_err());
         assert!(base.select(3, 0).is_err());
         assert!(base.select(0, usize::MAX - 1).is_err());
+        assert!(base.select(0, usize::MAX).is_err());
     }
 
     #[test]

@@ -1,50 +1,43 @@
 //! Tensors from and to `ndarray`.
 
-use backend_api::{Element, Error, Result, Tensor};
+use backend_api::{Backend, Element, Error, Result, Tensor};
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
-use crate::device::Cpu;
-
-impl Cpu {
-    /// A tensor with the elements of an array of any layout.
-    ///
-    /// ```
-    /// # use backend_cpu::Cpu;
-    /// let cpu = Cpu::new();
-    /// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
-    /// let tensor = cpu.from_ndarray(&array.t())?;
-    /// assert_eq!(tensor.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
-    /// assert_eq!(Cpu::to_ndarray::<f32>(&tensor)?, array.t().into_dyn());
-    /// # Ok::<(), backend_api::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// The array has more axes than a tensor can have, or there is no memory.
-    #[allow(
-        clippy::wrong_self_convention,
-        reason = "the device makes the tensor; the conversion is from the argument"
-    )]
-    pub fn from_ndarray<T, S, D>(&self, array: &ArrayBase<S, D>) -> Result<Tensor<Self>>
-    where
-        T: Element,
-        S: Data<Elem = T>,
-        D: Dimension,
-    {
-        let shape = array.shape();
-        if let Some(data) = array.as_slice() {
-            return Tensor::from_slice(self, data, shape);
-        }
-        let data: Vec<T> = array.iter().copied().collect();
-        Tensor::from_slice(self, &data, shape)
+/// A tensor on any device with the elements of an array of any layout.
+///
+/// ```
+/// use backend_cpu::{Cpu, from_ndarray, to_ndarray};
+///
+/// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
+/// let tensor = from_ndarray(&Cpu::new(), &array.t())?;
+/// assert_eq!(tensor.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
+/// assert_eq!(to_ndarray::<f32, _>(&tensor)?, array.t().into_dyn());
+/// # Ok::<(), backend_api::Error>(())
+/// ```
+///
+/// # Errors
+/// The array has more axes than a tensor can have, or there is no memory.
+pub fn from_ndarray<T, S, D, B>(device: &B, array: &ArrayBase<S, D>) -> Result<Tensor<B>>
+where
+    T: Element,
+    S: Data<Elem = T>,
+    D: Dimension,
+    B: Backend,
+{
+    let shape = array.shape();
+    if let Some(data) = array.as_slice() {
+        return Tensor::from_slice(device, data, shape);
     }
+    let data: Vec<T> = array.iter().copied().collect();
+    Tensor::from_slice(device, &data, shape)
+}
 
-    /// An array with the elements of a tensor.
-    ///
-    /// # Errors
-    /// The tensor's elements are not of type `T`.
-    pub fn to_ndarray<T: Element>(tensor: &Tensor<Self>) -> Result<ArrayD<T>> {
-        let shape = IxDyn(tensor.shape().dims());
-        ArrayD::from_shape_vec(shape, tensor.to_vec()?)
-            .map_err(|e| Error::argument("to_ndarray", "tensor", e.to_string()))
-    }
+/// An array with the elements of a tensor.
+///
+/// # Errors
+/// The tensor's elements are not of type `T`.
+pub fn to_ndarray<T: Element, B: Backend>(tensor: &Tensor<B>) -> Result<ArrayD<T>> {
+    let shape = IxDyn(tensor.shape().dims());
+    ArrayD::from_shape_vec(shape, tensor.to_vec()?)
+        .map_err(|e| Error::argument("to_ndarray", "tensor", e.to_string()))
 }

@@ -46,5 +46,6 @@ mod simd;
 mod storage;
 mod strided;
 
+pub use convert::{from_ndarray, to_ndarray};
 pub use device::{Builder, Cpu};
 pub use storage::CpuBuffer;

@@ -5,7 +5,7 @@ mod common;
 use backend_api::{
     Backend, DType, Dest, Dests, Fused, Layout, LstmGates, Op, Precision, Shape, Tensor,
 };
-use backend_cpu::{Cpu, CpuBuffer};
+use backend_cpu::{Cpu, CpuBuffer, from_ndarray, to_ndarray};
 use common::{Plain, Rng, call, check, random, scattered, tensor};
 
 fn cpu(threads: usize) -> Cpu {
@@ -234,23 +234,23 @@ fn swapping_costs_nothing() {
 fn arrays_come_and_go() {
     let cpu = cpu(1);
     let array = ndarray::Array3::from_shape_fn((2, 3, 4), |(i, j, k)| (i * 12 + j * 4 + k) as i32);
-    let tensor = cpu.from_ndarray(&array).unwrap();
+    let tensor = from_ndarray(&cpu, &array).unwrap();
     assert_eq!(tensor.shape().dims(), [2, 3, 4]);
     assert_eq!(
-        Cpu::to_ndarray::<i32>(&tensor).unwrap(),
+        to_ndarray::<i32, _>(&tensor).unwrap(),
         array.clone().into_dyn()
     );
     let turned = array.view().permuted_axes([2, 0, 1]);
-    let tensor = cpu.from_ndarray(&turned).unwrap();
-    assert_eq!(Cpu::to_ndarray::<i32>(&tensor).unwrap(), turned.into_dyn());
-    let scalar = cpu.from_ndarray(&ndarray::arr0(2.5f64)).unwrap();
+    let tensor = from_ndarray(&cpu, &turned).unwrap();
+    assert_eq!(to_ndarray::<i32, _>(&tensor).unwrap(), turned.into_dyn());
+    let scalar = from_ndarray(&cpu, &ndarray::arr0(2.5f64)).unwrap();
     assert_eq!(
-        Cpu::to_ndarray::<f64>(&scalar).unwrap(),
+        to_ndarray::<f64, _>(&scalar).unwrap(),
         ndarray::arr0(2.5).into_dyn()
     );
-    assert!(Cpu::to_ndarray::<f32>(&scalar).is_err());
+    assert!(to_ndarray::<f32, _>(&scalar).is_err());
     let many = ndarray::ArrayD::<f32>::zeros(vec![1; 7]);
-    assert!(cpu.from_ndarray(&many).is_err());
+    assert!(from_ndarray(&cpu, &many).is_err());
 }
 
 #[test]

@@ -43,11 +43,16 @@ pub use cli::cli;
 pub use error::{Attempt, Error, Result};
 pub use fetch::FetchOptions;
 
+/// The folder `data/` of the project, with the small files that are committed.
+pub fn committed_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("data")
+}
+
 /// The folder that data sets are kept under: `RECURRENT_DATA` where that is
 /// set, otherwise `data/` of the workspace that this crate was built in.
 pub fn default_root() -> PathBuf {
     match std::env::var_os("RECURRENT_DATA") {
         Some(root) if !root.is_empty() => root.into(),
-        _ => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("data"),
+        _ => committed_root(),
     }
 }

@@ -5,9 +5,10 @@
 
 mod support;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
-use datasets::default_root;
+use datasets::committed_root;
 use recurrent::data::{TextWindow, TextWindows, Vocabulary, split_tail};
 use recurrent::losses::softmax_cross_entropy;
 use recurrent::prelude::*;
@@ -150,7 +151,11 @@ fn pick(scores: &[f32], draw: f32) -> i32 {
     found.unwrap_or(shares.len() - 1) as i32
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
+    support::report(run())
+}
+
+fn run() -> Result<(), Error> {
     let known = ["text", "units", "epochs", "device", "seed", "sample"];
     let options = Options::read(HELP, &known)?;
     let device = match options.text("device") {
@@ -164,7 +169,7 @@ fn main() -> Result<(), Error> {
 
     let path = match options.text("text") {
         Some(path) => path.into(),
-        None => default_root().join("moby-dick.txt"),
+        None => committed_root().join("moby-dick.txt"),
     };
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let vocabulary = Vocabulary::new(&text);

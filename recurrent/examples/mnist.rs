@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use datasets::{dataset, default_root};
@@ -117,7 +118,11 @@ impl Digits {
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
+    support::report(run())
+}
+
+fn run() -> Result<(), Error> {
     let known = ["cell", "epochs", "device", "seed", "save", "resume"];
     let options = Options::read(HELP, &known)?;
     let device = match options.text("device") {
@@ -135,7 +140,18 @@ fn main() -> Result<(), Error> {
     let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;
     let mut trainer = Trainer::new(seed).clip_norm(CLIP_NORM);
     if let Some(folder) = options.text("resume").or(options.text("save")) {
-        trainer = trainer.save_to(Checkpoints::new(folder).config(&kind)?);
+        let checkpoints = Checkpoints::new(folder).config(&kind)?;
+        let resuming = options.text("resume").is_some();
+        if resuming && options.text("save").is_some() {
+            return Err("--save and --resume exclude one another: --resume saves too".into());
+        }
+        if !resuming && checkpoints.latest()?.is_some() {
+            return Err(format!(
+                "--save {folder}: there is a run already; --resume goes on with it"
+            )
+            .into());
+        }
+        trainer = trainer.save_to(checkpoints);
     }
     if let Some(folder) = options.text("resume")
         && !trainer.resume(&mut model, &mut adam, &mut batches)?

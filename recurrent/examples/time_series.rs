@@ -6,8 +6,9 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use datasets::default_root;
+use datasets::committed_root;
 use plotters::prelude::*;
 use recurrent::data::{
     Batches, Normalization, Remainder, SeriesWindows, read_series, split_tail, wave_series,
@@ -73,7 +74,11 @@ impl Predictor {
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
+    support::report(run())
+}
+
+fn run() -> Result<(), Error> {
     let known = ["series", "iterations", "device", "seed", "plot"];
     let options = Options::read(HELP, &known)?;
     let device = match options.text("device") {
@@ -88,7 +93,7 @@ fn main() -> Result<(), Error> {
 
     let series = match name.as_str() {
         "wave" => wave_series(0.0..30.0, 0.1)?,
-        "sunspots" => read_series(default_root().join("sunspots-monthly.csv"))?,
+        "sunspots" => read_series(committed_root().join("sunspots-monthly.csv"))?,
         _ => return Err(format!("--series {name}: known are wave, sunspots").into()),
     };
     let (train, test) = split_tail(&series, 5)?;

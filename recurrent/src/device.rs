@@ -72,9 +72,9 @@ impl Device {
     /// # Errors
     /// The variable names no device, or one that is not there.
     pub fn from_env() -> Result<Self> {
-        match std::env::var("RECURRENT_DEVICE") {
-            Ok(name) => name.parse(),
-            Err(_) => Ok(Self::best()),
+        match std::env::var_os("RECURRENT_DEVICE") {
+            Some(name) => name.to_string_lossy().parse(),
+            None => Ok(Self::best()),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Recurrent neural networks: TensorFlow 1.x's cells, wrappers and drivers in Rust, on the processor and on
-//! NVIDIA GPUs, trained by back-propagation through time.
+//! Recurrent neural networks: TensorFlow 1.x's cells, wrappers and drivers in Rust, trained by back-propagation
+//! through time. On the processor; NVIDIA GPUs are to come.
 //!
 //! Nothing here has a type parameter for the device: [`Device`] is a value, and the types below are those of the
 //! crates inside, fixed to it.
@@ -20,7 +20,7 @@
 //! # Features
 //!
 //! * `cpu` (default): the processor.
-//! * `cuda`: NVIDIA GPUs. Builds on any machine; the driver is looked for at run time.
+//! * `cuda`: NVIDIA GPUs. Builds on any machine; in this version it holds no kernels, and [`Device::cuda`] says so.
 
 #![forbid(unsafe_code)]
 
@@ -37,11 +37,12 @@ pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Keep, Memory, Meta,
     Result, Shape,
 };
+pub use backend_cpu::{from_ndarray, to_ndarray};
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
-    Initializer, Mode, Module, MultiRnnCell, Nest, RawTurn, RnnOutput,
+    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawTurn, RnnOutput,
     StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll,
     cell_from_config, nest, raw_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };

@@ -73,6 +73,10 @@ impl<B: Backend> Dense<B> {
             let expected = format!("the kernel expects input depth {depth}");
             return Err(Error::shape("dense", "x", x.shape(), expected));
         }
+        if x.dtype() != self.kernel.dtype() {
+            let expected = format!("the kernel is {}", self.kernel.dtype());
+            return Err(Error::dtype("dense", "x", x.dtype(), expected));
+        }
         let mut dims = x.dims();
         let rows = x.shape().count() / depth;
         let flat = x.reshape(&[rows, depth])?;

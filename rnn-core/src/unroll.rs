@@ -198,7 +198,7 @@ impl<B: Backend> Unroll<B> {
             recurrence,
             steps: self.steps,
             batch: self.batch,
-            units: state[0].shape().last(),
+            units: state.first().map_or(0, |t| t.shape().last()),
             ragged: self.lengths.is_some(),
             dtype: z.dtype(),
         };

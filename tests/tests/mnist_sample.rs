@@ -92,7 +92,7 @@ fn scratch(name: &str) -> PathBuf {
 #[test]
 fn digits_are_learnt_and_a_resumed_run_is_the_same() {
     let device = Autodiff::new(Cpu::new());
-    let whole = train(&device, &scratch("mnist-whole"), 12).unwrap();
+    let whole = train(&device, &scratch("mnist-whole"), 30).unwrap();
     let test = sample("t10k");
     let items: Vec<usize> = (0..test.0.len()).collect();
     let (images, labels) = batch(&device, &test, &items).unwrap();
@@ -101,8 +101,8 @@ fn digits_are_learnt_and_a_resumed_run_is_the_same() {
     assert!(right > 0.75, "{right}");
 
     let folder = scratch("mnist-halves");
-    train(&device, &folder, 5).unwrap();
-    let resumed = train(&device, &folder, 12).unwrap();
+    train(&device, &folder, 11).unwrap();
+    let resumed = train(&device, &folder, 30).unwrap();
     for ((name, a), (_, b)) in whole.named_params().iter().zip(resumed.named_params()) {
         assert_eq!(a.to_bytes().unwrap(), b.to_bytes().unwrap(), "{name}");
     }

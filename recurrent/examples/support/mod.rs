@@ -1,10 +1,22 @@
 //! What the examples share: reading their options.
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 use std::str::FromStr;
 
 /// The error type of the examples.
 pub type Error = Box<dyn std::error::Error>;
+
+/// How a program ends: an error is told in words.
+pub fn report(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Options of the form `--name value`.
 pub struct Options(HashMap<String, String>);

@@ -30,6 +30,14 @@ impl Sizes {
         if self.input == 0 {
             return Err(problem("input_size"));
         }
+        // Beyond this, products of sizes may not be countable, and no memory would hold them.
+        const MOST: usize = 1 << 24;
+        for (arg, size) in [(units, self.units), ("input_size", self.input)] {
+            if size > MOST {
+                let problem = format!("is {size}, but at most {MOST} is supported");
+                return Err(Error::argument(self.cell, arg, problem));
+            }
+        }
         if !self.dtype.is_float() {
             let expected = "a cell needs a float";
             return Err(Error::dtype(self.cell, "dtype", self.dtype, expected));

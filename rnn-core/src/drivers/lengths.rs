@@ -8,7 +8,7 @@ pub(crate) struct Lengths(Vec<i64>);
 
 impl Lengths {
     pub(crate) fn new<L: Copy + TryInto<i64>>(lengths: &[L]) -> Self {
-        // What an i64 cannot count is longer than any sequence.
+        // What an i64 cannot hold is taken for longer than any sequence: sizes of this kind are unsigned.
         let wide = |&l: &L| l.try_into().unwrap_or(i64::MAX);
         Self(lengths.iter().map(wide).collect())
     }

@@ -236,9 +236,11 @@ where
             ("attn_vec_size", vec_size),
             ("input_size", input_size),
         ] {
-            if value == 0 {
+            // As for the sizes of cells: beyond this, products may not be countable.
+            if value == 0 || value > 1 << 24 {
                 let op = "attention_cell_wrapper";
-                return Err(Error::argument(op, arg, "must not be 0"));
+                let problem = format!("is {value}, but must be in 1..={}", 1 << 24);
+                return Err(Error::argument(op, arg, problem));
             }
         }
         let state = self.cell.zero_state(1)?;

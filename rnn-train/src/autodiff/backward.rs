@@ -33,11 +33,16 @@ pub(super) fn backward<B: Backend>(
                 .into(),
         ));
     };
-    let mut wanted = HashMap::new();
+    let mut wanted: HashMap<u64, Vec<usize>> = HashMap::new();
     for (i, leaf) in leaves.iter().enumerate() {
+        let whole = *leaf.layout() == Layout::contiguous(leaf.shape());
         match &leaf.buffer().source {
-            Some(source) if source.node.is_leaf() => {
-                wanted.insert(source.node.number, i);
+            Some(source)
+                if source.node.is_leaf()
+                    && whole
+                    && source.node.out_meta(0).shape == leaf.shape() =>
+            {
+                wanted.entry(source.node.number).or_default().push(i);
             }
             _ => {
                 return Err(Error::Gradient(format!(
@@ -55,14 +60,19 @@ pub(super) fn backward<B: Backend>(
         let is_leaf = node.is_leaf();
         if is_leaf {
             // Leaves stay: another record may start from the same one.
-            if let (Some(&i), Some(Some(grad))) = (wanted.get(&number), grads.into_iter().next()) {
+            if let (Some(places), Some(Some(grad))) =
+                (wanted.get(&number), grads.into_iter().next())
+            {
                 let meta = node.out_meta(0);
                 let buffer = TrackedBuffer {
                     inner: grad,
                     source: None,
                 };
                 let layout = Layout::contiguous(meta.shape);
-                found[i] = Some(Tensor::from_parts(device, buffer, layout, meta.dtype));
+                let grad = Tensor::from_parts(device, buffer, layout, meta.dtype);
+                for &i in places {
+                    found[i] = Some(grad.clone());
+                }
             }
             continue;
         }

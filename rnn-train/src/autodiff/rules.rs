@@ -66,8 +66,14 @@ impl Needs {
         self
     }
 
+    /// Every operand, however many there are.
+    const ALL_INPUTS: Self = Self {
+        inputs: u64::MAX,
+        outputs: 0,
+    };
+
     pub(super) fn input(&self, i: usize) -> bool {
-        i < 64 && self.inputs >> i & 1 == 1
+        self.inputs == u64::MAX || (i < 64 && self.inputs >> i & 1 == 1)
     }
 
     pub(super) fn output(&self, k: usize) -> bool {
@@ -118,10 +124,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
             Fused::MaskedUpdate { .. } => Needs::inputs(&[0]),
             Fused::Sequence(plan) => sequence_needs(plan),
             Fused::SoftmaxCrossEntropy => Needs::inputs(&[0, 1]),
-            Fused::SquaredNorm => Needs {
-                inputs: u64::MAX,
-                outputs: 0,
-            },
+            Fused::SquaredNorm => Needs::ALL_INPUTS,
             _ => none,
         },
         Op::Fill { .. }
@@ -423,6 +426,9 @@ fn sequence_needs(plan: &SequencePlan) -> Needs {
 
 fn sequence<B: Backend>(plan: &SequencePlan, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
     let states = plan.recurrence.states();
+    for k in 0..plan.saved() {
+        a.saved(1 + states + k, "sequence")?;
+    }
     let mut ins: Vec<Tensor<B>> = Vec::new();
     for i in sequence_operands(plan) {
         ins.push(a.input(i)?);
