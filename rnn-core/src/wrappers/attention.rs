@@ -237,11 +237,12 @@ where
             ("input_size", input_size),
         ] {
             // As for the sizes of cells: beyond this, products may not be countable.
-            if value == 0 || value > 1 << 24 {
-                let op = "attention_cell_wrapper";
-                let problem = format!("is {value}, but must be in 1..={}", 1 << 24);
-                return Err(Error::argument(op, arg, problem));
-            }
+            let problem = match value {
+                0 => "must not be 0".to_owned(),
+                _ if value > 1 << 24 => format!("is {value}, but at most {} is supported", 1 << 24),
+                _ => continue,
+            };
+            return Err(Error::argument("attention_cell_wrapper", arg, problem));
         }
         let state = self.cell.zero_state(1)?;
         let state_size = state.leaves().iter().map(|t| t.shape().last()).sum();
