@@ -18,6 +18,7 @@ mod dtype;
 mod error;
 mod infer;
 mod op;
+mod operands;
 pub mod philox;
 mod shape;
 mod stack;

@@ -53,7 +53,7 @@ pub fn derive(key: u64, label: u64) -> u64 {
     u64::from(words[0]) | u64::from(words[1]) << 32
 }
 
-/// A label for [`derive`] from a name (FNV-1a).
+/// A label for [`derive()`] from a name (FNV-1a).
 pub fn label(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)

@@ -216,7 +216,12 @@ fn draw(
     line(truth, 0, BLACK, "truth")?;
     line(predicted, 0, BLUE, "predicted from the 20 before")?;
     line(continued, truth.len(), RED, "continued by itself")?;
-    chart.configure_series_labels().border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
     root.present()?;
     Ok(path.to_owned())
 }

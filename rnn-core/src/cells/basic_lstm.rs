@@ -1,13 +1,10 @@
 //! The LSTM cell without peepholes, clipping or projection.
 
-use backend_api::{
-    Activation, Backend, DType, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor,
-};
+use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor};
 
-use serde::Deserialize;
-
+use super::builder::cell_builder;
 use super::{Affine, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor, nest};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor, nest};
 
 nest! {
     /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, in that order.
@@ -86,87 +83,29 @@ pub struct BasicLstmCell<B: Backend> {
 }
 
 impl<B: Backend> BasicLstmCell<B> {
-    /// A cell with TensorFlow's defaults: `forget_bias` 1, tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        BasicLstmCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> BasicLstmCellBuilder {
-        BasicLstmCellBuilder::new(input_size, num_units)
-    }
-
     fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
         self.sizes.state("state c", &state.c, batch)?;
         self.sizes.state("state h", &state.h, batch)
     }
 }
 
-/// Options of a [`BasicLstmCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BasicLstmCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default = "one")]
-    forget_bias: f64,
-    #[serde(default)]
-    activation: Activation,
-}
-
-fn one() -> f64 {
-    1.0
+cell_builder! {
+    BasicLstmCellBuilder builds BasicLstmCell, TensorFlow "BasicLSTMCell", scope "basic_lstm_cell";
+    num_units;
+    /// What is added to the forget gate before its sigmoid; 1 if not given, so that the cell begins by
+    /// remembering.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl BasicLstmCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            forget_bias: 1.0,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// What is added to the forget gate before its sigmoid; 1 if not given, so that the cell begins by
-    /// remembering.
-    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
-        self.forget_bias = forget_bias;
-        self
-    }
-
-    /// The activation of the candidate and of the new cell state; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<BasicLstmCell<B>> {
-        let sizes = Sizes {
-            cell: "basic_lstm_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         Ok(BasicLstmCell {
             sizes,
             gates: LstmGates {
@@ -175,21 +114,6 @@ impl BasicLstmCellBuilder {
             },
             affine: Affine::new(device, sizes, 4 * sizes.units, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for BasicLstmCellBuilder {
-    const CLASS: &'static str = "BasicLSTMCell";
-    type Cell<B: Backend> = BasicLstmCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<BasicLstmCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

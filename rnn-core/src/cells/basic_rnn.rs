@@ -1,10 +1,10 @@
 //! The plain recurrent cell.
 
-use backend_api::{Activation, Backend, DType, Recurrence, Result, Tensor};
-use serde::Deserialize;
+use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
 
+use super::builder::cell_builder;
 use super::{Affine, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
@@ -36,89 +36,25 @@ pub struct BasicRnnCell<B: Backend> {
     affine: Affine<B>,
 }
 
-impl<B: Backend> BasicRnnCell<B> {
-    /// A cell with TensorFlow's defaults: tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        BasicRnnCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> BasicRnnCellBuilder {
-        BasicRnnCellBuilder::new(input_size, num_units)
-    }
-}
-
-/// Options of a [`BasicRnnCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BasicRnnCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default)]
-    activation: Activation,
+cell_builder! {
+    BasicRnnCellBuilder builds BasicRnnCell, TensorFlow "BasicRNNCell", scope "basic_rnn_cell";
+    num_units;
+    /// The activation; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl BasicRnnCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// The activation; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<BasicRnnCell<B>> {
-        let sizes = Sizes {
-            cell: "basic_rnn_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         Ok(BasicRnnCell {
             sizes,
             activation: self.activation,
             affine: Affine::new(device, sizes, sizes.units, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for BasicRnnCellBuilder {
-    const CLASS: &'static str = "BasicRNNCell";
-    type Cell<B: Backend> = BasicRnnCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<BasicRnnCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

@@ -75,8 +75,13 @@ macro_rules! cell_builder {
             }
 
             fn sizes(&self) -> ::backend_api::Result<$crate::cells::Sizes> {
+                self.sizes_as($scope)
+            }
+
+            /// The checked sizes, for a cell that goes by another name in messages.
+            fn sizes_as(&self, cell: &'static str) -> ::backend_api::Result<$crate::cells::Sizes> {
                 $crate::cells::Sizes {
-                    cell: $scope,
+                    cell,
                     input: self.input_size,
                     units: self.$units,
                     dtype: self.dtype,

@@ -1,12 +1,11 @@
 //! The gated recurrent unit.
 
-use backend_api::{Activation, Backend, DType, Fused, Op, Recurrence, Result, Tensor};
-
-use serde::Deserialize;
+use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
 
 use super::affine::project;
+use super::builder::cell_builder;
 use super::{Affine, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The gated recurrent unit (Cho et al. 2014; TensorFlow's `GRUCell`, which resets before the product):
 ///
@@ -45,19 +44,6 @@ pub struct GruCell<B: Backend> {
 }
 
 impl<B: Backend> GruCell<B> {
-    /// A cell with TensorFlow's defaults: tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        GruCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> GruCellBuilder {
-        GruCellBuilder::new(input_size, num_units)
-    }
-
     /// The recurrent rows of the two kernels: gates, candidate.
     fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
         Ok([
@@ -96,54 +82,20 @@ impl<B: Backend> GruCell<B> {
     }
 }
 
-/// Options of a [`GruCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GruCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default)]
-    activation: Activation,
+cell_builder! {
+    GruCellBuilder builds GruCell, TensorFlow "GRUCell", scope "gru_cell";
+    num_units;
+    /// The candidate's activation; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl GruCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// The candidate's activation; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruCell<B>> {
-        let sizes = Sizes {
-            cell: "gru_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         let units = sizes.units;
         Ok(GruCell {
             sizes,
@@ -151,21 +103,6 @@ impl GruCellBuilder {
             gates: Affine::new(device, sizes, 2 * units, Initializer::ONES)?,
             candidate: Affine::new(device, sizes, units, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for GruCellBuilder {
-    const CLASS: &'static str = "GRUCell";
-    type Cell<B: Backend> = GruCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<GruCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The independently recurrent cell.
 
-use backend_api::{Activation, Backend, DType, Result, Tensor};
-use serde::Deserialize;
+use backend_api::{Activation, Backend, Result, Tensor};
 
+use super::builder::cell_builder;
 use super::{Independent, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>; TensorFlow's
 /// `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`; output and state are `h'`.
@@ -36,19 +36,6 @@ pub struct IndRnnCell<B: Backend> {
 }
 
 impl<B: Backend> IndRnnCell<B> {
-    /// A cell with TensorFlow's defaults: tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        IndRnnCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> IndRnnCellBuilder {
-        IndRnnCellBuilder::new(input_size, num_units)
-    }
-
     /// A step from the projected input.
     fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let h = self.kernels.add_state(z, h)?.activate(self.activation)?;
@@ -56,74 +43,25 @@ impl<B: Backend> IndRnnCell<B> {
     }
 }
 
-/// Options of an [`IndRnnCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IndRnnCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default)]
-    activation: Activation,
+cell_builder! {
+    IndRnnCellBuilder builds IndRnnCell, TensorFlow "IndRNNCell", scope "ind_rnn_cell";
+    num_units;
+    /// The activation; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl IndRnnCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// The activation; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndRnnCell<B>> {
-        let sizes = Sizes {
-            cell: "ind_rnn_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         Ok(IndRnnCell {
             sizes,
             activation: self.activation,
             kernels: Independent::new(device, sizes, "kernel_w", 1, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for IndRnnCellBuilder {
-    const CLASS: &'static str = "IndRNNCell";
-    type Cell<B: Backend> = IndRnnCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<IndRnnCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

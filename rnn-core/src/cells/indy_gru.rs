@@ -1,11 +1,11 @@
 //! The independently recurrent GRU.
 
-use backend_api::{Activation, Backend, DType, Fused, Op, Result, Tensor};
-use serde::Deserialize;
+use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 
 use super::affine::project;
+use super::builder::cell_builder;
 use super::{Independent, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The GRU whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndyGRUCell`), where `*` repeats `h` for each gate:
@@ -45,19 +45,6 @@ pub struct IndyGruCell<B: Backend> {
 }
 
 impl<B: Backend> IndyGruCell<B> {
-    /// A cell with TensorFlow's defaults: tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        IndyGruCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> IndyGruCellBuilder {
-        IndyGruCellBuilder::new(input_size, num_units)
-    }
-
     /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let (gates, candidate) = (&self.gates, &self.candidate);
@@ -84,75 +71,26 @@ impl<B: Backend> IndyGruCell<B> {
     }
 }
 
-/// Options of an [`IndyGruCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IndyGruCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default)]
-    activation: Activation,
+cell_builder! {
+    IndyGruCellBuilder builds IndyGruCell, TensorFlow "IndyGRUCell", scope "indy_gru_cell";
+    num_units;
+    /// The candidate's activation; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl IndyGruCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// The candidate's activation; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyGruCell<B>> {
-        let sizes = Sizes {
-            cell: "indy_gru_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         Ok(IndyGruCell {
             sizes,
             activation: self.activation,
             gates: Independent::new(device, sizes, "kernel_w", 2, Initializer::ONES)?,
             candidate: Independent::new(device, sizes, "kernel", 1, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for IndyGruCellBuilder {
-    const CLASS: &'static str = "IndyGRUCell";
-    type Cell<B: Backend> = IndyGruCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<IndyGruCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The independently recurrent LSTM.
 
-use backend_api::{Activation, Backend, DType, LstmGates, Result, Tensor};
-use serde::Deserialize;
+use backend_api::{Activation, Backend, LstmGates, Result, Tensor};
 
+use super::builder::cell_builder;
 use super::{Independent, LstmState, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The LSTM whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With `i, j, f, o` the four parts of
@@ -40,19 +40,6 @@ pub struct IndyLstmCell<B: Backend> {
 }
 
 impl<B: Backend> IndyLstmCell<B> {
-    /// A cell with TensorFlow's defaults: `forget_bias` 1, tanh, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        IndyLstmCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> IndyLstmCellBuilder {
-        IndyLstmCellBuilder::new(input_size, num_units)
-    }
-
     /// A step from the projected input.
     fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
         let z = self.kernels.add_state(z, &state.h)?;
@@ -66,67 +53,22 @@ impl<B: Backend> IndyLstmCell<B> {
     }
 }
 
-/// Options of an [`IndyLstmCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IndyLstmCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default = "one")]
-    forget_bias: f64,
-    #[serde(default)]
-    activation: Activation,
-}
-
-fn one() -> f64 {
-    1.0
+cell_builder! {
+    IndyLstmCellBuilder builds IndyLstmCell, TensorFlow "IndyLSTMCell", scope "indy_lstm_cell";
+    num_units;
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
 }
 
 impl IndyLstmCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            forget_bias: 1.0,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
-    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
-        self.forget_bias = forget_bias;
-        self
-    }
-
-    /// The activation of the candidate and of the new cell state; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyLstmCell<B>> {
-        let sizes = Sizes {
-            cell: "indy_lstm_cell",
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        let sizes = self.sizes()?;
         Ok(IndyLstmCell {
             sizes,
             gates: LstmGates {
@@ -135,21 +77,6 @@ impl IndyLstmCellBuilder {
             },
             kernels: Independent::new(device, sizes, "kernel_w", 4, Initializer::ZEROS)?,
         })
-    }
-}
-
-impl CellConfig for IndyLstmCellBuilder {
-    const CLASS: &'static str = "IndyLSTMCell";
-    type Cell<B: Backend> = IndyLstmCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<IndyLstmCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 

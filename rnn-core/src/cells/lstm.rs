@@ -1,11 +1,11 @@
 //! The LSTM cell with everything: peepholes, clipping, projection.
 
-use backend_api::{Activation, Backend, DType, Result, Tensor};
-use serde::Deserialize;
+use backend_api::{Activation, Backend, Result, Tensor};
 
+use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::{Affine, LstmState, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
 /// `[x, h] · kernel + bias`, the parts in brackets as options ask for them:
@@ -42,19 +42,6 @@ pub struct LstmCell<B: Backend> {
 }
 
 impl<B: Backend> LstmCell<B> {
-    /// A cell with TensorFlow's defaults: `forget_bias` 1, tanh, no peepholes, clipping or projection, `f32`.
-    ///
-    /// # Errors
-    /// A size is 0, or the device has no room.
-    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
-        LstmCellBuilder::new(input_size, num_units).build(device)
-    }
-
-    /// A cell with options.
-    pub fn builder(input_size: usize, num_units: usize) -> LstmCellBuilder {
-        LstmCellBuilder::new(input_size, num_units)
-    }
-
     fn kernels(&self) -> Result<LstmKernels<B>> {
         Ok(LstmKernels {
             recurrent: self.affine.recurrent_kernel()?,
@@ -63,97 +50,32 @@ impl<B: Backend> LstmCell<B> {
     }
 }
 
-/// Options of an [`LstmCell`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LstmCellBuilder {
-    #[serde(skip)]
-    input_size: usize,
-    #[serde(skip)]
-    dtype: DType,
-    num_units: usize,
-    #[serde(default)]
-    use_peepholes: bool,
-    #[serde(default)]
-    cell_clip: Option<f64>,
-    #[serde(default)]
-    num_proj: Option<usize>,
-    #[serde(default)]
-    proj_clip: Option<f64>,
-    #[serde(default = "one")]
-    forget_bias: f64,
-    #[serde(default)]
-    activation: Activation,
-}
-
-fn one() -> f64 {
-    1.0
+cell_builder! {
+    LstmCellBuilder builds LstmCell, TensorFlow "LSTMCell", scope "lstm_cell";
+    num_units;
+    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
+    use_peepholes: bool = false,
+    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    forget_bias: f64 = 1.0,
+    /// The activation of the candidate and of the new cell state; tanh if not given.
+    activation: Activation = Activation::Tanh,
+    ;
+    /// The new cell state is cut at `±clip`.
+    cell_clip: f64,
+    /// The width that the output is projected to.
+    num_proj: usize,
+    /// The projected output is cut at `±clip`. Without a projection it has no effect, as in TensorFlow.
+    proj_clip: f64,
 }
 
 impl LstmCellBuilder {
-    /// TensorFlow's defaults.
-    pub fn new(input_size: usize, num_units: usize) -> Self {
-        Self {
-            input_size,
-            dtype: DType::F32,
-            num_units,
-            use_peepholes: false,
-            cell_clip: None,
-            num_proj: None,
-            proj_clip: None,
-            forget_bias: 1.0,
-            activation: Activation::Tanh,
-        }
-    }
-
-    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
-    pub fn use_peepholes(mut self, use_peepholes: bool) -> Self {
-        self.use_peepholes = use_peepholes;
-        self
-    }
-
-    /// The new cell state is cut at `±clip`.
-    pub fn cell_clip(mut self, clip: f64) -> Self {
-        self.cell_clip = Some(clip);
-        self
-    }
-
-    /// The width that the output is projected to.
-    pub fn num_proj(mut self, num_proj: usize) -> Self {
-        self.num_proj = Some(num_proj);
-        self
-    }
-
-    /// The projected output is cut at `±clip`. Without a projection it has no effect, as in TensorFlow.
-    pub fn proj_clip(mut self, clip: f64) -> Self {
-        self.proj_clip = Some(clip);
-        self
-    }
-
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
-    pub fn forget_bias(mut self, forget_bias: f64) -> Self {
-        self.forget_bias = forget_bias;
-        self
-    }
-
-    /// The activation of the candidate and of the new cell state; tanh if not given.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The element type; `f32` if not given.
-    pub fn dtype(mut self, dtype: DType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The cell.
     ///
     /// # Errors
     /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmCell<B>> {
-        self.build_as("lstm_cell", false, device)
+        self.sizes()
+            .and_then(|sizes| self.build_with(sizes, false, device))
     }
 
     /// The same for a cell that computes what this one does: under another name in messages, and with
@@ -164,13 +86,16 @@ impl LstmCellBuilder {
         straight_through: bool,
         device: &B,
     ) -> Result<LstmCell<B>> {
-        let sizes = Sizes {
-            cell,
-            input: self.input_size,
-            units: self.num_units,
-            dtype: self.dtype,
-        }
-        .check()?;
+        self.sizes_as(cell)
+            .and_then(|sizes| self.build_with(sizes, straight_through, device))
+    }
+
+    fn build_with<B: Backend>(
+        self,
+        sizes: Sizes,
+        straight_through: bool,
+        device: &B,
+    ) -> Result<LstmCell<B>> {
         let mut core = LstmOptions {
             use_peepholes: self.use_peepholes,
             cell_clip: self.cell_clip,
@@ -189,21 +114,6 @@ impl LstmCellBuilder {
             core,
             projection: self.num_proj.map(projection).transpose()?,
         })
-    }
-}
-
-impl CellConfig for LstmCellBuilder {
-    const CLASS: &'static str = "LSTMCell";
-    type Cell<B: Backend> = LstmCell<B>;
-
-    fn build_for<B: Backend>(
-        mut self,
-        device: &B,
-        input_size: usize,
-        dtype: DType,
-    ) -> Result<LstmCell<B>> {
-        self.input_size = input_size;
-        self.dtype(dtype).build(device)
     }
 }
 
