@@ -159,6 +159,9 @@ fn run() -> Result<(), Error> {
         return Err(format!("--resume {folder}: there is no checkpoint").into());
     }
 
+    if trainer.state().epoch >= epochs {
+        println!("epoch {} is done already", trainer.state().epoch);
+    }
     while trainer.state().epoch < epochs {
         let start = Instant::now();
         let report =

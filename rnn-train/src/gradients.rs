@@ -115,11 +115,20 @@ impl<B: Backend> Gradients<B> {
     /// # Errors
     /// `clip_norm` is not a positive number, there is no gradient at all, or the device failed.
     pub fn clip_by_global_norm(&self, clip_norm: f64) -> Result<Self> {
+        let norm = self.global_norm()?.item()?;
+        self.clip_by_known_norm(clip_norm, norm)
+    }
+
+    /// [`clip_by_global_norm`](Self::clip_by_global_norm) for gradients whose norm is known already; TensorFlow's
+    /// argument `use_norm`.
+    ///
+    /// # Errors
+    /// `clip_norm` is not a positive number, or the device failed.
+    pub fn clip_by_known_norm(&self, clip_norm: f64, norm: f64) -> Result<Self> {
         if !(clip_norm > 0.0 && clip_norm.is_finite()) {
             let problem = format!("is {clip_norm}, but must be a positive number");
             return Err(Error::argument("clip_by_global_norm", "clip_norm", problem));
         }
-        let norm = self.global_norm()?.item()?;
         let scale = if norm.is_finite() {
             clip_norm / norm.max(clip_norm)
         } else {

@@ -259,7 +259,7 @@ impl<B: Differentiable> Trainer<B> {
                 return Err(Error::Gradient(problem));
             }
             if let Some(limit) = self.clip_norm {
-                grads = grads.clip_by_global_norm(limit)?;
+                grads = grads.clip_by_known_norm(limit, norm)?;
             }
             optimizer.step(model, &grads)?;
             if let Some(next) = next {
