@@ -13,6 +13,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--clip-norm", type=float, default=1.0, help="0: none")
 parser.add_argument("--cell", choices=["basic", "lstm", "gru"], default="basic")
 args = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 ROWS = COLUMNS = 28
-UNITS, CLASSES, BATCH, CLIP_NORM = 150, 10, 150, 1.0
+UNITS, CLASSES, BATCH = 150, 10, 150
 
 torch.set_num_threads(args.threads)
 torch.manual_seed(args.seed)
@@ -81,7 +82,8 @@ for epoch in range(1, args.epochs + 1):
         x = torch.from_numpy(images[items]).float() / 255
         loss = nn.functional.cross_entropy(model(x), torch.from_numpy(labels[items]))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        if args.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
         adam.step()
         loss.item()
     seconds = time.perf_counter() - start

@@ -22,6 +22,7 @@ Options:
   --epochs N              how often to go through the training set (10)
   --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
   --seed N                of initialization and order (0)
+  --clip-norm X           gradients are scaled down to this global norm; 0 leaves them alone (1)
   --save DIR              saves a checkpoint there after each epoch
   --resume DIR            goes on from the newest checkpoint there, and saves there
 ";
@@ -32,8 +33,6 @@ const UNITS: usize = 150;
 const CLASSES: usize = 10;
 const BATCH: usize = 150;
 const LEARNING_RATE: f64 = 0.001;
-/// Now and then a plain recurrent network meets a batch whose gradient is many times the usual one.
-const CLIP_NORM: f64 = 1.0;
 
 /// The recurrent network and the layer that reads its last output.
 #[derive(Clone, Debug)]
@@ -123,7 +122,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let known = ["cell", "epochs", "device", "seed", "save", "resume"];
+    let known = [
+        "cell",
+        "epochs",
+        "device",
+        "seed",
+        "clip-norm",
+        "save",
+        "resume",
+    ];
     let options = Options::read(HELP, &known)?;
     let device = match options.text("device") {
         Some(name) => name.parse()?,
@@ -132,13 +139,18 @@ fn run() -> Result<(), Error> {
     let kind = options.get("cell", "basic".to_owned())?;
     let epochs: u64 = options.get("epochs", 10)?;
     let seed: u64 = options.get("seed", 0)?;
+    // Now and then a plain recurrent network meets a batch whose gradient is many times the usual one.
+    let clip_norm: f64 = options.get("clip-norm", 1.0)?;
 
     let (train, test) = (Digits::open("train")?, Digits::open("t10k")?);
     let mut model = Classifier::new(&device, &kind)?;
     model.initialize(seed)?;
     let mut adam = Adam::new(LEARNING_RATE);
     let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;
-    let mut trainer = Trainer::new(seed).clip_norm(CLIP_NORM);
+    let mut trainer = Trainer::new(seed);
+    if clip_norm != 0.0 {
+        trainer = trainer.clip_norm(clip_norm);
+    }
     if let Some(folder) = options.text("resume").or(options.text("save")) {
         let checkpoints = Checkpoints::new(folder).config(&kind)?;
         let resuming = options.text("resume").is_some();
