@@ -77,6 +77,16 @@ pub enum Error {
         /// Bytes free.
         free: usize,
     },
+    /// A device, or a part of its software, failed at something it should be able to do.
+    #[error("{device}: {action} failed: {problem}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What it was doing.
+        action: &'static str,
+        /// What it says.
+        problem: String,
+    },
     /// Back-propagation was asked for something that has no gradient.
     #[error("gradient: {0}")]
     Gradient(String),
@@ -146,6 +156,18 @@ impl Error {
             dtype,
             expected: expected.into(),
         }
+    }
+
+    /// An [`Error::Argument`]: the value at a place of an operand is outside `0..limit`.
+    pub fn out_of_range(
+        op: &'static str,
+        arg: &'static str,
+        place: usize,
+        value: i64,
+        limit: i64,
+    ) -> Self {
+        let problem = format!("has {value} at place {place}, but the valid range is 0..{limit}");
+        Self::argument(op, arg, problem)
     }
 
     /// An [`Error::Format`].

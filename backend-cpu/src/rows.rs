@@ -294,14 +294,9 @@ fn out_of_range(
     limit: usize,
     or_more: bool,
 ) -> Error {
-    let range = if or_more {
-        "not negative".to_owned()
-    } else {
-        format!("0..{limit}")
-    };
-    Error::argument(
-        op,
-        arg,
-        format!("has {id} at place {place}, but the valid range is {range}"),
-    )
+    if or_more {
+        let problem = format!("has {id} at place {place}, but the valid range is not negative");
+        return Error::argument(op, arg, problem);
+    }
+    Error::out_of_range(op, arg, place, id, limit as i64)
 }
