@@ -185,6 +185,11 @@ fn all<B: Differentiable>(device: &B) {
         let ids = ints(x[0].device(), &[4, 1, 4], &[3])?;
         op(Op::ScatterAdd { rows: 5 }, &[&ids, &x[0]])
     });
+    check_op(device, "scatter_update", &[&[4, 2], &[3, 2]], both, |x| {
+        // Of the two rows for id 1 the last one counts.
+        let ids = ints(x[0].device(), &[1, 3, 1], &[3])?;
+        x[0].scatter_update(&ids, &x[1])
+    });
     fused(device);
 }
 
