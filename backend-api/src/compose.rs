@@ -6,8 +6,8 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Fused, Layout, LstmGates,
-    Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
+    Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
+    LstmGates, Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
 };
 
 type Results<B> = SmallVec<[Tensor<B>; 3]>;
@@ -81,6 +81,9 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         }
         (Fused::MaskedUpdate { time }, [lengths, new, old]) => {
             smallvec![masked_update(*time, lengths, new, old)?]
+        }
+        (Fused::ScatterUpdate, [table, ids, rows]) => {
+            smallvec![scatter_update(table, ids, rows)?]
         }
         (Fused::Sequence(plan), ins) => sequence(device, plan, ins)?,
         (Fused::SequenceGrad(plan), ins) => sequence_grad(device, plan, ins)?,
@@ -184,6 +187,32 @@ fn masked_update<B: Backend>(
     dims.resize(new.shape().rank(), 1);
     let running = lengths.compare(Compare::Gt, &now)?.reshape(&dims)?;
     running.select_from(new, old)
+}
+
+/// Looks up each row of the result in the table with the new rows below it. Where is decided on the host,
+/// so that the elements only move: a sum would lose the sign of a zero.
+fn scatter_update<B: Backend>(
+    table: &Tensor<B>,
+    ids: &Tensor<B>,
+    rows: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    let ids: Vec<i64> = ids.cast(DType::I64)?.to_vec()?;
+    let mut dims = table.dims();
+    let mut from: Vec<i64> = (0..dims[0] as i64).collect();
+    for (place, &id) in ids.iter().enumerate() {
+        let to = usize::try_from(id).ok().and_then(|id| from.get_mut(id));
+        let Some(to) = to else {
+            let problem = format!(
+                "has {id} at place {place}, but the valid range is 0..{}",
+                dims[0]
+            );
+            return Err(Error::argument("scatter_update", "ids", problem));
+        };
+        *to = (dims[0] + place) as i64;
+    }
+    let from = Tensor::from_slice(table.device(), &from, &[dims[0]])?;
+    dims[0] = ids.len();
+    Tensor::concat(&[table, &rows.reshape(&dims)?], 0)?.gather(&from)
 }
 
 fn log_softmax<B: Backend>(logits: &Tensor<B>) -> Result<Tensor<B>> {

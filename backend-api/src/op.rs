@@ -295,6 +295,10 @@ pub enum Fused {
         /// The step, counted from 0.
         time: usize,
     },
+    /// `(table: [V, rest..], ids: S int, rows: [S.., rest..]) -> [V, rest..]`: the table with the rows of
+    /// these ids replaced; of equal ids the last one counts. An id outside `0..V` is refused. Any
+    /// type of table. The inverse of [`Op::Gather`].
+    ScatterUpdate,
     /// A whole recurrent sequence; see [`SequencePlan`] for operands and results.
     Sequence(SequencePlan),
     /// The gradient of a whole recurrent sequence; see [`SequencePlan`].

@@ -583,6 +583,29 @@ impl<B: Backend> Tensor<B> {
         Self::call(&self.device, &Op::Gather, &[self, ids])
     }
 
+    /// The table `self`, `[V, rest..]`, with the rows of `ids` replaced by `rows`, `[ids.., rest..]`; of equal ids the
+    /// last one counts. TensorFlow's `scatter_update`, but that `self` stays as it is.
+    ///
+    /// ```
+    /// use backend_api::Tensor;
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let cpu = Cpu::new();
+    /// let table = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2])?;
+    /// let ids = Tensor::from_slice(&cpu, &[2i32, 0], &[2])?;
+    /// let rows = Tensor::from_slice(&cpu, &[7.0f32, 8.0, 9.0, 0.0], &[2, 2])?;
+    /// let updated = table.scatter_update(&ids, &rows)?;
+    /// assert_eq!(updated.to_vec::<f32>()?, [9.0, 0.0, 3.0, 4.0, 7.0, 8.0]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// An id is outside `0..V`, or the shapes do not fit.
+    pub fn scatter_update(&self, ids: &Self, rows: &Self) -> Result<Self> {
+        self.fused(Fused::ScatterUpdate, &[ids, rows])
+    }
+
     /// The first `lengths[b]` places along axis `time` in reverse order, for each row `b` of axis `batch`.
     pub fn reverse(&self, lengths: &Self, time: usize, batch: usize) -> Result<Self> {
         Self::call(&self.device, &Op::Reverse { time, batch }, &[self, lengths])

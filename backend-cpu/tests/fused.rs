@@ -117,6 +117,30 @@ fn masked_updates() {
     });
 }
 
+/// Bit for bit: rows only move. Ids repeat, and may be none.
+#[test]
+fn scatter_updates() {
+    cases(|cpu, rng, [count, n], _| {
+        let ints = [DType::I32, DType::I64][rng.below(2)];
+        let rows = [1, 2, 7, 40][rng.below(4)];
+        let ids = random_ids(cpu, rng, &[count, 2], rows, ints).0;
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64, DType::U8] {
+            let table = random(cpu, rng, &[rows, n, 2], dtype).0;
+            let new = random(cpu, rng, &[count, 2, n, 2], dtype).0;
+            let op = Op::Fused(Fused::ScatterUpdate);
+            let ins = [&table, &ids, &new];
+            let found = call(cpu, &op, &ins).unwrap();
+            let expected = default_body(cpu, &op, &ins);
+            assert_eq!(found[0].meta(), table.meta());
+            assert_eq!(
+                found[0].to_bytes().unwrap(),
+                expected[0].to_bytes().unwrap()
+            );
+            check_into(cpu, rng, &op, &ins);
+        }
+    });
+}
+
 #[test]
 fn losses() {
     cases(|cpu, rng, [rows, n], dtype| {

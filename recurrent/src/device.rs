@@ -6,7 +6,7 @@ use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
 };
 use backend_cpu::Cpu;
-use rnn_train::{Autodiff, Differentiable};
+use rnn_train::{Autodiff, Differentiable, Gradient};
 
 dispatch! {
     /// The backends that are compiled in.
@@ -126,12 +126,12 @@ impl Differentiable for Device {
         Ok(self.0.leaf(&t.rehome(&self.0))?.rehome(self))
     }
 
-    fn backward(
+    fn gradients(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Tensor<Self>>>> {
-        rnn_train::backward_inside(self, &self.0, loss, leaves)
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        rnn_train::gradients_inside(self, &self.0, loss, leaves)
     }
 }
 

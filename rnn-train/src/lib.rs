@@ -13,10 +13,12 @@
 pub mod autodiff;
 pub mod checkpoint;
 pub mod data;
+mod gradient;
 mod gradients;
 pub mod losses;
 pub mod optim;
 pub mod training;
 
-pub use autodiff::{Autodiff, Differentiable, backward_inside};
+pub use autodiff::{Autodiff, Differentiable, gradients_inside};
+pub use gradient::{Gradient, IndexedSlices};
 pub use gradients::{Gradients, tracked, value_and_grad};

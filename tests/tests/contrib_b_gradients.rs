@@ -8,7 +8,7 @@ use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{
     Cell, DynamicRnn, Initializer, Module, Nest, Param, Step, Visitor, cell_from_config,
 };
-use rnn_train::{Autodiff, Differentiable, value_and_grad};
+use rnn_train::{Autodiff, Differentiable, Gradient, value_and_grad};
 use serde_json::{Value, json};
 
 const NORMAL: Initializer = Initializer::Normal {
@@ -174,7 +174,8 @@ where
     for keep in [Keep::Inputs, Keep::Host] {
         let less = value_and_grad(problem, |p| p.loss(&inputs, keep, 3))?.1;
         for ((name, a), (_, b)) in all.iter().zip(less.iter()) {
-            let numbers = |t: Option<&Tensor<C::B>>| t.map(Tensor::to_vec::<f64>).transpose();
+            let numbers =
+                |g: Option<&Gradient<C::B>>| g.map(|g| g.to_dense()?.to_vec::<f64>()).transpose();
             assert_eq!(numbers(a)?, numbers(b)?, "{name} with {keep:?}");
         }
     }

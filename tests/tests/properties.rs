@@ -414,7 +414,7 @@ fn measure<M: Module<B = TestDevice>>(
     let mut numbers = numbers.into_inner();
     for ((name, param), (_, grad)) in model.named_params().into_iter().zip(grads.iter()) {
         let values = match grad {
-            Some(grad) => grad.to_vec()?,
+            Some(grad) => grad.to_dense()?.to_vec()?,
             None => vec![0.0; param.shape().count()],
         };
         numbers.push((format!("gradient of {name}"), values));

@@ -159,7 +159,7 @@ fn numbers(
     let (value, grads) = value_and_grad(problem, |p| loss(p))?;
     let mut all = vec![("loss".to_owned(), value.to_vec()?)];
     for (name, grad) in grads.iter() {
-        all.push((name.to_owned(), grad.unwrap().to_vec()?));
+        all.push((name.to_owned(), grad.unwrap().to_dense()?.to_vec()?));
     }
     Ok(all)
 }
