@@ -27,6 +27,8 @@ pub enum Module {
     Gates,
     /// Softmax cross-entropy.
     Loss,
+    /// A whole LSTM sequence in one launch.
+    LstmPersistent,
     /// Steps of optimizers.
     Optimizer,
     /// Random numbers.
@@ -41,10 +43,11 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Elementwise,
         Self::Gates,
         Self::Loss,
+        Self::LstmPersistent,
         Self::Optimizer,
         Self::Random,
         Self::Reduce,
@@ -58,6 +61,7 @@ impl Module {
             Self::Elementwise => "elementwise.cu",
             Self::Gates => "gates.cu",
             Self::Loss => "loss.cu",
+            Self::LstmPersistent => "lstm_persistent.cu",
             Self::Optimizer => "optimizer.cu",
             Self::Random => "random.cu",
             Self::Reduce => "reduce.cu",
@@ -72,6 +76,7 @@ impl Module {
             Self::Elementwise => include_str!("../kernels/elementwise.cu"),
             Self::Gates => include_str!("../kernels/gates.cu"),
             Self::Loss => include_str!("../kernels/loss.cu"),
+            Self::LstmPersistent => include_str!("../kernels/lstm_persistent.cu"),
             Self::Optimizer => include_str!("../kernels/optimizer.cu"),
             Self::Random => include_str!("../kernels/random.cu"),
             Self::Reduce => include_str!("../kernels/reduce.cu"),

@@ -6,12 +6,16 @@ use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
 };
 use backend_cpu::Cpu;
+#[cfg(feature = "cuda")]
+use backend_cuda::Cuda;
 use rnn_train::{Autodiff, Differentiable, Gradient};
 
 dispatch! {
     /// The backends that are compiled in.
     pub enum Dispatch, DispatchBuffer, DispatchSwapped {
         Cpu(Cpu),
+        #[cfg(feature = "cuda")]
+        Cuda(Cuda),
     }
 }
 
@@ -25,7 +29,10 @@ dispatch! {
 ///
 /// let device = Device::cpu();
 /// let two: Device = "cpu:2".parse()?; // two threads
-/// assert!(Device::cuda(0).is_err() || cfg!(feature = "cuda"));
+/// match Device::cuda(0) {
+///     Ok(gpu) => println!("computing on {gpu:?}"),
+///     Err(why) => println!("{why}"), // says what is missing, and what to do about it
+/// }
 /// # let _ = (device, two);
 /// # Ok::<(), recurrent::Error>(())
 /// ```
@@ -51,14 +58,13 @@ impl Device {
     /// # Errors
     /// [`Error::Unavailable`], with what is missing and what to do about it.
     pub fn cuda(index: usize) -> Result<Self> {
-        let reason = if cfg!(feature = "cuda") {
-            "this version of recurrent has no CUDA kernels yet; use the processor"
-        } else {
-            "recurrent was built without the feature `cuda`"
-        };
+        #[cfg(feature = "cuda")]
+        return Ok(Self(Autodiff::new(Dispatch::Cuda(Cuda::new(index)?))));
+        #[cfg(not(feature = "cuda"))]
         Err(Error::Unavailable {
             device: format!("cuda:{index}"),
-            reason: reason.into(),
+            reason: "recurrent was built without the feature `cuda`; build it with `--features cuda`"
+                .into(),
         })
     }
 
