@@ -30,14 +30,15 @@ template <class W> __device__ inline W join(int kind, W a, W b) {
   }                                                                            \
   /* The same with a block for each result: for few results of many elements. n >= THREADS. */ \
   extern "C" __global__ void reduce_block_##S(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
-    __shared__ Wide<T>::type part[THREADS];                                    \
+    typedef Wide<T>::type W;                                                   \
+    __shared__ W part[THREADS];                                                \
     int me = threadIdx.x;                                                      \
     for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
-      Wide<T>::type sum = (Wide<T>::type)x[at[0] + me * stride];               \
+      W sum = (W)x[at[0] + me * stride];                                       \
       for (i64 k = me + THREADS; k < n; k += THREADS)                          \
-        sum = join(kind, sum, (Wide<T>::type)x[at[0] + k * stride]);           \
+        sum = join(kind, sum, (W)x[at[0] + k * stride]);                       \
       part[me] = sum;                                                          \
       __syncthreads();                                                         \
       for (int half = THREADS / 2; half > 0; half /= 2) {                      \

@@ -63,8 +63,9 @@ impl Device {
         #[cfg(not(feature = "cuda"))]
         Err(Error::Unavailable {
             device: format!("cuda:{index}"),
-            reason: "recurrent was built without the feature `cuda`; build it with `--features cuda`"
-                .into(),
+            reason:
+                "recurrent was built without the feature `cuda`; build it with `--features cuda`"
+                    .into(),
         })
     }
 

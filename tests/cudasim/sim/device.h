@@ -1,0 +1,22 @@
+// Devices and contexts.
+#pragma once
+
+namespace cudasim {
+
+/// A device's context. There is one for each device; all share one state, since no test needs two busy devices.
+struct Context {
+  int device;
+};
+
+/// The context that is current on this thread, or null.
+Context* current_context();
+
+constexpr int max_block_threads = 1024;
+constexpr int max_multiprocessor_threads = 2048;
+constexpr int default_block_shared = 48 << 10;
+constexpr int max_block_shared = 227 << 10;
+constexpr int max_multiprocessor_shared = 228 << 10;
+/// What the device keeps of a block's shared memory for itself.
+constexpr int reserved_block_shared = 1 << 10;
+
+}  // namespace cudasim

@@ -1,0 +1,25 @@
+// Runs kernels.
+#pragma once
+#include <string>
+
+#include "include/cudasim_abi.h"
+
+namespace cudasim {
+
+struct Launch {
+  const KernelEntry* entry;
+  std::string kernel;
+  const void* arguments;
+  Index3 grid, block;
+  unsigned dynamic_shared;
+  /// All blocks are there at once.
+  bool cooperative;
+};
+
+/// Runs a kernel to its end. One that cannot end, or breaks a rule, poisons the context.
+void run(const Launch& launch);
+
+/// What kernels call.
+const DeviceApi& device_api();
+
+}  // namespace cudasim

@@ -1,0 +1,88 @@
+// What all parts share: the lock, error codes, settings, random numbers, the report of the latest finding.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#define CUDASIM_EXPORT extern "C" __attribute__((visibility("default")))
+
+/// Returns from the calling function unless `expression` is success.
+#define CUDASIM_TRY(expression)                  \
+  do {                                           \
+    if (int cudasim_status_ = (expression)) return cudasim_status_; \
+  } while (0)
+
+namespace cudasim {
+
+/// The driver's error codes, with its numbers.
+enum Status : int {
+  success = 0,
+  invalid_value = 1,
+  out_of_memory = 2,
+  not_initialized = 3,
+  no_device = 100,
+  invalid_device = 101,
+  invalid_image = 200,
+  invalid_context = 201,
+  no_binary_for_gpu = 209,
+  file_not_found = 301,
+  invalid_handle = 400,
+  not_found = 500,
+  not_ready = 600,
+  illegal_address = 700,
+  launch_out_of_resources = 701,
+  launch_failed = 719,
+  cooperative_launch_too_large = 720,
+  not_supported = 801,
+  capture_unsupported = 900,
+  capture_invalidated = 901,
+  capture_merge = 902,
+  capture_unmatched = 903,
+  capture_unjoined = 904,
+  capture_isolation = 905,
+  capture_implicit = 906,
+  captured_event = 907,
+  capture_wrong_thread = 908,
+  graph_update_failure = 910,
+};
+
+struct Settings {
+  /// 0: one fixed schedule, streams as late as events allow. Any other: random schedules.
+  uint64_t seed = 0;
+  size_t memory_limit = size_t{4} << 30;
+  int devices = 1;
+  int compute_capability = 90;
+  int multiprocessors = 4;
+};
+
+extern Settings settings;
+/// Where compiled kernels are kept.
+extern std::string cache_folder;
+
+/// Every entry point holds this while it runs: the device is one, whatever the number of host threads.
+using Lock = std::lock_guard<std::recursive_mutex>;
+extern std::recursive_mutex mutex;
+
+/// Draws from the schedule's random numbers: below `n`. Only meaningful with a seed.
+unsigned random_below(unsigned n);
+bool randomized();
+void seed_schedule(uint64_t seed);
+
+/// The error that has poisoned the context, as a failed kernel does on a GPU.
+int poisoned();
+/// Poisons the context and keeps the report. The first report stays until `clear_error`.
+void poison(int status, const std::string& report);
+/// Keeps a report of a refused call, without poisoning anything.
+void report(const std::string& text);
+std::string last_report();
+void clear_error();
+
+/// What a call needs that works on the device: a context that is current on this thread and not poisoned.
+int usable();
+
+void count_launch(const std::string& kernel);
+uint64_t launches(const std::string& kernel);
+void forget_launches();
+
+}  // namespace cudasim

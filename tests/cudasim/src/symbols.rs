@@ -1,0 +1,137 @@
+//! The shared objects, and the simulator's functions in them. All unsafe code of the crate.
+
+use std::ffi::{CStr, c_char, c_int, c_ulonglong};
+use std::path::Path;
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use crate::Error;
+
+/// The names under which cudarc looks for its libraries first, and those with a version.
+const NAMES: [&str; 6] = [
+    "libcuda.so",
+    "libcuda.so.1",
+    "libnvrtc.so",
+    "libnvrtc.so.13",
+    "libcublas.so",
+    "libcublas.so.13",
+];
+
+macro_rules! symbols {
+    ($($field:ident = $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        /// The functions that the simulator exports beside CUDA's.
+        #[derive(Debug)]
+        pub(crate) struct Symbols {
+            $($field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
+        }
+
+        impl Symbols {
+            fn find(library: &Library) -> Result<Self, libloading::Error> {
+                // SAFETY: the types are those of the definitions in sim/control.cpp, and the library stays open for good.
+                unsafe { Ok(Self { $($field: *library.get($symbol)?,)* }) }
+            }
+        }
+    };
+}
+
+symbols! {
+    check_compiler = b"cudasim_check_compiler": fn(*mut c_char, usize) -> c_int;
+    set_cache = b"cudasim_set_cache": fn(*const c_char);
+    set_seed = b"cudasim_set_seed": fn(c_ulonglong);
+    set_memory_limit = b"cudasim_set_memory_limit": fn(usize);
+    set_device_count = b"cudasim_set_device_count": fn(c_int);
+    set_compute_capability = b"cudasim_set_compute_capability": fn(c_int);
+    set_multiprocessors = b"cudasim_set_multiprocessors": fn(c_int);
+    clear_error = b"cudasim_clear_error": fn();
+    reset = b"cudasim_reset": fn();
+    launches = b"cudasim_launches": fn(*const c_char) -> c_ulonglong;
+    used_memory = b"cudasim_used_memory": fn() -> usize;
+    allocations = b"cudasim_allocations": fn() -> usize;
+    last_report = b"cudasim_last_report": fn(*mut u8, usize) -> usize;
+}
+
+impl Symbols {
+    /// Opens the libraries by full path. The dynamic linker knows each by its SONAME from then on, so that a later lookup by
+    /// bare name finds it, wherever it looks. They are never closed.
+    pub(crate) fn load(folder: &Path) -> Result<Self, Error> {
+        let core = open(&folder.join("libcudasim.so"))?;
+        let symbols = Self::find(&core).map_err(|error| Error::Load(error.to_string()))?;
+        std::mem::forget(core);
+        for name in NAMES {
+            std::mem::forget(open(&folder.join(name))?);
+        }
+        for name in NAMES {
+            let found = open(Path::new(name))?;
+            // SAFETY: the symbol is only looked up, not used.
+            let ours = unsafe { found.get::<unsafe extern "C" fn()>(b"cudasim_reset") }.is_ok();
+            std::mem::forget(found);
+            if !ours {
+                return Err(Error::TooLate(name.to_owned()));
+            }
+        }
+        Ok(symbols)
+    }
+
+    pub(crate) fn check_compiler(&self) -> Result<(), String> {
+        let mut reason = [0; 1024];
+        // SAFETY: the function writes at most as many characters as it is told, a NUL among them, when it returns an error.
+        unsafe {
+            if (self.check_compiler)(reason.as_mut_ptr(), reason.len()) == 0 {
+                return Ok(());
+            }
+            Err(CStr::from_ptr(reason.as_ptr())
+                .to_string_lossy()
+                .into_owned())
+        }
+    }
+
+    pub(crate) fn last_report(&self) -> String {
+        // SAFETY: with no room nothing is written; then there is room for `text.len()` bytes, and the function writes no more.
+        unsafe {
+            let mut text = vec![0; (self.last_report)(std::ptr::null_mut(), 0)];
+            let length = (self.last_report)(text.as_mut_ptr(), text.len());
+            text.truncate(length);
+            String::from_utf8_lossy(&text).into_owned()
+        }
+    }
+
+    pub(crate) fn set_cache(&self, folder: &CStr) {
+        // SAFETY: the function copies the string.
+        unsafe { (self.set_cache)(folder.as_ptr()) }
+    }
+
+    pub(crate) fn launches(&self, kernel: &CStr) -> u64 {
+        // SAFETY: the function reads the string during the call.
+        unsafe { (self.launches)(kernel.as_ptr()) }
+    }
+}
+
+/// Wraps functions that take and return plain numbers.
+macro_rules! numbers {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        impl Symbols {$(
+            pub(crate) fn $name(&self $(, $argument: $type)*) $(-> $result)? {
+                // SAFETY: the function takes its own lock, and no pointer is involved.
+                unsafe { (self.$name)($($argument),*) }
+            }
+        )*}
+    };
+}
+
+numbers! {
+    set_seed(seed: u64);
+    set_memory_limit(bytes: usize);
+    set_device_count(count: c_int);
+    set_compute_capability(capability: c_int);
+    set_multiprocessors(count: c_int);
+    clear_error();
+    reset();
+    used_memory() -> usize;
+    allocations() -> usize;
+}
+
+fn open(path: &Path) -> Result<Library, Error> {
+    // SAFETY: the libraries' constructors have no effect but on the simulator itself.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+        .map_err(|error| Error::Load(error.to_string()))
+}
