@@ -41,6 +41,7 @@ struct Inner {
     hardware: String,
     architecture: String,
     multiprocessors: u32,
+    shared_limit: usize,
     launches: AtomicU64,
 }
 
@@ -57,6 +58,8 @@ impl Cuda {
         let (major, minor) = context.compute_capability().map_err(failed)?;
         let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let multiprocessors = context.attribute(count).map_err(failed)?.max(1) as u32;
+        let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_limit = context.attribute(most).map_err(failed)?.max(0) as usize;
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
             swapper: Swapper::new(index, &context)?,
@@ -75,6 +78,7 @@ impl Cuda {
             },
             context,
             multiprocessors,
+            shared_limit,
             launches: AtomicU64::new(0),
         }));
         device.clear(device.faults().address(), Faults::BYTES)?;
@@ -107,6 +111,11 @@ impl Cuda {
 
     pub(crate) fn multiprocessors(&self) -> u32 {
         self.0.multiprocessors
+    }
+
+    /// Bytes of shared memory that a block can have.
+    pub(crate) fn shared_limit(&self) -> usize {
+        self.0.shared_limit
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -272,12 +281,8 @@ impl Cuda {
             Fused::GruOutputGrad { activation } => {
                 self.gru_output_grad(dtype, *activation, ins, outs)
             }
-            Fused::Sequence(plan) if plan.path == SequencePath::Stepwise => {
-                self.sequence(dtype, plan, ins, outs)
-            }
-            Fused::SequenceGrad(plan) if plan.path == SequencePath::Stepwise => {
-                self.sequence_grad(dtype, plan, ins, outs)
-            }
+            Fused::Sequence(plan) => self.sequence(dtype, plan, ins, outs),
+            Fused::SequenceGrad(plan) => self.sequence_grad(dtype, plan, ins, outs),
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
             Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),
@@ -401,6 +406,11 @@ impl Backend for Cuda {
     }
 
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        Some(SequencePlan::stepwise(request))
+        let mut plan = SequencePlan::stepwise(request);
+        if self.spread(request).is_some() {
+            plan.path = SequencePath::Whole;
+        }
+        log::debug!("{}: {request:?} goes {:?}", self.name(), plan.path);
+        Some(plan)
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use backend_api::{DType, Error, Result};
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{DeviceRepr, result};
 use smallvec::SmallVec;
 
@@ -14,6 +15,9 @@ use crate::kernels::Module;
 const BLOCK: u32 = 256;
 /// Blocks of such a kernel for each multiprocessor, at most.
 const BLOCKS_EACH: u32 = 16;
+
+/// Bytes of shared memory that a kernel gets without asking.
+const FREE_SHARED: u32 = 48 << 10;
 
 /// A kernel: where it is, and for which elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +53,17 @@ pub(crate) enum Grid {
     Elements(i64),
     /// So many blocks of so many threads.
     Blocks(i64, u32),
+}
+
+/// A launch in all its details.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launch {
+    pub(crate) blocks: u32,
+    pub(crate) threads: u32,
+    /// Bytes of shared memory of a block, beyond what the kernel declares.
+    pub(crate) shared: u32,
+    /// Whether all blocks have to be resident at once.
+    pub(crate) cooperative: bool,
 }
 
 /// The arguments of a kernel, in its order and of exactly its types.
@@ -122,26 +137,41 @@ impl Cuda {
         kernel: Kernel,
         blocks: u32,
         threads: u32,
-        mut args: Args,
+        args: Args,
     ) -> Result<()> {
-        if blocks == 0 {
+        let launch = Launch {
+            blocks,
+            threads,
+            shared: 0,
+            cooperative: false,
+        };
+        self.launch_as(kernel, launch, args)
+    }
+
+    pub(crate) fn launch_as(&self, kernel: Kernel, launch: Launch, mut args: Args) -> Result<()> {
+        if launch.blocks == 0 {
             return Ok(());
         }
         let function = self.function(kernel)?;
         self.bind()?;
+        let failed = |e| driver::failure(self.index(), kernel.name, e);
+        if launch.shared > FREE_SHARED {
+            let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is loaded.
+            unsafe { result::function::set_function_attribute(function, limit, launch.shared as i32) }
+                .map_err(failed)?;
+        }
         let mut pointers = args.pointers();
+        let (blocks, threads) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
         // SAFETY: the function is loaded, the arguments are those it declares (see `launch`).
         unsafe {
-            result::launch_kernel(
-                function,
-                (blocks, 1, 1),
-                (threads, 1, 1),
-                0,
-                self.stream(),
-                &mut pointers,
-            )
+            let start = match launch.cooperative {
+                false => result::launch_kernel,
+                true => result::launch_cooperative_kernel,
+            };
+            start(function, blocks, threads, launch.shared, self.stream(), &mut pointers)
         }
-        .map_err(|e| driver::failure(self.index(), kernel.name, e))?;
+        .map_err(failed)?;
         self.count_launch();
         Ok(())
     }

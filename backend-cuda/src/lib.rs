@@ -21,6 +21,7 @@ mod launch;
 mod loss;
 mod matmul;
 mod optimizer;
+mod persistent;
 mod pool;
 mod random;
 mod reduce;

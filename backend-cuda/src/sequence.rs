@@ -1,7 +1,8 @@
-//! Whole sequences, step by step: a product and one fused kernel a step (two of each for the GRU).
+//! Whole sequences: step by step, a product and one fused kernel a step (two of each for the GRU), or in one launch
+//! ([`crate::persistent`]). Gradients go step by step.
 
 use backend_api::{
-    Buffers, DType, Dest, Dests, Error, Fused, Recurrence, Result, SequencePlan, compose,
+    Buffers, DType, Dest, Dests, Error, Fused, Recurrence, Result, SequencePath, SequencePlan, SequenceRequest, compose,
 };
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -16,20 +17,20 @@ use crate::pool::Block;
 /// Mirrors `Sequence` in `sequence.cu`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Sequence {
-    first: i64,
-    batch: i64,
-    units: i64,
-    lengths: CUdeviceptr,
-    wide: i64,
-    z: CUdeviceptr,
-    work: CUdeviceptr,
-    c: CUdeviceptr,
-    h: CUdeviceptr,
-    rh: CUdeviceptr,
-    y: CUdeviceptr,
-    gates: CUdeviceptr,
-    cs: CUdeviceptr,
+pub(crate) struct Sequence {
+    pub(crate) first: i64,
+    pub(crate) batch: i64,
+    pub(crate) units: i64,
+    pub(crate) lengths: CUdeviceptr,
+    pub(crate) wide: i64,
+    pub(crate) z: CUdeviceptr,
+    pub(crate) work: CUdeviceptr,
+    pub(crate) c: CUdeviceptr,
+    pub(crate) h: CUdeviceptr,
+    pub(crate) rh: CUdeviceptr,
+    pub(crate) y: CUdeviceptr,
+    pub(crate) gates: CUdeviceptr,
+    pub(crate) cs: CUdeviceptr,
 }
 
 /// Mirrors `SequenceGrad` in `sequence.cu`.
@@ -170,12 +171,10 @@ impl Cuda {
         };
         let (y, y_at) = result(self, outs.next())?;
         let mut states = Vec::with_capacity(2);
-        let mut state_at = [0; 2];
-        for (initial, at) in ops.initial.iter().zip(&mut state_at) {
+        let (mut state_at, mut initial_at) = ([0; 2], [0; 2]);
+        for (k, initial) in ops.initial.iter().enumerate() {
             let (state, address) = result(self, outs.next())?;
-            let from = held.dense(initial)?;
-            self.copy_bytes(from, address, sizes.state_bytes())?;
-            *at = address;
+            (state_at[k], initial_at[k]) = (address, held.dense(initial)?);
             states.push(state);
         }
         let mut saved = Vec::with_capacity(2);
@@ -206,11 +205,30 @@ impl Cuda {
             gates: saved_at[0],
             cs: saved_at[1],
         };
-        let s = self.describe(&described)?;
-        if !sizes.is_empty() {
-            let kernels = self.recurrent(&ops, &mut held)?;
-            for t in 0..sizes.steps {
-                self.step(plan.recurrence, sizes, &described, s.address(), &kernels, t)?;
+        let request = SequenceRequest {
+            recurrence: plan.recurrence,
+            steps: sizes.steps,
+            batch: sizes.batch,
+            units: sizes.units,
+            ragged: plan.ragged,
+            dtype,
+        };
+        match (plan.path, plan.recurrence, self.spread(&request)) {
+            (SequencePath::Whole, Recurrence::Lstm(gates), Some(spread)) => {
+                let kernel = held.dense(&ops.kernels[0])?;
+                self.lstm_persistent(spread, &gates, sizes.steps, &described, initial_at, kernel)?;
+            }
+            (SequencePath::Whole, ..) => return Err(unknown(plan.recurrence)),
+            _ => {
+                for (&from, &to) in initial_at.iter().zip(&state_at).take(ops.initial.len()) {
+                    self.copy_bytes(from, to, sizes.state_bytes())?;
+                }
+                let s = self.describe(&described)?;
+                let kernels = self.recurrent(&ops, &mut held)?;
+                let steps = if sizes.is_empty() { 0 } else { sizes.steps };
+                for t in 0..steps {
+                    self.step(plan.recurrence, sizes, &described, s.address(), &kernels, t)?;
+                }
             }
         }
         let outputs = [y].into_iter().chain(states).chain(saved);
