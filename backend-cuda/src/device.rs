@@ -18,6 +18,7 @@ use crate::fault::Faults;
 use crate::kernels::Module;
 use crate::launch::{Kernel, unsupported};
 use crate::pool::{Block, Pool};
+use crate::replay::Recordings;
 use crate::swap::{Swapped, Swapper};
 use crate::{cache, driver};
 
@@ -29,6 +30,7 @@ pub struct Cuda(Arc<Inner>);
 
 // Fields are dropped in order: what uses memory and stream before they go.
 struct Inner {
+    recordings: Recordings,
     swapper: Swapper,
     blas: Mutex<Option<Blas>>,
     faults: Faults,
@@ -62,6 +64,7 @@ impl Cuda {
         let shared_limit = context.attribute(most).map_err(failed)?.max(0) as usize;
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
+            recordings: Recordings::default(),
             swapper: Swapper::new(index, &context)?,
             blas: Mutex::new(None),
             faults: Faults::new(record),
@@ -126,6 +129,10 @@ impl Cuda {
         &self.0.faults
     }
 
+    pub(crate) fn recordings(&self) -> &Recordings {
+        &self.0.recordings
+    }
+
     pub(crate) fn swapper(&self) -> &Swapper {
         &self.0.swapper
     }
@@ -137,6 +144,12 @@ impl Cuda {
 
     pub(crate) fn compute(&self) -> &CudaStream {
         &self.0.stream
+    }
+
+    /// Another stream.
+    pub(crate) fn new_stream(&self) -> Result<Arc<CudaStream>> {
+        let stream = self.0.context.new_stream();
+        stream.map_err(self.failed("opening a stream"))
     }
 
     fn failed(

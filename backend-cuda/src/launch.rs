@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use backend_api::{DType, Error, Result};
-use cudarc::driver::sys::CUfunction_attribute;
+use cudarc::driver::sys::{CUfunction_attribute, CUstream};
 use cudarc::driver::{DeviceRepr, result};
 use smallvec::SmallVec;
 
@@ -66,6 +66,17 @@ pub(crate) struct Launch {
     pub(crate) cooperative: bool,
 }
 
+impl Launch {
+    fn new(blocks: u32, threads: u32) -> Self {
+        Self {
+            blocks,
+            threads,
+            shared: 0,
+            cooperative: false,
+        }
+    }
+}
+
 /// The arguments of a kernel, in its order and of exactly its types.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
@@ -116,6 +127,17 @@ impl Cuda {
     /// The caller answers for `args` being what the kernel declares: each call stands next to the buffers it
     /// uses, which stay alive or go back to a pool that orders their reuse after this launch.
     pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: Args) -> Result<()> {
+        self.launch_on(self.stream(), kernel, grid, args)
+    }
+
+    /// The same on another stream.
+    pub(crate) fn launch_on(
+        &self,
+        stream: CUstream,
+        kernel: Kernel,
+        grid: Grid,
+        args: Args,
+    ) -> Result<()> {
         let (blocks, threads) = match grid {
             Grid::Elements(count) => (
                 (count.max(0) as u64)
@@ -128,7 +150,7 @@ impl Cuda {
                 (blocks.clamp(0, most) as u32, threads)
             }
         };
-        self.launch_exactly(kernel, blocks, threads, args)
+        self.launch_as(stream, kernel, Launch::new(blocks, threads), args)
     }
 
     /// The same with as many blocks as are asked for.
@@ -139,16 +161,16 @@ impl Cuda {
         threads: u32,
         args: Args,
     ) -> Result<()> {
-        let launch = Launch {
-            blocks,
-            threads,
-            shared: 0,
-            cooperative: false,
-        };
-        self.launch_as(kernel, launch, args)
+        self.launch_as(self.stream(), kernel, Launch::new(blocks, threads), args)
     }
 
-    pub(crate) fn launch_as(&self, kernel: Kernel, launch: Launch, mut args: Args) -> Result<()> {
+    pub(crate) fn launch_as(
+        &self,
+        stream: CUstream,
+        kernel: Kernel,
+        launch: Launch,
+        mut args: Args,
+    ) -> Result<()> {
         if launch.blocks == 0 {
             return Ok(());
         }
@@ -158,8 +180,10 @@ impl Cuda {
         if launch.shared > FREE_SHARED {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is loaded.
-            unsafe { result::function::set_function_attribute(function, limit, launch.shared as i32) }
-                .map_err(failed)?;
+            unsafe {
+                result::function::set_function_attribute(function, limit, launch.shared as i32)
+            }
+            .map_err(failed)?;
         }
         let mut pointers = args.pointers();
         let (blocks, threads) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
@@ -169,10 +193,19 @@ impl Cuda {
                 false => result::launch_kernel,
                 true => result::launch_cooperative_kernel,
             };
-            start(function, blocks, threads, launch.shared, self.stream(), &mut pointers)
+            start(
+                function,
+                blocks,
+                threads,
+                launch.shared,
+                stream,
+                &mut pointers,
+            )
         }
         .map_err(failed)?;
-        self.count_launch();
+        if stream == self.stream() {
+            self.count_launch();
+        }
         Ok(())
     }
 }

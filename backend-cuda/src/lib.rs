@@ -25,8 +25,10 @@ mod persistent;
 mod pool;
 mod random;
 mod reduce;
+mod replay;
 mod rows;
 mod sequence;
+mod sequence_grad;
 mod strided;
 mod swap;
 

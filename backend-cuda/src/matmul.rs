@@ -7,7 +7,7 @@ use cudarc::cublas::{result, sys};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
-use crate::blas;
+use crate::blas::{self, Blas};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 
@@ -155,6 +155,13 @@ impl Cuda {
 
     /// Queues a product. No size is 0.
     pub(crate) fn product(&self, p: &Product) -> Result<()> {
+        self.with_blas(|blas| self.product_with(blas, p))?;
+        self.count_launch();
+        Ok(())
+    }
+
+    /// The same with another handle, and so on its stream.
+    pub(crate) fn product_with(&self, blas: &Blas, p: &Product) -> Result<()> {
         let [m, k, n] = p.sizes;
         let size = |x: usize| {
             i32::try_from(x).map_err(|_| {
@@ -165,101 +172,97 @@ impl Cuda {
         let (rows, inner, columns) = (size(m)?, size(k)?, size(n)?);
         let (lda, ldb, ldc) = (size(p.a.stride)?, size(p.b.stride)?, size(p.c.stride)?);
         let count = size(p.count)?;
-        self.with_blas(|blas| {
-            let handle = blas.handle();
-            let (opa, opb) = (p.a.operation(), p.b.operation());
-            let strides = [p.a, p.b, p.c].map(|x| x.batch_stride as i64);
-            // SAFETY: the addresses are those of live buffers with as many elements as sizes and strides say
-            // (checked by `infer`), and the handle works on the compute stream.
-            unsafe {
-                if p.dtype == DType::F32 {
-                    let (alpha, beta) = (p.alpha as f32, p.beta as f32);
-                    if count == 1 {
-                        result::sgemm(
-                            handle,
-                            opb,
-                            opa,
-                            columns,
-                            rows,
-                            inner,
-                            &raw const alpha,
-                            p.b.address as *const f32,
-                            ldb,
-                            p.a.address as *const f32,
-                            lda,
-                            &raw const beta,
-                            p.c.address as *mut f32,
-                            ldc,
-                        )
-                    } else {
-                        result::sgemm_strided_batched(
-                            handle,
-                            opb,
-                            opa,
-                            columns,
-                            rows,
-                            inner,
-                            &raw const alpha,
-                            p.b.address as *const f32,
-                            ldb,
-                            strides[1],
-                            p.a.address as *const f32,
-                            lda,
-                            strides[0],
-                            &raw const beta,
-                            p.c.address as *mut f32,
-                            ldc,
-                            strides[2],
-                            count,
-                        )
-                    }
+        let handle = blas.handle();
+        let (opa, opb) = (p.a.operation(), p.b.operation());
+        let strides = [p.a, p.b, p.c].map(|x| x.batch_stride as i64);
+        // SAFETY: the addresses are those of live buffers with as many elements as sizes and strides say
+        // (checked by `infer`), and the handle works on the compute stream.
+        unsafe {
+            if p.dtype == DType::F32 {
+                let (alpha, beta) = (p.alpha as f32, p.beta as f32);
+                if count == 1 {
+                    result::sgemm(
+                        handle,
+                        opb,
+                        opa,
+                        columns,
+                        rows,
+                        inner,
+                        &raw const alpha,
+                        p.b.address as *const f32,
+                        ldb,
+                        p.a.address as *const f32,
+                        lda,
+                        &raw const beta,
+                        p.c.address as *mut f32,
+                        ldc,
+                    )
                 } else {
-                    let (alpha, beta) = (p.alpha, p.beta);
-                    if count == 1 {
-                        result::dgemm(
-                            handle,
-                            opb,
-                            opa,
-                            columns,
-                            rows,
-                            inner,
-                            &raw const alpha,
-                            p.b.address as *const f64,
-                            ldb,
-                            p.a.address as *const f64,
-                            lda,
-                            &raw const beta,
-                            p.c.address as *mut f64,
-                            ldc,
-                        )
-                    } else {
-                        result::dgemm_strided_batched(
-                            handle,
-                            opb,
-                            opa,
-                            columns,
-                            rows,
-                            inner,
-                            &raw const alpha,
-                            p.b.address as *const f64,
-                            ldb,
-                            strides[1],
-                            p.a.address as *const f64,
-                            lda,
-                            strides[0],
-                            &raw const beta,
-                            p.c.address as *mut f64,
-                            ldc,
-                            strides[2],
-                            count,
-                        )
-                    }
+                    result::sgemm_strided_batched(
+                        handle,
+                        opb,
+                        opa,
+                        columns,
+                        rows,
+                        inner,
+                        &raw const alpha,
+                        p.b.address as *const f32,
+                        ldb,
+                        strides[1],
+                        p.a.address as *const f32,
+                        lda,
+                        strides[0],
+                        &raw const beta,
+                        p.c.address as *mut f32,
+                        ldc,
+                        strides[2],
+                        count,
+                    )
+                }
+            } else {
+                let (alpha, beta) = (p.alpha, p.beta);
+                if count == 1 {
+                    result::dgemm(
+                        handle,
+                        opb,
+                        opa,
+                        columns,
+                        rows,
+                        inner,
+                        &raw const alpha,
+                        p.b.address as *const f64,
+                        ldb,
+                        p.a.address as *const f64,
+                        lda,
+                        &raw const beta,
+                        p.c.address as *mut f64,
+                        ldc,
+                    )
+                } else {
+                    result::dgemm_strided_batched(
+                        handle,
+                        opb,
+                        opa,
+                        columns,
+                        rows,
+                        inner,
+                        &raw const alpha,
+                        p.b.address as *const f64,
+                        ldb,
+                        strides[1],
+                        p.a.address as *const f64,
+                        lda,
+                        strides[0],
+                        &raw const beta,
+                        p.c.address as *mut f64,
+                        ldc,
+                        strides[2],
+                        count,
+                    )
                 }
             }
-            .map_err(|e| blas::failure(self.index(), e))
-        })?;
-        self.count_launch();
-        Ok(())
+        }
+        .map_err(|e| blas::failure(self.index(), e))
     }
 }
 

@@ -68,13 +68,19 @@ impl Spread {
 impl Cuda {
     /// How a request would be spread, if its cell, type and size have a persistent kernel on this device.
     pub(crate) fn spread(&self, request: &SequenceRequest) -> Option<Spread> {
-        let plain = matches!(request.recurrence, Recurrence::Lstm(_)) && request.dtype == DType::F32;
+        let plain =
+            matches!(request.recurrence, Recurrence::Lstm(_)) && request.dtype == DType::F32;
         let counted = i32::try_from(request.steps).is_ok() && i32::try_from(request.batch).is_ok();
         if !plain || !counted || request.steps == 0 {
             return None;
         }
         let multiprocessors = self.multiprocessors() as usize;
-        Spread::of(request.batch, request.units, multiprocessors, self.shared_limit())
+        Spread::of(
+            request.batch,
+            request.units,
+            multiprocessors,
+            self.shared_limit(),
+        )
     }
 
     /// Queues the sequence that `at` describes; `c0` and `h0` are its initial states, `kernel` its recurrent weights
@@ -123,7 +129,8 @@ impl Cuda {
             shared: spread.shared as u32,
             cooperative: true,
         };
-        self.launch_as(Kernel::new(Module::LstmPersistent, "lstm_persistent", name), launch, args)
+        let kernel = Kernel::new(Module::LstmPersistent, "lstm_persistent", name);
+        self.launch_as(self.stream(), kernel, launch, args)
     }
 }
 
@@ -139,9 +146,15 @@ mod tests {
     #[test]
     fn a_batch_is_split_into_as_many_groups_as_fit() {
         let spread = large(64, 512).unwrap();
-        assert_eq!((spread.units, spread.per, spread.groups, spread.tiles), (16, 32, 4, 1));
+        assert_eq!(
+            (spread.units, spread.per, spread.groups, spread.tiles),
+            (16, 32, 4, 1)
+        );
         let wide = large(64, 1000).unwrap();
-        assert_eq!((wide.units, wide.per, wide.groups, wide.tiles), (8, 125, 1, 4));
+        assert_eq!(
+            (wide.units, wide.per, wide.groups, wide.tiles),
+            (8, 125, 1, 4)
+        );
         let small = large(1, 5).unwrap();
         assert_eq!((small.per, small.groups, small.tiles), (1, 1, 1));
     }
