@@ -35,6 +35,9 @@ fn cells() -> Vec<(Value, Vec<usize>)> {
         plain(json!({ "type": "GRUBlockCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleLSTMCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleGRUCell", "num_units": 4 })),
+        plain(json!({
+            "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign",
+        })),
         (
             json!({
                 "type": "Conv1DLSTMCell", "input_shape": [5, 2], "output_channels": 2,

@@ -224,12 +224,13 @@ impl Float {
 }
 
 /// Header fields that change nothing in how a case is run.
-const INFORMATION: [&str; 19] = [
+const INFORMATION: [&str; 20] = [
     "name",
     "driver",
     "seed",
     "generator_seed",
     "tf_version",
+    "torch_version",
     "weight_scale",
     "x_scale",
     "length_dtype",
