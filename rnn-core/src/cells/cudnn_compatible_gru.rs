@@ -5,7 +5,7 @@ use backend_api::{Backend, Result, Tensor};
 use super::builder::cell_builder;
 use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
-use crate::{Module, Visitor};
+use crate::{Initializer, Module, Visitor};
 
 /// The GRU that cuDNN computes, which resets after the product (TensorFlow's
 /// `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`; the first version of Cho et al. 2014,
@@ -49,6 +49,9 @@ cell_builder! {
     CudnnCompatibleGruCellBuilder builds CudnnCompatibleGruCell,
     TensorFlow "CudnnCompatibleGRUCell", scope "cudnn_compatible_gru_cell";
     num_units;
+    ;
+    /// The first values of the kernels; Glorot uniform if not given.
+    kernel_initializer: Initializer,
 }
 
 impl CudnnCompatibleGruCellBuilder {
@@ -58,7 +61,10 @@ impl CudnnCompatibleGruCellBuilder {
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleGruCell<B>> {
         let sizes = self.sizes()?;
-        let cell = GruCellBuilder::new(sizes.input, sizes.units).reset_after(true);
+        let mut cell = GruCellBuilder::new(sizes.input, sizes.units).reset_after(true);
+        if let Some(initializer) = self.kernel_initializer {
+            cell = cell.kernel_initializer(initializer);
+        }
         Ok(CudnnCompatibleGruCell {
             cell: cell.build_sized(device, sizes)?,
         })

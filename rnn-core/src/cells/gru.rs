@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
 
 use super::affine::project;
 use super::builder::cell_builder;
-use super::{Affine, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{Affine, First, Sizes};
+use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's `GRUCell`, which resets
 /// the state before the product):
@@ -56,56 +56,28 @@ pub struct GruCell<B: Backend> {
     sizes: Sizes,
     activation: Activation,
     gates: Affine<B>,
-    candidate: Candidate<B>,
-}
-
-/// The parameters of the candidate.
-#[derive(Clone, Debug)]
-enum Candidate<B: Backend> {
-    /// The state is reset, then multiplied.
-    ResetBefore(Affine<B>),
-    /// The product with the state is reset, a bias of its own included.
-    ResetAfter {
-        input: Projection<B>,
-        hidden: Projection<B>,
-    },
-}
-
-#[derive(Clone, Debug)]
-struct Projection<B: Backend> {
-    kernel: Param<B>,
-    bias: Param<B>,
-}
-
-impl<B: Backend> Projection<B> {
-    fn new(device: &B, sizes: Sizes, rows: usize) -> Result<Self> {
-        let param = |first, dims: &[usize]| Param::new(device, first, dims, sizes.dtype);
-        Ok(Self {
-            kernel: param(Initializer::GlorotUniform, &[rows, sizes.units])?,
-            bias: param(Initializer::ZEROS, &[sizes.units])?,
-        })
-    }
+    /// Of the input and the state; of the input alone if `hidden` is there.
+    candidate: Affine<B>,
+    /// Of the state alone, which is reset after the product then.
+    hidden: Option<Affine<B>>,
 }
 
 impl<B: Backend> GruCell<B> {
     /// What meets the state: the kernels of the gates and of the candidate.
     fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
-        let candidate = match &self.candidate {
-            Candidate::ResetBefore(candidate) => candidate.recurrent_kernel()?,
-            Candidate::ResetAfter { hidden, .. } => hidden.kernel.value().clone(),
+        let candidate = match &self.hidden {
+            None => self.candidate.recurrent_kernel()?,
+            Some(hidden) => hidden.input_kernel()?,
         };
         Ok([self.gates.recurrent_kernel()?, candidate])
     }
 
     /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let (kernel, bias) = match &self.candidate {
-            Candidate::ResetBefore(candidate) => (&candidate.input_kernel()?, candidate.bias()),
-            Candidate::ResetAfter { input, .. } => (input.kernel.value(), input.bias.value()),
-        };
+        let (gates, candidate) = (self.gates.input_kernel()?, self.candidate.input_kernel()?);
         // Joined, so that the inputs are read once and the result is one block.
-        let kernel = Tensor::concat(&[&self.gates.input_kernel()?, kernel], 1)?;
-        let bias = Tensor::concat(&[self.gates.bias(), bias], 0)?;
+        let kernel = Tensor::concat(&[&gates, &candidate], 1)?;
+        let bias = Tensor::concat(&[self.gates.bias(), self.candidate.bias()], 0)?;
         project(x, &kernel, &bias)
     }
 
@@ -122,14 +94,14 @@ impl<B: Backend> GruCell<B> {
         let zx = z.slice(1, 2 * units..3 * units)?;
         // The gates' operation gives `u`, and what is reset times `r`.
         let gates = |reset| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, reset]);
-        let (gates, zq) = match &self.candidate {
-            Candidate::ResetBefore(_) => {
+        let (gates, zq) = match &self.hidden {
+            None => {
                 let gates = gates(h)?;
                 let zq = gates[1].matmul_add(&recurrent[1], &zx)?;
                 (gates, zq)
             }
-            Candidate::ResetAfter { hidden, .. } => {
-                let gates = gates(&h.matmul(&recurrent[1])?.add(&hidden.bias)?)?;
+            Some(hidden) => {
+                let gates = gates(&h.matmul(&recurrent[1])?.add(hidden.bias())?)?;
                 let zq = zx.add(&gates[1])?;
                 (gates, zq)
             }
@@ -149,6 +121,11 @@ cell_builder! {
     activation: Activation = Activation::Tanh,
     /// Whether to reset after the product with the state and not before it; false if not given, as in TensorFlow.
     reset_after: bool = false,
+    ;
+    /// The first values of the kernels; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of all biases; those in the cell's table if not given.
+    bias_initializer: Initializer,
 }
 
 impl GruCellBuilder {
@@ -164,20 +141,23 @@ impl GruCellBuilder {
     /// The cell, by the name that is in `sizes`.
     pub(super) fn build_sized<B: Backend>(self, device: &B, sizes: Sizes) -> Result<GruCell<B>> {
         let units = sizes.units;
-        let gates = Affine::new(device, sizes, 2 * units, Initializer::ONES)?;
-        let candidate = if self.reset_after {
-            Candidate::ResetAfter {
-                input: Projection::new(device, sizes, sizes.input)?,
-                hidden: Projection::new(device, sizes, units)?,
-            }
-        } else {
-            Candidate::ResetBefore(Affine::new(device, sizes, units, Initializer::ZEROS)?)
+        let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);
+        let gates = Affine::new(device, sizes, 2 * units, first(Initializer::ONES))?;
+        let first = first(Initializer::ZEROS);
+        let rows_of_state = if self.reset_after { 0 } else { units };
+        let hidden = || {
+            let of_state = Sizes {
+                input: units,
+                ..sizes
+            };
+            Affine::with_state(device, of_state, 0, units, first)
         };
         Ok(GruCell {
             sizes,
             activation: self.activation,
             gates,
-            candidate,
+            candidate: Affine::with_state(device, sizes, rows_of_state, units, first)?,
+            hidden: self.reset_after.then(hidden).transpose()?,
         })
     }
 }
@@ -186,15 +166,11 @@ impl<B: Backend> Module for GruCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("gates", &mut self.gates);
-        match &mut self.candidate {
-            Candidate::ResetBefore(candidate) => v.child("candidate", candidate),
-            Candidate::ResetAfter { input, hidden } => {
-                v.param("candidate/input_projection/kernel", &mut input.kernel);
-                v.param("candidate/hidden_projection/kernel", &mut hidden.kernel);
-                v.param("candidate/input_projection/bias", &mut input.bias);
-                v.param("candidate/hidden_projection/bias", &mut hidden.bias);
-            }
-        }
+        let Some(hidden) = &mut self.hidden else {
+            return v.child("candidate", &mut self.candidate);
+        };
+        v.child("candidate/input_projection", &mut self.candidate);
+        v.child("candidate/hidden_projection", hidden);
     }
 }
 
@@ -234,7 +210,7 @@ impl<B: Backend> Cell for GruCell<B> {
             let recurrent = cell.recurrent()?;
             let z = cell.project(xs)?;
             // Devices know the recurrence that resets before the product.
-            if let Candidate::ResetBefore(_) = cell.candidate {
+            if cell.hidden.is_none() {
                 let recurrence = Recurrence::Gru {
                     activation: cell.activation,
                 };
