@@ -32,7 +32,7 @@ pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,
     RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, TimeReversedFusedRnn, raw_rnn,
-    static_bidirectional_rnn, static_state_saving_rnn,
+    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
 pub use module::{Module, Param, ParamId, Visitor};

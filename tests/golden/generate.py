@@ -133,6 +133,15 @@ def all_cases():
             case["cell"] = {**spec, "num_units": case["H"]}
             case["name"] = f"{group}/{cell}"
             yield run_dynamic_rnn, case
+    yield run_stack_bidirectional_rnn, {
+        **SIZES, "name": "stack_bidirectional_rnn/mixed",
+        "driver": "stack_bidirectional_rnn",
+        "sequence_length": RAGGED, "initial_state": True,
+        "cells_fw": [{"type": "LSTMCell", "num_units": 5},
+                     {"type": "GRUCell", "num_units": 4}],
+        "cells_bw": [{"type": "GRUCell", "num_units": 2},
+                     {"type": "LSTMCell", "num_units": 3}],
+    }
     for name, (optimizer, options, clip_norm) in TRAIN.items():
         yield run_train, {
             "name": f"train/{name}", "driver": "train",
@@ -275,10 +284,44 @@ def run_dynamic_rnn(case, draw):
 
     outputs, final_state = tf.nn.dynamic_rnn(
         cell, inputs["input/x"], **arguments)
+    tensors.update(differentiate(case, draw, feeds, inputs, {
+        **flatten("outputs", outputs), **flatten("final_state", final_state)}))
+    return tensors
 
+
+def run_stack_bidirectional_rnn(case, draw):
+    """tf.contrib.rnn.stack_bidirectional_rnn, which TensorFlow 2.15 does not
+    have: as there, layers of static_bidirectional_rnn."""
+    feeds = Feeds()
+    x = draw.normal([case["B"], case["T"], case["I"]])
+    inputs = {"input/x": feeds.add(x)}
+    lengths = np.array(case["sequence_length"], np.int32)
+    states = {"fw": [], "bw": []}
+    value = tf.unstack(inputs["input/x"], axis=1)
+    with tf.variable_scope("stack_bidirectional_rnn"):
+        for i, specs in enumerate(zip(case["cells_fw"], case["cells_bw"])):
+            cells = [build_cell(spec) for spec in specs]
+            initial = [tensorflow.nest.map_structure(
+                lambda size: feeds.add(draw.normal([case["B"], size], 0.5)),
+                cell.state_size) for cell in cells]
+            with tf.variable_scope(f"cell_{i}"):
+                value, *final = tf.nn.static_bidirectional_rnn(
+                    *cells, value, *initial, sequence_length=lengths)
+            for direction, start, end in zip(states, initial, final):
+                inputs.update(flatten(f"initial_state/{direction}/{i}", start))
+                states[direction].append(end)
+    return {"sequence_length": lengths,
+            **differentiate(case, draw, feeds, inputs, {
+                "outputs": tf.stack(value),
+                **flatten("final_state/fw", states["fw"]),
+                **flatten("final_state/bw", states["bw"])})}
+
+
+def differentiate(case, draw, feeds, inputs, results):
+    """The tensors of a file, with values and gradients of a random weighting
+    of `results`; notes in the header what has no gradient."""
+    tensors = {}
     weights = draw_weights(draw, case.get("weight_scale", 0.5))
-    results = {**flatten("outputs", outputs),
-               **flatten("final_state", final_state)}
     weightings = {f"R/{key}": draw.normal(value.shape.as_list())
                   for key, value in results.items()}
     loss = tf.add_n([tf.reduce_sum(value * feeds.add(weightings[f"R/{key}"]))
