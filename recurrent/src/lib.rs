@@ -48,7 +48,7 @@ pub use rnn_core::{
     static_state_saving_rnn,
 };
 pub use rnn_train::{
-    Differentiable, checkpoint, data, losses, optim, tracked, training, value_and_grad,
+    Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,
 };
 
 /// The code in the README, which must compile and run.

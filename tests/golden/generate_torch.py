@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Write golden files of what PyTorch computes.
 
-    python generate_torch.py OUT_DIR [--seed N] [--only GROUP.CASE-prefix]
+    python generate_torch.py fixtures --only dynamic
+    python generate_torch.py convert --only torch
 
 Every case is run twice, in f64 and in f32, from one random draw. README.md
 describes the files.
@@ -21,6 +22,22 @@ SIZES = {"B": 4, "T": 6, "I": 3, "H": 7}
 # PyTorch takes no empty rows.
 RAGGED = [4, 1, 6, 2]
 
+# name -> (class in torch.nn, options of its constructor).
+LAYERS = {
+    "rnn": ("RNN", {}),
+    "rnn_relu_deep": ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+    "lstm": ("LSTM", {}),
+    "lstm_no_bias": ("LSTM", {"bias": False}),
+    "lstm_proj": ("LSTM", {"proj_size": 2}),
+    "lstm_deep_both_ways": ("LSTM", {"num_layers": 2, "bidirectional": True}),
+    "lstm_deep_both_ways_proj": (
+        "LSTM", {"num_layers": 2, "bidirectional": True, "proj_size": 2}),
+    "gru": ("GRU", {}),
+    "gru_no_bias": ("GRU", {"bias": False}),
+    "gru_deep": ("GRU", {"num_layers": 3}),
+    "gru_deep_both_ways": ("GRU", {"num_layers": 2, "bidirectional": True}),
+}
+
 
 def all_cases():
     """Yield (run function, header) of every case; headers lack the dtype."""
@@ -28,6 +45,10 @@ def all_cases():
         **SIZES, "name": "dynamic_len_init/gru_torch", "driver": "dynamic_rnn",
         "cell": {"type": "GRUCell", "num_units": 7, "reset_after": True},
         "sequence_length": RAGGED, "initial_state": True}
+    for name, (layer, options) in LAYERS.items():
+        yield run_layer, {
+            **SIZES, "name": f"torch/{name}", "driver": "torch",
+            "layer": layer, "options": options, "sequence_length": RAGGED}
 
 
 def run_packed(module, x, lengths, state):
@@ -37,6 +58,33 @@ def run_packed(module, x, lengths, state):
     outputs, state = module(packed, state)
     return pad_packed_sequence(outputs, batch_first=True,
                                total_length=x.shape[1])[0], state
+
+
+def run_layer(case, draw):
+    """A layer of torch.nn with its state dict, for the converters."""
+    options = case["options"]
+    x = torch.tensor(draw.normal([case["B"], case["T"], case["I"]]))
+    module = getattr(torch.nn, case["layer"])(
+        case["I"], case["H"], batch_first=True, dtype=x.dtype, **options)
+    module.load_state_dict(
+        {key: torch.tensor(draw.normal(list(value.shape), 0.5))
+         for key, value in module.state_dict().items()})
+    rows = options.get("num_layers", 1) * (1 + options.get("bidirectional", 0))
+    states = {"h": [rows, case["B"], options.get("proj_size") or case["H"]]}
+    if case["layer"] == "LSTM":
+        states["c"] = [rows, case["B"], case["H"]]
+    initial = {key: torch.tensor(draw.normal(shape, 0.5))
+               for key, shape in states.items()}
+    as_given = tuple(initial.values()) if "c" in initial else initial["h"]
+    with torch.no_grad():
+        outputs, final = run_packed(module, x, case["sequence_length"],
+                                    as_given)
+    final = final if "c" in initial else (final,)
+    tensors = {"input/x": x, "outputs": outputs,
+               **{f"weights/{k}": v for k, v in module.state_dict().items()},
+               **{f"initial_state/{k}": v for k, v in initial.items()},
+               **{f"final_state/{k}": v for k, v in zip(initial, final)}}
+    return {key: value.numpy() for key, value in tensors.items()}
 
 
 def run_gru(case, draw):

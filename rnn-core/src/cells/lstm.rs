@@ -120,6 +120,13 @@ impl LstmCellBuilder {
     }
 }
 
+impl<B: Backend> LstmCell<B> {
+    /// What is added to the forget gate before its sigmoid; it is not part of the bias.
+    pub fn forget_bias(&self) -> f64 {
+        self.core.forget_bias()
+    }
+}
+
 impl<B: Backend> Module for LstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {

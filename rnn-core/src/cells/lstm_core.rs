@@ -166,6 +166,10 @@ pub(crate) struct LstmKernels<B: Backend> {
 }
 
 impl<B: Backend> LstmCore<B> {
+    pub(crate) fn forget_bias(&self) -> f64 {
+        self.gates.forget_bias
+    }
+
     /// Whether the parts of the product are normalized; their bias is then left out.
     pub(crate) fn is_normalized(&self) -> bool {
         self.norms.is_some()
