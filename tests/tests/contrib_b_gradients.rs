@@ -35,6 +35,9 @@ fn cells() -> Vec<(Value, Vec<usize>)> {
         plain(json!({ "type": "GRUBlockCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleLSTMCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleGRUCell", "num_units": 4 })),
+        plain(json!({
+            "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign",
+        })),
         (
             json!({
                 "type": "Conv1DLSTMCell", "input_shape": [5, 2], "output_channels": 2,
@@ -283,11 +286,11 @@ fn cudnn_compatible_cells_compute_what_cudnn_does() {
     };
     let (x, h, c) = (0.7, -0.4, 0.9);
 
-    // gates/kernel (r, u of the input, then of the state), gates/bias, the candidate's two kernels and two biases
+    // gates/kernel (r, u of the input, then of the state), gates/bias, of each of the candidate's two projections kernel and bias
     let w = [0.3, -0.5, 0.8, 0.6, 0.1, -0.2, 0.9, -1.1, 0.25, 0.35];
     let r = sigmoid(x * w[0] + h * w[2] + w[4]);
     let u = sigmoid(x * w[1] + h * w[3] + w[5]);
-    let q = (x * w[6] + w[8] + r * (h * w[7] + w[9])).tanh();
+    let q = (x * w[6] + w[7] + r * (h * w[8] + w[9])).tanh();
     let found = step("CudnnCompatibleGRUCell", &w, &[h]).unwrap();
     assert!((found[0] - ((1.0 - u) * q + u * h)).abs() < 1e-15);
 

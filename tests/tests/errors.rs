@@ -5,7 +5,7 @@ use backend_cpu::Cpu;
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
 use rnn_core::{
     BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, LstmState, Module, MultiRnnCell,
-    Step,
+    StaticRnn, Step, stack_bidirectional_rnn,
 };
 
 fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
@@ -241,4 +241,28 @@ fn tensors_of_two_devices_do_not_mix() {
         assert!(message(x.add(&y)).contains("operand 1 is on"));
     }
     assert!(x.to(&b).unwrap().add(&y).is_ok());
+}
+
+#[test]
+fn a_stack_of_lists_needs_as_many_cells_in_both_directions() {
+    let device = Cpu::new();
+    let cell = GruCell::new(&device, 4, 6).unwrap();
+    let inputs = vec![zeros(&device, &[2, 4]); 3];
+    let run = |forward: usize, backward: usize, lengths: Option<&[i64]>| {
+        let cells = |count| vec![StaticRnn::new(&cell); count];
+        stack_bidirectional_rnn(cells(forward), cells(backward), &inputs, lengths)
+    };
+    assert!(run(1, 1, Some(&[3, 0])).is_ok());
+    let text = message(run(1, 2, None));
+    assert_eq!(
+        text,
+        "stack_bidirectional_rnn: cells_bw are 2, but cells_fw are 1"
+    );
+    let text = message(run(0, 0, None));
+    assert_eq!(text, "stack_bidirectional_rnn: cells_fw must not be empty");
+    // The second layer is given what the first makes.
+    let text = message(run(2, 2, None));
+    assert!(text.contains("[2, 12]") && text.contains("4"), "{text}");
+    let text = message(run(1, 1, Some(&[4, 1])));
+    assert!(text.contains('4') && text.contains('3'), "{text}");
 }

@@ -26,7 +26,7 @@ fn all_pass(folder: &str, files: usize) {
 
 #[test]
 fn dynamic_rnn_optimizers_and_losses() {
-    all_pass("fixtures", 122);
+    all_pass("fixtures", 136);
 }
 
 #[test]

@@ -122,8 +122,9 @@ fn plain(width: usize) -> BoxedStrategy<Value> {
             })
         },
     );
-    let gru = activation()
-        .prop_map(move |f| json!({ "type": "GRUCell", "num_units": width, "activation": f }));
+    let gru = (activation(), any::<bool>()).prop_map(move |(f, after)| {
+        json!({ "type": "GRUCell", "num_units": width, "activation": f, "reset_after": after })
+    });
     let ugrnn = (bias(), activation()).prop_map(move |(bias, f)| {
         json!({ "type": "UGRNNCell", "num_units": width, "forget_bias": bias, "activation": f })
     });

@@ -143,6 +143,9 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
         Header::Bidirectional(case) => bidirectional::run(device, &file, &case),
         Header::StaticBidirectional(case) => bidirectional::run_static(device, &file, &case),
         Header::StackBidirectional(case) => bidirectional::run_stack(device, &file, &case),
+        Header::StaticStackBidirectional(case) => {
+            bidirectional::run_static_stack(device, &file, &case)
+        }
         Header::RawRnn(case) => raw_rnn::run(device, &file, &case),
         Header::Train(case) => train::run(device, &file, &case),
         Header::Losses(case) => losses::run(device, &file, &case),
