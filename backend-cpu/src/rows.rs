@@ -294,14 +294,11 @@ fn out_of_range(
     limit: usize,
     or_more: bool,
 ) -> Error {
-    let range = if or_more {
-        "not negative".to_owned()
-    } else {
-        format!("0..{limit}")
+    let range = match limit.checked_sub(1) {
+        _ if or_more => "must not be negative".to_owned(),
+        Some(last) => format!("must be in 0..={last}"),
+        None => "nothing is there to choose from".to_owned(),
     };
-    Error::argument(
-        op,
-        arg,
-        format!("has {id} at place {place}, but the valid range is {range}"),
-    )
+    let problem = format!("has {id} at place {place}, but {range}");
+    Error::argument(op, arg, problem)
 }
