@@ -182,3 +182,34 @@ fn ints(device: &TestDevice, dims: &[usize]) -> ApiResult<T> {
     let values: Vec<i32> = (0..count as i32).collect();
     Tensor::from_slice(device, &values, dims)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(result: Result<String, Trouble>) -> String {
+        match result {
+            Err(Trouble::Wrong(what)) => what,
+            _ => panic!("passed"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_to_be_one_and_in_words() {
+        let refused = || Err(Error::argument("gru_cell", "state", "is [3, 6]"));
+        let words = &["state", "[3, 6]"];
+        assert!(refusal(words, refused()).is_ok_and(|told| told == "gru_cell: state is [3, 6]"));
+        assert_eq!(wrong(refusal(words, Ok(()))), "was accepted");
+        let unnamed = wrong(refusal(&["state", "[3, 5]"], refused()));
+        assert!(unnamed.ends_with("does not say `[3, 5]`"), "{unnamed}");
+    }
+
+    #[test]
+    fn what_is_accepted_has_to_give_what_it_should() {
+        let device = crate::devices::device("cpu").unwrap();
+        let verdict = |check| Verdict::Accepted("", check);
+        assert!(verdict(|_| Ok(())).check(&device).is_ok());
+        let differs = verdict(|_| Err(Trouble::Wrong("differs".into())));
+        assert_eq!(wrong(differs.check(&device)), "differs");
+    }
+}
