@@ -1,7 +1,7 @@
 //! `errors.json`: calls, and whether TensorFlow refuses them.
 //!
-//! The file tells a call in words. What the words mean here is in a table, by subject: [`drivers`], [`cells`];
-//! [`by_type`] has the calls that do not compile. `TENSORFLOW.md` shows the table to readers.
+//! The file tells a call in words. What the words mean here is in a table, by subject: `drivers.rs`, `cells.rs`;
+//! `by_type.rs` has the calls that do not compile. `TENSORFLOW.md` shows the table to readers.
 
 mod accepted;
 mod by_type;
@@ -42,7 +42,7 @@ enum Verdict {
     Refused(&'static [&'static str], Attempt),
     /// Accepted by both, with a result that is checked.
     Accepted(&'static str, Check),
-    /// Refused by TensorFlow; here it does not compile, for this reason. [`by_type`] has the proof.
+    /// Refused by TensorFlow; here it does not compile, for this reason. `by_type.rs` has the proof.
     ByType(&'static str),
     /// Refused by TensorFlow, and accepted here, for this reason.
     OnlyHere(&'static str, Check),
