@@ -92,7 +92,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
             let log_p = log_softmax(logits)?;
             let zero = Tensor::zeros(device, logits.meta())?;
             smallvec![
-                one_hot(labels, logits)?
+                one_hot(fused.name(), labels, logits)?
                     .select_from(&log_p, &zero)?
                     .sum(axis)?
                     .neg()?
@@ -102,7 +102,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
             let axis = logits.shape().rank() - 1;
             let p = log_softmax(logits)?.exp()?;
             let hit = p.affine(1.0, -1.0)?;
-            let grad = one_hot(labels, logits)?.select_from(&hit, &p)?;
+            let grad = one_hot(fused.name(), labels, logits)?.select_from(&hit, &p)?;
             smallvec![grad.mul(&dloss.unsqueeze(axis)?)?]
         }
         (Fused::SquaredNorm, [first, rest @ ..]) => {
@@ -224,11 +224,19 @@ fn log_softmax<B: Backend>(logits: &Tensor<B>) -> Result<Tensor<B>> {
 }
 
 /// `[.., V] bool`: whether a place is the label's.
-fn one_hot<B: Backend>(labels: &Tensor<B>, logits: &Tensor<B>) -> Result<Tensor<B>> {
+fn one_hot<B: Backend>(
+    op: &'static str,
+    labels: &Tensor<B>,
+    logits: &Tensor<B>,
+) -> Result<Tensor<B>> {
     let classes = logits.shape().last();
     let ids: Vec<i64> = (0..classes as i64).collect();
     let ids = Tensor::from_slice(logits.device(), &ids, &[classes])?;
-    let labels = labels.cast(DType::I64)?;
+    // The labels themselves, but for one that is no class: that is refused.
+    let labels = ids.gather(labels).map_err(|error| match error {
+        Error::Argument { problem, .. } => Error::argument(op, "labels", problem),
+        other => other,
+    })?;
     let axis = labels.shape().rank();
     labels.unsqueeze(axis)?.compare(Compare::Eq, &ids)
 }

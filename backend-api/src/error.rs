@@ -166,8 +166,15 @@ impl Error {
         value: i64,
         limit: i64,
     ) -> Self {
-        let problem = format!("has {value} at place {place}, but the valid range is 0..{limit}");
-        Self::argument(op, arg, problem)
+        let range = match limit {
+            0 => "nothing is there to choose from".to_owned(),
+            _ => format!("must be in 0..={}", limit - 1),
+        };
+        Self::argument(
+            op,
+            arg,
+            format!("has {value} at place {place}, but {range}"),
+        )
     }
 
     /// An [`Error::Format`].

@@ -153,7 +153,7 @@ impl Op {
 }
 
 impl Fused {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::BiasActivation { .. } => "bias_activation",
             Self::ActivationGrad { .. } => "activation_grad",

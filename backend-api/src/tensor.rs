@@ -253,11 +253,14 @@ impl<B: Backend> Tensor<B> {
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
         for (i, t) in ins.iter().enumerate() {
             if !t.device.same_device(device) {
+                let (found, expected) = (t.device.name(), device.name());
+                // The processor can be two devices of one name.
+                let another = if found == expected { "another " } else { "" };
                 return Err(Error::Device {
                     op: op.name(),
                     arg: format!("operand {i}"),
-                    found: t.device.name(),
-                    expected: device.name(),
+                    found: format!("{another}{found}"),
+                    expected,
                 });
             }
         }

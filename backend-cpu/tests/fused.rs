@@ -2,7 +2,7 @@
 
 mod common;
 
-use backend_api::{Activation, AdamStep, DType, Fused, LstmGates, Op, Tensor};
+use backend_api::{Activation, AdamStep, Backend, DType, Fused, LstmGates, Op, Tensor, Unfused};
 use backend_cpu::Cpu;
 use common::{Rng, call, check_into, close, default_body, random, random_ids};
 
@@ -168,6 +168,27 @@ fn losses_of_large_logits_are_finite() {
     let label = Tensor::from_slice(&cpu, &[2i32], &[1]).unwrap();
     let loss = logits.fused(Fused::SoftmaxCrossEntropy, &[&label]).unwrap();
     assert_eq!(loss.to_vec::<f32>().unwrap(), [2000.0]);
+}
+
+/// A loss and a gradient with labels of which one may be no class; what is refused.
+fn refusals<B: Backend>(device: &B, label: i64) -> [Option<String>; 2] {
+    let logits = Tensor::from_slice(device, &[0.5f32; 6], &[2, 3]).unwrap();
+    let labels = Tensor::from_slice(device, &[1, label], &[2]).unwrap();
+    let dloss = Tensor::from_slice(device, &[1.0f32; 2], &[2]).unwrap();
+    let loss = logits.fused(Fused::SoftmaxCrossEntropy, &[&labels]);
+    let grad = logits.fused(Fused::SoftmaxCrossEntropyGrad, &[&labels, &dloss]);
+    [loss, grad].map(|result| result.err().map(|e| e.to_string()))
+}
+
+#[test]
+fn labels_that_are_no_class_are_refused_in_the_same_words() {
+    for label in [-1, 0, 2, 3, i64::MAX] {
+        let found = refusals(&Cpu::new(), label);
+        assert_eq!(found, refusals(&Unfused(Cpu::new()), label));
+        for message in &found {
+            assert_eq!(message.is_some(), !(0..3).contains(&label), "{message:?}");
+        }
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ where
     }
 
     /// The length of each row, in steps; none may be above the number of steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self.forward = self.forward.sequence_length(lengths);
         self.backward = self.backward.sequence_length(lengths);
@@ -108,12 +108,12 @@ where
         inputs: &F::Input,
     ) -> Result<BidirectionalOutput<F::Output, G::Output, F::State, G::State>> {
         let op = "bidirectional_dynamic_rnn";
+        let (steps, rows) = extent(op, inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn(op, inputs)?
+            turn(inputs)?
         };
-        let (steps, rows) = extent(op, &inputs)?;
         let lengths = match &self.lengths {
             Some(lengths) => lengths.check_within(op, rows, steps)?,
             None => vec![steps; rows],
@@ -124,7 +124,7 @@ where
         let outputs = if self.time_major {
             outputs
         } else {
-            (turn(op, &outputs.0)?, turn(op, &outputs.1)?)
+            (turn(&outputs.0)?, turn(&outputs.1)?)
         };
         Ok(RnnOutput {
             outputs,
@@ -266,7 +266,7 @@ where
     }
 
     /// The length of each row, in steps; none may be above the number of steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
