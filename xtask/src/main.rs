@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod golden;
+mod sanitize;
 
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ Usage: cargo xtask TASK
 Tasks:
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
+  sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
 ";
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     match task.as_str() {
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "sanitize" => sanitize::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             ExitCode::SUCCESS

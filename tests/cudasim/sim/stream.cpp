@@ -101,7 +101,7 @@ int submit(Stream& stream, std::function<void()> run) {
   submit_always(stream, [run = std::move(run)] {
     if (!poisoned()) run();
   });
-  return poisoned();
+  return success;  // if the work has failed already, the next call says so
 }
 
 void drain(Stream& stream) {

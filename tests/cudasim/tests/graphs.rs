@@ -46,7 +46,10 @@ fn a_graph_repeats_what_was_captured() {
 /// which of the two events are there.
 fn fork(device: &Device, waits: bool, joins: bool) -> Result<Vec<f32>, CUresult> {
     let module = device.module(RING, &[]);
-    let (fill, add_to) = (module.load_function("fill").unwrap(), module.load_function("add_to").unwrap());
+    let (fill, add_to) = (
+        module.load_function("fill").unwrap(),
+        module.load_function("add_to").unwrap(),
+    );
     let side = device.context.new_stream().unwrap();
     let (mut x, mut sum) = ones(device);
     device.stream.begin_capture(MODE).unwrap();
@@ -81,7 +84,10 @@ fn a_capture_over_two_streams_keeps_their_order() {
 #[test]
 fn a_stream_that_joined_a_capture_must_be_waited_for() {
     let device = device();
-    assert_eq!(fork(&device, true, false), Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNJOINED));
+    assert_eq!(
+        fork(&device, true, false),
+        Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNJOINED)
+    );
     // The streams are free again.
     assert_eq!(fork(&device, true, true).unwrap()[0], 5.0);
 }
@@ -98,21 +104,45 @@ fn what_a_capture_forbids() {
         assert_eq!(call().unwrap_err().0, code, "{name}");
         // One such call, and the capture is lost.
         let lost = end(&device.stream).err().map(|error| error.0);
-        assert_eq!(lost, Some(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED), "{name}");
+        assert_eq!(
+            lost,
+            Some(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED),
+            "{name}"
+        );
     };
     let unsupported = CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     refused("synchronize", &|| device.stream.synchronize(), unsupported);
-    refused("synchronize the context", &|| device.context.synchronize(), unsupported);
-    refused("allocate", &|| device.stream.alloc_zeros::<f32>(1).map(drop), unsupported);
-    refused("read", &|| device.stream.clone_dtoh(&x).map(drop), unsupported);
+    refused(
+        "synchronize the context",
+        &|| device.context.synchronize(),
+        unsupported,
+    );
+    refused(
+        "allocate",
+        &|| device.stream.alloc_zeros::<f32>(1).map(drop),
+        unsupported,
+    );
+    refused(
+        "read",
+        &|| device.stream.clone_dtoh(&x).map(drop),
+        unsupported,
+    );
     let isolation = CUresult::CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
-    refused("wait for an earlier event", &|| device.stream.wait(&earlier), isolation);
+    refused(
+        "wait for an earlier event",
+        &|| device.stream.wait(&earlier),
+        isolation,
+    );
 }
 
 #[test]
 fn the_default_stream_cannot_be_captured() {
     let device = device();
-    let error = device.context.default_stream().begin_capture(MODE).unwrap_err();
+    let error = device
+        .context
+        .default_stream()
+        .begin_capture(MODE)
+        .unwrap_err();
     assert_eq!(error.0, CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
 }
 
@@ -120,7 +150,10 @@ fn the_default_stream_cannot_be_captured() {
 fn cublas_needs_a_workspace_in_a_capture() {
     let device = device();
     let cublas = CudaBlas::new(device.stream.clone()).unwrap();
-    let (a, b) = (device.stream.clone_htod(&[2_f32]).unwrap(), device.stream.clone_htod(&[3_f32]).unwrap());
+    let (a, b) = (
+        device.stream.clone_htod(&[2_f32]).unwrap(),
+        device.stream.clone_htod(&[3_f32]).unwrap(),
+    );
     let mut c = device.stream.alloc_zeros::<f32>(1).unwrap();
     let mut workspace = device.stream.alloc_zeros::<u8>(1 << 16).unwrap();
     device.stream.synchronize().unwrap();
@@ -144,7 +177,9 @@ fn cublas_needs_a_workspace_in_a_capture() {
 
     let address = workspace.device_ptr_mut(&device.stream).0;
     // SAFETY: the workspace lives as long as the handle is used.
-    unsafe { blas::cublasSetWorkspace_v2(*cublas.handle(), address as *mut _, 1 << 16) }.result().unwrap();
+    unsafe { blas::cublasSetWorkspace_v2(*cublas.handle(), address as *mut _, 1 << 16) }
+        .result()
+        .unwrap();
     device.stream.begin_capture(MODE).unwrap();
     // SAFETY: the matrices have one element each.
     unsafe { cublas.gemm(product, &a, &b, &mut c) }.unwrap();

@@ -53,8 +53,17 @@ impl Ring {
         let compute = stream();
         // SAFETY: each slot and slab is written before it is read, if no event is left out; else poison is what shows it.
         let (slots, slabs) = unsafe {
-            let slots = (0..SLOTS).map(|_| compute.alloc::<f32>(LENGTH).unwrap()).collect();
-            let slabs = (0..CHUNKS).map(|_| device.context.alloc_pinned_with_flags::<f32>(LENGTH, 0).unwrap()).collect();
+            let slots = (0..SLOTS)
+                .map(|_| compute.alloc::<f32>(LENGTH).unwrap())
+                .collect();
+            let slabs = (0..CHUNKS)
+                .map(|_| {
+                    device
+                        .context
+                        .alloc_pinned_with_flags::<f32>(LENGTH, 0)
+                        .unwrap()
+                })
+                .collect();
             (slots, slabs)
         };
         Self {
@@ -82,10 +91,20 @@ impl Ring {
             let slot = chunk % SLOTS;
             self.wait(Edge::Out, &self.compute, out[slot].as_ref());
             let (n, value) = (LENGTH as i32, chunk as f32);
-            launch!(self.compute, self.fill, grid(1, 32, 0), &mut self.slots[slot], &n, &value).unwrap();
+            launch!(
+                self.compute,
+                self.fill,
+                grid(1, 32, 0),
+                &mut self.slots[slot],
+                &n,
+                &value
+            )
+            .unwrap();
             let full = self.compute.record_event(None).unwrap();
             self.wait(Edge::Full, &self.to_host, Some(&full));
-            self.to_host.memcpy_dtoh(&self.slots[slot], &mut self.slabs[chunk]).unwrap();
+            self.to_host
+                .memcpy_dtoh(&self.slots[slot], &mut self.slabs[chunk])
+                .unwrap();
             out[slot] = Some(self.to_host.record_event(None).unwrap());
         }
         if self.left_out != Some(Edge::Turn) {
@@ -100,13 +119,24 @@ impl Ring {
                 fetched -= 1;
                 let slot = fetched % SLOTS;
                 self.wait(Edge::Freed, &self.from_host, freed[slot].as_ref());
-                self.from_host.memcpy_htod(&self.slabs[fetched], &mut self.slots[slot]).unwrap();
+                self.from_host
+                    .memcpy_htod(&self.slabs[fetched], &mut self.slots[slot])
+                    .unwrap();
                 ready[slot] = Some(self.from_host.record_event(None).unwrap());
             }
             let slot = chunk % SLOTS;
             self.wait(Edge::Ready, &self.compute, ready[slot].as_ref());
             let (n, value) = (LENGTH as i32, chunk as f32);
-            launch!(self.compute, self.check, grid(1, 32, 0), &self.slots[slot], &n, &value, &mut self.bad).unwrap();
+            launch!(
+                self.compute,
+                self.check,
+                grid(1, 32, 0),
+                &self.slots[slot],
+                &n,
+                &value,
+                &mut self.bad
+            )
+            .unwrap();
             freed[slot] = Some(self.compute.record_event(None).unwrap());
         }
         let bad = self.compute.clone_dtoh(&self.bad).unwrap()[0];
@@ -147,8 +177,12 @@ fn a_wait_left_out_between_two_streams() {
     let side = device.context.new_stream().unwrap();
     let wrong = |waits: bool| {
         // SAFETY: the slab is written before it is read; the slice by the copy.
-        let (mut slab, mut x) =
-            unsafe { (device.context.alloc_pinned_with_flags::<f32>(8, 0).unwrap(), side.alloc::<f32>(8).unwrap()) };
+        let (mut slab, mut x) = unsafe {
+            (
+                device.context.alloc_pinned_with_flags::<f32>(8, 0).unwrap(),
+                side.alloc::<f32>(8).unwrap(),
+            )
+        };
         slab.as_mut_slice().unwrap().fill(2.0);
         side.memcpy_htod(&slab, &mut x).unwrap();
         let mut sum = device.stream.alloc_zeros::<f32>(8).unwrap();
@@ -174,6 +208,7 @@ fn a_wait_left_out_between_two_streams() {
 #[test]
 fn pinned_memory_is_filled_only_when_the_copy_has_run() {
     let device = device();
+    device.sim.set_seed(0); // nothing runs before somebody waits
     let x = device.stream.clone_htod(&[3_f32; 4]).unwrap();
     // SAFETY: it is poison until the copy has run, which is what the test is about.
     let mut slab = unsafe { device.context.alloc_pinned_with_flags::<f32>(4, 0) }.unwrap();
@@ -196,6 +231,7 @@ fn pageable_memory_is_read_at_once() {
 #[test]
 fn events_tell_whether_and_when() {
     let device = device();
+    device.sim.set_seed(0); // nothing runs before somebody waits
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
     let start = device.stream.record_event(timed).unwrap();
     let x = device.stream.alloc_zeros::<f32>(1 << 16).unwrap();
@@ -207,7 +243,10 @@ fn events_tell_whether_and_when() {
     assert!(start.elapsed_ms(&end).unwrap() >= 0.0);
     let untimed = device.stream.record_event(None).unwrap();
     untimed.synchronize().unwrap();
-    assert_eq!(start.elapsed_ms(&untimed).unwrap_err().0, CUresult::CUDA_ERROR_INVALID_HANDLE);
+    assert_eq!(
+        start.elapsed_ms(&untimed).unwrap_err().0,
+        CUresult::CUDA_ERROR_INVALID_HANDLE
+    );
     // Asking again and again comes to an end.
     let last = device.stream.record_event(None).unwrap();
     while !last.is_complete() {}
