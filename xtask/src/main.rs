@@ -4,6 +4,7 @@
 
 mod golden;
 mod kernels;
+mod sanitize;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ Tasks:
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
   kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
+  sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),
+        "sanitize" => sanitize::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             ExitCode::SUCCESS

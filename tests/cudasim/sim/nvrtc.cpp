@@ -181,7 +181,9 @@ int build(Program& program, const Options& options, const std::vector<std::strin
         "#include \"cudasim_device.h\"\n#line 1 \"" + program.name + "\"\n" + program.source + "\n");
 
   std::vector<std::string> preprocess = flags;
-  preprocess.insert(preprocess.end(), {"-E", "-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10),
+  // NVRTC finds no header of the system either.
+  preprocess.insert(preprocess.end(), {"-E", "-nostdinc", "-nostdinc++",
+                                       "-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10),
                                        "-I" + (work.path / "headers").string(), "-I" CUDASIM_INCLUDE,
                                        (work.path / "kernel.cpp").string(), "-o", (work.path / "kernel.i").string()});
   Outcome outcome = compiler(preprocess);

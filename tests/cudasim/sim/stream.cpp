@@ -35,11 +35,12 @@ void run_front(Stream& stream) {
   if (work.run) work.run();
 }
 
-/// With a seed, a little of what is queued somewhere runs now.
+/// With a seed, a stream may get ahead of the others now: by a little, or by all it has.
 void run_something() {
   if (!randomized() || random_below(4) != 0) return;
   Stream& stream = *streams[random_below(static_cast<unsigned>(streams.size()))];
-  if (!stream.queue.empty()) run_front(stream);
+  size_t pieces = random_below(2) == 0 ? stream.queue.size() : 1 + random_below(4);
+  while (pieces-- > 0 && !stream.queue.empty()) run_front(stream);
 }
 
 MarkerPointer mark(Stream& stream) {
@@ -100,7 +101,7 @@ int submit(Stream& stream, std::function<void()> run) {
   submit_always(stream, [run = std::move(run)] {
     if (!poisoned()) run();
   });
-  return poisoned();
+  return success;  // if the work has failed already, the next call says so
 }
 
 void drain(Stream& stream) {

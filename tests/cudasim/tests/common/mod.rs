@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
 
+pub mod programs;
+
 use std::ffi::CString;
 use std::sync::Arc;
 

@@ -1,0 +1,324 @@
+//! Mistakes planted into kernels and launches: each is found, and the right version passes. What only a sanitizer finds is in
+//! `sanitizers.rs`.
+
+mod common;
+
+use common::programs::{
+    BASICS, BUGS, PERSISTENT, elman_is_wrong, lstm_is_wrong, reduction_is_wrong,
+};
+use common::sys_code::CUresult;
+use common::{Device, device, grid, numbers, schedules};
+use cudarc::driver::CudaFunction;
+
+/// The place in `bugs.cu` that carries this mark, as reports write it.
+fn place(mark: &str) -> String {
+    let line = BUGS
+        .lines()
+        .position(|line| line.ends_with(&format!("// here: {mark}")))
+        .unwrap();
+    format!("kernel.cu:{}", line + 1)
+}
+
+/// How often a program went wrong under the seeds given.
+fn findings(
+    device: &Device,
+    seeds: impl Iterator<Item = u64>,
+    mut wrong: impl FnMut(&Device) -> bool,
+) -> usize {
+    seeds
+        .filter(|&seed| {
+            device.sim.set_seed(seed);
+            wrong(device)
+        })
+        .count()
+}
+
+// ---- barriers ----
+
+#[test]
+fn a_barrier_left_out_of_a_reduction() {
+    let device = device();
+    let kernel = device.function(BASICS, &["BUG_NO_BARRIER"], "partial_sums");
+    assert_eq!(
+        findings(&device, schedules(), |device| reduction_is_wrong(
+            device, &kernel
+        )),
+        32
+    );
+    let kernel = device.function(BASICS, &[], "partial_sums");
+    assert_eq!(
+        findings(&device, schedules(), |device| reduction_is_wrong(
+            device, &kernel
+        )),
+        0
+    );
+}
+
+#[test]
+fn a_grid_barrier_left_out_of_a_persistent_kernel() {
+    let device = device();
+    let kernel = device.function(PERSISTENT, &["BUG_NO_GRID_BARRIER"], "elman");
+    assert_eq!(
+        findings(&device, schedules(), |device| elman_is_wrong(
+            device, &kernel
+        )),
+        32
+    );
+    let kernel = device.function(PERSISTENT, &[], "elman");
+    assert_eq!(
+        findings(&device, schedules(), |device| elman_is_wrong(
+            device, &kernel
+        )),
+        0
+    );
+}
+
+#[test]
+fn either_barrier_left_out_of_a_persistent_lstm() {
+    let device = device();
+    for bug in ["BUG_NO_GROUP_BARRIER", "BUG_NO_CLOSING_BARRIER"] {
+        let kernel = device.function(PERSISTENT, &[bug], "lstm_forward");
+        // The fixed schedule of seed 0 may be lucky.
+        let found = findings(&device, schedules().skip(1), |device| {
+            lstm_is_wrong(device, &kernel)
+        });
+        assert_eq!(found, 31, "{bug}");
+    }
+    let kernel = device.function(PERSISTENT, &[], "lstm_forward");
+    assert_eq!(
+        findings(&device, schedules(), |device| lstm_is_wrong(
+            device, &kernel
+        )),
+        0
+    );
+}
+
+#[test]
+fn a_write_that_others_read_without_a_barrier_between() {
+    let device = device();
+    let kernel = device.function(BUGS, &[], "read_after_write");
+    let wrong = |right: i32| {
+        move |device: &Device, kernel: &CudaFunction| {
+            // SAFETY: the kernel writes all of it.
+            let [mut x, mut y] =
+                [(); 2].map(|()| unsafe { device.stream.alloc::<i32>(64) }.unwrap());
+            launch!(
+                device.stream,
+                kernel,
+                grid(1, 64, 0),
+                &mut x,
+                &mut y,
+                &right
+            )
+            .unwrap();
+            let y = device.stream.clone_dtoh(&y).unwrap();
+            (0..64).any(|i| y[i as usize] != (i + 1) % 64)
+        }
+    };
+    assert_eq!(
+        findings(&device, schedules(), |device| wrong(0)(device, &kernel)),
+        32
+    );
+    assert_eq!(
+        findings(&device, schedules(), |device| wrong(1)(device, &kernel)),
+        0
+    );
+}
+
+// ---- rules of barriers and collectives ----
+
+/// Runs a kernel with `right` 0 and 1 on 32 numbers under all schedules: the first must be reported each time, with these
+/// words, the second never.
+fn reported(name: &str, words: &[&str]) {
+    let device = device();
+    let kernel = device.function(BUGS, &[], name);
+    let run = |right: i32, seed: u64| {
+        device.sim.clear_error();
+        device.sim.set_seed(seed);
+        let mut x = device.stream.alloc_zeros::<f32>(32).unwrap();
+        launch!(device.stream, kernel, grid(1, 32, 0), &mut x, &right).unwrap();
+        device.failure()
+    };
+    for seed in schedules() {
+        let (code, report) = run(0, seed);
+        assert_eq!(
+            code,
+            Some(CUresult::CUDA_ERROR_LAUNCH_FAILED),
+            "seed {seed}"
+        );
+        for word in words.iter().chain([&name]) {
+            assert!(
+                report.contains(word),
+                "seed {seed}: no `{word}` in: {report}"
+            );
+        }
+        let (code, report) = run(1, seed);
+        assert_eq!((code, report.as_str()), (None, ""), "seed {seed}");
+    }
+}
+
+#[test]
+fn barriers_in_two_branches() {
+    reported(
+        "branches",
+        &[
+            "divergent barrier",
+            &place("first branch"),
+            &place("second branch"),
+            "thread (",
+        ],
+    );
+}
+
+#[test]
+fn lanes_that_never_come_to_a_warp_collective() {
+    reported(
+        "absent_lanes",
+        &["deadlock", &place("half a warp"), "32 threads wait"],
+    );
+}
+
+#[test]
+fn a_lane_outside_of_its_mask() {
+    reported(
+        "wrong_mask",
+        &["not named in its own mask", &place("own mask")],
+    );
+}
+
+#[test]
+fn different_collectives_with_one_mask() {
+    reported("mixed_collectives", &["divergent warp collective"]);
+}
+
+#[test]
+fn waiting_for_a_flag_that_nobody_sets() {
+    let device = device();
+    let kernel = device.function(BUGS, &[], "no_progress");
+    for seed in [0, 1] {
+        for right in [1_i32, 0] {
+            device.sim.clear_error();
+            device.sim.set_seed(seed);
+            let mut flag = device.stream.alloc_zeros::<u32>(1).unwrap();
+            launch!(device.stream, kernel, grid(1, 32, 0), &mut flag, &right).unwrap();
+            let (code, report) = device.failure();
+            assert_eq!(code.is_some(), right == 0);
+            assert_eq!(report.contains("no progress"), right == 0, "{report}");
+        }
+    }
+}
+
+#[test]
+fn assertions_of_kernels() {
+    let device = device();
+    for (name, place) in [
+        ("check", place("plain assert")),
+        ("check_behind_a_barrier", place("late assert")),
+    ] {
+        let kernel = device.function(BUGS, &[], name);
+        for (seed, limit) in [(0, 31_i32), (5, 31), (0, 32), (5, 32)] {
+            device.sim.clear_error();
+            device.sim.set_seed(seed);
+            let x = device
+                .stream
+                .clone_htod(&(0..32).collect::<Vec<i32>>())
+                .unwrap();
+            launch!(device.stream, kernel, grid(2, 32, 0), &x, &limit).unwrap();
+            let (code, report) = device.failure();
+            assert_eq!(code.is_some(), limit == 31);
+            if limit == 31 {
+                assert!(
+                    report.contains(&place) && report.contains("thread (31,0,0)"),
+                    "{report}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_asynchronous_copy_that_nobody_waits_for() {
+    let device = device();
+    let kernel = device.function(BUGS, &[], "forgotten_copy");
+    let x = numbers(128, 1, 1.0);
+    let wrong = |device: &Device, right: i32| {
+        let dx = device.stream.clone_htod(&x).unwrap();
+        let mut dy = device.stream.alloc_zeros::<f32>(128).unwrap();
+        launch!(device.stream, kernel, grid(1, 32, 0), &dx, &mut dy, &right).unwrap();
+        let y = device.stream.clone_dtoh(&dy).unwrap();
+        (0..128).any(|i| y[i] != x[127 - i])
+    };
+    assert_eq!(
+        findings(&device, schedules(), |device| wrong(device, 0)),
+        32
+    );
+    assert_eq!(findings(&device, schedules(), |device| wrong(device, 1)), 0);
+}
+
+// ---- pointers and contexts ----
+
+#[test]
+fn a_host_pointer_for_a_device_pointer() {
+    let device = device();
+    let kernel = device.function(BASICS, &[], "add");
+    let x = device.stream.alloc_zeros::<f32>(8).unwrap();
+    let host = [0_f32; 8];
+    let address = host.as_ptr() as u64;
+    let error = launch!(
+        device.stream,
+        kernel,
+        grid(1, 8, 0),
+        &x,
+        &address,
+        &x,
+        &8_i32
+    )
+    .unwrap_err();
+    assert_eq!(error.0, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+    assert!(
+        device.sim.last_report().contains("argument 1"),
+        "{}",
+        device.sim.last_report()
+    );
+    // The report is part of what cudarc prints.
+    assert!(error.to_string().contains("argument 1"), "{error}");
+}
+
+#[test]
+fn memory_that_was_freed_already() {
+    let device = device();
+    let kernel = device.function(BASICS, &[], "add");
+    let mut x = device.stream.alloc_zeros::<f32>(8).unwrap();
+    let stale = {
+        use cudarc::driver::DevicePtr;
+        let gone = device.stream.alloc_zeros::<f32>(8).unwrap();
+        gone.device_ptr(&device.stream).0
+    };
+    device.stream.synchronize().unwrap();
+    let error = launch!(
+        device.stream,
+        kernel,
+        grid(1, 8, 0),
+        &stale,
+        &stale,
+        &mut x,
+        &8_i32
+    )
+    .unwrap_err();
+    assert_eq!(error.0, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+}
+
+#[test]
+fn a_failed_kernel_poisons_the_context_until_it_is_cleared() {
+    let device = device();
+    let kernel = device.function(BUGS, &[], "branches");
+    let mut x = device.stream.alloc_zeros::<f32>(32).unwrap();
+    launch!(device.stream, kernel, grid(1, 32, 0), &mut x, &0_i32).unwrap();
+    assert!(device.stream.synchronize().is_err());
+    assert!(device.stream.alloc_zeros::<f32>(1).is_err());
+    assert!(device.context.synchronize().is_err());
+    device.sim.clear_error();
+    launch!(device.stream, kernel, grid(1, 32, 0), &mut x, &1_i32).unwrap();
+    assert_eq!(device.stream.clone_dtoh(&x).unwrap()[15..17], [1.0, 2.0]);
+    assert_eq!(device.sim.last_report(), "");
+}

@@ -1,0 +1,89 @@
+// Kernels with one mistake each, and beside them the right ones.
+#include "prim.cuh"
+
+// Barriers in two branches. `right`: both branches meet at one.
+extern "C" __global__ void branches(float* x, int right) {
+    if (right) {
+        x[threadIdx.x] = threadIdx.x < 16 ? 1.f : 2.f;
+        __syncthreads();
+    } else if (threadIdx.x < 16) {
+        x[threadIdx.x] = 1.f;
+        __syncthreads();  // here: first branch
+    } else {
+        x[threadIdx.x] = 2.f;
+        __syncthreads();  // here: second branch
+    }
+}
+
+// A collective of the whole warp that half of it never reaches, since it waits at the block's barrier.
+extern "C" __global__ void absent_lanes(float* x, int right) {
+    float v = threadIdx.x;
+    if (right || threadIdx.x < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);  // here: half a warp
+    __syncthreads();  // here: all threads
+    x[threadIdx.x] = v;
+}
+
+// A lane in a collective that its own mask does not name.
+extern "C" __global__ void wrong_mask(float* x, int right) {
+    unsigned mask = right || threadIdx.x < 16 ? 0xffffffffu : 0x0000ffffu;
+    x[threadIdx.x] = __shfl_sync(mask, (float)threadIdx.x, 3);  // here: own mask
+}
+
+// Two collectives at once with the same mask.
+extern "C" __global__ void mixed_collectives(float* x, int right) {
+    if (right || threadIdx.x < 16) {
+        x[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.f, 1);
+    } else {
+        x[threadIdx.x] = __ballot_sync(0xffffffffu, 1);
+    }
+}
+
+// Waits for a flag that nobody sets.
+extern "C" __global__ void no_progress(unsigned* flag, int right) {
+    if (right && threadIdx.x == 31) st_release(flag, 1u);
+    while (ld_acquire(flag) == 0u) __nanosleep(20);
+}
+
+extern "C" __global__ void write_one_too_many(float* x, int n, int right) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (right ? i < n : i <= n) x[i] = 1.f;
+}
+
+extern "C" __global__ void read_one_too_many(const float* x, float* y, int n, int right) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[right ? i : i + 1];
+}
+
+extern "C" __global__ void check(const int* x, int limit) {
+    assert(x[threadIdx.x] < limit);  // here: plain assert
+}
+
+extern "C" __global__ void check_behind_a_barrier(const int* x, int limit) {
+    __syncthreads();
+    assert(x[threadIdx.x] < limit);  // here: late assert
+}
+
+// Copies beside the thread that nobody waits for.
+extern "C" __global__ void forgotten_copy(const float* x, float* y, int right) {
+    __shared__ __align__(16) float tile[128];
+    copy_async_16(tile + 4 * threadIdx.x, x + 4 * threadIdx.x);
+    copy_async_commit();
+    if (right) copy_async_wait<0>();
+    __syncthreads();
+    for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = tile[127 - (4 * threadIdx.x + i)];
+}
+
+// Every thread writes one word that all read later.
+extern "C" __global__ void read_after_write(int* x, int* y, int right) {
+    x[threadIdx.x] = threadIdx.x;
+    if (right) __syncthreads();
+    y[threadIdx.x] = x[(threadIdx.x + 1) % blockDim.x];
+    // Makes it a kernel in which threads can wait, whatever `right` is.
+    __syncthreads();
+}
+
+// Adds without atomics.
+extern "C" __global__ void count(int* total, int right) {
+    if (right) atomicAdd(total, 1);
+    else *total = *total + 1;
+}

@@ -1,0 +1,166 @@
+//! What AddressSanitizer and ThreadSanitizer must find, and what they must not. `cargo xtask sanitize` builds the simulator for
+//! one of them, runs each of these tests in a process of its own and reads the reports; alone they prove nothing.
+
+mod common;
+
+use common::programs::{
+    BASICS, BUGS, PERSISTENT, elman_is_wrong, lstm_is_wrong, reduction_is_wrong,
+};
+use common::{Device, device, grid};
+use cudarc::driver::{CudaFunction, DevicePtr};
+
+/// Under a few schedules: a sanitizer does not need luck.
+fn run(
+    kernel: &str,
+    source: &str,
+    defines: &[&str],
+    program: fn(&Device, &CudaFunction) -> bool,
+) -> bool {
+    let device = device();
+    let kernel = device.function(source, defines, kernel);
+    let wrong = |&seed: &u64| {
+        device.sim.set_seed(seed);
+        program(&device, &kernel)
+    };
+    (0..4).filter(wrong).count() > 0
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn right_programs() {
+    assert!(!run("partial_sums", BASICS, &[], reduction_is_wrong));
+    assert!(!run("elman", PERSISTENT, &[], elman_is_wrong));
+    assert!(!run("lstm_forward", PERSISTENT, &[], lstm_is_wrong));
+    mistake("count", "right");
+    mistake("read_after_write", "right");
+    mistake("write_one_too_many", "right");
+    mistake("read_one_too_many", "right");
+}
+
+/// A kernel of `bugs.cu`, with its mistake or without.
+fn mistake(kernel: &str, which: &str) {
+    let device = device();
+    let function = device.function(BUGS, &[], kernel);
+    let mut x = device.stream.alloc_zeros::<f32>(100).unwrap();
+    let mut y = device.stream.alloc_zeros::<f32>(100).unwrap();
+    let (count, right) = (100_i32, i32::from(which == "right"));
+    match kernel {
+        "count" => launch!(device.stream, function, grid(4, 25, 0), &mut x, &right).unwrap(),
+        "read_after_write" => launch!(
+            device.stream,
+            function,
+            grid(1, 100, 0),
+            &mut x,
+            &mut y,
+            &right
+        )
+        .unwrap(),
+        "write_one_too_many" => launch!(
+            device.stream,
+            function,
+            grid(1, 128, 0),
+            &mut x,
+            &count,
+            &right
+        )
+        .unwrap(),
+        _ => launch!(
+            device.stream,
+            function,
+            grid(1, 128, 0),
+            &x,
+            &mut y,
+            &count,
+            &right
+        )
+        .unwrap(),
+    }
+    device.stream.synchronize().unwrap();
+}
+
+// ---- for AddressSanitizer ----
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn write_one_too_many() {
+    mistake("write_one_too_many", "wrong");
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn read_one_too_many() {
+    mistake("read_one_too_many", "wrong");
+}
+
+/// A pointer that is kept in device memory escapes the check of arguments.
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn memory_freed_before_its_use() {
+    let device = device();
+    let source = "extern \"C\" __global__ void through(float** at) { (*at)[threadIdx.x] = 1.f; }";
+    let through = device.function(source, &[], "through");
+    let gone = device.stream.alloc_zeros::<f32>(32).unwrap();
+    let address = gone.device_ptr(&device.stream).0;
+    let at = device.stream.clone_htod(&[address]).unwrap();
+    drop(gone);
+    launch!(device.stream, through, grid(1, 32, 0), &at).unwrap();
+    device.stream.synchronize().unwrap();
+}
+
+// ---- for ThreadSanitizer ----
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn reduction_without_its_barrier() {
+    run(
+        "partial_sums",
+        BASICS,
+        &["BUG_NO_BARRIER"],
+        reduction_is_wrong,
+    );
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn elman_without_the_grid_barrier() {
+    run(
+        "elman",
+        PERSISTENT,
+        &["BUG_NO_GRID_BARRIER"],
+        elman_is_wrong,
+    );
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn lstm_without_the_group_barrier() {
+    run(
+        "lstm_forward",
+        PERSISTENT,
+        &["BUG_NO_GROUP_BARRIER"],
+        lstm_is_wrong,
+    );
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn lstm_without_the_closing_barrier() {
+    run(
+        "lstm_forward",
+        PERSISTENT,
+        &["BUG_NO_CLOSING_BARRIER"],
+        lstm_is_wrong,
+    );
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn count_without_atomics() {
+    mistake("count", "wrong");
+}
+
+#[test]
+#[ignore = "for cargo xtask sanitize"]
+fn read_after_write_without_a_barrier() {
+    mistake("read_after_write", "wrong");
+}

@@ -1,0 +1,226 @@
+//! `cargo xtask sanitize`: runs the tests of the simulated CUDA device with kernels compiled for AddressSanitizer or
+//! ThreadSanitizer. What must be found is run too, each in a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+
+const HELP: &str = "\
+Usage: cargo xtask sanitize [address|thread] ..
+
+Builds the simulated CUDA device for a sanitizer (both, if none is named) into target/sanitize and runs tests with it:
+no sanitizer may report anything, but for planted mistakes, which it must find. Needs g++ with libasan and libtsan.
+";
+
+/// Seeds for tests whose schedule the environment decides.
+const SEEDS: u64 = 16;
+
+struct Sanitizer {
+    name: &'static str,
+    /// The runtime that is loaded in front of everything.
+    runtime: &'static str,
+    options: (&'static str, &'static str),
+    /// How reports begin.
+    report: &'static str,
+    /// Tests of planted mistakes (in `sanitizers`), and what the report must mention.
+    planted: &'static [(&'static str, &'static str)],
+}
+
+const SANITIZERS: [Sanitizer; 2] = [
+    Sanitizer {
+        name: "address",
+        runtime: "libasan.so",
+        // Libraries stay open, and Rust's test harness keeps some memory to the end.
+        options: ("ASAN_OPTIONS", "detect_leaks=0"),
+        report: "AddressSanitizer:",
+        planted: &[
+            ("write_one_too_many", "kernel.cu"),
+            ("read_one_too_many", "kernel.cu"),
+            ("memory_freed_before_its_use", "heap-use-after-free"),
+        ],
+    },
+    Sanitizer {
+        name: "thread",
+        runtime: "libtsan.so",
+        options: ("TSAN_OPTIONS", "report_signal_unsafe=0"),
+        report: "WARNING: ThreadSanitizer:",
+        planted: &[
+            ("reduction_without_its_barrier", "partial_sums"),
+            ("elman_without_the_grid_barrier", "elman"),
+            ("lstm_without_the_group_barrier", "lstm_forward"),
+            ("lstm_without_the_closing_barrier", "lstm_forward"),
+            ("count_without_atomics", "count"),
+            ("read_after_write_without_a_barrier", "read_after_write"),
+        ],
+    },
+];
+
+/// Tests that run whole, as (package, test target, arguments). The streams' run once a seed.
+const CLEAN: [(&str, &str, &[&str]); 6] = [
+    (
+        "cudasim",
+        "sanitizers",
+        &["--ignored", "--exact", "right_programs"],
+    ),
+    ("cudasim", "basics", &[]),
+    ("cudasim", "primitives", &["--skip", "TOO_LITTLE"]),
+    ("cudasim", "products", &[]),
+    ("cudasim", "streams", &[]),
+    ("cudasim", "graphs", &[]),
+];
+const ONCE_A_SEED: [&str; 2] = ["streams", "graphs"];
+
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let mut failures = Vec::new();
+    for argument in arguments {
+        if !SANITIZERS
+            .iter()
+            .any(|sanitizer| sanitizer.name == argument)
+        {
+            eprint!("xtask: there is no sanitizer `{argument}`\n\n{HELP}");
+            return ExitCode::FAILURE;
+        }
+    }
+    for sanitizer in &SANITIZERS {
+        if arguments.is_empty() || arguments.iter().any(|argument| argument == sanitizer.name) {
+            match sanitizer.run() {
+                Ok(found) => failures.extend(found),
+                Err(problem) => failures.push(format!("{}: {problem}", sanitizer.name)),
+            }
+        }
+    }
+    for failure in &failures {
+        eprintln!("{failure}");
+    }
+    if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Sanitizer {
+    /// What was not as it should be.
+    fn run(&self) -> Result<Vec<String>, String> {
+        let runtime = runtime(self.runtime)?;
+        let binaries = self.build()?;
+        let binary = |target: &str| {
+            let found = binaries
+                .iter()
+                .find(|(name, _)| name == target)
+                .map(|(_, path)| path.as_path());
+            found.ok_or(format!("cargo built no test `{target}`"))
+        };
+        let mut failures = Vec::new();
+        let mut note = |what: String, problem: Option<String>| {
+            println!(
+                "{} {what}: {}",
+                self.name,
+                if problem.is_none() { "ok" } else { "FAILED" }
+            );
+            failures.extend(problem.map(|problem| format!("{} {what}: {problem}", self.name)));
+        };
+        for (_, target, arguments) in CLEAN {
+            let seeds = if ONCE_A_SEED.contains(&target) {
+                SEEDS
+            } else {
+                1
+            };
+            for seed in 0..seeds {
+                let output = self.execute(binary(target)?, &runtime, seed, arguments)?;
+                let text = text_of(&output);
+                let clean = output.status.success() && !text.contains(self.report);
+                note(format!("{target}, seed {seed}"), (!clean).then_some(text));
+            }
+        }
+        for (test, mention) in self.planted {
+            let arguments = ["--ignored", "--exact", test];
+            let text = text_of(&self.execute(binary("sanitizers")?, &runtime, 0, &arguments)?);
+            let found = text.contains(self.report) && text.contains(mention);
+            note(
+                format!("finds {test}"),
+                (!found).then(|| format!("no report that mentions `{mention}`:\n{text}")),
+            );
+        }
+        Ok(failures)
+    }
+
+    /// The test binaries of all packages in the list.
+    fn build(&self) -> Result<Vec<(String, PathBuf)>, String> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args([
+            "test",
+            "--no-run",
+            "--message-format=json",
+            "--target-dir",
+            "target/sanitize",
+        ]);
+        let mut packages = CLEAN.map(|(package, ..)| package).to_vec();
+        packages.dedup();
+        for package in packages {
+            command.args(["--package", package]);
+        }
+        let output = command
+            .env("CUDASIM_SANITIZE", self.name)
+            .stderr(Stdio::inherit())
+            .output();
+        let output = output.map_err(|error| format!("cargo cannot be started: {error}"))?;
+        if !output.status.success() {
+            return Err("the tests do not build".to_owned());
+        }
+        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        let binary = |line: &str| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            let path = message["executable"].as_str()?;
+            Some((
+                message["target"]["name"].as_str()?.to_owned(),
+                PathBuf::from(path),
+            ))
+        };
+        Ok(messages.lines().filter_map(binary).collect())
+    }
+
+    fn execute(
+        &self,
+        binary: &Path,
+        runtime: &str,
+        seed: u64,
+        arguments: &[&str],
+    ) -> Result<Output, String> {
+        Command::new(binary)
+            .args(["--test-threads", "1"])
+            .args(arguments)
+            .env("LD_PRELOAD", runtime)
+            .env(self.options.0, self.options.1)
+            .env("CUDASIM_SEED", seed.to_string())
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .map_err(|error| format!("{}: {error}", binary.display()))
+    }
+}
+
+/// The full path of a library of the C++ compiler.
+fn runtime(name: &str) -> Result<String, String> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+    let output = Command::new(&compiler)
+        .arg(format!("-print-file-name={name}"))
+        .output();
+    let output = output.map_err(|error| format!("{compiler} cannot be started: {error}"))?;
+    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    // The compiler gives the bare name back if it has no such file.
+    if path == name {
+        Err(format!("{compiler} has no {name}"))
+    } else {
+        Ok(path)
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
