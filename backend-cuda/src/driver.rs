@@ -44,7 +44,10 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
         }
     }
     let failed = |what: &str, e: DriverError| unavailable(format!("{what}: {}", words(e)));
-    cudarc::driver::result::init().map_err(|e| failed("the driver did not start", e))?;
+    cudarc::driver::result::init().map_err(|e| match e.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => unavailable(no_device(0)),
+        _ => failed("the driver did not start", e),
+    })?;
     let mut version = 0;
     // SAFETY: the driver is there, and writes one number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
@@ -59,17 +62,25 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
     }
     let count = CudaContext::device_count().map_err(|e| failed("counting devices", e))?;
     if usize::try_from(count).is_ok_and(|count| index >= count) {
-        let known = match count {
-            0 => "there is no device".to_owned(),
-            1 => "there is one device, cuda:0".to_owned(),
-            n => format!("there are {n} devices, cuda:0 to cuda:{}", n - 1),
-        };
-        return Err(unavailable(known));
+        return Err(unavailable(no_device(count)));
     }
     let context = CudaContext::new(index).map_err(|e| failed("the device did not open", e))?;
     // SAFETY: the streams and events of this backend order all work themselves (`pool`, `swap`).
     unsafe { context.disable_event_tracking() };
     Ok(context)
+}
+
+/// The reason why a device is not among so many.
+fn no_device(count: i32) -> String {
+    match count {
+        0 => "there is no NVIDIA GPU that the driver sees".to_owned(),
+        1 => format!("there is one device, {}", name(0)),
+        n => format!(
+            "there are {n} devices, {} to {}",
+            name(0),
+            name(n as usize - 1)
+        ),
+    }
 }
 
 /// A device's name for messages.

@@ -47,6 +47,11 @@ pub fn device(name: &str) -> Result<TestDevice> {
     Ok(Autodiff::new(backend))
 }
 
+/// Whether tests of the CUDA backend shall run on a GPU: with `RECURRENT_CUDA=real`. Else they run on the simulated device.
+pub fn on_real_gpu() -> bool {
+    std::env::var_os("RECURRENT_CUDA").is_some_and(|kind| kind == "real")
+}
+
 fn simulated() -> Result<Cuda> {
     cudasim::install().map_err(|e| Error::Unavailable {
         device: "sim".into(),

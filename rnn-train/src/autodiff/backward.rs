@@ -72,6 +72,11 @@ pub(super) fn gradients<B: Backend>(
             continue;
         }
         let Reached { node, grads, .. } = reached;
+        // What the next nodes need can travel while this one is computed.
+        node.fetch(inner)?;
+        for parent in node.parents() {
+            parent.fetch(inner)?;
+        }
         match node.take()? {
             (Work::Op(op), inputs) => {
                 let args = Arguments {
