@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use backend_api::{
-    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Result, SequencePath,
-    SequencePlan, SequenceRequest, View, compose,
+    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
+    SequencePath, SequencePlan, SequenceRequest, View, compose,
 };
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result, sys};
 use cudarc::nvrtc::Ptx;
@@ -44,15 +44,26 @@ struct Inner {
     architecture: String,
     multiprocessors: u32,
     shared_limit: usize,
+    precision: Precision,
     launches: AtomicU64,
 }
 
 impl Cuda {
-    /// A GPU, counted from 0.
+    /// A GPU, counted from 0, with exact products.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old: with what to do about it.
     pub fn new(index: usize) -> Result<Self> {
+        Self::with_precision(index, Precision::Exact)
+    }
+
+    /// A GPU whose products of `f32` are as exact as asked for: all of them, those of whole sequences and of gradients
+    /// included. Everything else is computed as always. A persistent kernel, where a sequence has one
+    /// ([`SequencePath::Whole`]), multiplies exactly whatever is asked for.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
         let context = driver::open(index)?;
         let failed = |e| driver::failure(index, "opening", e);
         let stream = context.new_stream().map_err(failed)?;
@@ -82,6 +93,7 @@ impl Cuda {
             context,
             multiprocessors,
             shared_limit,
+            precision,
             launches: AtomicU64::new(0),
         }));
         device.clear(device.faults().address(), Faults::BYTES)?;
@@ -114,6 +126,14 @@ impl Cuda {
 
     pub(crate) fn multiprocessors(&self) -> u32 {
         self.0.multiprocessors
+    }
+
+    /// How exact products are: the device's setting, or what an operation says if that is not the default.
+    pub(crate) fn precision(&self, asked: Precision) -> Precision {
+        match asked {
+            Precision::Exact => self.0.precision,
+            other => other,
+        }
     }
 
     /// Bytes of shared memory that a block can have.
@@ -380,12 +400,15 @@ impl Backend for Cuda {
             Op::Select => self.select(ins, outs),
             Op::Reduce { kind, axis } => self.reduce(*kind, *axis, ins, outs),
             Op::ArgMax { axis } => self.argmax(*axis, ins, outs),
-            Op::MatMul { alpha, .. } => self.matmul(float(first)?, *alpha, ins, outs),
+            Op::MatMul { alpha, precision } => {
+                self.matmul(float(first)?, *alpha, *precision, ins, outs)
+            }
             Op::Concat { axis } => self.concat(*axis, ins, outs),
             Op::Reverse { time, batch } => self.reverse(*time, *batch, ins, outs),
             Op::Gather => self.gather(ins, outs),
             Op::ScatterAdd { .. } => self.scatter_add(ins, outs),
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
+            Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
             Op::Fused(fused) if first.is_float() => self.run_fused(first, fused, ins, outs),
             Op::Fused(fused) => compose(self, fused, ins, outs),
         }

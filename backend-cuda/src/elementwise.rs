@@ -43,6 +43,15 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
+    /// Zeros of a type of floats or integers.
+    pub(crate) fn fill_with_zeros(&self, output: &Output) -> Result<()> {
+        match output.dtype().size() {
+            1 => self.fill_with(0u8, output),
+            4 => self.fill_with(0u32, output),
+            _ => self.fill_with(0u64, output),
+        }
+    }
+
     fn fill_with<W: DeviceRepr + Copy>(&self, value: W, output: &Output) -> Result<()> {
         let layout = output.layout();
         let s = Strided::new(layout.shape(), [layout]);

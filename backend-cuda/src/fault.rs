@@ -73,6 +73,7 @@ impl Cuda {
             1 => ("gather", "ids"),
             2 => ("scatter_add", "ids"),
             3 => ("reverse", "lengths"),
+            5 => ("scatter_update", "ids"),
             _ => ("softmax_cross_entropy", "labels"),
         };
         Err(Error::out_of_range(

@@ -2,7 +2,9 @@
 //!
 //! cuBLAS counts columns first: what it takes for a matrix is our transposed one, so it is asked for `bᵀ aᵀ`.
 
-use backend_api::{Buffers, DType, Dest, Dests, Error, Layout, Result, View};
+use std::ffi::c_void;
+
+use backend_api::{Buffers, DType, Dest, Dests, Error, Layout, Precision, Result, View};
 use cudarc::cublas::{result, sys};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
@@ -52,6 +54,7 @@ impl Matrix {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
     pub(crate) dtype: DType,
+    pub(crate) precision: Precision,
     /// `m, k, n` of `[m, k] [k, n]`.
     pub(crate) sizes: [usize; 3],
     pub(crate) count: usize,
@@ -67,6 +70,7 @@ impl Cuda {
         &self,
         dtype: DType,
         alpha: f64,
+        precision: Precision,
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
@@ -97,7 +101,7 @@ impl Cuda {
         if !to.is_contiguous() {
             // The product is made without gaps, and brought to its place after that.
             let meta = backend_api::Meta::new(to.shape(), dtype);
-            let product = self.matmul(dtype, alpha, ins, smallvec![Dest::New(meta)])?;
+            let product = self.matmul(dtype, alpha, precision, ins, smallvec![Dest::New(meta)])?;
             let view = View {
                 buffer: &product[0],
                 layout: Layout::contiguous(to.shape()),
@@ -125,6 +129,7 @@ impl Cuda {
         c.batch_stride = rows * n;
         self.product(&Product {
             dtype,
+            precision,
             sizes: [rows, k, n],
             count,
             alpha,
@@ -172,97 +177,90 @@ impl Cuda {
         let (rows, inner, columns) = (size(m)?, size(k)?, size(n)?);
         let (lda, ldb, ldc) = (size(p.a.stride)?, size(p.b.stride)?, size(p.c.stride)?);
         let count = size(p.count)?;
-        let handle = blas.handle();
         let (opa, opb) = (p.a.operation(), p.b.operation());
-        let strides = [p.a, p.b, p.c].map(|x| x.batch_stride as i64);
+        let [stride_a, stride_b, stride_c] = [p.a, p.b, p.c].map(|x| x.batch_stride as i64);
+        let [a, b, c] = [p.a, p.b, p.c].map(|x| x.address as *mut c_void);
+        // Factors are of the type that is computed in.
+        let (alpha32, beta32) = (p.alpha as f32, p.beta as f32);
+        let (alpha64, beta64) = (p.alpha, p.beta);
+        let (kind, compute, alpha, beta): (_, _, *const c_void, *const c_void) = match p.dtype {
+            DType::F32 => (
+                sys::cudaDataType_t::CUDA_R_32F,
+                compute_type(self.precision(p.precision)),
+                (&raw const alpha32).cast(),
+                (&raw const beta32).cast(),
+            ),
+            _ => (
+                sys::cudaDataType_t::CUDA_R_64F,
+                sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
+                (&raw const alpha64).cast(),
+                (&raw const beta64).cast(),
+            ),
+        };
+        let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT;
         // SAFETY: the addresses are those of live buffers with as many elements as sizes and strides say
-        // (checked by `infer`), and the handle works on the compute stream.
+        // (checked by `infer`), the factors are read before the call returns, and the handle's stream orders the work.
         unsafe {
-            if p.dtype == DType::F32 {
-                let (alpha, beta) = (p.alpha as f32, p.beta as f32);
-                if count == 1 {
-                    result::sgemm(
-                        handle,
-                        opb,
-                        opa,
-                        columns,
-                        rows,
-                        inner,
-                        &raw const alpha,
-                        p.b.address as *const f32,
-                        ldb,
-                        p.a.address as *const f32,
-                        lda,
-                        &raw const beta,
-                        p.c.address as *mut f32,
-                        ldc,
-                    )
-                } else {
-                    result::sgemm_strided_batched(
-                        handle,
-                        opb,
-                        opa,
-                        columns,
-                        rows,
-                        inner,
-                        &raw const alpha,
-                        p.b.address as *const f32,
-                        ldb,
-                        strides[1],
-                        p.a.address as *const f32,
-                        lda,
-                        strides[0],
-                        &raw const beta,
-                        p.c.address as *mut f32,
-                        ldc,
-                        strides[2],
-                        count,
-                    )
-                }
+            if count == 1 {
+                result::gemm_ex(
+                    blas.handle(),
+                    opb,
+                    opa,
+                    columns,
+                    rows,
+                    inner,
+                    alpha,
+                    b,
+                    kind,
+                    ldb,
+                    a,
+                    kind,
+                    lda,
+                    beta,
+                    c,
+                    kind,
+                    ldc,
+                    compute,
+                    algorithm,
+                )
             } else {
-                let (alpha, beta) = (p.alpha, p.beta);
-                if count == 1 {
-                    result::dgemm(
-                        handle,
-                        opb,
-                        opa,
-                        columns,
-                        rows,
-                        inner,
-                        &raw const alpha,
-                        p.b.address as *const f64,
-                        ldb,
-                        p.a.address as *const f64,
-                        lda,
-                        &raw const beta,
-                        p.c.address as *mut f64,
-                        ldc,
-                    )
-                } else {
-                    result::dgemm_strided_batched(
-                        handle,
-                        opb,
-                        opa,
-                        columns,
-                        rows,
-                        inner,
-                        &raw const alpha,
-                        p.b.address as *const f64,
-                        ldb,
-                        strides[1],
-                        p.a.address as *const f64,
-                        lda,
-                        strides[0],
-                        &raw const beta,
-                        p.c.address as *mut f64,
-                        ldc,
-                        strides[2],
-                        count,
-                    )
-                }
+                result::gemm_strided_batched_ex(
+                    blas.handle(),
+                    opb,
+                    opa,
+                    columns,
+                    rows,
+                    inner,
+                    alpha,
+                    b,
+                    kind,
+                    ldb,
+                    stride_b,
+                    a,
+                    kind,
+                    lda,
+                    stride_a,
+                    beta,
+                    c,
+                    kind,
+                    ldc,
+                    stride_c,
+                    count,
+                    compute,
+                    algorithm,
+                )
             }
         }
         .map_err(|e| blas::failure(self.index(), e))
+    }
+}
+
+/// How cuBLAS multiplies numbers of type `f32`.
+fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
+    match precision {
+        Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+        Precision::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_16BF,
+        _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Operations that move rows without computing.
 
-use backend_api::{Buffers, DType, Dests, Layout, Result};
+use backend_api::{Buffers, Dests, Result};
+use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
@@ -8,6 +9,7 @@ use crate::device::Cuda;
 use crate::elementwise::is_wide;
 use crate::kernels::Module;
 use crate::launch::{Grid, Kernel, args, unsupported, words};
+use crate::pool::Block;
 use crate::strided::{Axes, Strided};
 
 fn kernel(name: &'static str, suffix: &'static str) -> Kernel {
@@ -117,33 +119,101 @@ impl Cuda {
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
         let [ids, values] = operands(ins)?;
-        let dtype = match values.dtype {
-            dtype @ (DType::F32 | DType::F64) => dtype,
-            other => return Err(unsupported("scatter_add", other)),
-        };
+        if !values.dtype.is_float() {
+            return Err(unsupported("scatter_add", values.dtype));
+        }
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let layout: Layout = output.layout();
+        let layout = output.layout();
+        let links = self.links(SCATTER_ADD, layout.shape()[0], &ids)?;
+        self.fill_with_zeros(&output)?;
         let s = Strided::new(layout.shape(), [layout]);
         let width: usize = layout.shape().dims()[1..].iter().product();
-        let (ids_at, _ids) = self.dense_address(&ids)?;
         let (values_at, _values) = self.dense_address(&values)?;
         let args = args![
-            layout.shape()[0] as i64,
             width as i64,
-            ids.layout.shape().count() as i64,
+            links.count,
             is_wide(ids.dtype),
-            ids_at,
+            links.ids,
+            links.next.address(),
+            links.first.address(),
             values_at,
             s,
             output.address(),
+        ];
+        let all = Grid::Elements(links.count * width as i64);
+        self.launch(kernel("scatter_add", values.dtype.name()), all, args)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn scatter_update(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [table, ids, values] = operands(ins)?;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let layout = output.layout();
+        let links = self.links(SCATTER_UPDATE, layout.shape()[0], &ids)?;
+        self.copy_view(&table, output.address(), layout)?;
+        let s = Strided::new(layout.shape(), [layout]);
+        let width: usize = layout.shape().dims()[1..].iter().product();
+        let (values_at, _values) = self.dense_address(&values)?;
+        let args = args![
+            width as i64,
+            links.count,
+            is_wide(ids.dtype),
+            links.ids,
+            links.next.address(),
+            values_at,
+            s,
+            output.address(),
+        ];
+        let all = Grid::Elements(links.count * width as i64);
+        self.launch(kernel("scatter_update", words(values.dtype)), all, args)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    /// Which ids are equal. `kind` is the fault of one that is out of range.
+    fn links(&self, kind: u32, rows: usize, ids: &Input<'_>) -> Result<Links> {
+        let count = ids.layout.shape().count();
+        let (address, buffer) = self.dense_address(ids)?;
+        let links = Links {
+            count: count as i64,
+            ids: address,
+            _ids: buffer,
+            next: self.pool().take(count * size_of::<i64>())?,
+            first: self.pool().take(count)?,
+        };
+        let args = args![
+            kind,
+            rows as i64,
+            links.count,
+            is_wide(ids.dtype),
+            links.ids,
+            links.next.address(),
+            links.first.address(),
             self.faults().address(),
         ];
         self.launch(
-            kernel("scatter_add", dtype.name()),
-            Grid::Elements(s.count),
+            kernel("scatter_links", "ids"),
+            Grid::Elements(links.count),
             args,
         )?;
-        Ok(smallvec![output.finish()])
+        Ok(links)
     }
+}
+
+/// Kinds of `Fault`; see `rows.cu`.
+const SCATTER_ADD: u32 = 2;
+const SCATTER_UPDATE: u32 = 5;
+
+/// Ids in row-major order, and for each where the next equal one is.
+struct Links {
+    count: i64,
+    ids: CUdeviceptr,
+    _ids: CudaBuffer,
+    next: Block,
+    first: Block,
 }

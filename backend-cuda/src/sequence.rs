@@ -2,7 +2,7 @@
 //! ([`crate::persistent`]). Gradients go step by step.
 
 use backend_api::{
-    Buffers, DType, Dest, Dests, Error, Fused, Layout, Recurrence, Result, SequencePath,
+    Buffers, DType, Dest, Dests, Error, Fused, Layout, Precision, Recurrence, Result, SequencePath,
     SequencePlan, SequenceRequest, compose,
 };
 use cudarc::driver::sys::CUdeviceptr;
@@ -320,6 +320,7 @@ impl Steps for Forward<'_, '_> {
             let to = workspace.address(WORK) + self.sizes.bytes(column);
             queue.product(&Product {
                 dtype,
+                precision: Precision::Exact,
                 sizes: [batch, n, width],
                 count: 1,
                 alpha: 1.0,

@@ -1,6 +1,8 @@
 //! The gradient of whole sequences: step by step, from the last to the first.
 
-use backend_api::{Buffers, DType, Dests, Fused, Recurrence, Result, SequencePlan, compose};
+use backend_api::{
+    Buffers, DType, Dests, Fused, Precision, Recurrence, Result, SequencePlan, compose,
+};
 use cudarc::driver::sys::CUdeviceptr;
 
 use crate::buffer::{CudaBuffer, Input, Output};
@@ -156,6 +158,7 @@ impl Cuda {
         let product = |h, dz, rows: usize, width: usize, beta: f64, to: CUdeviceptr| {
             self.product(&Product {
                 dtype,
+                precision: Precision::Exact,
                 sizes: [n, rows, width],
                 count: 1,
                 alpha: 1.0,
@@ -286,6 +289,7 @@ impl Steps for Backward<'_, '_> {
             let from = workspace.address(WORK) + self.sizes.bytes(column);
             queue.product(&Product {
                 dtype,
+                precision: Precision::Exact,
                 sizes: [batch, width, n],
                 count: 1,
                 alpha: 1.0,

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+#[cfg(feature = "cuda")]
+use backend_api::Precision;
 use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
 };
@@ -59,7 +61,7 @@ impl Device {
     /// [`Error::Unavailable`], with what is missing and what to do about it.
     pub fn cuda(index: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return Ok(Self(Autodiff::new(Dispatch::Cuda(Cuda::new(index)?))));
+        return Self::cuda_with_precision(index, Precision::Exact);
         #[cfg(not(feature = "cuda"))]
         Err(Error::Unavailable {
             device: format!("cuda:{index}"),
@@ -67,6 +69,16 @@ impl Device {
                 "recurrent was built without the feature `cuda`; build it with `--features cuda`"
                     .into(),
         })
+    }
+
+    /// An NVIDIA GPU whose products of `f32` are rounded more coarsely: [`Precision::Tf32`] is what cuDNN takes by default.
+    ///
+    /// # Errors
+    /// As of [`cuda`](Self::cuda).
+    #[cfg(feature = "cuda")]
+    pub fn cuda_with_precision(index: usize, precision: Precision) -> Result<Self> {
+        let cuda = Cuda::with_precision(index, precision)?;
+        Ok(Self(Autodiff::new(Dispatch::Cuda(cuda))))
     }
 
     /// The first GPU if there is one that works, else the processor.

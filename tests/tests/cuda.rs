@@ -4,8 +4,8 @@
 //! They run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
 
 use backend_api::{
-    Activation, Backend, DType, Error, Keep, LstmGates, Meta, Recurrence, Result, SequencePath,
-    SequenceRequest, Shape, Tensor, Unfused,
+    Activation, Backend, DType, Error, Keep, LstmGates, Meta, Precision, Recurrence, Result,
+    SequencePath, SequenceRequest, Shape, Tensor, Unfused,
 };
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
@@ -428,6 +428,31 @@ fn every_override_agrees_with_its_default_on_the_same_device() {
             if dtype == DType::F32 { 1e-6 } else { 1e-13 },
         );
     }
+}
+
+#[test]
+fn products_are_as_coarse_as_asked_for_and_no_more() {
+    let _sim = simulator();
+    let error = |precision| {
+        let device = Cuda::with_precision(0, precision).unwrap();
+        let data: Vec<f32> = (0..64)
+            .map(|i| 1.0 + (i as f32 * 0.7).sin() / 3.0)
+            .collect();
+        let x = Tensor::from_slice(&device, &data, &[8, 8]).unwrap();
+        let product = x.matmul(&x).unwrap().to_vec::<f32>().unwrap();
+        let mut worst = 0.0f64;
+        for (at, got) in product.iter().enumerate() {
+            let (i, j) = (at / 8, at % 8);
+            let exact: f64 = (0..8)
+                .map(|k| f64::from(data[i * 8 + k]) * f64::from(data[k * 8 + j]))
+                .sum();
+            worst = worst.max((f64::from(*got) - exact).abs() / exact);
+        }
+        worst
+    };
+    assert!(error(Precision::Exact) < 1e-6);
+    assert!((1e-6..1e-3).contains(&error(Precision::Tf32)));
+    assert!((1e-4..1e-2).contains(&error(Precision::Bf16)));
 }
 
 #[test]
