@@ -120,8 +120,10 @@ fn compile_all() -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
     for module in Module::ALL {
         for (i, architecture) in ARCHITECTURES.iter().enumerate() {
             let compiled = kernels::compile(module.name(), module.source(), architecture, true)?;
-            for warning in compiled.log.lines().filter(|l| l.contains("warning")) {
-                return Err(format!("{}: {warning}", module.name()).into());
+            if compiled.log.contains("warning") {
+                return Err(
+                    format!("{} for {architecture}:\n{}", module.name(), compiled.log).into(),
+                );
             }
             for (name, one) in parse(&compiled.log) {
                 let all = taken.entry(name).or_default();
