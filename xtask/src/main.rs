@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod golden;
 mod kernels;
 mod sanitize;
@@ -12,6 +13,7 @@ const HELP: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
+  bench             measures the workloads, beside other frameworks too (cargo xtask bench --help)
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
   kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     match task.as_str() {
+        "bench" => bench::run(rest),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),

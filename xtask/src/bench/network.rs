@@ -1,0 +1,296 @@
+//! The networks of the workloads, on any device.
+
+use backend_api::{Backend, DType, Error, Keep, Meta, Result, Shape, Tensor};
+use rnn_core::{
+    AnyCell, AnyState, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode,
+    Module, MultiRnnCell, Param, Step, Visitor,
+};
+use rnn_train::convert::{Weights, pytorch};
+use rnn_train::losses::softmax_cross_entropy;
+use rnn_train::optim::{Adam, Optimizer};
+use rnn_train::{Differentiable, value_and_grad};
+
+use super::workloads::{Kind, Workload};
+
+type Stack<B> = MultiRnnCell<Vec<AnyCell<B>>>;
+
+/// What the optimizer steps.
+#[derive(Clone, Debug)]
+struct Model<B: Backend> {
+    cells: Stack<B>,
+    head: Option<Dense<B>>,
+}
+
+impl<B: Backend> Module for Model<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.child("cells", &mut self.cells);
+        if let Some(head) = &mut self.head {
+            v.child("head", head);
+        }
+    }
+}
+
+/// A model with its inputs, which may be differentiated.
+#[derive(Clone, Debug)]
+pub(super) struct Network<B: Backend> {
+    model: Model<B>,
+    /// `[T, B, inputs]`
+    inputs: Param<B>,
+    input_grad: bool,
+    lengths: Option<Vec<u64>>,
+    labels: Option<Tensor<B>>,
+    keep: Keep,
+}
+
+impl<B: Backend> Module for Network<B> {
+    type B = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.child("model", &mut self.model);
+        if self.input_grad {
+            v.param("inputs", &mut self.inputs);
+        }
+    }
+}
+
+fn cell<B: Backend>(device: &B, kind: Kind, inputs: usize, units: usize) -> Result<AnyCell<B>> {
+    Ok(match kind {
+        Kind::Basic => AnyCell::new(BasicRnnCell::new(device, inputs, units)?),
+        Kind::Lstm => AnyCell::new(LstmCell::new(device, inputs, units)?),
+        Kind::Gru => AnyCell::new(
+            GruCell::<B>::builder(inputs, units)
+                .reset_after(true)
+                .build(device)?,
+        ),
+    })
+}
+
+impl<B: Differentiable> Network<B> {
+    pub(super) fn new(device: &B, w: &Workload) -> Result<Self> {
+        let cells = (0..w.layers).map(|layer| {
+            let inputs = if layer == 0 { w.inputs } else { w.units };
+            cell(device, w.kind, inputs, w.units)
+        });
+        let mut model = Model {
+            cells: MultiRnnCell::new(cells.collect::<Result<_>>()?)?,
+            head: w
+                .classes
+                .map(|classes| Dense::new(device, w.units, classes))
+                .transpose()?,
+        };
+        model.initialize(1)?;
+        let dims = [w.steps, w.batch, w.inputs];
+        let mut inputs = Param::new(device, Initializer::ZEROS, &dims, DType::F32)?;
+        inputs.set(normal(device, &dims)?)?;
+        let labels = w.classes.map(|classes| {
+            let labels: Vec<i32> = (0..w.batch).map(|b| (b * 7 % classes) as i32).collect();
+            Tensor::from_slice(device, &labels, &[w.batch])
+        });
+        Ok(Self {
+            model,
+            inputs,
+            input_grad: w.input_grad,
+            lengths: w.lengths(),
+            labels: labels.transpose()?,
+            keep: Keep::All,
+        })
+    }
+
+    /// The outputs `[T, B, n]` and the last hidden state `[B, n]`.
+    pub(super) fn forward(&self) -> Result<(Tensor<B>, Tensor<B>)> {
+        let mut rnn = DynamicRnn::new(&self.model.cells)
+            .time_major(true)
+            .mode(Mode::Training, 0)
+            .keep(self.keep);
+        if let Some(lengths) = &self.lengths {
+            rnn = rnn.sequence_length(lengths);
+        }
+        let outputs = rnn.run(self.inputs.value())?.outputs;
+        let last = outputs.shape()[0] - 1;
+        let state = outputs.select(0, last)?;
+        Ok((outputs, state))
+    }
+
+    fn loss(&self) -> Result<Tensor<B>> {
+        let (outputs, state) = self.forward()?;
+        match (&self.model.head, &self.labels) {
+            (Some(head), Some(labels)) => softmax_cross_entropy(&head.forward(&state)?, labels),
+            _ => mean(&outputs),
+        }
+    }
+
+    /// One step of training; the loss.
+    pub(super) fn train(&mut self, adam: &mut Adam<B>) -> Result<Tensor<B>> {
+        let (loss, grads) = value_and_grad(self, Self::loss)?;
+        adam.step(&mut self.model, &grads)?;
+        Ok(loss)
+    }
+}
+
+/// A network that is given one step at a time.
+#[derive(Debug)]
+pub(super) struct Stream<B: Backend> {
+    cells: Stack<B>,
+    input: Tensor<B>,
+    state: Vec<AnyState<B>>,
+}
+
+impl<B: Differentiable> Stream<B> {
+    pub(super) fn new(device: &B, w: &Workload) -> Result<Self> {
+        let network = Network::new(device, w)?;
+        let cells = network.model.cells;
+        Ok(Self {
+            state: cells.zero_state(w.batch)?,
+            input: normal(device, &[w.batch, w.inputs])?,
+            cells,
+        })
+    }
+
+    pub(super) fn step(&mut self) -> Result<Tensor<B>> {
+        let (output, state) = self
+            .cells
+            .step(&Step::default(), &self.input, &self.state)?;
+        self.state = state;
+        Ok(output)
+    }
+}
+
+fn normal<B: Backend>(device: &B, dims: &[usize]) -> Result<Tensor<B>> {
+    let meta = Meta::new(Shape::new(dims)?, DType::F32);
+    Initializer::Normal {
+        mean: 0.0,
+        std: 1.0,
+    }
+    .tensor(device, 3, meta)
+}
+
+fn mean<B: Backend>(outputs: &Tensor<B>) -> Result<Tensor<B>> {
+    outputs
+        .sum_all()?
+        .affine(1.0 / outputs.shape().count() as f64, 0.0)
+}
+
+/// Numbers of a small network whose weights and inputs are formulas: what every program computes alike.
+pub(super) struct Sample {
+    /// `T, B, n`
+    pub(super) shape: [usize; 3],
+    pub(super) sum: f64,
+    /// The outputs of the last row's last step.
+    pub(super) last: Vec<f64>,
+    /// The sums of the absolute values of two gradients of the mean of all outputs.
+    pub(super) input_grad: f64,
+    pub(super) kernel_grad: f64,
+}
+
+/// The sample for a kind of cell.
+pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample> {
+    let [batch, steps, inputs, units] = [3usize, 5, 4, 6];
+    let rows = kind.gates() * units;
+    let matrix = |columns: usize, f: fn(f64, f64) -> f64| -> Result<Tensor<B>> {
+        let data: Vec<f32> = (0..rows * columns)
+            .map(|at| f((at / columns) as f64, (at % columns) as f64) as f32)
+            .collect();
+        Tensor::from_slice(device, &data, &[rows, columns])
+    };
+    let bias: Vec<f32> = (0..rows)
+        .map(|r| (0.05 * (r as f64).sin()) as f32)
+        .collect();
+    let weights = Weights::new([
+        (
+            "weight_ih_l0".into(),
+            matrix(inputs, |r, c| 0.1 * (0.7 * r + 1.3 * c).sin())?,
+        ),
+        (
+            "weight_hh_l0".into(),
+            matrix(units, |r, c| 0.1 * (0.5 * r - 0.9 * c).cos())?,
+        ),
+        (
+            "bias_ih_l0".into(),
+            Tensor::from_slice(device, &bias, &[rows])?,
+        ),
+        (
+            "bias_hh_l0".into(),
+            Tensor::zeros(device, Meta::new(Shape::new(&[rows])?, DType::F32))?,
+        ),
+    ]);
+    let mut x = Vec::new();
+    for t in 0..steps {
+        for b in 0..batch {
+            x.extend(
+                (0..inputs)
+                    .map(|i| (0.3 * b as f64 + 0.2 * t as f64 + 0.11 * i as f64).sin() as f32),
+            );
+        }
+    }
+    let dims = [steps, batch, inputs];
+    let mut param = Param::new(device, Initializer::ZEROS, &dims, DType::F32)?;
+    param.set(Tensor::from_slice(device, &x, &dims)?)?;
+    match kind {
+        Kind::Basic => {
+            let tanh = backend_api::Activation::Tanh;
+            sample_of(pytorch::rnn(&weights, tanh)?.forward, param)
+        }
+        Kind::Lstm => sample_of(pytorch::lstm(&weights)?.forward, param),
+        Kind::Gru => sample_of(pytorch::gru(&weights)?.forward, param),
+    }
+}
+
+/// A cell and the inputs as parameters.
+#[derive(Clone, Debug)]
+struct Differentiated<C: Module> {
+    cell: C,
+    inputs: Param<C::B>,
+}
+
+impl<C: Module> Module for Differentiated<C> {
+    type B = C::B;
+    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+        v.child("cell", &mut self.cell);
+        v.param("inputs", &mut self.inputs);
+    }
+}
+
+fn sample_of<C>(mut cells: Vec<C>, inputs: Param<C::B>) -> Result<Sample>
+where
+    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>> + Clone,
+    C::B: Differentiable,
+{
+    let cell = cells
+        .pop()
+        .ok_or_else(|| Error::argument("sample", "cells", "are missing"))?;
+    let network = Differentiated { cell, inputs };
+    let outputs = |n: &Differentiated<C>| {
+        let rnn = DynamicRnn::new(&n.cell)
+            .time_major(true)
+            .run(n.inputs.value())?;
+        Ok::<_, Error>(rnn.outputs)
+    };
+    let y = outputs(&network)?;
+    let (_, grads) = value_and_grad(&network, |n| mean(&outputs(n)?))?;
+    let absolute =
+        |t: &Tensor<C::B>| -> Result<f64> { Ok(t.to_f64_vec()?.iter().map(|x| x.abs()).sum()) };
+    // The recurrent weights are the rows of a kernel below those of the inputs, or kernels of their own.
+    let depth = network.inputs.value().shape()[2];
+    let units = y.shape()[2];
+    let (mut input_grad, mut kernel_grad) = (0.0, 0.0);
+    for (name, grad) in grads.iter() {
+        let Some(grad) = grad else { continue };
+        let grad = grad.to_dense()?;
+        if name == "inputs" {
+            input_grad = absolute(&grad)?;
+        } else if name.ends_with("hidden_projection/kernel") {
+            kernel_grad += absolute(&grad)?;
+        } else if grad.shape().rank() == 2 && grad.shape()[0] == depth + units {
+            kernel_grad += absolute(&grad.slice(0, depth..depth + units)?)?;
+        }
+    }
+    let shape = y.shape();
+    let numbers = y.to_f64_vec()?;
+    Ok(Sample {
+        shape: [shape[0], shape[1], shape[2]],
+        sum: numbers.iter().sum(),
+        last: numbers[numbers.len() - units..].to_vec(),
+        input_grad,
+        kernel_grad,
+    })
+}

@@ -1,0 +1,220 @@
+//! What is measured: the table of workloads.
+
+/// A kind of recurrent layer. The GRU resets after the product, as PyTorch's does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Basic,
+    Lstm,
+    Gru,
+}
+
+impl Kind {
+    /// The name that the scripts in `bench/` know.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Basic => "rnn_tanh",
+            Self::Lstm => "lstm",
+            Self::Gru => "gru",
+        }
+    }
+
+    pub(super) fn gates(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Lstm => 4,
+            Self::Gru => 3,
+        }
+    }
+}
+
+/// What is done with a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The sequence forward, without a record.
+    Forward,
+    /// Forward, mean of all outputs (or cross-entropy), backward, Adam.
+    Train,
+    /// One step a call, the state carried.
+    Stream,
+    /// Growth of resident memory in one training step.
+    Memory,
+}
+
+impl Mode {
+    pub(super) const ALL: [Self; 4] = [Self::Forward, Self::Train, Self::Stream, Self::Memory];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "fwd",
+            Self::Train => "train",
+            Self::Stream => "stream",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// A network and its inputs, in `f32`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) layers: usize,
+    pub(super) batch: usize,
+    pub(super) steps: usize,
+    pub(super) inputs: usize,
+    pub(super) units: usize,
+    pub(super) modes: &'static [Mode],
+    /// Whether training differentiates with respect to the inputs too.
+    pub(super) input_grad: bool,
+    /// Classes of a layer on the last state, trained by cross-entropy.
+    pub(super) classes: Option<usize>,
+    /// The shortest and the longest row.
+    pub(super) ragged: Option<(u64, u64)>,
+}
+
+const FORWARD_AND_TRAIN: &[Mode] = &[Mode::Forward, Mode::Train];
+
+const LSTM: Workload = Workload {
+    name: "",
+    kind: Kind::Lstm,
+    layers: 1,
+    batch: 64,
+    steps: 100,
+    inputs: 512,
+    units: 512,
+    modes: FORWARD_AND_TRAIN,
+    input_grad: true,
+    classes: None,
+    ragged: None,
+};
+
+/// All workloads.
+pub(super) const WORKLOADS: [Workload; 9] = [
+    Workload {
+        name: "W1_mnist",
+        kind: Kind::Basic,
+        batch: 150,
+        steps: 28,
+        inputs: 28,
+        units: 150,
+        modes: &[Mode::Train],
+        input_grad: false,
+        classes: Some(10),
+        ..LSTM
+    },
+    Workload {
+        name: "W2_ptb",
+        layers: 2,
+        batch: 20,
+        steps: 35,
+        inputs: 650,
+        units: 650,
+        ..LSTM
+    },
+    Workload {
+        name: "W3_lstm512",
+        ..LSTM
+    },
+    Workload {
+        name: "W4_gru512",
+        kind: Kind::Gru,
+        ..LSTM
+    },
+    Workload {
+        name: "W5_stream256",
+        batch: 1,
+        steps: 1,
+        inputs: 256,
+        units: 256,
+        modes: &[Mode::Stream],
+        input_grad: false,
+        ..LSTM
+    },
+    Workload {
+        name: "W5_stream512",
+        batch: 1,
+        steps: 1,
+        modes: &[Mode::Stream],
+        input_grad: false,
+        ..LSTM
+    },
+    Workload {
+        name: "W6_longseq",
+        batch: 1,
+        steps: 1000,
+        inputs: 256,
+        units: 256,
+        modes: &[Mode::Forward],
+        input_grad: false,
+        ..LSTM
+    },
+    Workload {
+        name: "W7_ragged",
+        steps: 200,
+        inputs: 256,
+        units: 256,
+        ragged: Some((10, 200)),
+        ..LSTM
+    },
+    Workload {
+        name: "W8_memory",
+        batch: 32,
+        steps: 2000,
+        inputs: 256,
+        units: 256,
+        modes: &[Mode::Memory],
+        ..LSTM
+    },
+];
+
+impl Workload {
+    /// The rows' lengths: spread evenly by a multiplicative hash, the first one the longest.
+    pub(super) fn lengths(&self) -> Option<Vec<u64>> {
+        let (low, high) = self.ragged?;
+        let spread = |i: u64| low + ((i * 2_654_435_761 % (1 << 32)) * (high - low + 1) >> 32);
+        let rows = 0..self.batch as u64;
+        Some(
+            rows.map(|i| if i == 0 { high } else { spread(i) })
+                .collect(),
+        )
+    }
+
+    /// Additions and multiplications of the matrix products; of a ragged batch, for the steps that count.
+    pub(super) fn flops(&self, mode: Mode) -> f64 {
+        let padded = (self.batch * self.steps) as f64;
+        let steps = self
+            .lengths()
+            .map_or(padded, |lengths| lengths.iter().sum::<u64>() as f64);
+        let forward: f64 = (0..self.layers)
+            .map(|layer| if layer == 0 { self.inputs } else { self.units })
+            .map(|inputs| {
+                2.0 * steps * ((inputs + self.units) * self.kind.gates() * self.units) as f64
+            })
+            .sum();
+        match mode {
+            Mode::Forward | Mode::Stream => forward,
+            Mode::Train | Mode::Memory => 3.0 * forward,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_stay_in_their_range_and_the_longest_is_there() {
+        let ragged = WORKLOADS.iter().find(|w| w.ragged.is_some()).unwrap();
+        let lengths = ragged.lengths().unwrap();
+        assert_eq!((lengths.len(), lengths[0]), (64, 200));
+        assert!(lengths.iter().all(|&n| (10..=200).contains(&n)));
+    }
+
+    #[test]
+    fn flops_are_those_of_the_products() {
+        let w3 = WORKLOADS[2];
+        let one_step = 2.0 * 64.0 * 1024.0 * 2048.0;
+        assert_eq!(w3.flops(Mode::Forward), 100.0 * one_step);
+        assert_eq!(w3.flops(Mode::Train), 300.0 * one_step);
+    }
+}
