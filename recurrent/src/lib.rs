@@ -1,5 +1,5 @@
 //! Recurrent neural networks: TensorFlow 1.x's cells, wrappers and drivers in Rust, trained by back-propagation
-//! through time. On the processor; NVIDIA GPUs are to come.
+//! through time, on the processor and on NVIDIA GPUs.
 //!
 //! Nothing here has a type parameter for the device: [`Device`] is a value, and the types below are those of the
 //! crates inside, fixed to it.
@@ -20,7 +20,7 @@
 //! # Features
 //!
 //! * `cpu` (default): the processor.
-//! * `cuda`: NVIDIA GPUs. Builds on any machine; in this version it holds no kernels, and [`Device::cuda`] says so.
+//! * `cuda`: NVIDIA GPUs. Builds on any machine; what is missing at run time is in the error of [`Device::cuda`].
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,7 @@ pub mod prelude;
 pub use aliases::*;
 pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Keep, Memory, Meta,
-    Result, Shape,
+    Precision, Result, Shape,
 };
 pub use backend_cpu::{from_ndarray, to_ndarray};
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};

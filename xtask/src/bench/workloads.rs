@@ -171,7 +171,7 @@ impl Workload {
     /// The rows' lengths: spread evenly by a multiplicative hash, the first one the longest.
     pub(super) fn lengths(&self) -> Option<Vec<u64>> {
         let (low, high) = self.ragged?;
-        let spread = |i: u64| low + ((i * 2_654_435_761 % (1 << 32)) * (high - low + 1) >> 32);
+        let spread = |i: u64| low + (((i * 2_654_435_761 % (1 << 32)) * (high - low + 1)) >> 32);
         let rows = 0..self.batch as u64;
         Some(
             rows.map(|i| if i == 0 { high } else { spread(i) })
