@@ -145,7 +145,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
         while (ld_acquire(arrivals + group) < (unsigned)((t + 1) * per))
           __nanosleep(20);
       }
-      __syncthreads();
+      // The other threads wait for this one before they read the next state.
     }
   }
 #pragma unroll
