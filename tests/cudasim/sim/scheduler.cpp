@@ -215,19 +215,15 @@ void* dynamic_shared() {
   return memory;
 }
 
-void make_copy(const AsyncCopy& copy) { std::memcpy(copy.to, copy.from, copy.bytes); }
-
-void copy_async(void* shared, const void* global, unsigned bytes) {
+void copy_async(void* shared, const void* global, unsigned bytes, void (*make)(void*, const void*)) {
   if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes) {
     fail("an asynchronous copy of " + std::to_string(bytes) + " bytes between addresses that are not aligned to them");
     stop_thread();
   }
-  AsyncCopy copy{shared, global, bytes, 0};
   Thread* me = execution.current;
   // As late as allowed, or by chance at once.
-  if (!me || (randomized() && random_below(2) == 0)) return make_copy(copy);
-  copy.group = me->copy_group;
-  me->copies.push_back(copy);
+  if (!me || (randomized() && random_below(2) == 0)) return make(shared, global);
+  me->copies.push_back({shared, global, make, me->copy_group});
 }
 
 void copy_async_commit() {
@@ -239,7 +235,7 @@ void copy_async_wait(unsigned pending_groups) {
   if (!me) return;
   auto due = [&](const AsyncCopy& copy) { return copy.group + pending_groups < me->copy_group; };
   for (const AsyncCopy& copy : me->copies)
-    if (due(copy)) make_copy(copy);
+    if (due(copy)) copy.make(copy.to, copy.from);
   me->copies.erase(std::remove_if(me->copies.begin(), me->copies.end(), due), me->copies.end());
 }
 

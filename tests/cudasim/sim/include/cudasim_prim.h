@@ -27,8 +27,18 @@ inline unsigned pack_half(float low, float high) {
 }
 
 // ---- copies from global to shared memory that run beside the thread ----
-inline void copy_async_4(void* shared, const void* global) { cudasim::api->copy_async(shared, global, 4); }
-inline void copy_async_16(void* shared, const void* global) { cudasim::api->copy_async(shared, global, 16); }
+namespace cudasim {
+template <class Word, unsigned Words>
+void copy_words(void* to, const void* from) {
+  for (unsigned i = 0; i < Words; i++) static_cast<Word*>(to)[i] = static_cast<const Word*>(from)[i];
+}
+}  // namespace cudasim
+inline void copy_async_4(void* shared, const void* global) {
+  cudasim::api->copy_async(shared, global, 4, cudasim::copy_words<unsigned, 1>);
+}
+inline void copy_async_16(void* shared, const void* global) {
+  cudasim::api->copy_async(shared, global, 16, cudasim::copy_words<unsigned, 4>);
+}
 inline void copy_async_commit() { cudasim::api->copy_async_commit(); }
 template <int Pending>
 inline void copy_async_wait() {
