@@ -18,7 +18,6 @@ inline float bf16_to_float(unsigned short bits) { return cudasim::bf16_to_float(
 inline unsigned short float_to_bf16(float x) { return cudasim::float_to_bf16(x); }
 inline float half_to_float(unsigned short bits) { return cudasim::half_to_float(bits); }
 inline unsigned short float_to_half(float x) { return cudasim::float_to_half(x); }
-inline unsigned float_to_tf32(float x) { return cudasim::float_to_tf32(x); }
 inline unsigned pack_bf16(float low, float high) {
   return float_to_bf16(low) | static_cast<unsigned>(float_to_bf16(high)) << 16;
 }
@@ -44,6 +43,9 @@ template <int Pending>
 inline void copy_async_wait() {
   cudasim::api->copy_async_wait(Pending);
 }
+
+#if __CUDA_ARCH__ >= 800
+inline unsigned float_to_tf32(float x) { return cudasim::float_to_tf32(x); }
 
 // ---- tensor cores: D[16,8] += A[16,K] B[K,8], one tile a warp ----
 namespace cudasim {
@@ -108,3 +110,4 @@ inline void mma_m16n8k16_half(float (&d)[4], const unsigned (&a)[4], const unsig
   cudasim::MmaOperand<16> operand{d, a, b};
   cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu, cudasim::combine_mma<2, cudasim::decode_half>, &operand);
 }
+#endif
