@@ -6,8 +6,8 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Fused, Layout, LstmGates,
-    Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
+    Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
+    LstmGates, Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
 };
 
 type Results<B> = SmallVec<[Tensor<B>; 3]>;
@@ -82,6 +82,9 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         (Fused::MaskedUpdate { time }, [lengths, new, old]) => {
             smallvec![masked_update(*time, lengths, new, old)?]
         }
+        (Fused::ScatterUpdate, [table, ids, rows]) => {
+            smallvec![scatter_update(table, ids, rows)?]
+        }
         (Fused::Sequence(plan), ins) => sequence(device, plan, ins)?,
         (Fused::SequenceGrad(plan), ins) => sequence_grad(device, plan, ins)?,
         (Fused::SoftmaxCrossEntropy, [logits, labels]) => {
@@ -89,7 +92,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
             let log_p = log_softmax(logits)?;
             let zero = Tensor::zeros(device, logits.meta())?;
             smallvec![
-                one_hot(labels, logits)?
+                one_hot(fused.name(), labels, logits)?
                     .select_from(&log_p, &zero)?
                     .sum(axis)?
                     .neg()?
@@ -99,7 +102,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
             let axis = logits.shape().rank() - 1;
             let p = log_softmax(logits)?.exp()?;
             let hit = p.affine(1.0, -1.0)?;
-            let grad = one_hot(labels, logits)?.select_from(&hit, &p)?;
+            let grad = one_hot(fused.name(), labels, logits)?.select_from(&hit, &p)?;
             smallvec![grad.mul(&dloss.unsqueeze(axis)?)?]
         }
         (Fused::SquaredNorm, [first, rest @ ..]) => {
@@ -186,6 +189,32 @@ fn masked_update<B: Backend>(
     running.select_from(new, old)
 }
 
+/// Looks up each row of the result in the table with the new rows below it. Where is decided on the host,
+/// so that the elements only move: a sum would lose the sign of a zero.
+fn scatter_update<B: Backend>(
+    table: &Tensor<B>,
+    ids: &Tensor<B>,
+    rows: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    let ids: Vec<i64> = ids.cast(DType::I64)?.to_vec()?;
+    let mut dims = table.dims();
+    let mut from: Vec<i64> = (0..dims[0] as i64).collect();
+    for (place, &id) in ids.iter().enumerate() {
+        let to = usize::try_from(id).ok().and_then(|id| from.get_mut(id));
+        let Some(to) = to else {
+            let problem = format!(
+                "has {id} at place {place}, but the valid range is 0..{}",
+                dims[0]
+            );
+            return Err(Error::argument("scatter_update", "ids", problem));
+        };
+        *to = (dims[0] + place) as i64;
+    }
+    let from = Tensor::from_slice(table.device(), &from, &[dims[0]])?;
+    dims[0] = ids.len();
+    Tensor::concat(&[table, &rows.reshape(&dims)?], 0)?.gather(&from)
+}
+
 fn log_softmax<B: Backend>(logits: &Tensor<B>) -> Result<Tensor<B>> {
     let axis = logits.shape().rank() - 1;
     // The largest logit is a constant shift, so nothing flows back through it.
@@ -195,11 +224,19 @@ fn log_softmax<B: Backend>(logits: &Tensor<B>) -> Result<Tensor<B>> {
 }
 
 /// `[.., V] bool`: whether a place is the label's.
-fn one_hot<B: Backend>(labels: &Tensor<B>, logits: &Tensor<B>) -> Result<Tensor<B>> {
+fn one_hot<B: Backend>(
+    op: &'static str,
+    labels: &Tensor<B>,
+    logits: &Tensor<B>,
+) -> Result<Tensor<B>> {
     let classes = logits.shape().last();
     let ids: Vec<i64> = (0..classes as i64).collect();
     let ids = Tensor::from_slice(logits.device(), &ids, &[classes])?;
-    let labels = labels.cast(DType::I64)?;
+    // The labels themselves, but for one that is no class: that is refused.
+    let labels = ids.gather(labels).map_err(|error| match error {
+        Error::Argument { problem, .. } => Error::argument(op, "labels", problem),
+        other => other,
+    })?;
     let axis = labels.shape().rank();
     labels.unsqueeze(axis)?.compare(Compare::Eq, &ids)
 }

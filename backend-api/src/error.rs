@@ -77,6 +77,16 @@ pub enum Error {
         /// Bytes free.
         free: usize,
     },
+    /// A device, or a part of its software, failed at something it should be able to do.
+    #[error("{device}: {action} failed: {problem}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What it was doing.
+        action: &'static str,
+        /// What it says.
+        problem: String,
+    },
     /// Back-propagation was asked for something that has no gradient.
     #[error("gradient: {0}")]
     Gradient(String),
@@ -146,6 +156,25 @@ impl Error {
             dtype,
             expected: expected.into(),
         }
+    }
+
+    /// An [`Error::Argument`]: the value at a place of an operand is outside `0..limit`.
+    pub fn out_of_range(
+        op: &'static str,
+        arg: &'static str,
+        place: usize,
+        value: i64,
+        limit: i64,
+    ) -> Self {
+        let range = match limit {
+            0 => "nothing is there to choose from".to_owned(),
+            _ => format!("must be in 0..={}", limit - 1),
+        };
+        Self::argument(
+            op,
+            arg,
+            format!("has {value} at place {place}, but {range}"),
+        )
     }
 
     /// An [`Error::Format`].

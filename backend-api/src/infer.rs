@@ -128,11 +128,7 @@ impl Op {
             }
             Self::Gather => {
                 let [table, ids] = args.take()?;
-                args.check_int("ids", ids.dtype)?;
-                args.min_rank("table", table, 1)?;
-                let mut dims = ids.shape.dims().to_vec();
-                dims.extend_from_slice(&table.shape.dims()[1..]);
-                Ok(smallvec![Meta::new(Shape::new(&dims)?, table.dtype)])
+                Ok(smallvec![args.gather(table, ids)?])
             }
             Self::ScatterAdd { rows } => {
                 let [ids, values] = args.take()?;
@@ -157,7 +153,7 @@ impl Op {
 }
 
 impl Fused {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::BiasActivation { .. } => "bias_activation",
             Self::ActivationGrad { .. } => "activation_grad",
@@ -168,6 +164,7 @@ impl Fused {
             Self::GruOutput { .. } => "gru_output",
             Self::GruOutputGrad { .. } => "gru_output_grad",
             Self::MaskedUpdate { .. } => "masked_update",
+            Self::ScatterUpdate => "scatter_update",
             Self::Sequence(plan) => plan.names().0,
             Self::SequenceGrad(plan) => plan.names().1,
             Self::SoftmaxCrossEntropy => "softmax_cross_entropy",
@@ -240,6 +237,11 @@ impl Fused {
                 args.check_lengths(lengths, new.shape[0])?;
                 args.same("old", old, new)?;
                 Ok(smallvec![new])
+            }
+            Self::ScatterUpdate => {
+                let [table, ids, rows] = args.take()?;
+                args.same("rows", rows, args.gather(table, ids)?)?;
+                Ok(smallvec![table])
             }
             Self::Sequence(plan) => Ok(plan.operands(args, false)?.results()),
             Self::SequenceGrad(plan) => Ok(plan.operands(args, true)?.gradients()),

@@ -236,13 +236,18 @@ pub enum Reduce {
     Max,
 }
 
-/// How exact the products of a matrix multiplication are.
+/// How exact the products of a matrix multiplication of `f32` are, at least: a device computes more exactly where it has
+/// nothing faster to offer. Products of `f64` are always exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
     /// Products and sums in the element type or wider.
     #[default]
     Exact,
+    /// Operands rounded to TensorFloat-32 (10 bits after the point), sums in `f32`.
+    Tf32,
+    /// Operands rounded to bfloat16 (7 bits after the point), sums in `f32`.
+    Bf16,
 }
 
 /// Operations that have a default body in terms of the others, and that a backend may do faster.
@@ -295,6 +300,10 @@ pub enum Fused {
         /// The step, counted from 0.
         time: usize,
     },
+    /// `(table: [V, rest..], ids: S int, rows: [S.., rest..]) -> [V, rest..]`: the table with the rows of
+    /// these ids replaced; of equal ids the last one counts. An id outside `0..V` is refused. Any
+    /// type of table. The inverse of [`Op::Gather`].
+    ScatterUpdate,
     /// A whole recurrent sequence; see [`SequencePlan`] for operands and results.
     Sequence(SequencePlan),
     /// The gradient of a whole recurrent sequence; see [`SequencePlan`].

@@ -182,6 +182,15 @@ impl Args<'_> {
         Ok(Meta::new(rows, logits.dtype))
     }
 
+    /// What the rows of these ids are together: `[V, rest..]` and `S` to `[S.., rest..]`.
+    pub(crate) fn gather(&self, table: Meta, ids: Meta) -> Result<Meta> {
+        self.check_int("ids", ids.dtype)?;
+        self.min_rank("table", table, 1)?;
+        let mut dims = ids.shape.dims().to_vec();
+        dims.extend_from_slice(&table.shape.dims()[1..]);
+        Ok(Meta::new(Shape::new(&dims)?, table.dtype))
+    }
+
     pub(crate) fn matmul(&self) -> Result<Metas> {
         if self.ins.len() != 3 {
             self.count(2)?;

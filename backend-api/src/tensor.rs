@@ -253,11 +253,14 @@ impl<B: Backend> Tensor<B> {
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
         for (i, t) in ins.iter().enumerate() {
             if !t.device.same_device(device) {
+                let (found, expected) = (t.device.name(), device.name());
+                // The processor can be two devices of one name.
+                let another = if found == expected { "another " } else { "" };
                 return Err(Error::Device {
                     op: op.name(),
                     arg: format!("operand {i}"),
-                    found: t.device.name(),
-                    expected: device.name(),
+                    found: format!("{another}{found}"),
+                    expected,
                 });
             }
         }
@@ -581,6 +584,29 @@ impl<B: Backend> Tensor<B> {
     /// Rows of a table: `self` is `[V, rest..]`, `ids` any shape of integers in `0..V`.
     pub fn gather(&self, ids: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Gather, &[self, ids])
+    }
+
+    /// The table `self`, `[V, rest..]`, with the rows of `ids` replaced by `rows`, `[ids.., rest..]`; of equal ids the
+    /// last one counts. TensorFlow's `scatter_update`, but that `self` stays as it is.
+    ///
+    /// ```
+    /// use backend_api::Tensor;
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let cpu = Cpu::new();
+    /// let table = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2])?;
+    /// let ids = Tensor::from_slice(&cpu, &[2i32, 0], &[2])?;
+    /// let rows = Tensor::from_slice(&cpu, &[7.0f32, 8.0, 9.0, 0.0], &[2, 2])?;
+    /// let updated = table.scatter_update(&ids, &rows)?;
+    /// assert_eq!(updated.to_vec::<f32>()?, [9.0, 0.0, 3.0, 4.0, 7.0, 8.0]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// An id is outside `0..V`, or the shapes do not fit.
+    pub fn scatter_update(&self, ids: &Self, rows: &Self) -> Result<Self> {
+        self.fused(Fused::ScatterUpdate, &[ids, rows])
     }
 
     /// The first `lengths[b]` places along axis `time` in reverse order, for each row `b` of axis `batch`.

@@ -293,6 +293,7 @@ impl Backend for Cpu {
                 self.run_float(dtype, op, ins, outs)
             }
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
+            Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
             Op::Fused(fused) => match first {
                 DType::F32 => self.run_fused::<f32>(fused, ins, outs),
                 DType::F64 => self.run_fused::<f64>(fused, ins, outs),

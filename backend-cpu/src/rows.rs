@@ -229,6 +229,47 @@ impl Cpu {
         Ok([output.finish()].into_iter().collect())
     }
 
+    pub(crate) fn scatter_update(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        match ins.first().map_or(1, |x| x.dtype.size()) {
+            1 => self.scatter_update_words::<u8>(ins, outs),
+            4 => self.scatter_update_words::<u32>(ins, outs),
+            _ => self.scatter_update_words::<u64>(ins, outs),
+        }
+    }
+
+    fn scatter_update_words<W: Pod + Send + Sync>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let [table, ids, rows] = operands(ins)?;
+        let shape = table.layout.shape();
+        let ids = self.indices("scatter_update", "ids", &ids, shape[0], false)?;
+        let [dest] = dests(outs)?;
+        let mut output = Output::new(self.pool(), dest)?;
+        let out = output.elements::<W>();
+        let width: usize = shape.dims()[1..].iter().product();
+        if !out.is_empty() {
+            let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
+            let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
+            // Each thread owns rows of the result, so that the last one of equal ids counts.
+            self.split(shape[0], [(out, width)], width, |range, [out]| {
+                table.read(range.start * width, out);
+                for (place, id) in ids.iter().enumerate() {
+                    if range.contains(id) {
+                        let at = (id - range.start) * width;
+                        rows.read(place * width, &mut out[at..at + width]);
+                    }
+                }
+            });
+        }
+        Ok([output.finish()].into_iter().collect())
+    }
+
     pub(crate) fn masked_update(
         &self,
         time: usize,
@@ -294,14 +335,9 @@ fn out_of_range(
     limit: usize,
     or_more: bool,
 ) -> Error {
-    let range = if or_more {
-        "not negative".to_owned()
-    } else {
-        format!("0..{limit}")
-    };
-    Error::argument(
-        op,
-        arg,
-        format!("has {id} at place {place}, but the valid range is {range}"),
-    )
+    if or_more {
+        let problem = format!("has {id} at place {place}, but must not be negative");
+        return Error::argument(op, arg, problem);
+    }
+    Error::out_of_range(op, arg, place, id, limit as i64)
 }

@@ -78,6 +78,10 @@ fn large_results(cpu: &Cpu) -> Vec<Vec<u8>> {
     results.extend(call(cpu, &Op::Fused(lstm), &[&z, &x]).unwrap());
     let rows = x.gather(&ids).unwrap();
     results.extend(call(cpu, &Op::ScatterAdd { rows: 300 }, &[&ids, &rows]).unwrap());
+    results.push(
+        x.scatter_update(&ids, &rows.affine(2.0, 0.0).unwrap())
+            .unwrap(),
+    );
     results.iter().map(|t| t.to_bytes().unwrap()).collect()
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use backend_api::{Activation, AdamStep, DType, Fused, LstmGates, Op, Tensor};
+use backend_api::{Activation, AdamStep, Backend, DType, Fused, LstmGates, Op, Tensor, Unfused};
 use backend_cpu::Cpu;
 use common::{Rng, call, check_into, close, default_body, random, random_ids};
 
@@ -117,6 +117,30 @@ fn masked_updates() {
     });
 }
 
+/// Bit for bit: rows only move. Ids repeat, and may be none.
+#[test]
+fn scatter_updates() {
+    cases(|cpu, rng, [count, n], _| {
+        let ints = [DType::I32, DType::I64][rng.below(2)];
+        let rows = [1, 2, 7, 40][rng.below(4)];
+        let ids = random_ids(cpu, rng, &[count, 2], rows, ints).0;
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64, DType::U8] {
+            let table = random(cpu, rng, &[rows, n, 2], dtype).0;
+            let new = random(cpu, rng, &[count, 2, n, 2], dtype).0;
+            let op = Op::Fused(Fused::ScatterUpdate);
+            let ins = [&table, &ids, &new];
+            let found = call(cpu, &op, &ins).unwrap();
+            let expected = default_body(cpu, &op, &ins);
+            assert_eq!(found[0].meta(), table.meta());
+            assert_eq!(
+                found[0].to_bytes().unwrap(),
+                expected[0].to_bytes().unwrap()
+            );
+            check_into(cpu, rng, &op, &ins);
+        }
+    });
+}
+
 #[test]
 fn losses() {
     cases(|cpu, rng, [rows, n], dtype| {
@@ -144,6 +168,27 @@ fn losses_of_large_logits_are_finite() {
     let label = Tensor::from_slice(&cpu, &[2i32], &[1]).unwrap();
     let loss = logits.fused(Fused::SoftmaxCrossEntropy, &[&label]).unwrap();
     assert_eq!(loss.to_vec::<f32>().unwrap(), [2000.0]);
+}
+
+/// A loss and a gradient with labels of which one may be no class; what is refused.
+fn refusals<B: Backend>(device: &B, label: i64) -> [Option<String>; 2] {
+    let logits = Tensor::from_slice(device, &[0.5f32; 6], &[2, 3]).unwrap();
+    let labels = Tensor::from_slice(device, &[1, label], &[2]).unwrap();
+    let dloss = Tensor::from_slice(device, &[1.0f32; 2], &[2]).unwrap();
+    let loss = logits.fused(Fused::SoftmaxCrossEntropy, &[&labels]);
+    let grad = logits.fused(Fused::SoftmaxCrossEntropyGrad, &[&labels, &dloss]);
+    [loss, grad].map(|result| result.err().map(|e| e.to_string()))
+}
+
+#[test]
+fn labels_that_are_no_class_are_refused_in_the_same_words() {
+    for label in [-1, 0, 2, 3, i64::MAX] {
+        let found = refusals(&Cpu::new(), label);
+        assert_eq!(found, refusals(&Unfused(Cpu::new()), label));
+        for message in &found {
+            assert_eq!(message.is_some(), !(0..3).contains(&label), "{message:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use backend_api::{
     Activation, Binary, Compare, DType, Distribution, Meta, Op, Precision, Reduce, Shape, Tensor,
-    Unary, philox,
+    Unary, Unfused, philox,
 };
 use backend_cpu::Cpu;
 use common::{
@@ -563,6 +563,16 @@ fn gathering_and_scattering() {
             });
             check("gather", &table.gather(&ids).unwrap(), &expected, 0.0);
             check_into(cpu, rng, &Op::Gather, &[&table, &ids]);
+
+            let (new, plain_new) = random(cpu, rng, &[lead.as_slice(), &rest].concat(), dtype);
+            let mut expected = plain;
+            let width = Plain::count(&rest);
+            for (place, &value) in plain_new.data.iter().enumerate() {
+                let id = plain_ids.data[place / width] as usize;
+                expected.data[id * width + place % width] = value;
+            }
+            let updated = table.scatter_update(&ids, &new).unwrap();
+            check("scatter_update", &updated, &expected, 0.0);
         }
         for dtype in FLOATS {
             let dims = [lead.as_slice(), &rest].concat();
@@ -593,7 +603,7 @@ fn ids_out_of_range_are_refused() {
 
     let found = message(&Op::Gather, &[&table, &ids(&[0, 4])]);
     assert!(
-        found.contains("gather") && found.contains("ids") && found.contains("0..4"),
+        found.contains("gather") && found.contains("ids") && found.contains("0..=3"),
         "{found}"
     );
     assert!(found.contains(" 4 "), "{found}");
@@ -602,8 +612,26 @@ fn ids_out_of_range_are_refused() {
     let rows = Tensor::from_slice(&cpu, &[0.0f32; 4], &[2, 2]).unwrap();
     let found = message(&Op::ScatterAdd { rows: 3 }, &[&ids(&[1, 3]), &rows]);
     assert!(
-        found.contains("scatter_add") && found.contains("0..3"),
+        found.contains("scatter_add") && found.contains("0..=2"),
         "{found}"
+    );
+    let update = Op::Fused(backend_api::Fused::ScatterUpdate);
+    let ins = [&table, &ids(&[1, 4]), &rows];
+    let found = message(&update, &ins);
+    assert!(
+        found.contains("scatter_update") && found.contains("0..4"),
+        "{found}"
+    );
+    // The default body says the same, and shapes are checked before either.
+    let unfused = Unfused(cpu.clone());
+    let ins: Vec<_> = ins.iter().map(|t| t.rehome(&unfused)).collect();
+    let ins: Vec<_> = ins.iter().collect();
+    let composed = Tensor::call_all(&unfused, &update, &ins).unwrap_err();
+    assert_eq!(composed.to_string(), found);
+    let found = message(&update, &[&table, &ids(&[1, 2, 3]), &rows]);
+    assert_eq!(
+        found,
+        "scatter_update: rows is [2, 2], but [3, 2] is needed there"
     );
     let reverse = Op::Reverse { time: 1, batch: 0 };
     let found = message(&reverse, &[&rows, &ids(&[2, 3])]);

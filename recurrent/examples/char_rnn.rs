@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -178,12 +179,13 @@ fn run() -> Result<(), Error> {
 
     let mut model = Writer::new(&device, vocabulary.len(), units)?;
     model.initialize(seed)?;
-    println!(
+    writeln!(
+        stdout(),
         "{} characters, {} distinct, {} parameters",
         ids.len(),
         vocabulary.len(),
         model.param_count()
-    );
+    )?;
     let mut adam = Adam::new(LEARNING_RATE);
     let mut windows = InOrder::new(TextWindows::new(train, BATCH, STEPS)?);
     let mut trainer = Trainer::new(seed).clip_norm(CLIP_NORM);
@@ -197,17 +199,19 @@ fn run() -> Result<(), Error> {
             &initial,
             |model, window, state, _| model.loss(&device, window, state, BATCH),
         )?;
-        println!(
+        writeln!(
+            stdout(),
             "epoch {} train_bits {:.3} held_out_bits {:.3} seconds {:.1}",
             report.epoch,
             report.mean_loss / std::f64::consts::LN_2,
             model.bits(&device, held_out)?,
             start.elapsed().as_secs_f64()
-        );
+        )?;
     }
-    println!(
+    writeln!(
+        stdout(),
         "\n{}",
         model.write(&device, &vocabulary, "The ", sample, seed)?
-    );
+    )?;
     Ok(())
 }

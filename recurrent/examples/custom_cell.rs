@@ -4,6 +4,9 @@
 //! The cell is the minimal gated unit (Zhou et al. 2016): `f = σ([x, h] · gate)`, `q = tanh(x · input + (f * h) · recurrent)`,
 //! `h' = (1 - f) * h + f * q`. It learns to tell which of two marked numbers of a sequence is the larger.
 
+use std::error::Error;
+use std::io::{Write, stdout};
+
 use recurrent::losses::mean_squared_error;
 use recurrent::prelude::*;
 use recurrent::wrappers::{DropoutWrapper, ResidualWrapper};
@@ -90,7 +93,7 @@ fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
     ))
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::from_env()?;
 
     // Every driver and wrapper takes it.
@@ -110,18 +113,20 @@ fn main() -> Result<()> {
         ResidualWrapper::new(dropped),
     ))?;
     let stacked = DynamicRnn::new(&stack).mode(Mode::Training, 7).run(&x)?;
-    println!("dynamic {:?}", whole.outputs.shape());
-    println!(
+    writeln!(stdout(), "dynamic {:?}", whole.outputs.shape())?;
+    writeln!(
+        stdout(),
         "static {} steps of {:?}",
         listed.outputs.len(),
         listed.outputs[0].shape()
-    );
-    println!(
+    )?;
+    writeln!(
+        stdout(),
         "bidirectional {:?} {:?}",
         both.outputs.0.shape(),
         both.outputs.1.shape()
-    );
-    println!("stacked {:?}", stacked.outputs.shape());
+    )?;
+    writeln!(stdout(), "stacked {:?}", stacked.outputs.shape())?;
 
     // And it trains.
     let mut model = (cell, Dense::new(&device, 32, 1)?);
@@ -135,7 +140,7 @@ fn main() -> Result<()> {
         })?;
         adam.step(&mut model, &grads.clip_by_global_norm(1.0)?)?;
         if step % 100 == 0 {
-            println!("step {step} loss {:.4}", loss.item()?);
+            writeln!(stdout(), "step {step} loss {:.4}", loss.item()?)?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -172,7 +173,7 @@ fn run() -> Result<(), Error> {
     }
 
     if trainer.state().epoch >= epochs {
-        println!("epoch {} is done already", trainer.state().epoch);
+        writeln!(stdout(), "epoch {} is done already", trainer.state().epoch)?;
     }
     while trainer.state().epoch < epochs {
         let start = Instant::now();
@@ -185,10 +186,11 @@ fn run() -> Result<(), Error> {
         // The first tenth of a data set tells how well it is learnt about as well as all of it.
         let on_train = train.accuracy(&model, &device, 10_000)?;
         let on_test = test.accuracy(&model, &device, 10_000)?;
-        println!(
+        writeln!(
+            stdout(),
             "epoch {} train_accuracy {on_train:.4} test_accuracy {on_test:.4} seconds {seconds:.1}",
             report.epoch
-        );
+        )?;
     }
     Ok(())
 }

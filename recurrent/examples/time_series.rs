@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -126,10 +127,11 @@ fn run() -> Result<(), Error> {
             .map(|(a, b)| square(*a, *b))
             .collect(),
     );
-    println!(
+    writeln!(
+        stdout(),
         "{name} test_mse {mse:.4} persistence_mse {persistence:.4} ratio {:.3}",
         mse / persistence
-    );
+    )?;
 
     // The network goes on from the end of the series, fed with what it says itself.
     let mut continued = test[test.len() - STEPS..].to_vec();
@@ -144,7 +146,7 @@ fn run() -> Result<(), Error> {
         &unscaled(&predicted),
         &unscaled(&continued[STEPS..]),
     )?;
-    println!("plot {}", path.display());
+    writeln!(stdout(), "plot {}", path.display())?;
     Ok(())
 }
 
@@ -172,7 +174,11 @@ fn train_model(
         let step = trainer.state().step;
         if step / 300 > told {
             told = step / 300;
-            println!("iteration {step} train_mse {:.5}", report.mean_loss);
+            writeln!(
+                stdout(),
+                "iteration {step} train_mse {:.5}",
+                report.mean_loss
+            )?;
         }
     }
     Ok(())

@@ -14,6 +14,12 @@ pub type Visitor<'a> = rnn_core::Visitor<'a, Device>;
 /// The gradients of a model; see [`rnn_train::Gradients`].
 pub type Gradients = rnn_train::Gradients<Device>;
 
+/// The gradient of one parameter; see [`rnn_train::Gradient`].
+pub type Gradient = rnn_train::Gradient<Device>;
+
+/// The gradient of an embedding table by its rows; see [`rnn_train::IndexedSlices`].
+pub type IndexedSlices = rnn_train::IndexedSlices<Device>;
+
 /// The plain recurrent cell; see [`rnn_core::BasicRnnCell`].
 ///
 /// ```

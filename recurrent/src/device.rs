@@ -2,16 +2,22 @@
 
 use std::str::FromStr;
 
+#[cfg(feature = "cuda")]
+use backend_api::Precision;
 use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
 };
 use backend_cpu::Cpu;
-use rnn_train::{Autodiff, Differentiable};
+#[cfg(feature = "cuda")]
+use backend_cuda::Cuda;
+use rnn_train::{Autodiff, Differentiable, Gradient};
 
 dispatch! {
     /// The backends that are compiled in.
     pub enum Dispatch, DispatchBuffer, DispatchSwapped {
         Cpu(Cpu),
+        #[cfg(feature = "cuda")]
+        Cuda(Cuda),
     }
 }
 
@@ -25,7 +31,10 @@ dispatch! {
 ///
 /// let device = Device::cpu();
 /// let two: Device = "cpu:2".parse()?; // two threads
-/// assert!(Device::cuda(0).is_err() || cfg!(feature = "cuda"));
+/// match Device::cuda(0) {
+///     Ok(gpu) => println!("computing on {gpu:?}"),
+///     Err(why) => println!("{why}"), // says what is missing, and what to do about it
+/// }
 /// # let _ = (device, two);
 /// # Ok::<(), recurrent::Error>(())
 /// ```
@@ -51,15 +60,25 @@ impl Device {
     /// # Errors
     /// [`Error::Unavailable`], with what is missing and what to do about it.
     pub fn cuda(index: usize) -> Result<Self> {
-        let reason = if cfg!(feature = "cuda") {
-            "this version of recurrent has no CUDA kernels yet; use the processor"
-        } else {
-            "recurrent was built without the feature `cuda`"
-        };
+        #[cfg(feature = "cuda")]
+        return Self::cuda_with_precision(index, Precision::Exact);
+        #[cfg(not(feature = "cuda"))]
         Err(Error::Unavailable {
             device: format!("cuda:{index}"),
-            reason: reason.into(),
+            reason:
+                "recurrent was built without the feature `cuda`; build it with `--features cuda`"
+                    .into(),
         })
+    }
+
+    /// An NVIDIA GPU whose products of `f32` are rounded more coarsely: [`Precision::Tf32`] is what cuDNN takes by default.
+    ///
+    /// # Errors
+    /// As of [`cuda`](Self::cuda).
+    #[cfg(feature = "cuda")]
+    pub fn cuda_with_precision(index: usize, precision: Precision) -> Result<Self> {
+        let cuda = Cuda::with_precision(index, precision)?;
+        Ok(Self(Autodiff::new(Dispatch::Cuda(cuda))))
     }
 
     /// The first GPU if there is one that works, else the processor.
@@ -126,12 +145,12 @@ impl Differentiable for Device {
         Ok(self.0.leaf(&t.rehome(&self.0))?.rehome(self))
     }
 
-    fn backward(
+    fn gradients(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Tensor<Self>>>> {
-        rnn_train::backward_inside(self, &self.0, loss, leaves)
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        rnn_train::gradients_inside(self, &self.0, loss, leaves)
     }
 }
 

@@ -41,13 +41,14 @@ pub use backend_cpu::{from_ndarray, to_ndarray};
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{
-    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
-    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawTurn, RnnOutput,
+    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, Fan, FusedRnnCell, FusedRnnCellAdaptor,
+    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawTurn, RnnOutput, Scaled,
     StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll,
-    cell_from_config, nest, raw_rnn, static_bidirectional_rnn, static_state_saving_rnn,
+    cell_from_config, nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
+    static_state_saving_rnn,
 };
 pub use rnn_train::{
-    Differentiable, checkpoint, data, losses, optim, tracked, training, value_and_grad,
+    Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,
 };
 
 /// The code in the README, which must compile and run.

@@ -63,6 +63,24 @@ impl<B: Backend> Dense<B> {
         })
     }
 
+    /// The same layer with another initializer of its kernel, which is drawn anew.
+    ///
+    /// # Errors
+    /// The initializer does not fit, or the device has no room.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Result<Self> {
+        self.kernel = redrawn(&self.kernel, initializer)?;
+        Ok(self)
+    }
+
+    /// The same layer with another initializer of its bias, which is drawn anew.
+    ///
+    /// # Errors
+    /// The initializer does not fit, or the device has no room.
+    pub fn bias_initializer(mut self, initializer: Initializer) -> Result<Self> {
+        self.bias = redrawn(&self.bias, initializer)?;
+        Ok(self)
+    }
+
     /// `[.., input] -> [.., units]`
     ///
     /// # Errors
@@ -95,6 +113,10 @@ impl<B: Backend> Dense<B> {
         let shape = Shape::new(&[batch, self.bias.shape()[0]])?;
         Tensor::zeros(self.bias.device(), Meta::new(shape, self.bias.dtype()))
     }
+}
+
+fn redrawn<B: Backend>(param: &Param<B>, initializer: Initializer) -> Result<Param<B>> {
+    Param::new(param.device(), initializer, &param.dims(), param.dtype())
 }
 
 impl<B: Backend> Module for Dense<B> {

@@ -32,9 +32,9 @@ pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,
     RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, TimeReversedFusedRnn, raw_rnn,
-    static_bidirectional_rnn, static_state_saving_rnn,
+    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
-pub use init::Initializer;
+pub use init::{Fan, Initializer, Scaled};
 pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
 pub use step::{Mode, Step};

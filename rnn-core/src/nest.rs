@@ -73,6 +73,33 @@ fn wrong_count<B: Backend>(leaves: &[Tensor<B>]) -> Error {
     Error::argument("nest", "leaves", problem)
 }
 
+/// Refuses a nest whose tensors are at other places than those of another. For nests of one type: tuples and structs
+/// cannot differ, lists, options and nests of an unknown type can.
+pub(crate) fn check_places<B: Backend>(
+    op: &'static str,
+    arg: &str,
+    found: &impl Nest<B>,
+    expected: &impl Nest<B>,
+) -> Result<()> {
+    let (found, expected) = (places(found), places(expected));
+    if found == expected {
+        return Ok(());
+    }
+    let problem = format!("is {found}, but {expected} is needed");
+    Err(Error::argument(op, arg, problem))
+}
+
+/// The places of the tensors of a nest, in words.
+pub(crate) fn places<B: Backend>(nest: &impl Nest<B>) -> String {
+    let leaves = nest.named_leaves();
+    let names: Vec<&str> = leaves.iter().map(|(path, _)| path.as_str()).collect();
+    match names[..] {
+        [] => "an empty nest".into(),
+        [""] => "one tensor".into(),
+        _ => format!("a nest of `{}`", names.join("`, `")),
+    }
+}
+
 fn different() -> Error {
     Error::argument("nest", "structures", "have different numbers of tensors")
 }

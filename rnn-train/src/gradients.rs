@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use backend_api::{Backend, Error, Fused, Op, Result, Tensor};
 use rnn_core::{Module, ParamId};
 
-use crate::Differentiable;
+use crate::{Differentiable, Gradient};
 
 /// The model with its parameters tracked: what is computed from them is recorded.
 ///
@@ -45,7 +45,7 @@ where
     let value = loss(&tracked)?;
     let params = tracked.named_params();
     let leaves: Vec<&Tensor<M::B>> = params.iter().map(|(_, param)| param.value()).collect();
-    let grads = value.device().backward(&value, &leaves)?;
+    let grads = value.device().gradients(&value, &leaves)?;
     let entries = params
         .iter()
         .zip(grads)
@@ -68,32 +68,33 @@ pub struct Gradients<B: Backend> {
 struct Entry<B: Backend> {
     id: ParamId,
     name: String,
-    grad: Option<Tensor<B>>,
+    grad: Option<Gradient<B>>,
 }
 
 impl<B: Backend> Gradients<B> {
     /// Each parameter's name and gradient; `None` where the loss does not depend on the parameter.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Tensor<B>>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Gradient<B>>)> {
         self.entries
             .iter()
             .map(|entry| (entry.name.as_str(), entry.grad.as_ref()))
     }
 
     /// The gradient of the parameter of that name, if the loss depends on it.
-    pub fn get(&self, name: &str) -> Option<&Tensor<B>> {
+    pub fn get(&self, name: &str) -> Option<&Gradient<B>> {
         let entry = self.entries.iter().find(|entry| entry.name == name)?;
         entry.grad.as_ref()
     }
 
     /// The gradients by the identity of their parameters: for optimizers.
-    pub fn by_id(&self) -> HashMap<ParamId, &Tensor<B>> {
+    pub fn by_id(&self) -> HashMap<ParamId, &Gradient<B>> {
         self.entries
             .iter()
             .filter_map(|entry| entry.grad.as_ref().map(|grad| (entry.id, grad)))
             .collect()
     }
 
-    /// The norm of all gradients together: the root of the sum of all squares.
+    /// The norm of all gradients together: the root of the sum of all squares. As in TensorFlow, a row of a table
+    /// that was looked up twice counts as two rows, which is not the norm of their sum.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.
@@ -101,7 +102,7 @@ impl<B: Backend> Gradients<B> {
         let grads: Vec<_> = self
             .entries
             .iter()
-            .filter_map(|e| e.grad.as_ref())
+            .filter_map(|e| e.grad.as_ref().map(Gradient::values))
             .collect();
         let Some(first) = grads.first() else {
             return Err(Error::Gradient("global_norm: there is no gradient".into()));
@@ -134,16 +135,17 @@ impl<B: Backend> Gradients<B> {
         } else {
             f64::NAN
         };
-        self.map(|grad| grad.affine(scale, 0.0))
+        self.map_values(|values| values.affine(scale, 0.0))
     }
 
-    fn map(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+    fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
         let entries = self
             .entries
             .iter()
             .map(|entry| {
+                let grad = entry.grad.as_ref().map(|grad| grad.map_values(&f));
                 Ok(Entry {
-                    grad: entry.grad.as_ref().map(&f).transpose()?,
+                    grad: grad.transpose()?,
                     ..entry.clone()
                 })
             })

@@ -7,11 +7,7 @@ Every case is run twice, in f64 and in f32, from one random draw. README.md
 describes the files.
 """
 
-import argparse
-import json
 import os
-import zlib
-from pathlib import Path
 
 # oneDNN kernels sum in an order that depends on the machine.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
@@ -20,14 +16,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np  # noqa: E402
 import tensorflow  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
+from common import main  # noqa: E402
 
 tf = tensorflow.compat.v1
 tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.ERROR)
-
-DTYPES = {"f64": np.float64, "f32": np.float32}
-DEFAULT_SEED = 7
 
 # --------------------------------------------------------------------------
 # The cases
@@ -49,6 +42,9 @@ CELLS = {
     "basic_lstm_concat": {"type": "BasicLSTMCell", "state_is_tuple": False},
     "gru": {"type": "GRUCell"},
     "gru_relu": {"type": "GRUCell", "activation": "relu"},
+    "gru_reset_after": {"type": "GRUCell", "reset_after": True},
+    "gru_reset_after_relu": {
+        "type": "GRUCell", "reset_after": True, "activation": "relu"},
     "lstm": {"type": "LSTMCell"},
     "lstm_fb_softsign": {
         "type": "LSTMCell", "forget_bias": 0.0, "activation": "softsign"},
@@ -67,6 +63,9 @@ PLAIN = ["basic_rnn", "gru", "lstm"]
 LARGER = {"sequence_length": [11, 23, 0, 18], "B": 4, "T": 23, "I": 9,
           "H": 17, "weight_scale": 0.3}
 
+# Not in the groups of all cells.
+MORE_CELLS = {"gru_cudnn": {"type": "CudnnCompatibleGRUCell"}}
+
 # (group, cells, options). An option goes into the file header as it stands;
 # options left out have TensorFlow's default.
 DYNAMIC = [
@@ -76,7 +75,7 @@ DYNAMIC = [
      {"sequence_length": RAGGED, "initial_state": True}),
     ("dynamic_len_tm_init", PLAIN + ["lstm_peep_clip_proj"],
      {"sequence_length": RAGGED, "initial_state": True, "time_major": True}),
-    ("dynamic_len_zero_init", PLAIN, {"sequence_length": [2, 6, 1, 3]}),
+    ("dynamic_len_zero_init", PLAIN + ["gru_cudnn"], {"sequence_length": [2, 6, 1, 3]}),
     ("dynamic_len_int64", ["gru"],
      {"sequence_length": RAGGED, "length_dtype": "int64"}),
     ("dynamic_len_above_T", ["lstm"],
@@ -130,9 +129,19 @@ def all_cases():
     for group, cells, options in DYNAMIC:
         for cell in cells:
             case = {**SIZES, **options, "driver": "dynamic_rnn"}
-            case["cell"] = {**CELLS[cell], "num_units": case["H"]}
+            spec = {**CELLS, **MORE_CELLS}[cell]
+            case["cell"] = {**spec, "num_units": case["H"]}
             case["name"] = f"{group}/{cell}"
             yield run_dynamic_rnn, case
+    yield run_stack_bidirectional_rnn, {
+        **SIZES, "name": "stack_bidirectional_rnn/mixed",
+        "driver": "stack_bidirectional_rnn",
+        "sequence_length": RAGGED, "initial_state": True,
+        "cells_fw": [{"type": "LSTMCell", "num_units": 5},
+                     {"type": "GRUCell", "num_units": 4}],
+        "cells_bw": [{"type": "GRUCell", "num_units": 2},
+                     {"type": "LSTMCell", "num_units": 3}],
+    }
     for name, (optimizer, options, clip_norm) in TRAIN.items():
         yield run_train, {
             "name": f"train/{name}", "driver": "train",
@@ -152,28 +161,6 @@ def all_cases():
 # --------------------------------------------------------------------------
 # Drawing and structure helpers
 # --------------------------------------------------------------------------
-
-
-class Draw:
-    """Random numbers of one case.
-
-    Everything is drawn in f64 and then rounded, so that the f32 and the f64
-    file of a case hold the same draw.
-    """
-
-    def __init__(self, seed, name, dtype):
-        # crc32 and not hash(): Python salts the latter in every process.
-        self.rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        self.dtype = dtype
-
-    def normal(self, shape, scale=1.0):
-        return (scale * self.rng.standard_normal(shape)).astype(self.dtype)
-
-    def uniform(self, shape, low, high):
-        return self.rng.uniform(low, high, shape).astype(self.dtype)
-
-    def integers(self, shape, low, high):
-        return self.rng.integers(low, high, shape).astype(np.int32)
 
 
 class Feeds(dict):
@@ -215,9 +202,53 @@ def draw_weights(draw, scale):
 # --------------------------------------------------------------------------
 
 
+class ResetAfterGRUCell(tf.nn.rnn_cell.RNNCell):
+    """Keras's GRU cell with reset_after=True, its weights made from variables
+    with the names and layouts of CudnnCompatibleGRUCell, which was in
+    tf.contrib and computes the same."""
+
+    def __init__(self, num_units, activation="tanh", name="gru_cell"):
+        super().__init__(name=name)
+        self.num_units = num_units
+        self.inner = tensorflow.keras.layers.GRUCell(
+            num_units, activation=activation, recurrent_activation="sigmoid",
+            reset_after=True)
+        self.inner.built = True
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def build(self, shape):
+        depth, n = int(shape[-1]), self.num_units
+        self.gates = [self.add_weight("gates/kernel", [depth + n, 2 * n]),
+                      self.add_weight("gates/bias", [2 * n])]
+        self.projections = [
+            (self.add_weight(f"candidate/{part}_projection/kernel", [rows, n]),
+             self.add_weight(f"candidate/{part}_projection/bias", [n]))
+            for part, rows in (("input", depth), ("hidden", n))]
+        self.built = True
+
+    def call(self, x, h):
+        depth = int(x.shape[-1])
+        # Keras has the update gate first.
+        r, u = tf.split(self.gates[0], 2, axis=1)
+        bias_r, bias_u = tf.split(self.gates[1], 2)
+        (kernel_x, bias_x), (kernel_h, bias_h) = self.projections
+        self.inner.kernel = tf.concat([u[:depth], r[:depth], kernel_x], 1)
+        self.inner.recurrent_kernel = tf.concat(
+            [u[depth:], r[depth:], kernel_h], 1)
+        nothing = tf.zeros_like(self.gates[1])
+        self.inner.bias = tf.stack([tf.concat([bias_u, bias_r, bias_x], 0),
+                                    tf.concat([nothing, bias_h], 0)])
+        return self.inner.call(x, h)
+
+
 def build_cell(spec):
     """The cell a header's JSON describes: its type, the rest are options."""
     options = {key: value for key, value in spec.items() if key != "type"}
+    if options.pop("reset_after", False):
+        return ResetAfterGRUCell(**options)
+    if spec["type"] == "CudnnCompatibleGRUCell":
+        return ResetAfterGRUCell(**options, name="cudnn_compatible_gru_cell")
     return getattr(tf.nn.rnn_cell, spec["type"])(**options)
 
 
@@ -253,10 +284,44 @@ def run_dynamic_rnn(case, draw):
 
     outputs, final_state = tf.nn.dynamic_rnn(
         cell, inputs["input/x"], **arguments)
+    tensors.update(differentiate(case, draw, feeds, inputs, {
+        **flatten("outputs", outputs), **flatten("final_state", final_state)}))
+    return tensors
 
+
+def run_stack_bidirectional_rnn(case, draw):
+    """tf.contrib.rnn.stack_bidirectional_rnn, which TensorFlow 2.15 does not
+    have: as there, layers of static_bidirectional_rnn."""
+    feeds = Feeds()
+    x = draw.normal([case["B"], case["T"], case["I"]])
+    inputs = {"input/x": feeds.add(x)}
+    lengths = np.array(case["sequence_length"], np.int32)
+    states = {"fw": [], "bw": []}
+    value = tf.unstack(inputs["input/x"], axis=1)
+    with tf.variable_scope("stack_bidirectional_rnn"):
+        for i, specs in enumerate(zip(case["cells_fw"], case["cells_bw"])):
+            cells = [build_cell(spec) for spec in specs]
+            initial = [tensorflow.nest.map_structure(
+                lambda size: feeds.add(draw.normal([case["B"], size], 0.5)),
+                cell.state_size) for cell in cells]
+            with tf.variable_scope(f"cell_{i}"):
+                value, *final = tf.nn.static_bidirectional_rnn(
+                    *cells, value, *initial, sequence_length=lengths)
+            for direction, start, end in zip(states, initial, final):
+                inputs.update(flatten(f"initial_state/{direction}/{i}", start))
+                states[direction].append(end)
+    return {"sequence_length": lengths,
+            **differentiate(case, draw, feeds, inputs, {
+                "outputs": tf.stack(value),
+                **flatten("final_state/fw", states["fw"]),
+                **flatten("final_state/bw", states["bw"])})}
+
+
+def differentiate(case, draw, feeds, inputs, results):
+    """The tensors of a file, with values and gradients of a random weighting
+    of `results`; notes in the header what has no gradient."""
+    tensors = {}
     weights = draw_weights(draw, case.get("weight_scale", 0.5))
-    results = {**flatten("outputs", outputs),
-               **flatten("final_state", final_state)}
     weightings = {f"R/{key}": draw.normal(value.shape.as_list())
                   for key, value in results.items()}
     loss = tf.add_n([tf.reduce_sum(value * feeds.add(weightings[f"R/{key}"]))
@@ -433,47 +498,14 @@ def run_losses(case, draw):
     return tensors
 
 
-# --------------------------------------------------------------------------
-# Writing
-# --------------------------------------------------------------------------
-
-
-def write(folder, case, tensors):
-    name = case["name"].replace("/", ".")
-    path = folder / f"{name}.{case['dtype']}.safetensors"
-    # Scalars are stored as [1]; safetensors needs contiguous arrays.
-    tensors = {key: np.ascontiguousarray(np.atleast_1d(value))
-               for key, value in tensors.items()}
-    for key, value in tensors.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise ValueError(f"{path.name}: {key} is not finite")
-    save_file(tensors, path,
-              metadata={"case": json.dumps(case, sort_keys=True)})
-    print(path.name, flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    parser.add_argument("--only", default="", metavar="PREFIX",
-                        help="cases whose GROUP.CASE starts with PREFIX")
-    options = parser.parse_args()
-    options.out_dir.mkdir(parents=True, exist_ok=True)
-
-    for run, base in all_cases():
-        if not base["name"].replace("/", ".").startswith(options.only):
-            continue
-        for dtype_name, dtype in DTYPES.items():
-            case = {**base, "dtype": dtype_name,
-                    "generator_seed": options.seed,
-                    "tf_version": tensorflow.__version__}
-            if case["driver"] not in ("train", "losses"):
-                case["seed"] = options.seed
-            with tf.Graph().as_default():
-                tensors = run(case, Draw(options.seed, case["name"], dtype))
-            write(options.out_dir, case, tensors)
+def in_graph(run):
+    """`run` with a graph of its own."""
+    def graph(case, draw):
+        with tf.Graph().as_default():
+            return run(case, draw)
+    return graph
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, lambda: ((in_graph(run), case) for run, case in all_cases()),
+         {"tf_version": tensorflow.__version__})

@@ -2,6 +2,7 @@
 
 use backend_api::{Error, Result, Unfused, dispatch};
 use backend_cpu::Cpu;
+use backend_cuda::Cuda;
 use rnn_train::Autodiff;
 
 dispatch! {
@@ -9,27 +10,52 @@ dispatch! {
     pub enum TestBackend, TestBuffer, TestSwapped {
         Cpu(Cpu),
         UnfusedCpu(Unfused<Cpu>),
+        Cuda(Cuda),
+        UnfusedCuda(Unfused<Cuda>),
     }
 }
 
 /// A device under test.
 pub type TestDevice = Autodiff<TestBackend>;
 
-/// The names of all devices, in the order in which they run.
-pub const NAMES: [&str; 2] = ["cpu", "cpu-unfused"];
+/// The names of the devices that every machine has, in the order in which they run. `sim` is the CUDA backend on a simulated
+/// device, `sim-unfused` the same without its fused kernels. A real GPU is `cuda` and `cuda-unfused`.
+pub const NAMES: [&str; 4] = ["cpu", "cpu-unfused", "sim", "sim-unfused"];
 
 /// The device of a name.
 ///
+/// The simulated device takes the place of a real one for the whole process: one process can use either.
+///
 /// # Errors
-/// There is none of that name.
+/// There is none of that name, or not on this machine.
 pub fn device(name: &str) -> Result<TestDevice> {
     let backend = match name {
         "cpu" => TestBackend::Cpu(Cpu::new()),
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(Cpu::new())),
+        "cuda" => TestBackend::Cuda(Cuda::new(0)?),
+        "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(Cuda::new(0)?)),
+        "sim" => TestBackend::Cuda(simulated()?),
+        "sim-unfused" => TestBackend::UnfusedCuda(Unfused(simulated()?)),
         _ => {
-            let problem = format!("is `{name}`; known are {}", NAMES.join(", "));
+            let problem = format!(
+                "is `{name}`; known are {}, cuda, cuda-unfused",
+                NAMES.join(", ")
+            );
             return Err(Error::argument("device", "name", problem));
         }
     };
     Ok(Autodiff::new(backend))
+}
+
+/// Whether tests of the CUDA backend shall run on a GPU: with `RECURRENT_CUDA=real`. Else they run on the simulated device.
+pub fn on_real_gpu() -> bool {
+    std::env::var_os("RECURRENT_CUDA").is_some_and(|kind| kind == "real")
+}
+
+fn simulated() -> Result<Cuda> {
+    cudasim::install().map_err(|e| Error::Unavailable {
+        device: "sim".into(),
+        reason: e.to_string(),
+    })?;
+    Cuda::new(0)
 }

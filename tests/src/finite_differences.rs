@@ -34,7 +34,8 @@ where
     let (_, grads) = value_and_grad(model, |m| loss(m))?;
     let wrong = |name: &str, what: String| Error::argument("finite_differences", name, what);
     for (name, param) in model.named_params() {
-        let grad = grads.get(&name).map(Tensor::to_vec::<f64>).transpose()?;
+        let grad = grads.get(&name).map(|g| g.to_dense()?.to_vec::<f64>());
+        let grad = grad.transpose()?;
         let is_zero = |grad: &[f64]| grad.iter().all(|&g| g == 0.0);
         if unused.contains(&name.as_str()) {
             if !is_zero(grad.as_deref().unwrap_or_default()) {

@@ -8,7 +8,7 @@ use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{
     Cell, DynamicRnn, Initializer, Module, Nest, Param, Step, Visitor, cell_from_config,
 };
-use rnn_train::{Autodiff, Differentiable, value_and_grad};
+use rnn_train::{Autodiff, Differentiable, Gradient, value_and_grad};
 use serde_json::{Value, json};
 
 const NORMAL: Initializer = Initializer::Normal {
@@ -35,6 +35,9 @@ fn cells() -> Vec<(Value, Vec<usize>)> {
         plain(json!({ "type": "GRUBlockCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleLSTMCell", "num_units": 4 })),
         plain(json!({ "type": "CudnnCompatibleGRUCell", "num_units": 4 })),
+        plain(json!({
+            "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign",
+        })),
         (
             json!({
                 "type": "Conv1DLSTMCell", "input_shape": [5, 2], "output_channels": 2,
@@ -174,7 +177,8 @@ where
     for keep in [Keep::Inputs, Keep::Host] {
         let less = value_and_grad(problem, |p| p.loss(&inputs, keep, 3))?.1;
         for ((name, a), (_, b)) in all.iter().zip(less.iter()) {
-            let numbers = |t: Option<&Tensor<C::B>>| t.map(Tensor::to_vec::<f64>).transpose();
+            let numbers =
+                |g: Option<&Gradient<C::B>>| g.map(|g| g.to_dense()?.to_vec::<f64>()).transpose();
             assert_eq!(numbers(a)?, numbers(b)?, "{name} with {keep:?}");
         }
     }
@@ -282,11 +286,11 @@ fn cudnn_compatible_cells_compute_what_cudnn_does() {
     };
     let (x, h, c) = (0.7, -0.4, 0.9);
 
-    // gates/kernel (r, u of the input, then of the state), gates/bias, the candidate's two kernels and two biases
+    // gates/kernel (r, u of the input, then of the state), gates/bias, of each of the candidate's two projections kernel and bias
     let w = [0.3, -0.5, 0.8, 0.6, 0.1, -0.2, 0.9, -1.1, 0.25, 0.35];
     let r = sigmoid(x * w[0] + h * w[2] + w[4]);
     let u = sigmoid(x * w[1] + h * w[3] + w[5]);
-    let q = (x * w[6] + w[8] + r * (h * w[7] + w[9])).tanh();
+    let q = (x * w[6] + w[7] + r * (h * w[8] + w[9])).tanh();
     let found = step("CudnnCompatibleGRUCell", &w, &[h]).unwrap();
     assert!((found[0] - ((1.0 - u) * q + u * h)).abs() < 1e-15);
 

@@ -1,11 +1,12 @@
 //! Bad input is refused with a message that names the argument and both shapes, and changes nothing.
 
-use backend_api::{Backend, DType, Result, Tensor};
+use backend_api::{DType, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
 use rnn_core::{
-    BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, LstmState, Module, MultiRnnCell,
-    Step,
+    AnyCell, AnyState, BasicLstmCell, BasicRnnCell, BidirectionalDynamicRnn, Cell, Dense,
+    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawTurn, StaticRnn, Step, raw_rnn,
+    stack_bidirectional_rnn,
 };
 
 fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
@@ -74,6 +75,53 @@ fn a_wrong_state_shape_names_both() {
 }
 
 #[test]
+fn a_state_of_another_structure_is_refused_where_types_cannot_tell() {
+    let device = Cpu::new();
+    let lstm = AnyCell::new(BasicLstmCell::new(&device, 4, 6).unwrap());
+    let one = AnyState::new(zeros(&device, &[2, 6]));
+    let x = zeros(&device, &[2, 5, 4]);
+    let refused = message(DynamicRnn::new(&lstm).initial_state(one.clone()).run(&x));
+    let (is, wants) = refused.split_once("but the cell wants").unwrap();
+    assert!(
+        is.starts_with("any_cell: state is backend_api::tensor::Tensor<"),
+        "{refused}"
+    );
+    assert!(wants.contains("LstmState<"), "{refused}");
+
+    // What there is before the first turn, and what the first turn gives.
+    let turn = |state: &AnyState<Cpu>, emit: Vec<Option<Tensor<Cpu>>>| {
+        let meta = Meta::new(Shape::new(&[2]).unwrap(), DType::Bool);
+        RawTurn {
+            finished: Tensor::zeros(&device, meta).unwrap(),
+            input: zeros(&device, &[2, 4]),
+            state: state.clone(),
+            emit,
+            loop_state: (),
+        }
+    };
+    let zero = lstm.zero_state(2).unwrap();
+    let emit = |i: usize| {
+        let mut emit = vec![None, None];
+        emit[i] = Some(zeros(&device, &[2, 6]));
+        emit
+    };
+    let looped = |start: &AnyState<Cpu>, state: &AnyState<Cpu>, emits: usize| {
+        let start = turn(start, emit(0));
+        message(raw_rnn(&lstm, Step::default(), start, |_, _, _, ()| {
+            Ok(turn(state, emit(emits)))
+        }))
+    };
+    let state = "raw_rnn: state is one tensor, but a nest of `c`, `h` is needed";
+    assert_eq!(looped(&one, &zero, 0), state);
+    assert_eq!(looped(&zero, &one, 0), state);
+    // As many tensors as before, at other places.
+    assert_eq!(
+        looped(&zero, &zero, 1),
+        "raw_rnn: emit is a nest of `1`, but a nest of `0` is needed"
+    );
+}
+
+#[test]
 fn mixed_types_are_refused() {
     let device = Cpu::new();
     let x = zeros(&device, &[2, 5, 4]).cast(DType::F64).unwrap();
@@ -120,15 +168,58 @@ fn wrong_lengths_are_refused() {
         message(DynamicRnn::new(&gru).sequence_length(&[1, -2]).run(&x)),
         "dynamic_rnn: sequence_length of row 1 is -2, but must not be negative"
     );
-    // Longer than the sequence is as long as it.
-    let long = DynamicRnn::new(&gru)
-        .sequence_length(&[9u64, u64::MAX])
-        .run(&x)
-        .unwrap();
-    let full = DynamicRnn::new(&gru).run(&x).unwrap();
     assert_eq!(
-        long.outputs.to_vec::<f32>().unwrap(),
-        full.outputs.to_vec::<f32>().unwrap()
+        message(
+            DynamicRnn::new(&gru)
+                .sequence_length(&[i128::MIN, 1])
+                .run(&x)
+        ),
+        format!(
+            "dynamic_rnn: sequence_length of row 0 is {}, but must not be negative",
+            i128::MIN
+        )
+    );
+    let back = BidirectionalDynamicRnn::new(&gru, &gru).sequence_length(&[1, 1u128 << 80]);
+    assert_eq!(
+        message(back.run(&x)),
+        format!(
+            "bidirectional_dynamic_rnn: sequence_length of row 1 is {}, but the inputs have 5 steps",
+            1u128 << 80
+        )
+    );
+}
+
+#[test]
+fn longer_than_the_sequence_is_as_long_as_it() {
+    let device = Cpu::new();
+    let gru = GruCell::new(&device, 4, 6).unwrap();
+    let x = Tensor::from_slice(&device, &[0.5f32; 40], &[2, 5, 4]).unwrap();
+    let steps: Vec<_> = (0..5).map(|t| x.select(1, t).unwrap()).collect();
+    let numbers = |t: &Tensor<Cpu>| t.to_vec::<f32>().unwrap();
+    // One row ends early, so that lengths matter at all.
+    let exact = DynamicRnn::new(&gru).sequence_length(&[2, 5]).run(&x);
+    let exact = exact.unwrap();
+    let check = |dynamic: DynamicRnn<'_, _>, listed: StaticRnn<'_, _>| {
+        let (dynamic, listed) = (dynamic.run(&x).unwrap(), listed.run(&steps).unwrap());
+        assert_eq!(numbers(&dynamic.outputs), numbers(&exact.outputs));
+        assert_eq!(numbers(&dynamic.state), numbers(&exact.state));
+        assert_eq!(numbers(&listed.state), numbers(&exact.state));
+    };
+    let (dynamic, listed) = (|| DynamicRnn::new(&gru), || StaticRnn::new(&gru));
+    let wide = [2, 1u128 << 64];
+    check(
+        dynamic().sequence_length(&wide),
+        listed().sequence_length(&wide),
+    );
+    let most = [2, u128::MAX];
+    check(
+        dynamic().sequence_length(&most),
+        listed().sequence_length(&most),
+    );
+    let signed = [2, i128::MAX];
+    check(
+        dynamic().sequence_length(&signed),
+        listed().sequence_length(&signed),
     );
 }
 
@@ -136,10 +227,26 @@ fn wrong_lengths_are_refused() {
 fn inputs_without_time_are_refused() {
     let device = Cpu::new();
     let gru = GruCell::new(&device, 4, 6).unwrap();
-    assert!(message(DynamicRnn::new(&gru).run(&zeros(&device, &[4]))).contains("[4]"));
-    assert!(message(DynamicRnn::new(&gru).run(&zeros(&device, &[2, 4]))).contains("[4, 2]"));
-    assert!(
-        message(DynamicRnn::new(&gru).run(&zeros(&device, &[2, 3, 4, 1]))).contains("[3, 2, 4, 1]")
+    let refused = |time_major: bool, x: &Tensor<Cpu>| {
+        message(DynamicRnn::new(&gru).time_major(time_major).run(x))
+    };
+    assert_eq!(
+        refused(false, &zeros(&device, &[4])),
+        "dynamic_rnn: inputs is [4], but [batch, time, depth] is needed"
+    );
+    assert_eq!(
+        refused(true, &zeros(&device, &[2, 4])),
+        "dynamic_rnn: inputs is [2, 4], but [time, batch, depth] is needed"
+    );
+    // Integers may be ids, so that it is the cell that refuses them.
+    let ids = Tensor::from_slice(&device, &[0i32; 8], &[2, 4]).unwrap();
+    assert_eq!(
+        refused(false, &ids),
+        "gru_cell: x is i32, but the kernel is f32"
+    );
+    assert_eq!(
+        refused(false, &zeros(&device, &[2, 3, 4, 1])),
+        "gru_cell: x is [2, 4, 1], but [batch, depth] is needed"
     );
 }
 
@@ -204,7 +311,19 @@ fn a_stack_shares_only_when_asked() {
     let cell = GruCell::new(&device, 5, 5).unwrap();
     let refused = message(MultiRnnCell::new(vec![cell.clone(), cell.clone()]));
     assert!(refused.contains("share parameters"), "{refused}");
-    assert!(message(MultiRnnCell::<Vec<GruCell<Cpu>>>::new(vec![])).contains("at least one"));
+    let gru = |depth| GruCell::new(&device, depth, 5).unwrap();
+    let unfit = "multi_rnn_cell: cells 1 and 2 do not fit: \
+                 gru_cell: x is [1, 5], but the kernel expects input depth 4";
+    assert_eq!(
+        message(MultiRnnCell::new(vec![gru(4), gru(5), gru(4)])),
+        unfit
+    );
+    assert_eq!(message(MultiRnnCell::new((gru(4), gru(5), gru(4)))), unfit);
+    assert_eq!(
+        message(MultiRnnCell::shared(gru(4), 2)),
+        unfit.replace("1 and 2", "0 and 1")
+    );
+    assert!(MultiRnnCell::shared(gru(4), 1).is_ok());
     let shared = MultiRnnCell::shared(cell.clone(), 3).unwrap();
     assert_eq!(shared.param_count(), cell.param_count());
     assert_eq!(shared.named_params()[0].0, "cell_0/gru_cell/gates/kernel");
@@ -237,8 +356,33 @@ fn a_stack_shares_only_when_asked() {
 fn tensors_of_two_devices_do_not_mix() {
     let (a, b) = (Cpu::new(), Cpu::builder().threads(1).build().unwrap());
     let (x, y) = (zeros(&a, &[2]), zeros(&b, &[2]));
-    if !x.device().same_device(y.device()) {
-        assert!(message(x.add(&y)).contains("operand 1 is on"));
-    }
+    assert_eq!(
+        message(x.add(&y)),
+        "add: operand 1 is on another cpu, but the other operands are on cpu"
+    );
     assert!(x.to(&b).unwrap().add(&y).is_ok());
+}
+
+#[test]
+fn a_stack_of_lists_needs_as_many_cells_in_both_directions() {
+    let device = Cpu::new();
+    let cell = GruCell::new(&device, 4, 6).unwrap();
+    let inputs = vec![zeros(&device, &[2, 4]); 3];
+    let run = |forward: usize, backward: usize, lengths: Option<&[i64]>| {
+        let cells = |count| vec![StaticRnn::new(&cell); count];
+        stack_bidirectional_rnn(cells(forward), cells(backward), &inputs, lengths)
+    };
+    assert!(run(1, 1, Some(&[3, 0])).is_ok());
+    let text = message(run(1, 2, None));
+    assert_eq!(
+        text,
+        "stack_bidirectional_rnn: cells_bw are 2, but cells_fw are 1"
+    );
+    let text = message(run(0, 0, None));
+    assert_eq!(text, "stack_bidirectional_rnn: cells_fw must not be empty");
+    // The second layer is given what the first makes.
+    let text = message(run(2, 2, None));
+    assert!(text.contains("[2, 12]") && text.contains("4"), "{text}");
+    let text = message(run(1, 1, Some(&[4, 1])));
+    assert!(text.contains('4') && text.contains('3'), "{text}");
 }

@@ -181,9 +181,29 @@ fn all<B: Differentiable>(device: &B) {
         // Row 2 twice; every row at least once.
         x[0].gather(&ints(x[0].device(), &[2, 0, 3, 2, 1, 2], &[2, 3])?)
     });
+    check_op(device, "gathers of one table", &[&[4, 3]], both, |x| {
+        let wide = x[0].gather(&ints(x[0].device(), &[2, 0], &[2])?)?;
+        let more = Tensor::from_slice(x[0].device(), &[1i32, 2, 3], &[3])?;
+        Tensor::concat(&[&wide, &x[0].gather(&more)?], 0)
+    });
+    check_op(device, "a table tied to a product", &[&[4, 3]], both, |x| {
+        let rows = x[0].gather(&ints(x[0].device(), &[2, 0, 2], &[3])?)?;
+        rows.matmul(&x[0].transpose(0, 1)?)
+    });
+    check_op(device, "gather of a view", &[&[5, 3]], both, |x| {
+        let ids = ints(x[0].device(), &[2, 0, 2], &[3])?;
+        let rows = x[0].slice(0, 1..5)?.gather(&ids)?;
+        let columns = x[0].transpose(0, 1)?.gather(&ids)?;
+        rows.matmul(&columns)
+    });
     check_op(device, "scatter_add", &[&[3, 2]], both, |x| {
         let ids = ints(x[0].device(), &[4, 1, 4], &[3])?;
         op(Op::ScatterAdd { rows: 5 }, &[&ids, &x[0]])
+    });
+    check_op(device, "scatter_update", &[&[4, 2], &[3, 2]], both, |x| {
+        // Of the two rows for id 1 the last one counts.
+        let ids = ints(x[0].device(), &[1, 3, 1], &[3])?;
+        x[0].scatter_update(&ids, &x[1])
     });
     fused(device);
 }

@@ -122,8 +122,9 @@ fn plain(width: usize) -> BoxedStrategy<Value> {
             })
         },
     );
-    let gru = activation()
-        .prop_map(move |f| json!({ "type": "GRUCell", "num_units": width, "activation": f }));
+    let gru = (activation(), any::<bool>()).prop_map(move |(f, after)| {
+        json!({ "type": "GRUCell", "num_units": width, "activation": f, "reset_after": after })
+    });
     let ugrnn = (bias(), activation()).prop_map(move |(bias, f)| {
         json!({ "type": "UGRNNCell", "num_units": width, "forget_bias": bias, "activation": f })
     });
@@ -414,7 +415,7 @@ fn measure<M: Module<B = TestDevice>>(
     let mut numbers = numbers.into_inner();
     for ((name, param), (_, grad)) in model.named_params().into_iter().zip(grads.iter()) {
         let values = match grad {
-            Some(grad) => grad.to_vec()?,
+            Some(grad) => grad.to_dense()?.to_vec()?,
             None => vec![0.0; param.shape().count()],
         };
         numbers.push((format!("gradient of {name}"), values));

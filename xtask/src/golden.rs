@@ -1,5 +1,6 @@
 //! `cargo xtask golden`: golden files against the backends.
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,16 +55,25 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
     for name in &backends {
         let device = device(name)?;
         for folder in &folders {
-            let summary = run_folder(folder, &device, &mut |case, outcome| match outcome {
-                Outcome::Passed(worst) => println!("{case} {name} {worst:.1e} ok"),
-                Outcome::Failed(why) => println!("{case} {name} FAIL: {why}"),
-                Outcome::Unsupported(why) => println!("{case} {name} unsupported: {why}"),
+            let mut told = Ok(());
+            let summary = run_folder(folder, &device, &mut |case, outcome| {
+                if told.is_err() {
+                    return;
+                }
+                told = match outcome {
+                    Outcome::Passed(worst) => writeln!(stdout(), "{case} {name} {worst:.1e} ok"),
+                    Outcome::Failed(why) => writeln!(stdout(), "{case} {name} FAIL: {why}"),
+                    Outcome::Unsupported(why) => {
+                        writeln!(stdout(), "{case} {name} unsupported: {why}")
+                    }
+                };
             })?;
+            told?;
             total.passed += summary.passed;
             total.failed += summary.failed;
             total.unsupported += summary.unsupported;
         }
     }
-    println!("{total}");
+    writeln!(stdout(), "{total}")?;
     Ok(total.failed == 0 && total.unsupported == 0)
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod golden;
+mod kernels;
 mod sanitize;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ Usage: cargo xtask TASK
 Tasks:
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
+  kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
   sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
 ";
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     match task.as_str() {
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "kernels" => kernels::run(rest),
         "sanitize" => sanitize::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -1,16 +1,22 @@
 //! What the examples share: reading their options.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 /// The error type of the examples.
 pub type Error = Box<dyn std::error::Error>;
 
-/// How a program ends: an error is told in words.
+/// How a program ends: an error is told in words. That nobody reads what it prints any more (`| head`) is none.
 pub fn report(result: Result<(), Error>) -> ExitCode {
+    let unread = |e: &Error| {
+        let io = e.downcast_ref::<io::Error>();
+        io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
@@ -29,7 +35,7 @@ impl Options {
         while let Some(arg) = args.next() {
             let name = arg.strip_prefix("--").unwrap_or_default();
             if matches!(arg.as_str(), "--help" | "-h") {
-                print!("{help}");
+                write!(io::stdout(), "{help}")?;
                 std::process::exit(0);
             }
             if !known.contains(&name) {

@@ -15,10 +15,36 @@ pub(crate) struct Affine<B: Backend> {
     bias: Param<B>,
 }
 
+/// The first values of a kernel and its bias.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    pub(crate) kernel: Initializer,
+    pub(crate) bias: Initializer,
+}
+
+impl First {
+    /// A cell's options, or what stands for them: TensorFlow's default, and the given one of the bias.
+    pub(crate) fn new(
+        kernel: Option<Initializer>,
+        bias: Option<Initializer>,
+        default_bias: Initializer,
+    ) -> Self {
+        Self {
+            kernel: kernel.unwrap_or_default(),
+            bias: bias.unwrap_or(default_bias),
+        }
+    }
+
+    /// A kernel as told, and a bias of zeros.
+    pub(crate) fn kernel(kernel: Option<Initializer>) -> Self {
+        Self::new(kernel, None, Initializer::ZEROS)
+    }
+}
+
 impl<B: Backend> Affine<B> {
-    /// A kernel `[input + units, width]`, Glorot uniform, and a bias `[width]`.
-    pub(crate) fn new(device: &B, sizes: Sizes, width: usize, bias: Initializer) -> Result<Self> {
-        Self::with_state(device, sizes, sizes.units, width, bias)
+    /// A kernel `[input + units, width]` and a bias `[width]`.
+    pub(crate) fn new(device: &B, sizes: Sizes, width: usize, first: First) -> Result<Self> {
+        Self::with_state(device, sizes, sizes.units, width, first)
     }
 
     /// The same for a state of another size than the units.
@@ -27,14 +53,13 @@ impl<B: Backend> Affine<B> {
         sizes: Sizes,
         state: usize,
         width: usize,
-        bias: Initializer,
+        first: First,
     ) -> Result<Self> {
         let rows = sizes.input + state;
-        let glorot = Initializer::GlorotUniform;
         Ok(Self {
             input: sizes.input,
-            kernel: Param::new(device, glorot, &[rows, width], sizes.dtype)?,
-            bias: Param::new(device, bias, &[width], sizes.dtype)?,
+            kernel: Param::new(device, first.kernel, &[rows, width], sizes.dtype)?,
+            bias: Param::new(device, first.bias, &[width], sizes.dtype)?,
         })
     }
 

@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Affine, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor, nest};
+use super::{Affine, First, Sizes};
+use crate::{Cell, Module, Step, Unroll, Visitor, nest};
 
 nest! {
     /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, in that order.
@@ -112,7 +112,7 @@ impl BasicLstmCellBuilder {
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },
-            affine: Affine::new(device, sizes, 4 * sizes.units, Initializer::ZEROS)?,
+            affine: Affine::new(device, sizes, 4 * sizes.units, First::kernel(None))?,
         })
     }
 }

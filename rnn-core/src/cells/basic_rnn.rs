@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Affine, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{Affine, First, Sizes};
+use crate::{Cell, Module, Step, Unroll, Visitor};
 
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
@@ -53,7 +53,7 @@ impl BasicRnnCellBuilder {
         Ok(BasicRnnCell {
             sizes,
             activation: self.activation,
-            affine: Affine::new(device, sizes, sizes.units, Initializer::ZEROS)?,
+            affine: Affine::new(device, sizes, sizes.units, First::kernel(None))?,
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::Sizes;
 use super::affine::project;
 use super::builder::cell_builder;
 use super::math::product;
+use super::{First, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`), whose state fades
@@ -47,6 +47,11 @@ cell_builder! {
     units;
     /// The activation of the state and of the candidate; tanh if not given.
     activation: Activation = Activation::Tanh,
+    ;
+    /// The first values of the kernels; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of the bias; 1 if not given.
+    bias_initializer: Initializer,
 }
 
 impl CfnCellBuilder {
@@ -59,13 +64,14 @@ impl CfnCellBuilder {
         let units = sizes.units;
         let param =
             |initializer, dims: &[usize]| Param::new(device, initializer, dims, sizes.dtype);
-        let glorot = Initializer::GlorotUniform;
+        let ones = Initializer::ONES;
+        let first = First::new(self.kernel_initializer, self.bias_initializer, ones);
         Ok(CfnCell {
             sizes,
             activation: self.activation,
-            kernel: param(glorot, &[sizes.input, 3 * units])?,
-            recurrent_kernel: param(glorot, &[units, 2 * units])?,
-            bias: param(Initializer::ONES, &[2 * units])?,
+            kernel: param(first.kernel, &[sizes.input, 3 * units])?,
+            recurrent_kernel: param(first.kernel, &[units, 2 * units])?,
+            bias: param(first.bias, &[2 * units])?,
         })
     }
 }

@@ -59,6 +59,8 @@ cell_builder! {
     ;
     /// The width that the output is projected to.
     num_proj: usize,
+    /// The first values of the kernels and the projection; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl GlstmCellBuilder {
@@ -87,7 +89,8 @@ impl GlstmCellBuilder {
                 return Err(Error::argument(cell.cell, "number_of_groups", problem));
             }
         }
-        let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
+        let first = self.initializer.unwrap_or_default();
+        let kernels = |dims: &[usize]| Param::new(device, first, dims, dtype);
         let kernel = [(input + output) / groups, 4 * units / groups];
         let bias = || Param::new(device, Initializer::ZEROS, &[units], dtype);
         Ok(GlstmCell {
@@ -96,10 +99,10 @@ impl GlstmCellBuilder {
             forget_bias: self.forget_bias,
             activation: self.activation,
             groups: (0..groups)
-                .map(|_| glorot(&kernel))
+                .map(|_| kernels(&kernel))
                 .collect::<Result<_>>()?,
             biases: [bias()?, bias()?, bias()?, bias()?],
-            projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
+            projection: self.num_proj.map(|p| kernels(&[units, p])).transpose()?,
         })
     }
 }

@@ -9,7 +9,7 @@ use super::affine::project;
 use super::conv::pad;
 use super::frequency::{check_clip, clip, count, cut};
 use super::same_as::same_as_inner;
-use super::{Affine, Sizes};
+use super::{Affine, First, Sizes};
 use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Path, Step, Unroll, Visitor};
 
 /// The state of a grid LSTM: tensors `[batch, units]` under TensorFlow's names, `state_f02_b00_c` and
@@ -686,10 +686,10 @@ impl GridOptions {
         } else {
             2
         };
-        let zeros = Initializer::ZEROS;
+        let first = First::kernel(None);
         let weights = (0..lstms).map(|_| {
             Ok(Weights {
-                affine: Affine::with_state(device, of_window, 2 * units, width, zeros)?,
+                affine: Affine::with_state(device, of_window, 2 * units, width, first)?,
                 peepholes: self.use_peepholes.then(peepholes).transpose()?,
             })
         });

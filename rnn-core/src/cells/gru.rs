@@ -4,14 +4,21 @@ use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
 
 use super::affine::project;
 use super::builder::cell_builder;
-use super::{Affine, Sizes};
+use super::{Affine, First, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
-/// The gated recurrent unit (Cho et al. 2014; TensorFlow's `GRUCell`, which resets before the product):
+/// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's `GRUCell`, which resets
+/// the state before the product):
 ///
 /// `r, u = σ([x, h] · gates/kernel + gates/bias)`,
 /// `q = act([x, r * h] · candidate/kernel + candidate/bias)`, `h' = u * h + (1 - u) * q`; output and
 /// state are `h'`.
+///
+/// With [`reset_after`](GruCellBuilder::reset_after), which TensorFlow's cell does not have, it resets after the product, as
+/// Keras (`reset_after=True`), PyTorch and cuDNN do, and the first version of the paper. With `Wx`, `bx` the kernel and the
+/// bias of `candidate/input_projection`, and `Wh`, `bh` those of `candidate/hidden_projection`:
+///
+/// `q = act(x · Wx + bx + r * (h · Wh + bh))`.
 ///
 /// | parameter | shape | first value |
 /// |---|---|---|
@@ -19,6 +26,15 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// | `gates/bias` | `[2 units]` | 1, so that the cell begins by keeping its state |
 /// | `candidate/kernel` | `[input + units, units]` | Glorot uniform |
 /// | `candidate/bias` | `[units]` | 0 |
+///
+/// With `reset_after`, the candidate's are those of TensorFlow's `CudnnCompatibleGRUCell`:
+///
+/// | parameter | shape | first value |
+/// |---|---|---|
+/// | `candidate/input_projection/kernel` | `[input, units]` | Glorot uniform |
+/// | `candidate/hidden_projection/kernel` | `[units, units]` | Glorot uniform |
+/// | `candidate/input_projection/bias` | `[units]` | 0 |
+/// | `candidate/hidden_projection/bias` | `[units]` | 0 |
 ///
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
@@ -40,16 +56,20 @@ pub struct GruCell<B: Backend> {
     sizes: Sizes,
     activation: Activation,
     gates: Affine<B>,
+    /// Of the input and the state; of the input alone if `hidden` is there.
     candidate: Affine<B>,
+    /// Of the state alone, which is reset after the product then.
+    hidden: Option<Affine<B>>,
 }
 
 impl<B: Backend> GruCell<B> {
-    /// The recurrent rows of the two kernels: gates, candidate.
+    /// What meets the state: the kernels of the gates and of the candidate.
     fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
-        Ok([
-            self.gates.recurrent_kernel()?,
-            self.candidate.recurrent_kernel()?,
-        ])
+        let candidate = match &self.hidden {
+            None => self.candidate.recurrent_kernel()?,
+            Some(hidden) => hidden.input_kernel()?,
+        };
+        Ok([self.gates.recurrent_kernel()?, candidate])
     }
 
     /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
@@ -71,13 +91,25 @@ impl<B: Backend> GruCell<B> {
         let units = self.sizes.units;
         let device = z.device();
         let zg = h.matmul_add(&recurrent[0], &z.slice(1, 0..2 * units)?)?;
-        let gates = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, h])?;
-        let [u, rh] = [&gates[0], &gates[1]];
-        let zq = rh.matmul_add(&recurrent[1], &z.slice(1, 2 * units..3 * units)?)?;
+        let zx = z.slice(1, 2 * units..3 * units)?;
+        // The gates' operation gives `u`, and what is reset times `r`.
+        let gates = |reset| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, reset]);
+        let (gates, zq) = match &self.hidden {
+            None => {
+                let gates = gates(h)?;
+                let zq = gates[1].matmul_add(&recurrent[1], &zx)?;
+                (gates, zq)
+            }
+            Some(hidden) => {
+                let gates = gates(&h.matmul(&recurrent[1])?.add(hidden.bias())?)?;
+                let zq = zx.add(&gates[1])?;
+                (gates, zq)
+            }
+        };
         let op = Op::Fused(Fused::GruOutput {
             activation: self.activation,
         });
-        let h = Tensor::call_all(device, &op, &[&zq, u, h])?.swap_remove(0);
+        let h = Tensor::call_all(device, &op, &[&zq, &gates[0], h])?.swap_remove(0);
         Ok((h.clone(), h))
     }
 }
@@ -87,6 +119,13 @@ cell_builder! {
     num_units;
     /// The candidate's activation; tanh if not given.
     activation: Activation = Activation::Tanh,
+    /// Whether to reset after the product with the state and not before it; false if not given, as in TensorFlow.
+    reset_after: bool = false,
+    ;
+    /// The first values of the kernels; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of all biases; those in the cell's table if not given.
+    bias_initializer: Initializer,
 }
 
 impl GruCellBuilder {
@@ -96,12 +135,29 @@ impl GruCellBuilder {
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruCell<B>> {
         let sizes = self.sizes()?;
+        self.build_sized(device, sizes)
+    }
+
+    /// The cell, by the name that is in `sizes`.
+    pub(super) fn build_sized<B: Backend>(self, device: &B, sizes: Sizes) -> Result<GruCell<B>> {
         let units = sizes.units;
+        let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);
+        let gates = Affine::new(device, sizes, 2 * units, first(Initializer::ONES))?;
+        let first = first(Initializer::ZEROS);
+        let rows_of_state = if self.reset_after { 0 } else { units };
+        let hidden = || {
+            let of_state = Sizes {
+                input: units,
+                ..sizes
+            };
+            Affine::with_state(device, of_state, 0, units, first)
+        };
         Ok(GruCell {
             sizes,
             activation: self.activation,
-            gates: Affine::new(device, sizes, 2 * units, Initializer::ONES)?,
-            candidate: Affine::new(device, sizes, units, Initializer::ZEROS)?,
+            gates,
+            candidate: Affine::with_state(device, sizes, rows_of_state, units, first)?,
+            hidden: self.reset_after.then(hidden).transpose()?,
         })
     }
 }
@@ -110,7 +166,11 @@ impl<B: Backend> Module for GruCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("gates", &mut self.gates);
-        v.child("candidate", &mut self.candidate);
+        let Some(hidden) = &mut self.hidden else {
+            return v.child("candidate", &mut self.candidate);
+        };
+        v.child("candidate/input_projection", &mut self.candidate);
+        v.child("candidate/hidden_projection", hidden);
     }
 }
 
@@ -149,12 +209,15 @@ impl<B: Backend> Cell for GruCell<B> {
         u.segments(xs, h, move |u, xs, h| {
             let recurrent = cell.recurrent()?;
             let z = cell.project(xs)?;
-            let recurrence = Recurrence::Gru {
-                activation: cell.activation,
-            };
-            let kernels = [&recurrent[0], &recurrent[1]];
-            if let Some((outputs, mut state)) = u.sequence(recurrence, &z, &kernels, &[h])? {
-                return Ok((outputs, state.swap_remove(0)));
+            // Devices know the recurrence that resets before the product.
+            if cell.hidden.is_none() {
+                let recurrence = Recurrence::Gru {
+                    activation: cell.activation,
+                };
+                let kernels = [&recurrent[0], &recurrent[1]];
+                if let Some((outputs, mut state)) = u.sequence(recurrence, &z, &kernels, &[h])? {
+                    return Ok((outputs, state.swap_remove(0)));
+                }
             }
             let zero = cell.zero_output(u.batch())?;
             u.scan(&z, h, &zero, |_, z, h| cell.gated(z, &recurrent, h))

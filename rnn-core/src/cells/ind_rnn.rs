@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Independent, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{First, Independent, Sizes};
+use crate::{Cell, Module, Step, Unroll, Visitor};
 
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>; TensorFlow's
 /// `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`; output and state are `h'`.
@@ -60,7 +60,7 @@ impl IndRnnCellBuilder {
         Ok(IndRnnCell {
             sizes,
             activation: self.activation,
-            kernels: Independent::new(device, sizes, "kernel_w", 1, Initializer::ZEROS)?,
+            kernels: Independent::new(device, sizes, "kernel_w", 1, First::kernel(None))?,
         })
     }
 }

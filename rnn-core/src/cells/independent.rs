@@ -2,8 +2,8 @@
 
 use backend_api::{Backend, Result, Tensor};
 
-use super::Sizes;
 use super::affine::project;
+use super::{First, Sizes};
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `x · w + h * u + bias`: each unit meets its own state alone (Li et al. 2018), in each of several gates.
@@ -17,13 +17,13 @@ pub(crate) struct Independent<B: Backend> {
 }
 
 impl<B: Backend> Independent<B> {
-    /// `w` `[input, gates * units]`, Glorot uniform; `u` `[1, gates * units]`, uniform in ±1; a bias.
+    /// `w` `[input, gates * units]`; `u` `[1, gates * units]`, always uniform in ±1; a bias.
     pub(crate) fn new(
         device: &B,
         sizes: Sizes,
         name: &'static str,
         gates: usize,
-        bias: Initializer,
+        first: First,
     ) -> Result<Self> {
         let width = gates * sizes.units;
         let unit = Initializer::Uniform {
@@ -33,9 +33,9 @@ impl<B: Backend> Independent<B> {
         let param = |first, dims: &[usize]| Param::new(device, first, dims, sizes.dtype);
         Ok(Self {
             name,
-            w: param(Initializer::GlorotUniform, &[sizes.input, width])?,
+            w: param(first.kernel, &[sizes.input, width])?,
             u: param(unit, &[1, width])?,
-            bias: param(bias, &[width])?,
+            bias: param(first.bias, &[width])?,
         })
     }
 

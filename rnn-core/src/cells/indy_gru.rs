@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 
 use super::affine::project;
 use super::builder::cell_builder;
-use super::{Independent, Sizes};
+use super::{First, Independent, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The GRU whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
@@ -76,6 +76,11 @@ cell_builder! {
     num_units;
     /// The candidate's activation; tanh if not given.
     activation: Activation = Activation::Tanh,
+    ;
+    /// The first values of the kernels that meet the input; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of all biases; those in the cell's table if not given.
+    bias_initializer: Initializer,
 }
 
 impl IndyGruCellBuilder {
@@ -85,11 +90,13 @@ impl IndyGruCellBuilder {
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyGruCell<B>> {
         let sizes = self.sizes()?;
+        let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);
+        let [ones, zeros] = [Initializer::ONES, Initializer::ZEROS].map(first);
         Ok(IndyGruCell {
             sizes,
             activation: self.activation,
-            gates: Independent::new(device, sizes, "kernel_w", 2, Initializer::ONES)?,
-            candidate: Independent::new(device, sizes, "kernel", 1, Initializer::ZEROS)?,
+            gates: Independent::new(device, sizes, "kernel_w", 2, ones)?,
+            candidate: Independent::new(device, sizes, "kernel", 1, zeros)?,
         })
     }
 }

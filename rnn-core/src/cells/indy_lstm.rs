@@ -3,7 +3,7 @@
 use backend_api::{Activation, Backend, LstmGates, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Independent, LstmState, Sizes};
+use super::{First, Independent, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The LSTM whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
@@ -60,6 +60,11 @@ cell_builder! {
     forget_bias: f64 = 1.0,
     /// The activation of the candidate and of the new cell state; tanh if not given.
     activation: Activation = Activation::Tanh,
+    ;
+    /// The first values of the kernel that meets the input; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of the bias; 0 if not given.
+    bias_initializer: Initializer,
 }
 
 impl IndyLstmCellBuilder {
@@ -69,13 +74,15 @@ impl IndyLstmCellBuilder {
     /// A size is 0, the type is no float, or the device has no room.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyLstmCell<B>> {
         let sizes = self.sizes()?;
+        let zeros = Initializer::ZEROS;
+        let first = First::new(self.kernel_initializer, self.bias_initializer, zeros);
         Ok(IndyLstmCell {
             sizes,
             gates: LstmGates {
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },
-            kernels: Independent::new(device, sizes, "kernel_w", 4, Initializer::ZEROS)?,
+            kernels: Independent::new(device, sizes, "kernel_w", 4, first)?,
         })
     }
 }

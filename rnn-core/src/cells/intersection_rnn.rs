@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Error, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::math::mix;
-use super::{Affine, Sizes};
+use super::{Affine, First, Sizes};
 use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
 
 /// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.IntersectionRNNCell`): gated in
@@ -58,6 +58,8 @@ cell_builder! {
     ;
     /// The width that inputs of another depth than the units are projected to: it must be the number of units.
     num_in_proj: usize,
+    /// The first values of the kernels; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl IntersectionRnnCellBuilder {
@@ -73,7 +75,8 @@ impl IntersectionRnnCellBuilder {
             None
         } else if self.num_in_proj == Some(units) {
             let identity = Activation::Identity;
-            Some(Dense::with(device, input, units, identity, sizes.dtype)?)
+            let dense = Dense::with(device, input, units, identity, sizes.dtype)?;
+            Some(dense.kernel_initializer(self.initializer.unwrap_or_default())?)
         } else {
             let is = match self.num_in_proj {
                 Some(width) => format!("is {width}"),
@@ -93,7 +96,12 @@ impl IntersectionRnnCellBuilder {
             forget_bias: self.forget_bias,
             y_activation: self.y_activation,
             in_projection,
-            affine: Affine::new(device, projected, 4 * units, Initializer::ZEROS)?,
+            affine: Affine::new(
+                device,
+                projected,
+                4 * units,
+                First::kernel(self.initializer),
+            )?,
         })
     }
 }

@@ -89,6 +89,7 @@ impl LayerNormBasicLstmCellBuilder {
             proj_clip: None,
             forget_bias: self.forget_bias,
             activation: self.activation,
+            initializer: None,
         }
         .build(device, sizes, self.layer_norm.then(norms).transpose()?)?;
         core.dropout = (keep_prob < 1.0).then(|| CandidateDropout {

@@ -6,7 +6,7 @@ use super::builder::cell_builder;
 use super::layer_norm::GateNorms;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::math::product;
-use super::{Affine, LstmState};
+use super::{Affine, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell of [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
@@ -74,6 +74,8 @@ cell_builder! {
     num_proj: usize,
     /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
     proj_clip: f64,
+    /// The first values of the kernel, the peepholes and the projection; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl LayerNormLstmCellBuilder {
@@ -92,13 +94,14 @@ impl LayerNormLstmCellBuilder {
             proj_clip: self.proj_clip,
             forget_bias: self.forget_bias,
             activation: self.activation,
+            initializer: self.initializer,
         }
         .build(device, sizes, self.layer_norm.then(norms).transpose()?)?;
         let (units, output) = (sizes.units, core.sizes.output());
-        let glorot = Initializer::GlorotUniform;
-        let projection = |p| Param::new(device, glorot, &[units, p], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let projection = |p| Param::new(device, first.kernel, &[units, p], sizes.dtype);
         Ok(LayerNormLstmCell {
-            affine: Affine::with_state(device, sizes, output, 4 * units, Initializer::ZEROS)?,
+            affine: Affine::with_state(device, sizes, output, 4 * units, first)?,
             core,
             projection: self.num_proj.map(projection).transpose()?,
         })

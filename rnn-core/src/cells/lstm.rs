@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
-use super::{Affine, LstmState, Sizes};
+use super::{Affine, First, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
@@ -66,6 +66,8 @@ cell_builder! {
     num_proj: usize,
     /// The projected output is cut at `±clip`. Without a projection it has no effect, as in TensorFlow.
     proj_clip: f64,
+    /// The first values of the kernel, the peepholes and the projection; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl LstmCellBuilder {
@@ -103,17 +105,25 @@ impl LstmCellBuilder {
             proj_clip: self.proj_clip,
             forget_bias: self.forget_bias,
             activation: self.activation,
+            initializer: self.initializer,
         }
         .build(device, sizes, None)?;
         core.straight_through = straight_through;
         let (units, output) = (sizes.units, core.sizes.output());
-        let glorot = Initializer::GlorotUniform;
-        let projection = |p| Param::new(device, glorot, &[units, p], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let projection = |p| Param::new(device, first.kernel, &[units, p], sizes.dtype);
         Ok(LstmCell {
-            affine: Affine::with_state(device, sizes, output, 4 * units, Initializer::ZEROS)?,
+            affine: Affine::with_state(device, sizes, output, 4 * units, first)?,
             core,
             projection: self.num_proj.map(projection).transpose()?,
         })
+    }
+}
+
+impl<B: Backend> LstmCell<B> {
+    /// What is added to the forget gate before its sigmoid; it is not part of the bias.
+    pub fn forget_bias(&self) -> f64 {
+        self.core.forget_bias()
     }
 }
 

@@ -70,9 +70,8 @@ pub(crate) struct Peepholes<B: Backend> {
 }
 
 impl<B: Backend> Peepholes<B> {
-    fn new(device: &B, sizes: Sizes) -> Result<Self> {
-        let glorot = Initializer::GlorotUniform;
-        let vector = || Param::new(device, glorot, &[sizes.units], sizes.dtype);
+    fn new(device: &B, sizes: Sizes, initializer: Initializer) -> Result<Self> {
+        let vector = || Param::new(device, initializer, &[sizes.units], sizes.dtype);
         Ok(Self {
             f: vector()?,
             i: vector()?,
@@ -114,6 +113,8 @@ pub(crate) struct LstmOptions {
     pub(crate) proj_clip: Option<f64>,
     pub(crate) forget_bias: f64,
     pub(crate) activation: Activation,
+    /// Of the peepholes.
+    pub(crate) initializer: Option<Initializer>,
 }
 
 impl LstmOptions {
@@ -125,7 +126,8 @@ impl LstmOptions {
     ) -> Result<LstmCore<B>> {
         check_limit(sizes.cell, "cell_clip", self.cell_clip)?;
         check_limit(sizes.cell, "proj_clip", self.proj_clip)?;
-        let peepholes = || Peepholes::new(device, sizes);
+        let initializer = self.initializer.unwrap_or_default();
+        let peepholes = || Peepholes::new(device, sizes, initializer);
         Ok(LstmCore {
             sizes: LstmSizes::new(sizes, self.num_proj)?,
             gates: LstmGates {
@@ -164,6 +166,10 @@ pub(crate) struct LstmKernels<B: Backend> {
 }
 
 impl<B: Backend> LstmCore<B> {
+    pub(crate) fn forget_bias(&self) -> f64 {
+        self.gates.forget_bias
+    }
+
     /// Whether the parts of the product are normalized; their bias is then left out.
     pub(crate) fn is_normalized(&self) -> bool {
         self.norms.is_some()

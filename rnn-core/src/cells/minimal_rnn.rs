@@ -2,10 +2,10 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::Sizes;
 use super::affine::project;
 use super::builder::cell_builder;
 use super::math::{mix, product};
+use super::{First, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the state and an
@@ -44,6 +44,11 @@ cell_builder! {
     units;
     /// The activation of the input's encoding; tanh if not given.
     activation: Activation = Activation::Tanh,
+    ;
+    /// The first values of the kernel; Glorot uniform if not given.
+    kernel_initializer: Initializer,
+    /// The first values of the bias; 1 if not given.
+    bias_initializer: Initializer,
 }
 
 impl MinimalRnnCellBuilder {
@@ -55,12 +60,13 @@ impl MinimalRnnCellBuilder {
         let sizes = self.sizes()?;
         let (units, dtype) = (sizes.units, sizes.dtype);
         let rows = sizes.input + 2 * units;
-        let glorot = Initializer::GlorotUniform;
+        let ones = Initializer::ONES;
+        let first = First::new(self.kernel_initializer, self.bias_initializer, ones);
         Ok(MinimalRnnCell {
             sizes,
             activation: self.activation,
-            kernel: Param::new(device, glorot, &[rows, units], dtype)?,
-            bias: Param::new(device, Initializer::ONES, &[units], dtype)?,
+            kernel: Param::new(device, first.kernel, &[rows, units], dtype)?,
+            bias: Param::new(device, first.bias, &[units], dtype)?,
         })
     }
 }

@@ -41,7 +41,7 @@ mod time_freq_lstm;
 mod ugrnn;
 mod weight_norm_lstm;
 
-pub(crate) use affine::Affine;
+pub(crate) use affine::{Affine, First};
 pub use basic_lstm::{BasicLstmCell, BasicLstmCellBuilder, LstmState};
 pub use basic_rnn::{BasicRnnCell, BasicRnnCellBuilder};
 pub use bidirectional_grid_lstm::{BidirectionalGridLstmCell, BidirectionalGridLstmCellBuilder};

@@ -4,7 +4,7 @@ use backend_api::{Backend, Compare, DType, Error, Meta, Result, Tensor};
 use serde::Deserialize;
 
 use super::affine::project;
-use super::{Affine, LstmState, Sizes};
+use super::{Affine, First, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
@@ -300,7 +300,7 @@ impl PhasedLstmCellBuilder {
         let units = sizes.units;
         let state = if self.use_peepholes { 2 * units } else { units };
         let affine =
-            |state, width| Affine::with_state(device, sizes, state, width, Initializer::ZEROS);
+            |state, width| Affine::with_state(device, sizes, state, width, First::kernel(None));
         let vector = |first| Param::new(device, first, &[units], sizes.dtype);
         let period = vector(Initializer::LogUniform { low, high })?;
         let mut phase = vector(Initializer::UniformBelow(period.id()))?;

@@ -53,8 +53,8 @@ impl Sizes {
     /// Checks the inputs of a sequence: `[time, batch, input]`. Messages tell of one step, since the
     /// caller's layout may be another.
     pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>) -> Result<usize> {
-        if xs.shape().rank() != 3 {
-            let expected = "a sequence of [batch, depth] is needed, so 3 axes in all";
+        if xs.shape().rank() == 0 {
+            let expected = "a sequence of [batch, depth] is needed";
             return Err(Error::shape(self.cell, "inputs", xs.shape(), expected));
         }
         self.step_input(Meta::new(xs.shape().without(0), xs.dtype()))

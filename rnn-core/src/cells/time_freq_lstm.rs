@@ -4,7 +4,7 @@ use backend_api::{Backend, DType, Error, Result, Tensor};
 use serde::Deserialize;
 
 use super::frequency::{check_clip, clip, count, cut};
-use super::{Affine, Sizes};
+use super::{Affine, First, Sizes};
 use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs. Convolutional
@@ -227,7 +227,7 @@ impl TimeFreqLstmCellBuilder {
             input: self.feature_size,
             ..sizes
         };
-        let zeros = Initializer::ZEROS;
+        let first = First::kernel(None);
         let diag = || Param::new(device, Initializer::GlorotUniform, &[units], sizes.dtype);
         let peepholes = || Ok::<_, Error>([diag()?, diag()?, diag()?]);
         Ok(TimeFreqLstmCell {
@@ -237,7 +237,7 @@ impl TimeFreqLstmCellBuilder {
             frequency_skip: self.frequency_skip,
             forget_bias: self.forget_bias,
             cell_clip: self.cell_clip,
-            affine: Affine::with_state(device, of_window, 2 * units, 4 * units, zeros)?,
+            affine: Affine::with_state(device, of_window, 2 * units, 4 * units, first)?,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,
         })
     }

@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::math::mix;
-use super::{Affine, Sizes};
+use super::{Affine, First, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
 /// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU without reset gate. With
@@ -44,6 +44,9 @@ cell_builder! {
     forget_bias: f64 = 1.0,
     /// The candidate's activation; tanh if not given.
     activation: Activation = Activation::Tanh,
+    ;
+    /// The first values of the kernel; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl UgrnnCellBuilder {
@@ -57,7 +60,12 @@ impl UgrnnCellBuilder {
             sizes,
             forget_bias: self.forget_bias,
             activation: self.activation,
-            affine: Affine::new(device, sizes, 2 * sizes.units, Initializer::ZEROS)?,
+            affine: Affine::new(
+                device,
+                sizes,
+                2 * sizes.units,
+                First::kernel(self.initializer),
+            )?,
         })
     }
 }

@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::math::l2_normalize;
-use super::{Affine, LstmState, affine};
+use super::{Affine, First, LstmState, affine};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell of [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
@@ -72,6 +72,8 @@ cell_builder! {
     num_proj: usize,
     /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
     proj_clip: f64,
+    /// The first values of the kernel, the norms, the peepholes and the projection; Glorot uniform if not given.
+    initializer: Initializer,
 }
 
 impl WeightNormLstmCellBuilder {
@@ -88,20 +90,21 @@ impl WeightNormLstmCellBuilder {
             proj_clip: self.proj_clip,
             forget_bias: self.forget_bias,
             activation: self.activation,
+            initializer: self.initializer,
         }
         .build(device, sizes, None)?;
         let (output, width) = (core.sizes.output(), 4 * sizes.units);
-        let glorot =
-            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
-        let norms = || Ok([glorot(&[width])?, glorot(&[width])?]);
+        let first = First::kernel(self.initializer);
+        let param = |dims: &[usize]| Param::new(device, first.kernel, dims, sizes.dtype);
+        let norms = || Ok([param(&[width])?, param(&[width])?]);
         let projection = |p| {
             Ok(Projection {
-                kernel: glorot(&[sizes.units, p])?,
-                norm: self.norm.then(|| glorot(&[p])).transpose()?,
+                kernel: param(&[sizes.units, p])?,
+                norm: self.norm.then(|| param(&[p])).transpose()?,
             })
         };
         Ok(WeightNormLstmCell {
-            affine: Affine::with_state(device, sizes, output, width, Initializer::ZEROS)?,
+            affine: Affine::with_state(device, sizes, output, width, first)?,
             norms: self.norm.then(norms).transpose()?,
             core,
             projection: self.num_proj.map(projection).transpose()?,

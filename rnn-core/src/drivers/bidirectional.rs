@@ -57,7 +57,7 @@ where
     }
 
     /// The length of each row, in steps; none may be above the number of steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self.forward = self.forward.sequence_length(lengths);
         self.backward = self.backward.sequence_length(lengths);
@@ -108,12 +108,12 @@ where
         inputs: &F::Input,
     ) -> Result<BidirectionalOutput<F::Output, G::Output, F::State, G::State>> {
         let op = "bidirectional_dynamic_rnn";
+        let (steps, rows) = extent(op, inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn(op, inputs)?
+            turn(inputs)?
         };
-        let (steps, rows) = extent(op, &inputs)?;
         let lengths = match &self.lengths {
             Some(lengths) => lengths.check_within(op, rows, steps)?,
             None => vec![steps; rows],
@@ -124,7 +124,7 @@ where
         let outputs = if self.time_major {
             outputs
         } else {
-            (turn(op, &outputs.0)?, turn(op, &outputs.1)?)
+            (turn(&outputs.0)?, turn(&outputs.1)?)
         };
         Ok(RnnOutput {
             outputs,
@@ -266,7 +266,7 @@ where
     }
 
     /// The length of each row, in steps; none may be above the number of steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
@@ -305,27 +305,17 @@ where
         inputs: &Tensor<B>,
     ) -> Result<RnnOutput<Tensor<B>, (Vec<F::State>, Vec<G::State>)>> {
         let op = "stack_bidirectional_dynamic_rnn";
-        let layers = self.forward.len();
-        if layers == 0 {
-            return Err(Error::argument(op, "cells_fw", "must not be empty"));
-        }
-        let counts = [
-            ("cells_bw", Some(self.backward.len())),
-            (
-                "initial_states_fw",
-                self.initial_states_fw.as_ref().map(Vec::len),
-            ),
-            (
-                "initial_states_bw",
-                self.initial_states_bw.as_ref().map(Vec::len),
-            ),
-        ];
-        for (arg, count) in counts {
-            if count.is_some_and(|count| count != layers) {
-                let problem = format!("are {}, but cells_fw are {layers}", count.unwrap_or(0));
-                return Err(Error::argument(op, arg, problem));
-            }
-        }
+        let states_fw = self.initial_states_fw.as_ref().map(Vec::len);
+        let states_bw = self.initial_states_bw.as_ref().map(Vec::len);
+        let layers = layers(
+            op,
+            self.forward.len(),
+            &[
+                ("cells_bw", Some(self.backward.len())),
+                ("initial_states_fw", states_fw),
+                ("initial_states_bw", states_bw),
+            ],
+        )?;
         let mut value = inputs.clone();
         let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
         for i in 0..layers {
@@ -352,4 +342,76 @@ where
             state: (states_fw, states_bw),
         })
     }
+}
+
+/// The number of layers: of forward cells, which there must be as many of as of all else that is given.
+fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) -> Result<usize> {
+    if forward == 0 {
+        return Err(Error::argument(op, "cells_fw", "must not be empty"));
+    }
+    for &(arg, count) in others {
+        if let Some(count) = count.filter(|&count| count != forward) {
+            let problem = format!("are {count}, but cells_fw are {forward}");
+            return Err(Error::argument(op, arg, problem));
+        }
+    }
+    Ok(forward)
+}
+
+/// The list form of [`StackBidirectionalDynamicRnn`]: layers of two cells each over a list of inputs `[batch, depth]`; TensorFlow's
+/// `stack_bidirectional_rnn`. Gives a list of the last layer's outputs, both directions joined, and the states of all layers.
+///
+/// Initial states are those of the [`StaticRnn`]s; states that are not given are zero. Lengths as in
+/// [`BidirectionalDynamicRnn::sequence_length`].
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{GruCell, StaticRnn, stack_bidirectional_rnn};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let cell = |depth| GruCell::new(&device, depth, 8);
+/// let (forward, backward) = ([cell(4)?, cell(16)?], [cell(4)?, cell(16)?]);
+/// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 4], &[2, 4])?;
+/// let inputs = vec![x; 5];
+/// let forward = forward.iter().map(StaticRnn::new).collect();
+/// let backward = backward.iter().map(StaticRnn::new).collect();
+/// let rnn = stack_bidirectional_rnn(forward, backward, &inputs, Some(&[5, 3]))?;
+/// assert_eq!((rnn.outputs.len(), rnn.outputs[0].shape().dims()), (5, &[2, 16][..]));
+/// assert_eq!(rnn.state.0.len(), 2);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// There is no cell, or the lists differ in length; those of [`static_bidirectional_rnn`].
+#[expect(
+    clippy::type_complexity,
+    reason = "one state for each layer and direction"
+)]
+pub fn stack_bidirectional_rnn<B, F, G>(
+    forward: Vec<StaticRnn<'_, F>>,
+    backward: Vec<StaticRnn<'_, G>>,
+    inputs: &[Tensor<B>],
+    sequence_length: Option<&[i64]>,
+) -> Result<RnnOutput<Vec<Tensor<B>>, (Vec<F::State>, Vec<G::State>)>>
+where
+    B: Backend,
+    F: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    G: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+{
+    let others = [("cells_bw", Some(backward.len()))];
+    layers("stack_bidirectional_rnn", forward.len(), &others)?;
+    let mut outputs = inputs.to_vec();
+    let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
+    for (forward, backward) in forward.into_iter().zip(backward) {
+        let layer = static_bidirectional_rnn(forward, backward, &outputs, sequence_length)?;
+        outputs = layer.outputs;
+        states_fw.push(layer.state.0);
+        states_bw.push(layer.state.1);
+    }
+    Ok(RnnOutput {
+        outputs,
+        state: (states_fw, states_bw),
+    })
 }

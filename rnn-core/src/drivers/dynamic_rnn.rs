@@ -1,6 +1,6 @@
 //! TensorFlow's `dynamic_rnn`.
 
-use backend_api::{Backend, Error, Keep, Meta, Result, Tensor};
+use backend_api::{Backend, Error, Keep, Meta, Result, Shape, Tensor};
 
 use super::lengths::{Lengths, upload};
 use crate::step::Mode;
@@ -65,7 +65,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     }
 
     /// The length of each row, in steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
@@ -117,15 +117,16 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// Runs the cell over the inputs.
     ///
     /// # Errors
-    /// The inputs have no leaf or leaves without time and batch axes, or differ in them; there are more or fewer
+    /// The inputs have no leaf or leaves without axes of time, batch and depth (ids need no depth), or differ in
+    /// time or batch; there are more or fewer
     /// lengths than rows, or a negative one; the inputs or the initial state do not fit the cell.
     pub fn run(&self, inputs: &C::Input) -> Result<RnnOutput<C::Output, C::State>> {
+        let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn("dynamic_rnn", inputs)?
+            turn(inputs)?
         };
-        let (steps, batch) = extent("dynamic_rnn", &inputs)?;
         let lengths = match &self.lengths {
             Some(lengths) => Some(lengths.check("dynamic_rnn", batch)?),
             None => None,
@@ -154,46 +155,49 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let outputs = if self.time_major {
             outputs
         } else {
-            outputs.map(&mut |o| o.transpose(0, 1))?
+            turn(&outputs)?
         };
         Ok(RnnOutput { outputs, state })
     }
 }
 
-/// Steps and batch of time-major inputs.
+/// Steps and batch of inputs as the caller gives them, so that messages tell of shapes that the caller knows.
 pub(super) fn extent<B: Backend, N: Nest<B>>(
     op: &'static str,
     inputs: &N,
+    time_major: bool,
 ) -> Result<(usize, usize)> {
-    let leaves = inputs.leaves();
-    let Some(first) = leaves.first() else {
-        return Err(Error::argument(op, "inputs", "hold no tensor"));
+    let axes = match time_major {
+        true => "[time, batch",
+        false => "[batch, time",
     };
-    for leaf in &leaves {
-        if leaf.shape().rank() < 2 {
-            let expected = "at least time and batch axes are needed";
-            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+    let mut first: Option<Shape> = None;
+    for (path, leaf) in inputs.named_leaves() {
+        let shape = leaf.shape();
+        let wrong = |expected| {
+            let arg = format!("inputs {path}");
+            Error::shape(op, arg.trim_end(), shape, expected)
+        };
+        // Integers may be ids, which have no depth.
+        if shape.rank() < 2 + usize::from(leaf.dtype().is_float()) {
+            return Err(wrong(format!("{axes}, depth] is needed")));
         }
-        if leaf.shape().dims()[..2] != first.shape().dims()[..2] {
-            let expected = format!(
-                "another input is {}, and both count as [time, batch, ..]",
-                first.shape()
-            );
-            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        let first = first.get_or_insert(shape);
+        if shape.dims()[..2] != first.dims()[..2] {
+            let expected = format!("another input is {first}, and both count as {axes}, ..]");
+            return Err(wrong(expected));
         }
     }
-    Ok((first.shape()[0], first.shape()[1]))
+    match first {
+        Some(shape) if time_major => Ok((shape[0], shape[1])),
+        Some(shape) => Ok((shape[1], shape[0])),
+        None => Err(Error::argument(op, "inputs", "hold no tensor")),
+    }
 }
 
 /// `[batch, time, ..]` as `[time, batch, ..]`, and back.
-pub(super) fn turn<B: Backend, N: Nest<B>>(op: &'static str, inputs: &N) -> Result<N> {
-    inputs.map(&mut |x| {
-        if x.shape().rank() < 2 {
-            let expected = "at least batch and time axes are needed";
-            return Err(Error::shape(op, "inputs", x.shape(), expected));
-        }
-        x.transpose(0, 1)
-    })
+pub(super) fn turn<B: Backend, N: Nest<B>>(sequences: &N) -> Result<N> {
+    sequences.map(&mut |x| x.transpose(0, 1))
 }
 
 /// Zeros after the steps that were computed.

@@ -83,7 +83,7 @@ impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
         sequence_length: Option<&[i64]>,
     ) -> Result<RnnOutput<Tensor<F::B>, F::State>> {
         let op = "time_reversed_fused_rnn";
-        let (steps, rows) = super::dynamic_rnn::extent(op, inputs)?;
+        let (steps, rows) = super::dynamic_rnn::extent(op, inputs, true)?;
         let lengths = match sequence_length {
             Some(lengths) => Lengths::new(lengths).check_within(op, rows, steps)?,
             None => vec![steps; rows],

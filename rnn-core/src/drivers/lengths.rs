@@ -4,17 +4,17 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 /// One length for each row, in steps. Anything an integer type can hold, until it is checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Lengths(Vec<i64>);
+pub(crate) struct Lengths(Vec<i128>);
 
 impl Lengths {
-    pub(crate) fn new<L: Copy + TryInto<i64>>(lengths: &[L]) -> Self {
-        // What an i64 cannot hold is taken for longer than any sequence: sizes of this kind are unsigned.
-        let wide = |&l: &L| l.try_into().unwrap_or(i64::MAX);
+    pub(crate) fn new<L: Copy + TryInto<i128>>(lengths: &[L]) -> Self {
+        // Only a u128 can hold more, and then it is longer than any sequence.
+        let wide = |&l: &L| l.try_into().unwrap_or(i128::MAX);
         Self(lengths.iter().map(wide).collect())
     }
 
     /// The lengths as they were given.
-    pub(crate) fn values(&self) -> &[i64] {
+    pub(crate) fn values(&self) -> &[i128] {
         &self.0
     }
 
@@ -29,14 +29,12 @@ impl Lengths {
         }
         let mut checked = Vec::with_capacity(batch);
         for (row, &length) in self.0.iter().enumerate() {
-            match usize::try_from(length) {
-                Ok(length) => checked.push(length),
-                Err(_) => {
-                    return problem(format!(
-                        "of row {row} is {length}, but must not be negative"
-                    ));
-                }
+            if length < 0 {
+                return problem(format!(
+                    "of row {row} is {length}, but must not be negative"
+                ));
             }
+            checked.push(usize::try_from(length).unwrap_or(usize::MAX));
         }
         Ok(checked)
     }
@@ -52,7 +50,7 @@ impl Lengths {
         match lengths.iter().position(|&l| l > steps) {
             None => Ok(lengths),
             Some(row) => {
-                let length = lengths[row];
+                let length = self.0[row];
                 let text = format!("of row {row} is {length}, but the inputs have {steps} steps");
                 Err(Error::argument(op, "sequence_length", text))
             }
@@ -62,6 +60,9 @@ impl Lengths {
 
 /// Lengths on a device.
 pub(crate) fn upload<B: Backend>(device: &B, lengths: &[usize]) -> Result<Tensor<B>> {
-    let lengths: Vec<i64> = lengths.iter().map(|&l| l as i64).collect();
+    let lengths: Vec<i64> = lengths
+        .iter()
+        .map(|&l| i64::try_from(l).unwrap_or(i64::MAX))
+        .collect();
     Tensor::from_slice(device, &lengths, &[lengths.len()])
 }

@@ -11,7 +11,7 @@ mod static_rnn;
 
 pub use bidirectional::{
     BidirectionalDynamicRnn, BidirectionalOutput, StackBidirectionalDynamicRnn,
-    static_bidirectional_rnn,
+    stack_bidirectional_rnn, static_bidirectional_rnn,
 };
 pub use dynamic_rnn::{DynamicRnn, RnnOutput};
 pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};

@@ -3,6 +3,7 @@
 use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
 
 use super::static_rnn::batch;
+use crate::nest::check_places;
 use crate::{Cell, Nest, Step};
 
 /// What a turn of the loop of [`raw_rnn`] decides, and what there is before the first.
@@ -76,8 +77,8 @@ pub struct RawOutput<S, E, L> {
 /// ```
 ///
 /// # Errors
-/// `finished` is no `[batch]` of `bool`; an emit or a state changes its structure or shapes; what the cell and `loop_fn`
-/// give.
+/// `finished` is no `[batch]` of `bool`; the state is not of the cell's structure; an emit or a state changes its structure,
+/// shapes or types; what the cell and `loop_fn` give.
 pub fn raw_rnn<C, E, L>(
     cell: &C,
     step: Step,
@@ -102,6 +103,7 @@ where
         emit: like,
         mut loop_state,
     } = start;
+    check_places("raw_rnn", "state", &state, &cell.zero_state(rows)?)?;
     let zero = like.map(&mut |t| Tensor::zeros(t.device(), t.meta()))?;
     let mut emitted: Vec<E> = Vec::new();
     while !all(&finished)? {
@@ -109,8 +111,8 @@ where
         let (output, new) = cell.step(&step.at(time), &input, &state)?;
         let turn = loop_fn(time + 1, &output, &new, loop_state)?;
         check_finished(&turn.finished, rows)?;
-        state = where_finished(&finished, &state, &turn.state)?;
-        emitted.push(where_finished(&finished, &zero, &turn.emit)?);
+        state = where_finished("state", &finished, &state, &turn.state)?;
+        emitted.push(where_finished("emit", &finished, &zero, &turn.emit)?);
         finished = finished.select_from(&finished, &turn.finished)?;
         input = turn.input;
         loop_state = turn.loop_state;
@@ -149,16 +151,21 @@ fn all<B: Backend>(finished: &Tensor<B>) -> Result<bool> {
 }
 
 /// `old` for the rows that have finished, `new` for the others. Scalars have no rows, and are always new.
-fn where_finished<B: Backend, N: Nest<B>>(finished: &Tensor<B>, old: &N, new: &N) -> Result<N> {
+fn where_finished<B: Backend, N: Nest<B>>(
+    arg: &'static str,
+    finished: &Tensor<B>,
+    old: &N,
+    new: &N,
+) -> Result<N> {
+    check_places("raw_rnn", arg, new, old)?;
     old.zip(new, &mut |old, new| {
-        if old.meta() != new.meta() {
-            let expected = format!("it was {} {} before", old.dtype(), old.shape());
-            return Err(Error::shape(
-                "raw_rnn",
-                "state or emit",
-                new.shape(),
-                expected,
-            ));
+        if old.dtype() != new.dtype() {
+            let expected = format!("it was {} before", old.dtype());
+            return Err(Error::dtype("raw_rnn", arg, new.dtype(), expected));
+        }
+        if old.shape() != new.shape() {
+            let expected = format!("it was {} before", old.shape());
+            return Err(Error::shape("raw_rnn", arg, new.shape(), expected));
         }
         if new.shape().rank() == 0 {
             return Ok(new.clone());

@@ -4,6 +4,7 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use super::static_rnn::batch;
 use super::{RnnOutput, StaticRnn};
+use crate::nest::places;
 use crate::{Cell, Nest};
 
 /// Where the states of sequences are kept between one stretch of a sequence and the next.
@@ -38,11 +39,11 @@ pub fn static_state_saving_rnn<C: Cell>(
 ) -> Result<RnnOutput<Vec<C::Output>, C::State>> {
     let op = "static_state_saving_rnn";
     let like = cell.zero_state(batch(op, inputs)?)?;
-    let leaves = like.leaves().len();
-    if names.len() != leaves {
+    if names.len() != like.leaves().len() {
         let problem = format!(
-            "has {} names, but the cell's state has {leaves} tensors",
-            names.len()
+            "is `{}`, but there must be a name for each tensor of the cell's state, which is {}",
+            names.join("`, `"),
+            places(&like)
         );
         return Err(Error::argument(op, "state_name", problem));
     }

@@ -1,6 +1,6 @@
 //! TensorFlow's `static_rnn`.
 
-use backend_api::{Error, Result};
+use backend_api::{Error, Result, Shape};
 
 use super::RnnOutput;
 use super::lengths::{Lengths, upload};
@@ -47,7 +47,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
     }
 
     /// The length of each row, in steps. Any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i64>>(mut self, lengths: &[L]) -> Self {
+    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
@@ -109,17 +109,21 @@ pub(super) fn batch<B: backend_api::Backend, N: Nest<B>>(
     op: &'static str,
     inputs: &[N],
 ) -> Result<usize> {
-    let mut batch = None;
+    let mut first: Option<Shape> = None;
     for leaf in inputs.iter().flat_map(Nest::leaves) {
-        if leaf.shape().rank() == 0 {
+        let shape = leaf.shape();
+        if shape.rank() == 0 {
             let expected = "a batch axis is needed";
-            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+            return Err(Error::shape(op, "inputs", shape, expected));
         }
-        let rows = leaf.shape()[0];
-        if *batch.get_or_insert(rows) != rows {
-            let expected = format!("another input has a batch of {}", batch.unwrap_or(0));
-            return Err(Error::shape(op, "inputs", leaf.shape(), expected));
+        let first = first.get_or_insert(shape);
+        if shape[0] != first[0] {
+            let expected = format!("another input is {first}, and both count as [batch, ..]");
+            return Err(Error::shape(op, "inputs", shape, expected));
         }
     }
-    batch.ok_or_else(|| Error::argument(op, "inputs", "must not be empty"))
+    match first {
+        Some(shape) => Ok(shape[0]),
+        None => Err(Error::argument(op, "inputs", "must not be empty")),
+    }
 }

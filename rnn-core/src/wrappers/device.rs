@@ -69,7 +69,9 @@ impl<C: Cell> DeviceWrapper<C> {
     ) -> Result<(C::Output, C::State)> {
         if mode == Mode::Training && !self.device.same_device(&self.home) {
             let (there, here) = (self.device.name(), self.home.name());
-            let problem = format!("is {there}, but gradients do not cross over to {here}");
+            let problem = format!(
+                "is {there}, another than the {here} of the inputs, and gradients do not cross over"
+            );
             return Err(Error::argument("device_wrapper", "device", problem));
         }
         let (output, state) = cell(&self.there(input)?, &self.there(state)?)?;

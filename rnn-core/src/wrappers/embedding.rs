@@ -149,6 +149,8 @@ pub struct EmbeddingWrapperConfig {
     cell: Value,
     embedding_classes: usize,
     embedding_size: usize,
+    #[serde(default)]
+    initializer: Option<Initializer>,
 }
 
 impl CellConfig for EmbeddingWrapperConfig {
@@ -163,6 +165,10 @@ impl CellConfig for EmbeddingWrapperConfig {
         dtype: DType,
     ) -> Result<Self::Cell<B>> {
         let cell = cell_from_config(device, &self.cell, self.embedding_size, dtype)?;
-        EmbeddingWrapper::new(cell, self.embedding_classes, self.embedding_size)
+        let (classes, size) = (self.embedding_classes, self.embedding_size);
+        match self.initializer {
+            Some(initializer) => EmbeddingWrapper::with(cell, classes, size, initializer),
+            None => EmbeddingWrapper::new(cell, classes, size),
+        }
     }
 }

@@ -40,7 +40,7 @@ impl<L: Layers> MultiRnnCell<L> {
     /// A stack of cells, the first at the bottom.
     ///
     /// # Errors
-    /// There is none, or two share a parameter.
+    /// There is none, two share a parameter, or one does not take what the one below it gives.
     pub fn new(layers: L) -> Result<Self> {
         let wrong = |problem: &str| Error::argument("multi_rnn_cell", "cells", problem);
         let ids = layers.param_ids();
@@ -53,6 +53,7 @@ impl<L: Layers> MultiRnnCell<L> {
                 "share parameters: build a cell for each layer, or ask for `MultiRnnCell::shared`",
             ));
         }
+        layers.check_fit()?;
         Ok(Self { layers })
     }
 }
@@ -61,14 +62,16 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
     /// One cell used for `count` layers, with one set of parameters and a state for each layer.
     ///
     /// # Errors
-    /// `count` is 0.
+    /// `count` is 0, or the cell does not take what it gives.
     pub fn shared(cell: C, count: usize) -> Result<Self> {
         if count == 0 {
             return Err(Error::argument("multi_rnn_cell", "count", "must not be 0"));
         }
-        Ok(Self {
-            layers: vec![cell; count],
-        })
+        if count > 1 {
+            check_fit(0, &cell, &cell)?;
+        }
+        let layers = vec![cell; count];
+        Ok(Self { layers })
     }
 }
 
@@ -87,6 +90,8 @@ pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
     fn params(&mut self, v: &mut Visitor<'_, Self::B>);
     /// The parameters of each layer by identity.
     fn param_ids(&self) -> Vec<Vec<ParamId>>;
+    /// Refuses layers of which one does not take what the one below it gives.
+    fn check_fit(&self) -> Result<()>;
     /// The zero states of all.
     fn zero_state(&self, batch: usize) -> Result<Self::State>;
     /// An output of zeros of the last.
@@ -118,6 +123,23 @@ fn ids<C: Cell>(cell: &C) -> Vec<ParamId> {
     cell.named_params().iter().map(|(_, p)| p.id()).collect()
 }
 
+/// Refuses cell `i` below another that does not take what it gives. Only a step can tell, so one is taken, of one row.
+fn check_fit<A, C>(i: usize, below: &A, above: &C) -> Result<()>
+where
+    A: Cell,
+    C: Cell<B = A::B, Input = A::Output>,
+{
+    let step = above.step(
+        &Step::default(),
+        &below.zero_output(1)?,
+        &above.zero_state(1)?,
+    );
+    step.map(|_| ()).map_err(|error| {
+        let problem = format!("{i} and {} do not fit: {error}", i + 1);
+        Error::argument("multi_rnn_cell", "cells", problem)
+    })
+}
+
 impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
     type B = C::B;
     type Input = C::Input;
@@ -132,6 +154,11 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
 
     fn param_ids(&self) -> Vec<Vec<ParamId>> {
         self.iter().map(ids).collect()
+    }
+
+    fn check_fit(&self) -> Result<()> {
+        let mut pairs = self.windows(2).enumerate();
+        pairs.try_for_each(|(i, pair)| check_fit(i, &pair[0], &pair[1]))
     }
 
     fn zero_state(&self, batch: usize) -> Result<Vec<C::State>> {
@@ -194,7 +221,7 @@ fn through<C: Cell<Input = <C as Cell>::Output>>(
 }
 
 macro_rules! tuple_layers {
-    ($first:ident 0 $first_state:ident $(, $cell:ident $index:tt $state:ident below $below:ident)+; $last:tt) => {
+    ($first:ident 0 $first_state:ident $(, $cell:ident $index:tt $state:ident below $below:ident $i:tt)+; $last:tt) => {
         impl<$first $(, $cell)+> Layers for ($first $(, $cell)+)
         where
             $first: Cell,
@@ -212,6 +239,11 @@ macro_rules! tuple_layers {
 
             fn param_ids(&self) -> Vec<Vec<ParamId>> {
                 vec![ids(&self.0) $(, ids(&self.$index))+]
+            }
+
+            fn check_fit(&self) -> Result<()> {
+                $(check_fit($i, &self.$i, &self.$index)?;)+
+                Ok(())
             }
 
             fn zero_state(&self, batch: usize) -> Result<Self::State> {
@@ -251,9 +283,9 @@ macro_rules! tuple_layers {
     (@last $first:ident $($rest:ident)+) => { tuple_layers!(@last $($rest)+) };
 }
 
-tuple_layers!(C0 0 s0, C1 1 s1 below C0; 1);
-tuple_layers!(C0 0 s0, C1 1 s1 below C0, C2 2 s2 below C1; 2);
-tuple_layers!(C0 0 s0, C1 1 s1 below C0, C2 2 s2 below C1, C3 3 s3 below C2; 3);
+tuple_layers!(C0 0 s0, C1 1 s1 below C0 0; 1);
+tuple_layers!(C0 0 s0, C1 1 s1 below C0 0, C2 2 s2 below C1 1; 2);
+tuple_layers!(C0 0 s0, C1 1 s1 below C0 0, C2 2 s2 below C1 1, C3 3 s3 below C2 2; 3);
 
 impl<L: Layers> Module for MultiRnnCell<L> {
     type B = L::B;

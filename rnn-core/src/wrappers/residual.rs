@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use backend_api::{Backend, DType, Error, Result};
+use backend_api::{Backend, DType, Error, Result, Shape};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::nest::check_places;
 use crate::{AnyCell, Cell, CellConfig, Module, Nest, Step, Unroll, Visitor, cell_from_config};
 
 /// What combines the input and the output of a step.
@@ -69,39 +70,26 @@ impl<C: Cell> fmt::Debug for ResidualWrapper<C> {
     }
 }
 
-/// `input + output`, tensor by tensor.
-fn add<B: Backend, O: Nest<B>>(input: &impl Nest<B>, output: &O) -> Result<O> {
-    let (xs, ys) = (input.named_leaves(), output.named_leaves());
-    if !xs
-        .iter()
-        .map(|(path, _)| path)
-        .eq(ys.iter().map(|(path, _)| path))
-    {
-        let names = |leaves: &[(String, _)]| {
-            let names: Vec<&str> = leaves.iter().map(|(path, _)| path.as_str()).collect();
-            format!("`{}`", names.join("`, `"))
-        };
-        let problem = format!(
-            "has the parts {}, but the output {}",
-            names(&xs),
-            names(&ys)
-        );
-        return Err(Error::argument("residual_wrapper", "input", problem));
-    }
-    let mut sums = Vec::with_capacity(xs.len());
-    for ((path, x), (_, y)) in xs.into_iter().zip(ys) {
-        if x.shape() != y.shape() {
+/// Refuses an input that is not alike to the output; the input has `lead` more axes, in front.
+fn check<B: Backend>(input: &impl Nest<B>, lead: usize, output: &impl Nest<B>) -> Result<()> {
+    let op = "residual_wrapper";
+    check_places(op, "input", input, output)?;
+    for ((path, x), y) in input.named_leaves().into_iter().zip(output.leaves()) {
+        let x = Shape::new(x.shape().dims().get(lead..).unwrap_or_default())?;
+        if x != y.shape() {
             let arg = format!("input {path}");
             let expected = format!("the output, which it is added to, is {}", y.shape());
-            return Err(Error::shape(
-                "residual_wrapper",
-                arg.trim_end(),
-                x.shape(),
-                expected,
-            ));
+            return Err(Error::shape(op, arg.trim_end(), x, expected));
         }
-        sums.push(x.add(y)?);
     }
+    Ok(())
+}
+
+/// `input + output`, tensor by tensor.
+fn add<B: Backend, O: Nest<B>>(input: &impl Nest<B>, output: &O) -> Result<O> {
+    check(input, 0, output)?;
+    let pairs = input.leaves().into_iter().zip(output.leaves());
+    let sums: Vec<_> = pairs.map(|(x, y)| x.add(y)).collect::<Result<_>>()?;
     output.rebuild(&sums)
 }
 
@@ -144,6 +132,10 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
+        if self.combine.is_none() {
+            // Before anything is computed, and in the shapes of a step, which callers know.
+            check(inputs, 1, &self.cell.zero_output(u.batch())?)?;
+        }
         let wrapper = self.clone();
         u.segments(inputs, state, move |u, inputs, state| {
             let (outputs, state) = wrapper.cell.unroll(u, inputs, state)?;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use backend_api::{Backend, Error, Layout, Meta, Result, Tensor};
+use backend_api::{Backend, Error, Layout, Meta, Op, Result, Tensor};
 
-use super::node::{Inputs, Node, Source, Work};
+use super::node::{Input, Inputs, Node, Source, Work};
 use super::{Autodiff, TrackedBuffer, rules};
+use crate::{Gradient, IndexedSlices};
 
 /// Nodes that a gradient has reached, by number.
 type Frontier<B> = BTreeMap<u64, Reached<B>>;
@@ -15,13 +16,15 @@ struct Reached<B: Backend> {
     node: Arc<Node<B>>,
     /// The gradient of each result's buffer, as far as it has come.
     grads: Vec<Option<B::Buffer>>,
+    /// What lookups in a leaf gave it besides, newest first.
+    lookups: Vec<IndexedSlices<B>>,
 }
 
-pub(super) fn backward<B: Backend>(
+pub(super) fn gradients<B: Backend>(
     device: &Autodiff<B>,
     loss: &Tensor<Autodiff<B>>,
     leaves: &[&Tensor<Autodiff<B>>],
-) -> Result<Vec<Option<Tensor<Autodiff<B>>>>> {
+) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
     if loss.shape().count() != 1 {
         let expected = "the gradient of a scalar is asked for";
         return Err(Error::shape("backward", "loss", loss.shape(), expected));
@@ -55,26 +58,24 @@ pub(super) fn backward<B: Backend>(
     let one = Tensor::full(inner, 1.0, loss.meta())?;
     let mut frontier = Frontier::new();
     add(inner, &mut frontier, source, loss.layout(), one)?;
-    let mut found: Vec<Option<Tensor<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
-    while let Some((number, Reached { node, grads })) = frontier.pop_last() {
-        let is_leaf = node.is_leaf();
-        if is_leaf {
+    let mut found: Vec<Option<Gradient<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
+    while let Some((number, reached)) = frontier.pop_last() {
+        if reached.node.is_leaf() {
             // Leaves stay: another record may start from the same one.
-            if let (Some(places), Some(Some(grad))) =
-                (wanted.get(&number), grads.into_iter().next())
-            {
-                let meta = node.out_meta(0);
-                let buffer = TrackedBuffer {
-                    inner: grad,
-                    source: None,
-                };
-                let layout = Layout::contiguous(meta.shape);
-                let grad = Tensor::from_parts(device, buffer, layout, meta.dtype);
+            if let Some(places) = wanted.get(&number) {
+                let grad = arrived(inner, reached)?;
+                let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
                 for &i in places {
-                    found[i] = Some(grad.clone());
+                    found[i].clone_from(&grad);
                 }
             }
             continue;
+        }
+        let Reached { node, grads, .. } = reached;
+        // What the next nodes need can travel while this one is computed.
+        node.fetch(inner)?;
+        for parent in node.parents() {
+            parent.fetch(inner)?;
         }
         match node.take()? {
             (Work::Op(op), inputs) => {
@@ -84,6 +85,15 @@ pub(super) fn backward<B: Backend>(
                     inputs: &inputs,
                     grads: &grads,
                 };
+                if op == Op::Gather
+                    && let Some(table) = looked_up(&inputs[0])
+                {
+                    let rows = table.out_meta(0).shape[0];
+                    let slices = IndexedSlices::new(&args.input(1)?, &args.grad(0)?, rows)?;
+                    reach(&mut frontier, table).lookups.push(slices);
+                    node.release();
+                    continue;
+                }
                 let input_grads = rules::gradient(&op, &args)?;
                 node.release();
                 for (input, grad) in inputs.iter().zip(input_grads) {
@@ -99,6 +109,38 @@ pub(super) fn backward<B: Backend>(
         }
     }
     Ok(found)
+}
+
+/// The leaf that an operand of a lookup is, whole and in its own shape.
+fn looked_up<B: Backend>(table: &Input<B>) -> Option<&Arc<Node<B>>> {
+    let node = &table.source.as_ref()?.node;
+    let whole = Layout::contiguous(node.out_meta(0).shape);
+    (node.is_leaf() && table.layout == whole).then_some(node)
+}
+
+/// All that has come to a leaf: rows if there were only lookups, else a number for each element.
+fn arrived<B: Backend>(device: &B, reached: Reached<B>) -> Result<Option<Gradient<B>>> {
+    let rows = match &reached.lookups[..] {
+        [] => None,
+        lookups => Some(IndexedSlices::concat(lookups)?),
+    };
+    let Some(dense) = reached.grads.into_iter().next().flatten() else {
+        return Ok(rows.map(Gradient::Sparse));
+    };
+    let meta = reached.node.out_meta(0);
+    let layout = Layout::contiguous(meta.shape);
+    let dense = match rows {
+        None => dense,
+        Some(rows) => device.accumulate(dense, &layout, rows.to_dense()?.view())?,
+    };
+    let dense = Tensor::from_parts(device, dense, layout, meta.dtype);
+    Ok(Some(Gradient::Dense(dense)))
+}
+
+/// A tensor of the device inside, without a record.
+fn untracked<B: Backend>(device: &Autodiff<B>, t: &Tensor<B>) -> Tensor<Autodiff<B>> {
+    let buffer = Autodiff::wrap(t.buffer().clone());
+    Tensor::from_parts(device, buffer, *t.layout(), t.dtype())
 }
 
 /// Computes a segment again, attached to its original history, and goes on with its results: their nodes are
@@ -139,6 +181,15 @@ fn again<B: Backend>(
     Ok(())
 }
 
+/// What has come to a node so far; nothing if it is reached for the first time.
+fn reach<'a, B: Backend>(frontier: &'a mut Frontier<B>, node: &Arc<Node<B>>) -> &'a mut Reached<B> {
+    frontier.entry(node.number).or_insert_with(|| Reached {
+        node: node.clone(),
+        grads: (0..node.out_count()).map(|_| None).collect(),
+        lookups: Vec::new(),
+    })
+}
+
 /// Adds a gradient to what has come to a place of a result's buffer so far.
 fn add<B: Backend>(
     device: &B,
@@ -148,11 +199,7 @@ fn add<B: Backend>(
     grad: Tensor<B>,
 ) -> Result<()> {
     let node = &source.node;
-    let reached = frontier.entry(node.number).or_insert_with(|| Reached {
-        node: node.clone(),
-        grads: (0..node.out_count()).map(|_| None).collect(),
-    });
-    let slot = &mut reached.grads[source.out];
+    let slot = &mut reach(frontier, node).grads[source.out];
     let whole = node.out_meta(source.out);
     if slot.is_none() && at.is_whole(whole.shape.count()) {
         // Gradients often are views of something larger, or stretched; the slot is just this one.

@@ -25,6 +25,8 @@ use smallvec::SmallVec;
 
 use node::{Input, Kept, Node, Source};
 
+use crate::Gradient;
+
 /// A device that can record what it computes and run it backwards.
 pub trait Differentiable: Backend {
     /// The same elements as the start of a record: what is computed from the result is tracked.
@@ -34,16 +36,33 @@ pub trait Differentiable: Backend {
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>>;
 
     /// The gradient of a scalar with respect to each of the given leaves; `None` where it does not depend on one.
+    /// Of a table that was only looked up in, these are the rows: TensorFlow's `tf.gradients`.
     ///
     /// The record is used up as it is walked: memory falls during the walk, and a second walk is an error.
     ///
     /// # Errors
     /// The loss is no scalar or is not tracked, a leaf is not one, or the record has been used up.
+    fn gradients(
+        &self,
+        loss: &Tensor<Self>,
+        leaves: &[&Tensor<Self>],
+    ) -> Result<Vec<Option<Gradient<Self>>>>;
+
+    /// The same with a number for each element, of tables too.
+    ///
+    /// # Errors
+    /// Those of [`gradients`](Self::gradients).
     fn backward(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Tensor<Self>>>>;
+    ) -> Result<Vec<Option<Tensor<Self>>>> {
+        let dense = |grad: Option<Gradient<Self>>| grad.map(|g| g.to_dense()).transpose();
+        self.gradients(loss, leaves)?
+            .into_iter()
+            .map(dense)
+            .collect()
+    }
 }
 
 /// A device around `B` that differentiates.
@@ -124,12 +143,12 @@ impl<B: Backend> Differentiable for Autodiff<B> {
         Ok(Tensor::from_parts(self, buffer, layout, dtype))
     }
 
-    fn backward(
+    fn gradients(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Tensor<Self>>>> {
-        backward::backward(self, loss, leaves)
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        backward::gradients(self, loss, leaves)
     }
 }
 
@@ -287,23 +306,23 @@ impl<B: Backend> Autodiff<B> {
     }
 }
 
-/// [`Differentiable::backward`] of a decorator, by the device inside it that has the same buffers.
-pub fn backward_inside<Outer, Inner>(
+/// [`Differentiable::gradients`] of a decorator, by the device inside it that has the same buffers.
+pub fn gradients_inside<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,
     loss: &Tensor<Outer>,
     leaves: &[&Tensor<Outer>],
-) -> Result<Vec<Option<Tensor<Outer>>>>
+) -> Result<Vec<Option<Gradient<Outer>>>>
 where
     Inner: Differentiable,
     Outer: Backend<Buffer = Inner::Buffer>,
 {
     let leaves: Vec<_> = leaves.iter().map(|t| t.rehome(inner)).collect();
     let leaves: Vec<_> = leaves.iter().collect();
-    let grads = inner.backward(&loss.rehome(inner), &leaves)?;
+    let grads = inner.gradients(&loss.rehome(inner), &leaves)?;
     Ok(grads
         .into_iter()
-        .map(|grad| grad.map(|grad| grad.rehome(outer)))
+        .map(|grad| grad.map(|grad| grad.on(|t| t.rehome(outer))))
         .collect())
 }
 
@@ -316,12 +335,12 @@ macro_rules! differentiable_decorator {
                 Ok(inner.leaf(&t.rehome(inner))?.rehome(self))
             }
 
-            fn backward(
+            fn gradients(
                 &self,
                 loss: &Tensor<Self>,
                 leaves: &[&Tensor<Self>],
-            ) -> Result<Vec<Option<Tensor<Self>>>> {
-                backward_inside(self, self.$inner(), loss, leaves)
+            ) -> Result<Vec<Option<Gradient<Self>>>> {
+                gradients_inside(self, self.$inner(), loss, leaves)
             }
         })*
     };

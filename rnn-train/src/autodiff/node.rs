@@ -170,6 +170,17 @@ impl<B: Backend> Node<B> {
         Ok(())
     }
 
+    /// Starts bringing back what is kept here.
+    pub(super) fn fetch(&self, device: &B) -> Result<()> {
+        for slot in &mut self.record().kept {
+            *slot = match slot.take() {
+                Some(Kept::Away(swapped)) => Some(Kept::Here(device.swap_in(swapped)?)),
+                other => other,
+            };
+        }
+        Ok(())
+    }
+
     /// The nodes that this one was made from.
     pub(super) fn parents(&self) -> Vec<Arc<Self>> {
         let record = self.record();

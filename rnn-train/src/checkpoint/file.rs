@@ -28,14 +28,14 @@ struct Header {
 
 /// A tensor on its way into a file.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     meta: Meta,
     /// Little-endian.
     bytes: Vec<u8>,
 }
 
 impl Content {
-    pub(super) fn of<B: Backend>(tensor: &Tensor<B>) -> Result<Self> {
+    pub(crate) fn of<B: Backend>(tensor: &Tensor<B>) -> Result<Self> {
         let meta = tensor.meta();
         let bytes = swap_on_big_endian(tensor.to_bytes()?, meta.dtype);
         Ok(Self { meta, bytes })
@@ -67,7 +67,7 @@ impl View for &Content {
 }
 
 /// Writes tensors, and of a checkpoint the state of its run, to a file.
-pub(super) fn write(
+pub(crate) fn write(
     path: &Path,
     run: Option<Value>,
     tensors: &BTreeMap<String, Content>,
@@ -91,7 +91,7 @@ pub(super) fn write(
 
 /// A file that was read and found whole.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     pub(super) path: PathBuf,
     /// Of checkpoints, not of parameters alone.
     pub(super) run: Option<Value>,
@@ -107,7 +107,7 @@ struct Place {
 }
 
 impl Stored {
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let io = |e| Error::io(path, e);
         // Reading a device or a pipe might never end.
         if !fs::metadata(path).map_err(io)?.is_file() {
@@ -117,7 +117,7 @@ impl Stored {
         parse(path, bytes).map_err(|problem| Error::format(path, problem))
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.places.keys().map(String::as_str)
     }
 
@@ -126,7 +126,7 @@ impl Stored {
     }
 
     /// A tensor of the file on a device.
-    pub(super) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
+    pub(crate) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
         let place = self.place(name)?;
         let bytes = self.bytes[place.bytes.clone()].to_vec();
         let bytes = swap_on_big_endian(bytes, place.meta.dtype);

@@ -24,7 +24,7 @@
 //! [`save_params`] and [`load_params`] are for the parameters alone.
 
 mod atomic;
-mod file;
+pub(crate) mod file;
 mod folder;
 mod params;
 mod read;

@@ -47,6 +47,10 @@ impl<B: Backend> Optimizer<B> for Adagrad<B> {
 
     keeps_state!();
 
+    fn row_wise(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> Result<()> {
         within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
         let range = f64::MIN_POSITIVE..f64::INFINITY;

@@ -8,6 +8,9 @@
 //! | [`Adagrad`] | `v += g²`, `w -= lr g / sqrt(v)` |
 //! | [`Adam`] | `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)` |
 //!
+//! Of an embedding table, of which a loss only looks some rows up, `Adam` changes every row and the others those
+//! that were looked up, as in TensorFlow: what they remember of the other rows does not fade.
+//!
 //! A rule of one's own implements [`Optimizer`]: its numbers, what it remembers of each parameter (its
 //! [`Slot`]s) and [`update`](Optimizer::update). Walking over a model, checkpoints and resuming then
 //! work as they do for these. A [`Schedule`] gives the learning rate of each step, for
@@ -44,7 +47,7 @@ mod state;
 
 use std::fmt;
 
-use backend_api::{Backend, Error, Result, Tensor};
+use backend_api::{Backend, Error, Meta, Result, Tensor};
 use rnn_core::{Module, Param};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +60,7 @@ pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use state::{OptimizerState, Slot};
 
-use crate::Gradients;
+use crate::{Gradient, Gradients, IndexedSlices};
 
 /// A rule for changing parameters by their gradients, and what it remembers of them.
 ///
@@ -143,7 +146,15 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         Err(Error::argument("optimizer", "learning_rate", problem))
     }
 
-    /// The new value and the new slots of a parameter, all of the parameter's shape and type.
+    /// Whether of a table only the rows that were looked up change, with their slots. [`update`](Self::update) is then
+    /// given just these rows, so it must treat each element by itself; else it is given the whole table, with a
+    /// gradient of 0 for the other rows. It is not so by default.
+    fn row_wise(&self) -> bool {
+        false
+    }
+
+    /// The new value and the new slots of a parameter, all of the shape and type of its gradient: the parameter's,
+    /// or that of some of its rows ([`row_wise`](Self::row_wise)).
     /// `step` is the number of this step, counted from 1, the same for all parameters.
     ///
     /// # Errors
@@ -179,7 +190,12 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
             // Else the new value would remember how it was made, step after step.
             let value = param.value().detach();
             let old = self.state().of(param, &slots)?;
-            let (value, new) = self.update(step, &value, &old, &grad.detach())?;
+            let (value, new) = match grad {
+                Gradient::Sparse(rows) if self.row_wise() => {
+                    update_rows(self, step, &value, &old, rows)?
+                }
+                grad => self.update(step, &value, &old, &grad.to_dense()?.detach())?,
+            };
             param.set(value)?;
             updated.push((param.id(), new));
             Ok(())
@@ -196,15 +212,36 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
     }
 }
 
-fn fits<B: Backend>(name: &str, param: &Param<B>, grad: &Tensor<B>) -> Result<()> {
+/// The update of the looked-up rows alone. One that was looked up twice has the sum as its gradient, and one step.
+fn update_rows<B: Backend, O: Optimizer<B>>(
+    rule: &O,
+    step: u64,
+    value: &Tensor<B>,
+    slots: &[Tensor<B>],
+    grad: &IndexedSlices<B>,
+) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+    let grad = grad.summed()?;
+    let ids = grad.indices();
+    let old: Vec<_> = slots.iter().map(|s| s.gather(ids)).collect::<Result<_>>()?;
+    let (rows, new) = rule.update(step, &value.gather(ids)?, &old, &grad.values().detach())?;
+    let slots = slots.iter().zip(&new);
+    let slots = slots.map(|(slot, new)| slot.scatter_update(ids, new));
+    Ok((
+        value.scatter_update(ids, &rows)?,
+        slots.collect::<Result<_>>()?,
+    ))
+}
+
+fn fits<B: Backend>(name: &str, param: &Param<B>, grad: &Gradient<B>) -> Result<()> {
     let arg = || format!("gradient of `{name}`");
-    if grad.shape() != param.shape() {
+    let Meta { shape, dtype } = grad.meta();
+    if shape != param.shape() {
         let expected = format!("the parameter is {}", param.shape());
-        return Err(Error::shape("optimizer", arg(), grad.shape(), expected));
+        return Err(Error::shape("optimizer", arg(), shape, expected));
     }
-    if grad.dtype() != param.dtype() {
+    if dtype != param.dtype() {
         let expected = format!("the parameter is {}", param.dtype());
-        return Err(Error::dtype("optimizer", arg(), grad.dtype(), expected));
+        return Err(Error::dtype("optimizer", arg(), dtype, expected));
     }
     Ok(())
 }

@@ -50,6 +50,10 @@ impl<B: Backend> Optimizer<B> for Momentum<B> {
 
     keeps_state!();
 
+    fn row_wise(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> Result<()> {
         within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
         within("momentum", self.momentum, 0.0..1.0)

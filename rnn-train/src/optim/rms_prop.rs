@@ -82,6 +82,10 @@ impl<B: Backend> Optimizer<B> for RmsProp<B> {
 
     keeps_state!();
 
+    fn row_wise(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> Result<()> {
         within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;
         within("decay", self.decay, 0.0..1.0)?;

@@ -35,6 +35,10 @@ impl<B: Backend> Optimizer<B> for Sgd<B> {
 
     keeps_state!();
 
+    fn row_wise(&self) -> bool {
+        true
+    }
+
     fn update(
         &self,
         _step: u64,

@@ -5,4 +5,5 @@ mod common;
 mod losses;
 mod malformed;
 mod optim;
+mod sparse;
 mod training;

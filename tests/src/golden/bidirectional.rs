@@ -1,9 +1,9 @@
 //! Cases of the bidirectional drivers.
 
-use backend_api::Tensor;
+use backend_api::{Result as ApiResult, Tensor};
 use rnn_core::{
     AnyCell, BidirectionalDynamicRnn, Cell, StackBidirectionalDynamicRnn, StaticRnn,
-    cell_from_config, static_bidirectional_rnn,
+    cell_from_config, stack_bidirectional_rnn, static_bidirectional_rnn,
 };
 use serde_json::Value;
 
@@ -85,12 +85,23 @@ pub(super) fn run_static(
     graph.compare(file, case.dtype.dtype(), &case.no_gradient)
 }
 
-pub(super) fn run_stack(
+/// The states that a stack starts from, of one direction.
+type States = Option<Vec<<AnyTestCell as Cell>::State>>;
+
+/// The cells of a stack with their parameters from the file, the input, and the initial states of both directions.
+struct Stack {
+    forward: Vec<AnyTestCell>,
+    backward: Vec<AnyTestCell>,
+    x: Tensor<TestDevice>,
+    states: [States; 2],
+}
+
+fn load_stack(
+    graph: &mut Graph<TestDevice>,
     device: &TestDevice,
     file: &GoldenFile,
     case: &StackCase,
-) -> Result<Worst, Trouble> {
-    let mut graph = Graph::new();
+) -> Result<Stack, Trouble> {
     let dtype = case.dtype.dtype();
     let (mut forward, mut backward): (Vec<AnyTestCell>, Vec<AnyTestCell>) = Default::default();
     let mut depth = case.input_size;
@@ -112,14 +123,73 @@ pub(super) fn run_stack(
         backward.push(bw);
     }
     let x = graph.leaf(file, device, "input/x")?;
-    let mut rnn =
-        StackBidirectionalDynamicRnn::new(&forward, &backward).time_major(case.time_major);
+    let batch = x.shape()[usize::from(case.time_major)];
+    let mut states = |key: &str, cells: &[AnyTestCell]| -> Result<States, Trouble> {
+        if !case.initial_state {
+            return Ok(None);
+        }
+        let like: Vec<_> = cells
+            .iter()
+            .map(|cell| cell.zero_state(batch))
+            .collect::<ApiResult<_>>()?;
+        Ok(Some(graph.leaf_nest(file, key, &like)?))
+    };
+    let states = [
+        states("initial_state/fw", &forward)?,
+        states("initial_state/bw", &backward)?,
+    ];
+    Ok(Stack {
+        forward,
+        backward,
+        x,
+        states,
+    })
+}
+
+pub(super) fn run_stack(
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &StackCase,
+) -> Result<Worst, Trouble> {
+    let mut graph = Graph::new();
+    let stack = load_stack(&mut graph, device, file, case)?;
+    let mut rnn = StackBidirectionalDynamicRnn::new(&stack.forward, &stack.backward)
+        .time_major(case.time_major);
     if let Some(lengths) = &case.sequence_length {
         rnn = rnn.sequence_length(lengths);
     }
-    let result = rnn.run(&x)?;
+    if let [Some(fw), Some(bw)] = stack.states {
+        rnn = rnn.initial_states_fw(fw).initial_states_bw(bw);
+    }
+    let result = rnn.run(&stack.x)?;
     graph.results("outputs", &result.outputs);
     graph.results("final_state/fw", &result.state.0);
     graph.results("final_state/bw", &result.state.1);
-    graph.compare(file, dtype, &case.no_gradient)
+    graph.compare(file, case.dtype.dtype(), &case.no_gradient)
+}
+
+fn static_rnns<'c>(cells: &'c [AnyTestCell], states: &States) -> Vec<StaticRnn<'c, AnyTestCell>> {
+    let rnn = |(i, cell): (usize, &'c AnyTestCell)| match states {
+        Some(states) => StaticRnn::new(cell).initial_state(states[i].clone()),
+        None => StaticRnn::new(cell),
+    };
+    cells.iter().enumerate().map(rnn).collect()
+}
+
+pub(super) fn run_static_stack(
+    device: &TestDevice,
+    file: &GoldenFile,
+    case: &StackCase,
+) -> Result<Worst, Trouble> {
+    let mut graph = Graph::new();
+    let layers = load_stack(&mut graph, device, file, case)?;
+    let forward = static_rnns(&layers.forward, &layers.states[0]);
+    let backward = static_rnns(&layers.backward, &layers.states[1]);
+    let inputs = unstack(&layers.x, case.time_major)?;
+    let lengths = case.sequence_length.as_deref();
+    let result = stack_bidirectional_rnn(forward, backward, &inputs, lengths)?;
+    graph.results("outputs", &stack(&result.outputs)?);
+    graph.results("final_state/fw", &result.state.0);
+    graph.results("final_state/bw", &result.state.1);
+    graph.compare(file, case.dtype.dtype(), &case.no_gradient)
 }

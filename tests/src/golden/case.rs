@@ -19,6 +19,7 @@ pub(super) enum Header {
     Bidirectional(BidirectionalCase),
     StaticBidirectional(BidirectionalCase),
     StackBidirectional(StackCase),
+    StaticStackBidirectional(StackCase),
     RawRnn(RawCase),
     StateSaving(StateSavingCase),
     Train(TrainCase),
@@ -72,7 +73,7 @@ pub(super) struct BidirectionalCase {
     pub(super) sequence_length: Option<Vec<i64>>,
 }
 
-/// A case of `stack_bidirectional_dynamic_rnn`.
+/// A case of `stack_bidirectional_dynamic_rnn` or `stack_bidirectional_rnn`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StackCase {
@@ -83,6 +84,8 @@ pub(super) struct StackCase {
     pub(super) input_size: usize,
     #[serde(default)]
     pub(super) time_major: bool,
+    #[serde(default)]
+    pub(super) initial_state: bool,
     #[serde(default)]
     pub(super) no_gradient: Vec<String>,
     #[serde(default)]
@@ -224,12 +227,13 @@ impl Float {
 }
 
 /// Header fields that change nothing in how a case is run.
-const INFORMATION: [&str; 19] = [
+const INFORMATION: [&str; 20] = [
     "name",
     "driver",
     "seed",
     "generator_seed",
     "tf_version",
+    "torch_version",
     "weight_scale",
     "x_scale",
     "length_dtype",
@@ -270,6 +274,7 @@ impl Header {
             "bidirectional_dynamic_rnn" => read(header).map(Self::Bidirectional),
             "static_bidirectional_rnn" => read(header).map(Self::StaticBidirectional),
             "stack_bidirectional_dynamic_rnn" => read(header).map(Self::StackBidirectional),
+            "stack_bidirectional_rnn" => read(header).map(Self::StaticStackBidirectional),
             "raw_rnn" => read(header).map(Self::RawRnn),
             "train" => read(header).map(Self::Train),
             "losses" => read(header).map(Self::Losses),

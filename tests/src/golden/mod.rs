@@ -12,6 +12,7 @@ mod file;
 mod fused;
 mod losses;
 mod raw_rnn;
+pub mod refusals;
 mod state_saving;
 mod static_rnn;
 mod toy_nested;
@@ -59,6 +60,16 @@ impl fmt::Display for Summary {
     }
 }
 
+impl From<Result<Worst, Trouble>> for Outcome {
+    fn from(result: Result<Worst, Trouble>) -> Self {
+        match result {
+            Ok(worst) => Self::Passed(worst.0),
+            Err(Trouble::Wrong(what)) => Self::Failed(what),
+            Err(Trouble::Unsupported(what)) => Self::Unsupported(what),
+        }
+    }
+}
+
 /// Why a case did not pass.
 enum Trouble {
     Unsupported(String),
@@ -93,14 +104,14 @@ pub fn run_folder(
         return Err(Error::format(folder, "holds no golden file"));
     }
     for path in files {
-        let outcome = run_file(&path, device);
-        match outcome {
-            Outcome::Passed(_) => summary.passed += 1,
-            Outcome::Failed(_) => summary.failed += 1,
-            Outcome::Unsupported(_) => summary.unsupported += 1,
+        for (name, outcome) in run_file(&path, device) {
+            match outcome {
+                Outcome::Passed(_) => summary.passed += 1,
+                Outcome::Failed(_) => summary.failed += 1,
+                Outcome::Unsupported(_) => summary.unsupported += 1,
+            }
+            report(&name, &outcome);
         }
-        let name = path.file_stem().unwrap_or(path.as_os_str());
-        report(&name.to_string_lossy(), &outcome);
     }
     Ok(summary)
 }
@@ -120,16 +131,21 @@ fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Runs one golden file on a device.
-pub fn run_file(path: &Path, device: &TestDevice) -> Outcome {
-    match try_file(path, device) {
-        Ok(worst) => Outcome::Passed(worst.0),
-        Err(Trouble::Wrong(what)) => Outcome::Failed(what),
-        Err(Trouble::Unsupported(what)) => Outcome::Unsupported(what),
-    }
+/// Runs one golden file on a device: the cases in it, which is one but for `errors.json`, and how each ended.
+fn run_file(path: &Path, device: &TestDevice) -> Vec<(String, Outcome)> {
+    let result = if path.file_name().is_some_and(|name| name == "errors.json") {
+        match refusals::run(path, device) {
+            Ok(calls) => return calls,
+            Err(error) => Err(error.into()),
+        }
+    } else {
+        run_case(path, device)
+    };
+    let name = path.file_stem().unwrap_or(path.as_os_str());
+    vec![(name.to_string_lossy().into_owned(), result.into())]
 }
 
-fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trouble> {
+fn run_case(path: &Path, device: &TestDevice) -> Result<Worst, Trouble> {
     if path.extension().is_none_or(|e| e != "safetensors") {
         let kind = path.extension().unwrap_or_default().to_string_lossy();
         return Err(Trouble::Unsupported(format!("files of kind `{kind}`")));
@@ -143,6 +159,9 @@ fn try_file(path: &Path, device: &TestDevice) -> std::result::Result<Worst, Trou
         Header::Bidirectional(case) => bidirectional::run(device, &file, &case),
         Header::StaticBidirectional(case) => bidirectional::run_static(device, &file, &case),
         Header::StackBidirectional(case) => bidirectional::run_stack(device, &file, &case),
+        Header::StaticStackBidirectional(case) => {
+            bidirectional::run_static_stack(device, &file, &case)
+        }
         Header::RawRnn(case) => raw_rnn::run(device, &file, &case),
         Header::Train(case) => train::run(device, &file, &case),
         Header::Losses(case) => losses::run(device, &file, &case),

@@ -17,6 +17,8 @@ type T = Tensor<TestDevice>;
 /// The model of the trajectories.
 #[derive(Clone, Debug)]
 struct Classifier {
+    /// Where the inputs are rows of a table.
+    embedding: Option<Param<TestDevice>>,
     cell: AnyCell<TestDevice>,
     kernel: Param<TestDevice>,
     bias: Param<TestDevice>,
@@ -25,6 +27,9 @@ struct Classifier {
 impl Module for Classifier {
     type B = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
+        if let Some(embedding) = &mut self.embedding {
+            v.param("embedding", embedding);
+        }
         v.child(&format!("rnn/{}", self.cell.scope()), &mut self.cell);
         v.param("softmax/kernel", &mut self.kernel);
         v.param("softmax/bias", &mut self.bias);
@@ -36,11 +41,6 @@ pub(super) fn run(
     file: &GoldenFile,
     case: &TrainCase,
 ) -> Result<Worst, Trouble> {
-    if case.embedding {
-        return Err(Trouble::Unsupported(
-            "sparse gradients of embeddings".into(),
-        ));
-    }
     let options = &case.options;
     // TensorFlow keeps an optimizer's numbers in f32, whatever the model's type.
     let number = |given: Option<f64>, default: f64| f64::from(given.unwrap_or(default) as f32);
@@ -107,7 +107,12 @@ fn follow<O: Optimizer<TestDevice>>(
 ) -> Result<Worst, Trouble> {
     let dtype = case.dtype.dtype();
     let mut check = Check::new(file, dtype);
-    let x = file.tensor(device, "input/x")?;
+    let input = if case.embedding {
+        "input/ids"
+    } else {
+        "input/x"
+    };
+    let input = file.tensor(device, input)?;
     let labels = file.tensor(device, "labels")?;
     let lengths: Vec<i64> = file
         .tensor(device, "sequence_length")?
@@ -115,12 +120,15 @@ fn follow<O: Optimizer<TestDevice>>(
         .iter()
         .map(|&l| l as i64)
         .collect();
-    let kernel = file.tensor(device, "step/0/weights/softmax/kernel")?;
-    let dims = kernel.dims();
+    let param = |name: &str| {
+        let first = file.tensor(device, &format!("step/0/weights/{name}"))?;
+        Param::new(device, Initializer::ZEROS, &first.dims(), dtype)
+    };
     let mut model = Classifier {
+        embedding: case.embedding.then(|| param("embedding")).transpose()?,
         cell: cell_from_config(device, &case.cell, case.input_size, dtype)?,
-        kernel: Param::new(device, Initializer::ZEROS, &dims, dtype)?,
-        bias: Param::new(device, Initializer::ZEROS, &dims[1..], dtype)?,
+        kernel: param("softmax/kernel")?,
+        bias: param("softmax/bias")?,
     };
     model.each_param(&mut |name, param| {
         param.set(file.tensor(device, &format!("step/0/weights/{name}"))?)
@@ -129,7 +137,7 @@ fn follow<O: Optimizer<TestDevice>>(
         for (name, param) in model.named_params() {
             check.tensor(&format!("step/{step}/weights/{name}"), param.value())?;
         }
-        let (loss, grads) = value_and_grad(&model, |m| loss(m, &x, &lengths, &labels))?;
+        let (loss, grads) = value_and_grad(&model, |m| loss(m, &input, &lengths, &labels))?;
         check.tensor(&format!("step/{step}/loss"), &loss)?;
         let norm = grads.global_norm()?;
         check.tensor(&format!("step/{step}/global_norm"), &norm)?;
@@ -149,7 +157,11 @@ fn follow<O: Optimizer<TestDevice>>(
     check.finish()
 }
 
-fn loss(model: &Classifier, x: &T, lengths: &[i64], labels: &T) -> ApiResult<T> {
+fn loss(model: &Classifier, input: &T, lengths: &[i64], labels: &T) -> ApiResult<T> {
+    let x = match &model.embedding {
+        Some(embedding) => &embedding.gather(input)?,
+        None => input,
+    };
     let rnn = DynamicRnn::new(&model.cell)
         .sequence_length(lengths)
         .run(x)?;

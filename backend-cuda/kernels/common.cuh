@@ -1,0 +1,137 @@
+// What all kernels share: number types, strided operands, loops.
+//
+// Only NVRTC's built-in declarations may be used: no header of the toolkit is there at run time.
+#pragma once
+
+typedef long long i64;
+typedef unsigned long long u64;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned char u8;
+
+// Type, and the suffix of the kernels for it (see `suffix` in launch.rs).
+#define FOR_FLOATS(X) X(float, f32) X(double, f64)
+#define FOR_NUMBERS(X) FOR_FLOATS(X) X(i32, i32) X(i64, i64) X(u8, u8)
+// Elements that are only moved: by size.
+#define FOR_WORDS(X) X(u8, w1) X(u32, w4) X(u64, w8)
+
+// Each index below `count`, whatever the grid.
+#define FOR_EACH(i, count)                                                     \
+  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (count);        \
+       i += (i64)gridDim.x * blockDim.x)
+
+// Where the elements of N operands of one shape lie. The host joins axes where it can, so that
+// most operands arrive with one. Mirrors `Strided` in strided.rs.
+template <int N> struct Strided {
+  i64 count;
+  i64 rank;
+  i64 dims[6];
+  i64 strides[N][6];
+  i64 offsets[N];
+};
+
+template <int N>
+__device__ inline void locate(const Strided<N> &s, i64 i, i64 (&at)[N]) {
+  for (int k = 0; k < N; k++)
+    at[k] = s.offsets[k];
+  for (int axis = (int)s.rank - 1; axis > 0; axis--) {
+    i64 rest = i / s.dims[axis];
+    i64 place = i - rest * s.dims[axis];
+    for (int k = 0; k < N; k++)
+      at[k] += place * s.strides[k][axis];
+    i = rest;
+  }
+  for (int k = 0; k < N; k++)
+    at[k] += i * s.strides[k][0];
+}
+
+// What went wrong in a kernel: the host reads it when it waits for results. The first one is kept.
+// Mirrors `Fault` in fault.rs.
+struct Fault {
+  u32 kind; // 0: nothing
+  u32 unused;
+  i64 place;
+  i64 value;
+  i64 limit;
+};
+
+__device__ inline void report(Fault *fault, u32 kind, i64 place, i64 value, i64 limit) {
+  if (atomicCAS(&fault->kind, 0u, kind) == 0u) {
+    fault->place = place;
+    fault->value = value;
+    fault->limit = limit;
+  }
+}
+
+// An integer operand of either width.
+__device__ inline i64 integer(const void *x, int wide, i64 at) {
+  return wide ? ((const i64 *)x)[at] : (i64)((const i32 *)x)[at];
+}
+
+template <class T> __device__ inline bool is_nan(T x) { return x != x; }
+
+// The larger and the smaller one; NaN if either is.
+template <class T> __device__ inline T larger(T a, T b) {
+  return a > b || is_nan(a) ? a : b;
+}
+template <class T> __device__ inline T smaller(T a, T b) {
+  return a < b || is_nan(a) ? a : b;
+}
+
+__device__ inline float exp_(float x) { return expf(x); }
+__device__ inline double exp_(double x) { return exp(x); }
+__device__ inline float log_(float x) { return logf(x); }
+__device__ inline double log_(double x) { return log(x); }
+__device__ inline float sqrt_(float x) { return sqrtf(x); }
+__device__ inline double sqrt_(double x) { return sqrt(x); }
+__device__ inline float tanh_(float x) { return tanhf(x); }
+__device__ inline double tanh_(double x) { return tanh(x); }
+__device__ inline float floor_(float x) { return floorf(x); }
+__device__ inline double floor_(double x) { return floor(x); }
+
+template <class T> __device__ inline T sigmoid_(T x) {
+  return (T)1 / ((T)1 + exp_(-x));
+}
+
+// Codes of `Activation`; see `activation` in codes.rs.
+enum { TANH, SIGMOID, RELU, SOFTSIGN, IDENTITY };
+
+template <class T> __device__ inline T activate(int f, T x) {
+  switch (f) {
+  case TANH:
+    return tanh_(x);
+  case SIGMOID:
+    return sigmoid_(x);
+  case RELU:
+    return x < (T)0 ? (T)0 : x;
+  case SOFTSIGN:
+    return x / ((T)1 + (x < (T)0 ? -x : x));
+  default:
+    return x;
+  }
+}
+
+// The slope of an activation where its value is `y`.
+template <class T> __device__ inline T slope(int f, T y) {
+  switch (f) {
+  case TANH:
+    return (T)1 - y * y;
+  case SIGMOID:
+    return y * ((T)1 - y);
+  case RELU:
+    return y > (T)0 ? (T)1 : (T)0;
+  case SOFTSIGN: {
+    T rest = (T)1 - (y < (T)0 ? -y : y);
+    return rest * rest;
+  }
+  default:
+    return (T)1;
+  }
+}
+
+// `dy` times the slope; a select for relu, so that NaN and infinity do not meet a 0.
+template <class T> __device__ inline T activation_grad(int f, T y, T dy) {
+  if (f == RELU)
+    return y > (T)0 ? dy : (T)0;
+  return slope(f, y) * dy;
+}

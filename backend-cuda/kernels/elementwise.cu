@@ -1,0 +1,265 @@
+// Element by element: one thread an element, operands of any strides. The last operand is the result.
+#include "common.cuh"
+
+// Codes of `Unary`; see codes.rs. Activations follow from ACTIVATION on.
+enum { NEG, ABS, SIGN, SQUARE, SQRT, RECIP, EXP, LOG, FLOOR, SIN, COS, ACTIVATION };
+
+__device__ inline float sin_(float x) { return sinf(x); }
+__device__ inline double sin_(double x) { return sin(x); }
+__device__ inline float cos_(float x) { return cosf(x); }
+__device__ inline double cos_(double x) { return cos(x); }
+
+template <class T> __device__ T unary(int f, T x) {
+  switch (f) {
+  case NEG:
+    return -x;
+  case ABS:
+    return x < (T)0 ? -x : (x == (T)0 ? (T)0 : x);
+  case SIGN:
+    return x > (T)0 ? (T)1 : x < (T)0 ? (T)-1 : x;
+  case SQUARE:
+    return x * x;
+  case SQRT:
+    return sqrt_(x);
+  case RECIP:
+    return (T)1 / x;
+  case EXP:
+    return exp_(x);
+  case LOG:
+    return log_(x);
+  case FLOOR:
+    return floor_(x);
+  case SIN:
+    return sin_(x);
+  case COS:
+    return cos_(x);
+  default:
+    return activate(f - ACTIVATION, x);
+  }
+}
+
+#define UNARY(T, S)                                                            \
+  extern "C" __global__ void unary_##S(int f, Strided<2> s, const T *x, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[1]] = unary(f, x[at[0]]);                                         \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void affine_##S(T mul, T add, Strided<2> s, const T *x, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[1]] = x[at[0]] * mul + add;                                       \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void clamp_##S(T min, T max, Strided<2> s, const T *x, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      T y = x[at[0]];                                                          \
+      y = y < min ? min : y;                                                   \
+      out[at[1]] = y > max ? max : y;                                          \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void accumulate_##S(Strided<2> s, const T *x, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[1]] += x[at[0]];                                                  \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void bias_activation_##S(int f, Strided<3> s, const T *x, const T *bias, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[3];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[2]] = activate(f, x[at[0]] + bias[at[1]]);                        \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void activation_grad_##S(int f, Strided<3> s, const T *y, const T *dy, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[3];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[2]] = activation_grad(f, y[at[0]], dy[at[1]]);                    \
+    }                                                                          \
+  }
+FOR_FLOATS(UNARY)
+
+// Codes of `Binary`; see codes.rs.
+enum { ADD, SUB, MUL, DIV, MAX, MIN, FLOOR_MOD };
+
+// Arithmetic as Rust's wrapping operations do it; nothing divides by 0.
+template <class I, class U> __device__ I integer_binary(int f, I a, I b) {
+  switch (f) {
+  case ADD:
+    return (I)((U)a + (U)b);
+  case SUB:
+    return (I)((U)a - (U)b);
+  case MUL:
+    return (I)((U)a * (U)b);
+  case DIV:
+    // -1 by itself: the smallest number has no negative.
+    return b == 0 ? (I)0 : b == (I)-1 ? (I)((U)0 - (U)a) : (I)(a / b);
+  case MAX:
+    return a > b ? a : b;
+  case MIN:
+    return a < b ? a : b;
+  default: {
+    if (b == 0 || b == (I)-1)
+      return 0;
+    I rest = (I)(a % b);
+    return rest != 0 && (rest < 0) != (b < 0) ? (I)(rest + b) : rest;
+  }
+  }
+}
+
+__device__ inline i32 binary(int f, i32 a, i32 b) { return integer_binary<i32, u32>(f, a, b); }
+__device__ inline i64 binary(int f, i64 a, i64 b) { return integer_binary<i64, u64>(f, a, b); }
+__device__ inline u8 binary(int f, u8 a, u8 b) { return (u8)integer_binary<i32, u32>(f, a, b); }
+
+template <class T> __device__ T float_binary(int f, T a, T b) {
+  switch (f) {
+  case ADD:
+    return a + b;
+  case SUB:
+    return a - b;
+  case MUL:
+    return a * b;
+  case DIV:
+    return a / b;
+  case MAX:
+    return larger(a, b);
+  case MIN:
+    return smaller(a, b);
+  default:
+    return a - b * floor_(a / b);
+  }
+}
+__device__ inline float binary(int f, float a, float b) { return float_binary(f, a, b); }
+__device__ inline double binary(int f, double a, double b) { return float_binary(f, a, b); }
+
+// Codes of `Compare`; see codes.rs.
+enum { EQ, NE, LT, LE, GT, GE };
+
+template <class T> __device__ u8 compare(int f, T a, T b) {
+  switch (f) {
+  case EQ:
+    return a == b;
+  case NE:
+    return a != b;
+  case LT:
+    return a < b;
+  case LE:
+    return a <= b;
+  case GT:
+    return a > b;
+  default:
+    return a >= b;
+  }
+}
+
+#define BINARY(T, S)                                                           \
+  extern "C" __global__ void binary_##S(int f, Strided<3> s, const T *a, const T *b, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[3];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[2]] = binary(f, a[at[0]], b[at[1]]);                              \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void compare_##S(int f, Strided<3> s, const T *a, const T *b, u8 *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[3];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[2]] = compare(f, a[at[0]], b[at[1]]);                             \
+    }                                                                          \
+  }
+FOR_NUMBERS(BINARY)
+
+#define WORDS(T, S)                                                            \
+  extern "C" __global__ void fill_##S(T value, Strided<1> s, T *out) {         \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[1];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[0]] = value;                                                      \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void copy_##S(Strided<2> s, const T *x, T *out) {      \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[1]] = x[at[0]];                                                   \
+    }                                                                          \
+  }                                                                            \
+  extern "C" __global__ void select_##S(Strided<4> s, const u8 *condition, const T *a, const T *b, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[4];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[3]] = condition[at[0]] ? a[at[1]] : b[at[2]];                     \
+    }                                                                          \
+  }                                                                            \
+  /* Row by row: `new` while the row runs. The lengths come stretched over the rows. */ \
+  extern "C" __global__ void masked_update_##S(i64 time, int wide, Strided<4> s, const void *lengths, const T *a, const T *b, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[4];                                                               \
+      locate(s, i, at);                                                        \
+      out[at[3]] = time < integer(lengths, wide, at[0]) ? a[at[1]] : b[at[2]]; \
+    }                                                                          \
+  }
+FOR_WORDS(WORDS)
+
+// Conversions: floats to integers round toward zero and saturate, NaN gives 0.
+template <class To, class From> struct Convert {
+  static __device__ To from(From x) { return (To)x; }
+};
+template <class From> struct Convert<u8, From> {
+  static __device__ u8 from(From x) { return (u8)(i64)x; }
+};
+#define SATURATE(To, From, low, high)                                          \
+  template <> struct Convert<To, From> {                                       \
+    static __device__ To from(From x) {                                        \
+      return is_nan(x) ? (To)0 : x <= (From)(low) ? (To)(low) : x >= (From)(high) ? (To)(high) : (To)x; \
+    }                                                                          \
+  };
+#define I32_MIN (-2147483647 - 1)
+#define I64_MIN (-9223372036854775807LL - 1)
+SATURATE(i32, float, I32_MIN, 2147483647)
+SATURATE(i32, double, I32_MIN, 2147483647)
+SATURATE(i64, float, I64_MIN, 9223372036854775807LL)
+SATURATE(i64, double, I64_MIN, 9223372036854775807LL)
+SATURATE(u8, float, 0, 255)
+SATURATE(u8, double, 0, 255)
+
+// Codes of `DType`; see codes.rs.
+enum { F32, F64, I32, I64, U8, BOOL };
+
+template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
+  switch (to) {
+  case F32:
+    ((float *)out)[at] = Convert<float, T>::from(x);
+    break;
+  case F64:
+    ((double *)out)[at] = Convert<double, T>::from(x);
+    break;
+  case I32:
+    ((i32 *)out)[at] = Convert<i32, T>::from(x);
+    break;
+  case I64:
+    ((i64 *)out)[at] = Convert<i64, T>::from(x);
+    break;
+  case U8:
+    ((u8 *)out)[at] = Convert<u8, T>::from(x);
+    break;
+  default:
+    ((u8 *)out)[at] = x != (T)0;
+  }
+}
+
+#define CAST(T, S)                                                             \
+  extern "C" __global__ void cast_##S(int to, Strided<2> s, const T *x, void *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[2];                                                               \
+      locate(s, i, at);                                                        \
+      cast(to, x[at[0]], at[1], out);                                          \
+    }                                                                          \
+  }
+FOR_NUMBERS(CAST)

@@ -1,0 +1,167 @@
+// A whole LSTM sequence in one launch: recurrent weights stay in shared memory, cell states in registers.
+//
+// Rows of a batch never talk to each other, so the batch is split into groups of rows; the `per` blocks of a group own
+// UNITS hidden units each, with all their gates, and meet once a step: each needs the whole hidden state of its rows. The
+// output is what they exchange it through. All blocks must be resident: launch cooperatively.
+//
+// After "Persistent RNNs" (Diamos et al. 2016), with one barrier in a small group instead of one over the grid.
+#include "cells.cuh"
+#include "prim.cuh"
+
+// Threads of a block, rows that it computes at a time, rows of a thread; see persistent.rs.
+#define THREADS 256
+#define TILE 16
+#define ROWS 4
+// Tiles of a block at most: their cell states are registers.
+#define TILES 4
+// Floats from one place of the transposed state to the next: padded, and a multiple of 4.
+#define PITCH (TILE + 4)
+
+// `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter a group, 0 at the start.
+template <int UNITS>
+__device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
+  const int SLICES = THREADS / (UNITS * (TILE / ROWS));
+  float *weights = shared;                    // [n][UNITS][4]
+  float *state = weights + n * UNITS * 4;     // [n][PITCH]
+  float *partial = state + n * PITCH;         // [SLICES][4 gates][TILE][UNITS]
+  int me = threadIdx.x;
+  int group = blockIdx.x / per;
+  int u0 = (blockIdx.x % per) * UNITS;
+  int b0 = group * tiles * TILE;
+  int end = b0 + tiles * TILE < batch ? b0 + tiles * TILE : batch;
+
+  for (int i = me; i < n * UNITS * 4; i += THREADS) {
+    int k = i / (UNITS * 4), u = i / 4 % UNITS, gate = i % 4;
+    weights[i] = u0 + u < n ? kernel[k * kernel_stride + gate * n + u0 + u] : 0.f;
+  }
+  // The steps of the group's longest row.
+  int last = lengths == 0 ? steps : 0;
+  if (lengths != 0) {
+    for (int b = b0; b < end; b++) {
+      i64 length = integer(lengths, wide, b);
+      last = length > last ? (int)(length < steps ? length : steps) : last;
+    }
+  }
+  // While multiplying: a unit, ROWS rows and a slice of the state. While finishing: a unit of one row.
+  int unit = me % UNITS, quad = me / UNITS % (TILE / ROWS), slice = me / UNITS / (TILE / ROWS);
+  int from = n * slice / SLICES, to = n * (slice + 1) / SLICES;
+  int row = me / UNITS;
+  bool finishes = row < TILE && u0 + unit < n;
+  float c[TILES], h[TILES];
+  i64 length[TILES];
+#pragma unroll
+  for (int tile = 0; tile < TILES; tile++) {
+    int b = b0 + tile * TILE + row;
+    bool mine = finishes && tile < tiles && b < end;
+    c[tile] = mine ? c0[(i64)b * n + u0 + unit] : 0.f;
+    h[tile] = mine ? h0[(i64)b * n + u0 + unit] : 0.f;
+    length[tile] = !mine ? 0 : lengths == 0 ? steps : integer(lengths, wide, b);
+  }
+
+  for (int t = 0; t < steps; t++) {
+    const float *before = t == 0 ? h0 : y + (i64)(t - 1) * batch * n;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+      if (tile >= tiles)
+        break;
+      int first = b0 + tile * TILE;
+      int b = first + row;
+      bool mine = finishes && b < end;
+      if (t < last) {
+        // The rows' hidden state, place by place. Past a row's end it is 0 in the output: its gates are not used.
+        __syncthreads();
+        for (int i = me; i < TILE * n; i += THREADS) {
+          int r = i / n, k = i % n;
+          state[k * PITCH + r] = first + r < end ? __ldcg(before + (i64)(first + r) * n + k) : 0.f;
+        }
+        __syncthreads();
+        float sum[4][ROWS];
+        for (int gate = 0; gate < 4; gate++)
+          for (int r = 0; r < ROWS; r++)
+            sum[gate][r] = 0.f;
+        for (int k = from; k < to; k++) {
+          float4 w = ((const float4 *)weights)[k * UNITS + unit];
+          float4 x = *(const float4 *)(state + k * PITCH + quad * ROWS);
+          sum[0][0] += w.x * x.x;
+          sum[0][1] += w.x * x.y;
+          sum[0][2] += w.x * x.z;
+          sum[0][3] += w.x * x.w;
+          sum[1][0] += w.y * x.x;
+          sum[1][1] += w.y * x.y;
+          sum[1][2] += w.y * x.z;
+          sum[1][3] += w.y * x.w;
+          sum[2][0] += w.z * x.x;
+          sum[2][1] += w.z * x.y;
+          sum[2][2] += w.z * x.z;
+          sum[2][3] += w.z * x.w;
+          sum[3][0] += w.w * x.x;
+          sum[3][1] += w.w * x.y;
+          sum[3][2] += w.w * x.z;
+          sum[3][3] += w.w * x.w;
+        }
+        for (int gate = 0; gate < 4; gate++)
+          for (int r = 0; r < ROWS; r++)
+            partial[((slice * 4 + gate) * TILE + quad * ROWS + r) * UNITS + unit] = sum[gate][r];
+        __syncthreads();
+      }
+      if (!mine)
+        continue;
+      i64 at = ((i64)t * batch + b) * n + u0 + unit;
+      bool live = t < length[tile];
+      if (t < last) {
+        const float *x = z + ((i64)t * batch + b) * 4 * n + u0 + unit;
+        float a[4];
+        for (int gate = 0; gate < 4; gate++) {
+          a[gate] = x[gate * n];
+          for (int s = 0; s < SLICES; s++)
+            a[gate] += partial[((s * 4 + gate) * TILE + row) * UNITS + unit];
+        }
+        Lstm<float> k = lstm<float>(act, forget_bias, a[0], a[1], a[2], a[3], c[tile]);
+        if (live) {
+          c[tile] = k.c;
+          h[tile] = k.h;
+        }
+        if (gates) {
+          float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
+          g[0] = k.i;
+          g[n] = k.j;
+          g[2 * n] = k.f;
+          g[3 * n] = k.o;
+          cs[at] = c[tile];
+        }
+      } else if (gates) {
+        // Not used, but finite.
+        float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
+        g[0] = g[n] = g[2 * n] = g[3 * n] = 0.f;
+        cs[at] = c[tile];
+      }
+      y[at] = live ? h[tile] : 0.f;
+    }
+    if (t < last) {
+      __syncthreads();
+      if (me == 0) {
+        __threadfence();
+        atomicAdd(arrivals + group, 1u);
+        while (ld_acquire(arrivals + group) < (unsigned)((t + 1) * per))
+          __nanosleep(20);
+      }
+      __syncthreads();
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < TILES; tile++) {
+    int b = b0 + tile * TILE + row;
+    if (finishes && tile < tiles && b < end) {
+      c1[(i64)b * n + u0 + unit] = c[tile];
+      h1[(i64)b * n + u0 + unit] = h[tile];
+    }
+  }
+}
+
+#define PERSISTENT(UNITS)                                                      \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_persistent_u##UNITS(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
+    extern __shared__ float shared[];                                          \
+    lstm_persistent<UNITS>(steps, batch, n, per, tiles, act, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, shared); \
+  }
+PERSISTENT(16)
+PERSISTENT(8)

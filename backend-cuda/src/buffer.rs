@@ -1,0 +1,157 @@
+//! Buffers, and where the results of operations go.
+
+use std::sync::Arc;
+
+use backend_api::{DType, Dest, Dests, Error, Layout, Result, View};
+use cudarc::driver::{CudaEvent, sys};
+
+use crate::device::Cuda;
+use crate::pool::Block;
+
+/// Elements in device memory. A clone shares them; the memory goes back to the device's pool with the last one.
+#[derive(Clone, Debug)]
+pub struct CudaBuffer {
+    block: Arc<Block>,
+    dtype: DType,
+    count: usize,
+}
+
+/// An operand.
+pub(crate) type Input<'a> = View<'a, CudaBuffer>;
+
+impl CudaBuffer {
+    pub(crate) fn new(block: Block, dtype: DType, count: usize) -> Self {
+        Self {
+            block: Arc::new(block),
+            dtype,
+            count,
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.count * self.dtype.size()
+    }
+
+    /// The address of the first element, for work on the compute stream, which waits for the elements.
+    pub(crate) fn address(&self) -> Result<sys::CUdeviceptr> {
+        self.block.settle()?;
+        Ok(self.block.address())
+    }
+
+    /// Says that a copy on another stream uses the elements until the event.
+    pub(crate) fn pending_until(&self, event: CudaEvent) {
+        self.block.pending_until(event);
+    }
+
+    /// The block, if nobody else holds the buffer.
+    pub(crate) fn into_block(self) -> Result<Block, Self> {
+        let Self {
+            block,
+            dtype,
+            count,
+        } = self;
+        Arc::try_unwrap(block).map_err(|block| Self {
+            block,
+            dtype,
+            count,
+        })
+    }
+}
+
+/// A result while it is written: kernels write its elements where the layout says.
+#[derive(Debug)]
+pub(crate) struct Output {
+    block: Block,
+    dtype: DType,
+    /// Elements of the whole buffer.
+    count: usize,
+    layout: Layout,
+}
+
+impl Output {
+    pub(crate) fn new(cuda: &Cuda, dest: Dest<CudaBuffer>) -> Result<Self> {
+        let (buffer, layout) = match dest {
+            Dest::New(meta) => {
+                return Ok(Self {
+                    block: cuda.pool().take(meta.bytes())?,
+                    dtype: meta.dtype,
+                    count: meta.shape.count(),
+                    layout: Layout::contiguous(meta.shape),
+                });
+            }
+            Dest::Into(into) => *into,
+        };
+        let (dtype, count) = (buffer.dtype, buffer.count);
+        let block = unshared(cuda, buffer, layout.is_whole(count))?;
+        Ok(Self {
+            block,
+            dtype,
+            count,
+            layout,
+        })
+    }
+
+    /// The address of the buffer, to which the layout's offset is still to be added.
+    pub(crate) fn address(&self) -> sys::CUdeviceptr {
+        self.block.address()
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn finish(self) -> CudaBuffer {
+        CudaBuffer::new(self.block, self.dtype, self.count)
+    }
+}
+
+/// The buffer's memory if nobody else holds it, else a copy. The contents do not matter if they are about to be
+/// `overwritten`.
+pub(crate) fn unshared(cuda: &Cuda, buffer: CudaBuffer, overwritten: bool) -> Result<Block> {
+    match buffer.into_block() {
+        Ok(block) => {
+            block.settle()?;
+            Ok(block)
+        }
+        Err(shared) => {
+            let copy = cuda.pool().take(shared.bytes())?;
+            if !overwritten {
+                cuda.copy_block(shared.address()?, &copy, shared.bytes())?;
+            }
+            Ok(copy)
+        }
+    }
+}
+
+/// The destinations of an operation with `N` results.
+pub(crate) fn dests<const N: usize>(outs: Dests<CudaBuffer>) -> Result<[Dest<CudaBuffer>; N]> {
+    let given = outs.len();
+    let mut outs = outs.into_iter();
+    let dests = std::array::from_fn(|_| outs.next());
+    if given != N || dests.iter().any(Option::is_none) {
+        return Err(Error::argument(
+            "run",
+            "outs",
+            format!("are {given}, not {N}"),
+        ));
+    }
+    Ok(dests.map(|dest| dest.expect("counted above")))
+}
+
+/// The operands of an operation that has `N`.
+pub(crate) fn operands<'a, const N: usize>(ins: &[Input<'a>]) -> Result<[Input<'a>; N]> {
+    ins.try_into()
+        .map_err(|_| Error::argument("run", "ins", format!("are {}, not {N}", ins.len())))
+}

@@ -1,0 +1,79 @@
+//! The numbers by which kernels know operations. Each list stands in the same order in a kernel file.
+
+use backend_api::{Activation, Binary, Compare, DType, Reduce, Unary};
+
+/// `enum` of activations in `common.cuh`.
+pub(crate) fn activation(f: Activation) -> Option<i32> {
+    Some(match f {
+        Activation::Tanh => 0,
+        Activation::Sigmoid => 1,
+        Activation::Relu => 2,
+        Activation::Softsign => 3,
+        Activation::Identity => 4,
+        _ => return None,
+    })
+}
+
+/// `enum` of functions in `elementwise.cu`.
+pub(crate) fn unary(f: Unary) -> Option<i32> {
+    Some(match f {
+        Unary::Neg => 0,
+        Unary::Abs => 1,
+        Unary::Sign => 2,
+        Unary::Square => 3,
+        Unary::Sqrt => 4,
+        Unary::Recip => 5,
+        Unary::Exp => 6,
+        Unary::Log => 7,
+        Unary::Floor => 8,
+        Unary::Sin => 9,
+        Unary::Cos => 10,
+        Unary::Activation(f) => 11 + activation(f)?,
+    })
+}
+
+/// `enum` of functions of two numbers in `elementwise.cu`.
+pub(crate) fn binary(f: Binary) -> i32 {
+    match f {
+        Binary::Add => 0,
+        Binary::Sub => 1,
+        Binary::Mul => 2,
+        Binary::Div => 3,
+        Binary::Max => 4,
+        Binary::Min => 5,
+        Binary::FloorMod => 6,
+    }
+}
+
+/// `enum` of relations in `elementwise.cu`.
+pub(crate) fn compare(f: Compare) -> i32 {
+    match f {
+        Compare::Eq => 0,
+        Compare::Ne => 1,
+        Compare::Lt => 2,
+        Compare::Le => 3,
+        Compare::Gt => 4,
+        Compare::Ge => 5,
+    }
+}
+
+/// `enum` of reductions in `reduce.cu`.
+pub(crate) fn reduce(kind: Reduce) -> i32 {
+    match kind {
+        Reduce::Sum => 0,
+        Reduce::Max => 1,
+    }
+}
+
+/// `enum` of element types in `elementwise.cu`.
+pub(crate) fn dtype(dtype: DType) -> Option<i32> {
+    Some(match dtype {
+        DType::F32 => 0,
+        DType::F64 => 1,
+        DType::I32 => 2,
+        DType::I64 => 3,
+        DType::U8 => 4,
+        DType::Bool => 5,
+        _ => return None,
+    })
+}

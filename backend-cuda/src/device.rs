@@ -1,0 +1,452 @@
+//! The device: its stream, memory and kernels, and which of them does an operation.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use backend_api::{
+    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
+    SequencePath, SequencePlan, SequenceRequest, View, compose,
+};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result, sys};
+use cudarc::nvrtc::Ptx;
+
+use crate::blas::{Blas, WORKSPACE};
+use crate::buffer::{CudaBuffer, Input};
+use crate::fault::Faults;
+use crate::kernels::Module;
+use crate::launch::{Kernel, unsupported};
+use crate::pool::{Block, Pool};
+use crate::replay::Recordings;
+use crate::swap::{Swapped, Swapper};
+use crate::{cache, driver};
+
+/// An NVIDIA GPU as a device.
+///
+/// Each value has a stream and memory of its own; clones share them.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+// Fields are dropped in order: what uses memory and stream before they go.
+struct Inner {
+    recordings: Recordings,
+    swapper: Swapper,
+    blas: Mutex<Option<Blas>>,
+    faults: Faults,
+    functions: RwLock<HashMap<Kernel, CudaFunction>>,
+    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
+    pool: Arc<Pool>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+    index: usize,
+    hardware: String,
+    architecture: String,
+    multiprocessors: u32,
+    shared_limit: usize,
+    precision: Precision,
+    launches: AtomicU64,
+}
+
+impl Cuda {
+    /// A GPU, counted from 0, with exact products.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old: with what to do about it.
+    pub fn new(index: usize) -> Result<Self> {
+        Self::with_precision(index, Precision::Exact)
+    }
+
+    /// A GPU whose products of `f32` are as exact as asked for: all of them, those of whole sequences and of gradients
+    /// included. Everything else is computed as always. A persistent kernel, where a sequence has one
+    /// ([`SequencePath::Whole`]), multiplies exactly whatever is asked for.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
+        let context = driver::open(index)?;
+        let failed = |e| driver::failure(index, "opening", e);
+        let stream = context.new_stream().map_err(failed)?;
+        let pool = Arc::new(Pool::new(index, context.clone(), stream.clone()));
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = context.attribute(count).map_err(failed)?.max(1) as u32;
+        let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_limit = context.attribute(most).map_err(failed)?.max(0) as usize;
+        let record = pool.take(Faults::BYTES)?;
+        let device = Self(Arc::new(Inner {
+            recordings: Recordings::default(),
+            swapper: Swapper::new(index, &context)?,
+            blas: Mutex::new(None),
+            faults: Faults::new(record),
+            functions: RwLock::default(),
+            modules: Mutex::default(),
+            pool,
+            stream,
+            index,
+            hardware: context.name().map_err(failed)?,
+            // Hopper's own instructions are in a variant of its architecture.
+            architecture: match (major, minor) {
+                (9, 0) => "sm_90a".to_owned(),
+                _ => format!("sm_{major}{minor}"),
+            },
+            context,
+            multiprocessors,
+            shared_limit,
+            precision,
+            launches: AtomicU64::new(0),
+        }));
+        device.clear(device.faults().address(), Faults::BYTES)?;
+        log::info!(
+            "{}: {}, {}",
+            device.name(),
+            device.0.hardware,
+            device.0.architecture
+        );
+        Ok(device)
+    }
+
+    /// The hardware's name, as the driver gives it.
+    pub fn hardware(&self) -> &str {
+        &self.0.hardware
+    }
+
+    /// The number of kernels and products queued so far.
+    pub fn launches(&self) -> u64 {
+        self.0.launches.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_launch(&self) {
+        self.0.launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.0.index
+    }
+
+    pub(crate) fn multiprocessors(&self) -> u32 {
+        self.0.multiprocessors
+    }
+
+    /// How exact products are: the device's setting, or what an operation says if that is not the default.
+    pub(crate) fn precision(&self, asked: Precision) -> Precision {
+        match asked {
+            Precision::Exact => self.0.precision,
+            other => other,
+        }
+    }
+
+    /// Bytes of shared memory that a block can have.
+    pub(crate) fn shared_limit(&self) -> usize {
+        self.0.shared_limit
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+
+    pub(crate) fn recordings(&self) -> &Recordings {
+        &self.0.recordings
+    }
+
+    pub(crate) fn swapper(&self) -> &Swapper {
+        &self.0.swapper
+    }
+
+    /// The compute stream, for the driver's own functions.
+    pub(crate) fn stream(&self) -> sys::CUstream {
+        self.0.stream.cu_stream()
+    }
+
+    pub(crate) fn compute(&self) -> &CudaStream {
+        &self.0.stream
+    }
+
+    /// Another stream.
+    pub(crate) fn new_stream(&self) -> Result<Arc<CudaStream>> {
+        let stream = self.0.context.new_stream();
+        stream.map_err(self.failed("opening a stream"))
+    }
+
+    fn failed(
+        &self,
+        action: &'static str,
+    ) -> impl Fn(cudarc::driver::DriverError) -> Error + use<> {
+        let index = self.0.index;
+        move |e| driver::failure(index, action, e)
+    }
+
+    /// Makes the device the calling thread's.
+    pub(crate) fn bind(&self) -> Result<()> {
+        let bound = self.0.context.bind_to_thread();
+        bound.map_err(self.failed("selecting the device"))
+    }
+
+    /// Waits for the compute stream.
+    pub(crate) fn wait_for_stream(&self) -> Result<()> {
+        self.0
+            .stream
+            .synchronize()
+            .map_err(self.failed("computing"))
+    }
+
+    /// Sets bytes to 0.
+    pub(crate) fn clear(&self, address: sys::CUdeviceptr, bytes: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the caller's block has so many bytes, and is written in stream order.
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream()) }
+            .map_err(self.failed("clearing memory"))
+    }
+
+    /// Copies bytes on the device.
+    pub(crate) fn copy_block(
+        &self,
+        from: sys::CUdeviceptr,
+        to: &Block,
+        bytes: usize,
+    ) -> Result<()> {
+        self.copy_bytes(from, to.address(), bytes)
+    }
+
+    pub(crate) fn copy_bytes(
+        &self,
+        from: sys::CUdeviceptr,
+        to: sys::CUdeviceptr,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: both blocks have so many bytes and are used in stream order.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }
+            .map_err(self.failed("copying"))
+    }
+
+    /// Copies bytes to the device. May return before the copy is done, but not before `bytes` has been read.
+    pub(crate) fn copy_to_device(&self, bytes: &[u8], to: sys::CUdeviceptr) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: the block has room; memory that is not page-locked is staged before the call returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.stream()) }
+            .map_err(self.failed("copying to the device"))
+    }
+
+    /// A kernel, compiled and loaded at its first use.
+    pub(crate) fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
+        let known = self
+            .0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = known.get(&kernel) {
+            return Ok(function.cu_function());
+        }
+        drop(known);
+        let module = self.module(kernel.module)?;
+        let name = format!("{}_{}", kernel.name, kernel.suffix);
+        let function = module
+            .load_function(&name)
+            .map_err(self.failed("finding a kernel"))?;
+        let raw = function.cu_function();
+        let mut known = self
+            .0
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.insert(kernel, function);
+        Ok(raw)
+    }
+
+    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
+        let mut modules = lock(&self.0.modules);
+        if let Some(loaded) = modules.get(&module) {
+            return Ok(loaded.clone());
+        }
+        let cubin = cache::cubin(module, &self.0.hardware, &self.0.architecture)?;
+        let loaded = self
+            .0
+            .context
+            .load_module(Ptx::from_binary(cubin))
+            .map_err(self.failed("loading kernels"))?;
+        modules.insert(module, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// cuBLAS, opened at its first use.
+    pub(crate) fn with_blas<R>(&self, f: impl FnOnce(&Blas) -> Result<R>) -> Result<R> {
+        let mut blas = lock(&self.0.blas);
+        self.bind()?;
+        match &*blas {
+            Some(blas) => f(blas),
+            None => {
+                let workspace = self.pool().take(WORKSPACE)?;
+                f(blas.insert(Blas::new(self.0.index, self.stream(), workspace)?))
+            }
+        }
+    }
+
+    fn run_fused(
+        &self,
+        dtype: DType,
+        fused: &Fused,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        match fused {
+            Fused::BiasActivation { activation } => {
+                self.bias_activation(dtype, *activation, ins, outs)
+            }
+            Fused::ActivationGrad { activation } => {
+                self.activation_grad(dtype, *activation, ins, outs)
+            }
+            Fused::LstmStep(gates) => self.lstm_step(dtype, gates, ins, outs),
+            Fused::LstmStepGrad(gates) => self.lstm_step_grad(dtype, gates, ins, outs),
+            Fused::GruGates => self.gru_gates(dtype, ins, outs),
+            Fused::GruGatesGrad => self.gru_gates_grad(dtype, ins, outs),
+            Fused::GruOutput { activation } => self.gru_output(dtype, *activation, ins, outs),
+            Fused::GruOutputGrad { activation } => {
+                self.gru_output_grad(dtype, *activation, ins, outs)
+            }
+            Fused::Sequence(plan) => self.sequence(dtype, plan, ins, outs),
+            Fused::SequenceGrad(plan) => self.sequence_grad(dtype, plan, ins, outs),
+            Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
+            Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
+            Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),
+            Fused::Sgd { lr } => self.sgd(dtype, *lr, ins, outs),
+            Fused::Adam(step) => self.adam(dtype, step, ins, outs),
+            other => compose(self, other, ins, outs),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is inside is a cache that is whole between statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cuda")
+            .field("index", &self.0.index)
+            .field("hardware", &self.0.hardware)
+            .field("architecture", &self.0.architecture)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for Cuda {
+    type Buffer = CudaBuffer;
+    type Swapped = Swapped;
+
+    fn name(&self) -> String {
+        driver::name(self.0.index)
+    }
+
+    fn same_device(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn upload(&self, bytes: &[u8], meta: Meta) -> Result<CudaBuffer> {
+        let block = self.pool().take(bytes.len())?;
+        self.copy_to_device(bytes, block.address())?;
+        Ok(CudaBuffer::new(block, meta.dtype, meta.shape.count()))
+    }
+
+    fn download(&self, src: View<'_, CudaBuffer>, into: &mut [u8]) -> Result<()> {
+        let (buffer, offset) = self.dense(&src)?;
+        if !into.is_empty() {
+            let address = buffer.address()? + (offset * src.dtype.size()) as u64;
+            self.bind()?;
+            // SAFETY: the buffer has so many bytes; the copy is waited for before `into` is used.
+            unsafe { result::memcpy_dtoh_async(into, address, self.stream()) }
+                .map_err(self.failed("copying from the device"))?;
+        }
+        self.wait_for_stream()?;
+        self.check_faults()
+    }
+
+    fn run(
+        &self,
+        op: &Op,
+        ins: &[View<'_, CudaBuffer>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let first = ins.first().map_or(DType::Bool, |x| x.dtype);
+        let float = |dtype: DType| match dtype.is_float() {
+            true => Ok(dtype),
+            false => Err(unsupported(op.name(), dtype)),
+        };
+        match op {
+            Op::Fill { value, .. } => self.fill(*value, outs),
+            Op::Random {
+                key,
+                distribution,
+                meta,
+            } => self.random(float(meta.dtype)?, *key, *distribution, outs),
+            Op::Copy => self.copy(ins, outs),
+            Op::Cast { to } => self.cast(*to, ins, outs),
+            Op::Unary(f) => self.unary(float(first)?, *f, ins, outs),
+            Op::Affine { mul, add } => self.affine(float(first)?, *mul, *add, ins, outs),
+            Op::Clamp { min, max } => self.clamp(float(first)?, *min, *max, ins, outs),
+            Op::Binary(f) => self.binary(*f, ins, outs),
+            Op::Compare(f) => self.compare(*f, ins, outs),
+            Op::Select => self.select(ins, outs),
+            Op::Reduce { kind, axis } => self.reduce(*kind, *axis, ins, outs),
+            Op::ArgMax { axis } => self.argmax(*axis, ins, outs),
+            Op::MatMul { alpha, precision } => {
+                self.matmul(float(first)?, *alpha, *precision, ins, outs)
+            }
+            Op::Concat { axis } => self.concat(*axis, ins, outs),
+            Op::Reverse { time, batch } => self.reverse(*time, *batch, ins, outs),
+            Op::Gather => self.gather(ins, outs),
+            Op::ScatterAdd { .. } => self.scatter_add(ins, outs),
+            Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
+            Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
+            Op::Fused(fused) if first.is_float() => self.run_fused(first, fused, ins, outs),
+            Op::Fused(fused) => compose(self, fused, ins, outs),
+        }
+    }
+
+    fn accumulate(
+        &self,
+        dst: CudaBuffer,
+        at: &Layout,
+        src: View<'_, CudaBuffer>,
+    ) -> Result<CudaBuffer> {
+        self.accumulate_into(dst, at, &src)
+    }
+
+    fn swap_out(&self, buffer: CudaBuffer) -> Result<Swapped> {
+        self.move_out(buffer)
+    }
+
+    fn swap_in(&self, swapped: Swapped) -> Result<CudaBuffer> {
+        self.move_in(swapped)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.wait_for_stream()?;
+        self.swapper().synchronize()?;
+        self.check_faults()
+    }
+
+    fn memory(&self) -> Memory {
+        self.pool().memory()
+    }
+
+    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
+        let mut plan = SequencePlan::stepwise(request);
+        if self.spread(request).is_some() {
+            plan.path = SequencePath::Whole;
+        }
+        log::debug!("{}: {request:?} goes {:?}", self.name(), plan.path);
+        Some(plan)
+    }
+}

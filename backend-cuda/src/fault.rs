@@ -1,0 +1,87 @@
+//! What kernels found wrong with their operands' values.
+//!
+//! A kernel cannot refuse an index; it writes down the first one it could not use, and the host reads that when it
+//! waits for results anyway.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backend_api::{Error, Result};
+use cudarc::driver::{result, sys};
+
+use crate::device::Cuda;
+use crate::driver;
+use crate::pool::Block;
+
+/// Mirrors `Fault` in `common.cuh`.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Fault {
+    kind: u32,
+    unused: u32,
+    place: i64,
+    value: i64,
+    limit: i64,
+}
+
+/// The device's record of faults.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    block: Block,
+    /// Whether a kernel that may write to it has been queued since it was last read.
+    possible: AtomicBool,
+}
+
+impl Faults {
+    /// `block` has been set to 0.
+    pub(crate) fn new(block: Block) -> Self {
+        Self {
+            block,
+            possible: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes of the record.
+    pub(crate) const BYTES: usize = size_of::<Fault>();
+
+    /// Where a kernel writes: for the one that is about to be queued.
+    pub(crate) fn address(&self) -> sys::CUdeviceptr {
+        self.possible.store(true, Ordering::Release);
+        self.block.address()
+    }
+}
+
+impl Cuda {
+    /// Reports what kernels wrote down. Waits for the compute stream if one of them may have.
+    pub(crate) fn check_faults(&self) -> Result<()> {
+        let faults = self.faults();
+        if !faults.possible.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let mut fault = [Fault::default()];
+        let address = faults.block.address();
+        self.bind()?;
+        let failed = |e| driver::failure(self.index(), "reading faults", e);
+        // SAFETY: the block holds a `Fault`; the copy is waited for before `fault` is read.
+        unsafe { result::memcpy_dtoh_async(&mut fault, address, self.stream()) }.map_err(failed)?;
+        self.wait_for_stream()?;
+        let [fault] = fault;
+        if fault.kind == 0 {
+            return Ok(());
+        }
+        self.clear(address, Faults::BYTES)?;
+        let (op, arg) = match fault.kind {
+            1 => ("gather", "ids"),
+            2 => ("scatter_add", "ids"),
+            3 => ("reverse", "lengths"),
+            5 => ("scatter_update", "ids"),
+            _ => ("softmax_cross_entropy", "labels"),
+        };
+        Err(Error::out_of_range(
+            op,
+            arg,
+            fault.place as usize,
+            fault.value,
+            fault.limit,
+        ))
+    }
+}

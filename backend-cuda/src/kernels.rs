@@ -1,0 +1,242 @@
+//! The kernels' sources, and NVRTC, which compiles them.
+//!
+//! They are compiled to machine code for one architecture (CUBIN), not to PTX: only that proves a kernel, and a
+//! driver takes it without compiling again.
+
+use std::ffi::{CStr, CString, c_char};
+use std::path::{Path, PathBuf};
+use std::{fs, mem, ptr};
+
+use backend_api::{Error, Result};
+use cudarc::nvrtc::{result, sys};
+
+/// Headers that kernels include, by name.
+pub const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("../kernels/common.cuh")),
+    ("cells.cuh", include_str!("../kernels/cells.cuh")),
+    ("prim.cuh", include_str!("../kernels/prim.cuh")),
+];
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Module {
+    /// Element by element.
+    Elementwise,
+    /// Single steps of cells.
+    Gates,
+    /// Softmax cross-entropy.
+    Loss,
+    /// A whole LSTM sequence in one launch.
+    LstmPersistent,
+    /// Steps of optimizers.
+    Optimizer,
+    /// Random numbers.
+    Random,
+    /// Sums and maxima.
+    Reduce,
+    /// Rows that move.
+    Rows,
+    /// Steps of whole sequences.
+    Sequence,
+}
+
+impl Module {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Elementwise,
+        Self::Gates,
+        Self::Loss,
+        Self::LstmPersistent,
+        Self::Optimizer,
+        Self::Random,
+        Self::Reduce,
+        Self::Rows,
+        Self::Sequence,
+    ];
+
+    /// The file's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Elementwise => "elementwise.cu",
+            Self::Gates => "gates.cu",
+            Self::Loss => "loss.cu",
+            Self::LstmPersistent => "lstm_persistent.cu",
+            Self::Optimizer => "optimizer.cu",
+            Self::Random => "random.cu",
+            Self::Reduce => "reduce.cu",
+            Self::Rows => "rows.cu",
+            Self::Sequence => "sequence.cu",
+        }
+    }
+
+    /// The file's text.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Elementwise => include_str!("../kernels/elementwise.cu"),
+            Self::Gates => include_str!("../kernels/gates.cu"),
+            Self::Loss => include_str!("../kernels/loss.cu"),
+            Self::LstmPersistent => include_str!("../kernels/lstm_persistent.cu"),
+            Self::Optimizer => include_str!("../kernels/optimizer.cu"),
+            Self::Random => include_str!("../kernels/random.cu"),
+            Self::Reduce => include_str!("../kernels/reduce.cu"),
+            Self::Rows => include_str!("../kernels/rows.cu"),
+            Self::Sequence => include_str!("../kernels/sequence.cu"),
+        }
+    }
+}
+
+/// What NVRTC made of a file.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The machine code.
+    pub cubin: Vec<u8>,
+    /// What the compiler said: warnings, and with `verbose` the registers and spills of each kernel.
+    pub log: String,
+}
+
+/// Opens NVRTC from a file: for one that the system would not find by its name. It stays open.
+///
+/// # Errors
+/// The file is no library, or one that needs something else.
+pub fn open_compiler(library: &Path) -> Result<()> {
+    // It looks for a part of itself by name: one that lies beside it has to be open before.
+    let folder = library.parent().unwrap_or(Path::new("."));
+    let beside = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_part = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libnvrtc-builtins.so")
+    };
+    for part in beside.map(|entry| entry.path()).filter(is_part) {
+        open_for_good(&part)?;
+    }
+    open_for_good(library)
+}
+
+fn open_for_good(library: &Path) -> Result<()> {
+    // SAFETY: a shared library of NVIDIA's, whose initialisation does nothing but prepare itself.
+    match unsafe { libloading::Library::new(library) } {
+        Ok(opened) => {
+            // Whoever looks for it by its name finds the open one.
+            mem::forget(opened);
+            Ok(())
+        }
+        Err(e) => Err(failed(&library.display().to_string(), e.to_string())),
+    }
+}
+
+/// NVRTC's version: major and minor.
+///
+/// # Errors
+/// NVRTC is not there.
+pub fn compiler_version() -> Result<(i32, i32)> {
+    present()?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the library is there, and writes two numbers.
+    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
+        .result()
+        .map_err(|e| failed("nvrtc", format!("{e:?}")))?;
+    Ok((major, minor))
+}
+
+/// Compiles a source for an architecture, `sm_90` say.
+///
+/// # Errors
+/// NVRTC is not there, or refuses the source: then with its log.
+pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> Result<Compiled> {
+    present()?;
+    let text = |s: &str| CString::new(s).map_err(|e| failed(name, e.to_string()));
+    let (source, file) = (text(source)?, text(name)?);
+    let headers = HEADERS
+        .iter()
+        .map(|(name, source)| Ok((text(name)?, text(source)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let names: Vec<*const c_char> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
+    let sources: Vec<*const c_char> = headers.iter().map(|(_, source)| source.as_ptr()).collect();
+    let mut program = ptr::null_mut();
+    // SAFETY: all texts live until the program is made, which copies them.
+    unsafe {
+        sys::nvrtcCreateProgram(
+            &raw mut program,
+            source.as_ptr(),
+            file.as_ptr(),
+            headers.len() as i32,
+            sources.as_ptr(),
+            names.as_ptr(),
+        )
+    }
+    .result()
+    .map_err(|e| failed(name, format!("{e:?}")))?;
+    let program = Program(program);
+    let mut options = vec![
+        format!("--gpu-architecture={architecture}"),
+        "--std=c++17".to_owned(),
+        "-default-device".to_owned(),
+    ];
+    if verbose {
+        options.push("--ptxas-options=-v".to_owned());
+    }
+    // SAFETY: the program exists.
+    let outcome = unsafe { result::compile_program(program.0, &options) };
+    let log = program.log();
+    outcome.map_err(|e| failed(name, format!("{e:?} for {architecture}\n{log}")))?;
+    let cubin = program
+        .cubin()
+        .map_err(|e| failed(name, format!("{e:?} for {architecture}")))?;
+    Ok(Compiled { cubin, log })
+}
+
+fn present() -> Result<()> {
+    // SAFETY: only tries to open the library by name.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(Error::Unavailable {
+        device: "the CUDA compiler".into(),
+        reason: "libnvrtc.so.13 was not found; install the CUDA toolkit 13 or the Python package \
+                 nvidia-cuda-nvrtc, and name its folder in LD_LIBRARY_PATH"
+            .into(),
+    })
+}
+
+fn failed(name: &str, problem: String) -> Error {
+    Error::Failed {
+        device: "the CUDA compiler".into(),
+        action: "compiling",
+        problem: format!("{name}: {problem}"),
+    }
+}
+
+/// A program that is destroyed with its value.
+struct Program(sys::nvrtcProgram);
+
+impl Program {
+    fn log(&self) -> String {
+        // SAFETY: the program exists.
+        match unsafe { result::get_program_log(self.0) } {
+            // SAFETY: NVRTC ends its log with a NUL.
+            Ok(log) if !log.is_empty() => unsafe { CStr::from_ptr(log.as_ptr()) }
+                .to_string_lossy()
+                .into_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn cubin(&self) -> Result<Vec<u8>, result::NvrtcError> {
+        let mut size = 0;
+        // SAFETY: the program exists and is compiled; the second call writes `size` bytes.
+        unsafe {
+            sys::nvrtcGetCUBINSize(self.0, &raw mut size).result()?;
+            let mut cubin = vec![0u8; size];
+            sys::nvrtcGetCUBIN(self.0, cubin.as_mut_ptr().cast()).result()?;
+            Ok(cubin)
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: the program exists, and nobody uses it after this.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}

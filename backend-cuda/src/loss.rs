@@ -1,0 +1,92 @@
+//! Softmax cross-entropy and its gradient.
+
+use backend_api::{Buffers, DType, Dests, Layout, Meta, Result};
+use smallvec::smallvec;
+
+use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
+use crate::device::Cuda;
+use crate::elementwise::is_wide;
+use crate::kernels::Module;
+use crate::launch::{Grid, Kernel, args};
+use crate::strided::Strided;
+
+/// `THREADS` in `loss.cu`.
+const THREADS: u32 = 128;
+
+impl Cuda {
+    pub(crate) fn softmax_cross_entropy(
+        &self,
+        dtype: DType,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [logits, labels] = operands(ins)?;
+        let classes = logits.layout.shape().last() as i64;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let (logits_at, _logits) = self.dense_address(&logits)?;
+        let s = Strided::new(labels.layout.shape(), [labels.layout, output.layout()]);
+        let args = args![
+            classes,
+            classes,
+            is_wide(labels.dtype),
+            s,
+            logits_at,
+            labels.buffer.address()?,
+            output.address(),
+            self.faults().address(),
+        ];
+        let kernel = Kernel::new(Module::Loss, "softmax_cross_entropy", dtype.name());
+        self.launch(kernel, Grid::Blocks(s.count, THREADS), args)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn softmax_cross_entropy_grad(
+        &self,
+        dtype: DType,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [logits, labels, dloss] = operands(ins)?;
+        let shape = logits.layout.shape();
+        let classes = shape.last() as i64;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let (logits_at, _logits) = self.dense_address(&logits)?;
+        let s = Strided::new(labels.layout.shape(), [labels.layout, dloss.layout]);
+        let to = output.layout();
+        // Kernels write row after row; where the result has gaps it is brought there after that.
+        let aside = match to.is_contiguous() {
+            true => None,
+            false => Some(self.pool().take(Meta::new(shape, dtype).bytes())?),
+        };
+        let out = match &aside {
+            Some(block) => block.address(),
+            None => output.address() + (to.offset() * dtype.size()) as u64,
+        };
+        let args = args![
+            classes,
+            classes,
+            classes,
+            is_wide(labels.dtype),
+            s,
+            logits_at,
+            labels.buffer.address()?,
+            dloss.buffer.address()?,
+            out,
+            self.faults().address(),
+        ];
+        let kernel = Kernel::new(Module::Loss, "softmax_cross_entropy_grad", dtype.name());
+        self.launch(kernel, Grid::Blocks(s.count, THREADS), args)?;
+        if let Some(block) = aside {
+            let aside = CudaBuffer::new(block, dtype, shape.count());
+            let view = Input {
+                buffer: &aside,
+                layout: Layout::contiguous(shape),
+                dtype,
+            };
+            self.copy_view(&view, output.address(), to)?;
+        }
+        Ok(smallvec![output.finish()])
+    }
+}

@@ -1,0 +1,232 @@
+//! Device memory, kept for reuse.
+//!
+//! All kernels run on one stream, so a block that was given back may be taken again at once: what uses it
+//! next is queued after what used it last. Only copies on other streams need more: a block that one of them still reads
+//! or writes carries an event that the compute stream waits for before it uses the block.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backend_api::{Error, Memory, Result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+
+use crate::driver;
+
+/// Every block starts at a multiple of this many bytes and has a multiple of it.
+const GRAIN: usize = 512;
+
+/// The memory of a device.
+pub(crate) struct Pool {
+    index: usize,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Free blocks by size.
+    free: HashMap<usize, Vec<Free>>,
+    memory: Memory,
+}
+
+struct Free {
+    address: sys::CUdeviceptr,
+    /// When a copy on another stream is done with it.
+    pending: Option<CudaEvent>,
+}
+
+/// Memory that goes back to its pool.
+pub(crate) struct Block {
+    pool: Arc<Pool>,
+    address: sys::CUdeviceptr,
+    bytes: usize,
+    pending: Mutex<Option<CudaEvent>>,
+}
+
+impl Pool {
+    pub(crate) fn new(index: usize, context: Arc<CudaContext>, stream: Arc<CudaStream>) -> Self {
+        Self {
+            index,
+            context,
+            stream,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        self.lock().memory
+    }
+
+    /// A block of at least so many bytes, which hold anything.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Block> {
+        let size = size_class(bytes);
+        let (address, pending) = match self.reuse(size) {
+            Some(free) => (free.address, free.pending),
+            None => (self.ask(size, bytes)?, None),
+        };
+        {
+            let memory = &mut self.lock().memory;
+            memory.in_use += size;
+            memory.peak = memory.peak.max(memory.in_use);
+        }
+        let block = Block {
+            pool: self.clone(),
+            address,
+            bytes: size,
+            pending: Mutex::new(pending),
+        };
+        block.settle()?;
+        Ok(block)
+    }
+
+    fn reuse(&self, size: usize) -> Option<Free> {
+        let mut state = self.lock();
+        let blocks = state.free.get_mut(&size)?;
+        // One that no copy reads any more, if there is one.
+        let ready = |b: &Free| b.pending.as_ref().is_none_or(CudaEvent::is_complete);
+        let at = blocks
+            .iter()
+            .rposition(ready)
+            .or(blocks.len().checked_sub(1))?;
+        let free = blocks.swap_remove(at);
+        state.memory.pooled -= size;
+        Some(free)
+    }
+
+    /// Asks the driver; should it have too little, once more after giving back all that is free.
+    fn ask(&self, size: usize, requested: usize) -> Result<sys::CUdeviceptr> {
+        let failed = |e| driver::failure(self.index, "taking memory", e);
+        self.context.bind_to_thread().map_err(failed)?;
+        // SAFETY: the context is bound; the address is freed by `release` alone.
+        let ask = || unsafe { result::malloc_sync(size) };
+        let mut answer = ask();
+        if matches!(&answer, Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
+            self.release()?;
+            answer = ask();
+        }
+        match answer {
+            Ok(address) => {
+                self.lock().memory.system_allocations += 1;
+                Ok(address)
+            }
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let (free, _) = result::mem_get_info().map_err(failed)?;
+                Err(Error::OutOfMemory {
+                    device: driver::name(self.index),
+                    requested,
+                    free,
+                })
+            }
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Gives everything that is free back to the driver.
+    fn release(&self) -> Result<()> {
+        let failed = |e| driver::failure(self.index, "freeing memory", e);
+        let blocks: Vec<Free> = {
+            let mut state = self.lock();
+            state.memory.pooled = 0;
+            state.free.drain().flat_map(|(_, blocks)| blocks).collect()
+        };
+        self.context.bind_to_thread().map_err(failed)?;
+        self.stream.synchronize().map_err(failed)?;
+        for block in blocks {
+            if let Some(event) = block.pending {
+                event.synchronize().map_err(failed)?;
+            }
+            // SAFETY: the address came from `ask`, no block has it, and nothing that was queued uses it any more.
+            unsafe { result::free_sync(block.address) }.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between statements; a panic elsewhere does not change that.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request is rounded up to: up to a quarter more, so that similar sizes share blocks.
+fn size_class(bytes: usize) -> usize {
+    let grain = (bytes.next_power_of_two() / 8).max(GRAIN);
+    bytes.max(1).div_ceil(grain) * grain
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // A device that failed has nothing to give back.
+        let _ = self.release();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.memory()).finish()
+    }
+}
+
+impl Block {
+    pub(crate) fn address(&self) -> sys::CUdeviceptr {
+        self.address
+    }
+
+    /// Lets the compute stream wait for the copy that still uses the block, if there is one.
+    pub(crate) fn settle(&self) -> Result<()> {
+        match self.take_pending() {
+            Some(event) => {
+                let waited = self.pool.stream.wait(&event);
+                waited.map_err(|e| driver::failure(self.pool.index, "waiting", e))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Says that a copy on another stream uses the block until the event.
+    pub(crate) fn pending_until(&self, event: CudaEvent) {
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);
+    }
+
+    fn take_pending(&self) -> Option<CudaEvent> {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let pending = self.take_pending();
+        let mut state = self.pool.lock();
+        state.memory.in_use -= self.bytes;
+        state.memory.pooled += self.bytes;
+        state.free.entry(self.bytes).or_default().push(Free {
+            address: self.address,
+            pending,
+        });
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:#x}", self.bytes, self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_by_a_quarter_at_most() {
+        assert_eq!(size_class(0), GRAIN);
+        assert_eq!(size_class(513), 1024);
+        for bytes in [5_000, 65_537, 1 << 20, 123_456_789] {
+            let size = size_class(bytes);
+            assert!(size >= bytes && size <= bytes + bytes / 4 && size.is_multiple_of(GRAIN));
+        }
+    }
+}

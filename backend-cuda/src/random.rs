@@ -1,0 +1,49 @@
+//! Random numbers: what [`backend_api::philox`] says.
+
+use backend_api::{Buffers, DType, Dests, Distribution, Result};
+use smallvec::smallvec;
+
+use crate::buffer::{CudaBuffer, Output, dests};
+use crate::device::Cuda;
+use crate::kernels::Module;
+use crate::launch::{Grid, Kernel, args};
+use crate::strided::Strided;
+
+impl Cuda {
+    pub(crate) fn random(
+        &self,
+        dtype: DType,
+        key: u64,
+        distribution: Distribution,
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let layout = output.layout();
+        let s = Strided::new(layout.shape(), [layout]);
+        let (code, a, b, top) = match distribution {
+            Distribution::Uniform { low, high } if low < high => (0, low, high, below(dtype, high)),
+            Distribution::Uniform { low, high } => (0, low, high, high),
+            Distribution::Normal { mean, std } => (1, mean, std, 0.0),
+        };
+        let mut args = args![code, key, a, b];
+        args.push_float(dtype, top);
+        args.push(s);
+        args.push(output.address());
+        let kernel = Kernel::new(Module::Random, "random", dtype.name());
+        self.launch(kernel, Grid::Elements((s.count + 3) / 4), args)?;
+        Ok(smallvec![output.finish()])
+    }
+}
+
+/// The largest number of the type below `high`: rounding may reach the end that is not included.
+fn below(dtype: DType, high: f64) -> f64 {
+    if dtype == DType::F64 {
+        return high.next_down();
+    }
+    let near = high as f32;
+    match f64::from(near) < high {
+        true => f64::from(near),
+        false => f64::from(near.next_down()),
+    }
+}

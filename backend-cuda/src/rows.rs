@@ -1,0 +1,219 @@
+//! Operations that move rows without computing.
+
+use backend_api::{Buffers, Dests, Result};
+use cudarc::driver::sys::CUdeviceptr;
+use smallvec::smallvec;
+
+use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
+use crate::device::Cuda;
+use crate::elementwise::is_wide;
+use crate::kernels::Module;
+use crate::launch::{Grid, Kernel, args, unsupported, words};
+use crate::pool::Block;
+use crate::strided::{Axes, Strided};
+
+fn kernel(name: &'static str, suffix: &'static str) -> Kernel {
+    Kernel::new(Module::Rows, name, suffix)
+}
+
+impl Cuda {
+    pub(crate) fn concat(
+        &self,
+        axis: usize,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let mut at = 0;
+        for x in ins {
+            let end = at + x.layout.shape()[axis];
+            let part = output.layout().slice(axis, at..end)?;
+            self.copy_view(x, output.address(), part)?;
+            at = end;
+        }
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn gather(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [table, ids] = operands(ins)?;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let shape = output.layout().shape();
+        let rank = ids.layout.shape().rank();
+        // The ids stand still along a row, a row along the ids.
+        let (rows, stride) = (table.layout.shape()[0], table.layout.strides()[0]);
+        let s = Strided::walk(
+            shape,
+            [
+                Axes::new(ids.layout),
+                Axes::new(table.layout).without(0).shifted(rank),
+                Axes::new(output.layout()),
+            ],
+        );
+        let args = args![
+            rows as i64,
+            stride as i64,
+            is_wide(ids.dtype),
+            s,
+            ids.buffer.address()?,
+            table.buffer.address()?,
+            output.address(),
+            self.faults().address(),
+        ];
+        self.launch(
+            kernel("gather", words(table.dtype)),
+            Grid::Elements(s.count),
+            args,
+        )?;
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn reverse(
+        &self,
+        time: usize,
+        batch: usize,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [x, lengths] = operands(ins)?;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let shape = x.layout.shape();
+        let steps = shape[time] as i64;
+        let inner: usize = shape.dims()[time + 1..].iter().product();
+        let s = Strided::walk(
+            shape,
+            [
+                Axes::new(lengths.layout).shifted(batch),
+                Axes::new(x.layout).standing(time),
+                Axes::new(output.layout()),
+            ],
+        );
+        let args = args![
+            steps,
+            inner as i64,
+            x.layout.strides()[time] as i64,
+            is_wide(lengths.dtype),
+            s,
+            lengths.buffer.address()?,
+            x.buffer.address()?,
+            output.address(),
+            self.faults().address(),
+        ];
+        self.launch(
+            kernel("reverse", words(x.dtype)),
+            Grid::Elements(s.count),
+            args,
+        )?;
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn scatter_add(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [ids, values] = operands(ins)?;
+        if !values.dtype.is_float() {
+            return Err(unsupported("scatter_add", values.dtype));
+        }
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let layout = output.layout();
+        let links = self.links(SCATTER_ADD, layout.shape()[0], &ids)?;
+        self.fill_with_zeros(&output)?;
+        let s = Strided::new(layout.shape(), [layout]);
+        let width: usize = layout.shape().dims()[1..].iter().product();
+        let (values_at, _values) = self.dense_address(&values)?;
+        let args = args![
+            width as i64,
+            links.count,
+            is_wide(ids.dtype),
+            links.ids,
+            links.next.address(),
+            links.first.address(),
+            values_at,
+            s,
+            output.address(),
+        ];
+        let all = Grid::Elements(links.count * width as i64);
+        self.launch(kernel("scatter_add", values.dtype.name()), all, args)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    pub(crate) fn scatter_update(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CudaBuffer>,
+    ) -> Result<Buffers<CudaBuffer>> {
+        let [table, ids, values] = operands(ins)?;
+        let [dest] = dests(outs)?;
+        let output = Output::new(self, dest)?;
+        let layout = output.layout();
+        let links = self.links(SCATTER_UPDATE, layout.shape()[0], &ids)?;
+        self.copy_view(&table, output.address(), layout)?;
+        let s = Strided::new(layout.shape(), [layout]);
+        let width: usize = layout.shape().dims()[1..].iter().product();
+        let (values_at, _values) = self.dense_address(&values)?;
+        let args = args![
+            width as i64,
+            links.count,
+            is_wide(ids.dtype),
+            links.ids,
+            links.next.address(),
+            values_at,
+            s,
+            output.address(),
+        ];
+        let all = Grid::Elements(links.count * width as i64);
+        self.launch(kernel("scatter_update", words(values.dtype)), all, args)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    /// Which ids are equal. `kind` is the fault of one that is out of range.
+    fn links(&self, kind: u32, rows: usize, ids: &Input<'_>) -> Result<Links> {
+        let count = ids.layout.shape().count();
+        let (address, buffer) = self.dense_address(ids)?;
+        let links = Links {
+            count: count as i64,
+            ids: address,
+            _ids: buffer,
+            next: self.pool().take(count * size_of::<i64>())?,
+            first: self.pool().take(count)?,
+        };
+        let args = args![
+            kind,
+            rows as i64,
+            links.count,
+            is_wide(ids.dtype),
+            links.ids,
+            links.next.address(),
+            links.first.address(),
+            self.faults().address(),
+        ];
+        self.launch(
+            kernel("scatter_links", "ids"),
+            Grid::Elements(links.count),
+            args,
+        )?;
+        Ok(links)
+    }
+}
+
+/// Kinds of `Fault`; see `rows.cu`.
+const SCATTER_ADD: u32 = 2;
+const SCATTER_UPDATE: u32 = 5;
+
+/// Ids in row-major order, and for each where the next equal one is.
+struct Links {
+    count: i64,
+    ids: CUdeviceptr,
+    _ids: CudaBuffer,
+    next: Block,
+    first: Block,
+}

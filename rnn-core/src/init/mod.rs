@@ -1,0 +1,289 @@
+//! First values of parameters.
+
+mod config;
+mod drawn;
+
+use backend_api::{Backend, Distribution, Error, Meta, Result, Shape, Tensor};
+use serde::Deserialize;
+
+use crate::ParamId;
+
+/// How a parameter gets its first value: a function of a key, the same on every device.
+///
+/// In the JSON options of a cell, an initializer is an object whose `type` is TensorFlow's name of it, with the arguments that
+/// TensorFlow's has; or the name alone, for its defaults.
+///
+/// | in JSON | here | defaults |
+/// |---|---|---|
+/// | `"zeros"`, `"ones"` | [`ZEROS`](Self::ZEROS), [`ONES`](Self::ONES) | |
+/// | `constant` | [`Constant`](Self::Constant) | `value` 0 |
+/// | `random_uniform` | [`Uniform`](Self::Uniform) | `minval` 0, `maxval` 1 |
+/// | `random_normal` | [`Normal`](Self::Normal) | `mean` 0, `stddev` 1 |
+/// | `truncated_normal` | [`TruncatedNormal`](Self::TruncatedNormal) | `mean` 0, `stddev` 1 |
+/// | `"glorot_uniform"`, `"glorot_normal"` | [`GlorotUniform`](Self::GlorotUniform), [`GlorotNormal`](Self::GlorotNormal) | |
+/// | `orthogonal` | [`Orthogonal`](Self::Orthogonal) | `gain` 1 |
+/// | `identity` | [`Identity`](Self::Identity) | `gain` 1 |
+/// | `variance_scaling` | [`VarianceScaling`](Self::VarianceScaling) | `scale` 1, `mode` `"fan_in"`, `distribution` `"truncated_normal"` |
+///
+/// ```
+/// use backend_api::DType;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{GruCell, Initializer, Module, cell_from_config};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let orthogonal = Initializer::Orthogonal { gain: 1.0 };
+/// let mut cell = GruCell::<Cpu>::builder(3, 5).kernel_initializer(orthogonal).build(&device)?;
+/// cell.initialize(7)?;
+///
+/// let options = serde_json::json!({
+///     "type": "GRUCell",
+///     "num_units": 5,
+///     "kernel_initializer": "orthogonal",
+///     "bias_initializer": { "type": "constant", "value": 0.5 },
+/// });
+/// let cell = cell_from_config(&device, &options, 3, DType::F32)?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Initializer {
+    /// Every element the same.
+    Constant(f64),
+    /// Uniform in `[low, high)`.
+    Uniform {
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+    },
+    /// The logarithm is uniform between those of `low` and `high`, which are above 0.
+    LogUniform {
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+    },
+    /// Uniform in `[0, p)` with `p` the elements of another parameter of the same shape, which the module shows
+    /// before. What knows no other parameters draws in `[0, 1)`: [`Module::initialize`](crate::Module::initialize)
+    /// multiplies.
+    UniformBelow(ParamId),
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Normal, but what is two standard deviations or more from the mean is drawn again.
+    TruncatedNormal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation of the normal distribution that is cut off.
+        std: f64,
+    },
+    /// Uniform in `±sqrt(6 / (fan_in + fan_out))` (Glorot & Bengio 2010): TensorFlow's default.
+    ///
+    /// Fans are rows and columns of a matrix; both are the length of a vector; with more axes, the product
+    /// of all but the last two multiplies the last two.
+    #[default]
+    GlorotUniform,
+    /// [`VarianceScaling`](Self::VarianceScaling) with the average of the fans.
+    GlorotNormal,
+    /// Of a variance of `scale / fan`, with fans as in [`GlorotUniform`](Self::GlorotUniform) (He et al. 2015 and others).
+    VarianceScaling {
+        /// Above 0.
+        scale: f64,
+        /// What divides it.
+        mode: Fan,
+        /// What is drawn from.
+        distribution: Scaled,
+    },
+    /// A matrix with orthonormal rows or columns, whichever are fewer, times `gain`; each such matrix is as likely as any other
+    /// (Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>). All axes but the last count as rows.
+    Orthogonal {
+        /// The factor.
+        gain: f64,
+    },
+    /// A matrix with `gain` on the diagonal, and 0 elsewhere.
+    Identity {
+        /// The factor.
+        gain: f64,
+    },
+}
+
+/// What [`Initializer::VarianceScaling`] divides by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Fan {
+    /// Rows.
+    #[default]
+    #[serde(rename = "fan_in")]
+    In,
+    /// Columns.
+    #[serde(rename = "fan_out")]
+    Out,
+    /// Their mean.
+    #[serde(rename = "fan_avg")]
+    Average,
+}
+
+/// What [`Initializer::VarianceScaling`] draws from; the mean is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scaled {
+    /// Normal, cut off at two standard deviations of what is cut.
+    #[default]
+    #[serde(alias = "normal")]
+    TruncatedNormal,
+    /// Normal.
+    UntruncatedNormal,
+    /// Uniform.
+    Uniform,
+}
+
+/// The standard deviation of a standard normal distribution that is cut off at ±2.
+const CUT_STD: f64 = 0.879_625_661_034_239_8;
+
+impl Initializer {
+    /// All zeros.
+    pub const ZEROS: Self = Self::Constant(0.0);
+    /// All ones.
+    pub const ONES: Self = Self::Constant(1.0);
+
+    /// A tensor of first values: a function of the key, the same on every device.
+    ///
+    /// # Errors
+    /// The shape has too few axes or a number is out of its range, the type is no float, or the device has no room.
+    pub fn tensor<B: Backend>(self, device: &B, key: u64, meta: Meta) -> Result<Tensor<B>> {
+        let distribution = match self {
+            Self::Constant(value) => return Tensor::full(device, value, meta),
+            Self::Uniform { low, high } => Distribution::Uniform { low, high },
+            Self::LogUniform { low, high } => {
+                let (low, high) = (low.ln(), high.ln());
+                let log = Distribution::Uniform { low, high };
+                return Tensor::random(device, key, log, meta)?.exp();
+            }
+            Self::UniformBelow(_) => Distribution::Uniform {
+                low: 0.0,
+                high: 1.0,
+            },
+            Self::Normal { mean, std } => Distribution::Normal { mean, std },
+            Self::TruncatedNormal { mean, std } => {
+                let numbers = drawn::truncated_normal(key, meta.shape.count());
+                let numbers = numbers.map(|x| mean + std * x).collect();
+                return upload(device, "truncated_normal", numbers, meta);
+            }
+            Self::GlorotUniform => {
+                let (mode, distribution) = (Fan::Average, Scaled::Uniform);
+                return scaled(1.0, mode, distribution, &meta.shape)?.tensor(device, key, meta);
+            }
+            Self::GlorotNormal => {
+                let (mode, distribution) = (Fan::Average, Scaled::TruncatedNormal);
+                return scaled(1.0, mode, distribution, &meta.shape)?.tensor(device, key, meta);
+            }
+            Self::VarianceScaling {
+                scale,
+                mode,
+                distribution,
+            } => {
+                return scaled(scale, mode, distribution, &meta.shape)?.tensor(device, key, meta);
+            }
+            Self::Orthogonal { gain } => {
+                let (rows, columns) = matrix("orthogonal", &meta.shape)?;
+                let mut numbers = drawn::orthogonal(key, rows, columns);
+                numbers.iter_mut().for_each(|x| *x *= gain);
+                return upload(device, "orthogonal", numbers, meta);
+            }
+            Self::Identity { gain } => {
+                let (rows, columns) = matrix("identity", &meta.shape)?;
+                if meta.shape.rank() != 2 {
+                    let expected = "a matrix is needed";
+                    return Err(Error::shape("identity", "shape", meta.shape, expected));
+                }
+                let on_diagonal = |i| i / columns == i % columns;
+                let numbers = (0..rows * columns).map(|i| f64::from(on_diagonal(i)) * gain);
+                return upload(device, "identity", numbers.collect(), meta);
+            }
+        };
+        Tensor::random(device, key, distribution, meta)
+    }
+}
+
+/// [`Initializer::VarianceScaling`] in a shape, as a distribution.
+fn scaled(scale: f64, mode: Fan, distribution: Scaled, shape: &Shape) -> Result<Initializer> {
+    if !(scale > 0.0 && scale.is_finite()) {
+        let problem = format!("is {scale}, but must be above 0");
+        return Err(Error::argument("variance_scaling", "scale", problem));
+    }
+    let (fan_in, fan_out) = fans(shape);
+    let fan = match mode {
+        Fan::In => fan_in,
+        Fan::Out => fan_out,
+        Fan::Average => (fan_in + fan_out) / 2.0,
+    };
+    let variance = scale / fan.max(1.0);
+    let (mean, std) = (0.0, variance.sqrt());
+    Ok(match distribution {
+        Scaled::Uniform => {
+            let limit = (3.0 * variance).sqrt();
+            Initializer::Uniform {
+                low: -limit,
+                high: limit,
+            }
+        }
+        Scaled::UntruncatedNormal => Initializer::Normal { mean, std },
+        Scaled::TruncatedNormal => Initializer::TruncatedNormal {
+            mean,
+            std: std / CUT_STD,
+        },
+    })
+}
+
+/// Rows and columns, all axes but the last counting as rows.
+fn matrix(op: &'static str, shape: &Shape) -> Result<(usize, usize)> {
+    match shape.dims() {
+        [rows @ .., columns] if !rows.is_empty() => Ok((rows.iter().product(), *columns)),
+        _ => {
+            let expected = "at least two axes are needed";
+            Err(Error::shape(op, "shape", *shape, expected))
+        }
+    }
+}
+
+fn upload<B: Backend>(
+    device: &B,
+    op: &'static str,
+    numbers: Vec<f64>,
+    meta: Meta,
+) -> Result<Tensor<B>> {
+    if !meta.dtype.is_float() {
+        return Err(Error::dtype(op, "dtype", meta.dtype, "a float is needed"));
+    }
+    Tensor::from_slice(device, &numbers, meta.shape.dims())?.cast(meta.dtype)
+}
+
+fn fans(shape: &Shape) -> (f64, f64) {
+    match shape.dims() {
+        [] => (1.0, 1.0),
+        [n] => (*n as f64, *n as f64),
+        [field @ .., rows, columns] => {
+            let field = field.iter().product::<usize>() as f64;
+            (field * *rows as f64, field * *columns as f64)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fans_follow_tensorflow() {
+        let of = |dims: &[usize]| fans(&Shape::new(dims).unwrap());
+        assert_eq!(of(&[3, 5]), (3.0, 5.0));
+        assert_eq!(of(&[7]), (7.0, 7.0));
+        assert_eq!(of(&[2, 4, 3, 5]), (24.0, 40.0));
+        assert_eq!(of(&[]), (1.0, 1.0));
+    }
+}

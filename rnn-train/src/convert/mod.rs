@@ -1,0 +1,198 @@
+//! Weights from and for other programs: [`pytorch`], [`keras`].
+//!
+//! What the others call a layer becomes cells with the same numbers, and back. They save their weights as safetensors, which
+//! [`Weights`] reads and writes:
+//!
+//! ```python
+//! safetensors.torch.save_file(model.state_dict(), "model.safetensors")  # PyTorch
+//!
+//! names = ["kernel", "recurrent_kernel", "bias"]                        # Keras: one layer
+//! safetensors.numpy.save_file(dict(zip(names, layer.get_weights())), "layer.safetensors")
+//! ```
+//!
+//! Nothing is passed over: an entry that is missing, left over or of another shape is an error that names it.
+
+pub mod keras;
+mod parts;
+pub mod pytorch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use backend_api::{Backend, DType, Error, Result, Tensor};
+
+use crate::checkpoint::file::{self, Content, Stored};
+
+/// Named tensors.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_train::convert::Weights;
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let bias = Tensor::from_slice(&device, &[0.5f32, 1.5], &[2])?;
+/// let model = Weights::new([("encoder.bias".to_owned(), bias)]);
+/// let encoder = model.under("encoder.")?;
+/// assert_eq!(encoder.get("bias")?.shape().dims(), [2]);
+/// assert!(model.under("decoder.").is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Weights<B: Backend> {
+    tensors: BTreeMap<String, Tensor<B>>,
+}
+
+impl<B: Backend> Weights<B> {
+    /// Tensors with their names.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor<B>)>) -> Self {
+        let tensors = tensors.into_iter().collect();
+        Self { tensors }
+    }
+
+    /// The tensors of a safetensors file, on a device.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or has a tensor of a type that is not there (half precision, say); the device
+    /// has no room.
+    pub fn read(device: &B, path: impl AsRef<Path>) -> Result<Self> {
+        let stored = Stored::read(path.as_ref())?;
+        let tensor = |name: &str| Ok((name.to_owned(), stored.tensor(device, name)?));
+        let tensors = stored.names().map(tensor).collect::<Result<_>>()?;
+        Ok(Self { tensors })
+    }
+
+    /// Writes a safetensors file, which is there complete or not at all.
+    ///
+    /// # Errors
+    /// The device or the system failed.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let content =
+            |(name, tensor): (&String, &Tensor<B>)| Ok((name.clone(), Content::of(tensor)?));
+        let contents = self.tensors.iter().map(content).collect::<Result<_>>()?;
+        file::write(path.as_ref(), None, &contents)
+    }
+
+    /// The tensors whose names begin with `prefix`, which their names lose: those of one layer of a model.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn under(&self, prefix: &str) -> Result<Self> {
+        let inside = self.tensors.iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix(prefix)?;
+            Some((name.to_owned(), tensor.clone()))
+        });
+        let inside = Self::new(inside);
+        if inside.tensors.is_empty() {
+            let problem = format!("`{prefix}` begins no name; {}", self.there());
+            return Err(Error::argument("weights", "prefix", problem));
+        }
+        Ok(inside)
+    }
+
+    /// A tensor by its name.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn get(&self, name: &str) -> Result<&Tensor<B>> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| self.missing("weights", name))
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    fn missing(&self, op: &'static str, name: &str) -> Error {
+        Error::argument(op, name, format!("is missing; {}", self.there()))
+    }
+
+    fn there(&self) -> String {
+        const SHOWN: usize = 12;
+        let names: Vec<&str> = self.names().take(SHOWN).collect();
+        let more = if self.tensors.len() > SHOWN {
+            ", .."
+        } else {
+            ""
+        };
+        format!("there are: {}{more}", names.join(", "))
+    }
+}
+
+/// Weights of which each must be taken once.
+struct Entries<'w, B: Backend> {
+    op: &'static str,
+    weights: &'w Weights<B>,
+    taken: BTreeSet<String>,
+    /// Of the first that was taken: all have one.
+    dtype: Option<DType>,
+}
+
+impl<'w, B: Backend> Entries<'w, B> {
+    fn new(op: &'static str, weights: &'w Weights<B>) -> Self {
+        Self {
+            op,
+            weights,
+            taken: BTreeSet::new(),
+            dtype: None,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.weights.tensors.contains_key(name)
+    }
+
+    fn get(&self, name: &str) -> Result<&'w Tensor<B>> {
+        let found = self.weights.tensors.get(name);
+        found.ok_or_else(|| self.weights.missing(self.op, name))
+    }
+
+    /// The rows and columns of an entry, which is left to be taken.
+    fn matrix(&self, name: &str) -> Result<[usize; 2]> {
+        let entry = self.get(name)?;
+        match *entry.shape().dims() {
+            [rows, columns] => Ok([rows, columns]),
+            _ => Err(self.misshaped(name, "a matrix is needed")),
+        }
+    }
+
+    fn misshaped(&self, name: &str, expected: impl Into<String>) -> Error {
+        match self.get(name) {
+            Ok(entry) => Error::shape(self.op, name, entry.shape(), expected),
+            Err(missing) => missing,
+        }
+    }
+
+    /// An entry of a known shape.
+    fn take(&mut self, name: &str, dims: &[usize]) -> Result<Tensor<B>> {
+        let entry = self.get(name)?;
+        if entry.shape().dims() != dims {
+            return Err(self.misshaped(name, format!("{dims:?} is needed")));
+        }
+        let dtype = *self.dtype.get_or_insert(entry.dtype());
+        if entry.dtype() != dtype {
+            let expected = format!("another entry is {dtype}");
+            return Err(Error::dtype(self.op, name, entry.dtype(), expected));
+        }
+        self.taken.insert(name.to_owned());
+        Ok(entry.clone())
+    }
+
+    /// Checks that nothing is left.
+    fn finish(self) -> Result<()> {
+        match self
+            .weights
+            .names()
+            .find(|name| !self.taken.contains(*name))
+        {
+            None => Ok(()),
+            Some(name) => {
+                let problem = "is left over: the layer has nothing of that name";
+                Err(Error::argument(self.op, name, problem))
+            }
+        }
+    }
+}

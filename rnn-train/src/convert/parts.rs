@@ -1,0 +1,232 @@
+//! What layers of other programs and cells of ours have in common.
+
+use std::collections::BTreeMap;
+
+use backend_api::{Activation, Backend, DType, Error, Meta, Result, Tensor};
+use rnn_core::{BasicRnnCell, GruCell, LstmCell, Module};
+
+/// The number of gates, and the order of ours among the other's: gate `i` of one is gate `ORDER[i]` of the other, both
+/// ways.
+pub(super) type Order = &'static [usize];
+
+/// A recurrence without gates.
+pub(super) const PLAIN: Order = &[0];
+/// An LSTM's `i, f, g, o` for our `i, j, f, o`.
+pub(super) const LSTM: Order = &[0, 2, 1, 3];
+
+const KERNEL_X: &str = "candidate/input_projection/kernel";
+const BIAS_X: &str = "candidate/input_projection/bias";
+const KERNEL_H: &str = "candidate/hidden_projection/kernel";
+const BIAS_H: &str = "candidate/hidden_projection/bias";
+
+/// The weights of one layer in one direction. Matrices multiply on the right; gates are in our order.
+#[derive(Debug)]
+pub(super) struct Parts<B: Backend> {
+    /// `[depth, gates * units]`
+    pub(super) input: Tensor<B>,
+    /// `[state, gates * units]`
+    pub(super) recurrent: Tensor<B>,
+    /// `[gates * units]`: what is added to the input's product, and to the state's.
+    pub(super) biases: [Tensor<B>; 2],
+    /// `[units, state]`
+    pub(super) projection: Option<Tensor<B>>,
+}
+
+/// The gates, along the last axis, in another order.
+pub(super) fn reordered<B: Backend>(t: &Tensor<B>, order: Order) -> Result<Tensor<B>> {
+    let last = t.shape().rank() - 1;
+    let width = t.shape().last() / order.len();
+    let gates: Vec<_> = order
+        .iter()
+        .map(|i| t.slice(last, i * width..(i + 1) * width))
+        .collect::<Result<_>>()?;
+    Tensor::concat(&gates.iter().collect::<Vec<_>>(), last)
+}
+
+pub(super) fn zeros_like<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
+    Tensor::zeros(t.device(), t.meta())
+}
+
+/// The biases of a layer that has none, with the kernel `[depth, gates * units]`.
+pub(super) fn no_biases<B: Backend>(kernel: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
+    let meta = Meta::new(kernel.shape().without(0), kernel.dtype());
+    let zeros = Tensor::zeros(kernel.device(), meta)?;
+    Ok([zeros.clone(), zeros])
+}
+
+impl<B: Backend> Parts<B> {
+    fn dtype(&self) -> DType {
+        self.input.dtype()
+    }
+
+    fn depth(&self) -> usize {
+        self.input.shape()[0]
+    }
+
+    /// The width of the state that the layer gives.
+    pub(super) fn state(&self) -> usize {
+        self.recurrent.shape()[0]
+    }
+
+    /// `[depth + state, gates * units]`, and both biases in one.
+    fn joined(&self) -> Result<[Tensor<B>; 2]> {
+        Ok([
+            Tensor::concat(&[&self.input, &self.recurrent], 0)?,
+            self.biases[0].add(&self.biases[1])?,
+        ])
+    }
+
+    pub(super) fn basic_rnn(&self, activation: Activation) -> Result<BasicRnnCell<B>> {
+        let options = BasicRnnCell::<B>::builder(self.depth(), self.state())
+            .activation(activation)
+            .dtype(self.dtype());
+        let [kernel, bias] = self.joined()?;
+        let params = [("kernel", kernel), ("bias", bias)];
+        filled(options.build(self.input.device())?, params)
+    }
+
+    pub(super) fn of_basic_rnn(cell: &BasicRnnCell<B>) -> Result<Self> {
+        let mut params = Params::of(cell);
+        let (kernel, bias) = (params.take("kernel")?, params.take("bias")?);
+        let units = bias.shape()[0];
+        Self::split(&kernel, units, bias, None)
+    }
+
+    /// With a forget bias of 0: the others have theirs in the bias.
+    pub(super) fn lstm(&self, activation: Activation) -> Result<LstmCell<B>> {
+        let units = self.input.shape()[1] / LSTM.len();
+        let mut options = LstmCell::<B>::builder(self.depth(), units)
+            .forget_bias(0.0)
+            .activation(activation)
+            .dtype(self.dtype());
+        if self.projection.is_some() {
+            options = options.num_proj(self.state());
+        }
+        let [kernel, bias] = self.joined()?;
+        let projection = self.projection.iter();
+        let projection = projection.map(|p| ("projection/kernel", p.clone()));
+        let params = [("kernel", kernel), ("bias", bias)];
+        let cell = options.build(self.input.device())?;
+        filled(cell, params.into_iter().chain(projection))
+    }
+
+    pub(super) fn of_lstm(op: &'static str, cell: &LstmCell<B>) -> Result<Self> {
+        let mut params = Params::of(cell);
+        let (kernel, bias) = (params.take("kernel")?, params.take("bias")?);
+        let projection = params.0.remove("projection/kernel");
+        if let Some(name) = params.0.keys().next() {
+            let problem = format!("has `{name}`, for which the layer has no place");
+            return Err(Error::argument(op, "cell", problem));
+        }
+        let units = bias.shape()[0] / LSTM.len();
+        let mut forget = vec![0.0; 4 * units];
+        forget[2 * units..3 * units].fill(cell.forget_bias());
+        let forget = Tensor::from_slice(bias.device(), &forget, &[4 * units])?;
+        let bias = bias.add(&forget.cast(bias.dtype())?)?;
+        let state = projection.as_ref().map_or(units, |p| p.shape()[1]);
+        Self::split(&kernel, state, bias, projection)
+    }
+
+    pub(super) fn gru(&self, activation: Activation, reset_after: bool) -> Result<GruCell<B>> {
+        let units = self.state();
+        let options = GruCell::<B>::builder(self.depth(), units)
+            .activation(activation)
+            .reset_after(reset_after)
+            .dtype(self.dtype());
+        let cell = options.build(self.input.device())?;
+        let (gates, candidate) = (0..2 * units, 2 * units..3 * units);
+        let [kernel, bias] = self.joined()?;
+        let mut params = vec![
+            ("gates/kernel", kernel.slice(1, gates.clone())?),
+            ("gates/bias", bias.slice(0, gates)?),
+        ];
+        if reset_after {
+            let of = |t: &Tensor<B>| t.slice(t.shape().rank() - 1, candidate.clone());
+            params.extend([
+                (KERNEL_X, of(&self.input)?),
+                (BIAS_X, of(&self.biases[0])?),
+                (KERNEL_H, of(&self.recurrent)?),
+                (BIAS_H, of(&self.biases[1])?),
+            ]);
+        } else {
+            params.extend([
+                ("candidate/kernel", kernel.slice(1, candidate.clone())?),
+                ("candidate/bias", bias.slice(0, candidate)?),
+            ]);
+        }
+        filled(cell, params)
+    }
+
+    /// And whether it resets after the product.
+    pub(super) fn of_gru(cell: &GruCell<B>) -> Result<(Self, bool)> {
+        let mut params = Params::of(cell);
+        let (kernel, bias) = (params.take("gates/kernel")?, params.take("gates/bias")?);
+        if params.0.contains_key("candidate/kernel") {
+            let candidate = params.take("candidate/kernel")?;
+            let kernel = Tensor::concat(&[&kernel, &candidate], 1)?;
+            let bias = Tensor::concat(&[&bias, &params.take("candidate/bias")?], 0)?;
+            let units = candidate.shape()[1];
+            return Ok((Self::split(&kernel, units, bias, None)?, false));
+        }
+        let (kernel_x, bias_x) = (params.take(KERNEL_X)?, params.take(BIAS_X)?);
+        let (kernel_h, bias_h) = (params.take(KERNEL_H)?, params.take(BIAS_H)?);
+        let [depth, units] = [kernel_x.shape()[0], kernel_x.shape()[1]];
+        let gates_x = kernel.slice(0, 0..depth)?;
+        let gates_h = kernel.slice(0, depth..depth + units)?;
+        let parts = Self {
+            input: Tensor::concat(&[&gates_x, &kernel_x], 1)?,
+            recurrent: Tensor::concat(&[&gates_h, &kernel_h], 1)?,
+            biases: [
+                Tensor::concat(&[&bias, &bias_x], 0)?,
+                Tensor::concat(&[&zeros_like(&bias)?, &bias_h], 0)?,
+            ],
+            projection: None,
+        };
+        Ok((parts, true))
+    }
+
+    /// The parts of a kernel `[depth + state, gates * units]`, the whole bias being the input's.
+    fn split(
+        kernel: &Tensor<B>,
+        state: usize,
+        bias: Tensor<B>,
+        projection: Option<Tensor<B>>,
+    ) -> Result<Self> {
+        let rows = kernel.shape()[0];
+        Ok(Self {
+            input: kernel.slice(0, 0..rows - state)?,
+            recurrent: kernel.slice(0, rows - state..rows)?,
+            biases: [bias.clone(), zeros_like(&bias)?],
+            projection,
+        })
+    }
+}
+
+/// The cell with other values of its parameters.
+fn filled<B: Backend, M: Module<B = B>>(
+    mut cell: M,
+    params: impl IntoIterator<Item = (&'static str, Tensor<B>)>,
+) -> Result<M> {
+    let mut params: BTreeMap<&str, Tensor<B>> = params.into_iter().collect();
+    cell.each_param(&mut |name, param| match params.remove(name) {
+        // A tensor of its own, and no view of the whole that it was cut from.
+        Some(value) => param.set(value.copy()?),
+        None => Err(Error::argument("convert", name, "has no value")),
+    })?;
+    Ok(cell)
+}
+
+/// The parameters of a cell by name.
+struct Params<B: Backend>(BTreeMap<String, Tensor<B>>);
+
+impl<B: Backend> Params<B> {
+    fn of<M: Module<B = B>>(cell: &M) -> Self {
+        let params = cell.named_params().into_iter();
+        Self(params.map(|(name, p)| (name, p.value().clone())).collect())
+    }
+
+    fn take(&mut self, name: &str) -> Result<Tensor<B>> {
+        let missing = || Error::argument("convert", name, "is no parameter of the cell");
+        self.0.remove(name).ok_or_else(missing)
+    }
+}

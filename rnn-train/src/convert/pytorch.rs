@@ -1,0 +1,247 @@
+//! `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
+//!
+//! A layer of PyTorch is a [`Stack`] of cells: `stack.forward` as a [`MultiRnnCell`](rnn_core::MultiRnnCell), or both
+//! directions in a [`StackBidirectionalDynamicRnn`](rnn_core::StackBidirectionalDynamicRnn). The number of layers, their
+//! sizes, `bidirectional`, `bias` and `proj_size` are read off the entries of the state dict. PyTorch's row `2 l + d` of a state is that of
+//! layer `l` in direction `d`. Its dropout between layers is not part of the weights:
+//! [`DropoutWrapper`](rnn_core::DropoutWrapper) around the cells.
+//!
+//! PyTorch adds two biases; ours is their sum, and goes back as `bias_ih` beside a `bias_hh` of 0. Only in a GRU, which
+//! resets one of the candidate's, are these two kept apart.
+
+use std::collections::BTreeMap;
+
+use backend_api::{Activation, Backend, Error, Result, Tensor};
+use rnn_core::{BasicRnnCell, GruCell, LstmCell};
+
+use super::parts::{self, Order, Parts, no_biases, reordered};
+use super::{Entries, Weights};
+
+/// Both have the gates `r, u` (PyTorch's `z`) and the candidate.
+const GRU: Order = &[0, 1, 2];
+
+/// The cells of all layers.
+#[derive(Clone, Debug)]
+pub struct Stack<C> {
+    /// The first layer first.
+    pub forward: Vec<C>,
+    /// As many, or none if the layers read in one direction.
+    pub backward: Vec<C>,
+}
+
+/// The cells of a `torch.nn.RNN`, whose `nonlinearity` is `activation`.
+///
+/// # Errors
+/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+pub fn rnn<B: Backend>(
+    weights: &Weights<B>,
+    activation: Activation,
+) -> Result<Stack<BasicRnnCell<B>>> {
+    let build = |parts: Parts<B>| parts.basic_rnn(activation);
+    import("pytorch::rnn", weights, parts::PLAIN, build)
+}
+
+/// The cells of a `torch.nn.LSTM`, whose forget bias is 0: PyTorch's is in its biases.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::{DynamicRnn, MultiRnnCell};
+/// use rnn_train::convert::{Weights, pytorch};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// # let device = Cpu::new();
+/// # let entry = |name: &str, shape: &[usize]| {
+/// #     let numbers = vec![0.1f32; shape.iter().product()];
+/// #     Ok::<_, backend_api::Error>((name.to_owned(), Tensor::from_slice(&device, &numbers, shape)?))
+/// # };
+/// # let weights = Weights::new([
+/// #     entry("encoder.weight_ih_l0", &[20, 3])?, entry("encoder.weight_hh_l0", &[20, 5])?,
+/// #     entry("encoder.bias_ih_l0", &[20])?, entry("encoder.bias_hh_l0", &[20])?,
+/// # ]);
+/// // let weights = Weights::read(&device, "model.safetensors")?;
+/// let stack = pytorch::lstm(&weights.under("encoder.")?)?;
+/// let cell = MultiRnnCell::new(stack.forward)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 4 * 3], &[2, 4, 3])?;
+/// let rnn = DynamicRnn::new(&cell).run(&x)?;
+/// assert_eq!(rnn.outputs.shape().dims(), [2, 4, 5]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
+    let build = |parts: Parts<B>| parts.lstm(Activation::Tanh);
+    import("pytorch::lstm", weights, parts::LSTM, build)
+}
+
+/// The cells of a `torch.nn.GRU`, which reset after the product.
+///
+/// # Errors
+/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
+    let build = |parts: Parts<B>| parts.gru(Activation::Tanh, true);
+    import("pytorch::gru", weights, GRU, build)
+}
+
+/// The state dict of a `torch.nn.RNN` for cells; its `nonlinearity` must be their activation.
+///
+/// # Errors
+/// The cells are no layers of one `torch.nn.RNN`.
+pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>> {
+    let parts = |cell: &BasicRnnCell<B>| Parts::of_basic_rnn(cell);
+    export("pytorch::from_rnn", cells, parts::PLAIN, parts)
+}
+
+/// The state dict of a `torch.nn.LSTM` for cells, their forget bias included. They must have tanh and no clipping, which
+/// cannot be seen from weights.
+///
+/// # Errors
+/// The cells are no layers of one `torch.nn.LSTM`, or have peepholes.
+pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
+    let op = "pytorch::from_lstm";
+    let parts = |cell: &LstmCell<B>| Parts::of_lstm(op, cell);
+    export(op, cells, parts::LSTM, parts)
+}
+
+/// The state dict of a `torch.nn.GRU` for cells. They must have tanh, which cannot be seen from weights.
+///
+/// # Errors
+/// The cells are no layers of one `torch.nn.GRU`, or reset before the product.
+pub fn from_gru<B: Backend>(cells: &Stack<GruCell<B>>) -> Result<Weights<B>> {
+    let op = "pytorch::from_gru";
+    let parts = |cell: &GruCell<B>| match Parts::of_gru(cell)? {
+        (parts, true) => Ok(parts),
+        (_, false) => {
+            let problem = "resets before the product, which torch.nn.GRU does not";
+            Err(Error::argument(op, "cell", problem))
+        }
+    };
+    export(op, cells, GRU, parts)
+}
+
+/// The ending of the names of a layer's entries.
+fn suffix(layer: usize, backward: bool) -> String {
+    let direction = if backward { "_reverse" } else { "" };
+    format!("_l{layer}{direction}")
+}
+
+fn import<B: Backend, C>(
+    op: &'static str,
+    weights: &Weights<B>,
+    order: Order,
+    build: impl Fn(Parts<B>) -> Result<C>,
+) -> Result<Stack<C>> {
+    let mut entries = Entries::new(op, weights);
+    // One entry of a kind is enough for the others to be needed.
+    let any = |matches: &dyn Fn(&str) -> bool| weights.names().any(matches);
+    let has_layer = |layer: &usize| any(&|name| name.ends_with(&suffix(*layer, false)));
+    let layers = (0..).take_while(has_layer).count().max(1);
+    let both = any(&|name| name.ends_with(&suffix(0, true)));
+    let biased = any(&|name| name.starts_with("bias_"));
+    let mut stack = Stack {
+        forward: Vec::new(),
+        backward: Vec::new(),
+    };
+    // The width of what the layer below gives.
+    let [wide, mut depth] = entries.matrix("weight_ih_l0")?;
+    for layer in 0..layers {
+        let mut output = 0;
+        for backward in [false, true].into_iter().take(1 + usize::from(both)) {
+            let parts = one(
+                &mut entries,
+                order,
+                &suffix(layer, backward),
+                [wide, depth],
+                biased,
+            )?;
+            output += parts.state();
+            let cells = match backward {
+                false => &mut stack.forward,
+                true => &mut stack.backward,
+            };
+            cells.push(build(parts)?);
+        }
+        depth = output;
+    }
+    entries.finish()?;
+    Ok(stack)
+}
+
+/// One layer in one direction.
+fn one<B: Backend>(
+    entries: &mut Entries<'_, B>,
+    order: Order,
+    suffix: &str,
+    [wide, depth]: [usize; 2],
+    biased: bool,
+) -> Result<Parts<B>> {
+    let name = |what: &str| format!("{what}{suffix}");
+    let gates = order.len();
+    if !wide.is_multiple_of(gates) {
+        let expected = format!("a multiple of {gates} rows is needed, one part for each gate");
+        return Err(entries.misshaped(&name("weight_ih"), expected));
+    }
+    let units = wide / gates;
+    // Only an LSTM has one; of others it will be left over.
+    let projected = order.len() == parts::LSTM.len() && entries.has(&name("weight_hr"));
+    let state = match projected {
+        true => entries.matrix(&name("weight_hr"))?[0],
+        false => units,
+    };
+    let mut matrix = |what: &str, dims: [usize; 2]| {
+        let stored = entries.take(&name(what), &dims)?;
+        stored.transpose(0, 1)
+    };
+    let input = reordered(&matrix("weight_ih", [wide, depth])?, order)?;
+    let recurrent = reordered(&matrix("weight_hh", [wide, state])?, order)?;
+    let projection = projected.then(|| matrix("weight_hr", [state, units]));
+    let projection = projection.transpose()?;
+    let mut bias = |what: &str| reordered(&entries.take(&name(what), &[wide])?, order);
+    let biases = if biased {
+        [bias("bias_ih")?, bias("bias_hh")?]
+    } else {
+        no_biases(&input)?
+    };
+    Ok(Parts {
+        input,
+        recurrent,
+        biases,
+        projection,
+    })
+}
+
+fn export<B: Backend, C>(
+    op: &'static str,
+    cells: &Stack<C>,
+    order: Order,
+    parts: impl Fn(&C) -> Result<Parts<B>>,
+) -> Result<Weights<B>> {
+    let (layers, backward) = (cells.forward.len(), cells.backward.len());
+    if layers == 0 || (backward != 0 && backward != layers) {
+        let problem = format!("are {layers} forward and {backward} backward");
+        return Err(Error::argument(op, "cells", problem));
+    }
+    let mut tensors = BTreeMap::new();
+    for (backward, cells) in [(false, &cells.forward), (true, &cells.backward)] {
+        for (layer, cell) in cells.iter().enumerate() {
+            let parts = parts(cell)?;
+            let suffix = suffix(layer, backward);
+            let mut put = |what: &str, value: Tensor<B>| {
+                tensors.insert(format!("{what}{suffix}"), value);
+            };
+            let rows = |t: &Tensor<B>| reordered(t, order)?.transpose(0, 1)?.contiguous();
+            put("weight_ih", rows(&parts.input)?);
+            put("weight_hh", rows(&parts.recurrent)?);
+            put("bias_ih", reordered(&parts.biases[0], order)?);
+            put("bias_hh", reordered(&parts.biases[1], order)?);
+            if let Some(projection) = parts.projection {
+                put("weight_hr", projection.transpose(0, 1)?.contiguous()?);
+            }
+        }
+    }
+    let weights = Weights { tensors };
+    // What PyTorch would refuse, the reader does: cells of several sizes, or that do not fit on one another.
+    import(op, &weights, order, Ok)?;
+    Ok(weights)
+}

@@ -1,0 +1,187 @@
+//! The gradient of one tensor: every element, or the rows of a table that were looked up.
+
+use std::collections::HashMap;
+
+use backend_api::{Backend, DType, Meta, Op, Result, Shape, Tensor};
+
+/// The gradient of one tensor, as `tf.gradients` gives it.
+#[derive(Clone, Debug)]
+pub enum Gradient<B: Backend> {
+    /// A number for each element.
+    Dense(Tensor<B>),
+    /// Of a table that the loss only looks rows up in ([`Tensor::gather`]).
+    Sparse(IndexedSlices<B>),
+}
+
+impl<B: Backend> Gradient<B> {
+    /// A number for each element: the tensor as it is, or a table with the looked-up rows summed up and zeros elsewhere.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn to_dense(&self) -> Result<Tensor<B>> {
+        match self {
+            Self::Dense(grad) => Ok(grad.clone()),
+            Self::Sparse(rows) => rows.to_dense(),
+        }
+    }
+
+    /// The numbers that are there: every element, or the looked-up rows, not summed. TensorFlow's norms are over these.
+    pub fn values(&self) -> &Tensor<B> {
+        match self {
+            Self::Dense(grad) => grad,
+            Self::Sparse(rows) => rows.values(),
+        }
+    }
+
+    /// Shape and type of the tensor that this is the gradient of.
+    pub fn meta(&self) -> Meta {
+        match self {
+            Self::Dense(grad) => grad.meta(),
+            Self::Sparse(rows) => Meta::new(rows.dense_shape(), rows.values.dtype()),
+        }
+    }
+
+    /// The same with other values, of the same shape.
+    pub(crate) fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+        Ok(match self {
+            Self::Dense(grad) => Self::Dense(f(grad)?),
+            Self::Sparse(rows) => Self::Sparse(IndexedSlices {
+                values: f(&rows.values)?,
+                ..rows.clone()
+            }),
+        })
+    }
+
+    /// The same gradient on a device around this one, or inside it.
+    pub(crate) fn on<B2: Backend>(&self, f: impl Fn(&Tensor<B>) -> Tensor<B2>) -> Gradient<B2> {
+        match self {
+            Self::Dense(grad) => Gradient::Dense(f(grad)),
+            Self::Sparse(rows) => Gradient::Sparse(IndexedSlices {
+                values: f(&rows.values),
+                indices: f(&rows.indices),
+                rows: rows.rows,
+            }),
+        }
+    }
+}
+
+/// The gradient of a table by its rows; TensorFlow's `IndexedSlices`.
+///
+/// Row `k` of [`values`](Self::values) belongs to row `indices[k]` of the table, and rows with equal indices count
+/// together: a row that is looked up twice is here twice.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_train::{Autodiff, Differentiable, Gradient};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Autodiff::new(Cpu::new());
+/// let table = device.leaf(&Tensor::from_slice(&device, &[1.0f32; 1000], &[500, 2])?)?;
+/// let ids = Tensor::from_slice(&device, &[7i32, 3, 7], &[3])?;
+/// let loss = table.gather(&ids)?.sum_all()?;
+///
+/// let grads = device.gradients(&loss, &[&table])?;
+/// let Some(Gradient::Sparse(rows)) = &grads[0] else { panic!("the table is only looked up in") };
+/// assert_eq!(rows.indices().to_vec::<i32>()?, [7, 3, 7]);
+/// assert_eq!(rows.values().shape().dims(), [3, 2]);
+/// assert_eq!(rows.summed()?.values().to_vec::<f32>()?, [2.0, 2.0, 1.0, 1.0]);
+/// assert_eq!(rows.to_dense()?.shape().dims(), [500, 2]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IndexedSlices<B: Backend> {
+    values: Tensor<B>,
+    indices: Tensor<B>,
+    rows: usize,
+}
+
+impl<B: Backend> IndexedSlices<B> {
+    /// What a lookup of ids of any shape `S` in a table of `rows` rows gives: `values` is `[S.., rest..]`.
+    pub(crate) fn new(ids: &Tensor<B>, values: &Tensor<B>, rows: usize) -> Result<Self> {
+        let count = ids.shape().count();
+        let mut dims = vec![count];
+        dims.extend_from_slice(&values.dims()[ids.shape().rank()..]);
+        Ok(Self {
+            values: values.reshape(&dims)?,
+            indices: ids.reshape(&[count])?,
+            rows,
+        })
+    }
+
+    /// Several of one table, one after the other; there is at least one.
+    pub(crate) fn concat(parts: &[Self]) -> Result<Self> {
+        let values: Vec<_> = parts.iter().map(|part| &part.values).collect();
+        let mut indices: Vec<_> = parts.iter().map(|part| part.indices.clone()).collect();
+        if indices.iter().any(|i| i.dtype() != indices[0].dtype()) {
+            for indices in &mut indices {
+                *indices = indices.cast(DType::I64)?;
+            }
+        }
+        let indices: Vec<_> = indices.iter().collect();
+        Ok(Self {
+            values: Tensor::concat(&values, 0)?,
+            indices: Tensor::concat(&indices, 0)?,
+            rows: parts.first().map_or(0, |part| part.rows),
+        })
+    }
+
+    /// `[N, rest..]`: the gradient of each looked-up row.
+    pub fn values(&self) -> &Tensor<B> {
+        &self.values
+    }
+
+    /// `[N]` integers: which row of the table each belongs to.
+    pub fn indices(&self) -> &Tensor<B> {
+        &self.indices
+    }
+
+    /// `[V, rest..]`: the shape of the table.
+    pub fn dense_shape(&self) -> Shape {
+        self.values.shape().with(0, self.rows)
+    }
+
+    /// The gradient of the whole table, zero where no row was looked up.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn to_dense(&self) -> Result<Tensor<B>> {
+        self.scatter(&self.indices, self.rows)
+    }
+
+    /// The same with each index once, in the order of their first appearance, and the rows of equal indices summed.
+    ///
+    /// Waits for the indices: which of them are equal is found out on the host.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn summed(&self) -> Result<Self> {
+        let all: Vec<i64> = self.indices.cast(DType::I64)?.to_vec()?;
+        let mut places = HashMap::new();
+        let mut unique = Vec::new();
+        let place_of: Vec<i64> = all
+            .iter()
+            .map(|&index| {
+                *places.entry(index).or_insert_with(|| {
+                    unique.push(index);
+                    unique.len() as i64 - 1
+                })
+            })
+            .collect();
+        if unique.len() == all.len() {
+            return Ok(self.clone());
+        }
+        let device = self.values.device();
+        let place_of = Tensor::from_slice(device, &place_of, &[all.len()])?;
+        Ok(Self {
+            values: self.scatter(&place_of, unique.len())?,
+            indices: Tensor::from_slice(device, &unique, &[unique.len()])?,
+            rows: self.rows,
+        })
+    }
+
+    fn scatter(&self, to: &Tensor<B>, rows: usize) -> Result<Tensor<B>> {
+        let op = Op::ScatterAdd { rows };
+        Tensor::call(self.values.device(), &op, &[to, &self.values])
+    }
+}

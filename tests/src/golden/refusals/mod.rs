@@ -1,0 +1,232 @@
+//! `errors.json`: calls, and whether TensorFlow refuses them.
+//!
+//! The file tells a call in words. What the words mean here is in a table, by subject: `drivers.rs`, `cells.rs`;
+//! `by_type.rs` has the calls that do not compile. `TENSORFLOW.md` shows the table to readers.
+
+mod accepted;
+mod by_type;
+mod cells;
+mod drivers;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use backend_api::{Backend, DType, Error, Result as ApiResult, Tensor};
+use serde::Deserialize;
+
+use super::check::Worst;
+use super::{Outcome, Trouble};
+use crate::devices::TestDevice;
+
+/// The file's sizes: rows, steps, depth of the inputs, units.
+const BATCH: usize = 3;
+const STEPS: usize = 4;
+const DEPTH: usize = 2;
+const UNITS: usize = 5;
+
+type T = Tensor<TestDevice>;
+
+/// A call, and what becomes of it.
+struct Call(&'static str, Verdict);
+
+/// Makes a call that has to be refused.
+type Attempt = fn(&TestDevice) -> ApiResult<()>;
+
+/// Makes a call that has to be accepted, and checks what it gives.
+type Check = fn(&TestDevice) -> Result<(), Trouble>;
+
+/// What becomes of a call, here and in TensorFlow.
+enum Verdict {
+    /// Refused by both; the message has these words in it.
+    Refused(&'static [&'static str], Attempt),
+    /// Accepted by both, with a result that is checked.
+    Accepted(&'static str, Check),
+    /// Refused by TensorFlow; here it does not compile, for this reason. `by_type.rs` has the proof.
+    ByType(&'static str),
+    /// Refused by TensorFlow, and accepted here, for this reason.
+    OnlyHere(&'static str, Check),
+    /// Accepted by TensorFlow, and refused here, for this reason, with these words.
+    OnlyThere(&'static str, &'static [&'static str], Attempt),
+}
+
+impl Verdict {
+    /// One word for tables.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(..) => "refused",
+            Self::Accepted(..) => "accepted",
+            Self::ByType(_) => "by type",
+            Self::OnlyHere(..) | Self::OnlyThere(..) => "differs",
+        }
+    }
+
+    fn refused_by_tensorflow(&self) -> bool {
+        match self {
+            Self::Refused(..) | Self::ByType(_) | Self::OnlyHere(..) => true,
+            Self::Accepted(..) | Self::OnlyThere(..) => false,
+        }
+    }
+
+    /// Makes the call; what there is to tell about it.
+    fn check(&self, device: &TestDevice) -> Result<String, Trouble> {
+        match self {
+            Self::Refused(words, attempt) => refusal(device, words, attempt(device)),
+            Self::OnlyThere(reason, words, attempt) => {
+                let message = refusal(device, words, attempt(device))?;
+                Ok(format!("{reason}: {message}"))
+            }
+            Self::Accepted(text, check) | Self::OnlyHere(text, check) => {
+                check(device)?;
+                Ok((*text).into())
+            }
+            Self::ByType(reason) => Ok((*reason).into()),
+        }
+    }
+}
+
+/// The message of a refusal, which has to have words in it.
+///
+/// A device may find a value wrong only while it computes, and say so when it is waited for. It knows the operation then and
+/// not the call, so that one of the words is enough.
+fn refusal(device: &TestDevice, words: &[&str], result: ApiResult<()>) -> Result<String, Trouble> {
+    let (message, late) = match result.map(|()| device.synchronize()) {
+        Ok(Ok(())) => return Err(Trouble::Wrong("was accepted".into())),
+        Ok(Err(error)) => (error.to_string(), true),
+        Err(error) => (error.to_string(), false),
+    };
+    let missing: Vec<_> = words
+        .iter()
+        .filter(|word| !message.contains(**word))
+        .collect();
+    let allowed = if late {
+        words.len().saturating_sub(1)
+    } else {
+        0
+    };
+    match missing.first() {
+        Some(word) if missing.len() > allowed => {
+            Err(Trouble::Wrong(format!("`{message}` does not say `{word}`")))
+        }
+        _ => Ok(message),
+    }
+}
+
+fn calls() -> impl Iterator<Item = &'static Call> {
+    drivers::CALLS.iter().chain(cells::CALLS)
+}
+
+/// What becomes of each call on a device, as lines of a Markdown table: the call, one word, and the reason or message.
+///
+/// # Errors
+/// A call does not do what it should.
+pub fn table(device: &TestDevice) -> ApiResult<Vec<String>> {
+    calls()
+        .map(|Call(text, verdict)| match verdict.check(device) {
+            Ok(told) => Ok(format!("| {text} | {} | {told} |", verdict.kind())),
+            Err(Trouble::Wrong(what) | Trouble::Unsupported(what)) => {
+                Err(Error::argument("errors.json", *text, what))
+            }
+        })
+        .collect()
+}
+
+/// The calls that do not compile.
+pub fn by_type() -> impl Iterator<Item = &'static str> {
+    let by_type = calls().filter(|Call(_, verdict)| matches!(verdict, Verdict::ByType(_)));
+    by_type.map(|Call(text, _)| *text)
+}
+
+/// An entry of the file.
+#[derive(Deserialize)]
+struct Listed {
+    call: String,
+    /// TensorFlow's class of error; `None` if it accepts the call. Has to be there.
+    #[serde(deserialize_with = "Option::deserialize")]
+    error: Option<String>,
+}
+
+/// Makes every call of a file on a device: their names, and how each ended.
+pub(super) fn run(path: &Path, device: &TestDevice) -> ApiResult<Vec<(String, Outcome)>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let listed: Vec<Listed> = serde_json::from_reader(BufReader::new(file))
+        .map_err(|e| Error::format(path, e.to_string()))?;
+    let result = |listed: &Listed| {
+        // A name is one word in a report.
+        let name = format!("errors/{}", listed.call.replace(' ', "_"));
+        (
+            name,
+            judge(listed, device).map(|()| Worst::default()).into(),
+        )
+    };
+    Ok(listed.iter().map(result).collect())
+}
+
+fn judge(listed: &Listed, device: &TestDevice) -> Result<(), Trouble> {
+    let Some(Call(_, verdict)) = calls().find(|Call(text, _)| *text == listed.call) else {
+        return Err(Trouble::Unsupported("this call".into()));
+    };
+    match (&listed.error, verdict.refused_by_tensorflow()) {
+        (Some(error), false) => {
+            let what = format!("TensorFlow refuses it ({error}), which is not expected");
+            Err(Trouble::Wrong(what))
+        }
+        (None, true) => {
+            let what = "TensorFlow accepts it, which is not expected";
+            Err(Trouble::Wrong(what.into()))
+        }
+        _ => verdict.check(device).map(|_| ()),
+    }
+}
+
+/// Numbers that differ from one another, between -1 and 1.
+fn numbers(device: &TestDevice, dims: &[usize], dtype: DType) -> ApiResult<T> {
+    let count = dims.iter().product();
+    let values: Vec<f64> = (0..count).map(|i| (1.0 + i as f64).sin()).collect();
+    Tensor::from_slice(device, &values, dims)?.cast(dtype)
+}
+
+/// The same in `f32`.
+fn floats(device: &TestDevice, dims: &[usize]) -> ApiResult<T> {
+    numbers(device, dims, DType::F32)
+}
+
+/// Integers 0, 1, ..
+fn ints(device: &TestDevice, dims: &[usize]) -> ApiResult<T> {
+    let count: usize = dims.iter().product();
+    let values: Vec<i32> = (0..count as i32).collect();
+    Tensor::from_slice(device, &values, dims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(result: Result<String, Trouble>) -> String {
+        match result {
+            Err(Trouble::Wrong(what)) => what,
+            _ => panic!("passed"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_to_be_one_and_in_words() {
+        let refused = || Err(Error::argument("gru_cell", "state", "is [3, 6]"));
+        let device = crate::devices::device("cpu").unwrap();
+        let told = |words, result| refusal(&device, words, result);
+        let words = &["state", "[3, 6]"];
+        assert!(told(words, refused()).is_ok_and(|told| told == "gru_cell: state is [3, 6]"));
+        assert_eq!(wrong(told(words, Ok(()))), "was accepted");
+        let unnamed = wrong(told(&["state", "[3, 5]"], refused()));
+        assert!(unnamed.ends_with("does not say `[3, 5]`"), "{unnamed}");
+    }
+
+    #[test]
+    fn what_is_accepted_has_to_give_what_it_should() {
+        let device = crate::devices::device("cpu").unwrap();
+        let verdict = |check| Verdict::Accepted("", check);
+        assert!(verdict(|_| Ok(())).check(&device).is_ok());
+        let differs = verdict(|_| Err(Trouble::Wrong("differs".into())));
+        assert_eq!(wrong(differs.check(&device)), "differs");
+    }
+}

@@ -1,0 +1,289 @@
+//! `cargo xtask kernels`: every CUDA kernel through the real compiler, for every architecture, on a machine without a GPU.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use backend_cuda::kernels::{self, Module};
+
+const HELP: &str = "\
+Usage: cargo xtask kernels [--install] [--update]
+
+Compiles every kernel with NVRTC to machine code for sm_75, sm_80, sm_90a and sm_100, and compares registers, stack and
+shared memory of each with backend-cuda/kernels/budget.tsv. Fails on a kernel that does not compile or spills registers, and on
+one that takes more than its budget. No GPU and no driver are needed.
+
+--install   fetches NVRTC from its Python package into target/nvrtc if it is not there
+--update    writes what the kernels take now as their budget
+
+NVRTC is taken from RECURRENT_NVRTC (the library's path), else from target/nvrtc, else from the system.
+";
+
+/// The Python package that brings NVRTC, in the version whose machine code the oldest supported driver takes.
+const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
+const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_100"];
+const HEADER: &str =
+    "# kernel\tregisters for sm_75 sm_80 sm_90a sm_100\tbytes of stack\tbytes of shared memory";
+
+/// What a kernel takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Resources {
+    registers: [u32; ARCHITECTURES.len()],
+    stack: u32,
+    shared: u32,
+    spilled: u32,
+}
+
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    match try_run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kernels: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
+    let (mut install, mut update) = (false, false);
+    for arg in args {
+        match arg.as_str() {
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            "--install" => install = true,
+            "--update" => update = true,
+            other => return Err(format!("there is no option `{other}`").into()),
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("no workspace")?;
+    open_compiler(&root.join("target").join("nvrtc"), install)?;
+    let (major, minor) = kernels::compiler_version()?;
+    println!("NVRTC {major}.{minor}");
+    let taken = compile_all()?;
+    let file = root.join("backend-cuda").join("kernels").join("budget.tsv");
+    if update {
+        fs::write(&file, write(&taken))?;
+        println!("{} kernels; {} is written", taken.len(), file.display());
+        return Ok(());
+    }
+    let budget = read(&fs::read_to_string(&file)?)?;
+    let complaints = compare(&taken, &budget);
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    if !complaints.is_empty() {
+        return Err(format!(
+            "{} complaints (--update accepts new sizes, never spills)",
+            complaints.len()
+        )
+        .into());
+    }
+    println!(
+        "{} kernels for {}: within budget",
+        taken.len(),
+        ARCHITECTURES.join(", ")
+    );
+    Ok(())
+}
+
+/// Opens NVRTC where it is; a library that is already open is found by its name.
+fn open_compiler(folder: &Path, install: bool) -> Result<(), Box<dyn Error>> {
+    if let Some(library) = std::env::var_os("RECURRENT_NVRTC") {
+        return Ok(kernels::open_compiler(Path::new(&library))?);
+    }
+    let library: PathBuf = folder.join("nvidia/cu13/lib/libnvrtc.so.13");
+    if !library.exists() && install {
+        let status = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--target"])
+            .arg(folder)
+            .arg(PACKAGE)
+            .status()?;
+        if !status.success() {
+            return Err(format!("python3 -m pip install {PACKAGE} failed").into());
+        }
+    }
+    if library.exists() {
+        kernels::open_compiler(&library)?;
+    }
+    Ok(())
+}
+
+fn compile_all() -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
+    let mut taken = BTreeMap::<String, Resources>::new();
+    for module in Module::ALL {
+        for (i, architecture) in ARCHITECTURES.iter().enumerate() {
+            let compiled = kernels::compile(module.name(), module.source(), architecture, true)?;
+            if compiled.log.contains("warning") {
+                return Err(
+                    format!("{} for {architecture}:\n{}", module.name(), compiled.log).into(),
+                );
+            }
+            for (name, one) in parse(&compiled.log) {
+                let all = taken.entry(name).or_default();
+                all.registers[i] = one.registers[0];
+                all.stack = all.stack.max(one.stack);
+                all.shared = all.shared.max(one.shared);
+                all.spilled = all.spilled.max(one.spilled);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// The kernels of a compiler's log, with the registers of the one architecture in the first place.
+fn parse(log: &str) -> Vec<(String, Resources)> {
+    let number_before = |line: &str, what: &str| -> u32 {
+        line.find(what)
+            .and_then(|end| {
+                line[..end]
+                    .trim_end()
+                    .rsplit(|c: char| !c.is_ascii_digit())
+                    .next()
+            })
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0)
+    };
+    let mut kernels: Vec<(String, Resources)> = Vec::new();
+    for line in log.lines() {
+        if let Some(name) = line
+            .split("entry function '")
+            .nth(1)
+            .and_then(|s| s.split('\'').next())
+        {
+            kernels.push((name.to_owned(), Resources::default()));
+        } else if let Some((_, kernel)) = kernels.last_mut() {
+            if line.contains("bytes stack frame") {
+                kernel.stack = number_before(line, "bytes stack frame");
+                kernel.spilled = number_before(line, "bytes spill stores");
+            }
+            if let Some(used) = line.split("Used ").nth(1) {
+                kernel.registers[0] = number_before(used, " registers");
+                kernel.shared = number_before(used, " bytes smem");
+            }
+        }
+    }
+    kernels
+}
+
+fn write(taken: &BTreeMap<String, Resources>) -> String {
+    let mut text = format!("{HEADER}\n");
+    for (name, r) in taken {
+        let registers = r.registers.map(|n| n.to_string()).join(" ");
+        let _ = writeln!(text, "{name}\t{registers}\t{}\t{}", r.stack, r.shared);
+    }
+    text
+}
+
+fn read(text: &str) -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
+    let mut budget = BTreeMap::new();
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let wrong = || format!("budget.tsv: `{line}` is not a kernel's line");
+        let mut fields = line.split('\t');
+        let mut next = || fields.next().ok_or_else(wrong);
+        let name = next()?.to_owned();
+        let registers: Vec<u32> = next()?
+            .split(' ')
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        let resources = Resources {
+            registers: registers.try_into().map_err(|_| wrong())?,
+            stack: next()?.parse()?,
+            shared: next()?.parse()?,
+            spilled: 0,
+        };
+        budget.insert(name, resources);
+    }
+    Ok(budget)
+}
+
+fn compare(
+    taken: &BTreeMap<String, Resources>,
+    budget: &BTreeMap<String, Resources>,
+) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (name, now) in taken {
+        if now.spilled > 0 {
+            complaints.push(format!("{name} spills {} bytes of registers", now.spilled));
+        }
+        let Some(allowed) = budget.get(name) else {
+            complaints.push(format!("{name} has no budget"));
+            continue;
+        };
+        for ((now, allowed), on) in now
+            .registers
+            .iter()
+            .zip(allowed.registers)
+            .zip(ARCHITECTURES)
+        {
+            if *now > allowed {
+                complaints.push(format!(
+                    "{name} takes {now} registers on {on}, not {allowed}"
+                ));
+            }
+        }
+        for (what, now, allowed) in [
+            ("stack", now.stack, allowed.stack),
+            ("shared memory", now.shared, allowed.shared),
+        ] {
+            if now > allowed {
+                complaints.push(format!("{name} takes {now} bytes of {what}, not {allowed}"));
+            }
+        }
+    }
+    for name in budget.keys().filter(|name| !taken.contains_key(*name)) {
+        complaints.push(format!("{name} has a budget, but there is no such kernel"));
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'adam_f32' for 'sm_80'
+ptxas info    : Function properties for adam_f32
+    48 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem, 616 bytes cmem[0]
+";
+
+    fn parsed() -> BTreeMap<String, Resources> {
+        parse(LOG).into_iter().collect()
+    }
+
+    #[test]
+    fn the_log_is_understood() {
+        let kernel = &parsed()["adam_f32"];
+        assert_eq!(
+            (
+                kernel.registers[0],
+                kernel.stack,
+                kernel.shared,
+                kernel.spilled
+            ),
+            (40, 48, 1024, 8)
+        );
+    }
+
+    #[test]
+    fn spills_growth_and_strangers_are_found() {
+        let taken = parsed();
+        let mut budget = read(&write(&taken)).unwrap();
+        assert_eq!(
+            compare(&taken, &budget),
+            ["adam_f32 spills 8 bytes of registers"]
+        );
+        budget.get_mut("adam_f32").unwrap().registers[0] = 39;
+        budget.insert("gone_f32".into(), Resources::default());
+        assert_eq!(compare(&taken, &budget).len(), 3);
+        assert_eq!(compare(&taken, &BTreeMap::new()).len(), 2);
+    }
+}
