@@ -47,6 +47,7 @@ const SANITIZERS: [Sanitizer; 2] = [
             Clean::new("products", &[], 1),
             Clean::new("streams", &[], 16),
             Clean::new("graphs", &[], 16),
+            Clean::of("recurrent-tests", "cuda", &[], 16),
         ],
         planted: &[
             ("write_one_too_many", "in write_one_too_many"),
@@ -67,6 +68,7 @@ const SANITIZERS: [Sanitizer; 2] = [
             Clean::new("primitives", &["shuffles", "tensor_core", "atomics"], 1),
             Clean::new("streams", &["right_under_all_schedules", "two_streams"], 1),
             Clean::new("graphs", &[], 16),
+            Clean::of("recurrent-tests", "cuda", &["every_override"], 1),
         ],
         planted: &[
             ("reduction_without_its_barrier", "partial_sums"),
@@ -81,8 +83,17 @@ const SANITIZERS: [Sanitizer; 2] = [
 
 impl Clean {
     const fn new(target: &'static str, arguments: &'static [&'static str], seeds: u64) -> Self {
+        Self::of("cudasim", target, arguments, seeds)
+    }
+
+    const fn of(
+        package: &'static str,
+        target: &'static str,
+        arguments: &'static [&'static str],
+        seeds: u64,
+    ) -> Self {
         Self {
-            package: "cudasim",
+            package,
             target,
             arguments,
             seeds,
