@@ -12,10 +12,13 @@ constexpr char ptx_magic[] = "//cudasim-ptx ", binary_magic[] = "//cudasim-bin "
 constexpr size_t magic_length = sizeof ptx_magic - 1;
 static_assert(sizeof ptx_magic == sizeof binary_magic);
 
+/// What must have made an image: programs keep them, and the simulator changes.
+constexpr char build[] = CUDASIM_BUILD " ";
+
 }  // namespace
 
 std::string write_image(const Image& image) {
-  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' + image.path + '\n';
+  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' + build + image.path + '\n';
 }
 
 bool read_image(const char* data, Image* image) {
@@ -25,7 +28,9 @@ bool read_image(const char* data, Image* image) {
   image->architecture = static_cast<int>(std::strtol(data + magic_length, &rest, 10));
   const char* end = std::strchr(rest, '\n');
   if (*rest != ' ' || !end) return false;
-  image->path.assign(rest + 1, static_cast<size_t>(end - rest - 1));
+  std::string path(rest + 1, static_cast<size_t>(end - rest - 1));
+  if (path.compare(0, sizeof build - 1, build) != 0) return false;
+  image->path = path.substr(sizeof build - 1);
   return true;
 }
 

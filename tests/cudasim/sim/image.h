@@ -12,7 +12,7 @@ struct Image {
 };
 
 std::string write_image(const Image& image);
-/// False if it is something else. Reads no further than the line's end.
+/// False if it is something else, or was made by another build of the simulator. Reads no further than the line's end.
 bool read_image(const char* data, Image* image);
 
 bool read_file(const std::string& path, std::string* text);
