@@ -1,5 +1,5 @@
-//! `cargo xtask sanitize`: runs the tests of the simulated CUDA device with kernels compiled for AddressSanitizer or
-//! ThreadSanitizer. What must be found is run too, each in a process of its own.
+//! `cargo xtask sanitize`: runs the tests of the simulated CUDA device, and of the CUDA backend on it, with kernels compiled
+//! for AddressSanitizer or ThreadSanitizer. What must be found is run too, each in a process of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -7,8 +7,9 @@ use std::process::{Command, ExitCode, Output, Stdio};
 const HELP: &str = "\
 Usage: cargo xtask sanitize [address|thread] ..
 
-Builds the simulated CUDA device for a sanitizer (both, if none is named) into target/sanitize and runs tests with it:
-no sanitizer may report anything, but for planted mistakes, which it must find. Needs g++ with libasan and libtsan.
+Builds the simulated CUDA device for a sanitizer (both, if none is named) into target/sanitize and runs tests with it,
+its own and those of the CUDA backend: no sanitizer may report anything, but for planted mistakes, which it must find.
+Needs g++ with libasan and libtsan.
 ";
 
 /// Seeds for tests whose schedule the environment decides.
@@ -55,7 +56,7 @@ const SANITIZERS: [Sanitizer; 2] = [
 ];
 
 /// Tests that run whole, as (package, test target, arguments). The streams' run once a seed.
-const CLEAN: [(&str, &str, &[&str]); 6] = [
+const CLEAN: [(&str, &str, &[&str]); 9] = [
     (
         "cudasim",
         "sanitizers",
@@ -66,6 +67,10 @@ const CLEAN: [(&str, &str, &[&str]); 6] = [
     ("cudasim", "products", &[]),
     ("cudasim", "streams", &[]),
     ("cudasim", "graphs", &[]),
+    // The backend's own kernels, and how it orders its work.
+    ("recurrent-tests", "cuda", &[]),
+    ("recurrent-tests", "cuda_operations", &[]),
+    ("recurrent-tests", "cuda_lifetimes", &[]),
 ];
 const ONCE_A_SEED: [&str; 2] = ["streams", "graphs"];
 
@@ -165,6 +170,9 @@ impl Sanitizer {
         packages.dedup();
         for package in packages {
             command.args(["--package", package]);
+        }
+        for (_, target, _) in CLEAN {
+            command.args(["--test", target]);
         }
         let output = command
             .env("CUDASIM_SANITIZE", self.name)
