@@ -176,7 +176,7 @@ template <class T> __device__ u8 compare(int f, T a, T b) {
 FOR_NUMBERS(BINARY)
 
 #define WORDS(T, S)                                                            \
-  extern "C" __global__ void fill_##S(T value, Strided<1> s, T *out) {         \
+  extern "C" __global__ void fill_##S(T value, const __grid_constant__ Strided<1> s, T *out) {         \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[1];                                                               \
       locate(s, i, at);                                                        \

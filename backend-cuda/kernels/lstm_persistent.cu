@@ -70,10 +70,10 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
       if (t < last) {
         // The rows' hidden state, place by place. Past a row's end it is 0 in the output: its gates are not used.
         __syncthreads();
-        for (int i = me; i < TILE * n; i += THREADS) {
-          int r = i / n, k = i % n;
+        // A warp takes 8 neighbours of 4 rows: whole sectors to read, and no bank of shared memory twice to write.
+        int r = me / 32 % (TILE / 4) * 4 + me % 32 / 8;
+        for (int k = me / (TILE * 8) * 8 + me % 8; k < n; k += THREADS / TILE)
           state[k * PITCH + r] = first + r < end ? __ldcg(before + (i64)(first + r) * n + k) : 0.f;
-        }
         __syncthreads();
         float sum[4][ROWS];
         for (int gate = 0; gate < 4; gate++)
@@ -123,10 +123,10 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
         }
         if (gates) {
           float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
-          g[0] = k.i;
-          g[n] = k.j;
-          g[2 * n] = k.f;
-          g[3 * n] = k.o;
+          g[0] = live ? k.i : 0.f;
+          g[n] = live ? k.j : 0.f;
+          g[2 * n] = live ? k.f : 0.f;
+          g[3 * n] = live ? k.o : 0.f;
           cs[at] = c[tile];
         }
       } else if (gates) {
@@ -142,7 +142,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
       if (me == 0) {
         __threadfence();
         atomicAdd(arrivals + group, 1u);
-        while (ld_acquire(arrivals + group) < (unsigned)((t + 1) * per))
+        while (ld_acquire(arrivals + group) < (unsigned)(t + 1) * per)
           __nanosleep(20);
       }
       // The other threads wait for this one before they read the next state.
@@ -160,8 +160,8 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
 
 #define PERSISTENT(UNITS)                                                      \
   extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_persistent_u##UNITS(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
-    extern __shared__ float shared[];                                          \
-    lstm_persistent<UNITS>(steps, batch, n, per, tiles, act, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, shared); \
+    extern __shared__ float4 aligned[]; /* it is read four numbers at a time */ \
+    lstm_persistent<UNITS>(steps, batch, n, per, tiles, act, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, (float *)aligned); \
   }
 PERSISTENT(16)
 PERSISTENT(8)

@@ -8,15 +8,41 @@ template <> struct Wide<float> { typedef double type; };
 // Codes of `Reduce`; see codes.rs.
 enum { SUM, MAX };
 
-// Threads of a block that works on one result; see reduce.rs.
+// Threads of a block, and of them those that share a column in `reduce_columns`; see reduce.rs.
 #define THREADS 256
+#define COLUMNS 32
+#define LANES (THREADS / COLUMNS)
 
 template <class W> __device__ inline W join(int kind, W a, W b) {
   return kind == SUM ? (W)(a + b) : larger(a, b);
 }
 
+// Whether `y` is larger than the largest so far; NaN is smaller than any number.
+template <class T> __device__ inline bool exceeds(T y, T top) {
+  return y > top || (is_nan(top) && !is_nan(y));
+}
+
+// One number of each thread of a block into one, which all get. Numbers `apart` from each other are joined; as many
+// results come out.
+template <class W> __device__ inline W join_block(int kind, W mine, W *part, int apart) {
+  int me = threadIdx.x;
+  part[me] = mine;
+  __syncthreads();
+  for (int half = THREADS / 2; half >= apart; half /= 2) {
+    if (me < half)
+      part[me] = join(kind, part[me], part[me + half]);
+    __syncthreads();
+  }
+  W all = part[me % apart];
+  __syncthreads();
+  return all;
+}
+
 // `s` walks the results: the source with the axis taken out, and the result. Along the axis there are `n`
 // elements, `stride` apart; n > 0, but for sums.
+//
+// Where the results are few the axis is cut into sections of `section` elements, of which none is empty. What a
+// section gives goes to `partial`, section by section, and `reduce_sections` joins that; with one section it is the result.
 #define REDUCE(T, S)                                                           \
   extern "C" __global__ void reduce_##S(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
@@ -28,27 +54,61 @@ template <class W> __device__ inline W join(int kind, W a, W b) {
       out[at[1]] = (T)sum;                                                     \
     }                                                                          \
   }                                                                            \
-  /* The same with a block for each result: for few results of many elements. n >= THREADS. */ \
-  extern "C" __global__ void reduce_block_##S(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
+  /* The elements of a section beside each other: a block each. */             \
+  extern "C" __global__ void reduce_rows_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
     typedef Wide<T>::type W;                                                   \
     __shared__ W part[THREADS];                                                \
-    int me = threadIdx.x;                                                      \
-    for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \
-      i64 at[2];                                                               \
+    for (i64 block = blockIdx.x; block < s.count * sections; block += gridDim.x) { \
+      i64 i = block / sections, which = block - i * sections, at[2];           \
       locate(s, i, at);                                                        \
-      W sum = (W)x[at[0] + me * stride];                                       \
-      for (i64 k = me + THREADS; k < n; k += THREADS)                          \
+      i64 from = which * section, to = from + section < n ? from + section : n; \
+      /* A thread that is left over takes the first element of the maximum again. */ \
+      i64 first = from + threadIdx.x;                                          \
+      W sum = first < to ? (W)x[at[0] + first * stride] : kind == SUM ? (W)0 : (W)x[at[0] + from * stride]; \
+      for (i64 k = first + THREADS; k < to; k += THREADS)                      \
         sum = join(kind, sum, (W)x[at[0] + k * stride]);                       \
-      part[me] = sum;                                                          \
-      __syncthreads();                                                         \
-      for (int half = THREADS / 2; half > 0; half /= 2) {                      \
-        if (me < half)                                                         \
-          part[me] = join(kind, part[me], part[me + half]);                    \
-        __syncthreads();                                                       \
+      sum = join_block(kind, sum, part, 1);                                    \
+      if (threadIdx.x == 0) {                                                  \
+        if (sections == 1)                                                     \
+          out[at[1]] = (T)sum;                                                 \
+        else                                                                   \
+          partial[which * s.count + i] = sum;                                  \
       }                                                                        \
-      if (me == 0)                                                             \
-        out[at[1]] = (T)part[0];                                               \
-      __syncthreads();                                                         \
+    }                                                                          \
+  }                                                                            \
+  /* Results beside each other: a block has COLUMNS of them, and LANES threads for each. */ \
+  extern "C" __global__ void reduce_columns_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
+    typedef Wide<T>::type W;                                                   \
+    __shared__ W part[THREADS];                                                \
+    int column = threadIdx.x % COLUMNS, lane = threadIdx.x / COLUMNS;          \
+    i64 tiles = (s.count + COLUMNS - 1) / COLUMNS;                             \
+    for (i64 block = blockIdx.x; block < tiles * sections; block += gridDim.x) { \
+      i64 which = block / tiles, i = (block - which * tiles) * COLUMNS + column, at[2]; \
+      /* Columns behind the last one read it, and write nothing. */            \
+      locate(s, i < s.count ? i : s.count - 1, at);                            \
+      i64 from = which * section, to = from + section < n ? from + section : n; \
+      i64 first = from + lane;                                                 \
+      W sum = first < to ? (W)x[at[0] + first * stride] : kind == SUM ? (W)0 : (W)x[at[0] + from * stride]; \
+      for (i64 k = first + LANES; k < to; k += LANES)                          \
+        sum = join(kind, sum, (W)x[at[0] + k * stride]);                       \
+      sum = join_block(kind, sum, part, COLUMNS);                              \
+      if (lane == 0 && i < s.count) {                                          \
+        if (sections == 1)                                                     \
+          out[at[1]] = (T)sum;                                                 \
+        else                                                                   \
+          partial[which * s.count + i] = sum;                                  \
+      }                                                                        \
+    }                                                                          \
+  }                                                                            \
+  /* The last step: one thread a result. `s` walks the results. */             \
+  extern "C" __global__ void reduce_sections_##S(int kind, i64 sections, const __grid_constant__ Strided<1> s, const Wide<T>::type *partial, T *out) { \
+    FOR_EACH(i, s.count) {                                                     \
+      i64 at[1];                                                               \
+      locate(s, i, at);                                                        \
+      Wide<T>::type sum = partial[i];                                          \
+      for (i64 k = 1; k < sections; k++)                                       \
+        sum = join(kind, sum, partial[k * s.count + i]);                       \
+      out[at[0]] = (T)sum;                                                     \
     }                                                                          \
   }                                                                            \
   extern "C" __global__ void argmax_##S(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
@@ -58,14 +118,50 @@ template <class W> __device__ inline W join(int kind, W a, W b) {
       T top = x[at[0]];                                                        \
       for (i64 k = 1; k < n; k++) {                                            \
         T y = x[at[0] + k * stride];                                           \
-        if (y > top || (is_nan(top) && !is_nan(y))) {                          \
+        if (exceeds(y, top)) {                                                 \
           top = y;                                                             \
           best = k;                                                            \
         }                                                                      \
       }                                                                        \
       out[at[1]] = best;                                                       \
     }                                                                          \
+  }                                                                            \
+  /* The same with a block for each result: for few results of many elements. n >= THREADS. */ \
+  extern "C" __global__ void argmax_rows_##S(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
+    __shared__ T tops[THREADS];                                                \
+    __shared__ i64 places[THREADS];                                            \
+    int me = threadIdx.x;                                                      \
+    for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \
+      i64 at[2], best = me;                                                    \
+      locate(s, i, at);                                                        \
+      T top = x[at[0] + me * stride];                                          \
+      for (i64 k = me + THREADS; k < n; k += THREADS) {                        \
+        T y = x[at[0] + k * stride];                                           \
+        if (exceeds(y, top)) {                                                 \
+          top = y;                                                             \
+          best = k;                                                            \
+        }                                                                      \
+      }                                                                        \
+      tops[me] = top;                                                          \
+      places[me] = best;                                                       \
+      __syncthreads();                                                         \
+      for (int half = THREADS / 2; half > 0; half /= 2) {                      \
+        if (me < half) {                                                       \
+          T y = tops[me + half];                                               \
+          bool equal = !exceeds(tops[me], y) && places[me + half] < places[me]; \
+          if (exceeds(y, tops[me]) || equal) {                                 \
+            tops[me] = y;                                                      \
+            places[me] = places[me + half];                                    \
+          }                                                                    \
+        }                                                                      \
+        __syncthreads();                                                       \
+      }                                                                        \
+      if (me == 0)                                                             \
+        out[at[1]] = places[0];                                                \
+      __syncthreads();                                                         \
+    }                                                                          \
   }
+
 FOR_NUMBERS(REDUCE)
 
 // Elements of a partial sum of squares; see reduce.rs.
@@ -73,43 +169,29 @@ FOR_NUMBERS(REDUCE)
 
 // One block adds up the squares of a section.
 #define SQUARES(T, S)                                                          \
-  extern "C" __global__ void squares_##S(Strided<1> s, const T *x, double *partial) { \
+  extern "C" __global__ void squares_##S(const __grid_constant__ Strided<1> s, const T *x, double *partial) { \
     __shared__ double part[THREADS];                                           \
-    int me = threadIdx.x;                                                      \
     i64 start = (i64)blockIdx.x * SECTION;                                     \
     i64 end = start + SECTION < s.count ? start + SECTION : s.count;           \
     double sum = 0;                                                            \
-    for (i64 i = start + me; i < end; i += THREADS) {                          \
+    for (i64 i = start + threadIdx.x; i < end; i += THREADS) {                 \
       i64 at[1];                                                               \
       locate(s, i, at);                                                        \
       double y = (double)x[at[0]];                                             \
       sum += y * y;                                                            \
     }                                                                          \
-    part[me] = sum;                                                            \
-    __syncthreads();                                                           \
-    for (int half = THREADS / 2; half > 0; half /= 2) {                        \
-      if (me < half)                                                           \
-        part[me] += part[me + half];                                           \
-      __syncthreads();                                                         \
-    }                                                                          \
-    if (me == 0)                                                               \
-      partial[blockIdx.x] = part[0];                                           \
+    sum = join_block(SUM, sum, part, 1);                                       \
+    if (threadIdx.x == 0)                                                      \
+      partial[blockIdx.x] = sum;                                               \
   }                                                                            \
   /* One block adds up the partial sums. */                                    \
-  extern "C" __global__ void sum_partial_##S(i64 count, const double *partial, Strided<1> s, T *out) { \
+  extern "C" __global__ void sum_partial_##S(i64 count, const double *partial, const __grid_constant__ Strided<1> s, T *out) { \
     __shared__ double part[THREADS];                                           \
-    int me = threadIdx.x;                                                      \
     double sum = 0;                                                            \
-    for (i64 i = me; i < count; i += THREADS)                                  \
+    for (i64 i = threadIdx.x; i < count; i += THREADS)                         \
       sum += partial[i];                                                       \
-    part[me] = sum;                                                            \
-    __syncthreads();                                                           \
-    for (int half = THREADS / 2; half > 0; half /= 2) {                        \
-      if (me < half)                                                           \
-        part[me] += part[me + half];                                           \
-      __syncthreads();                                                         \
-    }                                                                          \
-    if (me == 0)                                                               \
-      out[s.offsets[0]] = (T)part[0];                                          \
+    sum = join_block(SUM, sum, part, 1);                                       \
+    if (threadIdx.x == 0)                                                      \
+      out[s.offsets[0]] = (T)sum;                                              \
   }
 FOR_FLOATS(SQUARES)

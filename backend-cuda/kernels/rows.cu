@@ -5,8 +5,10 @@
 // Kinds of `Fault`; see fault.rs.
 enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
 
-// `s` walks the result: the source with its time axis taken out and the result. `time_stride` is the source's
-// stride along time; the place in time and the row of each element come from the two axes' places.
+// Ids and lengths lie in row-major order without gaps, so that where one is read is its place in messages too.
+//
+// `s` of a reversal walks the result: lengths, the source at time 0, the result. `time_stride` is the source's stride along
+// time, `time_inner` the number of elements that a place in time has in the result.
 #define WORDS(T, S)                                                            \
   extern "C" __global__ void gather_##S(i64 rows, i64 row_stride, int wide, Strided<3> s, const void *ids, const T *table, T *out, Fault *fault) { \
     FOR_EACH(i, s.count) {                                                     \
@@ -35,30 +37,60 @@ enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
   }
 FOR_WORDS(WORDS)
 
+// Threads of the one block of `scatter_links`; see rows.rs.
+#define THREADS 256
+
 // For each id the next place that has it too (-1: none), and whether no place before has it. An id out of range is in
-// neither: `next` is -2.
-extern "C" __global__ void scatter_links_ids(u32 kind, i64 rows, i64 count, int wide, const void *ids, i64 *next, u8 *first, Fault *fault) {
-  FOR_EACH(k, count) {
-    i64 id = integer(ids, wide, k), after = k + 1, before = k - 1;
-    if (id < 0 || id >= rows) {
+// neither: `next` is -2. `seen` has a place for each row, and is -1 everywhere at the start.
+//
+// One block goes through the ids from the last to the first, as many at a time as it has threads: within those all pairs
+// are compared, and `seen` says where the first one behind them is. So the work grows with the number of ids, not with its
+// square, and the result does not depend on the schedule.
+extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind, i64 rows, i64 count, int wide, const void *ids, i64 *next, u8 *first, i64 *seen, Fault *fault) {
+  __shared__ i64 section[THREADS];
+  int me = threadIdx.x;
+  for (i64 start = (count - 1) / THREADS * THREADS; start >= 0; start -= THREADS) {
+    i64 k = start + me, id = k < count ? integer(ids, wide, k) : -1;
+    bool known = id >= 0 && id < rows;
+    section[me] = known ? id : -1;
+    __syncthreads();
+    i64 after = -1;
+    bool earliest = true;
+    for (int other = 0; other < THREADS; other++) {
+      if (section[other] != id)
+        continue;
+      if (other < me)
+        earliest = false;
+      else if (other > me && after < 0)
+        after = start + other;
+    }
+    if (known && after < 0)
+      after = seen[id];
+    __syncthreads();
+    if (known) {
+      if (earliest)
+        seen[id] = k;
+      next[k] = after;
+      first[k] = 0;
+    } else if (k < count) {
       report(fault, kind, k, id, rows);
       next[k] = -2;
       first[k] = 0;
-      continue;
     }
-    while (after < count && integer(ids, wide, after) != id)
-      after++;
-    while (before >= 0 && integer(ids, wide, before) != id)
-      before--;
-    next[k] = after < count ? after : -1;
-    first[k] = before < 0;
+    __syncthreads();
+  }
+  // What was seen last is the first of each id.
+  for (i64 k = me; k < count; k += THREADS) {
+    i64 id = integer(ids, wide, k);
+    if (id >= 0 && id < rows && seen[id] == k)
+      first[k] = 1;
   }
 }
 
 // One thread a column of a row that is the first of its id: it adds up all of them in order. The result, which `s` walks,
 // was set to 0.
 #define SCATTER(T, S)                                                          \
-  extern "C" __global__ void scatter_add_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const u8 *first, const T *values, Strided<1> s, T *out) { \
+  extern "C" __global__ void scatter_add_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const u8 *first, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \
       i64 k = i / width, column = i % width, at[1];                            \
       if (!first[k])                                                           \
@@ -74,7 +106,7 @@ FOR_FLOATS(SCATTER)
 
 // One thread an element of a row that is the last of its id. The result holds the table already.
 #define UPDATE(T, S)                                                           \
-  extern "C" __global__ void scatter_update_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const T *values, Strided<1> s, T *out) { \
+  extern "C" __global__ void scatter_update_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \
       i64 k = i / width, column = i % width, at[1];                            \
       if (next[k] != -1)                                                       \

@@ -9,11 +9,11 @@ template <class T> struct Sequence {
   i64 first, batch, units;
   const void *lengths; // [B] or 0
   i64 wide;
-  const T *z;     // [T, B, gates n]
+  const T *z;     // [T, B, gates n], anything past a row's end, NaN included
   T *work;        // [B, gates n]: the step's recurrent products
   T *c, *h, *rh;  // [B, n]: the state, and what multiplies a GRU's candidate kernel
   T *y;           // [T, B, n]
-  T *gates;       // [T, B, gates n] or 0
+  T *gates;       // [T, B, gates n] or 0; 0 past a row's end
   T *cs;          // [T, B, n] or 0
 };
 
@@ -33,8 +33,11 @@ template <class S> __device__ inline bool runs(const S *s, i64 t, i64 row) {
   return s->lengths == 0 || t < integer(s->lengths, (int)s->wide, row);
 }
 
-// One thread moves the sequence on by a chunk.
+// One thread writes the description, which comes as an argument: so nothing on the host has to wait for it. Another moves
+// the sequence on by a chunk.
 #define ADVANCE(T, S)                                                          \
+  extern "C" __global__ void sequence_describe_##S(Sequence<T> *s, Sequence<T> described) { *s = described; } \
+  extern "C" __global__ void sequence_grad_describe_##S(SequenceGrad<T> *s, SequenceGrad<T> described) { *s = described; } \
   extern "C" __global__ void sequence_advance_##S(Sequence<T> *s, i64 steps) { s->first += steps; } \
   extern "C" __global__ void sequence_grad_advance_##S(SequenceGrad<T> *s, i64 steps) { s->first -= steps; }
 FOR_FLOATS(ADVANCE)
@@ -65,10 +68,10 @@ FOR_FLOATS(ADVANCE)
       s->y[t * size + i] = live ? k.h : (T)0;                                  \
       if (s->gates) {                                                          \
         T *g = s->gates + 4 * t * size + at;                                   \
-        g[0] = k.i;                                                            \
-        g[n] = k.j;                                                            \
-        g[2 * n] = k.f;                                                        \
-        g[3 * n] = k.o;                                                        \
+        g[0] = live ? k.i : (T)0;                                              \
+        g[n] = live ? k.j : (T)0;                                              \
+        g[2 * n] = live ? k.f : (T)0;                                          \
+        g[3 * n] = live ? k.o : (T)0;                                          \
         s->cs[t * size + i] = live ? k.c : c;                                  \
       }                                                                        \
     }                                                                          \
@@ -98,9 +101,9 @@ FOR_FLOATS(ADVANCE)
       s->y[t * size + i] = live ? h : (T)0;                                    \
       if (s->gates) {                                                          \
         T *g = s->gates + 3 * t * size + at;                                   \
-        g[0] = w[0];                                                           \
-        g[n] = w[n];                                                           \
-        g[2 * n] = q;                                                          \
+        g[0] = live ? w[0] : (T)0;                                             \
+        g[n] = live ? w[n] : (T)0;                                             \
+        g[2 * n] = live ? q : (T)0;                                            \
       }                                                                        \
     }                                                                          \
   }

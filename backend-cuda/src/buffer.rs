@@ -47,7 +47,7 @@ impl CudaBuffer {
     }
 
     /// Says that a copy on another stream uses the elements until the event.
-    pub(crate) fn pending_until(&self, event: CudaEvent) {
+    pub(crate) fn pending_until(&self, event: Arc<CudaEvent>) {
         self.block.pending_until(event);
     }
 

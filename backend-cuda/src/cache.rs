@@ -1,17 +1,21 @@
 //! Compiled kernels on disk, so that only the first start on a machine waits for the compiler.
 //!
 //! A file's name is a hash of all that its content depends on; files are written aside and renamed, so that several processes
-//! can share the folder. A cache that cannot be read or written costs time, never a result.
+//! can share the folder, and begin with a hash of the rest, so that a spoilt one is known. A cache that cannot be read or
+//! written costs time, never a result.
 
 use std::env;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backend_api::Result;
 use sha2::{Digest, Sha256};
 
 use crate::kernels::{self, HEADERS, Module};
+
+/// Bytes of the hash that a file begins with.
+const HASH: usize = 32;
 
 /// The folder: `RECURRENT_KERNEL_CACHE`, or one in the user's cache folder.
 fn folder() -> Option<PathBuf> {
@@ -26,8 +30,8 @@ fn folder() -> Option<PathBuf> {
     })
 }
 
-/// A module's machine code for a device: `hardware` is its name, `architecture` its `sm_..`.
-pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Result<Vec<u8>> {
+/// The file of a module's machine code for a device.
+fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<PathBuf>> {
     let version = kernels::compiler_version()?;
     let mut hash = Sha256::new();
     let parts = [module.name(), module.source(), hardware, architecture];
@@ -38,13 +42,22 @@ pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Resul
     }
     hash.update(format!("{version:?}"));
     let name: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let file = folder().map(|folder| folder.join(format!("{name}.cubin")));
-    if let Some(cubin) = file.as_ref().and_then(|file| fs::read(file).ok()) {
-        return Ok(cubin);
+    Ok(folder().map(|folder| folder.join(format!("{name}.cubin"))))
+}
+
+/// A module's machine code for a device, and whether it was kept: `hardware` is the device's name, `architecture` its `sm_..`.
+pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Result<(Vec<u8>, bool)> {
+    if let Some(cubin) = file(module, hardware, architecture)?.and_then(|file| read(&file)) {
+        return Ok((cubin, true));
     }
+    Ok((compile(module, hardware, architecture)?, false))
+}
+
+/// The same compiled now, and kept for the next time.
+pub(crate) fn compile(module: Module, hardware: &str, architecture: &str) -> Result<Vec<u8>> {
     log::info!("compiling {} for {architecture}", module.name());
     let compiled = kernels::compile(module.name(), module.source(), architecture, false)?;
-    if let Some(file) = file
+    if let Some(file) = file(module, hardware, architecture)?
         && let Err(e) = store(&file, &compiled.cubin)
     {
         log::warn!(
@@ -55,11 +68,47 @@ pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Resul
     Ok(compiled.cubin)
 }
 
-fn store(file: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(std::path::Path::new("."));
+/// What `store` wrote, if it is all there.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(file).ok()?;
+    let (hash, content) = bytes.split_at_checked(HASH)?;
+    if Sha256::digest(content)[..] != *hash {
+        log::warn!("{}: is spoilt", file.display());
+        return None;
+    }
+    bytes.drain(..HASH);
+    Some(bytes)
+}
+
+fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut aside = tempfile::NamedTempFile::new_in(folder)?;
+    aside.write_all(&Sha256::digest(bytes))?;
     aside.write_all(bytes)?;
     aside.persist(file)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_short_or_changed_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sub").join("x.cubin");
+        assert_eq!(read(&file), None);
+        store(&file, b"machine code").unwrap();
+        assert_eq!(read(&file).unwrap(), b"machine code");
+        let whole = fs::read(&file).unwrap();
+        for len in [0, 5, HASH, whole.len() - 1] {
+            fs::write(&file, &whole[..len]).unwrap();
+            assert_eq!(read(&file), None, "{len} bytes");
+        }
+        let mut changed = whole;
+        *changed.last_mut().unwrap() ^= 1;
+        fs::write(&file, changed).unwrap();
+        assert_eq!(read(&file), None);
+    }
 }

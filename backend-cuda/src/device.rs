@@ -1,26 +1,24 @@
 //! The device: its stream, memory and kernels, and which of them does an operation.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{
     Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
     SequencePath, SequencePlan, SequenceRequest, View, compose,
 };
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result, sys};
-use cudarc::nvrtc::Ptx;
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use crate::blas::{Blas, WORKSPACE};
 use crate::buffer::{CudaBuffer, Input};
+use crate::driver;
 use crate::fault::Faults;
-use crate::kernels::Module;
-use crate::launch::{Kernel, unsupported};
+use crate::launch::unsupported;
+use crate::load::Loaded;
 use crate::pool::{Block, Pool};
 use crate::replay::Recordings;
 use crate::swap::{Swapped, Swapper};
-use crate::{cache, driver};
 
 /// An NVIDIA GPU as a device.
 ///
@@ -34,15 +32,14 @@ struct Inner {
     swapper: Swapper,
     blas: Mutex<Option<Blas>>,
     faults: Faults,
-    functions: RwLock<HashMap<Kernel, CudaFunction>>,
-    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
+    loaded: Loaded,
     pool: Arc<Pool>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     index: usize,
-    hardware: String,
-    architecture: String,
     multiprocessors: u32,
+    /// Blocks of a cooperative launch that there is room for, one a multiprocessor.
+    resident_blocks: u32,
     shared_limit: usize,
     precision: Precision,
     launches: AtomicU64,
@@ -68,30 +65,27 @@ impl Cuda {
         let failed = |e| driver::failure(index, "opening", e);
         let stream = context.new_stream().map_err(failed)?;
         let pool = Arc::new(Pool::new(index, context.clone(), stream.clone()));
-        let (major, minor) = context.compute_capability().map_err(failed)?;
-        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let multiprocessors = context.attribute(count).map_err(failed)?.max(1) as u32;
-        let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let shared_limit = context.attribute(most).map_err(failed)?.max(0) as usize;
+        let number = |what| Ok::<_, Error>(context.attribute(what).map_err(failed)?.max(0) as u32);
+        use sys::CUdevice_attribute as Attribute;
+        let multiprocessors = number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
+        let cooperative = number(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0;
+        let shared = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_limit = number(shared)? as usize;
+        let hardware = context.name().map_err(failed)?;
+        let architecture = driver::architecture(context.compute_capability().map_err(failed)?);
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
             recordings: Recordings::default(),
             swapper: Swapper::new(index, &context)?,
             blas: Mutex::new(None),
             faults: Faults::new(record),
-            functions: RwLock::default(),
-            modules: Mutex::default(),
+            loaded: Loaded::new(index, context.clone(), hardware, architecture),
             pool,
             stream,
             index,
-            hardware: context.name().map_err(failed)?,
-            // Hopper's own instructions are in a variant of its architecture.
-            architecture: match (major, minor) {
-                (9, 0) => "sm_90a".to_owned(),
-                _ => format!("sm_{major}{minor}"),
-            },
             context,
             multiprocessors,
+            resident_blocks: if cooperative { multiprocessors } else { 0 },
             shared_limit,
             precision,
             launches: AtomicU64::new(0),
@@ -100,15 +94,15 @@ impl Cuda {
         log::info!(
             "{}: {}, {}",
             device.name(),
-            device.0.hardware,
-            device.0.architecture
+            device.hardware(),
+            device.loaded().architecture()
         );
         Ok(device)
     }
 
     /// The hardware's name, as the driver gives it.
     pub fn hardware(&self) -> &str {
-        &self.0.hardware
+        self.0.loaded.hardware()
     }
 
     /// The number of kernels and products queued so far.
@@ -128,6 +122,11 @@ impl Cuda {
         self.0.multiprocessors
     }
 
+    /// Blocks that can be resident at once, one a multiprocessor; 0 if the device promises no such thing.
+    pub(crate) fn resident_blocks(&self) -> u32 {
+        self.0.resident_blocks
+    }
+
     /// How exact products are: the device's setting, or what an operation says if that is not the default.
     pub(crate) fn precision(&self, asked: Precision) -> Precision {
         match asked {
@@ -143,6 +142,14 @@ impl Cuda {
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.0.pool
+    }
+
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.0.loaded
+    }
+
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        &self.0.context
     }
 
     pub(crate) fn faults(&self) -> &Faults {
@@ -196,10 +203,23 @@ impl Cuda {
 
     /// Sets bytes to 0.
     pub(crate) fn clear(&self, address: sys::CUdeviceptr, bytes: usize) -> Result<()> {
+        self.set_bytes(address, 0, bytes)
+    }
+
+    /// Sets bytes to a value.
+    pub(crate) fn set_bytes(
+        &self,
+        address: sys::CUdeviceptr,
+        value: u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         self.bind()?;
         // SAFETY: the caller's block has so many bytes, and is written in stream order.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream()) }
-            .map_err(self.failed("clearing memory"))
+        unsafe { result::memset_d8_async(address, value, bytes, self.stream()) }
+            .map_err(self.failed("setting memory"))
     }
 
     /// Copies bytes on the device.
@@ -227,61 +247,10 @@ impl Cuda {
             .map_err(self.failed("copying"))
     }
 
-    /// Copies bytes to the device. May return before the copy is done, but not before `bytes` has been read.
-    pub(crate) fn copy_to_device(&self, bytes: &[u8], to: sys::CUdeviceptr) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.bind()?;
-        // SAFETY: the block has room; memory that is not page-locked is staged before the call returns.
-        unsafe { result::memcpy_htod_async(to, bytes, self.stream()) }
-            .map_err(self.failed("copying to the device"))
-    }
-
-    /// A kernel, compiled and loaded at its first use.
-    pub(crate) fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
-        let known = self
-            .0
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = known.get(&kernel) {
-            return Ok(function.cu_function());
-        }
-        drop(known);
-        let module = self.module(kernel.module)?;
-        let name = format!("{}_{}", kernel.name, kernel.suffix);
-        let function = module
-            .load_function(&name)
-            .map_err(self.failed("finding a kernel"))?;
-        let raw = function.cu_function();
-        let mut known = self
-            .0
-            .functions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        known.insert(kernel, function);
-        Ok(raw)
-    }
-
-    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
-        let mut modules = lock(&self.0.modules);
-        if let Some(loaded) = modules.get(&module) {
-            return Ok(loaded.clone());
-        }
-        let cubin = cache::cubin(module, &self.0.hardware, &self.0.architecture)?;
-        let loaded = self
-            .0
-            .context
-            .load_module(Ptx::from_binary(cubin))
-            .map_err(self.failed("loading kernels"))?;
-        modules.insert(module, loaded.clone());
-        Ok(loaded)
-    }
-
     /// cuBLAS, opened at its first use.
     pub(crate) fn with_blas<R>(&self, f: impl FnOnce(&Blas) -> Result<R>) -> Result<R> {
-        let mut blas = lock(&self.0.blas);
+        // There or not, between statements.
+        let mut blas = self.0.blas.lock().unwrap_or_else(PoisonError::into_inner);
         self.bind()?;
         match &*blas {
             Some(blas) => f(blas),
@@ -326,17 +295,22 @@ impl Cuda {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is inside is a cache that is whole between statements.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Recordings and kernels go while nothing of them runs, and on a thread that has the device: not all that is
+        // dropped selects it. A device that failed has nothing to wait for.
+        let _ = self.context.bind_to_thread();
+        let _ = self.stream.synchronize();
+        let _ = self.swapper.synchronize();
+    }
 }
 
 impl fmt::Debug for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cuda")
             .field("index", &self.0.index)
-            .field("hardware", &self.0.hardware)
-            .field("architecture", &self.0.architecture)
+            .field("hardware", &self.hardware())
+            .field("architecture", &self.loaded().architecture())
             .finish_non_exhaustive()
     }
 }

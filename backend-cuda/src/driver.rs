@@ -10,6 +10,8 @@ use cudarc::nvrtc::sys as nvrtc;
 
 /// The oldest CUDA version of a driver that takes what we compile, as the driver counts: 13.0.
 const OLDEST: i32 = 13_000;
+/// The oldest compute capability that NVRTC 13 compiles for.
+const OLDEST_DEVICE: (i32, i32) = (7, 5);
 
 /// Opens a device, or says what is missing.
 pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
@@ -17,61 +19,109 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
         device: name(index),
         reason,
     };
-    // SAFETY: these only try to open a library by name.
-    let (driver, compiler, products) = unsafe {
-        (
-            sys::is_culib_present(),
-            nvrtc::is_culib_present(),
-            cublas::is_culib_present(),
-        )
-    };
-    if !driver {
-        return Err(unavailable(
-            "there is no CUDA driver (libcuda.so); install NVIDIA's driver, version 580 or newer, \
-             or use the processor"
-                .into(),
-        ));
-    }
-    for (found, library, package) in [
-        (compiler, "libnvrtc.so.13", "nvidia-cuda-nvrtc"),
-        (products, "libcublas.so.13", "nvidia-cublas"),
-    ] {
-        if !found {
-            return Err(unavailable(format!(
-                "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, and name \
-                 its folder in LD_LIBRARY_PATH"
-            )));
-        }
-    }
+    let check = |problem: Option<String>| problem.map_or(Ok(()), |reason| Err(unavailable(reason)));
     let failed = |what: &str, e: DriverError| unavailable(format!("{what}: {}", words(e)));
-    cudarc::driver::result::init().map_err(|e| match e.0 {
-        sys::CUresult::CUDA_ERROR_NO_DEVICE => unavailable(no_device(0)),
-        _ => failed("the driver did not start", e),
-    })?;
+    check(Libraries::look().missing())?;
     let mut version = 0;
     // SAFETY: the driver is there, and writes one number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .map_err(|e| failed("the driver's version", e))?;
-    if version < OLDEST {
-        return Err(unavailable(format!(
-            "the driver speaks CUDA {}, but {} is needed; install driver 580 or newer",
-            dotted(version),
-            dotted(OLDEST)
-        )));
-    }
+    check(too_old(version))?;
+    cudarc::driver::result::init().map_err(|e| match e.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => unavailable(none_of(0)),
+        _ => failed("the driver did not start", e),
+    })?;
     let count = CudaContext::device_count().map_err(|e| failed("counting devices", e))?;
-    if usize::try_from(count).is_ok_and(|count| index >= count) {
-        return Err(unavailable(no_device(count)));
-    }
+    check(out_of_range(index, count))?;
     let context = CudaContext::new(index).map_err(|e| failed("the device did not open", e))?;
+    let capability = context.compute_capability();
+    check(too_old_a_device(
+        capability.map_err(|e| failed("the device's compute capability", e))?,
+    ))?;
     // SAFETY: the streams and events of this backend order all work themselves (`pool`, `swap`).
     unsafe { context.disable_event_tracking() };
     Ok(context)
 }
 
+/// Which of the libraries are there.
+#[derive(Clone, Copy)]
+struct Libraries {
+    driver: bool,
+    compiler: bool,
+    products: bool,
+}
+
+impl Libraries {
+    fn look() -> Self {
+        // SAFETY: these only try to open a library by name.
+        unsafe {
+            Self {
+                driver: sys::is_culib_present(),
+                compiler: nvrtc::is_culib_present(),
+                products: cublas::is_culib_present(),
+            }
+        }
+    }
+
+    /// What to say of the first one that is not.
+    fn missing(self) -> Option<String> {
+        if !self.driver {
+            return Some(
+                "there is no CUDA driver (libcuda.so); install NVIDIA's driver, version 580 or newer, \
+                 or use the processor"
+                    .to_owned(),
+            );
+        }
+        let toolkit = [
+            (self.compiler, "libnvrtc.so.13", "nvidia-cuda-nvrtc"),
+            (self.products, "libcublas.so.13", "nvidia-cublas"),
+        ];
+        let (_, library, package) = toolkit.into_iter().find(|(found, ..)| !found)?;
+        Some(format!(
+            "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, and name \
+             its folder in LD_LIBRARY_PATH"
+        ))
+    }
+}
+
+/// What to say of a driver of this version, if it is too old.
+fn too_old(version: i32) -> Option<String> {
+    (version < OLDEST).then(|| {
+        format!(
+            "the driver speaks CUDA {}, but {} is needed; install driver 580 or newer",
+            dotted(version),
+            dotted(OLDEST)
+        )
+    })
+}
+
+/// What to say of a device of this compute capability, if it is too old.
+fn too_old_a_device(capability: (i32, i32)) -> Option<String> {
+    (capability < OLDEST_DEVICE).then(|| {
+        format!(
+            "the device has compute capability {}.{}, but {}.{} is needed",
+            capability.0, capability.1, OLDEST_DEVICE.0, OLDEST_DEVICE.1
+        )
+    })
+}
+
+/// What to say of an index if there are so many devices.
+fn out_of_range(index: usize, count: i32) -> Option<String> {
+    let count = count.max(0);
+    (index >= count as usize).then(|| none_of(count))
+}
+
+/// The architecture that kernels are compiled for, by compute capability. Hopper's own instructions are in a variant of its.
+pub(crate) fn architecture(capability: (i32, i32)) -> String {
+    match capability {
+        (9, 0) => "sm_90a".to_owned(),
+        (major, minor) => format!("sm_{major}{minor}"),
+    }
+}
+
 /// The reason why a device is not among so many.
-fn no_device(count: i32) -> String {
+fn none_of(count: i32) -> String {
     match count {
         0 => "there is no NVIDIA GPU that the driver sees".to_owned(),
         1 => format!("there is one device, {}", name(0)),
@@ -110,5 +160,77 @@ pub(crate) fn failure(index: usize, action: &'static str, error: DriverError) ->
         device: name(index),
         action,
         problem: words(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_what_to_do() {
+        let found = |driver, compiler, products| Libraries {
+            driver,
+            compiler,
+            products,
+        };
+        assert_eq!(found(true, true, true).missing(), None);
+        // The driver first: without it nothing else would help.
+        for (compiler, products) in [(true, true), (true, false), (false, true), (false, false)] {
+            assert_eq!(
+                found(false, compiler, products).missing().unwrap(),
+                "there is no CUDA driver (libcuda.so); install NVIDIA's driver, version 580 or newer, or use the \
+                 processor"
+            );
+        }
+        let library = |library: &str, package: &str| {
+            format!(
+                "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, and name its \
+                 folder in LD_LIBRARY_PATH"
+            )
+        };
+        let compiler = library("libnvrtc.so.13", "nvidia-cuda-nvrtc");
+        assert_eq!(found(true, false, true).missing().unwrap(), compiler);
+        assert_eq!(found(true, false, false).missing().unwrap(), compiler);
+        assert_eq!(
+            found(true, true, false).missing().unwrap(),
+            library("libcublas.so.13", "nvidia-cublas")
+        );
+    }
+
+    #[test]
+    fn an_old_driver_is_told_which_is_needed() {
+        assert_eq!(too_old(13_000), None);
+        assert_eq!(too_old(13_020), None);
+        assert_eq!(
+            too_old(12_080).unwrap(),
+            "the driver speaks CUDA 12.8, but 13.0 is needed; install driver 580 or newer"
+        );
+    }
+
+    #[test]
+    fn an_old_device_is_told_what_is_needed() {
+        assert_eq!(too_old_a_device((7, 5)), None);
+        assert_eq!(too_old_a_device((12, 0)), None);
+        assert_eq!(
+            too_old_a_device((7, 0)).unwrap(),
+            "the device has compute capability 7.0, but 7.5 is needed"
+        );
+        assert_eq!(architecture((9, 0)), "sm_90a");
+        assert_eq!(architecture((12, 0)), "sm_120");
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_told_with_those_that_are_there() {
+        assert_eq!(out_of_range(0, 1), None);
+        assert_eq!(out_of_range(3, 4), None);
+        let none = "there is no NVIDIA GPU that the driver sees";
+        assert_eq!(out_of_range(0, 0).unwrap(), none);
+        assert_eq!(out_of_range(0, -1).unwrap(), none);
+        assert_eq!(out_of_range(1, 1).unwrap(), "there is one device, cuda:0");
+        assert_eq!(
+            out_of_range(usize::MAX, 3).unwrap(),
+            "there are 3 devices, cuda:0 to cuda:2"
+        );
     }
 }

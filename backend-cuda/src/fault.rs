@@ -1,7 +1,7 @@
 //! What kernels found wrong with their operands' values.
 //!
-//! A kernel cannot refuse an index; it writes down the first one it could not use, and the host reads that when it
-//! waits for results anyway.
+//! A kernel cannot refuse an index; it writes down one it could not use (the first that comes, of several), and the host
+//! reads that when it waits for results anyway.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +10,7 @@ use cudarc::driver::{result, sys};
 
 use crate::device::Cuda;
 use crate::driver;
+use crate::launch::{Args, Grid, Kernel};
 use crate::pool::Block;
 
 /// Mirrors `Fault` in `common.cuh`.
@@ -43,14 +44,27 @@ impl Faults {
     /// Bytes of the record.
     pub(crate) const BYTES: usize = size_of::<Fault>();
 
-    /// Where a kernel writes: for the one that is about to be queued.
+    /// Where kernels write.
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
-        self.possible.store(true, Ordering::Release);
         self.block.address()
     }
 }
 
 impl Cuda {
+    /// Queues a kernel that may find a fault; where to write it is its last argument.
+    pub(crate) fn launch_reporting(
+        &self,
+        kernel: Kernel,
+        grid: Grid,
+        mut args: Args,
+    ) -> Result<()> {
+        args.push(self.faults().address());
+        self.launch(kernel, grid, args)?;
+        // Behind the launch: who sees it reads the record after the kernel.
+        self.faults().possible.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Reports what kernels wrote down. Waits for the compute stream if one of them may have.
     pub(crate) fn check_faults(&self) -> Result<()> {
         let faults = self.faults();

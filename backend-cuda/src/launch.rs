@@ -82,12 +82,15 @@ impl Launch {
 pub(crate) struct Args {
     words: SmallVec<[u64; 96]>,
     starts: SmallVec<[usize; 20]>,
+    /// Bytes of each.
+    sizes: SmallVec<[usize; 20]>,
 }
 
 impl Args {
     pub(crate) fn push<T: DeviceRepr + Copy>(&mut self, value: T) {
         let start = self.words.len();
         self.starts.push(start);
+        self.sizes.push(size_of::<T>());
         self.words
             .resize(start + size_of::<T>().div_ceil(size_of::<u64>()), 0);
         const { assert!(align_of::<T>() <= align_of::<u64>()) };
@@ -100,10 +103,16 @@ impl Args {
         let start = self.words.len();
         self.starts.extend(more.starts.iter().map(|s| s + start));
         self.words.extend(more.words);
+        self.sizes.extend(more.sizes);
+    }
+
+    /// Bytes of each argument.
+    pub(crate) fn sizes(&self) -> &[usize] {
+        &self.sizes
     }
 
     fn pointers(&mut self) -> SmallVec<[*mut c_void; 20]> {
-        let Self { words, starts } = self;
+        let Self { words, starts, .. } = self;
         starts
             .iter()
             .map(|&start| words[start..].as_mut_ptr().cast())
@@ -124,8 +133,8 @@ pub(crate) use args;
 impl Cuda {
     /// Queues a kernel on the compute stream. A kernel without elements is not launched.
     ///
-    /// The caller answers for `args` being what the kernel declares: each call stands next to the buffers it
-    /// uses, which stay alive or go back to a pool that orders their reuse after this launch.
+    /// The caller answers for `args` being what the kernel declares (their number and sizes are checked): each call stands
+    /// next to the buffers it uses, which stay alive or go back to a pool that orders their reuse after this launch.
     pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: Args) -> Result<()> {
         self.launch_on(self.stream(), kernel, grid, args)
     }
@@ -174,8 +183,8 @@ impl Cuda {
         if launch.blocks == 0 {
             return Ok(());
         }
-        let function = self.function(kernel)?;
         self.bind()?;
+        let function = self.loaded().function(kernel, &args)?;
         let failed = |e| driver::failure(self.index(), kernel.name, e);
         if launch.shared > FREE_SHARED {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

@@ -34,10 +34,9 @@ impl Cuda {
             logits_at,
             labels.buffer.address()?,
             output.address(),
-            self.faults().address(),
         ];
         let kernel = Kernel::new(Module::Loss, "softmax_cross_entropy", dtype.name());
-        self.launch(kernel, Grid::Blocks(s.count, THREADS), args)?;
+        self.launch_reporting(kernel, Grid::Blocks(s.count, THREADS), args)?;
         Ok(smallvec![output.finish()])
     }
 
@@ -74,10 +73,9 @@ impl Cuda {
             labels.buffer.address()?,
             dloss.buffer.address()?,
             out,
-            self.faults().address(),
         ];
         let kernel = Kernel::new(Module::Loss, "softmax_cross_entropy_grad", dtype.name());
-        self.launch(kernel, Grid::Blocks(s.count, THREADS), args)?;
+        self.launch_reporting(kernel, Grid::Blocks(s.count, THREADS), args)?;
         if let Some(block) = aside {
             let aside = CudaBuffer::new(block, dtype, shape.count());
             let view = Input {

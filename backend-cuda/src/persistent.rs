@@ -34,6 +34,10 @@ pub(crate) struct Spread {
 impl Spread {
     /// The spread with the most units a block that fits so many multiprocessors, one block each, with so much shared
     /// memory; `None` if the state is too wide or the batch too large.
+    ///
+    /// That a block fits a multiprocessor needs no question to the driver, which could only be asked once the kernel is
+    /// compiled: the kernel's launch bounds keep its registers to those of one block, and no block has more shared memory
+    /// than the limit.
     pub(crate) fn of(
         batch: usize,
         units: usize,
@@ -74,13 +78,11 @@ impl Cuda {
         if !plain || !counted || request.steps == 0 {
             return None;
         }
-        let multiprocessors = self.multiprocessors() as usize;
-        Spread::of(
-            request.batch,
-            request.units,
-            multiprocessors,
-            self.shared_limit(),
-        )
+        let resident = self.resident_blocks() as usize;
+        let spread = Spread::of(request.batch, request.units, resident, self.shared_limit())?;
+        // Each block adds 1 a step to a counter of 32 bits.
+        let arrivals = request.steps.checked_mul(spread.per)?;
+        i32::try_from(arrivals).is_ok().then_some(spread)
     }
 
     /// Queues the sequence that `at` describes; `c0` and `h0` are its initial states, `kernel` its recurrent weights

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::{Error, Memory, Result};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use smallvec::SmallVec;
 
 use crate::driver;
 
@@ -31,10 +32,12 @@ struct State {
     memory: Memory,
 }
 
+/// When copies on other streams are done with a block.
+type Pending = SmallVec<[Arc<CudaEvent>; 1]>;
+
 struct Free {
     address: sys::CUdeviceptr,
-    /// When a copy on another stream is done with it.
-    pending: Option<CudaEvent>,
+    pending: Pending,
 }
 
 /// Memory that goes back to its pool.
@@ -42,7 +45,7 @@ pub(crate) struct Block {
     pool: Arc<Pool>,
     address: sys::CUdeviceptr,
     bytes: usize,
-    pending: Mutex<Option<CudaEvent>>,
+    pending: Mutex<Pending>,
 }
 
 impl Pool {
@@ -62,9 +65,11 @@ impl Pool {
     /// A block of at least so many bytes, which hold anything.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Block> {
         let size = size_class(bytes);
+        let bound = self.context.bind_to_thread();
+        bound.map_err(|e| driver::failure(self.index, "taking memory", e))?;
         let (address, pending) = match self.reuse(size) {
             Some(free) => (free.address, free.pending),
-            None => (self.ask(size, bytes)?, None),
+            None => (self.ask(size, bytes)?, Pending::new()),
         };
         {
             let memory = &mut self.lock().memory;
@@ -84,8 +89,8 @@ impl Pool {
     fn reuse(&self, size: usize) -> Option<Free> {
         let mut state = self.lock();
         let blocks = state.free.get_mut(&size)?;
-        // One that no copy reads any more, if there is one.
-        let ready = |b: &Free| b.pending.as_ref().is_none_or(CudaEvent::is_complete);
+        // One that no copy uses any more, if there is one.
+        let ready = |b: &Free| b.pending.iter().all(|event| event.is_complete());
         let at = blocks
             .iter()
             .rposition(ready)
@@ -98,8 +103,7 @@ impl Pool {
     /// Asks the driver; should it have too little, once more after giving back all that is free.
     fn ask(&self, size: usize, requested: usize) -> Result<sys::CUdeviceptr> {
         let failed = |e| driver::failure(self.index, "taking memory", e);
-        self.context.bind_to_thread().map_err(failed)?;
-        // SAFETY: the context is bound; the address is freed by `release` alone.
+        // SAFETY: `take` has bound the context; the address is freed by `release` alone.
         let ask = || unsafe { result::malloc_sync(size) };
         let mut answer = ask();
         if matches!(&answer, Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
@@ -134,7 +138,7 @@ impl Pool {
         self.context.bind_to_thread().map_err(failed)?;
         self.stream.synchronize().map_err(failed)?;
         for block in blocks {
-            if let Some(event) = block.pending {
+            for event in block.pending {
                 event.synchronize().map_err(failed)?;
             }
             // SAFETY: the address came from `ask`, no block has it, and nothing that was queued uses it any more.
@@ -150,7 +154,7 @@ impl Pool {
 }
 
 /// What a request is rounded up to: up to a quarter more, so that similar sizes share blocks.
-fn size_class(bytes: usize) -> usize {
+pub(crate) fn size_class(bytes: usize) -> usize {
     let grain = (bytes.next_power_of_two() / 8).max(GRAIN);
     bytes.max(1).div_ceil(grain) * grain
 }
@@ -173,33 +177,31 @@ impl Block {
         self.address
     }
 
-    /// Lets the compute stream wait for the copy that still uses the block, if there is one.
+    /// Lets the compute stream wait for the copies that still use the block.
     pub(crate) fn settle(&self) -> Result<()> {
-        match self.take_pending() {
-            Some(event) => {
-                let waited = self.pool.stream.wait(&event);
-                waited.map_err(|e| driver::failure(self.pool.index, "waiting", e))
-            }
-            None => Ok(()),
+        // Locked until the stream waits: a thread that finds nothing pending queues its work behind that.
+        let mut pending = self.pending();
+        for event in pending.iter() {
+            let waited = self.pool.stream.wait(event);
+            waited.map_err(|e| driver::failure(self.pool.index, "waiting", e))?;
         }
+        pending.clear();
+        Ok(())
     }
 
-    /// Says that a copy on another stream uses the block until the event.
-    pub(crate) fn pending_until(&self, event: CudaEvent) {
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);
+    /// Says that a copy on another stream uses the block until the event, which has been recorded.
+    pub(crate) fn pending_until(&self, event: Arc<CudaEvent>) {
+        self.pending().push(event);
     }
 
-    fn take_pending(&self) -> Option<CudaEvent> {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let pending = self.take_pending();
+        let pending = std::mem::take(&mut *self.pending());
         let mut state = self.pool.lock();
         state.memory.in_use -= self.bytes;
         state.memory.pooled += self.bytes;

@@ -9,17 +9,66 @@ use crate::device::Cuda;
 use crate::elementwise::number;
 use crate::kernels::Module;
 use crate::launch::{Grid, Kernel, args};
+use crate::pool::Block;
 use crate::strided::{Axes, Strided};
 
-/// `THREADS` in `reduce.cu`.
+/// `THREADS`, `COLUMNS` and `SECTION` in `reduce.cu`.
 const THREADS: usize = 256;
-/// `SECTION` in `reduce.cu`.
+const COLUMNS: usize = 32;
 const SECTION: usize = 16_384;
-/// Results from which on there are enough of them to keep the device busy with one thread each.
-const MANY: usize = 16_384;
+
+/// Blocks that keep any device busy.
+const BLOCKS: usize = 2048;
+/// Sections of an axis at most: one thread adds up what they give.
+const SECTIONS: usize = 256;
 
 fn kernel(name: &'static str, dtype: DType) -> Kernel {
     Kernel::new(Module::Reduce, name, dtype.name())
+}
+
+/// Who adds up what. It depends on the shape alone, and so does the order of a sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A thread for each result.
+    Threads,
+    /// A block for each section of a result's elements.
+    Rows(Cut),
+    /// A block for each section of the elements of some results that lie side by side.
+    Columns(Cut),
+}
+
+/// An axis in sections, none of which is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    section: usize,
+    sections: usize,
+}
+
+impl Cut {
+    /// At most so many sections, of at least so many elements each.
+    fn new(n: usize, least: usize, most: usize) -> Self {
+        let section = n.div_ceil(most.clamp(1, SECTIONS)).max(least);
+        let sections = n.div_ceil(section);
+        Self { section, sections }
+    }
+}
+
+impl Way {
+    /// For `results` sums of `n` elements that lie `inner` apart in row-major order.
+    fn of(n: usize, results: usize, inner: usize) -> Self {
+        if inner >= COLUMNS / 2 {
+            let tiles = results.div_ceil(COLUMNS);
+            // Enough results for a thread each, or too few elements for more.
+            return match tiles >= BLOCKS || n < 64 {
+                true => Self::Threads,
+                false => Self::Columns(Cut::new(n, 32, BLOCKS.div_ceil(tiles.max(1)))),
+            };
+        }
+        match n < THREADS {
+            true => Self::Threads,
+            false => Self::Rows(Cut::new(n, 16 * THREADS, BLOCKS.div_ceil(results.max(1)))),
+        }
+    }
 }
 
 impl Cuda {
@@ -32,29 +81,50 @@ impl Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         let dtype = number("reduce", ins)?;
         let [x] = operands(ins)?;
-        let n = x.layout.shape()[axis];
+        let shape = x.layout.shape();
+        let n = shape[axis];
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
+        let results = output.layout();
         let s = Strided::walk(
-            output.layout().shape(),
-            [
-                Axes::new(x.layout).without(axis),
-                Axes::new(output.layout()),
-            ],
+            results.shape(),
+            [Axes::new(x.layout).without(axis), Axes::new(results)],
         );
-        let args = args![
-            codes::reduce(kind),
-            n as i64,
-            x.layout.strides()[axis] as i64,
+        let code = codes::reduce(kind);
+        let mut args = args![code, n as i64, x.layout.strides()[axis] as i64];
+        let count = results.shape().count();
+        let way = Way::of(n, count, shape.dims()[axis + 1..].iter().product());
+        let (name, cut, blocks) = match way {
+            Way::Threads => {
+                args.append(args![s, x.buffer.address()?, output.address()]);
+                self.launch(kernel("reduce", dtype), Grid::Elements(s.count), args)?;
+                return Ok(smallvec![output.finish()]);
+            }
+            Way::Rows(cut) => ("reduce_rows", cut, count),
+            Way::Columns(cut) => ("reduce_columns", cut, count.div_ceil(COLUMNS)),
+        };
+        let Cut { section, sections } = cut;
+        // What sections give is of the type that sums have: 8 bytes at most.
+        let partial = match sections {
+            1 => None,
+            _ => Some(self.pool().take(sections * count * size_of::<f64>())?),
+        };
+        let partial_at = partial.as_ref().map_or(0, Block::address);
+        args.append(args![
+            section as i64,
+            sections as i64,
             s,
             x.buffer.address()?,
             output.address(),
-        ];
-        if n >= THREADS && (s.count as usize) < MANY {
-            let grid = Grid::Blocks(s.count, THREADS as u32);
-            self.launch(kernel("reduce_block", dtype), grid, args)?;
-        } else {
-            self.launch(kernel("reduce", dtype), Grid::Elements(s.count), args)?;
+            partial_at,
+        ]);
+        let grid = Grid::Blocks((blocks * sections) as i64, THREADS as u32);
+        self.launch(kernel(name, dtype), grid, args)?;
+        if partial.is_some() {
+            let s = Strided::new(results.shape(), [results]);
+            let args = args![code, sections as i64, s, partial_at, output.address()];
+            let grid = Grid::Elements(s.count);
+            self.launch(kernel("reduce_sections", dtype), grid, args)?;
         }
         Ok(smallvec![output.finish()])
     }
@@ -67,6 +137,7 @@ impl Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         let dtype = number("argmax", ins)?;
         let [x] = operands(ins)?;
+        let n = x.layout.shape()[axis];
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let s = Strided::walk(
@@ -77,13 +148,17 @@ impl Cuda {
             ],
         );
         let args = args![
-            x.layout.shape()[axis] as i64,
+            n as i64,
             x.layout.strides()[axis] as i64,
             s,
             x.buffer.address()?,
             output.address(),
         ];
-        self.launch(kernel("argmax", dtype), Grid::Elements(s.count), args)?;
+        let (name, grid) = match n < THREADS {
+            true => ("argmax", Grid::Elements(s.count)),
+            false => ("argmax_rows", Grid::Blocks(s.count, THREADS as u32)),
+        };
+        self.launch(kernel(name, dtype), grid, args)?;
         Ok(smallvec![output.finish()])
     }
 
@@ -120,5 +195,43 @@ impl Cuda {
             args,
         )?;
         Ok(smallvec![output.finish()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_results_of_many_elements_keep_the_device_busy() {
+        // The gradient of a bias: 1000 steps of 64 rows, 4 gates of 512 units.
+        let Way::Columns(Cut { section, sections }) = Way::of(64_000, 2048, 2048) else {
+            panic!("not by columns");
+        };
+        assert_eq!((section, sections), (2000, 32));
+        // One sum of very many.
+        let Way::Rows(cut) = Way::of(10_000_000, 1, 1) else {
+            panic!("not by rows");
+        };
+        assert_eq!(cut.sections, 256);
+        // A row that one block has, a short one, and very many columns.
+        let whole = Cut {
+            section: 4096,
+            sections: 1,
+        };
+        assert_eq!(Way::of(300, 1000, 1), Way::Rows(whole));
+        assert_eq!(Way::of(255, 1000, 1), Way::Threads);
+        assert_eq!(Way::of(1000, 1 << 20, 1 << 20), Way::Threads);
+    }
+
+    #[test]
+    fn no_section_is_empty_and_all_elements_are_in_one() {
+        for n in 1..3000 {
+            for most in [0, 1, 2, 7, 300] {
+                let Cut { section, sections } = Cut::new(n, 32, most);
+                assert!(sections * section >= n && (sections - 1) * section < n);
+                assert!(sections <= most.clamp(1, SECTIONS));
+            }
+        }
     }
 }

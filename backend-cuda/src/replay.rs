@@ -48,10 +48,10 @@ impl Queue<'_> {
     }
 }
 
-/// A stream to record on, with a cuBLAS handle of its own.
+/// A stream to record on, with a cuBLAS handle of its own, which goes first.
 struct Recorder {
-    stream: Arc<CudaStream>,
     blas: Blas,
+    stream: Arc<CudaStream>,
 }
 
 /// Everything that decides what a sequence queues for a step, but for what its description says.
@@ -152,6 +152,8 @@ impl Cuda {
             let workspace = self.workspace(sequence)?;
             return self.run_steps_in(&workspace, sequence);
         }
+        // A recording that goes to make room needs the device.
+        self.bind()?;
         // Locked until all is queued: two sequences of one kind use one workspace, one after the other.
         let mut state = self
             .recordings()
@@ -184,8 +186,17 @@ impl Cuda {
             };
             workspace.graph = Some(self.record(recorder, workspace, sequence)?);
         }
+        self.run_steps_in(workspace, sequence)?;
+        if !workspace.known {
+            // The one kernel that only recordings use: loaded before one is made. What it changes is not used again.
+            let queue = Queue {
+                cuda: self,
+                recorder: None,
+            };
+            sequence.advance(queue, workspace)?;
+        }
         workspace.known = true;
-        self.run_steps_in(workspace, sequence)
+        Ok(())
     }
 
     fn workspace(&self, sequence: &impl Steps) -> Result<Workspace> {
@@ -226,7 +237,7 @@ impl Cuda {
         let stream = self.new_stream()?;
         let workspace = self.pool().take(WORKSPACE)?;
         let blas = Blas::new(self.index(), stream.cu_stream(), workspace)?;
-        Ok(Recorder { stream, blas })
+        Ok(Recorder { blas, stream })
     }
 
     fn record(

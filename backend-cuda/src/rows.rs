@@ -1,6 +1,6 @@
 //! Operations that move rows without computing.
 
-use backend_api::{Buffers, Dests, Result};
+use backend_api::{Buffers, Dests, Layout, Result};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
@@ -45,12 +45,13 @@ impl Cuda {
         let output = Output::new(self, dest)?;
         let shape = output.layout().shape();
         let rank = ids.layout.shape().rank();
+        let (ids_at, _ids) = self.dense_address(&ids)?;
         // The ids stand still along a row, a row along the ids.
         let (rows, stride) = (table.layout.shape()[0], table.layout.strides()[0]);
         let s = Strided::walk(
             shape,
             [
-                Axes::new(ids.layout),
+                Axes::new(Layout::contiguous(ids.layout.shape())),
                 Axes::new(table.layout).without(0).shifted(rank),
                 Axes::new(output.layout()),
             ],
@@ -60,12 +61,11 @@ impl Cuda {
             stride as i64,
             is_wide(ids.dtype),
             s,
-            ids.buffer.address()?,
+            ids_at,
             table.buffer.address()?,
             output.address(),
-            self.faults().address(),
         ];
-        self.launch(
+        self.launch_reporting(
             kernel("gather", words(table.dtype)),
             Grid::Elements(s.count),
             args,
@@ -84,12 +84,13 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let shape = x.layout.shape();
+        let (lengths_at, _lengths) = self.dense_address(&lengths)?;
         let steps = shape[time] as i64;
         let inner: usize = shape.dims()[time + 1..].iter().product();
         let s = Strided::walk(
             shape,
             [
-                Axes::new(lengths.layout).shifted(batch),
+                Axes::new(Layout::contiguous(lengths.layout.shape())).shifted(batch),
                 Axes::new(x.layout).standing(time),
                 Axes::new(output.layout()),
             ],
@@ -100,12 +101,11 @@ impl Cuda {
             x.layout.strides()[time] as i64,
             is_wide(lengths.dtype),
             s,
-            lengths.buffer.address()?,
+            lengths_at,
             x.buffer.address()?,
             output.address(),
-            self.faults().address(),
         ];
-        self.launch(
+        self.launch_reporting(
             kernel("reverse", words(x.dtype)),
             Grid::Elements(s.count),
             args,
@@ -186,6 +186,12 @@ impl Cuda {
             next: self.pool().take(count * size_of::<i64>())?,
             first: self.pool().take(count)?,
         };
+        if count == 0 {
+            return Ok(links);
+        }
+        let seen_bytes = rows * size_of::<i64>();
+        let seen = self.pool().take(seen_bytes)?;
+        self.set_bytes(seen.address(), 0xFF, seen_bytes)?;
         let args = args![
             kind,
             rows as i64,
@@ -194,16 +200,16 @@ impl Cuda {
             links.ids,
             links.next.address(),
             links.first.address(),
-            self.faults().address(),
+            seen.address(),
         ];
-        self.launch(
-            kernel("scatter_links", "ids"),
-            Grid::Elements(links.count),
-            args,
-        )?;
+        let one = Grid::Blocks(1, LINK_THREADS);
+        self.launch_reporting(kernel("scatter_links", "ids"), one, args)?;
         Ok(links)
     }
 }
+
+/// `THREADS` in `rows.cu`.
+const LINK_THREADS: u32 = 256;
 
 /// Kinds of `Fault`; see `rows.cu`.
 const SCATTER_ADD: u32 = 2;

@@ -5,7 +5,7 @@ use backend_api::{
     Buffers, DType, Dest, Dests, Error, Fused, Layout, Precision, Recurrence, Result, SequencePath,
     SequencePlan, SequenceRequest, compose,
 };
-use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
@@ -16,7 +16,7 @@ use crate::matmul::{Matrix, Product};
 use crate::replay::{CHUNK, Key, Queue, Steps, Workspace};
 
 /// Mirrors `Sequence` in `sequence.cu`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Sequence {
     pub(crate) first: i64,
@@ -33,6 +33,9 @@ pub(crate) struct Sequence {
     pub(crate) gates: CUdeviceptr,
     pub(crate) cs: CUdeviceptr,
 }
+
+// SAFETY: plain numbers in C's layout, the same on the device.
+unsafe impl DeviceRepr for Sequence {}
 
 /// Sizes of a sequence.
 #[derive(Clone, Copy)]
@@ -210,15 +213,6 @@ impl Cuda {
         Ok(outputs.map(Output::finish).collect())
     }
 
-    /// Writes a description to device memory, where kernels read it.
-    pub(crate) fn describe<T: bytemuck::Pod>(
-        &self,
-        description: &T,
-        to: CUdeviceptr,
-    ) -> Result<()> {
-        self.copy_to_device(bytemuck::bytes_of(description), to)
-    }
-
     /// Copies the recurrent kernels to blocks of a workspace, row by row.
     pub(crate) fn copy_kernels(
         &self,
@@ -303,8 +297,9 @@ impl Steps for Forward<'_, '_> {
             rh: workspace.address(RH),
             ..self.described
         };
-        self.cuda
-            .describe(&described, workspace.address(DESCRIPTION))
+        let args = args![workspace.address(DESCRIPTION), described];
+        let kernel = kernel("sequence_describe", self.sizes.dtype);
+        self.cuda.launch(kernel, Grid::Blocks(1, 1), args)
     }
 
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()> {

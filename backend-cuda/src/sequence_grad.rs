@@ -3,7 +3,7 @@
 use backend_api::{
     Buffers, DType, Dests, Fused, Precision, Recurrence, Result, SequencePlan, compose,
 };
-use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
@@ -14,7 +14,7 @@ use crate::replay::{CHUNK, Key, Queue, Steps, Workspace};
 use crate::sequence::{Held, Operands, Sizes, in_one_piece, kernel, result, unknown};
 
 /// Mirrors `SequenceGrad` in `sequence.cu`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct SequenceGrad {
     first: i64,
@@ -35,6 +35,9 @@ struct SequenceGrad {
     drh: CUdeviceptr,
     du: CUdeviceptr,
 }
+
+// SAFETY: plain numbers in C's layout, the same on the device.
+unsafe impl DeviceRepr for SequenceGrad {}
 
 impl Cuda {
     pub(crate) fn sequence_grad(
@@ -272,8 +275,9 @@ impl Steps for Backward<'_, '_> {
             du: workspace.address(DU),
             ..self.described
         };
-        self.cuda
-            .describe(&described, workspace.address(DESCRIPTION))
+        let args = args![workspace.address(DESCRIPTION), described];
+        let kernel = kernel("sequence_grad_describe", self.sizes.dtype);
+        self.cuda.launch(kernel, Grid::Blocks(1, 1), args)
     }
 
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()> {

@@ -4,21 +4,23 @@
 //! * out: the copy waits for the kernels that make the elements; the compute stream waits for it before anything overwrites the block;
 //! * in: the copy waits for what used the new block before, and kernels that use the buffer wait for the copy.
 //!
-//! Host memory is page-locked, kept in a pool that only grows, and never handed out while a copy uses it.
+//! What is uploaded goes through host memory of the same pool.
 
-use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{DType, Result};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, sys};
 
 use crate::buffer::CudaBuffer;
 use crate::device::Cuda;
 use crate::driver;
+use crate::host::{Slab, Slabs};
+
+/// Bytes up to which an upload is copied aside, so that nobody waits for it.
+const STAGED: usize = 16 << 20;
 
 /// The streams and the host memory of a device.
 pub(crate) struct Swapper {
@@ -30,27 +32,9 @@ pub(crate) struct Swapper {
     bytes_in: AtomicU64,
 }
 
-/// Page-locked host memory, by size.
-struct Slabs {
-    context: Arc<CudaContext>,
-    free: Mutex<HashMap<usize, Vec<Slab>>>,
-}
-
-struct Slab {
-    memory: NonNull<c_void>,
-    /// When the last copy from or to it is done.
-    busy: Option<CudaEvent>,
-}
-
-// SAFETY: plain memory that one owner at a time has.
-unsafe impl Send for Slab {}
-// SAFETY: shared references give no access to the memory.
-unsafe impl Sync for Slab {}
-
 /// A buffer in host memory.
 pub struct Swapped {
-    slabs: Arc<Slabs>,
-    slab: Option<Slab>,
+    slab: Slab,
     bytes: usize,
     dtype: DType,
     count: usize,
@@ -66,10 +50,7 @@ impl Swapper {
             index,
             out: stream()?,
             back: stream()?,
-            slabs: Arc::new(Slabs {
-                context: context.clone(),
-                free: Mutex::default(),
-            }),
+            slabs: Arc::new(Slabs::new(index, context.clone())),
             bytes_out: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
         })
@@ -85,49 +66,6 @@ impl Swapper {
     }
 }
 
-impl Slabs {
-    fn take(&self, index: usize, bytes: usize) -> Result<Slab> {
-        let failed = |e| driver::failure(index, "taking host memory", e);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slabs) = free.get_mut(&bytes)
-            && let Some(at) = slabs
-                .iter()
-                .rposition(|s| s.busy.as_ref().is_none_or(CudaEvent::is_complete))
-        {
-            return Ok(slabs.swap_remove(at));
-        }
-        drop(free);
-        self.context.bind_to_thread().map_err(failed)?;
-        // SAFETY: the context is bound; ordinary page-locked memory, freed by `Slabs::drop` alone.
-        let memory = unsafe { result::malloc_host(bytes.max(1), 0) }.map_err(failed)?;
-        let memory = NonNull::new(memory)
-            .ok_or_else(|| failed(result::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)))?;
-        Ok(Slab { memory, busy: None })
-    }
-
-    fn give_back(&self, bytes: usize, slab: Slab) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(bytes).or_default().push(slab);
-    }
-}
-
-impl Drop for Slabs {
-    fn drop(&mut self) {
-        let free = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for slab in free.drain().flat_map(|(_, slabs)| slabs) {
-            if let Some(event) = slab.busy
-                && event.synchronize().is_err()
-            {
-                // A copy that may still run keeps its memory.
-                continue;
-            }
-            let _ = self.context.bind_to_thread();
-            // SAFETY: the memory came from `malloc_host`, and no copy uses it any more.
-            let _ = unsafe { result::free_host(slab.memory.as_ptr()) };
-        }
-    }
-}
-
 impl Cuda {
     /// Bytes that were moved to host memory and back so far.
     pub fn bytes_swapped(&self) -> (u64, u64) {
@@ -138,79 +76,104 @@ impl Cuda {
         )
     }
 
+    /// Copies bytes to the device. They have been read when this returns, whatever memory they are in; the copy itself may
+    /// still be under way.
+    pub(crate) fn copy_to_device(&self, bytes: &[u8], to: sys::CUdeviceptr) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| driver::failure(self.index(), "copying to the device", e);
+        self.bind()?;
+        let copy = |from| {
+            // SAFETY: both sides have so many bytes, and those of the host stay until the copy is done: see below.
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to, from, bytes.len(), self.stream()) }
+                .result()
+                .map_err(failed)
+        };
+        // The driver may read memory of the caller's after the call, if it can do so itself: page-locked memory, or any on
+        // a machine whose devices share the processor's page tables.
+        if bytes.len() > STAGED {
+            copy(bytes.as_ptr().cast())?;
+            return self.wait_for_stream();
+        }
+        let mut slab = self.swapper().slabs.take(bytes.len())?;
+        let done = self.new_event()?;
+        // SAFETY: the slab has room, and nothing else uses it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), slab.address().cast(), bytes.len()) };
+        copy(slab.address())?;
+        done.record(self.compute()).map_err(failed)?;
+        slab.busy_until(done);
+        Ok(())
+    }
+
     pub(crate) fn move_out(&self, buffer: CudaBuffer) -> Result<Swapped> {
         let swapper = self.swapper();
         let failed = |e| driver::failure(self.index(), "swapping out", e);
         let (dtype, count, bytes) = (buffer.dtype(), buffer.count(), buffer.bytes());
-        let mut slab = swapper.slabs.take(self.index(), bytes)?;
+        let mut slab = swapper.slabs.take(bytes)?;
         if bytes > 0 {
+            let done = self.new_event()?;
             let from = buffer.address()?;
             let made = self.compute().record_event(None).map_err(failed)?;
             swapper.out.wait(&made).map_err(failed)?;
+            let to = slab.address();
             // SAFETY: the slab has `bytes` bytes and is not used before `done`; the block is marked as pending until then.
-            unsafe {
-                sys::cuMemcpyDtoHAsync_v2(
-                    slab.memory.as_ptr(),
-                    from,
-                    bytes,
-                    swapper.out.cu_stream(),
-                )
-            }
-            .result()
-            .map_err(failed)?;
-            let done = || swapper.out.record_event(None).map_err(failed);
-            slab.busy = Some(done()?);
-            buffer.pending_until(done()?);
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, bytes, swapper.out.cu_stream()) }
+                .result()
+                .map_err(failed)?;
+            done.record(&swapper.out).map_err(failed)?;
+            slab.busy_until(done.clone());
+            buffer.pending_until(done);
             swapper.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         Ok(Swapped {
-            slabs: swapper.slabs.clone(),
-            slab: Some(slab),
+            slab,
             bytes,
             dtype,
             count,
         })
     }
 
-    pub(crate) fn move_in(&self, mut swapped: Swapped) -> Result<CudaBuffer> {
+    pub(crate) fn move_in(&self, swapped: Swapped) -> Result<CudaBuffer> {
         let swapper = self.swapper();
         let failed = |e| driver::failure(self.index(), "swapping in", e);
-        let block = self.pool().take(swapped.bytes)?;
-        if let Some(slab) = &mut swapped.slab
-            && swapped.bytes > 0
-        {
+        let Swapped {
+            mut slab,
+            bytes,
+            dtype,
+            count,
+        } = swapped;
+        let block = self.pool().take(bytes)?;
+        if bytes > 0 {
+            let done = self.new_event()?;
             // The block's last user, and the copy out of what is now to come back.
             let free = self.compute().record_event(None).map_err(failed)?;
             swapper.back.wait(&free).map_err(failed)?;
-            if let Some(out) = &slab.busy {
+            if let Some(out) = slab.busy() {
                 swapper.back.wait(out).map_err(failed)?;
             }
+            let from = slab.address();
             // SAFETY: both sides have `bytes` bytes; kernels wait for the copy before they use the block, and the
             // slab is busy until then.
             unsafe {
-                sys::cuMemcpyHtoDAsync_v2(
-                    block.address(),
-                    slab.memory.as_ptr(),
-                    swapped.bytes,
-                    swapper.back.cu_stream(),
-                )
+                sys::cuMemcpyHtoDAsync_v2(block.address(), from, bytes, swapper.back.cu_stream())
             }
             .result()
             .map_err(failed)?;
-            slab.busy = Some(swapper.back.record_event(None).map_err(failed)?);
-            block.pending_until(swapper.back.record_event(None).map_err(failed)?);
-            let bytes = swapped.bytes as u64;
-            swapper.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+            done.record(&swapper.back).map_err(failed)?;
+            slab.busy_until(done.clone());
+            block.pending_until(done);
+            swapper.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        Ok(CudaBuffer::new(block, swapped.dtype, swapped.count))
+        Ok(CudaBuffer::new(block, dtype, count))
     }
-}
 
-impl Drop for Swapped {
-    fn drop(&mut self) {
-        if let Some(slab) = self.slab.take() {
-            self.slabs.give_back(self.bytes, slab);
-        }
+    /// An event that is still to be recorded: made before the copy, so that what fails then leaves none unmarked.
+    fn new_event(&self) -> Result<Arc<CudaEvent>> {
+        let event = self.context().new_event(None);
+        event
+            .map(Arc::new)
+            .map_err(|e| driver::failure(self.index(), "making an event", e))
     }
 }
 

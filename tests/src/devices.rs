@@ -3,6 +3,7 @@
 use backend_api::{Error, Result, Unfused, dispatch};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
+use cudasim::Exclusive;
 use rnn_train::Autodiff;
 
 dispatch! {
@@ -50,6 +51,18 @@ pub fn device(name: &str) -> Result<TestDevice> {
 /// Whether tests of the CUDA backend shall run on a GPU: with `RECURRENT_CUDA=real`. Else they run on the simulated device.
 pub fn on_real_gpu() -> bool {
     std::env::var_os("RECURRENT_CUDA").is_some_and(|kind| kind == "real")
+}
+
+/// The simulated device for one test at a time, if tests of the CUDA backend run on it.
+///
+/// # Panics
+/// It cannot be installed: a test that needs it has failed then.
+pub fn simulator() -> Option<Exclusive<'static>> {
+    (!on_real_gpu()).then(|| {
+        cudasim::install()
+            .expect("the simulated device")
+            .exclusive()
+    })
 }
 
 fn simulated() -> Result<Cuda> {

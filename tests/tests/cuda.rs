@@ -10,7 +10,7 @@ use backend_api::{
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use cudasim::Exclusive;
-use recurrent_tests::devices::on_real_gpu;
+use recurrent_tests::devices::simulator;
 use rnn_core::{
     BasicLstmCell, Cell, Dense, DynamicRnn, GruCell, Initializer, Mode, Module, Nest, Visitor,
 };
@@ -27,10 +27,6 @@ fn cuda() -> (Option<Exclusive<'static>>, Cuda) {
     let device = Cuda::new(0).unwrap();
     println!("{}", device.hardware());
     (sim, device)
-}
-
-fn simulator() -> Option<Exclusive<'static>> {
-    (!on_real_gpu()).then(|| cudasim::install().unwrap().exclusive())
 }
 
 /// A sequence with everything that can go wrong in it: ragged rows, an initial state, random weights.
@@ -380,6 +376,18 @@ fn memory_that_is_kept_for_reuse_is_given_up_before_an_error() {
     drop(Tensor::zeros(&device, meta(8 << 20)).unwrap());
     assert!(device.memory().pooled >= 8 << 20);
     assert!(Tensor::zeros(&device, meta(6 << 20)).is_ok());
+}
+
+#[test]
+fn a_device_that_is_too_old_is_refused_when_it_is_opened() {
+    let Some(sim) = simulator() else {
+        return;
+    };
+    sim.set_compute_capability(70);
+    assert_eq!(
+        Cuda::new(0).unwrap_err().to_string(),
+        "cuda:0 is not available: the device has compute capability 7.0, but 7.5 is needed"
+    );
 }
 
 #[test]

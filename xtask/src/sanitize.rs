@@ -48,6 +48,8 @@ const SANITIZERS: [Sanitizer; 2] = [
             Clean::new("streams", &[], 16),
             Clean::new("graphs", &[], 16),
             Clean::of("recurrent-tests", "cuda", &[], 16),
+            Clean::of("recurrent-tests", "cuda_operations", &[], 1),
+            Clean::of("recurrent-tests", "cuda_lifetimes", &[], 1),
         ],
         planted: &[
             ("write_one_too_many", "in write_one_too_many"),

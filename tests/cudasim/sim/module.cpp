@@ -170,6 +170,7 @@ CUDASIM_EXPORT int cuModuleUnload(Module* module) {
 
 CUDASIM_EXPORT int cuModuleGetFunction(Function** to, Module* module, const char* name) {
   Lock lock(mutex);
+  CUDASIM_TRY(usable());
   if (!modules.count(module)) return invalid_handle;
   auto& function = module->functions[name];
   if (!function) {
@@ -224,6 +225,24 @@ CUDASIM_EXPORT int cuFuncGetAttribute(int* value, int attribute, Function* funct
     default: *value = 0;
   }
   return success;
+}
+
+CUDASIM_EXPORT int cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* size) {
+  Lock lock(mutex);
+  if (!functions.count(function)) return invalid_handle;
+  if (index >= function->entry->arguments) return invalid_value;
+  // As the driver passes them: each at a multiple of its size, or of 8 bytes. The backend looks at sizes only.
+  size_t at = 0;
+  for (size_t i = 0;; i++) {
+    size_t bytes = function->entry->argument_sizes[i], alignment = bytes >= 8 ? 8 : bytes >= 4 ? 4 : bytes;
+    at = (at + alignment - 1) / alignment * alignment;
+    if (i == index) {
+      *offset = at;
+      if (size) *size = bytes;
+      return success;
+    }
+    at += bytes;
+  }
 }
 
 CUDASIM_EXPORT int cuFuncSetCacheConfig(Function* function, int) {

@@ -53,6 +53,9 @@ struct DeviceApi {
 /// What the simulator knows about one kernel.
 struct KernelEntry {
   unsigned arguments_size;
+  /// Of each argument, and how many there are.
+  const unsigned* argument_sizes;
+  unsigned arguments;
   int max_threads;
   bool suspends;
   /// Copies the arguments of a launch into `storage`; returns the number of the first pointer that is none of the

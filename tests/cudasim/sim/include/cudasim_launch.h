@@ -58,6 +58,9 @@ struct Glue;
 
 template <class... A, void (*Kernel)(A...)>
 struct Glue<Kernel> {
+  // With one more, since a kernel may have no arguments.
+  static constexpr unsigned sizes[] = {sizeof(A)..., 0};
+
   template <class List>
   struct With;
   template <unsigned... I>
@@ -90,7 +93,7 @@ struct Glue<Kernel> {
 
   static constexpr KernelEntry entry(int max_threads, bool suspends) {
     using Of = With<typename Count<sizeof...(A)>::type>;
-    return {sizeof(typename Of::Arguments), max_threads, suspends, Of::bind, Of::run_thread, Of::run_block};
+    return {sizeof(typename Of::Arguments), sizes, sizeof...(A), max_threads, suspends, Of::bind, Of::run_thread, Of::run_block};
   }
 };
 

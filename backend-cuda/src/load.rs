@@ -1,0 +1,168 @@
+//! Kernels on the device: each file is compiled and loaded at its first use, each kernel looked up once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use backend_api::{Error, Result};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, sys};
+use cudarc::nvrtc::Ptx;
+use smallvec::SmallVec;
+
+use crate::kernels::Module;
+use crate::launch::{Args, Kernel};
+use crate::{cache, driver};
+
+/// The kernels of a device.
+pub(crate) struct Loaded {
+    // Fields are dropped in order: functions before what they are part of.
+    functions: RwLock<HashMap<Kernel, Function>>,
+    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
+    context: Arc<CudaContext>,
+    index: usize,
+    hardware: String,
+    architecture: String,
+}
+
+struct Function {
+    function: CudaFunction,
+    /// Bytes of each argument that it declares.
+    sizes: SmallVec<[usize; 20]>,
+}
+
+impl Loaded {
+    pub(crate) fn new(
+        index: usize,
+        context: Arc<CudaContext>,
+        hardware: String,
+        architecture: String,
+    ) -> Self {
+        Self {
+            functions: RwLock::default(),
+            modules: Mutex::default(),
+            context,
+            index,
+            hardware,
+            architecture,
+        }
+    }
+
+    pub(crate) fn hardware(&self) -> &str {
+        &self.hardware
+    }
+
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// A kernel for these arguments. The device is the calling thread's.
+    pub(crate) fn function(&self, kernel: Kernel, args: &Args) -> Result<sys::CUfunction> {
+        let known = self.functions.read();
+        if let Some(function) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
+            return self.checked(kernel, function, args);
+        }
+        let failed = |e| driver::failure(self.index, "finding a kernel", e);
+        let module = self.module(kernel.module)?;
+        let name = format!("{}_{}", kernel.name, kernel.suffix);
+        let function = module.load_function(&name).map_err(failed)?;
+        let function = Function {
+            sizes: declared(function.cu_function()).map_err(failed)?,
+            function,
+        };
+        let raw = self.checked(kernel, &function, args);
+        let known = self.functions.write();
+        known
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kernel, function);
+        raw
+    }
+
+    /// An argument of a wrong width would be read from its neighbour: the driver copies what the kernel declares.
+    fn checked(&self, kernel: Kernel, function: &Function, args: &Args) -> Result<sys::CUfunction> {
+        if function.sizes[..] == *args.sizes() {
+            return Ok(function.function.cu_function());
+        }
+        Err(Error::Failed {
+            device: driver::name(self.index),
+            action: kernel.name,
+            problem: format!(
+                "its arguments have {:?} bytes, not {:?}",
+                function.sizes,
+                args.sizes()
+            ),
+        })
+    }
+
+    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
+        // Locked while it is compiled: a second thread that needs it waits instead of compiling too.
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = modules.get(&module) {
+            return Ok(loaded.clone());
+        }
+        let load = |cubin| self.context.load_module(Ptx::from_binary(cubin));
+        let (cubin, kept) = cache::cubin(module, &self.hardware, &self.architecture)?;
+        let mut loaded = load(cubin);
+        if kept && loaded.as_ref().is_err_and(refused) {
+            log::warn!("{}: the kept code is not taken", module.name());
+            loaded = load(cache::compile(module, &self.hardware, &self.architecture)?);
+        }
+        let loaded = loaded.map_err(|e| driver::failure(self.index, "loading kernels", e))?;
+        modules.insert(module, loaded.clone());
+        Ok(loaded)
+    }
+}
+
+/// Whether the driver found fault with the code, not with the device.
+fn refused(error: &DriverError) -> bool {
+    matches!(
+        error.0,
+        sys::CUresult::CUDA_ERROR_INVALID_IMAGE
+            | sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+            | sys::CUresult::CUDA_ERROR_INVALID_SOURCE
+            | sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+    )
+}
+
+/// The sizes of a kernel's arguments.
+fn declared(function: sys::CUfunction) -> Result<SmallVec<[usize; 20]>, DriverError> {
+    let mut sizes = SmallVec::new();
+    loop {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function is loaded; two numbers are written.
+        let answer = unsafe {
+            sys::cuFuncGetParamInfo(function, sizes.len(), &raw mut offset, &raw mut size)
+        };
+        match answer.result() {
+            Ok(()) => sizes.push(size),
+            // Behind the last one.
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_INVALID_VALUE => return Ok(sizes),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Cuda;
+    use crate::launch::{Grid, args};
+
+    #[test]
+    fn arguments_of_a_wrong_width_or_number_are_refused() {
+        let _sim = cudasim::install().unwrap().exclusive();
+        let device = Cuda::new(0).unwrap();
+        let kernel = Kernel::new(Module::Sequence, "sequence_advance", "f32");
+        let memory = device.pool().take(64).unwrap();
+        let launch = |args| device.launch(kernel, Grid::Blocks(1, 1), args);
+        // Refused when the kernel is looked up, and when it is known.
+        for _ in 0..2 {
+            assert_eq!(
+                launch(args![memory.address(), 1i32])
+                    .unwrap_err()
+                    .to_string(),
+                "cuda:0: sequence_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
+            );
+        }
+        assert!(launch(args![memory.address()]).is_err());
+        launch(args![memory.address(), 1i64]).unwrap();
+    }
+}
