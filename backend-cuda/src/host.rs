@@ -36,8 +36,7 @@ unsafe impl Sync for Memory {}
 pub(crate) struct Slab {
     slabs: Arc<Slabs>,
     size: usize,
-    /// There until it is dropped.
-    memory: Option<Memory>,
+    memory: Memory,
 }
 
 impl Slabs {
@@ -67,7 +66,7 @@ impl Slabs {
         Ok(Slab {
             slabs: self.clone(),
             size,
-            memory: Some(memory),
+            memory,
         })
     }
 
@@ -103,32 +102,27 @@ impl Drop for Slabs {
 }
 
 impl Slab {
-    fn memory(&self) -> &Memory {
-        // Taken out by `drop` alone.
-        self.memory.as_ref().expect("there until it is dropped")
-    }
-
     pub(crate) fn address(&self) -> *mut c_void {
-        self.memory().at.as_ptr()
+        self.memory.at.as_ptr()
     }
 
     /// The last copy from or to it.
     pub(crate) fn busy(&self) -> Option<&CudaEvent> {
-        self.memory().busy.as_deref()
+        self.memory.busy.as_deref()
     }
 
     /// Says that a copy uses it until the event, which has been recorded.
     pub(crate) fn busy_until(&mut self, event: Arc<CudaEvent>) {
-        if let Some(memory) = &mut self.memory {
-            memory.busy = Some(event);
-        }
+        self.memory.busy = Some(event);
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.slabs.lock().entry(self.size).or_default().push(memory);
-        }
+        let memory = Memory {
+            at: self.memory.at,
+            busy: self.memory.busy.take(),
+        };
+        self.slabs.lock().entry(self.size).or_default().push(memory);
     }
 }

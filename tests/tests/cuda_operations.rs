@@ -256,3 +256,46 @@ fn uploads_of_any_size_arrive() {
         assert!(back.iter().zip(0..).all(|(a, b)| *a == b));
     }
 }
+
+#[test]
+fn products_read_every_layout_in_place_or_copied() {
+    let (_sim, device) = cuda();
+    let cpu = Cpu::new();
+    let build = |dims: &[usize], order: &[usize]| {
+        let count: usize = dims.iter().product();
+        let data: Vec<f64> = (0..count)
+            .map(|i| ((i * 31 + 7) % 23) as f64 - 11.0)
+            .collect();
+        let on = |b: &Cpu| {
+            Tensor::from_slice(b, &data, dims)
+                .unwrap()
+                .permute(order)
+                .unwrap()
+        };
+        let there = Tensor::from_slice(&device, &data, dims)
+            .unwrap()
+            .permute(order)
+            .unwrap();
+        (on(&cpu), there)
+    };
+    // [2, 3, 4] and [2, 4, 5] in several orders of memory, and one right side for all.
+    for a in [
+        ([2, 3, 4], [0, 1, 2]),
+        ([2, 4, 3], [0, 2, 1]),
+        ([3, 2, 4], [1, 0, 2]),
+        ([4, 3, 2], [2, 1, 0]),
+    ] {
+        for b in [([2, 4, 5], [0, 1, 2]), ([5, 4, 2], [2, 1, 0])] {
+            let ((a, a2), (b, b2)) = (build(&a.0, &a.1), build(&b.0, &b.1));
+            let expected = a.matmul(&b).unwrap().to_vec::<f64>().unwrap();
+            assert_eq!(a2.matmul(&b2).unwrap().to_vec::<f64>().unwrap(), expected);
+            let expected = a
+                .matmul(&b.select(0, 1).unwrap())
+                .unwrap()
+                .to_vec::<f64>()
+                .unwrap();
+            let got = a2.matmul(&b2.select(0, 1).unwrap()).unwrap();
+            assert_eq!(got.to_vec::<f64>().unwrap(), expected);
+        }
+    }
+}
