@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use backend_api::{
     Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, compose,
+    SequencePath, SequencePlan, SequenceRequest, View, compose, is_widened, run_widened,
 };
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result, sys};
 use cudarc::nvrtc::Ptx;
@@ -42,6 +42,7 @@ struct Inner {
     index: usize,
     hardware: String,
     architecture: String,
+    major: i32,
     multiprocessors: u32,
     shared_limit: usize,
     precision: Precision,
@@ -91,6 +92,7 @@ impl Cuda {
                 _ => format!("sm_{major}{minor}"),
             },
             context,
+            major,
             multiprocessors,
             shared_limit,
             precision,
@@ -134,6 +136,11 @@ impl Cuda {
             Precision::Exact => self.0.precision,
             other => other,
         }
+    }
+
+    /// Whether cuBLAS multiplies matrices of a type on this device: bfloat16 only from the A100 on.
+    fn multiplies(&self, dtype: DType) -> bool {
+        dtype != DType::Bf16 || self.0.major >= 8
     }
 
     /// Bytes of shared memory that a block can have.
@@ -379,6 +386,10 @@ impl Backend for Cuda {
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
         let first = ins.first().map_or(DType::Bool, |x| x.dtype);
+        let multiplied = matches!(op, Op::MatMul { .. }) && self.multiplies(first);
+        if !multiplied && is_widened(op, ins) {
+            return run_widened(self, op, ins, outs);
+        }
         let float = |dtype: DType| match dtype.is_float() {
             true => Ok(dtype),
             false => Err(unsupported(op.name(), dtype)),
