@@ -306,9 +306,9 @@ fn products_round_the_sum_of_f32() {
                 let [narrow, wide] = both(&ins, dtype);
                 let found = call(device, &op, &narrow).remove(0);
                 let expected = call(device, &op, &wide).remove(0).to_f64_vec().unwrap();
-                let step = if dtype == DType::F16 { 11.0 } else { 8.0 };
+                let step: f64 = if dtype == DType::F16 { 11.0 } else { 8.0 };
                 for (found, expected) in found.to_f64_vec().unwrap().into_iter().zip(expected) {
-                    let bound = expected.abs() * (-step as f64).exp2() * 1.001 + 1e-5;
+                    let bound = expected.abs() * (-step).exp2() * 1.001 + 1e-5;
                     let place = format!("{name} {dtype} {op:?}");
                     assert!(
                         (found - expected).abs() <= bound,
