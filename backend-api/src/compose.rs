@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::{
     Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
     LstmGates, Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
+    is_widened, run_widened,
 };
 
 type Results<B> = SmallVec<[Tensor<B>; 3]>;
@@ -19,10 +20,11 @@ pub fn compose<B: Backend>(
     ins: &[View<'_, B::Buffer>],
     outs: Dests<B::Buffer>,
 ) -> Result<Buffers<B::Buffer>> {
-    let ins: Vec<Tensor<B>> = ins
-        .iter()
-        .map(|v| Tensor::from_parts(device, v.buffer.clone(), v.layout, v.dtype))
-        .collect();
+    let op = Op::Fused(fused.clone());
+    if is_widened(&op, ins) {
+        return run_widened(device, &op, ins, outs);
+    }
+    let ins: Vec<_> = ins.iter().map(|v| Tensor::of_view(device, v)).collect();
     let results = body(device, fused, &ins)?;
     results
         .into_iter()

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// The type of a tensor's elements.
 ///
-/// Non-exhaustive: 16-bit floats (`f16`, `bf16`) are planned as storage types.
+/// The 16-bit floats are storage types: operations read them as `f32`, compute in `f32` and round each result to the
+/// nearest number of the type, ties to even.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -13,6 +14,10 @@ pub enum DType {
     F32,
     /// 64-bit IEEE float: the reference precision of the test suite.
     F64,
+    /// 16-bit IEEE float: 10 bits after the point, up to 65504; what is larger becomes infinite.
+    F16,
+    /// bfloat16: the upper half of an `f32`, 7 bits after the point.
+    Bf16,
     /// 32-bit signed integer: lengths, labels, ids.
     I32,
     /// 64-bit signed integer: lengths, labels, ids, results of `ArgMax`.
@@ -29,13 +34,22 @@ impl DType {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 => 2,
             Self::U8 | Self::Bool => 1,
         }
     }
 
     /// Whether the type is a floating point type, which is what gradients need.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F64)
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    /// The type that operations on elements of this type compute in: `f32` for 16-bit floats, else the type itself.
+    pub const fn computed_in(self) -> Self {
+        match self {
+            Self::F16 | Self::Bf16 => Self::F32,
+            other => other,
+        }
     }
 
     /// Whether the type is an integer that can index or count.
@@ -48,6 +62,8 @@ impl DType {
         match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
             Self::I32 => "i32",
             Self::I64 => "i64",
             Self::U8 => "u8",
@@ -74,4 +90,4 @@ macro_rules! element {
     };
 }
 
-element!(f32 => F32, f64 => F64, i32 => I32, i64 => I64, u8 => U8);
+element!(half::f16 => F16, half::bf16 => Bf16, f32 => F32, f64 => F64, i32 => I32, i64 => I64, u8 => U8);

@@ -23,6 +23,7 @@ pub mod philox;
 mod shape;
 mod stack;
 mod tensor;
+mod widen;
 
 pub use backend::{
     Backend, Buffers, Dest, Dests, Keep, Memory, Metas, SegmentBody, View, Views, foreign_buffer,
@@ -39,3 +40,4 @@ pub use op::{
 pub use shape::{Layout, MAX_RANK, Meta, Shape};
 pub use stack::Stacker;
 pub use tensor::Tensor;
+pub use widen::{accumulate_widened, is_widened, run_widened};

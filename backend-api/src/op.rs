@@ -10,6 +10,9 @@
 //! * element-wise operations broadcast their inputs, axes aligned at the end;
 //! * sums are accumulated in the element type or wider, in an order that does not depend on
 //!   what else the device is doing, so that equal inputs give equal bits;
+//! * 16-bit floats, those among them that a cast reads or makes too, are read as `f32` and computed in `f32`, constants
+//!   included, and each result is rounded to its type, to nearest, ties to even ([`run_widened`](crate::run_widened) is
+//!   that for any operation);
 //! * shapes and types have been checked by [`Op::infer`](Op::infer) before a backend sees them;
 //! * a backend may return before the work is done, as long as later operations on the same
 //!   buffers wait for it.
@@ -30,7 +33,8 @@ pub enum Op {
         meta: Meta,
     },
     /// `() -> meta`: random numbers, a function of `key`, the element's index and the
-    /// distribution alone, the same on every device (see [`crate::philox`]). Floats only.
+    /// distribution alone, the same on every device (see [`crate::philox`]). Floats only. Rounding to a 16-bit type
+    /// may give the upper end of a range.
     Random {
         /// Names the stream of numbers.
         key: u64,

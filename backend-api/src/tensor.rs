@@ -213,6 +213,11 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// An operand as a tensor.
+    pub(crate) fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Self {
+        Self::from_parts(device, view.buffer.clone(), view.layout, view.dtype)
+    }
+
     fn whole(device: &B, buffer: B::Buffer, meta: Meta) -> Self {
         Self::from_parts(device, buffer, Layout::contiguous(meta.shape), meta.dtype)
     }
@@ -561,7 +566,9 @@ impl<B: Backend> Tensor<B> {
     /// The mean of all elements, as a scalar.
     pub fn mean_all(&self) -> Result<Self> {
         let count = self.shape().count();
-        self.sum_all()?.affine(1.0 / count as f64, 0.0)
+        // A sum of many 16-bit floats can be too large for their type where the mean is not.
+        let sum = self.cast(self.dtype.computed_in())?.sum_all()?;
+        sum.affine(1.0 / count as f64, 0.0)?.cast(self.dtype)
     }
 
     /// The index of the largest element along an axis, as `i64`.

@@ -6,7 +6,8 @@ use std::thread;
 
 use backend_api::{
     Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, compose,
+    SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, compose, is_widened,
+    run_widened,
 };
 use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -259,6 +260,7 @@ impl Backend for Cpu {
     fn download(&self, src: View<'_, CpuBuffer>, into: &mut [u8]) -> Result<()> {
         match src.dtype.size() {
             1 => into.copy_from_slice(&self.dense::<u8>(&src)?),
+            2 => into.copy_from_slice(bytemuck::cast_slice(&self.dense::<u16>(&src)?)),
             4 => into.copy_from_slice(bytemuck::cast_slice(&self.dense::<u32>(&src)?)),
             _ => into.copy_from_slice(bytemuck::cast_slice(&self.dense::<u64>(&src)?)),
         }
@@ -271,6 +273,9 @@ impl Backend for Cpu {
         ins: &[View<'_, CpuBuffer>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
+        if is_widened(op, ins) {
+            return run_widened(self, op, ins, outs);
+        }
         let first = ins.first().map_or(DType::Bool, |x| x.dtype);
         match op {
             Op::Fill { value, .. } => self.fill(*value, outs),
@@ -311,6 +316,7 @@ impl Backend for Cpu {
         match dst.dtype() {
             DType::F32 => self.accumulate_for::<f32>(dst, at, &src),
             DType::F64 => self.accumulate_for::<f64>(dst, at, &src),
+            DType::F16 | DType::Bf16 => accumulate_widened(self, dst, at, src),
             other => Err(unsupported("accumulate", other)),
         }
     }

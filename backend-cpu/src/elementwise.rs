@@ -1,11 +1,14 @@
 //! Operations that treat each element by itself.
 
+use std::convert::identity;
+
 use backend_api::{Binary, Buffers, Compare, DType, Dests, Error, Layout, Result, Unary};
 use bytemuck::Pod;
 
 use crate::activations::{Curve, with_curve};
 use crate::device::Cpu;
 use crate::element::{Float, Number};
+use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::simd::{Map1, Map2};
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 use crate::strided::{BLOCK, Stream};
@@ -77,6 +80,8 @@ impl Cpu {
         match output.dtype() {
             DType::F32 => self.fill_with(&mut output, value as f32),
             DType::F64 => self.fill_with(&mut output, value),
+            DType::F16 => self.fill_with(&mut output, f32_to_f16(value as f32)),
+            DType::Bf16 => self.fill_with(&mut output, f32_to_bf16(value as f32)),
             DType::I32 => self.fill_with(&mut output, value as i32),
             DType::I64 => self.fill_with(&mut output, value as i64),
             DType::U8 => self.fill_with(&mut output, value as u8),
@@ -99,6 +104,7 @@ impl Cpu {
         let [x] = operands(ins)?;
         match x.dtype.size() {
             1 => self.copy_words::<u8>(&x, outs),
+            2 => self.copy_words::<u16>(&x, outs),
             4 => self.copy_words::<u32>(&x, outs),
             _ => self.copy_words::<u64>(&x, outs),
         }
@@ -127,28 +133,39 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = operands(ins)?;
         match x.dtype {
-            DType::F32 => self.cast_from::<f32>(to, &x, outs),
-            DType::F64 => self.cast_from::<f64>(to, &x, outs),
-            DType::I32 => self.cast_from::<i32>(to, &x, outs),
-            DType::I64 => self.cast_from::<i64>(to, &x, outs),
-            DType::U8 | DType::Bool => self.cast_from::<u8>(to, &x, outs),
+            DType::F32 => self.cast_from(to, &x, outs, identity::<f32>),
+            DType::F64 => self.cast_from(to, &x, outs, identity::<f64>),
+            DType::F16 => self.cast_from(to, &x, outs, f16_to_f32),
+            DType::Bf16 => self.cast_from(to, &x, outs, bf16_to_f32),
+            DType::I32 => self.cast_from(to, &x, outs, identity::<i32>),
+            DType::I64 => self.cast_from(to, &x, outs, identity::<i64>),
+            DType::U8 | DType::Bool => self.cast_from(to, &x, outs, identity::<u8>),
             other => Err(unsupported("cast", other)),
         }
     }
 
-    fn cast_from<A: Number>(
+    /// `number` is what an element in memory stands for.
+    fn cast_from<E: Pod + Send + Sync, A: Number>(
         &self,
         to: DType,
         x: &Input<'_>,
         outs: Dests<CpuBuffer>,
+        number: impl Fn(E) -> A + Copy + Sync,
     ) -> Result<Buffers<CpuBuffer>> {
+        macro_rules! map {
+            ($f:expr) => {
+                self.map1(x, outs, CHEAP, move |x: E| $f(number(x)))
+            };
+        }
         match to {
-            DType::F32 => self.map1(x, outs, CHEAP, convert::<A, f32>),
-            DType::F64 => self.map1(x, outs, CHEAP, convert::<A, f64>),
-            DType::I32 => self.map1(x, outs, CHEAP, convert::<A, i32>),
-            DType::I64 => self.map1(x, outs, CHEAP, convert::<A, i64>),
-            DType::U8 => self.map1(x, outs, CHEAP, convert::<A, u8>),
-            DType::Bool => self.map1(x, outs, CHEAP, |x: A| u8::from(x != A::ZERO)),
+            DType::F32 => map!(convert::<A, f32>),
+            DType::F64 => map!(convert::<A, f64>),
+            DType::F16 => map!(|x| f32_to_f16(convert(x))),
+            DType::Bf16 => map!(|x| f32_to_bf16(convert(x))),
+            DType::I32 => map!(convert::<A, i32>),
+            DType::I64 => map!(convert::<A, i64>),
+            DType::U8 => map!(convert::<A, u8>),
+            DType::Bool => map!(|x| u8::from(x != A::ZERO)),
             other => Err(unsupported("cast", other)),
         }
     }
@@ -277,6 +294,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.get(1).map_or(1, |a| a.dtype.size()) {
             1 => self.select_words::<u8>(ins, outs),
+            2 => self.select_words::<u16>(ins, outs),
             4 => self.select_words::<u32>(ins, outs),
             _ => self.select_words::<u64>(ins, outs),
         }

@@ -31,6 +31,7 @@ mod element;
 mod elementwise;
 mod gates;
 mod gemm;
+mod half;
 mod loss;
 mod matmul;
 mod optimizer;

@@ -56,6 +56,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.first().map_or(1, |x| x.dtype.size()) {
             1 => self.concat_words::<u8>(axis, ins, outs),
+            2 => self.concat_words::<u16>(axis, ins, outs),
             4 => self.concat_words::<u32>(axis, ins, outs),
             _ => self.concat_words::<u64>(axis, ins, outs),
         }
@@ -100,6 +101,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.first().map_or(1, |x| x.dtype.size()) {
             1 => self.reverse_words::<u8>(time, batch, ins, outs),
+            2 => self.reverse_words::<u16>(time, batch, ins, outs),
             4 => self.reverse_words::<u32>(time, batch, ins, outs),
             _ => self.reverse_words::<u64>(time, batch, ins, outs),
         }
@@ -166,6 +168,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.first().map_or(1, |x| x.dtype.size()) {
             1 => self.gather_words::<u8>(ins, outs),
+            2 => self.gather_words::<u16>(ins, outs),
             4 => self.gather_words::<u32>(ins, outs),
             _ => self.gather_words::<u64>(ins, outs),
         }
@@ -236,6 +239,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.first().map_or(1, |x| x.dtype.size()) {
             1 => self.scatter_update_words::<u8>(ins, outs),
+            2 => self.scatter_update_words::<u16>(ins, outs),
             4 => self.scatter_update_words::<u32>(ins, outs),
             _ => self.scatter_update_words::<u64>(ins, outs),
         }
@@ -278,6 +282,7 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         match ins.get(1).map_or(1, |x| x.dtype.size()) {
             1 => self.masked_update_words::<u8>(time, ins, outs),
+            2 => self.masked_update_words::<u16>(time, ins, outs),
             4 => self.masked_update_words::<u32>(time, ins, outs),
             _ => self.masked_update_words::<u64>(time, ins, outs),
         }

@@ -144,6 +144,7 @@ impl Output {
         if let Some(staged) = self.staged.take() {
             match self.dtype.size() {
                 1 => self.spread::<u8>(&staged),
+                2 => self.spread::<u16>(&staged),
                 4 => self.spread::<u32>(&staged),
                 _ => self.spread::<u64>(&staged),
             }

@@ -7,13 +7,14 @@ typedef long long i64;
 typedef unsigned long long u64;
 typedef unsigned int u32;
 typedef int i32;
+typedef unsigned short u16;
 typedef unsigned char u8;
 
 // Type, and the suffix of the kernels for it (see `suffix` in launch.rs).
 #define FOR_FLOATS(X) X(float, f32) X(double, f64)
 #define FOR_NUMBERS(X) FOR_FLOATS(X) X(i32, i32) X(i64, i64) X(u8, u8)
 // Elements that are only moved: by size.
-#define FOR_WORDS(X) X(u8, w1) X(u32, w4) X(u64, w8)
+#define FOR_WORDS(X) X(u8, w1) X(u16, w2) X(u32, w4) X(u64, w8)
 
 // Each index below `count`, whatever the grid.
 #define FOR_EACH(i, count)                                                     \

@@ -1,5 +1,6 @@
 // Element by element: one thread an element, operands of any strides. The last operand is the result.
 #include "common.cuh"
+#include "prim.cuh"
 
 // Codes of `Unary`; see codes.rs. Activations follow from ACTIVATION on.
 enum { NEG, ABS, SIGN, SQUARE, SQRT, RECIP, EXP, LOG, FLOOR, SIN, COS, ACTIVATION };
@@ -230,7 +231,7 @@ SATURATE(u8, float, 0, 255)
 SATURATE(u8, double, 0, 255)
 
 // Codes of `DType`; see codes.rs.
-enum { F32, F64, I32, I64, U8, BOOL };
+enum { F32, F64, I32, I64, U8, BOOL, F16, BF16 };
 
 template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
   switch (to) {
@@ -249,17 +250,27 @@ template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
   case U8:
     ((u8 *)out)[at] = Convert<u8, T>::from(x);
     break;
+  case F16:
+    ((u16 *)out)[at] = float_to_half((float)x);
+    break;
+  case BF16:
+    ((u16 *)out)[at] = float_to_bf16((float)x);
+    break;
   default:
     ((u8 *)out)[at] = x != (T)0;
   }
 }
 
-#define CAST(T, S)                                                             \
+// `number` is what an element in memory stands for.
+#define CAST_FROM(T, S, number)                                                \
   extern "C" __global__ void cast_##S(int to, Strided<2> s, const T *x, void *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
-      cast(to, x[at[0]], at[1], out);                                          \
+      cast(to, number(x[at[0]]), at[1], out);                                  \
     }                                                                          \
   }
+#define CAST(T, S) CAST_FROM(T, S, )
 FOR_NUMBERS(CAST)
+CAST_FROM(u16, f16, half_to_float)
+CAST_FROM(u16, bf16, bf16_to_float)

@@ -33,6 +33,11 @@ impl Blas {
         // SAFETY: the handle, the stream and the memory exist.
         unsafe {
             result::set_stream(handle, stream.cast()).map_err(failed)?;
+            // Products of 16-bit floats are summed in `f32` throughout and rounded once.
+            let exact = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+            sys::cublasSetMathMode(handle, exact)
+                .result()
+                .map_err(failed)?;
             sys::cublasSetWorkspace_v2(handle, blas._workspace.address() as *mut _, WORKSPACE)
                 .result()
                 .map_err(failed)?;

@@ -74,6 +74,8 @@ pub(crate) fn dtype(dtype: DType) -> Option<i32> {
         DType::I64 => 3,
         DType::U8 => 4,
         DType::Bool => 5,
+        DType::F16 => 6,
+        DType::Bf16 => 7,
         _ => return None,
     })
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{
     Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, compose,
+    SequencePath, SequencePlan, SequenceRequest, View, compose, is_widened, run_widened,
 };
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
@@ -37,6 +37,7 @@ struct Inner {
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     index: usize,
+    major: i32,
     multiprocessors: u32,
     /// Blocks of a cooperative launch that there is room for, one a multiprocessor.
     resident_blocks: u32,
@@ -72,7 +73,8 @@ impl Cuda {
         let shared = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared_limit = number(shared)? as usize;
         let hardware = context.name().map_err(failed)?;
-        let architecture = driver::architecture(context.compute_capability().map_err(failed)?);
+        let capability = context.compute_capability().map_err(failed)?;
+        let architecture = driver::architecture(capability);
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
             recordings: Recordings::default(),
@@ -84,6 +86,7 @@ impl Cuda {
             stream,
             index,
             context,
+            major: capability.0,
             multiprocessors,
             resident_blocks: if cooperative { multiprocessors } else { 0 },
             shared_limit,
@@ -133,6 +136,11 @@ impl Cuda {
             Precision::Exact => self.0.precision,
             other => other,
         }
+    }
+
+    /// Whether cuBLAS multiplies matrices of a type on this device: bfloat16 only from the A100 on.
+    fn multiplies(&self, dtype: DType) -> bool {
+        dtype != DType::Bf16 || self.0.major >= 8
     }
 
     /// Bytes of shared memory that a block can have.
@@ -353,6 +361,10 @@ impl Backend for Cuda {
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
         let first = ins.first().map_or(DType::Bool, |x| x.dtype);
+        let multiplied = matches!(op, Op::MatMul { .. }) && self.multiplies(first);
+        if !multiplied && is_widened(op, ins) {
+            return run_widened(self, op, ins, outs);
+        }
         let float = |dtype: DType| match dtype.is_float() {
             true => Ok(dtype),
             false => Err(unsupported(op.name(), dtype)),

@@ -2,8 +2,10 @@
 
 use backend_api::{
     Activation, Binary, Buffers, Compare, DType, Dest, Dests, Layout, Meta, Result, Unary,
+    accumulate_widened,
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
+use half::{bf16, f16};
 use smallvec::smallvec;
 
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands, unshared};
@@ -34,6 +36,8 @@ impl Cuda {
         match output.dtype() {
             DType::F32 => self.fill_with((value as f32).to_bits(), &output)?,
             DType::F64 => self.fill_with(value.to_bits(), &output)?,
+            DType::F16 => self.fill_with(f16::from_f32(value as f32).to_bits(), &output)?,
+            DType::Bf16 => self.fill_with(bf16::from_f32(value as f32).to_bits(), &output)?,
             DType::I32 => self.fill_with(value as i32, &output)?,
             DType::I64 => self.fill_with(value as i64, &output)?,
             DType::U8 => self.fill_with(value as u8, &output)?,
@@ -47,6 +51,7 @@ impl Cuda {
     pub(crate) fn fill_with_zeros(&self, output: &Output) -> Result<()> {
         match output.dtype().size() {
             1 => self.fill_with(0u8, output),
+            2 => self.fill_with(0u16, output),
             4 => self.fill_with(0u32, output),
             _ => self.fill_with(0u64, output),
         }
@@ -303,6 +308,9 @@ impl Cuda {
         let (dtype, count) = (dst.dtype(), dst.count());
         if !dtype.is_float() {
             return Err(unsupported("accumulate", dtype));
+        }
+        if dtype.computed_in() != dtype {
+            return accumulate_widened(self, dst, at, *src);
         }
         // The source first: should it be of the same buffer, it is that buffer that stays as it is.
         let from = src.buffer.address()?;

@@ -41,6 +41,7 @@ impl Kernel {
 pub(crate) fn words(dtype: DType) -> &'static str {
     match dtype.size() {
         1 => "w1",
+        2 => "w2",
         4 => "w4",
         _ => "w8",
     }

@@ -183,19 +183,17 @@ impl Cuda {
         // Factors are of the type that is computed in.
         let (alpha32, beta32) = (p.alpha as f32, p.beta as f32);
         let (alpha64, beta64) = (p.alpha, p.beta);
-        let (kind, compute, alpha, beta): (_, _, *const c_void, *const c_void) = match p.dtype {
-            DType::F32 => (
-                sys::cudaDataType_t::CUDA_R_32F,
-                compute_type(self.precision(p.precision)),
-                (&raw const alpha32).cast(),
-                (&raw const beta32).cast(),
-            ),
-            _ => (
-                sys::cudaDataType_t::CUDA_R_64F,
-                sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
-                (&raw const alpha64).cast(),
-                (&raw const beta64).cast(),
-            ),
+        use sys::cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F};
+        use sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, CUDA_R_64F};
+        let (kind, compute) = match p.dtype {
+            DType::F16 => (CUDA_R_16F, CUBLAS_COMPUTE_32F),
+            DType::Bf16 => (CUDA_R_16BF, CUBLAS_COMPUTE_32F),
+            DType::F32 => (CUDA_R_32F, compute_type(self.precision(p.precision))),
+            _ => (CUDA_R_64F, CUBLAS_COMPUTE_64F),
+        };
+        let (alpha, beta): (*const c_void, *const c_void) = match p.dtype {
+            DType::F64 => ((&raw const alpha64).cast(), (&raw const beta64).cast()),
+            _ => ((&raw const alpha32).cast(), (&raw const beta32).cast()),
         };
         let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT;
         // SAFETY: the addresses are those of live buffers with as many elements as sizes and strides say

@@ -50,14 +50,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         &mut self,
         f: &mut dyn FnMut(&str, &mut Param<Self::B>) -> Result<()>,
     ) -> Result<()> {
-        let mut visitor = Visitor {
-            path: String::new(),
-            f,
-            seen: HashMap::new(),
-            error: None,
-        };
-        self.params(&mut visitor);
-        visitor.error.map_or(Ok(()), Err)
+        visit(self, None, f)
     }
 
     /// The parameters with their names, in order.
@@ -112,6 +105,57 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         })?;
         Ok(moved)
     }
+
+    /// The same model with parameters of another float type, which its inputs and states then need too. Parameters
+    /// keep their identity, and tracked ones their history: a gradient goes back through the cast.
+    ///
+    /// So half the memory is enough for using a model, and mixed-precision training is a line in the loss
+    /// (`rnn_train::optim::LossScale` has an example).
+    ///
+    /// ```
+    /// use backend_api::{DType, Tensor};
+    /// use backend_cpu::Cpu;
+    /// use rnn_core::{DynamicRnn, LstmCell, Module};
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let device = Cpu::new();
+    /// let cell = LstmCell::new(&device, 28, 128)?.to_dtype(DType::Bf16)?;
+    /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 28], &[2, 5, 28])?.cast(DType::Bf16)?;
+    /// assert_eq!(DynamicRnn::new(&cell).run(&x)?.outputs.dtype(), DType::Bf16);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The type is no float, or the device failed.
+    fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if !dtype.is_float() {
+            let expected = "a model needs a float";
+            return Err(Error::dtype("to_dtype", "dtype", dtype, expected));
+        }
+        let mut cast = self.clone();
+        visit(&mut cast, Some(dtype), &mut |_, param| {
+            param.value = param.value.cast(dtype)?;
+            Ok(())
+        })?;
+        Ok(cast)
+    }
+}
+
+/// Calls `f` with each parameter, and makes `dtype` what a module says its element type is.
+fn visit<M: Module>(
+    module: &mut M,
+    dtype: Option<DType>,
+    f: &mut dyn FnMut(&str, &mut Param<M::B>) -> Result<()>,
+) -> Result<()> {
+    let mut visitor = Visitor {
+        path: String::new(),
+        f,
+        dtype,
+        seen: HashMap::new(),
+        error: None,
+    };
+    module.params(&mut visitor);
+    visitor.error.map_or(Ok(()), Err)
 }
 
 macro_rules! tuple_module {
@@ -145,6 +189,7 @@ impl<M: Module> Module for Vec<M> {
 pub struct Visitor<'f, B: Backend> {
     path: String,
     f: &'f mut dyn FnMut(&str, &mut Param<B>) -> Result<()>,
+    dtype: Option<DType>,
     seen: HashMap<ParamId, Tensor<B>>,
     error: Option<Error>,
 }
@@ -172,6 +217,12 @@ impl<B: Backend> Visitor<'_, B> {
         }
         self.path.truncate(outer);
         self.seen.insert(param.id, param.value.clone());
+    }
+
+    /// Shows the element type that a module keeps beside its parameters, for [`Module::to_dtype`] to change. A module
+    /// that asks its parameters for it has nothing to show.
+    pub fn dtype(&mut self, dtype: &mut DType) {
+        *dtype = self.dtype.unwrap_or(*dtype);
     }
 
     /// Shows the parameters of a part, under its name. An empty name adds nothing, so that

@@ -138,7 +138,7 @@ impl<B: Backend> Gradients<B> {
         self.map_values(|values| values.affine(scale, 0.0))
     }
 
-    fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
+    pub(crate) fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
         let entries = self
             .entries
             .iter()

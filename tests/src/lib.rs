@@ -3,6 +3,7 @@
 //! * [`devices`]: the backends under test, as values of one type.
 //! * [`finite_differences`]: gradients against differences.
 //! * [`problem`]: a cell under the driver, as something to differentiate.
+//! * [`halves`]: what tests of 16-bit floats have in common.
 //! * [`golden`]: files of numbers that TensorFlow computed.
 
 #![forbid(unsafe_code)]
@@ -10,4 +11,5 @@
 pub mod devices;
 pub mod finite_differences;
 pub mod golden;
+pub mod halves;
 pub mod problem;

@@ -120,6 +120,7 @@ impl BasicLstmCellBuilder {
 impl<B: Backend> Module for BasicLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
     }
 }

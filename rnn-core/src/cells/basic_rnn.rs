@@ -61,6 +61,7 @@ impl BasicRnnCellBuilder {
 impl<B: Backend> Module for BasicRnnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
     }
 }

@@ -103,6 +103,7 @@ impl<B: Backend> CfnCell<B> {
 impl<B: Backend> Module for CfnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
         v.param("recurrent_kernel", &mut self.recurrent_kernel);
         v.param("bias", &mut self.bias);

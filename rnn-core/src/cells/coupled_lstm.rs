@@ -185,6 +185,7 @@ impl<B: Backend> CoupledInputForgetGateLstmCell<B> {
 impl<B: Backend> Module for CoupledInputForgetGateLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.sizes.params(v);
         self.kernel.params("W", v);
         v.param("B", &mut self.bias);
         if let Some(norms) = &mut self.norms {

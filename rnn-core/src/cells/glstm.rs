@@ -173,6 +173,7 @@ impl<B: Backend> GlstmCell<B> {
 impl<B: Backend> Module for GlstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.sizes.params(v);
         for (g, kernel) in self.groups.iter_mut().enumerate() {
             v.param(&format!("group{g}/kernel"), kernel);
         }

@@ -458,6 +458,7 @@ impl<B: Backend> Module for Direction<B> {
 impl<B: Backend> Module for Grid<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         for direction in &mut self.directions {
             v.child(direction.scope, direction);
         }

@@ -53,7 +53,7 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct GruCell<B: Backend> {
-    sizes: Sizes,
+    pub(super) sizes: Sizes,
     activation: Activation,
     gates: Affine<B>,
     /// Of the input and the state; of the input alone if `hidden` is there.
@@ -165,6 +165,7 @@ impl GruCellBuilder {
 impl<B: Backend> Module for GruCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.child("gates", &mut self.gates);
         let Some(hidden) = &mut self.hidden else {
             return v.child("candidate", &mut self.candidate);

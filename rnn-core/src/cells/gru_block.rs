@@ -124,6 +124,7 @@ impl<B: Backend> Module for GruBlockCell<B> {
         if self.v2 {
             return self.cell.params(v);
         }
+        v.dtype(&mut self.cell.sizes.dtype);
         let renamed = self.cell.each_param(&mut |name, param| {
             let name = match name {
                 "gates/kernel" => "w_ru",

@@ -68,6 +68,7 @@ impl IndRnnCellBuilder {
 impl<B: Backend> Module for IndRnnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.kernels.params(v);
     }
 }

@@ -104,6 +104,7 @@ impl IndyGruCellBuilder {
 impl<B: Backend> Module for IndyGruCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.child("gates", &mut self.gates);
         v.child("candidate", &mut self.candidate);
     }

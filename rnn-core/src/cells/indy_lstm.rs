@@ -90,6 +90,7 @@ impl IndyLstmCellBuilder {
 impl<B: Backend> Module for IndyLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.kernels.params(v);
     }
 }

@@ -135,6 +135,7 @@ impl<B: Backend> IntersectionRnnCell<B> {
 impl<B: Backend> Module for IntersectionRnnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         if let Some(projection) = &mut self.in_projection {
             v.child("in_projection", projection);
         }

@@ -35,9 +35,12 @@ impl<B: Backend> LayerNorm<B> {
             let sum = t.sum(axis)?.unsqueeze(axis)?;
             sum.affine(1.0 / t.shape().last() as f64, 0.0)
         };
-        let centred = x.sub(&mean(x)?)?;
+        // Sums and differences of 16-bit floats would lose what is looked for.
+        let wide = |t: &Tensor<B>| t.cast(x.dtype().computed_in());
+        let centred = wide(x)?.sub(&mean(&wide(x)?)?)?;
         let deviation = mean(&centred.square()?)?.affine(1.0, 1e-12)?.sqrt()?;
-        centred.div(&deviation)?.mul(&self.gamma)?.add(&self.beta)
+        let normalized = centred.div(&deviation)?.mul(&wide(&self.gamma)?)?;
+        normalized.add(&wide(&self.beta)?)?.cast(x.dtype())
     }
 }
 

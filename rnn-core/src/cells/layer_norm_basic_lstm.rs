@@ -129,6 +129,7 @@ impl<B: Backend> LayerNormBasicLstmCell<B> {
 impl<B: Backend> Module for LayerNormBasicLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
         if let Some(bias) = &mut self.bias {
             v.param("bias", bias);

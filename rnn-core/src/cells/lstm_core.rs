@@ -34,6 +34,12 @@ impl LstmSizes {
         self.output.units
     }
 
+    /// Shows the element type.
+    pub(crate) fn params<B: Backend>(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.cell.dtype);
+        v.dtype(&mut self.output.dtype);
+    }
+
     /// Checks the operands of one step.
     pub(crate) fn step<B: Backend>(self, x: &Tensor<B>, state: &LstmState<B>) -> Result<()> {
         self.state(state, self.cell.input(x)?)
@@ -99,8 +105,10 @@ impl CandidateDropout {
             high: keep + 1.0,
         };
         // 1 with the probability to keep, else 0.
-        let mask = Tensor::random(g.device(), key, uniform, g.meta())?.floor()?;
-        g.mul(&mask.affine(1.0 / keep, 0.0)?)
+        // Not in 16 bits: rounded to these, the numbers would keep another share.
+        let (dtype, wide) = (g.dtype(), g.cast(g.dtype().computed_in())?);
+        let mask = Tensor::random(g.device(), key, uniform, wide.meta())?.floor()?;
+        wide.mul(&mask.affine(1.0 / keep, 0.0)?)?.cast(dtype)
     }
 }
 
@@ -257,6 +265,7 @@ impl<B: Backend> LstmCore<B> {
 impl<B: Backend> Module for LstmCore<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.sizes.params(v);
         if let Some(norms) = &mut self.norms {
             norms.params(v);
         }

@@ -105,6 +105,7 @@ impl<B: Backend> MinimalRnnCell<B> {
 impl<B: Backend> Module for MinimalRnnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
         v.param("bias", &mut self.bias);
     }

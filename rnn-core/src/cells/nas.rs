@@ -111,6 +111,7 @@ impl<B: Backend> NasCell<B> {
 impl<B: Backend> Module for NasCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        self.sizes.params(v);
         v.param("recurrent_kernel", &mut self.recurrent_kernel);
         v.param("kernel", &mut self.kernel);
         if let Some(bias) = &mut self.bias {

@@ -322,6 +322,7 @@ impl PhasedLstmCellBuilder {
 impl<B: Backend> Module for PhasedLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.child("mask_gates", &mut self.mask_gates);
         v.child("new_input", &mut self.new_input);
         v.child("output_gate", &mut self.output_gate);

@@ -91,6 +91,7 @@ impl<B: Backend> SruCell<B> {
 impl<B: Backend> Module for SruCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
         v.param("bias", &mut self.bias);
     }

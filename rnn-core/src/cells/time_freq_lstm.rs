@@ -261,6 +261,7 @@ impl CellConfig for TimeFreqLstmCellBuilder {
 impl<B: Backend> Module for TimeFreqLstmCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.affine.params_as(v, "W_0", "B");
         if let Some(peepholes) = &mut self.peepholes {
             for (name, w) in ["W_F_diag", "W_I_diag", "W_O_diag"].iter().zip(peepholes) {

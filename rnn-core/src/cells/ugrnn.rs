@@ -88,6 +88,7 @@ impl<B: Backend> UgrnnCell<B> {
 impl<B: Backend> Module for UgrnnCell<B> {
     type B = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
     }
 }

@@ -54,7 +54,7 @@ pub struct DropoutWrapper<C: Cell> {
 
 /// Where dropout gets its random numbers from; to run with numbers that are known.
 pub trait NoiseSource<B: Backend>: fmt::Debug + Send + Sync {
-    /// Numbers in `[0, 1)` of a shape and type: an element is kept where its number is `1 - keep_prob` or more.
+    /// Numbers in `[0, 1)` of a shape and type (`f32` for what is dropped of 16-bit floats): an element is kept where its number is `1 - keep_prob` or more.
     ///
     /// `place` tells what is dropped: `input`, `state` or `output`, and the place in it if it is no single
     /// tensor, such as `state/0/h`. Variational dropout asks at time 0 only.
@@ -130,7 +130,7 @@ impl<C: Cell> DropoutWrapper<C> {
 
     /// The noise for one step of a tensor.
     fn step_noise(&self, cx: &Step, place: &str, of: &Tensor<C::B>) -> Result<Tensor<C::B>> {
-        let mut meta = of.meta();
+        let mut meta = noise_of(of.meta());
         if !self.variational {
             return self.noise.noise(of.device(), cx, place, meta);
         }
@@ -148,7 +148,8 @@ impl<C: Cell> DropoutWrapper<C> {
         of: &Tensor<C::B>,
     ) -> Result<Tensor<C::B>> {
         let device = of.device();
-        let like = Tensor::zeros(device, Meta::new(of.shape().without(0), of.dtype()))?;
+        let one = Meta::new(of.shape().without(0), of.dtype());
+        let like = Tensor::zeros(device, noise_of(one))?;
         if self.variational {
             return self.step_noise(&u.step, place, &like);
         }
@@ -160,6 +161,11 @@ impl<C: Cell> DropoutWrapper<C> {
         let noise = |place: &str, t: &_| self.step_noise(cx, place, t);
         dropout(state, "state", self.state_keep, &self.filter, noise)
     }
+}
+
+/// The noise for a tensor: rounded to 16 bits, it would keep another share.
+fn noise_of(tensor: Meta) -> Meta {
+    Meta::new(tensor.shape, tensor.dtype.computed_in())
 }
 
 /// A nest with elements of its tensors dropped, as `noise` says for each.
@@ -185,7 +191,9 @@ fn dropout<B: Backend, N: Nest<B>>(
         }
         // 1 where the noise is at least `1 - keep`, else 0.
         let kept = noise(place, t)?.affine(1.0, keep)?.floor()?;
-        t.mul(&kept.affine(1.0 / keep, 0.0)?)
+        // In the type of the noise, so that `1 / keep` is not rounded to a short one.
+        let wide = t.cast(kept.dtype())?;
+        wide.mul(&kept.affine(1.0 / keep, 0.0)?)?.cast(t.dtype())
     };
     let mut dropped = Vec::new();
     nest.visit(&Path::Root, &mut |path, t| dropped.push(one(path, t)));

@@ -46,6 +46,8 @@ impl View for &Content {
     fn dtype(&self) -> Dtype {
         match self.meta.dtype {
             DType::F64 => Dtype::F64,
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
             DType::I32 => Dtype::I32,
             DType::I64 => Dtype::I64,
             DType::U8 => Dtype::U8,
@@ -249,6 +251,8 @@ fn dtype(stored: Dtype) -> Option<DType> {
     Some(match stored {
         Dtype::F32 => DType::F32,
         Dtype::F64 => DType::F64,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::Bf16,
         Dtype::I32 => DType::I32,
         Dtype::I64 => DType::I64,
         Dtype::U8 => DType::U8,

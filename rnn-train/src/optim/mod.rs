@@ -14,7 +14,7 @@
 //! A rule of one's own implements [`Optimizer`]: its numbers, what it remembers of each parameter (its
 //! [`Slot`]s) and [`update`](Optimizer::update). Walking over a model, checkpoints and resuming then
 //! work as they do for these. A [`Schedule`] gives the learning rate of each step, for
-//! [`set_learning_rate`](Optimizer::set_learning_rate) before it.
+//! [`set_learning_rate`](Optimizer::set_learning_rate) before it. [`LossScale`] is for training in 16-bit floats.
 
 /// The methods of [`Optimizer`] that hand out the fields `learning_rate` and `state`.
 macro_rules! keeps_state {
@@ -39,6 +39,7 @@ macro_rules! keeps_state {
 
 mod adagrad;
 mod adam;
+mod loss_scale;
 mod momentum;
 mod rms_prop;
 mod schedule;
@@ -54,6 +55,7 @@ use serde::de::DeserializeOwned;
 
 pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use loss_scale::LossScale;
 pub use momentum::Momentum;
 pub use rms_prop::RmsProp;
 pub use schedule::Schedule;

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod common;
+mod loss_scale;
 mod losses;
 mod malformed;
 mod optim;

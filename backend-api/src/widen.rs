@@ -1,0 +1,119 @@
+//! Operations on 16-bit floats by way of `f32`: for devices that have kernels for `f32` alone.
+
+use std::borrow::Cow;
+
+use smallvec::smallvec;
+
+use crate::{
+    Backend, Buffers, DType, Dest, Dests, Fused, Layout, Meta, Metas, Op, Result, Tensor, View,
+    Views,
+};
+
+/// Whether an operation is one for [`run_widened`]: it computes, and an operand or what it makes is a 16-bit float.
+/// Operations that only move elements, casts and [`Op::Fill`] are not: a device does them itself.
+pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
+    match op {
+        Op::Fill { .. }
+        | Op::Copy
+        | Op::Cast { .. }
+        | Op::Select
+        | Op::Concat { .. }
+        | Op::Reverse { .. }
+        | Op::Gather
+        | Op::Fused(Fused::MaskedUpdate { .. } | Fused::ScatterUpdate) => false,
+        Op::Random { meta, .. } => meta.dtype.computed_in() != meta.dtype,
+        Op::Unary(_)
+        | Op::Affine { .. }
+        | Op::Clamp { .. }
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::MatMul { .. }
+        | Op::ScatterAdd { .. }
+        | Op::Fused(_) => ins.iter().any(|x| x.dtype.computed_in() != x.dtype),
+    }
+}
+
+/// Runs an operation on 16-bit floats: casts its operands to `f32`, runs it, and casts the results. A whole sequence is
+/// cast once, not step by step.
+///
+/// # Errors
+/// The device failed.
+pub fn run_widened<B: Backend>(
+    device: &B,
+    op: &Op,
+    ins: &[View<'_, B::Buffer>],
+    outs: Dests<B::Buffer>,
+) -> Result<Buffers<B::Buffer>> {
+    let metas: Metas = ins.iter().map(View::meta).collect();
+    let results = op.infer(&metas)?;
+    let op = match op {
+        Op::Random {
+            key,
+            distribution,
+            meta,
+        } => Cow::Owned(Op::Random {
+            key: *key,
+            distribution: *distribution,
+            meta: wide(*meta),
+        }),
+        other => Cow::Borrowed(other),
+    };
+    let ins = ins
+        .iter()
+        .map(|x| Tensor::of_view(device, x).cast(x.dtype.computed_in()))
+        .collect::<Result<Vec<_>>>()?;
+    let views: Views<'_, B::Buffer> = ins.iter().map(Tensor::view).collect();
+    // Results of other types go straight to where they are asked for.
+    let mut dests = Dests::new();
+    let mut places = Vec::with_capacity(outs.len());
+    for (meta, dest) in results.iter().zip(outs) {
+        if wide(*meta) == *meta {
+            dests.push(dest);
+            places.push(None);
+        } else {
+            dests.push(Dest::New(wide(*meta)));
+            places.push(Some((meta, dest)));
+        }
+    }
+    let computed = device.run(&op, &views, dests)?;
+    computed
+        .into_iter()
+        .zip(places)
+        .map(|(buffer, place)| match place {
+            None => Ok(buffer),
+            Some((meta, dest)) => {
+                let layout = Layout::contiguous(meta.shape);
+                let result = Tensor::from_parts(device, buffer, layout, wide(*meta).dtype);
+                round_into(&result, meta.dtype, dest)
+            }
+        })
+        .collect()
+}
+
+/// [`Backend::accumulate`] for 16-bit floats: the sum is made in `f32` and rounded.
+///
+/// # Errors
+/// The device failed.
+pub fn accumulate_widened<B: Backend>(
+    device: &B,
+    dst: B::Buffer,
+    at: &Layout,
+    src: View<'_, B::Buffer>,
+) -> Result<B::Buffer> {
+    let wide = src.dtype.computed_in();
+    let old = Tensor::from_parts(device, dst.clone(), *at, src.dtype).cast(wide)?;
+    let sum = old.add(&Tensor::of_view(device, &src).cast(wide)?)?;
+    round_into(&sum, src.dtype, Dest::Into(Box::new((dst, *at))))
+}
+
+fn wide(meta: Meta) -> Meta {
+    Meta::new(meta.shape, meta.dtype.computed_in())
+}
+
+fn round_into<B: Backend>(from: &Tensor<B>, to: DType, dest: Dest<B::Buffer>) -> Result<B::Buffer> {
+    let op = Op::Cast { to };
+    let mut outs = from.device().run(&op, &[from.view()], smallvec![dest])?;
+    Ok(outs.swap_remove(0))
+}

@@ -1,0 +1,137 @@
+//! Keeping the gradients of 16-bit floats in range.
+
+use backend_api::{Backend, Error, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::Gradients;
+
+/// Dynamic loss scaling, for training in `f16` (Micikevicius et al. 2018, "Mixed precision training"): the loss is multiplied
+/// by a factor, so that small gradients do not become 0 on their way back, and the gradients are divided by it.
+/// A factor that makes a gradient infinite is halved and the step left out; one that was good for many steps in a row
+/// is doubled.
+///
+/// In mixed precision the parameters stay in `f32`, and the loss computes with a copy of them in 16 bits. The gradients
+/// come back through the cast, in `f32`, and optimizer, clipping and checkpoints work as always. `bf16` has the range of
+/// `f32` and needs no scale: there, `to_dtype` is all.
+///
+/// ```
+/// use backend_api::{DType, Tensor};
+/// use backend_cpu::Cpu;
+/// use rnn_core::{Dense, DynamicRnn, LstmCell, Module};
+/// use rnn_train::losses::softmax_cross_entropy;
+/// use rnn_train::optim::{Adam, LossScale, Optimizer};
+/// use rnn_train::{Autodiff, value_and_grad};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Autodiff::new(Cpu::new());
+/// let mut model = (LstmCell::new(&device, 3, 8)?, Dense::new(&device, 8, 2)?);
+/// let mut adam = Adam::new(0.05);
+/// let mut scale = LossScale::new();
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 4 * 3], &[2, 4, 3])?.cast(DType::F16)?;
+/// let labels = Tensor::from_slice(&device, &[1, 1], &[2])?;
+/// for step in 1..=20 {
+///     let (loss, grads) = value_and_grad(&model, |model| {
+///         let (cell, dense) = model.to_dtype(DType::F16)?;
+///         let logits = dense.forward(&DynamicRnn::new(&cell).run(&x)?.state.h)?;
+///         // The loss itself in `f32`.
+///         let loss = softmax_cross_entropy(&logits.cast(DType::F32)?, &labels)?;
+///         scale.apply(&loss)
+///     })?;
+///     println!("step {step}: loss {}", loss.item()? / scale.factor());
+///     if let Some(grads) = scale.unscale(&grads)? {
+///         adam.step(&mut model, &grads.clip_by_global_norm(5.0)?)?;
+///     }
+/// }
+/// assert_eq!(model.1.named_params()[0].1.dtype(), DType::F32);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    factor: f64,
+    growth_interval: u64,
+    /// Steps since the factor changed.
+    good_steps: u64,
+}
+
+/// Far beyond these, neither loss nor gradients are numbers.
+const SMALLEST: f64 = 1.0 / (1u64 << 32) as f64;
+const LARGEST: f64 = (1u64 << 32) as f64;
+
+impl LossScale {
+    /// Begins with 32768, and doubles after 2000 good steps.
+    pub fn new() -> Self {
+        Self {
+            factor: 32768.0,
+            growth_interval: 2000,
+            good_steps: 0,
+        }
+    }
+
+    /// Begins with another factor, best a power of 2: then it changes no digit.
+    ///
+    /// # Errors
+    /// The factor is not positive, or not finite.
+    pub fn with_factor(mut self, factor: f64) -> Result<Self> {
+        if !(factor > 0.0 && factor.is_finite()) {
+            let problem = format!("is {factor}, but must be a positive number");
+            return Err(Error::argument("loss_scale", "factor", problem));
+        }
+        self.factor = factor;
+        Ok(self)
+    }
+
+    /// After how many good steps in a row the factor is doubled.
+    ///
+    /// # Errors
+    /// It is 0.
+    pub fn with_growth_interval(mut self, steps: u64) -> Result<Self> {
+        if steps == 0 {
+            let problem = "is 0, but must be 1 or more";
+            return Err(Error::argument("loss_scale", "growth_interval", problem));
+        }
+        self.growth_interval = steps;
+        Ok(self)
+    }
+
+    /// What the next loss is multiplied by.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// The loss, multiplied.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn apply<B: Backend>(&self, loss: &Tensor<B>) -> Result<Tensor<B>> {
+        loss.affine(self.factor, 0.0)
+    }
+
+    /// The gradients of the loss itself, for the optimizer; `None` if they are not finite, and the step is to be left
+    /// out. Changes the factor for the next step.
+    ///
+    /// # Errors
+    /// There is no gradient at all, or the device failed.
+    pub fn unscale<B: Backend>(&mut self, grads: &Gradients<B>) -> Result<Option<Gradients<B>>> {
+        let grads = grads.map_values(|values| values.affine(1.0 / self.factor, 0.0))?;
+        if !grads.global_norm()?.item()?.is_finite() {
+            self.change(0.5);
+            return Ok(None);
+        }
+        self.good_steps += 1;
+        if self.good_steps >= self.growth_interval {
+            self.change(2.0);
+        }
+        Ok(Some(grads))
+    }
+
+    fn change(&mut self, by: f64) {
+        self.good_steps = 0;
+        self.factor = (self.factor * by).clamp(SMALLEST, LARGEST);
+    }
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self::new()
+    }
+}
