@@ -25,8 +25,7 @@ pub fn compose<B: Backend>(
         return run_widened(device, &op, ins, outs);
     }
     let ins: Vec<_> = ins.iter().map(|v| Tensor::of_view(device, v)).collect();
-    let results = body(device, fused, &ins)?;
-    results
+    body(device, fused, &ins)?
         .into_iter()
         .zip(outs)
         .map(|(result, dest)| place(device, result, dest))
