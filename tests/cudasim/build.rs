@@ -8,6 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 use std::{env, fs, thread};
 
 /// Both spellings of each library: the one that cudarc tries first, and the one with a version.
@@ -80,7 +81,7 @@ fn build() -> Result<(), String> {
     ));
     flags.push(define(
         "CUDASIM_BUILD",
-        &fingerprint(&sources, &version, &sanitize),
+        &fingerprint(&sources, &version, &sanitize, &out),
     ));
 
     let objects = compile_all(&compiler, &flags, &sources, &out)?;
@@ -155,15 +156,16 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Compiled kernels are kept under a name that this goes into: all that decides what they look like, but their source.
-fn fingerprint(sources: &[PathBuf], version: &str, sanitize: &str) -> String {
+/// Names this build of the simulator. Compiled kernels are good for one build and one folder only, and whoever keeps them
+/// tells devices apart by name; so the time goes in too, for a folder that was emptied and filled again.
+fn fingerprint(sources: &[PathBuf], version: &str, sanitize: &str, out: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     for path in sources {
         fs::read(path)
             .expect("the sources can be read")
             .hash(&mut hasher);
     }
-    (version, sanitize).hash(&mut hasher);
+    (version, sanitize, out, SystemTime::now()).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

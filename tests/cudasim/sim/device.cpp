@@ -94,7 +94,8 @@ CUDASIM_EXPORT int cuDeviceGet(int* device, int ordinal) {
 CUDASIM_EXPORT int cuDeviceGetName(char* name, int size, int device) {
   Lock lock(mutex);
   CUDASIM_TRY(check_device(device));
-  std::snprintf(name, static_cast<size_t>(size), "simulated device");
+  // Whoever keeps compiled kernels for a device of this name must not give them to another build.
+  std::snprintf(name, static_cast<size_t>(size), "simulated device " CUDASIM_BUILD);
   return success;
 }
 

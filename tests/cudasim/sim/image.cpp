@@ -15,7 +15,8 @@ static_assert(sizeof ptx_magic == sizeof binary_magic);
 }  // namespace
 
 std::string write_image(const Image& image) {
-  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' + image.path + '\n';
+  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' + image.build + ' ' +
+         image.path + '\n';
 }
 
 bool read_image(const char* data, Image* image) {
@@ -25,7 +26,11 @@ bool read_image(const char* data, Image* image) {
   image->architecture = static_cast<int>(std::strtol(data + magic_length, &rest, 10));
   const char* end = std::strchr(rest, '\n');
   if (*rest != ' ' || !end) return false;
-  image->path.assign(rest + 1, static_cast<size_t>(end - rest - 1));
+  const std::string words(rest + 1, static_cast<size_t>(end - rest - 1));
+  const size_t space = words.find(' ');
+  if (space == std::string::npos) return false;
+  image->build = words.substr(0, space);
+  image->path = words.substr(space + 1);
   return true;
 }
 

@@ -8,6 +8,8 @@ struct Image {
   /// For one architecture, as a CUBIN; else for it and all later ones, as PTX.
   bool binary = false;
   int architecture = 0;
+  /// The build of the simulator that made it.
+  std::string build;
   std::string path;
 };
 

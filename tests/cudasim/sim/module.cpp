@@ -117,6 +117,10 @@ int load(Module** to, const char* data) {
     report("the module is none that the simulated NVRTC made");
     return invalid_image;
   }
+  if (image.build != CUDASIM_BUILD) {
+    report("the module is for the simulated device " + image.build + ", this is " CUDASIM_BUILD);
+    return invalid_image;
+  }
   const int device = settings.compute_capability;
   bool fits = image.binary ? image.architecture / 10 == device / 10 && image.architecture <= device
                            : image.architecture <= device;

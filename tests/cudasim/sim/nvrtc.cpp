@@ -223,8 +223,8 @@ int compile(Program& program, int count, const char* const* given) {
   fs::path object = folder / (key(program, options, flags) + ".so");
   if (!fs::exists(object))
     if (int status = build(program, options, flags, object)) return status;
-  program.ptx = write_image({false, options.architecture, object.string()});
-  program.binary = options.virtual_architecture ? "" : write_image({true, options.architecture, object.string()});
+  program.ptx = write_image({false, options.architecture, CUDASIM_BUILD, object.string()});
+  program.binary = options.virtual_architecture ? "" : write_image({true, options.architecture, CUDASIM_BUILD, object.string()});
   return ok;
 }
 

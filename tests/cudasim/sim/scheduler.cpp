@@ -3,10 +3,12 @@
 #include "scheduler.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 
 #include "device.h"
+#include "fault.h"
 #include "memory.h"
 #include "sanitizer.h"
 #include "state.h"
@@ -42,10 +44,16 @@ struct Execution {
 Execution execution;
 char start_token, end_token;
 
-void fail(const std::string& what) {
+void fail(const std::string& what, Status status = launch_failed) {
   if (execution.failed) return;
   execution.failed = true;
-  poison(launch_failed, "kernel '" + execution.launch->kernel + "': " + what);
+  poison(status, "kernel '" + execution.launch->kernel + "': " + what);
+}
+
+void fail_at(const void* address) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%p", address);
+  fail("access to the illegal address " + std::string(text) + " in " + describe(*execution.api.current), illegal_address);
 }
 
 /// Leaves the running thread for good after a failure.
@@ -215,19 +223,15 @@ void* dynamic_shared() {
   return memory;
 }
 
-void make_copy(const AsyncCopy& copy) { std::memcpy(copy.to, copy.from, copy.bytes); }
-
-void copy_async(void* shared, const void* global, unsigned bytes) {
+void copy_async(void* shared, const void* global, unsigned bytes, void (*make)(void*, const void*)) {
   if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes) {
     fail("an asynchronous copy of " + std::to_string(bytes) + " bytes between addresses that are not aligned to them");
     stop_thread();
   }
-  AsyncCopy copy{shared, global, bytes, 0};
   Thread* me = execution.current;
   // As late as allowed, or by chance at once.
-  if (!me || (randomized() && random_below(2) == 0)) return make_copy(copy);
-  copy.group = me->copy_group;
-  me->copies.push_back(copy);
+  if (!me || (randomized() && random_below(2) == 0)) return make(shared, global);
+  me->copies.push_back({shared, global, make, me->copy_group});
 }
 
 void copy_async_commit() {
@@ -239,7 +243,7 @@ void copy_async_wait(unsigned pending_groups) {
   if (!me) return;
   auto due = [&](const AsyncCopy& copy) { return copy.group + pending_groups < me->copy_group; };
   for (const AsyncCopy& copy : me->copies)
-    if (due(copy)) make_copy(copy);
+    if (due(copy)) copy.make(copy.to, copy.from);
   me->copies.erase(std::remove_if(me->copies.begin(), me->copies.end(), due), me->copies.end());
 }
 
@@ -286,13 +290,18 @@ void run_as_loops(const Launch& launch, unsigned threads) {
   execution.api.current = &state;
   execution.plain_block = &block;
   BlockOrder blocks(launch);
-  try {
-    for (size_t i = 0; i < blocks.count() && !execution.failed; i++) {
-      block.begin(blocks[i], 0, launch.dynamic_shared);
-      state.block = block.index;
-      launch.entry->run_block(launch.arguments, state, order.data(), threads);
+  FaultGuard guard;
+  if (sigsetjmp(guard.back, 1)) {
+    fail_at(guard.address);
+  } else {
+    try {
+      for (size_t i = 0; i < blocks.count() && !execution.failed; i++) {
+        block.begin(blocks[i], 0, launch.dynamic_shared);
+        state.block = block.index;
+        launch.entry->run_block(launch.arguments, state, order.data(), threads);
+      }
+    } catch (const Stop&) {
     }
-  } catch (const Stop&) {
   }
   execution.plain_block = nullptr;
 }
@@ -352,6 +361,23 @@ size_t resident_blocks(const Launch& launch, size_t blocks, unsigned threads) {
   return randomized() ? 1 + random_below(4) : 1;
 }
 
+/// Until nobody can go on.
+void run_ready_threads() {
+  FaultGuard guard;
+  if (sigsetjmp(guard.back, 1)) {
+    fail_at(guard.address);
+  } else {
+    while (!execution.failed) {
+      Thread* next = execution.ready.take();
+      if (!next) break;
+      execution.current = next;
+      execution.api.current = &next->state;
+      next->resume();
+    }
+  }
+  execution.current = nullptr;
+}
+
 void run_resident(const Launch& launch, const BlockOrder& order, size_t first, size_t count, unsigned threads) {
   while (execution.blocks.size() < count) execution.blocks.push_back(std::make_unique<Block>());
   while (execution.threads.size() < count * threads) execution.threads.push_back(std::make_unique<Thread>());
@@ -362,14 +388,7 @@ void run_resident(const Launch& launch, const BlockOrder& order, size_t first, s
     block.begin(order[first + b], threads, launch.dynamic_shared);
     for (unsigned t = 0; t < threads; t++) begin_thread(*execution.threads[b * threads + t], block, t, launch);
   }
-  while (!execution.failed) {
-    Thread* next = execution.ready.take();
-    if (!next) break;
-    execution.current = next;
-    execution.api.current = &next->state;
-    next->resume();
-    execution.current = nullptr;
-  }
+  run_ready_threads();
   const size_t all = count * threads;
   auto done = [](const auto& thread) { return thread->wait == Wait::done; };
   auto begin = execution.threads.begin();

@@ -20,7 +20,7 @@ enum class Wait { nothing, barrier, warp, done };
 struct AsyncCopy {
   void* to;
   const void* from;
-  unsigned bytes;
+  void (*make)(void* to, const void* from);
   unsigned group;
 };
 

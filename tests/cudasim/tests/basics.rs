@@ -243,6 +243,60 @@ fn the_capability_can_be_chosen_and_binaries_keep_to_it() {
     assert_eq!(load(old), None);
 }
 
+#[test]
+fn modules_of_another_build_are_refused() {
+    let device = device();
+    let image = compile(KERNELS, &[]).unwrap();
+    let text = String::from_utf8(image).unwrap();
+    let name = device.context.name().unwrap();
+    let build = name.rsplit(' ').next().unwrap();
+    let other = text.replace(build, "0000000000000000");
+    assert_ne!(text, other);
+    let error = device
+        .context
+        .load_module(Ptx::from_binary(other.into_bytes()))
+        .unwrap_err();
+    assert_eq!(error.0, CUresult::CUDA_ERROR_INVALID_IMAGE);
+    assert!(device.sim.last_report().contains(build));
+    let error = device
+        .context
+        .load_module(Ptx::from_src(".version 9.0"))
+        .unwrap_err();
+    assert_eq!(error.0, CUresult::CUDA_ERROR_INVALID_IMAGE);
+}
+
+/// Several processes meet in one folder of compiled kernels; each is this test again.
+#[test]
+fn several_processes_may_compile_the_same_at_once() {
+    const TAG: &str = "CUDASIM_TEST_TAG";
+    if let Ok(tag) = std::env::var(TAG) {
+        let device = device();
+        let add = device.function(KERNELS, &[&format!("TAG={tag}")], "add");
+        let mut x = device.stream.clone_htod(&[1_f32; 8]).unwrap();
+        let y = device.stream.clone_htod(&[2_f32; 8]).unwrap();
+        let n = 8_i32;
+        launch!(device.stream, add, grid(1, 8, 0), &y, &y, &mut x, &n).unwrap();
+        assert_eq!(device.stream.clone_dtoh(&x).unwrap(), [4.0; 8]);
+        return;
+    }
+    // Never compiled before.
+    let tag = std::process::id().to_string();
+    let name = "several_processes_may_compile_the_same_at_once";
+    let start = || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args([name, "--exact"])
+            .env(TAG, &tag)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| start()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 fn kernels_folder() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../backend-cuda/kernels").to_owned()
 }

@@ -309,6 +309,50 @@ fn memory_that_was_freed_already() {
 }
 
 #[test]
+fn addresses_that_nobody_owns() {
+    let device = device();
+    let module = device.module(BUGS, &[]);
+    let (with, without) = (
+        module.load_function("write_to").unwrap(),
+        module.load_function("write_to_without_barrier").unwrap(),
+    );
+    for barrier in [true, false] {
+        // Null is allowed as an argument; using it is not.
+        if barrier {
+            launch!(device.stream, with, grid(1, 32, 0), &0_u64, &1_i32).unwrap();
+        } else {
+            launch!(device.stream, without, grid(1, 32, 0), &0_u64).unwrap();
+        }
+        let (code, report) = device.failure();
+        assert_eq!(code, Some(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
+        assert!(
+            report.contains("write_to")
+                && report.contains("thread (5,0,0)")
+                && report.contains("0x14"),
+            "{report}"
+        );
+        device.sim.clear_error();
+    }
+    let mut x = device.stream.alloc_zeros::<f32>(32).unwrap();
+    launch!(device.stream, with, grid(1, 32, 0), &mut x, &1_i32).unwrap();
+    assert_eq!(device.stream.clone_dtoh(&x).unwrap()[5], 1.0);
+}
+
+#[test]
+fn a_stack_that_is_too_small() {
+    let device = device();
+    let recurse = device.function(BUGS, &[], "recurse");
+    let mut x = device.stream.alloc_zeros::<i32>(33).unwrap();
+    launch!(device.stream, recurse, grid(1, 32, 0), &mut x, &10_i32).unwrap();
+    assert_eq!(device.stream.clone_dtoh(&x).unwrap()[31], 55);
+    launch!(device.stream, recurse, grid(1, 32, 0), &mut x, &100_000_i32).unwrap();
+    assert_eq!(
+        device.failure().0,
+        Some(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS)
+    );
+}
+
+#[test]
 fn a_failed_kernel_poisons_the_context_until_it_is_cleared() {
     let device = device();
     let kernel = device.function(BUGS, &[], "branches");

@@ -2,10 +2,9 @@
 
 mod common;
 
+use common::programs::{PRIMITIVES, pipeline_is_wrong};
 use common::{compile, device, grid, numbers, schedules};
 use half::{bf16, f16};
-
-const PRIMITIVES: &str = include_str!("kernels/primitives.cu");
 
 #[test]
 fn short_types_widen_exactly() {
@@ -153,24 +152,11 @@ fn tensor_core_tiles_multiply() {
 #[test]
 fn copies_in_groups_arrive_in_order() {
     let device = device();
-    let x = numbers(32 * 7, 1, 1.0);
-    let dx = device.stream.clone_htod(&x).unwrap();
     let wrong = |defines: &[&str]| {
         let pipeline = device.function(PRIMITIVES, defines, "pipeline");
         let run = |&seed: &u64| {
             device.sim.set_seed(seed);
-            let mut sum = device.stream.alloc_zeros::<f32>(32).unwrap();
-            launch!(
-                device.stream,
-                pipeline,
-                grid(1, 32, 0),
-                &dx,
-                &mut sum,
-                &7_i32
-            )
-            .unwrap();
-            let sum = device.stream.clone_dtoh(&sum).unwrap();
-            (0..32).any(|i| sum[i] != (0..7).map(|c| x[c * 32 + i]).sum::<f32>())
+            pipeline_is_wrong(&device, &pipeline)
         };
         schedules().filter(run).count()
     };

@@ -4,7 +4,8 @@
 mod common;
 
 use common::programs::{
-    BASICS, BUGS, PERSISTENT, elman_is_wrong, lstm_is_wrong, reduction_is_wrong,
+    BASICS, BUGS, PERSISTENT, PRIMITIVES, elman_is_wrong, lstm_is_wrong, pipeline_is_wrong,
+    reduction_is_wrong,
 };
 use common::{Device, device, grid};
 use cudarc::driver::{CudaFunction, DevicePtr};
@@ -31,6 +32,7 @@ fn right_programs() {
     assert!(!run("partial_sums", BASICS, &[], reduction_is_wrong));
     assert!(!run("elman", PERSISTENT, &[], elman_is_wrong));
     assert!(!run("lstm_forward", PERSISTENT, &[], lstm_is_wrong));
+    assert!(!run("pipeline", PRIMITIVES, &[], pipeline_is_wrong));
     mistake("count", "right");
     mistake("read_after_write", "right");
     mistake("write_one_too_many", "right");

@@ -41,7 +41,8 @@ struct DeviceApi {
   /// Poisoned memory of the running block; one piece for each function (an instance of a template is one) and declaration.
   void* (*static_shared)(const void* function, int declaration, unsigned long size);
   void* (*dynamic_shared)();
-  void (*copy_async)(void* shared, const void* global, unsigned bytes);
+  /// `copy` makes the copy: it is the kernel's code, which a sanitizer watches.
+  void (*copy_async)(void* shared, const void* global, unsigned bytes, void (*copy)(void* to, const void* from));
   void (*copy_async_commit)();
   void (*copy_async_wait)(unsigned pending_groups);
   /// Stops the kernel with a report.

@@ -18,7 +18,6 @@ inline float bf16_to_float(unsigned short bits) { return cudasim::bf16_to_float(
 inline unsigned short float_to_bf16(float x) { return cudasim::float_to_bf16(x); }
 inline float half_to_float(unsigned short bits) { return cudasim::half_to_float(bits); }
 inline unsigned short float_to_half(float x) { return cudasim::float_to_half(x); }
-inline unsigned float_to_tf32(float x) { return cudasim::float_to_tf32(x); }
 inline unsigned pack_bf16(float low, float high) {
   return float_to_bf16(low) | static_cast<unsigned>(float_to_bf16(high)) << 16;
 }
@@ -27,13 +26,26 @@ inline unsigned pack_half(float low, float high) {
 }
 
 // ---- copies from global to shared memory that run beside the thread ----
-inline void copy_async_4(void* shared, const void* global) { cudasim::api->copy_async(shared, global, 4); }
-inline void copy_async_16(void* shared, const void* global) { cudasim::api->copy_async(shared, global, 16); }
+namespace cudasim {
+template <class Word, unsigned Words>
+void copy_words(void* to, const void* from) {
+  for (unsigned i = 0; i < Words; i++) static_cast<Word*>(to)[i] = static_cast<const Word*>(from)[i];
+}
+}  // namespace cudasim
+inline void copy_async_4(void* shared, const void* global) {
+  cudasim::api->copy_async(shared, global, 4, cudasim::copy_words<unsigned, 1>);
+}
+inline void copy_async_16(void* shared, const void* global) {
+  cudasim::api->copy_async(shared, global, 16, cudasim::copy_words<unsigned, 4>);
+}
 inline void copy_async_commit() { cudasim::api->copy_async_commit(); }
 template <int Pending>
 inline void copy_async_wait() {
   cudasim::api->copy_async_wait(Pending);
 }
+
+#if __CUDA_ARCH__ >= 800
+inline unsigned float_to_tf32(float x) { return cudasim::float_to_tf32(x); }
 
 // ---- tensor cores: D[16,8] += A[16,K] B[K,8], one tile a warp ----
 namespace cudasim {
@@ -98,3 +110,4 @@ inline void mma_m16n8k16_half(float (&d)[4], const unsigned (&a)[4], const unsig
   cudasim::MmaOperand<16> operand{d, a, b};
   cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu, cudasim::combine_mma<2, cudasim::decode_half>, &operand);
 }
+#endif

@@ -8,6 +8,7 @@ use crate::{launch, launch_cooperative};
 pub const BASICS: &str = include_str!("../kernels/basics.cu");
 pub const BUGS: &str = include_str!("../kernels/bugs.cu");
 pub const PERSISTENT: &str = include_str!("../kernels/persistent.cu");
+pub const PRIMITIVES: &str = include_str!("../kernels/primitives.cu");
 
 pub fn reduction_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
     let x = device.stream.clone_htod(&[1_f32; 2048]).unwrap();
@@ -158,4 +159,14 @@ pub fn lstm_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
         }
     }
     wrong || (0..b * h).any(|i| differs(got_h[i], state[i]) || differs(got_c[i], cell[i]))
+}
+
+/// Sums of chunks that come through asynchronous copies.
+pub fn pipeline_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
+    let x = numbers(32 * 7, 1, 1.0);
+    let dx = device.stream.clone_htod(&x).unwrap();
+    let mut sum = device.stream.alloc_zeros::<f32>(32).unwrap();
+    launch!(device.stream, kernel, grid(1, 32, 0), &dx, &mut sum, &7_i32).unwrap();
+    let sum = device.stream.clone_dtoh(&sum).unwrap();
+    (0..32).any(|i| sum[i] != (0..7).map(|c| x[c * 32 + i]).sum::<f32>())
 }

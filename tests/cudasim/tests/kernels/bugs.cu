@@ -87,3 +87,22 @@ extern "C" __global__ void count(int* total, int right) {
     if (right) atomicAdd(total, 1);
     else *total = *total + 1;
 }
+
+extern "C" __global__ void write_to(float* x, int barrier) {
+    if (threadIdx.x == 5) x[threadIdx.x] = 1.f;
+    if (barrier) __syncthreads();
+}
+
+extern "C" __global__ void write_to_without_barrier(float* x) {
+    if (threadIdx.x == 5) x[threadIdx.x] = 1.f;
+}
+
+__device__ int deep(volatile int* x, int n) {
+    volatile int here[64];
+    here[n & 63] = n;
+    return n == 0 ? x[0] : deep(x, n - 1) + here[n & 63];
+}
+extern "C" __global__ void recurse(int* x, int n) {
+    __syncthreads();
+    x[threadIdx.x] = deep(x + 32, n);
+}

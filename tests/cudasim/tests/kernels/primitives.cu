@@ -97,7 +97,7 @@ extern "C" __global__ void atomics(int* i, unsigned* u, unsigned long long* l, f
     atomicMax(i + 1, t), atomicMin(i + 2, -t), atomicOr(u + 1, 1u << (t % 32)), atomicSub(i + 3, 2);
     atomicInc(u + 2, 9u), atomicExch(i + 4, 77);
     // Addition by compare and swap.
-    unsigned long long seen = l[1], last;
+    unsigned long long seen = atomicAdd(l + 1, 0ull), last;
     do last = seen;
     while ((seen = atomicCAS(l + 1, last, last + 3)) != last);
 }
