@@ -619,7 +619,7 @@ fn ids_out_of_range_are_refused() {
     let ins = [&table, &ids(&[1, 4]), &rows];
     let found = message(&update, &ins);
     assert!(
-        found.contains("scatter_update") && found.contains("0..4"),
+        found.contains("scatter_update") && found.contains("0..=3"),
         "{found}"
     );
     // The default body says the same, and shapes are checked before either.

@@ -47,7 +47,7 @@ const SANITIZERS: [Sanitizer; 2] = [
             Clean::new("products", &[], 1),
             Clean::new("streams", &[], 16),
             Clean::new("graphs", &[], 16),
-            Clean::of("recurrent-tests", "cuda", &[], 16),
+            Clean::of("recurrent-tests", "cuda", &[], 1),
             Clean::of("recurrent-tests", "cuda_operations", &[], 1),
             Clean::of("recurrent-tests", "cuda_lifetimes", &[], 1),
         ],
