@@ -1,5 +1,6 @@
 //! The conformance suite of recurrent: what every backend must agree on, with TensorFlow and with the others.
 //!
+//! * [`cells`]: every cell with its options.
 //! * [`devices`]: the backends under test, as values of one type.
 //! * [`finite_differences`]: gradients against differences.
 //! * [`problem`]: a cell under the driver, as something to differentiate.
@@ -7,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cells;
 pub mod devices;
 pub mod finite_differences;
 pub mod golden;
