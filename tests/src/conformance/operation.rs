@@ -1,10 +1,14 @@
 //! One operation on drawn operands as a case, written to new places and to given ones.
 
-use backend_api::{Backend, DType, Dest, Error, Layout, Meta, Op, Result, Shape, Tensor, View};
+use backend_api::{
+    Backend, DType, Dest, Error, Fused, Layout, Meta, Op, Result, SequencePlan, SequenceRequest,
+    Shape, Tensor, View,
+};
 
 use super::case::{Case, Program};
 use super::compare::{Comparison, Read};
 use super::draw::{Arrange, Draw, Fill, places, upload};
+use super::tolerance::Class;
 use crate::devices::TestBackend;
 
 /// An operand of an operation.
@@ -59,11 +63,23 @@ impl Operand {
 pub(super) struct Operation {
     op: Op,
     operands: Vec<Operand>,
+    /// Steps, rows and units of a sequence that takes the path that the device prefers.
+    sizes: Option<[usize; 3]>,
 }
 
 impl Operation {
     pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
-        Self { op, operands }
+        Self {
+            op,
+            operands,
+            sizes: None,
+        }
+    }
+
+    /// A sequence of so many steps, rows and units on the path that the device prefers.
+    pub(super) fn on_own_path(mut self, sizes: [usize; 3]) -> Self {
+        self.sizes = Some(sizes);
+        self
     }
 
     /// The operation's name.
@@ -71,9 +87,23 @@ impl Operation {
         self.op.name()
     }
 
-    /// The operation in the type of a case: two of them hold the type of their result.
-    fn op(&self, draw: &Draw) -> Op {
+    /// The operation in the type of a case, which two of them hold, and on the device's path.
+    fn op<B: Backend>(&self, device: &B, draw: &Draw) -> Op {
         let typed = |meta: Meta| Meta::new(meta.shape, draw.dtype());
+        let planned = |plan: SequencePlan| {
+            let own = self.sizes.and_then(|[steps, batch, units]| {
+                device.plan_sequence(&SequenceRequest {
+                    recurrence: plan.recurrence,
+                    steps,
+                    batch,
+                    units,
+                    ragged: plan.ragged,
+                    dtype: draw.dtype(),
+                })
+            });
+            let path = own.map_or(plan.path, |own| own.path);
+            SequencePlan { path, ..plan }
+        };
         match self.op.clone() {
             Op::Fill { value, meta } => Op::Fill {
                 value,
@@ -88,6 +118,8 @@ impl Operation {
                 distribution,
                 meta: typed(meta),
             },
+            Op::Fused(Fused::Sequence(plan)) => Op::Fused(Fused::Sequence(planned(plan))),
+            Op::Fused(Fused::SequenceGrad(plan)) => Op::Fused(Fused::SequenceGrad(planned(plan))),
             op => op,
         }
     }
@@ -124,7 +156,7 @@ impl Program for Operation {
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
         let operands = self.operands(device, draw)?;
         let operands: Vec<&Tensor<B>> = operands.iter().collect();
-        Ok(Tensor::call_all(device, &self.op(draw), &operands)?.into_vec())
+        Ok(Tensor::call_all(device, &self.op(device, draw), &operands)?.into_vec())
     }
 }
 
@@ -142,14 +174,22 @@ pub(super) enum Held {
 impl Operation {
     /// As a case: results that are written to parts of given buffers are those that it gives otherwise, the rest of
     /// the buffers is as it was, and nobody who holds them sees a change.
-    pub(super) fn placed(self, name: &str, held: Held, dtypes: &'static [DType]) -> Case {
+    ///
+    /// `class` is how exactly another way of computing them may give them.
+    pub(super) fn placed(
+        self,
+        name: &str,
+        held: Held,
+        class: Class,
+        dtypes: &'static [DType],
+    ) -> Case {
         let how = match held {
             Held::Alone => "in place",
             Held::Shared => "shared",
             Held::ByOperand => "over an operand",
         };
         Case::comparing("places", format!("{name} {how}"), dtypes, move |setting| {
-            self.write_to_places(setting.device.inner(), &setting.draw, held)
+            self.write_to_places(setting.device.inner(), &setting.draw, held, class)
         })
     }
 
@@ -158,9 +198,10 @@ impl Operation {
         device: &TestBackend,
         draw: &Draw,
         held: Held,
+        class: Class,
     ) -> Result<Vec<Comparison>> {
         let operands = self.operands(device, draw)?;
-        let op = self.op(draw);
+        let op = self.op(device, draw);
         let expected = {
             let operands: Vec<&Tensor<TestBackend>> = operands.iter().collect();
             Tensor::call_all(device, &op, &operands)?
@@ -197,7 +238,10 @@ impl Operation {
             let (layout, count) = layouts[i];
             let place = Tensor::from_parts(device, buffer, layout, result.dtype());
             let (found, result) = (Read::new(&place)?, Read::new(result)?);
-            all.push(Comparison::exact(format!("result {i}"), found, result));
+            all.push(Comparison {
+                class,
+                ..Comparison::exact(format!("result {i}"), found, result)
+            });
             let written = places(&layout);
             let around = Target { place, count }.read()?.without(&written);
             let expected = old[i].without(&written);

@@ -12,6 +12,7 @@ use super::fused;
 use super::operation::{Held, Operand, Operation};
 use super::products::product;
 use super::sequences::{kernel_widths, lengths, recurrences};
+use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Turned, TurnedCut, Whole};
 
@@ -19,16 +20,20 @@ pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, dtypes, operation) in operations() {
         for held in [Held::Alone, Held::Shared] {
-            all.push(operation.clone().placed(&name, held, dtypes));
+            all.push(operation.clone().placed(&name, held, Class::Exact, dtypes));
         }
     }
     for (name, operation) in sequences() {
         for held in [Held::Alone, Held::Shared] {
-            all.push(operation.clone().placed(&name, held, FLOATS));
+            all.push(
+                operation
+                    .clone()
+                    .placed(&name, held, Class::Gradient, FLOATS),
+            );
         }
     }
     for (name, dtypes, operation) in over_operands() {
-        all.push(operation.placed(name, Held::ByOperand, dtypes));
+        all.push(operation.placed(name, Held::ByOperand, Class::Exact, dtypes));
     }
     // Of each operation with a default body the first form, and one that lies otherwise.
     let mut seen = Vec::new();
@@ -39,7 +44,8 @@ pub(super) fn cases() -> Vec<Case> {
             .count();
         if [0, 3].contains(&known) {
             for held in [Held::Alone, Held::Shared] {
-                all.push(form.operation.clone().placed(&form.name, held, form.dtypes));
+                let operation = form.operation.clone();
+                all.push(operation.placed(&form.name, held, Class::Exact, form.dtypes));
             }
         }
         seen.push(form.operation.name());
@@ -137,7 +143,8 @@ fn operations() -> Vec<(String, &'static [DType], Operation)> {
     all
 }
 
-/// Whole sequences and their gradients, on both paths. Values that are saved are asked for where no row ends early,
+/// Whole sequences and their gradients, on the path of the default body and on the device's own, which may be another
+/// one where results go to given places. Values that are saved are asked for where no row ends early,
 /// since they are unspecified after that.
 fn sequences() -> Vec<(String, Operation)> {
     let mut all = Vec::new();
@@ -147,7 +154,7 @@ fn sequences() -> Vec<(String, Operation)> {
         let drawn = |dims: &[usize], fill: Fill| Operand::filled(dims, Turned, fill);
         let state = || drawn(&[batch, n], Fill::Range(-1.0, 1.0));
         let outputs = || drawn(&[steps, batch, n], Fill::Range(-1.0, 1.0));
-        for path in [SequencePath::Stepwise, SequencePath::Whole] {
+        for own in [false, true] {
             for ragged in [false, true] {
                 let mut given: Vec<Operand> = kernel_widths(recurrence)
                     .iter()
@@ -160,15 +167,18 @@ fn sequences() -> Vec<(String, Operation)> {
                 }
                 let plan = SequencePlan {
                     recurrence,
-                    path,
+                    path: SequencePath::Stepwise,
                     ragged,
                     save: !ragged,
                 };
                 let mut add = |fused: Fused, operands: Vec<Operand>| {
-                    let operation = Operation::new(Op::Fused(fused), operands);
+                    let mut operation = Operation::new(Op::Fused(fused), operands);
+                    if own {
+                        operation = operation.on_own_path([steps, batch, n]);
+                    }
+                    let path = if own { "" } else { " stepwise" };
                     let rows = if ragged { " ragged" } else { "" };
-                    let name = format!("{} {path:?}{rows}", operation.name());
-                    all.push((name, operation));
+                    all.push((format!("{}{path}{rows}", operation.name()), operation));
                 };
                 let z = drawn(&[steps, batch, gates * n], Fill::SYMMETRIC);
                 add(Fused::Sequence(plan), [vec![z], given.clone()].concat());
