@@ -58,14 +58,11 @@ impl Subject {
 /// Cells without others inside. One that is registered without a line here is tried with 4 units.
 pub fn plain() -> Vec<Subject> {
     let mut all = listed();
-    let missing = |class: &&&str| {
-        let wrapper = |s: Subject| s.class() == **class;
-        !all.iter().any(|s| s.class() == **class) && !wrapped().into_iter().any(wrapper)
-    };
-    let missing: Vec<_> = CELL_CLASSES.iter().filter(missing).collect();
-    let guessed = missing
-        .into_iter()
-        .map(|class| Subject::new(json!({ "type": class, "num_units": 4 })));
+    let wrappers = wrapped();
+    let known: Vec<&str> = all.iter().chain(&wrappers).map(Subject::class).collect();
+    let unknown = CELL_CLASSES.iter().filter(|class| !known.contains(class));
+    let guess = |class| Subject::new(json!({ "type": class, "num_units": 4 }));
+    let guessed: Vec<_> = unknown.map(guess).collect();
     all.extend(guessed);
     all
 }

@@ -60,42 +60,48 @@ fn unit(dims: &[usize], at: Arrange) -> Operand {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    let mut add = |name: String, alpha: f64, operands: Vec<Operand>| {
-        let operation = Operation::new(product(alpha), operands);
-        all.push(Case::program(
-            "matmul",
-            name,
-            Class::Product,
-            FLOATS,
-            operation,
-        ));
-    };
     let addends = [Whole, Turned, Cut, Stretched];
     for (i, [(a, a_at), (b, b_at)]) in FORMS.iter().chain(LARGE).enumerate() {
         let operands = || vec![unit(a, *a_at), unit(b, *b_at)];
         let name = format!("matmul {a:?}{a_at} and {b:?}{b_at}");
-        add(name.clone(), 1.0, operands());
+        all.push(case(name.clone(), Class::Product, product(1.0), operands()));
         let mut dims = a.to_vec();
         if let (Some(last), Some(n)) = (dims.last_mut(), b.last()) {
             *last = *n;
         }
-        let at = addends[i % 4];
+        let (at, alpha) = (addends[i % 4], [1.0, -0.5][i % 2]);
         let mut three = operands();
         three.push(unit(&dims, at));
-        add(
-            format!("{name} plus{at}"),
-            if i % 2 == 0 { 1.0 } else { -0.5 },
-            three,
-        );
+        let name = format!("{name} plus{at}");
+        all.push(case(name, Class::Product, product(alpha), three));
     }
-    let square = Operand::new(&[6, 6], Whole);
-    let itself = vec![square.clone(), Operand::Again(0), Operand::Transposed(0)];
-    add(
-        "matmul of a matrix and itself, plus its transpose".into(),
-        2.0,
-        itself,
-    );
-    let gram = vec![Operand::new(&[2, 6, 6], Whole), Operand::Transposed(0)];
-    add("matmul of matrices and their transposes".into(), 0.25, gram);
+    let rounding = [
+        (Precision::Tf32, Class::Tf32),
+        (Precision::Bf16, Class::Bf16),
+    ];
+    for (precision, class) in rounding {
+        for [(a, a_at), (b, b_at)] in FORMS[..5].iter().chain(&LARGE[..1]) {
+            let alpha = 1.0;
+            let op = Op::MatMul { alpha, precision };
+            let operands = vec![unit(a, *a_at), unit(b, *b_at)];
+            let name = format!("matmul {a:?}{a_at} and {b:?}{b_at} in {precision:?}");
+            all.push(case(name, class, op, operands));
+        }
+    }
+    // One operand in several places.
+    let itself = vec![
+        unit(&[6, 6], Whole),
+        Operand::Again(0),
+        Operand::Transposed(0),
+    ];
+    let name = "matmul of a matrix and itself, plus its transpose";
+    all.push(case(name.into(), Class::Product, product(2.0), itself));
+    let gram = vec![unit(&[2, 6, 6], Whole), Operand::Transposed(0)];
+    let name = "matmul of matrices and their transposes";
+    all.push(case(name.into(), Class::Product, product(0.25), gram));
     all
+}
+
+fn case(name: String, class: Class, op: Op, operands: Vec<Operand>) -> Case {
+    Case::program("matmul", name, class, FLOATS, Operation::new(op, operands))
 }

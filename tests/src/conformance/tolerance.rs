@@ -17,6 +17,10 @@ pub enum Class {
     Sum,
     /// Sums of products.
     Product,
+    /// Sums of products of operands that may be rounded to TensorFloat-32.
+    Tf32,
+    /// Sums of products of operands that may be rounded to bfloat16.
+    Bf16,
     /// A few of the above in a row: steps of cells, optimizers, losses.
     Step,
     /// Outputs and states of a network.
@@ -33,8 +37,10 @@ impl Class {
             Self::Rounded => (1.5e-7, 5e-16),
             Self::LastPlace => (1.5e-7, 3e-15),
             Self::Function => (1e-6, 2e-15),
-            Self::Sum => (5e-6, 1e-13),
-            Self::Product => (1e-5, 1e-13),
+            Self::Sum => (1e-5, 1e-12),
+            Self::Product => (3e-5, 5e-13),
+            Self::Tf32 => (8e-3, 1e-13),
+            Self::Bf16 => (6e-2, 1e-13),
             Self::Step => (2e-6, 5e-15),
             Self::Network => (5e-6, 2e-14),
             Self::Gradient => (2e-5, 1e-13),
