@@ -4,38 +4,10 @@ use smallvec::smallvec;
 
 use crate::operands::Args;
 use crate::{
-    Activation, Binary, Compare, DType, Error, Fused, Meta, Metas, Op, Recurrence, Reduce, Result,
-    SequencePlan, Shape, Unary,
+    DType, Error, Fused, Meta, Metas, Op, Recurrence, Reduce, Result, SequencePlan, Shape,
 };
 
 impl Op {
-    /// The operation's name as messages write it: `add`, `matmul`, `lstm_step`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Fill { .. } => "fill",
-            Self::Random { .. } => "random",
-            Self::Copy => "copy",
-            Self::Cast { .. } => "cast",
-            Self::Unary(f) => f.name(),
-            Self::Affine { .. } => "affine",
-            Self::Clamp { .. } => "clamp",
-            Self::Binary(f) => f.name(),
-            Self::Compare(f) => f.name(),
-            Self::Select => "select",
-            Self::Reduce { kind, .. } => match kind {
-                Reduce::Sum => "sum",
-                Reduce::Max => "max",
-            },
-            Self::ArgMax { .. } => "argmax",
-            Self::MatMul { .. } => "matmul",
-            Self::Concat { .. } => "concat",
-            Self::Reverse { .. } => "reverse",
-            Self::Gather => "gather",
-            Self::ScatterAdd { .. } => "scatter_add",
-            Self::Fused(f) => f.name(),
-        }
-    }
-
     /// Shapes and types of the results, given those of the operands.
     ///
     /// # Errors
@@ -153,28 +125,6 @@ impl Op {
 }
 
 impl Fused {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::BiasActivation { .. } => "bias_activation",
-            Self::ActivationGrad { .. } => "activation_grad",
-            Self::LstmStep(_) => "lstm_step",
-            Self::LstmStepGrad(_) => "lstm_step_grad",
-            Self::GruGates => "gru_gates",
-            Self::GruGatesGrad => "gru_gates_grad",
-            Self::GruOutput { .. } => "gru_output",
-            Self::GruOutputGrad { .. } => "gru_output_grad",
-            Self::MaskedUpdate { .. } => "masked_update",
-            Self::ScatterUpdate => "scatter_update",
-            Self::Sequence(plan) => plan.names().0,
-            Self::SequenceGrad(plan) => plan.names().1,
-            Self::SoftmaxCrossEntropy => "softmax_cross_entropy",
-            Self::SoftmaxCrossEntropyGrad => "softmax_cross_entropy_grad",
-            Self::SquaredNorm => "squared_norm",
-            Self::Sgd { .. } => "sgd",
-            Self::Adam(_) => "adam",
-        }
-    }
-
     fn infer(&self, args: &Args<'_>) -> Result<Metas> {
         match self {
             Self::BiasActivation { .. } => {
@@ -285,15 +235,6 @@ struct SequenceParts {
 }
 
 impl SequencePlan {
-    /// The names of the sequence and of its gradient.
-    fn names(&self) -> (&'static str, &'static str) {
-        match self.recurrence {
-            Recurrence::Basic { .. } => ("basic_rnn_sequence", "basic_rnn_sequence_grad"),
-            Recurrence::Lstm(_) => ("lstm_sequence", "lstm_sequence_grad"),
-            Recurrence::Gru { .. } => ("gru_sequence", "gru_sequence_grad"),
-        }
-    }
-
     /// Checks the operands of a sequence, or of its gradient.
     fn operands(&self, args: &Args<'_>, grad: bool) -> Result<SequenceParts> {
         let r = self.recurrence;
@@ -393,91 +334,10 @@ impl SequenceParts {
     }
 }
 
-impl Unary {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Neg => "neg",
-            Self::Abs => "abs",
-            Self::Sign => "sign",
-            Self::Square => "square",
-            Self::Sqrt => "sqrt",
-            Self::Recip => "recip",
-            Self::Exp => "exp",
-            Self::Log => "log",
-            Self::Floor => "floor",
-            Self::Sin => "sin",
-            Self::Cos => "cos",
-            Self::Activation(f) => f.name(),
-        }
-    }
-}
-
-impl Activation {
-    /// TensorFlow's name of the function: `tanh`, `sigmoid`, `relu`, `softsign`, `identity`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tanh => "tanh",
-            Self::Sigmoid => "sigmoid",
-            Self::Relu => "relu",
-            Self::Softsign => "softsign",
-            Self::Identity => "identity",
-        }
-    }
-}
-
-impl std::str::FromStr for Activation {
-    type Err = Error;
-
-    /// The function of a name that [`Activation::name`] gives; `linear` is the identity too.
-    fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "tanh" => Self::Tanh,
-            "sigmoid" => Self::Sigmoid,
-            "relu" => Self::Relu,
-            "softsign" => Self::Softsign,
-            "identity" | "linear" => Self::Identity,
-            _ => {
-                return Err(Error::argument(
-                    "activation",
-                    "name",
-                    format!("is `{name}`; known are tanh, sigmoid, relu, softsign, identity"),
-                ));
-            }
-        })
-    }
-}
-
-impl Binary {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Add => "add",
-            Self::Sub => "sub",
-            Self::Mul => "mul",
-            Self::Div => "div",
-            Self::Max => "maximum",
-            Self::Min => "minimum",
-            Self::FloorMod => "floor_mod",
-        }
-    }
-}
-
-impl Compare {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Eq => "equal",
-            Self::Ne => "not_equal",
-            Self::Lt => "less",
-            Self::Le => "less_equal",
-            Self::Gt => "greater",
-            Self::Ge => "greater_equal",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LstmGates, Precision, SequencePath};
+    use crate::{Activation, Binary, LstmGates, Precision, SequencePath};
 
     fn f32(dims: &[usize]) -> Meta {
         Meta::new(Shape::new(dims).unwrap(), DType::F32)

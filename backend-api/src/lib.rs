@@ -17,6 +17,7 @@ mod dispatch;
 mod dtype;
 mod error;
 mod infer;
+mod names;
 mod op;
 mod operands;
 pub mod philox;

@@ -195,6 +195,17 @@ pub enum Activation {
     Identity,
 }
 
+impl Activation {
+    /// All of them: what a test of a device has to try.
+    pub const ALL: [Self; 5] = [
+        Self::Tanh,
+        Self::Sigmoid,
+        Self::Relu,
+        Self::Softsign,
+        Self::Identity,
+    ];
+}
+
 /// A function of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binary {

@@ -6,14 +6,6 @@ use backend_api::{Activation, AdamStep, Backend, DType, Fused, LstmGates, Op, Te
 use backend_cpu::Cpu;
 use common::{Rng, call, check_into, close, default_body, random, random_ids};
 
-const ACTIVATIONS: [Activation; 5] = [
-    Activation::Tanh,
-    Activation::Sigmoid,
-    Activation::Relu,
-    Activation::Softsign,
-    Activation::Identity,
-];
-
 fn against_default(cpu: &Cpu, rng: &mut Rng, fused: Fused, ins: &[&Tensor<Cpu>], dtype: DType) {
     let op = Op::Fused(fused);
     let found = call(cpu, &op, ins).unwrap();
@@ -47,7 +39,7 @@ fn cases(test: impl Fn(&Cpu, &mut Rng, [usize; 2], DType)) {
 #[test]
 fn activations() {
     cases(|cpu, rng, [rows, n], dtype| {
-        for activation in ACTIVATIONS {
+        for activation in Activation::ALL {
             let mut new = |dims: &[usize]| random(cpu, rng, dims, dtype).0;
             let (x, dy) = (new(&[2, rows, n]), new(&[2, rows, n]));
             let bias = new(&[n]);
@@ -67,7 +59,7 @@ fn activations() {
 #[test]
 fn lstm_steps() {
     cases(|cpu, rng, [rows, n], dtype| {
-        let activation = ACTIVATIONS[rng.below(5)];
+        let activation = Activation::ALL[rng.below(5)];
         let gates = LstmGates {
             forget_bias: 1.0,
             activation,
@@ -84,7 +76,7 @@ fn lstm_steps() {
 #[test]
 fn gru_steps() {
     cases(|cpu, rng, [rows, n], dtype| {
-        let activation = ACTIVATIONS[rng.below(5)];
+        let activation = Activation::ALL[rng.below(5)];
         let mut new = |width: usize| random(cpu, rng, &[rows, width], dtype).0;
         let z = new(2 * n);
         let [a, b, c, d, e] = [(); 5].map(|()| new(n));

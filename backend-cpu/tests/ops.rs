@@ -150,16 +150,7 @@ fn unaries() -> Vec<Unary> {
         Unary::Sin,
         Unary::Cos,
     ];
-    all.extend(
-        [
-            Activation::Tanh,
-            Activation::Sigmoid,
-            Activation::Relu,
-            Activation::Softsign,
-            Activation::Identity,
-        ]
-        .map(Unary::Activation),
-    );
+    all.extend(Activation::ALL.map(Unary::Activation));
     all
 }
 

@@ -96,6 +96,9 @@ where
 
 macro_rules! registry {
     ($($config:ty),* $(,)?) => {
+        /// TensorFlow's names of the classes that [`cell_from_config`] knows.
+        pub const CELL_CLASSES: &[&str] = &[$(<$config>::CLASS),*];
+
         fn registered<B: Backend>(
             device: &B,
             class: &str,

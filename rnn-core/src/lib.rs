@@ -27,7 +27,7 @@ pub mod wrappers;
 pub use any::{AnyCell, AnyState};
 pub use cell::Cell;
 pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
-pub use config::{CellConfig, cell_from_config};
+pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,

@@ -1,5 +1,7 @@
 //! The conformance suite of recurrent: what every backend must agree on, with TensorFlow and with the others.
 //!
+//! * [`cells`]: every cell with its options.
+//! * [`conformance`]: every operation and everything made of them, case by case.
 //! * [`devices`]: the backends under test, as values of one type.
 //! * [`finite_differences`]: gradients against differences.
 //! * [`problem`]: a cell under the driver, as something to differentiate.
@@ -8,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cells;
+pub mod conformance;
 pub mod devices;
 pub mod finite_differences;
 pub mod golden;

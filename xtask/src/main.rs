@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod conformance;
 mod golden;
 mod kernels;
 mod sanitize;
@@ -14,6 +15,7 @@ Usage: cargo xtask TASK
 
 Tasks:
   bench             measures the workloads, beside other frameworks too (cargo xtask bench --help)
+  conformance       runs every case on the backends (cargo xtask conformance --help)
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
   kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     };
     match task.as_str() {
         "bench" => bench::run(rest),
+        "conformance" => conformance::run(rest),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),

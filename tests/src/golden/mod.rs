@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 
 use backend_api::{Error, Result};
 
+pub(crate) use static_rnn::unstack;
+pub(crate) use toy_nested::ToyNested;
+
 use crate::devices::TestDevice;
 use case::Header;
 use check::Worst;

@@ -40,7 +40,7 @@ pub(super) fn run(
 }
 
 /// The steps of a sequence, one by one.
-pub(super) fn unstack(
+pub(crate) fn unstack(
     x: &Tensor<TestDevice>,
     time_major: bool,
 ) -> ApiResult<Vec<Tensor<TestDevice>>> {

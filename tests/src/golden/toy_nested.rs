@@ -13,7 +13,7 @@ use super::case::read;
 /// `n1 = tanh(a · wa + s1 · us + b1)`, `n2 = s2 / 2 + tanh(b) * mean(n1)`, the mean over the units; outputs are
 /// `n1, n2 * v`.
 #[derive(Clone, Debug)]
-pub(super) struct ToyNested<B: Backend> {
+pub(crate) struct ToyNested<B: Backend> {
     wa: Param<B>,
     us: Param<B>,
     b1: Param<B>,
@@ -42,6 +42,16 @@ impl<B: Backend> ToyNested<B> {
             let what = format!("`{class}` with nested inputs");
             return Err(Trouble::Unsupported(what));
         }
+        Ok(Self::new(device, depth, [n, j, k], dtype)?)
+    }
+
+    /// A cell for inputs `[batch, depth]` and `[batch, j, k]`.
+    pub(crate) fn new(
+        device: &B,
+        depth: usize,
+        [n, j, k]: [usize; 3],
+        dtype: DType,
+    ) -> Result<Self> {
         let param = |dims: &[usize]| Param::new(device, Initializer::ZEROS, dims, dtype);
         Ok(Self {
             wa: param(&[depth, n])?,

@@ -1,0 +1,235 @@
+//! A case: a name, what it belongs to, how exact it is, and what it computes.
+
+use std::fmt;
+
+use backend_api::{Backend, DType, Result, Tensor, Unfused};
+
+use super::compare::{Comparison, Read};
+use super::draw::Draw;
+use super::tolerance::Class;
+use crate::devices::{TestBackend, TestDevice};
+
+/// One thing that every backend has to do right.
+pub struct Case {
+    /// What it belongs to: a line of the table for each.
+    pub group: &'static str,
+    /// Its name, unique within the group.
+    pub name: String,
+    /// The types it runs in.
+    pub dtypes: &'static [DType],
+    /// The operations that it is about, by their names.
+    pub(super) operations: Vec<&'static str>,
+    body: Box<dyn Fn(&Setting<'_>) -> Result<Vec<Comparison>> + Send + Sync>,
+}
+
+/// What a case runs in.
+pub(super) struct Setting<'a> {
+    /// The device under test.
+    pub(super) device: &'a TestDevice,
+    /// The processor, which computes the reference in `f64`.
+    pub(super) reference: &'a TestDevice,
+    /// The case's numbers.
+    pub(super) draw: Draw,
+}
+
+impl<'a> Setting<'a> {
+    /// The device under test with the numbers for it.
+    pub(super) fn bench(&self) -> Bench<'a> {
+        Bench {
+            device: self.device,
+            draw: self.draw,
+        }
+    }
+}
+
+/// One device with the numbers for it.
+pub(super) struct Bench<'a> {
+    /// Where to compute.
+    pub(super) device: &'a TestDevice,
+    /// Where numbers come from, and what type they have.
+    pub(super) draw: Draw,
+}
+
+/// What is computed on any backend, of which the names of results are not needed.
+pub(super) trait Program: Send + Sync + 'static {
+    /// The operations that it is about, by their names.
+    fn operations(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// The results.
+    fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>>;
+}
+
+/// Results with names, as they were read.
+#[derive(Debug, Default)]
+pub(super) struct Results(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    what: String,
+    /// If it is not the case's.
+    class: Option<Class>,
+    read: Read,
+}
+
+impl Results {
+    /// Reads a result, which is as exact as the case.
+    pub(super) fn push<B: Backend>(
+        &mut self,
+        what: impl Into<String>,
+        t: &Tensor<B>,
+    ) -> Result<()> {
+        let (what, read) = (what.into(), Read::new(t)?);
+        let class = None;
+        self.0.push(Entry { what, class, read });
+        Ok(())
+    }
+
+    /// A result that has been read, of a class of its own.
+    pub(super) fn push_as(&mut self, class: Class, what: impl Into<String>, read: Read) {
+        let (what, class) = (what.into(), Some(class));
+        self.0.push(Entry { what, class, read });
+    }
+
+    /// All results of a program, which are as exact as the case.
+    fn of<B: Backend>(results: &[Tensor<B>]) -> Result<Self> {
+        let mut all = Self::default();
+        for (i, t) in results.iter().enumerate() {
+            all.push(format!("result {i}"), t)?;
+        }
+        Ok(all)
+    }
+
+    /// These next to what they should be.
+    pub(super) fn against(self, expected: Self, class: Class) -> Vec<Comparison> {
+        let count = |n: usize| Read::host(&[], DType::I64, vec![n as i64]);
+        // A case without results compares nothing.
+        let (found, wanted) = (count(self.0.len()), count(expected.0.len().max(1)));
+        let mut all = vec![Comparison::exact("the number of results", found, wanted)];
+        let pairs = self.0.into_iter().zip(expected.0);
+        all.extend(pairs.map(|(found, expected)| Comparison {
+            what: found.what,
+            class: found.class.unwrap_or(class),
+            found: found.read,
+            expected: expected.read,
+        }));
+        all
+    }
+
+    /// What is not the same, bit for bit, when it is computed once more.
+    fn changed(&self, again: Self) -> Vec<Comparison> {
+        let pairs = self.0.iter().zip(again.0);
+        let changed = pairs.filter(|(first, again)| !first.read.same(&again.read));
+        let compare = |(first, again): (&Entry, Entry)| {
+            let what = format!("{}, computed again,", first.what);
+            Comparison::exact(what, again.read, first.read.clone())
+        };
+        changed.map(compare).collect()
+    }
+}
+
+impl Case {
+    /// A case that compares by itself.
+    pub(super) fn comparing(
+        group: &'static str,
+        name: impl Into<String>,
+        dtypes: &'static [DType],
+        body: impl Fn(&Setting<'_>) -> Result<Vec<Comparison>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            group,
+            name: name.into(),
+            dtypes,
+            operations: Vec::new(),
+            body: Box::new(body),
+        }
+    }
+
+    /// The case, which is about these operations.
+    pub(super) fn about(mut self, operations: Vec<&'static str>) -> Self {
+        self.operations = operations;
+        self
+    }
+
+    /// A case that runs on the device, twice with the same bits, and on the reference, near which it has to be.
+    pub(super) fn new(
+        group: &'static str,
+        name: impl Into<String>,
+        class: Class,
+        dtypes: &'static [DType],
+        body: impl Fn(&Bench<'_>) -> Result<Results> + Send + Sync + 'static,
+    ) -> Self {
+        Self::comparing(group, name, dtypes, move |setting| {
+            let found = body(&setting.bench())?;
+            let mut all = found.changed(body(&setting.bench())?);
+            let expected = body(&Bench {
+                device: setting.reference,
+                draw: setting.draw.reference(),
+            })?;
+            all.extend(found.against(expected, class));
+            Ok(all)
+        })
+    }
+
+    /// A program as a case, on the backend itself: nothing records gradients.
+    pub(super) fn program(
+        group: &'static str,
+        name: impl Into<String>,
+        class: Class,
+        dtypes: &'static [DType],
+        program: impl Program,
+    ) -> Self {
+        let operations = program.operations();
+        let case = Self::new(group, name, class, dtypes, move |bench| {
+            Results::of(&program.run(bench.device.inner(), &bench.draw)?)
+        });
+        case.about(operations)
+    }
+
+    /// A program whose fused operations run as the device does them, and by their default bodies on the same device.
+    pub(super) fn overrides(
+        name: impl Into<String>,
+        class: Class,
+        dtypes: &'static [DType],
+        program: impl Program,
+    ) -> Self {
+        Self::comparing("overrides", name, dtypes, move |setting| {
+            let device: &TestBackend = setting.device.inner();
+            let own = Results::of(&program.run(device, &setting.draw)?)?;
+            let plain = program.run(&Unfused(device.clone()), &setting.draw)?;
+            Ok(own.against(Results::of(&plain)?, class))
+        })
+    }
+
+    /// Group and name.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.group, self.name)
+    }
+
+    /// The largest error as a share of its tolerance, and where; or what is wrong.
+    pub(super) fn check(
+        &self,
+        setting: &Setting<'_>,
+        dtype: DType,
+    ) -> Result<(f64, String), String> {
+        let comparisons = (self.body)(setting).map_err(|error| error.to_string())?;
+        if comparisons.is_empty() {
+            return Err("compares nothing".into());
+        }
+        let mut worst = (0.0, String::new());
+        for comparison in comparisons {
+            let share = comparison.share(dtype)?;
+            if share > worst.0 {
+                worst = (share, comparison.what);
+            }
+        }
+        Ok(worst)
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Case({})", self.id())
+    }
+}

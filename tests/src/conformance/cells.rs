@@ -1,0 +1,180 @@
+//! Every cell and every wrapper under `dynamic_rnn`: ragged rows, states that are given, gradients of everything.
+
+use std::sync::Arc;
+
+use backend_api::{DType, Keep, Result};
+use rnn_core::cells::PhasedLstmCellBuilder;
+use rnn_core::{AnyCell, Cell, DynamicRnn, Mode, Nest, cell_from_config};
+use serde_json::json;
+
+use super::case::{Bench, Case, Results};
+use super::draw::{FLOATS, Fill};
+use super::model::{Model, Outputs, T, named};
+use super::tolerance::Class;
+use crate::cells::{Subject, plain, wrapped};
+use crate::devices::TestDevice;
+
+/// Rows that run for some steps, for none, for one, and for more than there are.
+pub(super) const LENGTHS: [i64; 4] = [3, 0, 1, 9];
+pub(super) const BATCH: usize = LENGTHS.len();
+pub(super) const STEPS: usize = 4;
+/// Of everything that is drawn in training.
+pub(super) const SEED: u64 = 5;
+
+type Any = AnyCell<TestDevice>;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (group, subjects) in [
+        ("cells", plain()),
+        ("cells", clipped()),
+        ("wrappers", wrapped()),
+    ] {
+        for subject in subjects {
+            let name = options(&subject);
+            let subject = Arc::new(subject);
+            all.push(Case::new(
+                group,
+                name,
+                Class::Network,
+                FLOATS,
+                move |bench| {
+                    let model = Setup::new(bench, subject.clone())?;
+                    model.differentiate(bench, Keep::All, None)
+                },
+            ));
+        }
+    }
+    for peepholes in [false, true] {
+        let with = if peepholes { " with peepholes" } else { "" };
+        let name = format!("PhasedLSTMCell{with}");
+        all.push(Case::new(
+            "cells",
+            name,
+            Class::Network,
+            FLOATS,
+            move |bench| phased(bench, peepholes),
+        ));
+    }
+    all
+}
+
+/// Cells whose gradient is TensorFlow's, but not the derivative.
+fn clipped() -> Vec<Subject> {
+    [
+        json!({ "type": "LSTMBlockCell", "num_units": 4, "use_peephole": true, "cell_clip": 0.4 }),
+        json!({ "type": "LSTMBlockCell", "num_units": 4, "cell_clip": 0.4 }),
+    ]
+    .map(Subject::new)
+    .into()
+}
+
+/// A cell's class and options, on one line.
+pub(super) fn options(subject: &Subject) -> String {
+    let text = subject.config.to_string();
+    let class = subject.config["type"].as_str().unwrap_or_default();
+    let kind = format!("\"type\":\"{class}\"");
+    let rest = text
+        .replacen(&format!(",{kind}"), "", 1)
+        .replacen(&kind, "", 1);
+    format!("{class} {}", rest.replace('"', ""))
+}
+
+/// A subject with its inputs and initial state.
+pub(super) struct Setup {
+    subject: Arc<Subject>,
+    model: Model<Any>,
+    /// Ids, which are not differentiated.
+    ids: Option<T>,
+}
+
+impl Setup {
+    pub(super) fn new(bench: &Bench<'_>, subject: Arc<Subject>) -> Result<Self> {
+        let dtype = bench.draw.dtype();
+        let cell = cell_from_config(bench.device, &subject.config, subject.depth(), dtype)?;
+        let state = cell.zero_state(BATCH)?;
+        let dims = [&[BATCH, STEPS], subject.input.as_slice()].concat();
+        let mut model = Model::new(bench, cell)?.give_like(bench, "state", &state)?;
+        let ids = match subject.ids {
+            Some(count) => {
+                let draw = bench.draw.of(DType::I32);
+                Some(draw.tensor(bench.device, "ids", &dims, &Fill::Below(count))?)
+            }
+            None => {
+                model = model.give(bench, "inputs", &dims)?;
+                None
+            }
+        };
+        Ok(Self {
+            subject,
+            model,
+            ids,
+        })
+    }
+
+    /// Outputs, final states and gradients under a memory policy.
+    pub(super) fn differentiate(
+        &self,
+        bench: &Bench<'_>,
+        keep: Keep,
+        segment: Option<usize>,
+    ) -> Result<Results> {
+        self.model.differentiate(bench, |model| {
+            let state = model.module.zero_state(BATCH)?;
+            let mut rnn = DynamicRnn::new(&model.module)
+                .sequence_length(&LENGTHS)
+                .initial_state(model.given_like("state", &state)?)
+                .mode(self.subject.mode, SEED)
+                .keep(keep);
+            if let Some(steps) = segment {
+                rnn = rnn.segment_length(steps);
+            }
+            let inputs = match &self.ids {
+                Some(ids) => ids.clone(),
+                None => model.given("inputs")?,
+            };
+            let result = rnn.run(&inputs)?;
+            Ok(results(&result.outputs, &result.state))
+        })
+    }
+}
+
+/// Outputs and final states as results.
+pub(super) fn results<O, S>(outputs: &O, state: &S) -> Outputs
+where
+    O: Nest<TestDevice>,
+    S: Nest<TestDevice>,
+{
+    let mut all = named("output", outputs);
+    all.extend(named("final state", state));
+    all
+}
+
+/// The one cell whose input is a pair, of times and numbers.
+fn phased(bench: &Bench<'_>, peepholes: bool) -> Result<Results> {
+    let cell = PhasedLstmCellBuilder::new(3, 4)
+        .use_peepholes(peepholes)
+        .leak(0.05)
+        .dtype(bench.draw.dtype())
+        .build(bench.device)?;
+    let state = cell.zero_state(BATCH)?;
+    // Away from the ends of a period, where the gate jumps.
+    let own = |name: &str| match name {
+        "period" => Some(Fill::Range(11.0, 16.0)),
+        "phase" => Some(Fill::Range(-0.3, 0.0)),
+        "ratio_on" => Some(Fill::Range(0.4, 0.6)),
+        _ => None,
+    };
+    let model = Model::with(bench, cell, own)?
+        .give_like(bench, "state", &state)?
+        .give_from(bench, "times", &[BATCH, STEPS, 1], &Fill::Range(0.3, 9.0))?
+        .give(bench, "inputs", &[BATCH, STEPS, 3])?;
+    model.differentiate(bench, |model| {
+        let result = DynamicRnn::new(&model.module)
+            .sequence_length(&LENGTHS)
+            .initial_state(model.given_like("state", &state)?)
+            .mode(Mode::Training, SEED)
+            .run(&(model.given("times")?, model.given("inputs")?))?;
+        Ok(results(&result.outputs, &result.state))
+    })
+}

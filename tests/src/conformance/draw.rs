@@ -1,0 +1,307 @@
+//! Operands: drawn on the host from the seed, so that every device gets the same numbers, and laid out in buffers in
+//! every way that views can be.
+
+use std::fmt;
+
+use backend_api::{Backend, DType, Layout, Meta, Result, Shape, Tensor, philox};
+
+/// The floats of a case.
+pub(super) const FLOATS: &[DType] = &[DType::F32, DType::F64];
+/// What can be counted with.
+pub(super) const NUMBERS: &[DType] = &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8];
+/// Every type.
+pub(super) const ALL: &[DType] = &[
+    DType::F32,
+    DType::F64,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::Bool,
+];
+
+/// Which numbers to draw.
+#[derive(Clone, Debug)]
+pub(super) enum Fill {
+    /// From an interval. Integers are whole numbers from it, bytes their absolute values, truth values one of two.
+    Range(f64, f64),
+    /// Whole numbers in `0..n`.
+    Below(usize),
+    /// Whole numbers in `-2..=2`, of which many are equal.
+    Few,
+    /// Odd multiples of 1/16 in `-4..4`: quotients of these and of [`Eighths`](Self::Eighths) are never whole.
+    OddSixteenths,
+    /// Multiples of 1/8 in `-2..2` other than 0.
+    Eighths,
+    /// These, over and over.
+    These(Vec<f64>),
+}
+
+impl Fill {
+    /// Numbers around 0.
+    pub(super) const SYMMETRIC: Self = Self::Range(-2.0, 2.0);
+
+    /// The number that is made of a uniform one, at a place of the tensor.
+    fn number(&self, unit: f64, place: usize) -> f64 {
+        let below = |n: f64| (unit * n).floor();
+        match self {
+            Self::Range(low, high) => low + (high - low) * unit,
+            Self::Below(n) => below(*n as f64),
+            Self::Few => below(5.0) - 2.0,
+            Self::OddSixteenths => (2.0 * below(64.0) - 63.0) / 16.0,
+            Self::Eighths => {
+                let eighths = below(30.0) - 15.0;
+                (if eighths < 0.0 {
+                    eighths
+                } else {
+                    eighths + 1.0
+                }) / 8.0
+            }
+            Self::These(all) => all.get(place % all.len().max(1)).copied().unwrap_or(0.0),
+        }
+    }
+}
+
+/// Where elements lie in their buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrange {
+    /// Row-major, the whole buffer.
+    Whole,
+    /// Row-major, from the fourth element of a longer buffer on: at no multiple of a vector.
+    Offset,
+    /// The last axis first.
+    Turned,
+    /// The first axis innermost, the others in order.
+    Rotated,
+    /// A part of every axis.
+    Cut,
+    /// A part of every axis, the last axis first.
+    TurnedCut,
+    /// Every other axis repeats one element: stride 0, as decorators use it.
+    Stretched,
+}
+
+impl Arrange {
+    /// The layout of a shape, and the length of its buffer.
+    pub(super) fn layout(self, dims: &[usize]) -> Result<(Layout, usize)> {
+        let rank = dims.len();
+        let stored = |dims: &[usize], margin: usize| -> Result<(Layout, usize)> {
+            let full: Vec<usize> = dims.iter().map(|d| d + 2 * margin).collect();
+            let shape = Shape::new(&full)?;
+            let mut layout = Layout::contiguous(shape);
+            for (axis, &len) in dims.iter().enumerate() {
+                layout = layout.slice(axis, margin..margin + len)?;
+            }
+            Ok((layout, shape.count()))
+        };
+        let turned = |order: &[usize], margin: usize| -> Result<(Layout, usize)> {
+            let dims: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+            let (layout, count) = stored(&dims, margin)?;
+            let mut back = vec![0; rank];
+            for (i, &axis) in order.iter().enumerate() {
+                back[axis] = i;
+            }
+            Ok((layout.permute(&back)?, count))
+        };
+        let last_first: Vec<usize> = (0..rank).rev().collect();
+        match self {
+            Self::Whole => stored(dims, 0),
+            Self::Offset => {
+                let shape = Shape::new(dims)?;
+                let count = shape.count() + 5;
+                let flat = Layout::contiguous(Shape::new(&[count])?).slice(0, 3..count - 2)?;
+                Ok((flat.reshape(shape).unwrap_or(flat), count))
+            }
+            Self::Turned => turned(&last_first, 0),
+            Self::Rotated => turned(&rotated(rank), 0),
+            Self::Cut => stored(dims, 1),
+            Self::TurnedCut => turned(&last_first, 1),
+            Self::Stretched => {
+                let narrow =
+                    |(axis, &len): (usize, &usize)| if axis % 2 == 0 { len } else { len.min(1) };
+                let narrow: Vec<usize> = dims.iter().enumerate().map(narrow).collect();
+                let (layout, count) = stored(&narrow, 0)?;
+                Ok((layout.broadcast_to(Shape::new(dims)?), count))
+            }
+        }
+    }
+}
+
+/// The order of axes with the first one last.
+fn rotated(rank: usize) -> Vec<usize> {
+    (0..rank).map(|axis| (axis + 1) % rank).collect()
+}
+
+impl fmt::Display for Arrange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole => "",
+            Self::Offset => " at an offset",
+            Self::Turned => " turned",
+            Self::Rotated => " rotated",
+            Self::Cut => " cut",
+            Self::TurnedCut => " turned and cut",
+            Self::Stretched => " stretched",
+        })
+    }
+}
+
+/// The places of a layout's elements in their buffer, in row-major order.
+pub(super) fn places(layout: &Layout) -> Vec<usize> {
+    let mut all = vec![layout.offset()];
+    for (&len, &stride) in layout.shape().dims().iter().zip(layout.strides()) {
+        let mut next = Vec::with_capacity(all.len() * len);
+        for start in all {
+            for i in 0..len {
+                next.push(start + i * stride);
+            }
+        }
+        all = next;
+    }
+    all
+}
+
+/// The source of a case's numbers: a function of the case's name and the seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    key: u64,
+    /// The type of the case, to which numbers are rounded.
+    dtype: DType,
+    /// Whether they are given to the reference: widened, and without gaps.
+    reference: bool,
+}
+
+impl Draw {
+    /// The numbers of a case.
+    pub(super) fn new(name: &str, dtype: DType, seed: u64) -> Self {
+        Self {
+            key: philox::derive(seed, philox::label(name)),
+            dtype,
+            reference: false,
+        }
+    }
+
+    /// The same numbers for the reference.
+    pub(super) fn reference(self) -> Self {
+        Self {
+            reference: true,
+            ..self
+        }
+    }
+
+    /// The same numbers, of another type than the case's.
+    pub(super) fn of(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// The type to compute in: the case's, or `f64` for the reference of a float.
+    pub(super) fn dtype(&self) -> DType {
+        if self.reference && self.dtype.is_float() {
+            DType::F64
+        } else {
+            self.dtype
+        }
+    }
+
+    /// The numbers of a tensor, rounded to the case's type.
+    fn numbers(&self, label: &str, count: usize, fill: &Fill) -> Vec<f64> {
+        let mut state = philox::derive(self.key, philox::label(label));
+        (0..count)
+            .map(|place| {
+                let unit = (splitmix(&mut state) >> 11) as f64 / (1u64 << 53) as f64;
+                rounded(fill, unit, place, self.dtype)
+            })
+            .collect()
+    }
+
+    /// A tensor without gaps.
+    pub(super) fn tensor<B: Backend>(
+        &self,
+        device: &B,
+        label: &str,
+        dims: &[usize],
+        fill: &Fill,
+    ) -> Result<Tensor<B>> {
+        self.arranged(device, label, dims, fill, Arrange::Whole)
+    }
+
+    /// A tensor in a buffer whose other elements must not matter: NaN, or a number that is no id.
+    pub(super) fn arranged<B: Backend>(
+        &self,
+        device: &B,
+        label: &str,
+        dims: &[usize],
+        fill: &Fill,
+        at: Arrange,
+    ) -> Result<Tensor<B>> {
+        let (layout, len) = at.layout(dims)?;
+        let mut numbers = self.numbers(label, layout.shape().count(), fill);
+        if at == Arrange::Whole {
+            return upload(device, &numbers, dims, self.dtype());
+        }
+        let places = places(&layout);
+        let gap = if self.dtype.is_float() {
+            f64::NAN
+        } else {
+            77.0
+        };
+        let mut buffer = vec![gap; len];
+        // Stretched, places repeat; the first number is all of theirs.
+        for (&place, &number) in places.iter().zip(&numbers).rev() {
+            buffer[place] = number;
+        }
+        if self.reference {
+            for (&place, number) in places.iter().zip(&mut numbers) {
+                *number = buffer[place];
+            }
+            return upload(device, &numbers, dims, self.dtype());
+        }
+        let whole = upload(device, &buffer, &[len], self.dtype)?;
+        let buffer = whole.into_buffer();
+        Ok(Tensor::from_parts(device, buffer, layout, self.dtype))
+    }
+}
+
+/// The next of a stream of random words: SplitMix64 (Steele et al. 2014), which is quick in a build that is not
+/// optimised.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let word = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
+}
+
+/// A number as a type holds it.
+fn rounded(fill: &Fill, unit: f64, place: usize, dtype: DType) -> f64 {
+    let x = fill.number(unit, place);
+    match (dtype, fill) {
+        (DType::F64, _) => x,
+        (DType::F32, _) => f64::from(x as f32),
+        (DType::U8, _) => x.abs().trunc(),
+        (DType::Bool, Fill::Range(..)) => f64::from(u8::from(unit < 0.5)),
+        (DType::Bool, _) => f64::from(u8::from(x != 0.0)),
+        _ => x.trunc(),
+    }
+}
+
+/// Numbers as a tensor of a type that holds them.
+pub(super) fn upload<B: Backend>(
+    device: &B,
+    numbers: &[f64],
+    dims: &[usize],
+    dtype: DType,
+) -> Result<Tensor<B>> {
+    fn each<T>(numbers: &[f64], as_type: impl Fn(f64) -> T) -> Vec<T> {
+        numbers.iter().map(|&x| as_type(x)).collect()
+    }
+    match dtype {
+        DType::F32 => Tensor::from_slice(device, &each(numbers, |x| x as f32), dims),
+        DType::F64 => Tensor::from_slice(device, numbers, dims),
+        DType::I32 => Tensor::from_slice(device, &each(numbers, |x| x as i32), dims),
+        DType::I64 => Tensor::from_slice(device, &each(numbers, |x| x as i64), dims),
+        DType::Bool => {
+            let meta = Meta::new(Shape::new(dims)?, dtype);
+            Tensor::from_bytes(device, &each(numbers, |x| u8::from(x != 0.0)), meta)
+        }
+        _ => Tensor::from_slice(device, &each(numbers, |x| x as u8), dims),
+    }
+}

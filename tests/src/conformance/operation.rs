@@ -1,0 +1,317 @@
+//! One operation on drawn operands as a case, written to new places and to given ones.
+
+use backend_api::{
+    Backend, DType, Dest, Error, Fused, Layout, Meta, Op, Result, SequencePlan, SequenceRequest,
+    Shape, Tensor, View,
+};
+
+use super::case::{Case, Program};
+use super::compare::{Comparison, Read};
+use super::draw::{Arrange, Draw, Fill, places, upload};
+use super::tolerance::Class;
+use crate::devices::TestBackend;
+
+/// An operand of an operation.
+#[derive(Clone, Debug)]
+pub(super) enum Operand {
+    /// Drawn.
+    Drawn {
+        /// Its shape.
+        dims: Vec<usize>,
+        /// Its type, if it is not the case's.
+        dtype: Option<DType>,
+        /// Its numbers.
+        fill: Fill,
+        /// Where they lie.
+        at: Arrange,
+    },
+    /// The operand of that number once more: the same buffer and layout.
+    Again(usize),
+    /// The operand of that number with its last two axes exchanged: the same buffer.
+    Transposed(usize),
+}
+
+impl Operand {
+    /// Numbers around 0, of the case's type.
+    pub(super) fn new(dims: &[usize], at: Arrange) -> Self {
+        Self::filled(dims, at, Fill::SYMMETRIC)
+    }
+
+    /// Given numbers, of the case's type.
+    pub(super) fn filled(dims: &[usize], at: Arrange, fill: Fill) -> Self {
+        Self::Drawn {
+            dims: dims.to_vec(),
+            dtype: None,
+            fill,
+            at,
+        }
+    }
+
+    /// Given numbers of a type.
+    pub(super) fn typed(dims: &[usize], at: Arrange, fill: Fill, dtype: DType) -> Self {
+        Self::Drawn {
+            dims: dims.to_vec(),
+            dtype: Some(dtype),
+            fill,
+            at,
+        }
+    }
+}
+
+/// An operation and its operands.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    op: Op,
+    operands: Vec<Operand>,
+    /// Steps, rows and units of a sequence that takes the path that the device prefers.
+    sizes: Option<[usize; 3]>,
+}
+
+impl Operation {
+    pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
+        Self {
+            op,
+            operands,
+            sizes: None,
+        }
+    }
+
+    /// A sequence of so many steps, rows and units on the path that the device prefers.
+    pub(super) fn on_own_path(mut self, sizes: [usize; 3]) -> Self {
+        self.sizes = Some(sizes);
+        self
+    }
+
+    /// The operation's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    /// The operation in the type of a case, which two of them hold, and on the device's path.
+    fn op<B: Backend>(&self, device: &B, draw: &Draw) -> Op {
+        let typed = |meta: Meta| Meta::new(meta.shape, draw.dtype());
+        let planned = |plan: SequencePlan| {
+            let own = self.sizes.and_then(|[steps, batch, units]| {
+                device.plan_sequence(&SequenceRequest {
+                    recurrence: plan.recurrence,
+                    steps,
+                    batch,
+                    units,
+                    ragged: plan.ragged,
+                    dtype: draw.dtype(),
+                })
+            });
+            let path = own.map_or(plan.path, |own| own.path);
+            SequencePlan { path, ..plan }
+        };
+        match self.op.clone() {
+            Op::Fill { value, meta } => Op::Fill {
+                value,
+                meta: typed(meta),
+            },
+            Op::Random {
+                key,
+                distribution,
+                meta,
+            } => Op::Random {
+                key,
+                distribution,
+                meta: typed(meta),
+            },
+            Op::Fused(Fused::Sequence(plan)) => Op::Fused(Fused::Sequence(planned(plan))),
+            Op::Fused(Fused::SequenceGrad(plan)) => Op::Fused(Fused::SequenceGrad(planned(plan))),
+            op => op,
+        }
+    }
+
+    fn operands<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
+        let mut all: Vec<Tensor<B>> = Vec::new();
+        for (i, operand) in self.operands.iter().enumerate() {
+            all.push(match operand {
+                Operand::Drawn {
+                    dims,
+                    dtype,
+                    fill,
+                    at,
+                } => {
+                    let draw = dtype.map_or(*draw, |dtype| draw.of(dtype));
+                    draw.arranged(device, &format!("operand {i}"), dims, fill, *at)?
+                }
+                Operand::Again(of) => all[*of].clone(),
+                Operand::Transposed(of) => {
+                    let rank = all[*of].shape().rank();
+                    all[*of].transpose(rank - 2, rank - 1)?
+                }
+            });
+        }
+        Ok(all)
+    }
+}
+
+impl Program for Operation {
+    fn operations(&self) -> Vec<&'static str> {
+        vec![self.name()]
+    }
+
+    fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
+        let operands = self.operands(device, draw)?;
+        let operands: Vec<&Tensor<B>> = operands.iter().collect();
+        Ok(Tensor::call_all(device, &self.op(device, draw), &operands)?.into_vec())
+    }
+}
+
+/// How a buffer that results are written into is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// By nobody else: it is written in place.
+    Alone,
+    /// By somebody who must not see the change.
+    Shared,
+    /// By the operands: the first result is written over one of its type.
+    ByOperand,
+}
+
+impl Operation {
+    /// As a case: results that are written to parts of given buffers are those that it gives otherwise, the rest of
+    /// the buffers is as it was, and nobody who holds them sees a change.
+    ///
+    /// `class` is how exactly another way of computing them may give them.
+    pub(super) fn placed(
+        self,
+        name: &str,
+        held: Held,
+        class: Class,
+        dtypes: &'static [DType],
+    ) -> Case {
+        let how = match held {
+            Held::Alone => "in place",
+            Held::Shared => "shared",
+            Held::ByOperand => "over an operand",
+        };
+        Case::comparing("places", format!("{name} {how}"), dtypes, move |setting| {
+            self.write_to_places(setting.device.inner(), &setting.draw, held, class)
+        })
+    }
+
+    fn write_to_places(
+        &self,
+        device: &TestBackend,
+        draw: &Draw,
+        held: Held,
+        class: Class,
+    ) -> Result<Vec<Comparison>> {
+        let operands = self.operands(device, draw)?;
+        let op = self.op(device, draw);
+        let expected = {
+            let operands: Vec<&Tensor<TestBackend>> = operands.iter().collect();
+            Tensor::call_all(device, &op, &operands)?
+        };
+        let targets: Vec<Target> = expected
+            .iter()
+            .enumerate()
+            .map(|(i, result)| match held {
+                Held::ByOperand if i == 0 => self.over_operand(&operands, result),
+                _ => Target::new(device, result, i),
+            })
+            .collect::<Result<_>>()?;
+        let old: Vec<Read> = targets.iter().map(Target::read).collect::<Result<_>>()?;
+        let before: Vec<Read> = operands.iter().map(Read::new).collect::<Result<_>>()?;
+        let kept: Vec<Target> = match held {
+            Held::Alone => Vec::new(),
+            _ => targets.clone(),
+        };
+
+        let layouts: Vec<(Layout, usize)> = targets
+            .iter()
+            .map(|t| (*t.place.layout(), t.count))
+            .collect();
+        let views: Vec<View<'_, _>> = operands.iter().map(Tensor::view).collect();
+        let dests = targets
+            .into_iter()
+            .zip(&layouts)
+            .map(|(t, (layout, _))| Dest::Into(Box::new((t.place.into_buffer(), *layout))))
+            .collect();
+        let buffers = device.run(&op, &views, dests)?;
+
+        let mut all = Vec::new();
+        for (i, (buffer, result)) in buffers.into_iter().zip(&expected).enumerate() {
+            let (layout, count) = layouts[i];
+            let place = Tensor::from_parts(device, buffer, layout, result.dtype());
+            let (found, result) = (Read::new(&place)?, Read::new(result)?);
+            all.push(Comparison {
+                class,
+                ..Comparison::exact(format!("result {i}"), found, result)
+            });
+            let written = places(&layout);
+            let around = Target { place, count }.read()?.without(&written);
+            let expected = old[i].without(&written);
+            all.push(Comparison::exact(
+                format!("what is around result {i}"),
+                around,
+                expected,
+            ));
+        }
+        for (i, (kept, old)) in kept.iter().zip(old).enumerate() {
+            all.push(Comparison::exact(
+                format!("the shared buffer {i}"),
+                kept.read()?,
+                old,
+            ));
+        }
+        for (i, (operand, before)) in operands.iter().zip(before).enumerate() {
+            all.push(Comparison::exact(
+                format!("operand {i}"),
+                Read::new(operand)?,
+                before,
+            ));
+        }
+        Ok(all)
+    }
+
+    /// The place of an operand that has the result's shape and type.
+    fn over_operand(
+        &self,
+        operands: &[Tensor<TestBackend>],
+        result: &Tensor<TestBackend>,
+    ) -> Result<Target> {
+        let drawn = self.operands.iter().zip(operands);
+        for (operand, place) in drawn.filter(|(_, t)| t.meta() == result.meta()) {
+            if let Operand::Drawn { dims, at, .. } = operand {
+                let (place, count) = (place.clone(), at.layout(dims)?.1);
+                return Ok(Target { place, count });
+            }
+        }
+        let problem = "has the result's shape and type";
+        Err(Error::argument(self.name(), "no operand", problem))
+    }
+}
+
+/// A place for a result in a buffer, and the buffer's length.
+#[derive(Clone, Debug)]
+struct Target {
+    place: Tensor<TestBackend>,
+    count: usize,
+}
+
+impl Target {
+    /// A place in a longer buffer of ones, with its axes in another order for some results.
+    fn new(device: &TestBackend, result: &Tensor<TestBackend>, i: usize) -> Result<Self> {
+        let at = [Arrange::TurnedCut, Arrange::Cut, Arrange::Offset][i % 3];
+        let (layout, count) = at.layout(&result.dims())?;
+        let ones = upload(device, &vec![1.0; count], &[count], result.dtype())?;
+        let place = Tensor::from_parts(device, ones.into_buffer(), layout, result.dtype());
+        Ok(Self { place, count })
+    }
+
+    /// The whole buffer.
+    fn read(&self) -> Result<Read> {
+        let flat = Layout::contiguous(Shape::new(&[self.count])?);
+        let (device, buffer) = (self.place.device(), self.place.buffer().clone());
+        Read::new(&Tensor::from_parts(
+            device,
+            buffer,
+            flat,
+            self.place.dtype(),
+        ))
+    }
+}

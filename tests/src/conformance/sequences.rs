@@ -1,0 +1,231 @@
+//! Whole sequences as one operation, and their gradients.
+
+use backend_api::{
+    Activation, Backend, Compare, DType, Fused, LstmGates, Op, Recurrence, Result, SequencePath,
+    SequencePlan, SequenceRequest, Tensor,
+};
+
+use super::case::{Case, Program};
+use super::draw::{Arrange, Draw, FLOATS, Fill};
+use super::tolerance::Class;
+
+/// A sequence with a gradient of everything that comes out.
+#[derive(Clone, Copy, Debug)]
+struct Sequence {
+    recurrence: Recurrence,
+    steps: usize,
+    batch: usize,
+    units: usize,
+    ragged: bool,
+    at: Arrange,
+    /// The path of the default body, not the device's own.
+    stepwise: bool,
+}
+
+/// Steps, rows, units, and where operands lie.
+const SIZES: [([usize; 3], Arrange); 10] = [
+    ([4, 5, 3], Arrange::Whole),
+    ([1, 1, 1], Arrange::Offset),
+    ([3, 4, 6], Arrange::Turned),
+    ([5, 4, 7], Arrange::Cut),
+    ([4, 5, 4], Arrange::TurnedCut),
+    ([0, 3, 4], Arrange::Whole),
+    ([3, 0, 4], Arrange::Whole),
+    ([6, 1, 33], Arrange::Whole),
+    ([2, 4, 4], Arrange::Stretched),
+    ([7, 19, 70], Arrange::Whole),
+];
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (i, ([steps, batch, units], at)) in SIZES.into_iter().enumerate() {
+        // The identity would let states grow.
+        let activation = match Activation::ALL[i % 5] {
+            Activation::Identity => Activation::Tanh,
+            other => other,
+        };
+        for recurrence in recurrences(activation) {
+            for ragged in [false, true] {
+                // The default path of a few, whatever path the device prefers.
+                for stepwise in [false, true].into_iter().take(if i < 4 { 2 } else { 1 }) {
+                    let sequence = Sequence {
+                        recurrence,
+                        steps,
+                        batch,
+                        units,
+                        ragged,
+                        at,
+                        stepwise,
+                    };
+                    let name = sequence.describe();
+                    all.push(Case::program(
+                        "sequences",
+                        &name,
+                        Class::Gradient,
+                        FLOATS,
+                        sequence,
+                    ));
+                    all.push(Case::overrides(name, Class::Gradient, FLOATS, sequence));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// One of each kind.
+pub(super) fn recurrences(activation: Activation) -> [Recurrence; 3] {
+    let gates = LstmGates {
+        forget_bias: 0.5,
+        activation,
+    };
+    [
+        Recurrence::Basic { activation },
+        Recurrence::Lstm(gates),
+        Recurrence::Gru { activation },
+    ]
+}
+
+/// The widths of the recurrent kernels, in units.
+pub(super) fn kernel_widths(recurrence: Recurrence) -> &'static [usize] {
+    match recurrence.kernels() {
+        2 => &[2, 1],
+        _ if recurrence.gates() == 4 => &[4],
+        _ => &[1],
+    }
+}
+
+/// At, below and above the number of steps.
+pub(super) fn lengths(steps: usize) -> Vec<f64> {
+    let t = steps as f64;
+    vec![t, 0.0, t + 2.0, (t - 1.0).max(0.0), 1.0]
+}
+
+impl Sequence {
+    /// The plan of the device itself, or of the default body.
+    fn plan<B: Backend>(&self, device: &B, dtype: DType) -> SequencePlan {
+        let request = SequenceRequest {
+            recurrence: self.recurrence,
+            steps: self.steps,
+            batch: self.batch,
+            units: self.units,
+            ragged: self.ragged,
+            dtype,
+        };
+        let own = device.plan_sequence(&request).filter(|_| !self.stepwise);
+        own.unwrap_or_else(|| SequencePlan::stepwise(&request))
+    }
+
+    fn describe(&self) -> String {
+        let Self {
+            steps,
+            batch,
+            units,
+            at,
+            ..
+        } = self;
+        let (kind, activation) = match self.recurrence {
+            Recurrence::Lstm(gates) => ("lstm", gates.activation),
+            Recurrence::Gru { activation } => ("gru", activation),
+            Recurrence::Basic { activation } => ("basic", activation),
+            _ => ("other", Activation::Identity),
+        };
+        let rows = if self.ragged { " ragged" } else { "" };
+        let path = if self.stepwise { " stepwise" } else { "" };
+        format!(
+            "{kind} {} [{steps}, {batch}, {units}]{at}{rows}{path}",
+            activation.name()
+        )
+    }
+}
+
+impl Program for Sequence {
+    fn operations(&self) -> Vec<&'static str> {
+        let plan = SequencePlan {
+            recurrence: self.recurrence,
+            path: SequencePath::Stepwise,
+            ragged: self.ragged,
+            save: true,
+        };
+        let both = [Fused::Sequence(plan), Fused::SequenceGrad(plan)];
+        both.map(|fused| Op::Fused(fused).name()).into()
+    }
+
+    /// Outputs and final states with and without saved values, the saved values while rows run, gradients.
+    fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
+        let (steps, batch, n) = (self.steps, self.batch, self.units);
+        let (gates, states) = (self.recurrence.gates(), self.recurrence.states());
+        let new = |label: &str, dims: &[usize], fill: Fill| {
+            draw.arranged(device, label, dims, &fill, self.at)
+        };
+        // Small enough that states stay moderate.
+        let width = 1.2 / (n.max(1) as f64).sqrt();
+        let mut given = Vec::new();
+        for (i, gates) in kernel_widths(self.recurrence).iter().enumerate() {
+            let fill = Fill::Range(-width, width);
+            given.push(new(&format!("kernel {i}"), &[n, gates * n], fill)?);
+        }
+        for i in 0..states {
+            given.push(new(
+                &format!("state {i}"),
+                &[batch, n],
+                Fill::Range(-1.0, 1.0),
+            )?);
+        }
+        let lengths = Fill::These(lengths(steps));
+        let lengths = draw
+            .of(DType::I64)
+            .tensor(device, "lengths", &[batch], &lengths)?;
+        if self.ragged {
+            given.push(lengths.clone());
+        }
+        let z = new("z", &[steps, batch, gates * n], Fill::SYMMETRIC)?;
+
+        let plan = self.plan(device, z.dtype());
+        let mut ins = vec![&z];
+        ins.extend(&given);
+        let forward = |save: bool| {
+            let plan = SequencePlan { save, ..plan };
+            Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)
+        };
+        let results = forward(true)?.into_vec();
+        let (outputs, saved) = results.split_at(1 + states);
+
+        let mut ins: Vec<&Tensor<B>> = given.iter().chain(&outputs[..1]).chain(saved).collect();
+        let doutputs = new("doutputs", &[steps, batch, n], Fill::SYMMETRIC)?;
+        let dfinal: Vec<Tensor<B>> = (0..states)
+            .map(|i| new(&format!("dfinal {i}"), &[batch, n], Fill::SYMMETRIC))
+            .collect::<Result<_>>()?;
+        ins.push(&doutputs);
+        ins.extend(&dfinal);
+        let plan = SequencePlan { save: true, ..plan };
+        let grads = Tensor::call_all(device, &Op::Fused(Fused::SequenceGrad(plan)), &ins)?;
+
+        let mut all = forward(false)?.into_vec();
+        all.extend(outputs.iter().cloned());
+        for saved in saved {
+            all.push(self.running(device, saved, &lengths)?);
+        }
+        all.extend(grads);
+        Ok(all)
+    }
+}
+
+impl Sequence {
+    /// Saved values; 0 times them from a row's length on, where they are unspecified but finite.
+    fn running<B: Backend>(
+        &self,
+        device: &B,
+        saved: &Tensor<B>,
+        lengths: &Tensor<B>,
+    ) -> Result<Tensor<B>> {
+        if !self.ragged {
+            return Ok(saved.clone());
+        }
+        let times: Vec<i64> = (0..self.steps as i64).collect();
+        let times = Tensor::from_slice(device, &times, &[self.steps, 1])?;
+        let runs = times.compare(Compare::Lt, lengths)?.unsqueeze(2)?;
+        // What is not finite would be NaN.
+        runs.select_from(saved, &saved.affine(0.0, 0.0)?)
+    }
+}
