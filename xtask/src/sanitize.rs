@@ -192,7 +192,7 @@ impl Sanitizer {
         Ok(failures)
     }
 
-    /// The test binaries of all packages in the list.
+    /// The test binaries in the list.
     fn build(&self) -> Result<Vec<(String, PathBuf)>, String> {
         let mut command = Command::new(env!("CARGO"));
         command.args([
@@ -203,9 +203,9 @@ impl Sanitizer {
             "target/sanitize",
         ]);
         let packages: BTreeSet<&str> = self.clean.iter().map(|clean| clean.package).collect();
-        for package in packages {
-            command.args(["--package", package]);
-        }
+        let targets: BTreeSet<&str> = self.clean.iter().map(|clean| clean.target).collect();
+        command.args(packages.iter().flat_map(|name| ["--package", name]));
+        command.args(targets.iter().flat_map(|name| ["--test", name]));
         let output = command
             .env("CUDASIM_SANITIZE", self.name)
             .stderr(Stdio::inherit())
