@@ -76,7 +76,7 @@ fn bytes() -> Vec<Case> {
 fn swaps() -> Vec<Case> {
     let forms: [(&[usize], Arrange); 6] = [
         (&[3, 4], Whole),
-        (&[], Cut),
+        (&[], Offset),
         (&[0], Whole),
         (&[5, 6], TurnedCut),
         (&[9], Offset),
@@ -180,7 +180,7 @@ fn accumulations() -> Vec<Case> {
         (&[2, 3, 4], TurnedCut, Turned),
         (&[9], Offset, Offset),
         (&[4, 6], Whole, Stretched),
-        (&[], Cut, Whole),
+        (&[], Offset, Whole),
         (&[0, 3], Whole, Whole),
         (&[250, 281], Whole, Turned),
         (&[250, 281], Cut, Whole),

@@ -50,11 +50,8 @@ impl Fill {
             Self::OddSixteenths => (2.0 * below(64.0) - 63.0) / 16.0,
             Self::Eighths => {
                 let eighths = below(30.0) - 15.0;
-                (if eighths < 0.0 {
-                    eighths
-                } else {
-                    eighths + 1.0
-                }) / 8.0
+                let past_zero = if eighths < 0.0 { 0.0 } else { 1.0 };
+                (eighths + past_zero) / 8.0
             }
             Self::These(all) => all.get(place % all.len().max(1)).copied().unwrap_or(0.0),
         }

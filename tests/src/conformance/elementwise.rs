@@ -10,7 +10,7 @@ use super::tolerance::Class;
 /// Shapes and places of one operand.
 pub(super) const FORMS: &[(&[usize], Arrange)] = &[
     (&[], Arrange::Whole),
-    (&[], Arrange::Cut),
+    (&[], Arrange::Offset),
     (&[1], Arrange::Offset),
     (&[0], Arrange::Whole),
     (&[3, 0, 2], Arrange::Turned),
@@ -35,7 +35,7 @@ const PAIRS: &[[(&[usize], Arrange); 2]] = &[
     [(&[2, 3, 4], Arrange::Whole), (&[4], Arrange::Offset)],
     [(&[3, 1], Arrange::Whole), (&[2, 1, 5], Arrange::Turned)],
     [(&[], Arrange::Whole), (&[7], Arrange::Offset)],
-    [(&[7], Arrange::Cut), (&[], Arrange::Cut)],
+    [(&[7], Arrange::Cut), (&[], Arrange::Offset)],
     [(&[0, 3], Arrange::Whole), (&[1, 3], Arrange::Whole)],
     [(&[1], Arrange::Whole), (&[0], Arrange::Whole)],
     [

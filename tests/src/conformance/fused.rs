@@ -252,7 +252,7 @@ fn losses() -> Vec<Form> {
 fn optimizers() -> Vec<Form> {
     let forms: [(&[usize], Arrange); 7] = [
         (&[5, 3], Whole),
-        (&[], Cut),
+        (&[], Offset),
         (&[17], Offset),
         (&[0, 3], Whole),
         (&[4, 6], Turned),

@@ -154,7 +154,7 @@ fn rows() -> Vec<Case> {
     // The table's rows, the ids' shape, the rest of a row, and places of table, ids and rows.
     let forms: &[(usize, &[usize], &[usize], [Arrange; 3])] = &[
         (4, &[3], &[2], [Whole, Whole, Whole]),
-        (5, &[], &[3], [Whole, Cut, Offset]),
+        (5, &[], &[3], [Whole, Offset, Offset]),
         (5, &[7], &[], [Offset, Offset, Cut]),
         (3, &[2, 4], &[2, 2], [Turned, Turned, Rotated]),
         (3, &[2, 3], &[2], [Cut, Cut, TurnedCut]),

@@ -111,8 +111,7 @@ fn pairs() -> Vec<Case> {
     for f in BINARIES {
         let op = Op::Binary(f);
         // What is left of an infinity, or of a number divided by one, the contract does not say.
-        let defined = f != Binary::FloorMod;
-        if defined {
+        if f != Binary::FloorMod {
             all.push(case(
                 op.name(),
                 Class::Function,
@@ -122,10 +121,9 @@ fn pairs() -> Vec<Case> {
             ));
         }
         if matches!(f, Binary::Div | Binary::FloorMod) {
-            let ints = |numbers: &[f64]| these(numbers);
             let operands = vec![
-                ints(&[7.0, -7.0, 7.0, -7.0, 5.0, 0.0, 0.0, -6.0]),
-                ints(&[2.0, 2.0, -2.0, -2.0, 0.0, 3.0, 0.0, 3.0]),
+                these(&[7.0, -7.0, 7.0, -7.0, 5.0, 0.0, 0.0, -6.0]),
+                these(&[2.0, 2.0, -2.0, -2.0, 0.0, 3.0, 0.0, 3.0]),
             ];
             let name = format!("{} of integers", op.name());
             all.push(case(
