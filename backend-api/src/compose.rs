@@ -203,11 +203,14 @@ fn scatter_update<B: Backend>(
     for (place, &id) in ids.iter().enumerate() {
         let to = usize::try_from(id).ok().and_then(|id| from.get_mut(id));
         let Some(to) = to else {
-            let problem = format!(
-                "has {id} at place {place}, but the valid range is 0..{}",
-                dims[0]
-            );
-            return Err(Error::argument("scatter_update", "ids", problem));
+            let rows = dims[0] as i64;
+            return Err(Error::out_of_range(
+                "scatter_update",
+                "ids",
+                place,
+                id,
+                rows,
+            ));
         };
         *to = (dims[0] + place) as i64;
     }
