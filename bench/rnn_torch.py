@@ -6,25 +6,9 @@
 
 Needs torch. On a GPU (--device cuda) this is cuDNN.
 """
-import argparse
-import json
-import os
-import statistics
-import time
+import common
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--workload", default="alone")
-parser.add_argument("--mode", choices=["fwd", "train", "stream", "memory"], default="fwd")
-parser.add_argument("--cell", choices=["rnn_tanh", "lstm", "gru"], default="lstm")
-for name, default in [("threads", 1), ("layers", 1), ("batch", 1), ("steps", 1), ("inputs", 1), ("units", 1), ("classes", 0)]:
-    parser.add_argument(f"--{name}", type=int, default=default)
-parser.add_argument("--input-grad", action="store_true")
-parser.add_argument("--lengths", default="")
-parser.add_argument("--flops", type=float, default=0.0)
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-parser.add_argument("--precision", choices=["exact", "tf32", "bf16"], default="exact")
-args = parser.parse_args()
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
+args = common.arguments()
 
 import torch
 from torch import nn
@@ -50,39 +34,26 @@ class Network(nn.Module):
         return pad_packed_sequence(packed)[0]
 
 
-def wait():
-    if args.device == "cuda":
-        torch.cuda.synchronize()
+def waited(f, *operands):
+    """`f`, and waiting for it."""
+    def run():
+        f(*operands)
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+    return run
 
 
-def timed(f):
-    start = time.perf_counter()
-    f()
-    wait()
-    return time.perf_counter() - start
-
-
-def repeat(f):
-    start, warm = time.perf_counter(), 0
-    while warm < 2 or (time.perf_counter() - start < 1.5 and warm < 30):
-        timed(f)
-        warm += 1
-    start, times = time.perf_counter(), []
-    while len(times) < 5 or (time.perf_counter() - start < 6 and len(times) < 100):
-        times.append(timed(f))
-    return times
-
-
-def status(key):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(key))
+def peak():
+    """GFLOP/s of a square product, the best of some runs: as `cargo xtask bench` measures it."""
+    side = 1024 if args.device == "cpu" else 4096
+    x = torch.rand(side, side, device=device)
+    with torch.inference_mode():
+        times = [common.timed(waited(torch.matmul, x, x)) for _ in range(18)]
+    return 2 * side**3 / min(times) / 1e9
 
 
 def report(peer, times, **more):
-    median = statistics.median(times)
-    line = {"peer": peer, "version": torch.__version__, "workload": args.workload, "mode": args.mode, "threads": args.threads,
-            "median_s": median, "gflops": args.flops / median / 1e9, "repeats": len(times)}
-    print(json.dumps(line | more), flush=True)
+    common.report(args, peer, torch.__version__, times, **more)
 
 
 network = Network().to(device)
@@ -106,31 +77,31 @@ def inputs(steps):
 
 if args.mode == "stream":
     x, state = inputs(1), None
+
+    def step():
+        global state
+        state = network.rnn(x, state)[1]
+
     with torch.inference_mode():
-        def step():
-            global state
-            state = network.rnn(x, state)[1]
-        for _ in range(1000):
-            timed(step)
-        times = sorted(timed(step) for _ in range(5000))
-    report("torch", times, p50_us=times[2500] * 1e6, p99_us=times[4950] * 1e6)
+        times = common.stream(waited(step))
+    report("torch", times, peak_gflops=peak())
 elif args.mode == "memory":
     train(inputs(2))
-    base = status("VmRSS")
+    base = common.status("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     x = inputs(args.steps)
-    times = [timed(lambda: train(x))]
-    report("torch", times, peak_increase_mib=(status("VmHWM") - base) / 1024)
+    times = [common.timed(waited(train, x))]
+    report("torch", times, peak_increase_mib=(common.status("VmHWM") - base) / 1024)
 else:
     x = inputs(args.steps)
     ways = [("torch", None)]
     if args.lengths:
-        ways = [("torch", torch.tensor([int(n) for n in args.lengths.split(",")])), ("torch-padded", None)]
+        ways = [("torch", torch.tensor(args.lengths)), ("torch-padded", None)]
     for peer, lengths in ways:
         if args.mode == "train":
-            times = repeat(lambda: train(x, lengths))
+            times = common.repeat(waited(train, x, lengths))
         else:
             with torch.inference_mode():
-                times = repeat(lambda: network(x, lengths))
-        report(peer, times, min_s=min(times), max_s=max(times))
+                times = common.repeat(waited(network, x, lengths))
+        report(peer, times, peak_gflops=peak())

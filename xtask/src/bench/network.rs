@@ -10,7 +10,7 @@ use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::{Differentiable, value_and_grad};
 
-use super::workloads::{Kind, Workload};
+use super::workloads::{Kind, Mode as Measured, Workload};
 
 type Stack<B> = MultiRnnCell<Vec<AnyCell<B>>>;
 
@@ -153,6 +153,40 @@ impl<B: Differentiable> Stream<B> {
         self.state = state;
         Ok(output)
     }
+}
+
+/// Numbers with their name.
+pub(super) type Answer = (String, Vec<f64>);
+
+/// What a measurement computes: outputs, in training the loss and the gradients too.
+pub(super) fn answers<B: Differentiable>(
+    device: &B,
+    w: &Workload,
+    mode: Measured,
+) -> Result<Vec<Answer>> {
+    if mode == Measured::Stream {
+        let mut stream = Stream::new(device, w)?;
+        let output = |t| {
+            Ok((
+                format!("the output of step {t}"),
+                stream.step()?.to_f64_vec()?,
+            ))
+        };
+        return (0..w.steps).map(output).collect();
+    }
+    let network = Network::new(device, w)?;
+    let mut answers = vec![("outputs".into(), network.forward()?.0.to_f64_vec()?)];
+    if mode != Measured::Forward {
+        let (loss, grads) = value_and_grad(&network, Network::loss)?;
+        answers.push(("the loss".into(), loss.to_f64_vec()?));
+        for (name, grad) in grads.iter() {
+            if let Some(grad) = grad {
+                let numbers = grad.to_dense()?.to_f64_vec()?;
+                answers.push((format!("the gradient of {name}"), numbers));
+            }
+        }
+    }
+    Ok(answers)
 }
 
 fn normal<B: Backend>(device: &B, dims: &[usize]) -> Result<Tensor<B>> {

@@ -1,93 +1,149 @@
 //! Results as a Markdown table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use super::measure::Line;
+use super::options::device;
+
+/// Who measured, and on what of theirs.
+pub(super) fn by(line: &Line) -> String {
+    match line.backend.as_str() {
+        "cpu" => line.peer.clone(),
+        backend => format!("{} {backend}", line.peer),
+    }
+}
 
 /// What a line measures.
 pub(super) fn key(line: &Line) -> String {
-    format!(
-        "{} {} {} {}",
-        line.peer, line.workload, line.mode, line.threads
-    )
+    let (by, threads) = (by(line), line.threads);
+    format!("{by} {} {} {threads}", line.workload, line.mode)
 }
 
-/// One row a measurement, with its share of the peak, and the ratio of each other framework's time to ours (above 1: we are
-/// faster), or of the baseline's.
+/// The best product that anybody had on each device with so many threads.
+fn peaks(lines: &[Line]) -> BTreeMap<(&str, usize), f64> {
+    let mut peaks = BTreeMap::new();
+    for line in lines {
+        let best: &mut f64 = peaks.entry(place(line)).or_default();
+        *best = best.max(line.peak_gflops.unwrap_or(0.0));
+    }
+    peaks
+}
+
+fn place(line: &Line) -> (&str, usize) {
+    (device(&line.backend), line.threads)
+}
+
+/// One row a measurement, with its share of the peak, and the ratio of each other time to our first one of the same
+/// workload on the same device (above 1: we are faster), or of the baseline's to ours. Of memory the ratio is one of bytes.
 pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) -> String {
     let mut text = String::from(
-        "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | operations | ratio |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | operations a step | KiB a step | ratio |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
+    let peaks = peaks(lines);
     let mut ours: Option<&Line> = None;
-    let mut ratios: HashMap<&str, Vec<f64>> = HashMap::new();
+    let mut ratios: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for line in lines {
-        let mut ratio = String::new();
-        if line.peer == "recurrent" {
-            ours = Some(line);
-            if let Some(before) = baseline.and_then(|b| b.get(&key(line))) {
-                ratio = format!("{:.2} (baseline)", before.median_s / line.median_s);
+        let same = |o: &&Line| {
+            o.workload == line.workload && o.mode == line.mode && place(o) == place(line)
+        };
+        let mut notes = Vec::new();
+        match ours.filter(same) {
+            None if line.peer == "recurrent" => ours = Some(line),
+            None => {}
+            Some(ours) => {
+                if let (Some(theirs), Some(ours)) = (line.peak_increase_mib, ours.peak_increase_mib)
+                {
+                    notes.push(format!("{:.2}", theirs / ours));
+                } else {
+                    let times = line.median_s / ours.median_s;
+                    ratios.entry(by(line)).or_default().push(times);
+                    notes.push(format!("{times:.2}"));
+                }
             }
-        } else if let Some(ours) = ours {
-            let times = line.median_s / ours.median_s;
-            ratios.entry(&line.peer).or_default().push(times);
-            ratio = format!("{times:.2}");
         }
-        let spread = match (line.min_s, line.max_s, line.p99_us) {
-            (Some(min), Some(max), _) => format!("{:.1} to {:.1} ms", min * 1e3, max * 1e3),
-            (_, _, Some(p99)) => format!("p99 {p99:.1} µs"),
+        if let Some(before) = baseline.and_then(|b| b.get(&key(line))) {
+            notes.push(format!("{:.2} (baseline)", before.median_s / line.median_s));
+        }
+        let scaled = |seconds: f64| match line.p50_us {
+            Some(_) => format!("{:.1} µs", seconds * 1e6),
+            None => format!("{:.2} ms", seconds * 1e3),
+        };
+        let time = match line.peak_increase_mib {
+            Some(mib) => format!("{mib:.0} MiB, {:.2} s", line.median_s),
+            None => scaled(line.median_s),
+        };
+        let mut spread = match (line.min_s, line.max_s) {
+            (Some(min), Some(max)) => format!("{} to {}", scaled(min), scaled(max)),
             _ => String::new(),
         };
-        let time = match (line.p50_us, line.peak_increase_mib) {
-            (Some(p50), _) => format!("{p50:.1} µs"),
-            (_, Some(mib)) => format!("{mib:.0} MiB, {:.2} s", line.median_s),
-            _ => format!("{:.2} ms", line.median_s * 1e3),
-        };
-        let share = line.peak_gflops.map_or_else(String::new, |peak| {
+        if let Some(p99) = line.p99_us {
+            let _ = write!(spread, ", p99 {p99:.1} µs");
+        }
+        let peak = peaks.get(&place(line)).filter(|peak| **peak > 0.0);
+        let share = peak.map_or_else(String::new, |peak| {
             format!("{:.0} %", 100.0 * line.gflops / peak)
         });
-        let operations = line.launches.map_or_else(String::new, |n| n.to_string());
+        let steps = line.steps.unwrap_or(1) as f64;
+        let a_step = |n: Option<u64>, unit: f64| {
+            n.map_or_else(String::new, |n| format!("{:.1}", n as f64 / steps / unit))
+        };
+        let (operations, kib) = (a_step(line.launches, 1.0), a_step(line.bytes, 1024.0));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {time} | {spread} | {:.1} | {share} | {operations} | {ratio} |",
-            line.workload, line.mode, line.threads, line.peer, line.gflops
+            "| {} | {} | {} | {} | {time} | {spread} | {:.1} | {share} | {operations} | {kib} | {} |",
+            line.workload,
+            line.mode,
+            line.threads,
+            by(line),
+            line.gflops,
+            notes.join(", "),
         );
     }
-    let mut peers: Vec<_> = ratios.into_iter().collect();
-    peers.sort_by_key(|(peer, _)| *peer);
-    for (peer, ratios) in peers {
+    text.push('\n');
+    for ((device, threads), peak) in peaks {
+        if peak > 0.0 {
+            let _ = writeln!(
+                text,
+                "Peak on {device} with threads: {threads}: {peak:.0} GFLOP/s, of a square product."
+            );
+        }
+    }
+    for (name, ratios) in ratios {
         let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
         let _ = writeln!(
             text,
-            "\n{peer} takes {mean:.2} times our time, in the geometric mean."
+            "\n{name} takes {mean:.2} times our time, in the geometric mean."
         );
     }
     text
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn line(peer: &str, median_s: f64) -> Line {
+    pub(in super::super) fn line(peer: &str, median_s: f64) -> Line {
         Line {
             peer: peer.into(),
             version: "1".into(),
+            backend: "cpu".into(),
             workload: "W".into(),
             mode: "fwd".into(),
             threads: 1,
             median_s,
             gflops: 50.0,
             repeats: 5,
-            min_s: None,
-            max_s: None,
+            min_s: Some(median_s / 2.0),
+            max_s: Some(median_s * 2.0),
             p50_us: None,
             p99_us: None,
             peak_increase_mib: None,
-            launches: Some(3),
-            bytes: None,
-            peak_gflops: Some(100.0),
+            launches: Some(30),
+            bytes: Some(20480),
+            steps: Some(10),
+            peak_gflops: Some(80.0),
         }
     }
 
@@ -95,12 +151,99 @@ mod tests {
     fn ratios_are_of_their_time_to_ours() {
         let text = table(&[line("recurrent", 0.5), line("torch", 1.0)], None);
         assert!(
-            text.contains("| 50 % | 3 |  |") && text.contains("| 2.00 |"),
+            text.contains(
+                "| recurrent | 500.00 ms | 250.00 ms to 1000.00 ms | 50.0 | 62 % | 3.0 | 2.0 |  |\n"
+            ),
             "{text}"
         );
+        assert!(text.contains("| 2.00 |"), "{text}");
         assert!(text.ends_with("torch takes 2.00 times our time, in the geometric mean.\n"));
         let before = [("recurrent W fwd 1".to_owned(), line("recurrent", 0.25))].into();
         let text = table(&[line("recurrent", 0.5)], Some(&before));
         assert!(text.contains("0.50 (baseline)"), "{text}");
+    }
+
+    #[test]
+    fn ratios_stay_on_one_device_and_workload() {
+        let on = |backend: &str, peer: &str, median_s| Line {
+            backend: backend.into(),
+            ..line(peer, median_s)
+        };
+        let lines = [
+            line("recurrent", 1.0),
+            on("cpu-unfused", "recurrent", 3.0),
+            on("cuda bf16", "recurrent", 0.1),
+            on("cuda", "torch", 0.2),
+        ];
+        let text = table(&lines, None);
+        for end in [
+            "| recurrent | 1000.00 ms | 500.00 ms to 2000.00 ms | 50.0 | 62 % | 3.0 | 2.0 |  |",
+            "recurrent cpu-unfused takes 3.00 times our time, in the geometric mean.",
+            "torch cuda takes 2.00 times our time, in the geometric mean.",
+        ] {
+            assert!(text.contains(end), "{end}: {text}");
+        }
+        let other = Line {
+            workload: "V".into(),
+            ..line("torch", 9.0)
+        };
+        assert!(!table(&[line("recurrent", 1.0), other], None).contains("takes"));
+    }
+
+    #[test]
+    fn the_peak_is_the_best_that_anybody_had_with_as_many_threads() {
+        let with = |threads, peak| Line {
+            threads,
+            peak_gflops: peak,
+            ..line("torch", 1.0)
+        };
+        let text = table(
+            &[
+                line("recurrent", 1.0),
+                with(1, Some(100.0)),
+                with(2, Some(200.0)),
+                with(1, None),
+            ],
+            None,
+        );
+        assert_eq!(text.matches("| 50 % |").count(), 3, "{text}");
+        assert_eq!(text.matches("| 25 % |").count(), 1, "{text}");
+        assert!(
+            text.contains("Peak on cpu with threads: 2: 200 GFLOP/s"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn streams_have_percentiles_and_memory_has_bytes() {
+        let stream = Line {
+            p50_us: Some(20.0),
+            p99_us: Some(31.0),
+            ..line("recurrent", 2e-5)
+        };
+        let text = table(&[stream], None);
+        assert!(
+            text.contains("| 20.0 µs | 10.0 µs to 40.0 µs, p99 31.0 µs |"),
+            "{text}"
+        );
+        let memory = |peer, mib| Line {
+            peak_increase_mib: Some(mib),
+            min_s: None,
+            max_s: None,
+            ..line(peer, 2.0)
+        };
+        let text = table(&[memory("recurrent", 100.0), memory("torch", 250.0)], None);
+        assert!(text.contains("| torch | 250 MiB, 2.00 s |  |"), "{text}");
+        assert!(
+            text.contains("| 2.50 |") && !text.contains("takes"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn lines_of_programs_that_name_no_backend_are_of_the_processor() {
+        let text = r#"{"peer":"torch","version":"2","workload":"W","mode":"fwd","threads":1,"median_s":1.0,"gflops":2.0,"repeats":5}"#;
+        let line: Line = serde_json::from_str(text).unwrap();
+        assert_eq!(key(&line), "torch W fwd 1");
     }
 }

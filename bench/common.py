@@ -1,0 +1,71 @@
+"""What the scripts that `cargo xtask bench --compare` calls have in common: arguments, timing (that of bench/timing.rs), output.
+
+Import it before the framework: it sets how many threads that may use, and on which cores.
+"""
+import argparse
+import json
+import os
+import statistics
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workload", default="alone")
+    parser.add_argument("--mode", choices=["fwd", "train", "stream", "memory"], default="fwd")
+    parser.add_argument("--cell", choices=["rnn_tanh", "lstm", "gru"], default="lstm")
+    for name, default in [("threads", 1), ("layers", 1), ("batch", 1), ("steps", 1), ("inputs", 1), ("units", 1), ("classes", 0)]:
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--input-grad", action="store_true")
+    parser.add_argument("--lengths", default="", help="of the rows, comma between")
+    parser.add_argument("--flops", type=float, default=0.0, help="of a run, for GFLOP/s")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["exact", "tf32", "bf16"], default="exact")
+    args = parser.parse_args()
+    args.lengths = [int(n) for n in args.lengths.split(",")] if args.lengths else None
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
+    if args.device == "cpu" and hasattr(os, "sched_setaffinity"):
+        # Changes nothing when the caller has chosen the cores already.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
+    return args
+
+
+def timed(f):
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def repeat(f):
+    start, warm = time.perf_counter(), 0
+    while warm < 2 or (time.perf_counter() - start < 1.5 and warm < 30):
+        f()
+        warm += 1
+    start, times = time.perf_counter(), []
+    while len(times) < 5 or (time.perf_counter() - start < 6 and len(times) < 100):
+        times.append(timed(f))
+    return sorted(times)
+
+
+def stream(step):
+    for _ in range(1000):
+        step()
+    return sorted(timed(step) for _ in range(5000))
+
+
+def report(args, peer, version, times, **more):
+    """Prints the line of a measurement; `times` are sorted."""
+    median = statistics.median(times)
+    line = {"peer": peer, "version": version, "workload": args.workload, "mode": args.mode, "threads": args.threads,
+            "median_s": median, "gflops": args.flops / median / 1e9, "repeats": len(times)}
+    if len(times) > 1:
+        line |= {"min_s": times[0], "max_s": times[-1]}
+    if args.mode == "stream":
+        line |= {"p50_us": median * 1e6, "p99_us": times[len(times) * 99 // 100] * 1e6}
+    print(json.dumps(line | more), flush=True)
+
+
+def status(key):
+    """A figure of the process in KiB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))

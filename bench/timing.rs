@@ -1,0 +1,88 @@
+//! How a program here times what it runs: `cargo xtask bench` and the programs of `bench/candle` and `bench/burn` include this
+//! file, so that all of them warm up, repeat and count alike. `bench/common.py` is the same for scripts.
+
+use std::time::{Duration, Instant};
+
+/// How long a measurement warms up and how long it runs, and how often at least and at most.
+const WARM: Duration = Duration::from_millis(1500);
+const BUDGET: Duration = Duration::from_secs(6);
+const RUNS: std::ops::RangeInclusive<usize> = 5..=100;
+
+/// Seconds of each run, the shortest first.
+#[derive(Debug)]
+pub struct Times(Vec<f64>);
+
+impl Times {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The time that this share of the runs stays below: 0 is the shortest, 0.5 the median.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let last = self.0.len() - 1;
+        self.0[((self.0.len() as f64 * share) as usize).min(last)]
+    }
+}
+
+/// The times of runs after some to warm up.
+pub fn repeat<E>(f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
+    let start = Instant::now();
+    let mut warm = 0;
+    while warm < 2 || (start.elapsed() < WARM && warm < 30) {
+        f()?;
+        warm += 1;
+    }
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < *RUNS.start() || (start.elapsed() < BUDGET && times.len() < *RUNS.end()) {
+        times.push(once(f)?);
+    }
+    Ok(sorted(times))
+}
+
+/// The times of 5000 steps after 1000 to warm up.
+pub fn stream<E>(step: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
+    for _ in 0..1000 {
+        step()?;
+    }
+    counted(5000, step)
+}
+
+/// The times of so many runs, at least one.
+pub fn counted<E>(count: usize, f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
+    let times: Result<_, E> = (0..count.max(1)).map(|_| once(f)).collect();
+    Ok(sorted(times?))
+}
+
+fn once<E>(f: &mut dyn FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let start = Instant::now();
+    f()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn sorted(mut times: Vec<f64>) -> Times {
+    times.sort_by(f64::total_cmp);
+    Times(times)
+}
+
+/// KiB of memory that the process has now, where the system tells.
+pub fn resident() -> std::io::Result<f64> {
+    status("VmRSS:")
+}
+
+/// Counts the peak of the process's memory anew from here, where the system can.
+pub fn restart_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most KiB of memory that the process has had.
+pub fn peak() -> std::io::Result<f64> {
+    status("VmHWM:")
+}
+
+fn status(key: &str) -> std::io::Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find(|line| line.starts_with(key));
+    let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    number.ok_or_else(|| std::io::Error::other(format!("/proc/self/status has no {key}")))
+}

@@ -1,0 +1,214 @@
+//! The command line of `cargo xtask bench`.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use backend_api::Precision;
+
+use super::scaling::SCALING;
+use super::workloads::{Mode, WORKLOADS, Workload};
+
+const HELP: &str = "\
+Usage: cargo xtask bench [OPTIONS]
+
+Measures the workloads, each in a process of its own that has as many cores as threads (with `taskset`, where it is
+installed): median of 5 to 100 runs after warming up. Before a workload is timed, five steps of it are compared with plain
+operations on the processor: outputs, and in training the loss and the gradients.
+
+--workload NAME,..   of these (default: all)      --list shows them
+--mode MODE,..       fwd, train, stream or memory (default: all that a workload has)
+--threads N,..       processor threads (default: 1,2)
+--backend NAME,..    cpu, cuda, and cpu-unfused, cuda-unfused: the same without their fused kernels (default: cpu)
+--precision NAME     exact, tf32 or bf16 products on cuda (default: exact)
+--compare NAME,..    runs other frameworks right after ours and prints ratios: torch, onnxruntime (scripts in bench/),
+                     burn, candle (built there when asked for); one that is not installed is left out, with a remark
+--python PATH        the Python that has them (default: python3)
+--scaling            the cost of an LSTM against its steps and against its batch instead: tables, and two plots
+--plots DIR          where the plots go (default: bench/plots)
+--json               prints lines of JSON alone
+--save FILE          appends the lines to a file
+--baseline FILE      prints ratios to the lines of a file
+--verify             prints numbers of a small network of known weights, which every program must give
+";
+
+/// The backends by the names that `--backend` takes. What stands before a hyphen is the device.
+const BACKENDS: [&str; 4] = ["cpu", "cpu-unfused", "cuda", "cuda-unfused"];
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) workloads: Vec<Workload>,
+    pub(super) modes: Vec<Mode>,
+    pub(super) threads: Vec<usize>,
+    pub(super) backends: Vec<String>,
+    pub(super) precision: String,
+    pub(super) compare: Vec<String>,
+    pub(super) python: String,
+    pub(super) scaling: bool,
+    pub(super) plots: PathBuf,
+    pub(super) json: bool,
+    pub(super) save: Option<String>,
+    pub(super) baseline: Option<String>,
+    pub(super) verify: bool,
+    /// Measure here and now, not in a process of its own.
+    pub(super) here: bool,
+}
+
+impl Options {
+    /// What to do; nothing if help was asked for, and has been printed.
+    pub(super) fn parse(args: &[String]) -> Result<Option<Self>, Box<dyn Error>> {
+        let mut options = Self {
+            workloads: Vec::new(),
+            modes: Mode::ALL.to_vec(),
+            threads: vec![1, 2],
+            backends: vec!["cpu".into()],
+            precision: "exact".into(),
+            compare: Vec::new(),
+            python: "python3".into(),
+            scaling: false,
+            plots: super::root().join("bench").join("plots"),
+            json: false,
+            save: None,
+            baseline: None,
+            verify: false,
+            here: false,
+        };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
+            match arg.as_str() {
+                "--help" | "-h" => {
+                    print!("{HELP}");
+                    return Ok(None);
+                }
+                "--list" => {
+                    for w in WORKLOADS.iter().chain(&SCALING) {
+                        println!("{w:?}");
+                    }
+                    return Ok(None);
+                }
+                "--workload" => {
+                    options.workloads = listed(value()?, "workload", |name| {
+                        let all = WORKLOADS.iter().chain(&SCALING);
+                        all.copied().find(|w| w.name == name)
+                    })?;
+                }
+                "--mode" => {
+                    options.modes = listed(value()?, "mode", |name| {
+                        Mode::ALL.into_iter().find(|m| m.name() == name)
+                    })?;
+                }
+                "--threads" => {
+                    options.threads = listed(value()?, "number of threads", |n| {
+                        n.parse().ok().filter(|n| *n > 0)
+                    })?;
+                }
+                "--backend" => {
+                    options.backends = listed(value()?, "backend", |name| {
+                        BACKENDS.contains(&name).then(|| name.to_owned())
+                    })?;
+                }
+                "--precision" => {
+                    options.precision.clone_from(value()?);
+                    options.products()?;
+                }
+                "--compare" => options.compare = listed(value()?, "", |name| Some(name.into()))?,
+                "--python" => options.python.clone_from(value()?),
+                "--scaling" => options.scaling = true,
+                "--plots" => options.plots = value()?.into(),
+                "--save" => options.save = Some(value()?.clone()),
+                "--baseline" => options.baseline = Some(value()?.clone()),
+                "--json" => options.json = true,
+                "--verify" => options.verify = true,
+                "--here" => options.here = true,
+                other => return Err(format!("there is no option `{other}` (--help)").into()),
+            }
+        }
+        if options.workloads.is_empty() {
+            options.workloads = match options.scaling {
+                true => SCALING.to_vec(),
+                false => WORKLOADS.to_vec(),
+            };
+        }
+        Ok(Some(options))
+    }
+
+    /// How exact the products are that were asked for.
+    pub(super) fn products(&self) -> Result<Precision, Box<dyn Error>> {
+        match self.precision.as_str() {
+            "exact" => Ok(Precision::Exact),
+            "tf32" => Ok(Precision::Tf32),
+            "bf16" => Ok(Precision::Bf16),
+            other => Err(format!("there is no precision `{other}`").into()),
+        }
+    }
+}
+
+/// The device of a backend.
+pub(super) fn device(backend: &str) -> &str {
+    backend.split(['-', ' ']).next().unwrap_or(backend)
+}
+
+/// A backend with how exact its products are. Only those on a GPU can be less than exact.
+pub(super) fn label(backend: &str, precision: &str) -> String {
+    match (device(backend), precision) {
+        ("cpu", _) | (_, "exact") => backend.into(),
+        _ => format!("{backend} {precision}"),
+    }
+}
+
+/// Values with commas between.
+fn listed<T>(
+    text: &str,
+    what: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, Box<dyn Error>> {
+    let one = |name| find(name).ok_or_else(|| format!("there is no {what} `{name}`").into());
+    text.split(',').map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let options = Options::parse(&args).map_err(|e| e.to_string())?;
+        options.ok_or_else(|| "help".into())
+    }
+
+    #[test]
+    fn lists_have_commas_between() {
+        let options = parse("--backend cpu,cpu-unfused --threads 1,4 --mode fwd,stream").unwrap();
+        assert_eq!(options.backends, ["cpu", "cpu-unfused"]);
+        assert_eq!(options.threads, [1, 4]);
+        assert_eq!(options.modes, [Mode::Forward, Mode::Stream]);
+        assert_eq!(options.workloads.len(), WORKLOADS.len());
+        assert_eq!(device(&options.backends[1]), "cpu");
+        assert_eq!(label("cpu-unfused", "tf32"), "cpu-unfused");
+        assert_eq!(device(&label("cuda", "tf32")), "cuda");
+    }
+
+    #[test]
+    fn scaling_has_workloads_of_its_own_unless_some_are_named() {
+        assert_eq!(parse("--scaling").unwrap().workloads.len(), SCALING.len());
+        let options = parse("--scaling --workload B16_T300 --plots here").unwrap();
+        assert_eq!(options.workloads[0].steps, 300);
+        assert_eq!(options.plots, PathBuf::from("here"));
+    }
+
+    #[test]
+    fn what_there_is_not_is_named() {
+        for (line, error) in [
+            ("--backend gpu", "there is no backend `gpu`"),
+            ("--threads 0", "there is no number of threads `0`"),
+            ("--workload W3", "there is no workload `W3`"),
+            ("--mode fwd,sleep", "there is no mode `sleep`"),
+            ("--precision double", "there is no precision `double`"),
+            ("--save", "--save wants a value"),
+            ("--fast", "there is no option `--fast` (--help)"),
+        ] {
+            assert_eq!(parse(line).unwrap_err(), error);
+        }
+    }
+}
