@@ -80,6 +80,7 @@ impl Peer {
         let mut command = cores.command(&self.program, threads, device);
         command.args(&self.script);
         command.args(arguments(w, mode, threads));
+        command.env("RAYON_NUM_THREADS", threads.to_string());
         command.args(["--device", device, "--precision", precision]);
         let mut lines = lines_of(&mut command)?;
         for line in &mut lines {

@@ -149,28 +149,33 @@ pub(super) fn draw(lines: &[Line], folder: &Path) -> Result<(), Box<dyn Error>> 
     for axis in Axis::ALL {
         let all = series(lines, axis);
         let points = || all.iter().flat_map(|s| &s.points);
-        let (Some(first), Some(last)) = (
-            points().map(|(place, ..)| *place).min(),
-            points().map(|(place, ..)| *place).max(),
-        ) else {
+        let mut places: Vec<f64> = points().map(|(place, ..)| *place as f64).collect();
+        places.sort_by(f64::total_cmp);
+        places.dedup();
+        let (Some(&first), Some(&last)) = (places.first(), places.last()) else {
             continue;
         };
         let low = points().map(|(_, _, y)| *y).fold(f64::MAX, f64::min);
         let high = points().map(|(_, _, y)| *y).fold(f64::MIN, f64::max);
+        let heights = round_numbers(low, high);
+        let up = heights[0]..heights[heights.len() - 1];
         let path = folder.join(axis.file());
         let root = SVGBackend::new(&path, (800, 500)).into_drawing_area();
         root.fill(&WHITE)?;
-        let across = (first as f64..last as f64 * 1.01).log_scale();
-        let up = (low * 0.8..high * 1.25).log_scale();
+        let across = (first * 0.95..last * 1.05)
+            .log_scale()
+            .with_key_points(places);
         let mut chart = ChartBuilder::on(&root)
             .margin(15)
             .x_label_area_size(40)
             .y_label_area_size(60)
-            .build_cartesian_2d(across, up)?;
+            .build_cartesian_2d(across, up.log_scale().with_key_points(heights))?;
         chart
             .configure_mesh()
             .x_desc(axis.title())
             .y_desc("µs for a step of a row")
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| format!("{y}"))
             .draw()?;
         for (i, series) in all.iter().enumerate() {
             let color = Palette99::pick(i).to_rgba();
@@ -195,6 +200,29 @@ pub(super) fn draw(lines: &[Line], folder: &Path) -> Result<(), Box<dyn Error>> 
         eprintln!("{}", path.display());
     }
     Ok(())
+}
+
+/// Of the numbers 1, 2, 5, 10, 20, .., and of their parts in ten, those from just below to just above a range.
+fn round_numbers(low: f64, high: f64) -> Vec<f64> {
+    let decade = low.max(f64::MIN_POSITIVE).log10().floor() as i32;
+    let all = (decade..).flat_map(|d| {
+        // Divided, a tenth is the nearest number to 0.1, and is printed so.
+        [1.0, 2.0, 5.0].map(|x| match d {
+            0.. => x * 10f64.powi(d),
+            _ => x / 10f64.powi(-d),
+        })
+    });
+    let mut numbers = Vec::new();
+    for number in all {
+        if number <= low {
+            numbers.clear();
+        }
+        numbers.push(number);
+        if number > high {
+            break;
+        }
+    }
+    numbers
 }
 
 #[cfg(test)]
@@ -242,6 +270,13 @@ mod tests {
     }
 
     #[test]
+    fn round_numbers_enclose_a_range() {
+        assert_eq!(round_numbers(0.3, 4.0), [0.2, 0.5, 1.0, 2.0, 5.0]);
+        assert_eq!(round_numbers(2.0, 2.0), [2.0, 5.0]);
+        assert_eq!(round_numbers(60.0, 99.0), [50.0, 100.0]);
+    }
+
+    #[test]
     fn each_axis_is_drawn() {
         let folder = tempfile::tempdir().unwrap();
         let plots = folder.path().join("plots");
@@ -250,6 +285,9 @@ mod tests {
             let svg = std::fs::read_to_string(plots.join(file)).unwrap();
             assert_eq!(svg.matches("<circle").count(), points, "{file}");
             assert!(svg.contains("torch fwd, 1 thread"), "{file}");
+            for label in ["\n2\n", "\n5\n"] {
+                assert!(svg.contains(label), "{file}: {label:?}");
+            }
         }
     }
 }
