@@ -13,6 +13,7 @@ use gemm as _;
 use std::hint::black_box;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::init::DEFAULT_KAIMING_UNIFORM;
 use candle_nn::rnn::{GRU, GRUConfig, GRUState, LSTM, LSTMConfig, LSTMState, RNN};
 use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use peer::{Args, Network};
@@ -67,8 +68,8 @@ impl Candle {
     }
 
     fn outputs(&self) -> Result<Tensor> {
-        let inputs = self.inputs.clone();
-        self.layers.iter().try_fold(inputs, |x, l| l.outputs(&x))
+        let layers = self.layers.iter();
+        layers.fold(Ok(self.inputs.clone()), |x, l| l.outputs(&x?))
     }
 }
 
@@ -84,8 +85,7 @@ impl Network for Candle {
     }
 
     fn forward(&mut self) -> peer::Result<()> {
-        black_box(self.outputs()?);
-        Ok(())
+        Ok(drop(black_box(self.outputs()?)))
     }
 
     fn train(&mut self) -> peer::Result<()> {
@@ -103,9 +103,11 @@ impl Network for Candle {
     }
 
     fn step(&mut self) -> peer::Result<()> {
-        let input = self.step.clone();
-        black_box(self.layers.iter_mut().try_fold(input, |x, l| l.step(&x))?);
-        Ok(())
+        let mut x = self.step.clone();
+        for layer in &mut self.layers {
+            x = layer.step(&x)?;
+        }
+        Ok(drop(black_box(x)))
     }
 
     fn product(&self, side: usize) -> peer::Result<Box<dyn FnMut() -> peer::Result<()>>> {
@@ -178,10 +180,9 @@ struct Basic {
 
 impl Basic {
     fn new(inputs: usize, units: usize, from: &VarBuilder<'_>) -> Result<Self> {
-        let init = candle_nn::init::DEFAULT_KAIMING_UNIFORM;
         Ok(Self {
             input: candle_nn::linear(inputs, units, from.pp("input"))?,
-            recurrent: from.get_with_hints((units, units), "recurrent", init)?,
+            recurrent: from.get_with_hints((units, units), "recurrent", DEFAULT_KAIMING_UNIFORM)?,
         })
     }
 }
