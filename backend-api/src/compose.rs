@@ -128,12 +128,35 @@ fn two<B: Backend>(t: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
 
 /// `dy` times the slope of the activation where its value is `y`.
 fn activation_grad<B: Backend>(f: Activation, y: &Tensor<B>, dy: &Tensor<B>) -> Result<Tensor<B>> {
+    let number = |x| Tensor::scalar(y.device(), x, y.dtype());
+    // One gradient where the value is so, another elsewhere.
+    let split = |relation, limit, yes: &Tensor<B>, no: &Tensor<B>| {
+        y.compare(relation, &number(limit)?)?.select_from(yes, no)
+    };
     match f {
         Activation::Tanh => y.square()?.affine(-1.0, 1.0)?.mul(dy),
         Activation::Sigmoid => y.mul(&y.affine(-1.0, 1.0)?)?.mul(dy),
-        Activation::Relu => {
-            let zero = Tensor::zeros(y.device(), Meta::new(Shape::SCALAR, y.dtype()))?;
-            y.compare(Compare::Gt, &zero)?.select_from(dy, &zero)
+        Activation::Relu => split(Compare::Gt, 0.0, dy, &number(0.0)?),
+        Activation::Elu => split(Compare::Lt, 0.0, &y.affine(1.0, 1.0)?.mul(dy)?, dy),
+        Activation::Selu => {
+            let (scale, alpha) = (Activation::SELU_SCALE, Activation::SELU_ALPHA);
+            let below = y.affine(1.0, scale * alpha)?.mul(dy)?;
+            split(Compare::Lt, 0.0, &below, &dy.affine(scale, 0.0)?)
+        }
+        Activation::Softplus => {
+            // `1 - e^-y` by the hyperbolic tangent of the half, which keeps the digits of what is near 0.
+            let t = y.affine(0.5, 0.0)?.tanh()?;
+            t.affine(2.0, 0.0)?.div(&t.affine(1.0, 1.0)?)?.mul(dy)
+        }
+        Activation::Exponential => y.mul(dy),
+        Activation::HardSigmoid | Activation::Relu6 => {
+            let (top, slope) = match f {
+                Activation::Relu6 => (6.0, 1.0),
+                _ => (1.0, 0.2),
+            };
+            let zero = number(0.0)?;
+            let inside = split(Compare::Lt, top, &dy.affine(slope, 0.0)?, &zero)?;
+            split(Compare::Gt, 0.0, &inside, &zero)
         }
         Activation::Softsign => y.abs()?.affine(-1.0, 1.0)?.square()?.mul(dy),
         Activation::Identity => Ok(dy.clone()),

@@ -113,7 +113,7 @@ impl Unary {
 }
 
 impl Activation {
-    /// TensorFlow's name of the function: `tanh`, `sigmoid`, `relu`, `softsign`, `identity`.
+    /// TensorFlow's name of the function, such as `tanh` or `hard_sigmoid`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tanh => "tanh",
@@ -121,6 +121,12 @@ impl Activation {
             Self::Relu => "relu",
             Self::Softsign => "softsign",
             Self::Identity => "identity",
+            Self::Elu => "elu",
+            Self::Selu => "selu",
+            Self::Softplus => "softplus",
+            Self::Exponential => "exponential",
+            Self::HardSigmoid => "hard_sigmoid",
+            Self::Relu6 => "relu6",
         }
     }
 }
@@ -130,19 +136,17 @@ impl std::str::FromStr for Activation {
 
     /// The function of a name that [`Activation::name`] gives; `linear` is the identity too.
     fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "tanh" => Self::Tanh,
-            "sigmoid" => Self::Sigmoid,
-            "relu" => Self::Relu,
-            "softsign" => Self::Softsign,
-            "identity" | "linear" => Self::Identity,
-            _ => {
-                return Err(Error::argument(
-                    "activation",
-                    "name",
-                    format!("is `{name}`; known are tanh, sigmoid, relu, softsign, identity"),
-                ));
-            }
+        if name == "linear" {
+            return Ok(Self::Identity);
+        }
+        let found = Self::ALL.into_iter().find(|f| f.name() == name);
+        found.ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::argument(
+                "activation",
+                "name",
+                format!("is `{name}`; known are {known}"),
+            )
         })
     }
 }

@@ -193,17 +193,55 @@ pub enum Activation {
     /// `x` itself; slope 1.
     #[serde(alias = "linear")]
     Identity,
+    /// `e^x - 1` where `x < 0`, else `x`; slope `y + 1` where `y < 0`, else 1.
+    Elu,
+    /// [`SELU_SCALE`](Self::SELU_SCALE) times [`SELU_ALPHA`](Self::SELU_ALPHA)` (e^x - 1)` where `x < 0`, else times
+    /// `x`; slope `y` plus both constants' product where `y < 0`, else the scale.
+    Selu,
+    /// `log(1 + e^x)`; slope `1 - e^-y`.
+    Softplus,
+    /// `e^x`; slope `y`.
+    Exponential,
+    /// Keras's `max(0, min(1, 0.2 x + 0.5))`; slope 0.2 where `0 < y < 1`, else 0.
+    #[serde(rename = "hard_sigmoid")]
+    HardSigmoid,
+    /// `min(max(x, 0), 6)`; slope 1 where `0 < y < 6`, else 0.
+    Relu6,
 }
 
 impl Activation {
     /// All of them: what a test of a device has to try.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 11] = [
+        Self::Tanh,
+        Self::Sigmoid,
+        Self::Relu,
+        Self::Softsign,
+        Self::Identity,
+        Self::Elu,
+        Self::Selu,
+        Self::Softplus,
+        Self::Exponential,
+        Self::HardSigmoid,
+        Self::Relu6,
+    ];
+    /// Those that cells are mostly used with. Backends may count on a fused operation having one of them, and leave
+    /// the others to [`compose`](crate::compose).
+    pub const COMMON: [Self; 5] = [
         Self::Tanh,
         Self::Sigmoid,
         Self::Relu,
         Self::Softsign,
         Self::Identity,
     ];
+    /// The factor of [`Self::Selu`].
+    pub const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
+    /// How far below 0 [`Self::Selu`] goes, before the factor.
+    pub const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
+
+    /// Whether it is one of [`Self::COMMON`].
+    pub fn is_common(self) -> bool {
+        Self::COMMON.contains(&self)
+    }
 }
 
 /// A function of two numbers.
@@ -393,7 +431,30 @@ pub enum Recurrence {
     },
 }
 
+impl Fused {
+    /// The activation of the operation, if it has one.
+    pub fn activation(&self) -> Option<Activation> {
+        match self {
+            Self::BiasActivation { activation }
+            | Self::ActivationGrad { activation }
+            | Self::GruOutput { activation }
+            | Self::GruOutputGrad { activation } => Some(*activation),
+            Self::LstmStep(gates) | Self::LstmStepGrad(gates) => Some(gates.activation),
+            Self::Sequence(plan) | Self::SequenceGrad(plan) => Some(plan.recurrence.activation()),
+            _ => None,
+        }
+    }
+}
+
 impl Recurrence {
+    /// The activation of the step.
+    pub const fn activation(&self) -> Activation {
+        match self {
+            Self::Basic { activation } | Self::Gru { activation } => *activation,
+            Self::Lstm(gates) => gates.activation,
+        }
+    }
+
     /// Number of gates, which is the width of the projected input in units.
     pub const fn gates(&self) -> usize {
         match self {

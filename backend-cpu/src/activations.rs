@@ -14,6 +14,8 @@
 //! Where the result of `exp` or `sigmoid` is subnormal the bound is one unit of the smallest
 //! subnormal number more. NaN stays NaN, infinities give the limits.
 
+use backend_api::Activation;
+
 use crate::element::Float;
 
 pub(crate) mod f32 {
@@ -221,6 +223,35 @@ impl Curve for Identity {
     fn slope<T: Float>(_: T) -> T {
         T::ONE
     }
+}
+
+/// The activations that are not [common](Activation::is_common). They have no slope here: operations with one of them
+/// are composed.
+pub(crate) fn rare<T: Float>(f: Activation) -> Option<fn(T) -> T> {
+    /// NaN stays NaN.
+    fn clip<T: Float>(x: T, top: T) -> T {
+        let x = if x < T::ZERO { T::ZERO } else { x };
+        if x > top { top } else { x }
+    }
+    Some(match f {
+        Activation::Elu => |x| if x < T::ZERO { x.exp_m1() } else { x },
+        Activation::Selu => |x| {
+            let y = if x < T::ZERO {
+                T::from_f64(Activation::SELU_ALPHA).mul(x.exp_m1())
+            } else {
+                x
+            };
+            T::from_f64(Activation::SELU_SCALE).mul(y)
+        },
+        Activation::Softplus => |x| {
+            let small = x.abs().neg().exp().ln_1p();
+            if x > T::ZERO { x.add(small) } else { small }
+        },
+        Activation::Exponential => T::exp,
+        Activation::HardSigmoid => |x| clip(x.mul(T::from_f64(0.2)).add(T::from_f64(0.5)), T::ONE),
+        Activation::Relu6 => |x| clip(x, T::from_f64(6.0)),
+        _ => return None,
+    })
 }
 
 /// Evaluates an expression with a type standing for the [`Curve`] of an

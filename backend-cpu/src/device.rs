@@ -181,6 +181,9 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
+        if fused.activation().is_some_and(|f| !f.is_common()) {
+            return compose(self, fused, ins, outs);
+        }
         match fused {
             Fused::BiasActivation { activation } => {
                 self.bias_activation::<T>(*activation, ins, outs)
@@ -345,7 +348,8 @@ impl Backend for Cpu {
         );
         // Preparing the kernels costs about as much as using them for some rows.
         let worth_it = request.steps.saturating_mul(request.batch) >= MIN_ROWS;
-        if known && worth_it && request.dtype.is_float() {
+        let common = request.recurrence.activation().is_common();
+        if known && common && worth_it && request.dtype.is_float() {
             plan.path = SequencePath::Whole;
         }
         Some(plan)

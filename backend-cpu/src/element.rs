@@ -58,6 +58,8 @@ pub(crate) trait Float: Number + crate::packed::Lanes {
     fn sqrt(self) -> Self;
     fn floor(self) -> Self;
     fn ln(self) -> Self;
+    fn ln_1p(self) -> Self;
+    fn exp_m1(self) -> Self;
     fn sin(self) -> Self;
     fn cos(self) -> Self;
     fn next_down(self) -> Self;
@@ -215,6 +217,14 @@ macro_rules! float {
             #[inline(always)]
             fn ln(self) -> Self {
                 self.ln()
+            }
+            #[inline(always)]
+            fn ln_1p(self) -> Self {
+                self.ln_1p()
+            }
+            #[inline(always)]
+            fn exp_m1(self) -> Self {
+                self.exp_m1()
             }
             #[inline(always)]
             fn sin(self) -> Self {

@@ -59,7 +59,7 @@ fn activations() {
 #[test]
 fn lstm_steps() {
     cases(|cpu, rng, [rows, n], dtype| {
-        let activation = Activation::ALL[rng.below(5)];
+        let activation = Activation::ALL[rng.below(Activation::ALL.len())];
         let gates = LstmGates {
             forget_bias: 1.0,
             activation,
@@ -76,7 +76,7 @@ fn lstm_steps() {
 #[test]
 fn gru_steps() {
     cases(|cpu, rng, [rows, n], dtype| {
-        let activation = Activation::ALL[rng.below(5)];
+        let activation = Activation::ALL[rng.below(Activation::ALL.len())];
         let mut new = |width: usize| random(cpu, rng, &[rows, width], dtype).0;
         let z = new(2 * n);
         let [a, b, c, d, e] = [(); 5].map(|()| new(n));

@@ -109,6 +109,15 @@ fn naive_activation(f: Activation, x: f64) -> f64 {
         Activation::Relu => x.max(0.0),
         Activation::Softsign => x / (1.0 + x.abs()),
         Activation::Identity => x,
+        Activation::Elu => x.max(0.0) + x.min(0.0).exp_m1(),
+        Activation::Selu => {
+            let y = x.max(0.0) + Activation::SELU_ALPHA * x.min(0.0).exp_m1();
+            Activation::SELU_SCALE * y
+        }
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        Activation::Exponential => x.exp(),
+        Activation::HardSigmoid => (0.2 * x + 0.5).clamp(0.0, 1.0),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
         other => panic!("{other:?}"),
     }
 }

@@ -94,8 +94,8 @@ template <class T> __device__ inline T sigmoid_(T x) {
   return (T)1 / ((T)1 + exp_(-x));
 }
 
-// Codes of `Activation`; see `activation` in codes.rs.
-enum { TANH, SIGMOID, RELU, SOFTSIGN, IDENTITY };
+// Codes of the common activations; see `activation` in codes.rs. The others follow in elementwise.cu.
+enum { TANH, SIGMOID, RELU, SOFTSIGN, IDENTITY, COMMON };
 
 template <class T> __device__ inline T activate(int f, T x) {
   switch (f) {

@@ -2,7 +2,7 @@
 
 use backend_api::{Activation, Binary, Compare, DType, Reduce, Unary};
 
-/// `enum` of activations in `common.cuh`.
+/// `enum`s of activations in `common.cuh` and, of those that are not common, in `elementwise.cu`.
 pub(crate) fn activation(f: Activation) -> Option<i32> {
     Some(match f {
         Activation::Tanh => 0,
@@ -10,6 +10,12 @@ pub(crate) fn activation(f: Activation) -> Option<i32> {
         Activation::Relu => 2,
         Activation::Softsign => 3,
         Activation::Identity => 4,
+        Activation::Elu => 5,
+        Activation::Selu => 6,
+        Activation::Softplus => 7,
+        Activation::Exponential => 8,
+        Activation::HardSigmoid => 9,
+        Activation::Relu6 => 10,
         _ => return None,
     })
 }

@@ -276,6 +276,9 @@ impl Cuda {
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
+        if fused.activation().is_some_and(|f| !f.is_common()) {
+            return compose(self, fused, ins, outs);
+        }
         match fused {
             Fused::BiasActivation { activation } => {
                 self.bias_activation(dtype, *activation, ins, outs)

@@ -73,7 +73,8 @@ impl Cuda {
     /// How a request would be spread, if its cell, type and size have a persistent kernel on this device.
     pub(crate) fn spread(&self, request: &SequenceRequest) -> Option<Spread> {
         let single = request.dtype.computed_in() == DType::F32;
-        let plain = matches!(request.recurrence, Recurrence::Lstm(_)) && single;
+        let known = request.recurrence.activation().is_common();
+        let plain = matches!(request.recurrence, Recurrence::Lstm(_)) && known && single;
         let counted = i32::try_from(request.steps).is_ok() && i32::try_from(request.batch).is_ok();
         if !plain || !counted || request.steps == 0 {
             return None;

@@ -60,12 +60,6 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         all: Vec::new(),
     };
     let all = &mut cases;
-    let activations = [
-        Activation::Tanh,
-        Activation::Sigmoid,
-        Activation::Relu,
-        Activation::Softsign,
-    ];
     let unary = [
         Unary::Neg,
         Unary::Abs,
@@ -77,7 +71,7 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         Unary::Sin,
         Unary::Cos,
     ];
-    let activated = activations.map(Unary::Activation);
+    let activated = Activation::ALL.map(Unary::Activation);
     for f in unary.into_iter().chain(activated) {
         all.of(Op::Unary(f), &[&[3, 70]]);
     }
@@ -145,7 +139,7 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         activation,
     };
     all.fused(Fused::BiasActivation { activation }, &[&[4, 5], &[5]]);
-    for activation in activations {
+    for activation in Activation::ALL {
         all.fused(Fused::ActivationGrad { activation }, &[&[4, 5], &[4, 5]]);
     }
     let (one, two, four): ([_; 2], [_; 2], [_; 2]) = ([3, 5], [3, 10], [3, 20]);

@@ -81,13 +81,13 @@ fn all<B: Differentiable>(device: &B) {
     check_op(device, "log", &[&[5]], positive, |x| x[0].log());
     check_op(device, "sin", &[&[5]], both, |x| x[0].sin());
     check_op(device, "cos", &[&[5]], both, |x| x[0].cos());
-    for f in [
-        Activation::Tanh,
-        Activation::Sigmoid,
-        Activation::Relu,
-        Activation::Softsign,
-    ] {
-        check_op(device, f.name(), &[&[3, 7]], both, |x| x[0].activate(f));
+    for f in Activation::ALL {
+        let range = match f {
+            // All three pieces.
+            Activation::HardSigmoid | Activation::Relu6 => (-4.0, 8.0),
+            _ => both,
+        };
+        check_op(device, f.name(), &[&[3, 7]], range, |x| x[0].activate(f));
     }
     check_op(device, "affine", &[&[5]], both, |x| x[0].affine(-1.5, 0.25));
     check_op(device, "clamp", &[&[9]], both, |x| x[0].clamp(-0.5, 1.0));
@@ -216,13 +216,7 @@ fn fused<B: Differentiable>(device: &B) {
         let outs: Vec<_> = outs.iter().take(results).collect();
         Tensor::concat(&outs, 1)
     };
-    for activation in [
-        Activation::Tanh,
-        Activation::Relu,
-        Activation::Identity,
-        Activation::Softsign,
-        Activation::Sigmoid,
-    ] {
+    for activation in Activation::ALL {
         check_op(device, "bias_activation", &[&[2, 3, 4], &[4]], both, |x| {
             x[0].fused(Fused::BiasActivation { activation }, &[&x[1]])
         });
@@ -280,6 +274,30 @@ fn default_bodies() {
 #[test]
 fn composed_gradients() {
     all(&Unfused(Autodiff::new(Cpu::new())));
+}
+
+/// Which slope counts where two meet, and what is left of small ones, is TensorFlow's choice.
+#[test]
+fn slopes_where_pieces_meet() {
+    let device = Autodiff::new(Cpu::new());
+    let slope = |f: Activation, x: f64| {
+        let x = device.leaf(&Tensor::from_slice(&device, &[x], &[1])?)?;
+        let grads = device.backward(&x.activate(f)?.sum_all()?, &[&x])?;
+        grads[0].as_ref().unwrap().to_vec::<f64>()
+    };
+    for (f, x, expected) in [
+        (Activation::Relu, 0.0, 0.0),
+        (Activation::Elu, 0.0, 1.0),
+        (Activation::Selu, 0.0, Activation::SELU_SCALE),
+        (Activation::Relu6, 0.0, 0.0),
+        (Activation::Relu6, 6.0, 0.0),
+        (Activation::HardSigmoid, 3.0, 0.0),
+    ] {
+        assert_eq!(slope(f, x).unwrap(), [expected], "{f:?} at {x}");
+    }
+    let small = slope(Activation::Softplus, -40.0).unwrap()[0];
+    let exact = 1.0 / (1.0 + 40f64.exp());
+    assert!((small / exact - 1.0).abs() < 1e-12, "{small:e}, {exact:e}");
 }
 
 #[test]

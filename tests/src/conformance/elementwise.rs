@@ -101,6 +101,7 @@ pub(super) fn unaries() -> Vec<(Unary, Class, Fill)> {
                 Unary::Activation(Activation::Relu | Activation::Identity) => {
                     (Class::Exact, Fill::SYMMETRIC)
                 }
+                Unary::Activation(Activation::Relu6) => (Class::Exact, Fill::Range(-4.0, 9.0)),
                 Unary::Activation(_) => (Class::Function, Fill::Range(-5.0, 5.0)),
             };
             (f, class, fill)
