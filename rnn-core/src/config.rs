@@ -55,6 +55,8 @@ pub fn cell_from_config<B: Backend>(
     let fields = options
         .as_object_mut()
         .ok_or_else(|| problem("cell", "is no JSON object".into()))?;
+    // Python's None asks for the default.
+    fields.retain(|_, value| !value.is_null());
     let class = match fields.remove("type") {
         Some(Value::String(class)) => class,
         _ => return Err(problem("type", "is missing".into())),

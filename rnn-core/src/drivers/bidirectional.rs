@@ -99,6 +99,11 @@ where
         self
     }
 
+    /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`].
+    pub fn parallel_iterations(self, _iterations: usize) -> Self {
+        self
+    }
+
     /// Runs the cells over the inputs.
     ///
     /// # Errors
@@ -243,6 +248,7 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     initial_states_fw: Option<Vec<F::State>>,
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
+    swap_memory: bool,
     mode: (Mode, u64),
 }
 
@@ -261,6 +267,7 @@ where
             initial_states_fw: None,
             initial_states_bw: None,
             time_major: false,
+            swap_memory: false,
             mode: (Mode::Evaluation, 0),
         }
     }
@@ -295,6 +302,17 @@ where
         self
     }
 
+    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
+    pub fn swap_memory(mut self, swap: bool) -> Self {
+        self.swap_memory = swap;
+        self
+    }
+
+    /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`].
+    pub fn parallel_iterations(self, _iterations: usize) -> Self {
+        self
+    }
+
     /// Runs the layers over the inputs; the outputs of the last, joined, and the states of all.
     ///
     /// # Errors
@@ -322,6 +340,7 @@ where
             let seed = backend_api::philox::derive(self.mode.1, i as u64);
             let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
                 .time_major(self.time_major)
+                .swap_memory(self.swap_memory)
                 .mode(self.mode.0, seed);
             if let Some(lengths) = &self.lengths {
                 rnn = rnn.sequence_length(lengths.values());
