@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Trouble;
 use super::case::{BidirectionalCase, StackCase};
-use super::check::{Graph, Worst};
+use super::check::{Graph, Worst, extent};
 use super::file::GoldenFile;
 use super::static_rnn::{stack, unstack};
 use crate::devices::TestDevice;
@@ -42,11 +42,14 @@ pub(super) fn run(
     let mut rnn = BidirectionalDynamicRnn::new(&forward, &backward)
         .time_major(case.time_major)
         .swap_memory(case.swap_memory);
-    if let Some(lengths) = &case.sequence_length {
-        rnn = rnn.sequence_length(lengths);
+    if let Some(iterations) = case.parallel_iterations {
+        rnn = rnn.parallel_iterations(iterations);
+    }
+    if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
+        rnn = rnn.sequence_length(&lengths);
     }
     if case.initial_state {
-        let batch = x.shape()[usize::from(case.time_major)];
+        let batch = extent(&x, usize::from(case.time_major))?;
         let fw = forward.zero_state(batch)?;
         rnn = rnn.initial_state_fw(graph.leaf_nest(file, "initial_state/fw", &fw)?);
         let bw = backward.zero_state(batch)?;
@@ -70,15 +73,15 @@ pub(super) fn run_static(
     let x = graph.leaf(file, device, "input/x")?;
     let (mut fw, mut bw) = (StaticRnn::new(&forward), StaticRnn::new(&backward));
     if case.initial_state {
-        let batch = x.shape()[usize::from(case.time_major)];
+        let batch = extent(&x, usize::from(case.time_major))?;
         let like = forward.zero_state(batch)?;
         fw = fw.initial_state(graph.leaf_nest(file, "initial_state/fw", &like)?);
         let like = backward.zero_state(batch)?;
         bw = bw.initial_state(graph.leaf_nest(file, "initial_state/bw", &like)?);
     }
     let inputs = unstack(&x, case.time_major)?;
-    let lengths = case.sequence_length.as_deref();
-    let result = static_bidirectional_rnn(fw, bw, &inputs, lengths)?;
+    let lengths = file.lengths(case.sequence_length.as_deref())?;
+    let result = static_bidirectional_rnn(fw, bw, &inputs, lengths.as_deref())?;
     graph.results("outputs", &stack(&result.outputs)?);
     graph.results("final_state/fw", &result.state.0);
     graph.results("final_state/bw", &result.state.1);
@@ -123,7 +126,7 @@ fn load_stack(
         backward.push(bw);
     }
     let x = graph.leaf(file, device, "input/x")?;
-    let batch = x.shape()[usize::from(case.time_major)];
+    let batch = extent(&x, usize::from(case.time_major))?;
     let mut states = |key: &str, cells: &[AnyTestCell]| -> Result<States, Trouble> {
         if !case.initial_state {
             return Ok(None);
@@ -154,9 +157,13 @@ pub(super) fn run_stack(
     let mut graph = Graph::new();
     let stack = load_stack(&mut graph, device, file, case)?;
     let mut rnn = StackBidirectionalDynamicRnn::new(&stack.forward, &stack.backward)
-        .time_major(case.time_major);
-    if let Some(lengths) = &case.sequence_length {
-        rnn = rnn.sequence_length(lengths);
+        .time_major(case.time_major)
+        .swap_memory(case.swap_memory);
+    if let Some(iterations) = case.parallel_iterations {
+        rnn = rnn.parallel_iterations(iterations);
+    }
+    if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
+        rnn = rnn.sequence_length(&lengths);
     }
     if let [Some(fw), Some(bw)] = stack.states {
         rnn = rnn.initial_states_fw(fw).initial_states_bw(bw);
@@ -186,8 +193,8 @@ pub(super) fn run_static_stack(
     let forward = static_rnns(&layers.forward, &layers.states[0]);
     let backward = static_rnns(&layers.backward, &layers.states[1]);
     let inputs = unstack(&layers.x, case.time_major)?;
-    let lengths = case.sequence_length.as_deref();
-    let result = stack_bidirectional_rnn(forward, backward, &inputs, lengths)?;
+    let lengths = file.lengths(case.sequence_length.as_deref())?;
+    let result = stack_bidirectional_rnn(forward, backward, &inputs, lengths.as_deref())?;
     graph.results("outputs", &stack(&result.outputs)?);
     graph.results("final_state/fw", &result.state.0);
     graph.results("final_state/bw", &result.state.1);

@@ -66,6 +66,8 @@ pub(super) struct BidirectionalCase {
     #[serde(default)]
     pub(super) swap_memory: bool,
     #[serde(default)]
+    pub(super) parallel_iterations: Option<usize>,
+    #[serde(default)]
     pub(super) initial_state: bool,
     #[serde(default)]
     pub(super) no_gradient: Vec<String>,
@@ -84,6 +86,10 @@ pub(super) struct StackCase {
     pub(super) input_size: usize,
     #[serde(default)]
     pub(super) time_major: bool,
+    #[serde(default)]
+    pub(super) swap_memory: bool,
+    #[serde(default)]
+    pub(super) parallel_iterations: Option<usize>,
     #[serde(default)]
     pub(super) initial_state: bool,
     #[serde(default)]
@@ -112,15 +118,16 @@ pub(super) struct RawCase {
     _initial_state: bool,
     #[serde(default)]
     pub(super) no_gradient: Vec<String>,
-    /// Stands in the file too.
-    #[serde(default, rename = "sequence_length")]
-    _sequence_length: Option<Vec<i64>>,
+    #[serde(default)]
+    pub(super) sequence_length: Option<Vec<i64>>,
     /// How many steps TensorFlow took; the number of emits says so too.
     #[serde(default, rename = "steps")]
     _steps: Option<usize>,
-    /// Says that inputs are made by the loop.
-    #[serde(default, rename = "input")]
-    _input: Option<String>,
+    // These two change no number.
+    #[serde(default, rename = "swap_memory")]
+    _swap_memory: bool,
+    #[serde(default, rename = "parallel_iterations")]
+    _parallel_iterations: Option<usize>,
 }
 
 /// The loops of the `raw_rnn` cases; the format's description says what each does.
@@ -144,6 +151,8 @@ pub(super) struct StateSavingCase {
     pub(super) input_size: usize,
     pub(super) chunks: usize,
     pub(super) num_unroll: usize,
+    #[serde(default)]
+    pub(super) sequence_length: Option<Vec<i64>>,
     /// Says in words what each chunk's loss is.
     #[serde(default, rename = "loss")]
     _loss: Option<String>,
@@ -193,6 +202,8 @@ pub(super) struct LossesCase {
     pub(super) dtype: Float,
     #[serde(default, rename = "V")]
     _classes: usize,
+    #[serde(default)]
+    pub(super) sequence_length: Option<Vec<i64>>,
 }
 
 /// What the inputs of a case are.
@@ -253,6 +264,7 @@ const INFORMATION: [&str; 20] = [
 impl Header {
     pub(super) fn parse(file: &GoldenFile) -> Result<Self, Trouble> {
         let mut header: Value = parse(&file.case)?;
+        drop_nulls(&mut header);
         let Some(fields) = header.as_object_mut() else {
             return Err(Trouble::Wrong("the header's case is no JSON object".into()));
         };
@@ -281,6 +293,18 @@ impl Header {
             "static_state_saving_rnn" => read(header).map(Self::StateSaving),
             other => Err(Trouble::Unsupported(format!("driver `{other}`"))),
         }
+    }
+}
+
+/// Without fields that are null: Python's `None`, which asks for the default.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 

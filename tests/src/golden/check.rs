@@ -162,6 +162,22 @@ impl<B: Differentiable> Graph<B> {
         }
     }
 
+    /// The gradient of each leaf; zeros where the loss does not depend on one.
+    pub(super) fn gradients(&self, loss: &Tensor<B>) -> Result<Vec<Tensor<B>>> {
+        let leaves: Vec<&Tensor<B>> = self.leaves.iter().map(|(_, t)| t).collect();
+        let grads = if loss.device().is_tracked(loss.buffer()) {
+            loss.device().backward(loss, &leaves)?
+        } else {
+            // Where all rows are empty.
+            leaves.iter().map(|_| None).collect()
+        };
+        let or_zeros = |(leaf, grad): (&&Tensor<B>, Option<Tensor<B>>)| match grad {
+            Some(grad) => Ok(grad),
+            None => Tensor::zeros(leaf.device(), leaf.meta()),
+        };
+        leaves.iter().zip(grads).map(or_zeros).collect()
+    }
+
     /// Compares results, loss and gradients.
     pub(super) fn compare(
         self,
@@ -182,9 +198,12 @@ impl<B: Differentiable> Graph<B> {
             if !file.has(&weight) {
                 continue;
             }
-            let share = result
-                .mul(&file.tensor(result.device(), &weight)?)?
-                .sum_all()?;
+            let weights = file.tensor(result.device(), &weight)?;
+            if weights.shape() != result.shape() {
+                let (is, should) = (weights.shape(), result.shape());
+                return Err(Trouble::Wrong(format!("{weight} is {is}, not {should}")));
+            }
+            let share = result.mul(&weights)?.sum_all()?;
             loss = Some(match loss {
                 Some(loss) => loss.add(&share)?,
                 None => share,
@@ -192,14 +211,8 @@ impl<B: Differentiable> Graph<B> {
         }
         let loss = loss.ok_or_else(|| Error::argument("golden", "R", "weights no result"))?;
         check.tensor("loss", &loss)?;
-        let leaves: Vec<&Tensor<B>> = self.leaves.iter().map(|(_, t)| t).collect();
-        let grads = loss.device().backward(&loss, &leaves)?;
-        for ((key, leaf), grad) in self.leaves.iter().zip(grads) {
+        for ((key, _), grad) in self.leaves.iter().zip(self.gradients(&loss)?) {
             let grad_key = format!("grad/{key}");
-            let grad = match grad {
-                Some(grad) => grad,
-                None => Tensor::zeros(leaf.device(), leaf.meta())?,
-            };
             if no_gradient.contains(key) || no_gradient.contains(&grad_key) {
                 if grad.to_f64_vec()?.iter().any(|g| *g != 0.0) {
                     return Err(Trouble::Wrong(format!("{grad_key} is not zero")));
@@ -210,6 +223,15 @@ impl<B: Differentiable> Graph<B> {
         }
         check.finish()
     }
+}
+
+/// The length of an axis of an input, which need not have one in a file that is broken.
+pub(super) fn extent<B: Backend>(x: &Tensor<B>, axis: usize) -> Result<usize> {
+    let length = x.shape().dims().get(axis).copied();
+    length.ok_or_else(|| {
+        let expected = format!("axis {axis} is needed");
+        Error::shape("golden", "input", x.shape(), expected)
+    })
 }
 
 /// `key/path`, or the one that is not empty.

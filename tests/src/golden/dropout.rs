@@ -126,11 +126,15 @@ impl Replay<'_> {
         match config["type"].as_str() {
             Some("DropoutWrapper") => self.dropout(config, depth),
             Some("DeviceWrapper") => self.cell(&config["cell"], depth),
-            Some("ResidualWrapper") if config.get("residual_fn").is_none() => {
-                let cell = self.cell(&config["cell"], depth)?;
-                Ok(AnyCell::new(ResidualWrapper::new(cell)))
+            Some("ResidualWrapper") => {
+                let cell = ResidualWrapper::new(self.cell(&config["cell"], depth)?);
+                match config["residual_fn"].as_str() {
+                    None => Ok(AnyCell::new(cell)),
+                    Some("mul_add") => Ok(AnyCell::new(cell.residual_fn(|i, o| i.mul(o)?.add(o)))),
+                    Some(other) => Err(Trouble::Unsupported(format!("residual_fn `{other}`"))),
+                }
             }
-            Some("MultiRNNCell") => {
+            Some("MultiRNNCell") if config.as_object().is_some_and(|c| c.len() == 2) => {
                 let mut depth = depth;
                 let mut cells = Vec::new();
                 for config in config["cells"].as_array().into_iter().flatten() {
@@ -141,7 +145,7 @@ impl Replay<'_> {
                 Ok(AnyCell::new(MultiRnnCell::new(cells)?))
             }
             other => {
-                let what = format!("recorded dropout inside of {other:?}");
+                let what = format!("recorded dropout inside of {other:?} with its options");
                 Err(Trouble::Unsupported(what))
             }
         }

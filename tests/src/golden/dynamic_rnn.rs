@@ -6,7 +6,7 @@ use rnn_core::{Cell, DynamicRnn, Mode, Nest};
 use serde_json::Value;
 
 use super::case::{DynamicRnnCase, InputKind, read};
-use super::check::{Graph, Worst, join};
+use super::check::{Graph, Worst, extent, join};
 use super::file::GoldenFile;
 use super::toy_nested::ToyNested;
 use super::{Trouble, dropout};
@@ -73,11 +73,11 @@ pub(super) fn run_cell<C: Cell<B = TestDevice>>(
     if let Some(iterations) = case.parallel_iterations {
         rnn = rnn.parallel_iterations(iterations);
     }
-    if let Some(lengths) = &case.sequence_length {
-        rnn = rnn.sequence_length(lengths);
+    if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
+        rnn = rnn.sequence_length(&lengths);
     }
     if case.initial_state {
-        let batch = inputs.leaves()[0].shape()[usize::from(case.time_major)];
+        let batch = extent(inputs.leaves()[0], usize::from(case.time_major))?;
         let state = graph.leaf_nest(file, "initial_state", &cell.zero_state(batch)?)?;
         rnn = rnn.initial_state(state);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
+use backend_cpu::Cpu;
 use safetensors::{Dtype, SafeTensors};
 
 /// The tensors of a golden file, and its header.
@@ -53,6 +54,32 @@ impl GoldenFile {
     /// The names of all tensors.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// The lengths of a case, which its header repeats.
+    pub(super) fn lengths(&self, header: Option<&[i64]>) -> Result<Option<Vec<i64>>> {
+        const KEY: &str = "sequence_length";
+        if !self.has(KEY) && header.is_none() {
+            return Ok(None);
+        }
+        let tensor = self.tensor(&Cpu::new(), KEY)?;
+        if tensor.shape().rank() != 1 {
+            return Err(Error::shape(
+                "golden",
+                KEY,
+                tensor.shape(),
+                "one axis is needed",
+            ));
+        }
+        let lengths = tensor.to_f64_vec()?;
+        let lengths: Vec<i64> = lengths.iter().map(|&l| l as i64).collect();
+        match header {
+            Some(header) if header != lengths => {
+                let text = format!("is {lengths:?} in the file, {header:?} in its header");
+                Err(Error::argument("golden", KEY, text))
+            }
+            _ => Ok(Some(lengths)),
+        }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {

@@ -32,7 +32,8 @@ pub(super) fn run(
             h: graph.leaf(file, device, "initial_state/h")?,
         }),
     };
-    let lengths = case.sequence_length.as_deref();
+    let lengths = file.lengths(case.sequence_length.as_deref())?;
+    let lengths = lengths.as_deref();
     let result = if reversed {
         TimeReversedFusedRnn(cell).run(&x, state.as_ref(), lengths)?
     } else {

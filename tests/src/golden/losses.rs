@@ -9,7 +9,7 @@ use rnn_train::losses::{
 
 use super::Trouble;
 use super::case::LossesCase;
-use super::check::{Check, Worst};
+use super::check::{Check, Worst, extent};
 use super::file::GoldenFile;
 use super::static_rnn::unstack;
 use crate::devices::TestDevice;
@@ -36,6 +36,7 @@ pub(super) fn run(
     file: &GoldenFile,
     case: &LossesCase,
 ) -> Result<Worst, Trouble> {
+    file.lengths(case.sequence_length.as_deref())?;
     let mut check = Check::new(file, case.dtype.dtype());
     let logits = file.tensor(device, "logits")?;
     let targets = file.tensor(device, "targets")?;
@@ -107,7 +108,7 @@ fn softmax(logits: &T) -> ApiResult<T> {
 
 /// With the softmax as labels, reversed along time.
 fn dense_cross_entropy(logits: &T, softmax: &T) -> ApiResult<T> {
-    let (rows, steps) = (softmax.shape()[0], softmax.shape()[1]);
+    let (rows, steps) = (extent(softmax, 0)?, extent(softmax, 1)?);
     let lengths = Tensor::from_slice(logits.device(), &vec![steps as i64; rows], &[rows])?;
     let labels = softmax.reverse(&lengths, 1, 0)?;
     labels.mul(&softmax.log()?)?.sum(2)?.neg()
@@ -123,7 +124,7 @@ fn masks(
     let lengths = file.tensor(device, "sequence_length")?;
     check.tensor(
         "sequence_mask",
-        &sequence_mask(&lengths, targets.shape()[1])?,
+        &sequence_mask(&lengths, extent(targets, 1)?)?,
     )?;
     let longest = lengths.to_f64_vec()?.into_iter().fold(0.0, f64::max) as usize;
     check.tensor(

@@ -5,7 +5,7 @@ use rnn_core::{AnyCell, AnyState, Cell, Nest, RawTurn, Step, cell_from_config, r
 
 use super::Trouble;
 use super::case::{LoopFn, RawCase};
-use super::check::{Graph, Worst};
+use super::check::{Graph, Worst, extent};
 use super::file::GoldenFile;
 use crate::devices::TestDevice;
 
@@ -32,8 +32,9 @@ pub(super) fn run(
     let mut graph = Graph::new();
     let cell = graph.model(file, &format!("rnn/{}", cell.scope()), &cell)?;
     let x = file.tensor(device, "input/x")?;
+    file.lengths(case.sequence_length.as_deref())?;
     // A sequence is `[T, B, I]`, a first input `[B, I]`, go ids `[B]`.
-    let batch = x.shape()[usize::from(case.loop_fn == LoopFn::DynamicEquiv)];
+    let batch = extent(&x, usize::from(case.loop_fn == LoopFn::DynamicEquiv))?;
     let zero = cell.zero_state(batch)?;
     let state = if file.keys().any(|k| k.starts_with("initial_state")) {
         graph.leaf_nest(file, "initial_state", &zero)?
@@ -95,7 +96,7 @@ impl Run<'_> {
     fn dynamic_equiv(mut self) -> Result<Worst, Trouble> {
         let x = self.graph.leaf(self.file, self.device, "input/x")?;
         let at = |t: usize| -> ApiResult<T> {
-            if t < x.shape()[0] {
+            if t < extent(&x, 0)? {
                 return x.select(0, t);
             }
             let meta = Meta::new(x.shape().without(0), x.dtype());

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use backend_api::{Error, Result as ApiResult, Tensor};
 use rnn_core::{Cell, Nest, StateSaver, StaticRnn, cell_from_config, static_state_saving_rnn};
-use rnn_train::Differentiable;
 
 use super::Trouble;
 use super::case::StateSavingCase;
-use super::check::{Check, Graph, Worst, join};
+use super::check::{Check, Graph, Worst, extent, join};
 use super::file::GoldenFile;
 use super::static_rnn::{stack, unstack};
 use crate::devices::TestDevice;
@@ -39,8 +38,10 @@ pub(super) fn run(
     let plain = cell_from_config(device, &case.cell, case.input_size, dtype)?;
     let scope = format!("rnn/{}", plain.scope());
     let x = file.tensor(device, "input/x")?;
+    // What the chunks have are parts of these.
+    file.lengths(case.sequence_length.as_deref())?;
     let mut check = Check::new(file, dtype);
-    let zero = plain.zero_state(x.shape()[0])?;
+    let zero = plain.zero_state(extent(&x, 0)?)?;
     // A state that is one tensor is called `s`.
     let named = |name: String| if name.is_empty() { "s".into() } else { name };
     let names: Vec<String> = zero
@@ -74,10 +75,7 @@ pub(super) fn run(
         let weight = format!("chunk/{k}/R");
         check.given(&weight);
         let loss = outputs.mul(&file.tensor(device, &weight)?)?.sum_all()?;
-        let leaves: Vec<&Tensor<TestDevice>> = graph.leaves().map(|(_, t)| t).collect();
-        let grads = device.backward(&loss, &leaves)?;
-        for ((key, _), grad) in graph.leaves().zip(grads) {
-            let grad = grad.ok_or_else(|| Error::Gradient(format!("{key} has none")))?;
+        for ((key, _), grad) in graph.leaves().zip(graph.gradients(&loss)?) {
             check.tensor(&format!("chunk/{k}/grad/{key}"), &grad)?;
         }
     }

@@ -4,7 +4,7 @@ use backend_api::{Result as ApiResult, Tensor};
 use rnn_core::{Cell, Mode, Nest, StaticRnn};
 
 use super::case::{DynamicRnnCase, InputKind};
-use super::check::{Graph, Worst, join};
+use super::check::{Graph, Worst, extent, join};
 use super::file::GoldenFile;
 use super::{Trouble, dropout};
 use crate::devices::TestDevice;
@@ -25,11 +25,11 @@ pub(super) fn run(
     let inputs = unstack(&x, case.time_major)?;
     // Dropout acts, with the file's masks; nothing else depends on the mode.
     let mut rnn = StaticRnn::new(&cell).mode(Mode::Training, 0);
-    if let Some(lengths) = &case.sequence_length {
-        rnn = rnn.sequence_length(lengths);
+    if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
+        rnn = rnn.sequence_length(&lengths);
     }
     if case.initial_state {
-        let batch = x.shape()[usize::from(case.time_major)];
+        let batch = extent(&x, usize::from(case.time_major))?;
         let state = graph.leaf_nest(file, "initial_state", &cell.zero_state(batch)?)?;
         rnn = rnn.initial_state(state);
     }
@@ -45,7 +45,7 @@ pub(crate) fn unstack(
     time_major: bool,
 ) -> ApiResult<Vec<Tensor<TestDevice>>> {
     let axis = usize::from(!time_major);
-    (0..x.shape()[axis]).map(|t| x.select(axis, t)).collect()
+    (0..extent(x, axis)?).map(|t| x.select(axis, t)).collect()
 }
 
 /// Steps as one nest with a leading time axis.
