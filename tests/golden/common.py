@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -48,27 +49,41 @@ def write(folder, case, tensors):
     print(path.name, flush=True)
 
 
-def main(description, all_cases, header):
-    """Write the files of a generator.
-
-    `all_cases` yields (run function, header) of every case; the headers lack
-    the dtype, and `header`, which all have.
-    """
+def arguments(description):
+    """The parser of what all generators take."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--only", default="", metavar="PREFIX",
                         help="cases whose GROUP.CASE starts with PREFIX")
-    options = parser.parse_args()
-    options.out_dir.mkdir(parents=True, exist_ok=True)
+    return parser
 
-    for run, base in all_cases():
+
+def write_all(options, cases, header, tolerated=()):
+    """Write the files of a generator.
+
+    `cases` yields (run function, header) of every case; the headers lack
+    `header`, which all have, and the dtype, unless the case has only one. A
+    case that ends in a tolerated exception is left out, and named.
+    """
+    options.out_dir.mkdir(parents=True, exist_ok=True)
+    for run, base in cases:
         if not base["name"].replace("/", ".").startswith(options.only):
             continue
         for dtype_name, dtype in DTYPES.items():
+            if base.get("dtype", dtype_name) != dtype_name:
+                continue
             case = {**base, **header, "dtype": dtype_name,
                     "generator_seed": options.seed}
             if case["driver"] not in ("train", "losses"):
                 case["seed"] = options.seed
-            tensors = run(case, Draw(options.seed, case["name"], dtype))
-            write(options.out_dir, case, tensors)
+            try:
+                tensors = run(case, Draw(options.seed, case["name"], dtype))
+                write(options.out_dir, case, tensors)
+            except tolerated as error:
+                print(f"{case['name']} {dtype_name} left out: {error}"[:300],
+                      f"\n  {json.dumps(case)}", file=sys.stderr, flush=True)
+
+
+def main(description, all_cases, header):
+    write_all(arguments(description).parse_args(), all_cases(), header)

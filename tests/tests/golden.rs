@@ -1,6 +1,6 @@
 //! The committed golden files on every device.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use recurrent_tests::devices::{NAMES, device};
 use recurrent_tests::golden::{Outcome, run_folder};
@@ -32,5 +32,78 @@ fn dynamic_rnn_optimizers_and_losses() {
 #[test]
 fn drivers_wrappers_and_contributed_cells() {
     // Of `errors.json`, each call is a case.
-    all_pass("surface", 207 + 53);
+    all_pass("surface", 197 + 53);
+}
+
+/// The bytes of a golden file, with its header's JSON changed.
+fn changed(name: &str, header: impl FnOnce(&str) -> String) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/surface");
+    let bytes = std::fs::read(path.join(name)).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (old, tensors) = bytes[8..].split_at(length);
+    let new = header(std::str::from_utf8(old).unwrap());
+    let length = (new.len() as u64).to_le_bytes();
+    [length.as_slice(), new.as_bytes(), tensors].concat()
+}
+
+#[test]
+fn a_broken_file_fails_with_a_reason() {
+    const FILE: &str = "static_len_init.gru.f64.safetensors";
+    let whole = changed(FILE, str::to_owned);
+    let replaced = |from: &str, to: &str| {
+        changed(FILE, |header| {
+            assert!(header.contains(from), "{from}");
+            header.replace(from, to)
+        })
+    };
+    // What it is, its bytes, and what is said of it.
+    let broken = [
+        ("cut", whole[..whole.len() / 2].to_vec(), "cut"),
+        ("empty", Vec::new(), "empty"),
+        (
+            "missing",
+            replaced("\"grad/input/x\"", "\"left out\""),
+            "grad/input/x is not in the file",
+        ),
+        (
+            "lengths",
+            replaced("[3, 0, 5]", "[3, 0, 4]"),
+            "[3, 0, 4] in its header",
+        ),
+        (
+            "rank",
+            replaced("\"shape\":[3,5,4]", "\"shape\":[60]"),
+            "[60]",
+        ),
+        (
+            "class",
+            replaced("GRUCell", "GRUCelle"),
+            "`GRUCelle` is not known",
+        ),
+        (
+            "option",
+            replaced("\\\"num_units\\\"", "\\\"units\\\""),
+            "units",
+        ),
+        ("field", replaced("\\\"seed\\\"", "\\\"sede\\\""), "sede"),
+    ];
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, bytes, _) in &broken {
+        std::fs::write(folder.join(format!("{name}.safetensors")), bytes).unwrap();
+    }
+    let device = device("cpu").unwrap();
+    let mut told = Vec::new();
+    let summary = run_folder(&folder, &device, &mut |case, outcome| {
+        told.push((case.to_owned(), outcome.clone()));
+    })
+    .unwrap();
+    assert_eq!(summary.passed, 0, "{told:?}");
+    for (name, _, reason) in &broken {
+        let (_, outcome) = told.iter().find(|(case, _)| case == name).unwrap();
+        let (Outcome::Failed(why) | Outcome::Unsupported(why)) = outcome else {
+            panic!("{name} passed");
+        };
+        assert!(why.contains(reason), "{name}: {why}");
+    }
 }
