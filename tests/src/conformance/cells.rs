@@ -8,7 +8,7 @@ use rnn_core::{AnyCell, Cell, DynamicRnn, Mode, Nest, cell_from_config};
 use serde_json::json;
 
 use super::case::{Bench, Case, Results};
-use super::draw::{FLOATS, Fill};
+use super::draw::{Fill, PRECISE};
 use super::model::{Model, Outputs, T, named};
 use super::tolerance::Class;
 use crate::cells::{Subject, plain, wrapped};
@@ -37,7 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
                 group,
                 name,
                 Class::Network,
-                FLOATS,
+                PRECISE,
                 move |bench| {
                     let model = Setup::new(bench, subject.clone())?;
                     model.differentiate(bench, Keep::All, None)
@@ -52,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
             "cells",
             name,
             Class::Network,
-            FLOATS,
+            PRECISE,
             move |bench| phased(bench, peepholes),
         ));
     }

@@ -1,6 +1,7 @@
 //! Numbers that were read from a device, and how far they are from others.
 
 use backend_api::{Backend, DType, Element, Result, Tensor};
+use half::{bf16, f16};
 
 use super::tolerance::Class;
 
@@ -40,6 +41,8 @@ impl Read {
         let values = match t.dtype() {
             DType::F32 => Values::Float(wide::<B, f32, f64>(t)?),
             DType::F64 => Values::Float(wide::<B, f64, f64>(t)?),
+            DType::F16 => Values::Float(wide::<B, f16, f64>(t)?),
+            DType::Bf16 => Values::Float(wide::<B, bf16, f64>(t)?),
             DType::I32 => Values::Int(wide::<B, i32, i64>(t)?),
             DType::I64 => Values::Int(wide::<B, i64, i64>(t)?),
             // Truth values are read as the bytes that they are, so that a 2 is not taken for a 1.

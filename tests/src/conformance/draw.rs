@@ -4,15 +4,28 @@
 use std::fmt;
 
 use backend_api::{Backend, DType, Layout, Meta, Result, Shape, Tensor, philox};
+use half::{bf16, f16};
 
-/// The floats of a case.
-pub(super) const FLOATS: &[DType] = &[DType::F32, DType::F64];
+/// The floats that networks are compared in.
+pub(super) const PRECISE: &[DType] = &[DType::F32, DType::F64];
+/// All floats.
+pub(super) const FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16, DType::Bf16];
 /// What can be counted with.
-pub(super) const NUMBERS: &[DType] = &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8];
+pub(super) const NUMBERS: &[DType] = &[
+    DType::F32,
+    DType::F64,
+    DType::F16,
+    DType::Bf16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+];
 /// Every type.
 pub(super) const ALL: &[DType] = &[
     DType::F32,
     DType::F64,
+    DType::F16,
+    DType::Bf16,
     DType::I32,
     DType::I64,
     DType::U8,
@@ -273,6 +286,8 @@ fn rounded(fill: &Fill, unit: f64, place: usize, dtype: DType) -> f64 {
     match (dtype, fill) {
         (DType::F64, _) => x,
         (DType::F32, _) => f64::from(x as f32),
+        (DType::F16, _) => f64::from(f16::from_f64(x)),
+        (DType::Bf16, _) => f64::from(bf16::from_f64(x)),
         (DType::U8, _) => x.abs().trunc(),
         (DType::Bool, Fill::Range(..)) => f64::from(u8::from(unit < 0.5)),
         (DType::Bool, _) => f64::from(u8::from(x != 0.0)),
@@ -293,6 +308,8 @@ pub(super) fn upload<B: Backend>(
     match dtype {
         DType::F32 => Tensor::from_slice(device, &each(numbers, |x| x as f32), dims),
         DType::F64 => Tensor::from_slice(device, numbers, dims),
+        DType::F16 => Tensor::from_slice(device, &each(numbers, f16::from_f64), dims),
+        DType::Bf16 => Tensor::from_slice(device, &each(numbers, bf16::from_f64), dims),
         DType::I32 => Tensor::from_slice(device, &each(numbers, |x| x as i32), dims),
         DType::I64 => Tensor::from_slice(device, &each(numbers, |x| x as i64), dims),
         DType::Bool => {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::case::{Bench, Case, Results};
 use super::cells::{BATCH, LENGTHS, SEED, STEPS, results};
-use super::draw::FLOATS;
+use super::draw::PRECISE;
 use super::model::{Model, Outputs, T, named};
 use super::tolerance::Class;
 use crate::devices::TestDevice;
@@ -38,7 +38,7 @@ fn case(
     name: impl Into<String>,
     run: impl Fn(&Bench<'_>) -> Result<Results> + Send + Sync + 'static,
 ) -> Case {
-    Case::new("drivers", name, Class::Network, FLOATS, run)
+    Case::new("drivers", name, Class::Network, PRECISE, run)
 }
 
 /// Cells with a path of their own over a sequence, and one that goes step by step.

@@ -6,7 +6,7 @@ use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Mode, Module, Step, Visitor};
 use super::case::{Bench, Case, Results};
 use super::cells::SEED;
 use super::compare::Read;
-use super::draw::FLOATS;
+use super::draw::PRECISE;
 use super::model::T;
 use super::tolerance::Class;
 use crate::devices::TestDevice;
@@ -53,7 +53,7 @@ pub(super) fn cases() -> Vec<Case> {
                 "dropout",
                 format!("{what}{kind}"),
                 Class::Step,
-                FLOATS,
+                PRECISE,
                 move |bench| masks(bench, keep, variational),
             ));
         }

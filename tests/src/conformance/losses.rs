@@ -9,7 +9,7 @@ use rnn_train::losses::{
 
 use super::case::{Bench, Case, Results};
 use super::compare::Read;
-use super::draw::{FLOATS, Fill};
+use super::draw::{Fill, PRECISE};
 use super::model::{Model, T};
 use super::tolerance::Class;
 use crate::devices::TestDevice;
@@ -50,7 +50,7 @@ fn case(
     name: impl Into<String>,
     loss: impl Fn(&Given<'_>) -> Result<T> + Send + Sync + 'static,
 ) -> Case {
-    Case::new("losses", name, Class::Step, FLOATS, move |bench| {
+    Case::new("losses", name, Class::Step, PRECISE, move |bench| {
         let draw = bench.draw.of(DType::I32);
         let dims = [BATCH, STEPS];
         let targets = draw.tensor(bench.device, "targets", &dims, &Fill::Below(CLASSES))?;
@@ -99,7 +99,13 @@ fn plain() -> Vec<Case> {
         case("softmax_cross_entropy_each", |x| {
             softmax_cross_entropy_each(&x.logits, x.targets)
         }),
-        Case::new("losses", "mean_squared_error", Class::Step, FLOATS, squared),
+        Case::new(
+            "losses",
+            "mean_squared_error",
+            Class::Step,
+            PRECISE,
+            squared,
+        ),
     ]
 }
 
@@ -177,7 +183,7 @@ fn not_differentiable() -> Vec<Case> {
         Ok(all)
     };
     vec![
-        Case::new("losses", "sequence_mask", Class::Exact, FLOATS, mask),
-        Case::new("losses", "accuracy", Class::Exact, FLOATS, share),
+        Case::new("losses", "sequence_mask", Class::Exact, PRECISE, mask),
+        Case::new("losses", "accuracy", Class::Exact, PRECISE, share),
     ]
 }

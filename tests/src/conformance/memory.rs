@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::case::{Case, Results, Setting};
 use super::cells::{Setup, options};
-use super::draw::FLOATS;
+use super::draw::PRECISE;
 use super::tolerance::Class;
 use crate::cells::Subject;
 
@@ -63,7 +63,7 @@ pub(super) fn cases() -> Vec<Case> {
                 "memory",
                 name,
                 Class::Network,
-                FLOATS,
+                PRECISE,
                 move |bench| Setup::new(bench, subject.clone())?.differentiate(bench, keep, None),
             ));
         }
@@ -85,7 +85,7 @@ type Policy = (Keep, Option<usize>);
 /// Two policies give the same bits.
 fn same(name: String, subject: &Arc<Subject>, policy: Policy, other: Policy) -> Case {
     let subject = subject.clone();
-    Case::comparing("memory", name, FLOATS, move |setting| {
+    Case::comparing("memory", name, PRECISE, move |setting| {
         let found = run(setting, &subject, policy)?;
         let expected = run(setting, &subject, other)?;
         let mut all = found.against(expected, Class::Exact);

@@ -8,7 +8,7 @@ use rnn_train::optim::{Adagrad, Adam, Momentum, Optimizer, RmsProp, Sgd};
 use rnn_train::{Gradients, value_and_grad};
 
 use super::case::{Bench, Case, Results};
-use super::draw::{FLOATS, Fill};
+use super::draw::{Fill, PRECISE};
 use super::model::{Model, T};
 use super::tolerance::Class;
 use crate::devices::TestDevice;
@@ -78,7 +78,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("adam with decays", || {
             Adam::new(0.05).beta1(0.8).beta2(0.9).epsilon(1e-4)
         }),
-        Case::new("optimizers", "clipping", Class::Step, FLOATS, clipping),
+        Case::new("optimizers", "clipping", Class::Step, PRECISE, clipping),
     ]
 }
 
@@ -87,7 +87,7 @@ where
     O: Optimizer<TestDevice>,
 {
     let make = Arc::new(optimizer);
-    Case::new("optimizers", name, Class::Step, FLOATS, move |bench| {
+    Case::new("optimizers", name, Class::Step, PRECISE, move |bench| {
         let mut model = Words::new(bench)?;
         let mut optimizer = make();
         let mut all = Results::default();

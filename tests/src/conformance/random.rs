@@ -4,7 +4,7 @@ use backend_api::{DType, Distribution, Meta, Op, Result, Shape, Tensor, philox};
 
 use super::case::Case;
 use super::compare::{Comparison, Read};
-use super::draw::FLOATS;
+use super::draw::PRECISE;
 use super::tolerance::Class;
 
 const KEYS: [u64; 3] = [0, 77, 0xFEDC_BA98_7654_3210];
@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (name, distribution) in DISTRIBUTIONS {
         for dims in shapes {
             let name = format!("{name} {dims:?}");
-            let case = Case::comparing("random", name, FLOATS, move |setting| {
+            let case = Case::comparing("random", name, PRECISE, move |setting| {
                 let (device, dtype) = (setting.device.inner(), setting.draw.dtype());
                 let meta = Meta::new(Shape::new(dims)?, dtype);
                 let mut all = Vec::new();

@@ -10,7 +10,7 @@ use rnn_core::CELL_CLASSES;
 
 use super::case::{Bench, Case, Results};
 use super::compare::Read;
-use super::draw::{FLOATS, Fill};
+use super::draw::{Fill, PRECISE};
 use super::elementwise::{BINARIES, COMPARISONS, unaries};
 use super::products::product;
 use super::tolerance::Class;
@@ -213,11 +213,11 @@ fn what_changes_or_compares_nothing_fails() {
     assert_eq!(fickle.summary().failed, 1);
     assert!(told[0].contains("computed again"), "{told:?}");
 
-    let empty = Case::new("test", "empty", Class::Exact, FLOATS, |_| {
+    let empty = Case::new("test", "empty", Class::Exact, PRECISE, |_| {
         Ok(Results::default())
     });
     assert_eq!(report(empty, &[]).0.summary().failed, 2);
-    let nothing = Case::comparing("test", "nothing", FLOATS, |_| Ok(Vec::new()));
+    let nothing = Case::comparing("test", "nothing", PRECISE, |_| Ok(Vec::new()));
     assert_eq!(report(nothing, &[]).0.summary().failed, 2);
 }
 
@@ -238,7 +238,7 @@ fn what_cannot_be_done_is_told() {
     assert!(request("cpu", "nosuch").unwrap_err().contains("nosuch"));
     assert!(request("abacus", "").unwrap_err().contains("abacus"));
     // A case that cannot run fails, and is not skipped.
-    let broken = Case::new("test", "broken", Class::Exact, FLOATS, |bench| {
+    let broken = Case::new("test", "broken", Class::Exact, PRECISE, |bench| {
         let x = bench
             .draw
             .tensor(bench.device, "x", &[2], &Fill::SYMMETRIC)?;

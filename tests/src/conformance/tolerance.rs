@@ -33,7 +33,7 @@ impl Class {
     /// The limit of `|a - b| / (1 + |b|)`. Integers and truth values are always exact.
     pub fn tolerance(self, dtype: DType) -> f64 {
         let (single, double) = match self {
-            Self::Exact => (0.0, 0.0),
+            Self::Exact => return 0.0,
             Self::Rounded => (1.5e-7, 5e-16),
             Self::LastPlace => (1.5e-7, 3e-15),
             Self::Function => (1e-6, 2e-15),
@@ -45,9 +45,19 @@ impl Class {
             Self::Network => (5e-6, 2e-14),
             Self::Gradient => (2e-5, 1e-13),
         };
+        // 16-bit floats are computed in `f32`, and each result rounded once; default bodies round after each of their
+        // operations. A rounding to `f16` is one by 2^-11 at most, to `bf16` by 2^-8.
+        let roundings = match self {
+            Self::Rounded => 2.0,
+            Self::Step => 4.0,
+            Self::Network | Self::Gradient => 16.0,
+            _ => 1.0,
+        };
         match dtype {
             DType::F32 => single,
             DType::F64 => double,
+            DType::F16 => single + roundings * 5e-4,
+            DType::Bf16 => single + roundings * 4e-3,
             _ => 0.0,
         }
     }
