@@ -5,13 +5,13 @@
 
 use smallvec::{SmallVec, smallvec};
 
+use crate::sequence::{sequence, sequence_grad};
 use crate::{
     Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
-    LstmGates, Meta, Op, Recurrence, Result, SequencePlan, Shape, Stacker, Tensor, View,
-    is_widened, run_widened,
+    LstmGates, Meta, Op, Result, Shape, Tensor, View, is_widened, run_widened,
 };
 
-type Results<B> = SmallVec<[Tensor<B>; 3]>;
+pub(crate) type Results<B> = SmallVec<[Tensor<B>; 3]>;
 
 /// Runs the default body of a fused operation: for backends to hand on what they do not override.
 pub fn compose<B: Backend>(
@@ -127,7 +127,11 @@ fn two<B: Backend>(t: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
 }
 
 /// `dy` times the slope of the activation where its value is `y`.
-fn activation_grad<B: Backend>(f: Activation, y: &Tensor<B>, dy: &Tensor<B>) -> Result<Tensor<B>> {
+pub(crate) fn activation_grad<B: Backend>(
+    f: Activation,
+    y: &Tensor<B>,
+    dy: &Tensor<B>,
+) -> Result<Tensor<B>> {
     let number = |x| Tensor::scalar(y.device(), x, y.dtype());
     // One gradient where the value is so, another elsewhere.
     let split = |relation, limit, yes: &Tensor<B>, no: &Tensor<B>| {
@@ -284,242 +288,4 @@ fn adam<B: Backend>(
     let denominator = v.sqrt()?.affine(1.0, step.epsilon)?;
     let w = w.sub(&m.affine(step.corrected_lr(), 0.0)?.div(&denominator)?)?;
     Ok(smallvec![w, m, v])
-}
-
-/// The operands of a whole sequence by name, in the order that [`SequencePlan`] states.
-struct Operands<'a, B: Backend> {
-    kernels: &'a [Tensor<B>],
-    initial: &'a [Tensor<B>],
-    lengths: Option<&'a Tensor<B>>,
-    rest: &'a [Tensor<B>],
-}
-
-impl<'a, B: Backend> Operands<'a, B> {
-    fn new(plan: &SequencePlan, ins: &'a [Tensor<B>]) -> Self {
-        let (kernels, ins) = ins.split_at(plan.recurrence.kernels());
-        let (initial, ins) = ins.split_at(plan.recurrence.states());
-        let (lengths, rest) = ins.split_at(usize::from(plan.ragged));
-        Self {
-            kernels,
-            initial,
-            lengths: lengths.first(),
-            rest,
-        }
-    }
-
-    /// `new` for the rows that still run at step `t`, else `old`.
-    fn hold(&self, t: usize, new: Tensor<B>, old: &Tensor<B>) -> Result<Tensor<B>> {
-        match self.lengths {
-            Some(lengths) => masked(t, lengths, &new, old),
-            None => Ok(new),
-        }
-    }
-}
-
-fn masked<B: Backend>(
-    time: usize,
-    lengths: &Tensor<B>,
-    new: &Tensor<B>,
-    old: &Tensor<B>,
-) -> Result<Tensor<B>> {
-    lengths.fused(Fused::MaskedUpdate { time }, &[new, old])
-}
-
-/// One product and one fused step kernel a step.
-fn sequence<B: Backend>(device: &B, plan: &SequencePlan, ins: &[Tensor<B>]) -> Result<Results<B>> {
-    let z = &ins[0];
-    let ops = Operands::new(plan, &ins[1..]);
-    let steps = z.shape()[0];
-    let units = ops.initial[0].shape()[1];
-    let mut state: Vec<Tensor<B>> = ops.initial.to_vec();
-    let zero = Tensor::zeros(device, state[0].meta())?;
-    let mut outputs = Stacker::new(steps);
-    let mut gates = Stacker::new(steps);
-    let mut cells = Stacker::new(steps);
-    for t in 0..steps {
-        let zt = z.select(0, t)?;
-        let h = &state[state.len() - 1];
-        let new = match plan.recurrence {
-            Recurrence::Basic { activation } => {
-                smallvec![h.matmul_add(&ops.kernels[0], &zt)?.activate(activation)?]
-            }
-            Recurrence::Lstm(g) => {
-                let zt = h.matmul_add(&ops.kernels[0], &zt)?;
-                let op = Op::Fused(Fused::LstmStep(g));
-                let mut outs = Tensor::call_all(device, &op, &[&zt, &state[0]])?;
-                gates.push(outs.swap_remove(2))?;
-                cells.push(outs[0].clone())?;
-                outs
-            }
-            Recurrence::Gru { activation } => {
-                let zg = h.matmul_add(&ops.kernels[0], &zt.slice(1, 0..2 * units)?)?;
-                let outs = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, h])?;
-                let [u, rh, r] = [&outs[0], &outs[1], &outs[2]];
-                let zq = rh.matmul_add(&ops.kernels[1], &zt.slice(1, 2 * units..3 * units)?)?;
-                let op = Op::Fused(Fused::GruOutput { activation });
-                let mut outs = Tensor::call_all(device, &op, &[&zq, u, h])?;
-                gates.push(Tensor::concat(&[r, u, &outs[1]], 1)?)?;
-                outs.truncate(1);
-                outs
-            }
-        };
-        let new: Results<B> = new;
-        let last = new.len() - 1;
-        outputs.push(ops.hold(t, new[last].clone(), &zero)?)?;
-        state = new
-            .into_iter()
-            .zip(&state)
-            .map(|(new, old)| ops.hold(t, new, old))
-            .collect::<Result<_>>()?;
-    }
-    let mut results: Results<B> = smallvec![outputs.finish(&zero)?];
-    results.extend(state);
-    if plan.save {
-        match plan.recurrence {
-            Recurrence::Basic { .. } => {}
-            Recurrence::Lstm(_) => {
-                results.push(gates.finish(&z_like(z)?)?);
-                results.push(cells.finish(&zero)?);
-            }
-            Recurrence::Gru { .. } => results.push(gates.finish(&z_like(z)?)?),
-        }
-    }
-    Ok(results)
-}
-
-/// A tensor like one step of `z`, for sequences without steps.
-fn z_like<B: Backend>(z: &Tensor<B>) -> Result<Tensor<B>> {
-    let meta = Meta::new(z.shape().without(0), z.dtype());
-    Tensor::zeros(z.device(), meta)
-}
-
-fn sequence_grad<B: Backend>(
-    device: &B,
-    plan: &SequencePlan,
-    ins: &[Tensor<B>],
-) -> Result<Results<B>> {
-    let plan = SequencePlan {
-        save: true,
-        ..*plan
-    };
-    let ops = Operands::new(&plan, ins);
-    let (outputs, rest) = (&ops.rest[0], &ops.rest[1..]);
-    let (saved, rest) = rest.split_at(plan.saved());
-    let (doutputs, dfinal) = (&rest[0], &rest[1..]);
-    let steps = outputs.shape()[0];
-    let h0 = &ops.initial[ops.initial.len() - 1];
-    let transposed: Vec<_> = ops
-        .kernels
-        .iter()
-        .map(|k| k.transpose(0, 1))
-        .collect::<Result<_>>()?;
-    let mut dstate: Vec<Tensor<B>> = dfinal.to_vec();
-    let mut dz_newest_first = Vec::with_capacity(steps);
-    // What multiplies the candidate's kernel in a GRU: the reset state.
-    let mut reset_newest_first = Vec::new();
-    for t in (0..steps).rev() {
-        let h = if t == 0 {
-            h0.clone()
-        } else {
-            outputs.select(0, t - 1)?
-        };
-        let last = dstate.len() - 1;
-        // Rows past their length: their state passed through, and their output was constant.
-        let dh = dstate[last].add(&doutputs.select(0, t)?)?;
-        let (dz, before) = match plan.recurrence {
-            Recurrence::Basic { activation } => {
-                let dz = activation_grad(activation, &outputs.select(0, t)?, &dh)?;
-                let dh = dz.matmul(&transposed[0])?;
-                (dz, vec![dh])
-            }
-            Recurrence::Lstm(g) => {
-                let c = match t {
-                    0 => ops.initial[0].clone(),
-                    _ => saved[1].select(0, t - 1)?,
-                };
-                let (gates, c_new) = (saved[0].select(0, t)?, saved[1].select(0, t)?);
-                let op = Op::Fused(Fused::LstmStepGrad(g));
-                let outs = Tensor::call_all(device, &op, &[&gates, &c, &c_new, &dstate[0], &dh])?;
-                let dh = outs[0].matmul(&transposed[0])?;
-                (outs[0].clone(), vec![outs[1].clone(), dh])
-            }
-            Recurrence::Gru { activation } => {
-                let parts = saved[0].select(0, t)?.split_last(3)?;
-                let [r, u, q] = [&parts[0], &parts[1], &parts[2]];
-                let op = Op::Fused(Fused::GruOutputGrad { activation });
-                let outs = Tensor::call_all(device, &op, &[q, u, &h, &dh])?;
-                let [dzq, du, dh_direct] = [&outs[0], &outs[1], &outs[2]];
-                let drh = dzq.matmul(&transposed[1])?;
-                let op = Op::Fused(Fused::GruGatesGrad);
-                let outs_g = Tensor::call_all(device, &op, &[r, u, &h, du, &drh])?;
-                let dh = outs_g[0]
-                    .matmul_add(&transposed[0], &outs_g[1])?
-                    .add(dh_direct)?;
-                reset_newest_first.push(r.mul(&h)?);
-                (Tensor::concat(&[&outs_g[0], dzq], 1)?, vec![dh])
-            }
-        };
-        let dz = match ops.lengths {
-            Some(lengths) => {
-                let zero = Tensor::zeros(device, dz.meta())?;
-                masked(t, lengths, &dz, &zero)?
-            }
-            None => dz,
-        };
-        dz_newest_first.push(dz);
-        dstate = before
-            .into_iter()
-            .zip(&dstate)
-            .map(|(new, old)| ops.hold(t, new, old))
-            .collect::<Result<_>>()?;
-    }
-    let like = Tensor::zeros(
-        device,
-        Meta::new(
-            Shape::new(&[h0.shape()[0], plan.recurrence.gates() * h0.shape()[1]])?,
-            h0.dtype(),
-        ),
-    )?;
-    let dz = stack(dz_newest_first, &like)?;
-    let before = hidden_before(h0, outputs)?;
-    let mut results: Results<B> = smallvec![dz.clone()];
-    match plan.recurrence {
-        Recurrence::Gru { .. } => {
-            let units = h0.shape()[1];
-            let reset = stack(reset_newest_first, h0)?;
-            results.push(kernel_grad(&before, &dz.slice(2, 0..2 * units)?)?);
-            results.push(kernel_grad(&reset, &dz.slice(2, 2 * units..3 * units)?)?);
-        }
-        _ => results.push(kernel_grad(&before, &dz)?),
-    }
-    results.extend(dstate);
-    Ok(results)
-}
-
-fn stack<B: Backend>(newest_first: Vec<Tensor<B>>, like: &Tensor<B>) -> Result<Tensor<B>> {
-    let mut stacker = Stacker::new(newest_first.len());
-    for part in newest_first.into_iter().rev() {
-        stacker.push(part)?;
-    }
-    stacker.finish(like)
-}
-
-/// `[T, B, n]`: the hidden state that each step started from.
-///
-/// Past a row's length the outputs are 0 where the state was held; `dz` is 0 there too, so that
-/// the difference never shows.
-fn hidden_before<B: Backend>(h0: &Tensor<B>, outputs: &Tensor<B>) -> Result<Tensor<B>> {
-    let steps = outputs.shape()[0];
-    if steps == 0 {
-        return Ok(outputs.clone());
-    }
-    Tensor::concat(&[&h0.unsqueeze(0)?, &outputs.slice(0, 0..steps - 1)?], 0)
-}
-
-/// The gradient of a recurrent kernel as one product over all steps: `Σ_t h_tᵀ dz_t`.
-fn kernel_grad<B: Backend>(h: &Tensor<B>, dz: &Tensor<B>) -> Result<Tensor<B>> {
-    let rows = h.shape()[0] * h.shape()[1];
-    let h = h.reshape(&[rows, h.shape()[2]])?;
-    let dz = dz.reshape(&[rows, dz.shape()[2]])?;
-    h.transpose(0, 1)?.matmul(&dz)
 }

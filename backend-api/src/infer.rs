@@ -3,9 +3,7 @@
 use smallvec::smallvec;
 
 use crate::operands::Args;
-use crate::{
-    DType, Error, Fused, Meta, Metas, Op, Recurrence, Reduce, Result, SequencePlan, Shape,
-};
+use crate::{DType, Error, Fused, Meta, Metas, Op, Reduce, Result, Shape};
 
 impl Op {
     /// Shapes and types of the results, given those of the operands.
@@ -193,8 +191,8 @@ impl Fused {
                 args.same("rows", rows, args.gather(table, ids)?)?;
                 Ok(smallvec![table])
             }
-            Self::Sequence(plan) => Ok(plan.operands(args, false)?.results()),
-            Self::SequenceGrad(plan) => Ok(plan.operands(args, true)?.gradients()),
+            Self::Sequence(plan) => plan.infer(args),
+            Self::SequenceGrad(plan) => plan.infer_grad(args),
             Self::SoftmaxCrossEntropy => {
                 let [logits, labels] = args.take()?;
                 Ok(smallvec![args.per_row(logits, labels)?])
@@ -225,119 +223,10 @@ impl Fused {
     }
 }
 
-/// The parts of a whole sequence, checked.
-struct SequenceParts {
-    z: Meta,
-    kernels: Metas,
-    state: Meta,
-    outputs: Meta,
-    plan: SequencePlan,
-}
-
-impl SequencePlan {
-    /// Checks the operands of a sequence, or of its gradient.
-    fn operands(&self, args: &Args<'_>, grad: bool) -> Result<SequenceParts> {
-        let r = self.recurrence;
-        let (kernels, states) = (r.kernels(), r.states());
-        let saved = Self {
-            save: true,
-            ..*self
-        }
-        .saved();
-        let head = usize::from(!grad);
-        let lengths_at = head + kernels + states;
-        let outputs_at = lengths_at + usize::from(self.ragged);
-        let expected = if grad {
-            outputs_at + 1 + saved + 1 + states
-        } else {
-            outputs_at
-        };
-        args.count(expected)?;
-        // The state has the sizes that the others are checked against.
-        let state = args.ins[head + kernels];
-        args.gates("initial state", state, 1)?;
-        let (batch, units) = (state.shape[0], state.shape[1]);
-        let steps_from = if grad {
-            args.ins[outputs_at]
-        } else {
-            args.ins[0]
-        };
-        args.rank(if grad { "outputs" } else { "z" }, steps_from, 3)?;
-        let steps = steps_from.shape[0];
-        let sequence = |width: usize| {
-            Ok::<_, Error>(Meta::new(Shape::new(&[steps, batch, width])?, state.dtype))
-        };
-        let (z, outputs) = (sequence(r.gates() * units)?, sequence(units)?);
-        let widths: &[usize] = match r {
-            Recurrence::Basic { .. } => &[1],
-            Recurrence::Lstm(_) => &[4],
-            Recurrence::Gru { .. } => &[2, 1],
-        };
-        let mut kernel_metas = Metas::new();
-        for (i, width) in widths.iter().enumerate() {
-            let meta = Meta::new(Shape::new(&[units, width * units])?, state.dtype);
-            args.same("recurrent kernel", args.ins[head + i], meta)?;
-            kernel_metas.push(meta);
-        }
-        for i in 0..states {
-            args.same("initial state", args.ins[head + kernels + i], state)?;
-        }
-        if self.ragged {
-            args.check_lengths(args.ins[lengths_at], batch)?;
-        }
-        if grad {
-            args.same("outputs", args.ins[outputs_at], outputs)?;
-            if saved > 0 {
-                args.same("saved gates", args.ins[outputs_at + 1], z)?;
-            }
-            if saved > 1 {
-                args.same("saved cell states", args.ins[outputs_at + 2], outputs)?;
-            }
-            args.same("doutputs", args.ins[outputs_at + 1 + saved], outputs)?;
-            for i in 0..states {
-                let at = outputs_at + 2 + saved + i;
-                args.same("gradient of the final state", args.ins[at], state)?;
-            }
-        } else {
-            args.same("z", args.ins[0], z)?;
-        }
-        Ok(SequenceParts {
-            z,
-            kernels: kernel_metas,
-            state,
-            outputs,
-            plan: *self,
-        })
-    }
-}
-
-impl SequenceParts {
-    fn results(&self) -> Metas {
-        let mut all: Metas = smallvec![self.outputs];
-        all.extend(std::iter::repeat_n(
-            self.state,
-            self.plan.recurrence.states(),
-        ));
-        let saved = [self.z, self.outputs];
-        all.extend(saved.into_iter().take(self.plan.saved()));
-        all
-    }
-
-    fn gradients(&self) -> Metas {
-        let mut all: Metas = smallvec![self.z];
-        all.extend(self.kernels.iter().copied());
-        all.extend(std::iter::repeat_n(
-            self.state,
-            self.plan.recurrence.states(),
-        ));
-        all
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, Binary, LstmGates, Precision, SequencePath};
+    use crate::{Binary, Precision};
 
     fn f32(dims: &[usize]) -> Meta {
         Meta::new(Shape::new(dims).unwrap(), DType::F32)
@@ -386,28 +275,5 @@ mod tests {
         assert_eq!(dims(&[7, 2, 3], &[7, 3, 4]).unwrap(), [7, 2, 4]);
         assert!(dims(&[7, 2, 3], &[6, 3, 4]).is_err());
         assert!(dims(&[3], &[3, 4]).is_err());
-    }
-
-    #[test]
-    fn sequences_say_what_they_save() {
-        let mut plan = SequencePlan {
-            recurrence: Recurrence::Lstm(LstmGates {
-                forget_bias: 1.0,
-                activation: Activation::Tanh,
-            }),
-            path: SequencePath::Stepwise,
-            ragged: false,
-            save: false,
-        };
-        let ins = [f32(&[5, 2, 12]), f32(&[3, 12]), f32(&[2, 3]), f32(&[2, 3])];
-        let count = |plan| Op::Fused(Fused::Sequence(plan)).infer(&ins).unwrap().len();
-        assert_eq!(count(plan), 3);
-        plan.save = true;
-        assert_eq!(count(plan), 5);
-        let wrong = [f32(&[5, 2, 12]), f32(&[3, 9]), f32(&[2, 3]), f32(&[2, 3])];
-        assert_eq!(
-            message(&Op::Fused(Fused::Sequence(plan)), &wrong),
-            "lstm_sequence: recurrent kernel is [3, 9], but [3, 12] is needed there"
-        );
     }
 }

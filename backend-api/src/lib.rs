@@ -21,6 +21,7 @@ mod names;
 mod op;
 mod operands;
 pub mod philox;
+mod sequence;
 mod shape;
 mod stack;
 mod tensor;
@@ -35,9 +36,10 @@ pub use decorators::{Counting, Counts, Unfused};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use op::{
-    Activation, AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision,
-    Recurrence, Reduce, SequencePath, SequencePlan, SequenceRequest, Unary,
+    Activation, AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce,
+    Unary,
 };
+pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
 pub use shape::{Layout, MAX_RANK, Meta, Shape};
 pub use stack::Stacker;
 pub use tensor::Tensor;

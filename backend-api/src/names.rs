@@ -35,7 +35,7 @@ impl Op {
 
 impl Fused {
     /// The names of all fused operations, as [`Op::name`] gives them: what a test of a device has to try.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 25] = [
         "bias_activation",
         "activation_grad",
         "lstm_step",
@@ -48,10 +48,14 @@ impl Fused {
         "scatter_update",
         "basic_rnn_sequence",
         "lstm_sequence",
+        "extended_lstm_sequence",
         "gru_sequence",
+        "gru_reset_after_sequence",
         "basic_rnn_sequence_grad",
         "lstm_sequence_grad",
+        "extended_lstm_sequence_grad",
         "gru_sequence_grad",
+        "gru_reset_after_sequence_grad",
         "softmax_cross_entropy",
         "softmax_cross_entropy_grad",
         "squared_norm",
@@ -88,7 +92,13 @@ impl SequencePlan {
         match self.recurrence {
             Recurrence::Basic { .. } => ("basic_rnn_sequence", "basic_rnn_sequence_grad"),
             Recurrence::Lstm(_) => ("lstm_sequence", "lstm_sequence_grad"),
+            Recurrence::ExtendedLstm(_) => {
+                ("extended_lstm_sequence", "extended_lstm_sequence_grad")
+            }
             Recurrence::Gru { .. } => ("gru_sequence", "gru_sequence_grad"),
+            Recurrence::GruResetAfter { .. } => {
+                ("gru_reset_after_sequence", "gru_reset_after_sequence_grad")
+            }
         }
     }
 }
@@ -183,7 +193,7 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::{AdamStep, LstmGates, SequencePath};
+    use crate::{AdamStep, ExtendedLstm, LstmGates, SequencePath};
 
     /// Where the names of a variant are in [`Fused::NAMES`]. A new variant does not compile until it is here.
     fn places(fused: &Fused) -> Range<usize> {
@@ -198,13 +208,13 @@ mod tests {
             Fused::GruOutputGrad { .. } => 7..8,
             Fused::MaskedUpdate { .. } => 8..9,
             Fused::ScatterUpdate => 9..10,
-            Fused::Sequence(_) => 10..13,
-            Fused::SequenceGrad(_) => 13..16,
-            Fused::SoftmaxCrossEntropy => 16..17,
-            Fused::SoftmaxCrossEntropyGrad => 17..18,
-            Fused::SquaredNorm => 18..19,
-            Fused::Sgd { .. } => 19..20,
-            Fused::Adam(_) => 20..21,
+            Fused::Sequence(_) => 10..15,
+            Fused::SequenceGrad(_) => 15..20,
+            Fused::SoftmaxCrossEntropy => 20..21,
+            Fused::SoftmaxCrossEntropyGrad => 21..22,
+            Fused::SquaredNorm => 22..23,
+            Fused::Sgd { .. } => 23..24,
+            Fused::Adam(_) => 24..25,
         }
     }
 
@@ -242,13 +252,23 @@ mod tests {
         for recurrence in [
             Recurrence::Basic { activation },
             Recurrence::Lstm(gates),
+            Recurrence::ExtendedLstm(ExtendedLstm {
+                gates,
+                peepholes: true,
+                cell_clip: None,
+                projection: false,
+                proj_clip: None,
+            }),
             Recurrence::Gru { activation },
+            Recurrence::GruResetAfter { activation },
         ] {
             let plan = SequencePlan {
                 recurrence,
                 path: SequencePath::Stepwise,
                 ragged: false,
                 save: false,
+                reuse: false,
+                input_grad: true,
             };
             all.extend([Fused::Sequence(plan), Fused::SequenceGrad(plan)]);
         }

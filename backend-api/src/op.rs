@@ -19,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Meta};
+use crate::{DType, Meta, SequencePlan};
 
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
@@ -411,26 +411,6 @@ impl AdamStep {
         self.lr * (1.0 - self.beta2.powf(t)).sqrt() / (1.0 - self.beta1.powf(t))
     }
 }
-
-/// The recurrences that have a fused description: what happens in a step once the input
-/// has been projected and the bias added.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Recurrence {
-    /// `h' = act(z)`; one gate, state `h`.
-    Basic {
-        /// The activation.
-        activation: Activation,
-    },
-    /// [`Fused::LstmStep`]; four gates, state `c, h`.
-    Lstm(LstmGates),
-    /// [`Fused::GruGates`] and [`Fused::GruOutput`]; three gates (`r`, `u`, candidate), state `h`.
-    Gru {
-        /// The candidate's activation.
-        activation: Activation,
-    },
-}
-
 impl Fused {
     /// The activation of the operation, if it has one.
     pub fn activation(&self) -> Option<Activation> {
@@ -444,119 +424,4 @@ impl Fused {
             _ => None,
         }
     }
-}
-
-impl Recurrence {
-    /// The activation of the step.
-    pub const fn activation(&self) -> Activation {
-        match self {
-            Self::Basic { activation } | Self::Gru { activation } => *activation,
-            Self::Lstm(gates) => gates.activation,
-        }
-    }
-
-    /// Number of gates, which is the width of the projected input in units.
-    pub const fn gates(&self) -> usize {
-        match self {
-            Self::Basic { .. } => 1,
-            Self::Lstm(_) => 4,
-            Self::Gru { .. } => 3,
-        }
-    }
-
-    /// Number of state tensors: 2 for the LSTM (`c` before `h`), else 1.
-    pub const fn states(&self) -> usize {
-        match self {
-            Self::Lstm(_) => 2,
-            _ => 1,
-        }
-    }
-
-    /// Number of recurrent kernels: 2 for the GRU (gates, candidate), else 1.
-    pub const fn kernels(&self) -> usize {
-        match self {
-            Self::Gru { .. } => 2,
-            _ => 1,
-        }
-    }
-}
-
-/// What a cell wants to run as one operation over a whole sequence.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SequenceRequest {
-    /// The cell's step.
-    pub recurrence: Recurrence,
-    /// `T`.
-    pub steps: usize,
-    /// `B`.
-    pub batch: usize,
-    /// `n`.
-    pub units: usize,
-    /// Whether rows have lengths of their own.
-    pub ragged: bool,
-    /// The element type.
-    pub dtype: DType,
-}
-
-/// How a device is going to run a whole sequence. Time is the first axis.
-///
-/// [`Fused::Sequence`] takes, in this order,
-/// * `z: [T, B, gates n]`: the projected input, bias added;
-/// * the recurrent kernels: `[n, n]` (basic), `[n, 4n]` (LSTM), `[n, 2n]` and `[n, n]` (GRU);
-/// * the initial state: `h: [B, n]`, or `c` and `h` (LSTM);
-/// * if [`ragged`](Self::ragged): `lengths: [B]` int, not negative; more than `T` counts as `T`;
-///
-/// and gives
-/// * `outputs: [T, B, n]`, zero at and after a row's length;
-/// * the final state, as of each row's last step, in the initial state's form;
-/// * if [`save`](Self::save), the saved values: nothing (basic); `gates: [T, B, 4n]` and
-///   `cs: [T, B, n]`, the values of [`Fused::LstmStep`] (LSTM); `gates: [T, B, 3n]`, that is
-///   `r, u, q` (GRU). At and after a row's length they are unspecified but finite.
-///
-/// [`Fused::SequenceGrad`] takes the kernels, the initial state, `lengths` if ragged, `outputs`, the saved
-/// values, `doutputs: [T, B, n]` and the gradient of the final state, and gives `dz: [T, B, gates n]` (zero at
-/// and after a row's length), the gradients of the kernels and of the initial state.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SequencePlan {
-    /// The cell's step.
-    pub recurrence: Recurrence,
-    /// Which way the device takes.
-    pub path: SequencePath,
-    /// Whether there is a `lengths` operand.
-    pub ragged: bool,
-    /// Whether the values that the gradient needs are among the results. A request is made
-    /// without; automatic differentiation sets it when something is tracked.
-    pub save: bool,
-}
-
-impl SequencePlan {
-    /// The plan of the default body: one product and one fused kernel a step.
-    pub fn stepwise(request: &SequenceRequest) -> Self {
-        Self {
-            recurrence: request.recurrence,
-            path: SequencePath::Stepwise,
-            ragged: request.ragged,
-            save: false,
-        }
-    }
-
-    /// Number of saved results if [`save`](Self::save) is set.
-    pub const fn saved(&self) -> usize {
-        match (self.save, &self.recurrence) {
-            (false, _) | (_, Recurrence::Basic { .. }) => 0,
-            (_, Recurrence::Lstm(_)) => 2,
-            (_, Recurrence::Gru { .. }) => 1,
-        }
-    }
-}
-
-/// The ways of running a whole sequence, from slow to fast. All give the same numbers
-/// within the stated tolerance; which one ran is never hidden.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SequencePath {
-    /// The default body: a product and a fused step kernel for each step.
-    Stepwise,
-    /// One kernel of the backend's own for all steps.
-    Whole,
 }

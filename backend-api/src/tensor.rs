@@ -214,7 +214,7 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// An operand as a tensor.
-    pub(crate) fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Self {
+    pub fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Self {
         Self::from_parts(device, view.buffer.clone(), view.layout, view.dtype)
     }
 
@@ -614,6 +614,22 @@ impl<B: Backend> Tensor<B> {
     /// An id is outside `0..V`, or the shapes do not fit.
     pub fn scatter_update(&self, ids: &Self, rows: &Self) -> Result<Self> {
         self.fused(Fused::ScatterUpdate, &[ids, rows])
+    }
+
+    /// `[time, batch, ..]` with zeros where a row has ended, whatever is there: from `lengths[b]` on, `first` being the time of
+    /// the first step.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or `lengths` are no integers.
+    pub fn zero_ended(&self, lengths: &Self, first: usize) -> Result<Self> {
+        let steps = self.shape().dims().first().copied().unwrap_or(0);
+        let times: Vec<i64> = (first..first + steps).map(|time| time as i64).collect();
+        let times = Self::from_slice(&self.device, &times, &[steps, 1])?;
+        let runs = times.compare(Compare::Lt, &lengths.cast(DType::I64)?)?;
+        let mut dims = self.dims();
+        dims.iter_mut().skip(2).for_each(|d| *d = 1);
+        let zero = Self::zeros(&self.device, Meta::new(Shape::SCALAR, self.dtype))?;
+        runs.reshape(&dims)?.select_from(self, &zero)
     }
 
     /// The first `lengths[b]` places along axis `time` in reverse order, for each row `b` of axis `batch`.

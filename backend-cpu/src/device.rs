@@ -1,27 +1,32 @@
 //! The device: threads, memory, and which kernel does an operation.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use backend_api::{
-    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, compose, is_widened,
-    run_widened,
+    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Recurrence,
+    Result, SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, compose,
+    is_widened, run_widened,
 };
 use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::bf16;
 use crate::element::Float;
 use crate::elementwise::unsupported;
 use crate::pool::Pool;
 use crate::storage::{CpuBuffer, Dense, Input, unshared};
 use crate::strided::Walk;
+use crate::team::Team;
 
 /// Rows, over all steps, from which on a whole sequence is worth preparing its kernels.
 const MIN_ROWS: usize = 4;
 
 /// The processor as a device.
+///
+/// Besides the threads of its pool, steps of few rows have a team of their own, begun with the first such step: of these
+/// threads there is one fewer, as the caller's takes part.
 ///
 /// Each value has threads and memory of its own; clones share them. There is no state
 /// that belongs to the process, so devices with different numbers of threads can live side by side.
@@ -37,12 +42,16 @@ struct Inner {
     workers: Option<ThreadPool>,
     pool: Arc<Pool>,
     arch: Arch,
+    precision: Precision,
+    /// Threads for work that is too short to wake others for; made when they are first needed.
+    team: Mutex<Option<Team>>,
 }
 
 /// Settings of a [`Cpu`]; see [`Cpu::builder`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Builder {
     threads: Option<usize>,
+    precision: Precision,
 }
 
 impl Builder {
@@ -55,10 +64,30 @@ impl Builder {
         self
     }
 
+    /// How exact products may be: [`Precision::Exact`], if this is not called, or [`Precision::Bf16`], which is for
+    /// inference. The latter rounds the operands of products in whole sequences of `f32` to bfloat16 (8 bits of precision) and
+    /// sums in `f32`, where nothing is kept for a gradient; training, other types and other operations stay exact. It
+    /// reads half as much memory, which is what steps of small batches wait for. It needs AVX-512-BF16.
+    ///
+    /// ```
+    /// use backend_api::Precision;
+    /// use backend_cpu::Cpu;
+    ///
+    /// match Cpu::builder().precision(Precision::Bf16).build() {
+    ///     Ok(cpu) => assert_eq!(cpu.precision(), Precision::Bf16),
+    ///     Err(error) => println!("{error}; exact products then"),
+    /// }
+    /// ```
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
     /// Makes the device and starts its threads.
     ///
     /// # Errors
-    /// The number of threads is 0, or the system cannot start them.
+    /// The number of threads is 0, or the system cannot start them; the processor does not have the precision.
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 {
@@ -67,6 +96,16 @@ impl Builder {
                 "threads",
                 "is 0, but 1 or more are needed",
             ));
+        }
+        let unavailable = |reason: &str| Error::Unavailable {
+            device: format!("cpu with products of {:?}", self.precision),
+            reason: reason.into(),
+        };
+        match self.precision {
+            Precision::Exact => {}
+            Precision::Bf16 if bf16::is_available() => {}
+            Precision::Bf16 => return Err(unavailable("the processor has no AVX-512-BF16")),
+            _ => return Err(unavailable("processors have no such products")),
         }
         let workers = if threads == 1 {
             None
@@ -81,7 +120,7 @@ impl Builder {
                 })?;
             Some(workers)
         };
-        Ok(Cpu::with_workers(threads, workers))
+        Ok(Cpu::with_workers(threads, workers, self.precision))
     }
 }
 
@@ -95,7 +134,7 @@ impl Cpu {
     pub fn new() -> Self {
         Self::builder()
             .build()
-            .unwrap_or_else(|_| Self::with_workers(1, None))
+            .unwrap_or_else(|_| Self::with_workers(1, None, Precision::Exact))
     }
 
     /// A device with other settings.
@@ -109,12 +148,14 @@ impl Cpu {
         Builder::default()
     }
 
-    fn with_workers(threads: usize, workers: Option<ThreadPool>) -> Self {
+    fn with_workers(threads: usize, workers: Option<ThreadPool>, precision: Precision) -> Self {
         Self(Arc::new(Inner {
             threads,
             workers,
             pool: Arc::default(),
             arch: Arch::new(),
+            precision,
+            team: Mutex::default(),
         }))
     }
 
@@ -123,12 +164,33 @@ impl Cpu {
         self.0.threads
     }
 
+    /// How exact the products of inference are.
+    pub fn precision(&self) -> Precision {
+        self.0.precision
+    }
+
     pub(crate) fn workers(&self) -> Option<&ThreadPool> {
         self.0.workers.as_ref()
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.0.pool
+    }
+
+    /// Runs `task` once for each of as many members as the device has threads, all at the same time, so that they may wait for one
+    /// another; `false` if that cannot be now, as another operation has the team or there is none.
+    pub(crate) fn run_team(&self, task: &(dyn Fn(usize) + Sync)) -> bool {
+        let Ok(mut team) = self.0.team.try_lock() else {
+            return false;
+        };
+        if team.is_none() {
+            *team = Team::new(self.threads());
+        }
+        match &mut *team {
+            Some(team) => team.run(task),
+            None => return false,
+        }
+        true
     }
 
     pub(crate) fn arch(&self) -> Arch {
@@ -344,10 +406,14 @@ impl Backend for Cpu {
         let mut plan = SequencePlan::stepwise(request);
         let known = matches!(
             request.recurrence,
-            Recurrence::Basic { .. } | Recurrence::Lstm(_) | Recurrence::Gru { .. }
+            Recurrence::Basic { .. }
+                | Recurrence::Lstm(_)
+                | Recurrence::ExtendedLstm(_)
+                | Recurrence::Gru { .. }
+                | Recurrence::GruResetAfter { .. }
         );
         // Preparing the kernels costs about as much as using them for some rows.
-        let worth_it = request.steps.saturating_mul(request.batch) >= MIN_ROWS;
+        let worth_it = request.reuse || request.steps.saturating_mul(request.batch) >= MIN_ROWS;
         let common = request.recurrence.activation().is_common();
         if known && common && worth_it && request.dtype.is_float() {
             plan.path = SequencePath::Whole;

@@ -108,6 +108,117 @@ impl<T: Float, C: Curve> Pointwise<T, 9, 5> for LstmGrad<C> {
     }
 }
 
+/// `x`, or the limit that it is beyond.
+#[inline(always)]
+pub(crate) fn limit_of<T: Float>(x: T, limit: T) -> T {
+    if x > limit {
+        limit
+    } else if x < limit.neg() {
+        limit.neg()
+    } else {
+        x
+    }
+}
+
+/// An LSTM step with a limit to the cell state, which may be infinite: as [`Lstm`], and, with peepholes, `w_f, w_i, w_o`
+/// besides.
+#[derive(Clone, Copy)]
+pub(crate) struct ClippedLstm<T, C> {
+    pub(crate) forget_bias: T,
+    pub(crate) limit: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: Curve> ClippedLstm<T, C> {
+    /// From sums that the old cell state is in already to all results; `more` of the sum of `o` is what the new one adds.
+    #[inline(always)]
+    fn gated(self, [i, j, f, o, c]: [T; 5], more: impl Fn(T) -> T) -> [T; 6] {
+        let i = i.sigmoid();
+        let j = C::value(j);
+        let f = f.add(self.forget_bias).sigmoid();
+        let c = limit_of(c.mul(f).add(i.mul(j)), self.limit);
+        let o = o.add(more(c)).sigmoid();
+        [c, C::value(c).mul(o), i, j, f, o]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 6> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 6] {
+        self.gated(x, |_| T::ZERO)
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, w_f, w_i, w_o]: [T; 8]) -> [T; 6] {
+        let seen = [i.add(w_i.mul(c)), j, f.add(w_f.mul(c)), o, c];
+        self.gated(seen, |c| w_o.mul(c))
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 8]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+/// The gradient of [`ClippedLstm`]: gates, `c, c', dc', dh'`, and `w_f, w_i, w_o` with peepholes, to the gradients of the
+/// four sums and of `c`.
+#[derive(Clone, Copy)]
+pub(crate) struct ClippedLstmGrad<T, C> {
+    pub(crate) limit: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh, w_f, w_i, w_o]: [T; 11]) -> [T; 5] {
+        let a = C::value(c_new);
+        let d_o = sigmoid_slope(o).mul(dh.mul(a));
+        let dc = dc.add(C::slope(a).mul(dh.mul(o))).add(d_o.mul(w_o));
+        // Where the limit was met, nothing passes.
+        let dc = if c_new.abs() < self.limit {
+            dc
+        } else {
+            T::ZERO
+        };
+        let di = sigmoid_slope(i).mul(dc.mul(j));
+        let df = sigmoid_slope(f).mul(dc.mul(c));
+        let before = dc.mul(f).add(di.mul(w_i)).add(df.mul(w_f));
+        [di, C::slope(j).mul(dc.mul(i)), df, d_o, before]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
+        let none = T::ZERO;
+        self.at([i, j, f, o, c, c_new, dc, dh, none, none, none])
+    }
+}
+
+/// The output gate and the new cell state to `h` before its projection.
+#[derive(Clone, Copy)]
+pub(crate) struct LstmOutput<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 2, 1> for LstmOutput<C> {
+    #[inline(always)]
+    fn at(self, [o, c]: [T; 2]) -> [T; 1] {
+        [C::value(c).mul(o)]
+    }
+}
+
 /// The first half of a GRU step: `r, u` (sums) and `h` to `r, u, r h`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruGates;
@@ -212,6 +323,47 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
         let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
         [sigmoid_slope(u).mul(du), dz, dh]
+    }
+}
+
+/// A step of the GRU that resets after the product: `r, u` (sums), the candidate's projected input, its recurrent
+/// product `m`, and `h` to `h'` and, if asked for, `r, u, q, m`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruAfter<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 5> for GruAfter<C> {
+    #[inline(always)]
+    fn at(self, [r, u, z, m, h]: [T; 5]) -> [T; 5] {
+        let (r, u) = (r.sigmoid(), u.sigmoid());
+        let q = C::value(z.add(r.mul(m)));
+        [u.mul(h).add(T::ONE.sub(u).mul(q)), r, u, q, m]
+    }
+}
+
+impl<T: Float, C: Curve> Pointwise<T, 5, 1> for GruAfter<C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 1] {
+        let all: [T; 5] = self.at(x);
+        [all[0]]
+    }
+}
+
+/// Its gradient: `r, u, q, m, h` and `dh'` in two summands to the gradients of the three sums, of `m` and of `h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruAfterGrad<C>(pub(crate) C);
+
+impl<T: Float, C: Curve> Pointwise<T, 7, 5> for GruAfterGrad<C> {
+    #[inline(always)]
+    fn at(self, [r, u, q, m, h, dh, more]: [T; 7]) -> [T; 5] {
+        let dh = dh.add(more);
+        let dq = C::slope(q).mul(T::ONE.sub(u).mul(dh));
+        [
+            sigmoid_slope(r).mul(dq.mul(m)),
+            sigmoid_slope(u).mul(h.sub(q).mul(dh)),
+            dq,
+            dq.mul(r),
+            u.mul(dh),
+        ]
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one module with unsafe code: calls of the `gemm` crate, which takes pointers.
+//! A module with unsafe code: calls of the `gemm` crate, which takes pointers.
 #![allow(unsafe_code)]
 
 use gemm::Parallelism;

@@ -17,6 +17,11 @@
 //! vector units may differ in the last bits, as products are accumulated with the fused
 //! multiply-add of the machine.
 //!
+//! # Exactness
+//!
+//! Everything is computed in the type of the operands. [`Builder::precision`] allows inference with products of bfloat16
+//! numbers, where the processor has these; nothing else ever rounds operands.
+//!
 //! # Memory
 //!
 //! Freed buffers are kept for reuse, so that a training loop asks the system for nothing once it
@@ -25,6 +30,7 @@
 #![deny(unsafe_code)]
 
 mod activations;
+mod bf16;
 mod convert;
 mod device;
 mod element;
@@ -38,14 +44,15 @@ mod optimizer;
 mod packed;
 mod parallel;
 mod pool;
+mod prefetch;
 mod random;
 mod reduce;
 mod rows;
 mod sequence;
-mod sequence_grad;
 mod simd;
 mod storage;
 mod strided;
+mod team;
 
 pub use convert::{from_ndarray, to_ndarray};
 pub use device::{Builder, Cpu};

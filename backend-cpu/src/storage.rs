@@ -1,6 +1,8 @@
 //! Buffers, and where the results of operations go.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{DType, Dest, Dests, Error, Layout, Result, View};
 use bytemuck::{Pod, Zeroable};
@@ -17,24 +19,70 @@ pub(crate) struct Line([u8; 64]);
 /// pool of the device with the last one.
 #[derive(Clone, Debug)]
 pub struct CpuBuffer {
-    storage: Arc<Storage>,
+    storage: Arc<Kept>,
     dtype: DType,
     count: usize,
+}
+
+/// Memory that is not written to any more, and what has been made of its contents: that goes when they go.
+#[derive(Debug)]
+struct Kept {
+    storage: Storage,
+    derived: Mutex<Vec<(Derivation, Arc<dyn Any + Send + Sync>)>>,
+}
+
+/// What was made of a buffer: from which of its elements, with a mark of the maker's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Derivation {
+    pub(crate) layout: Layout,
+    pub(crate) mark: Option<Range<usize>>,
 }
 
 impl CpuBuffer {
     pub(crate) fn new(storage: Storage, dtype: DType, count: usize) -> Self {
         Self {
-            storage: Arc::new(storage),
+            storage: Arc::new(Kept {
+                storage,
+                derived: Mutex::default(),
+            }),
             dtype,
             count,
         }
     }
 
+    /// What `make` makes of the elements, made once and kept for as long as they are there.
+    pub(crate) fn derived<D: Send + Sync + 'static>(
+        &self,
+        of: &Derivation,
+        make: impl FnOnce() -> Result<D>,
+    ) -> Result<Arc<D>> {
+        let lock = || {
+            self.storage
+                .derived
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let find = |derived: &Vec<(Derivation, Arc<dyn Any + Send + Sync>)>| {
+            let mut known = derived.iter().filter(|(d, _)| d == of);
+            known.find_map(|(_, made)| made.clone().downcast::<D>().ok())
+        };
+        if let Some(known) = find(&lock()) {
+            return Ok(known);
+        }
+        // Without the lock, as it may take long and use threads; should two make the same, one is dropped.
+        let made = Arc::new(make()?);
+        let mut derived = lock();
+        if let Some(known) = find(&derived) {
+            return Ok(known);
+        }
+        derived.push((of.clone(), made.clone()));
+        Ok(made)
+    }
+
     /// The elements as Rust numbers of the same size.
     pub(crate) fn elements<T: Pod>(&self) -> &[T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
-        &self.storage.elements()[..self.count]
+        &self.storage.storage.elements()[..self.count]
     }
 }
 
@@ -164,12 +212,12 @@ impl Output {
 pub(crate) fn unshared(pool: &Arc<Pool>, buffer: CpuBuffer, overwritten: bool) -> Result<Storage> {
     let bytes = buffer.count * buffer.dtype.size();
     match Arc::try_unwrap(buffer.storage) {
-        Ok(storage) => Ok(storage),
+        Ok(kept) => Ok(kept.storage),
         Err(shared) => {
             let mut copy = pool.take(bytes)?;
             if !overwritten {
                 copy.elements_mut::<u8>()[..bytes]
-                    .copy_from_slice(&shared.elements::<u8>()[..bytes]);
+                    .copy_from_slice(&shared.storage.elements::<u8>()[..bytes]);
             }
             Ok(copy)
         }

@@ -3,28 +3,55 @@
 mod common;
 
 use backend_api::{
-    Activation, Backend, DType, Fused, LstmGates, Op, Recurrence, SequencePath, SequencePlan,
-    SequenceRequest, Tensor,
+    Activation, Backend, DType, ExtendedLstm, Fused, LstmGates, Op, Recurrence, SequencePath,
+    SequencePlan, SequenceRequest, Tensor,
 };
 use backend_cpu::Cpu;
 use common::{Plain, Rng, call, check_into, close, default_body, random, tensor};
 
 fn recurrences() -> Vec<Recurrence> {
-    let mut all = vec![Recurrence::Lstm(LstmGates {
+    let gates = LstmGates {
         forget_bias: 1.0,
         activation: Activation::Tanh,
-    })];
+    };
+    let mut all = vec![Recurrence::Lstm(gates)];
+    // Limits that some numbers meet and others do not.
+    for (peepholes, cell_clip, projection, proj_clip) in [
+        (true, None, false, None),
+        (false, Some(0.4), false, None),
+        (false, None, true, None),
+        (true, Some(0.5), true, Some(0.2)),
+    ] {
+        all.push(Recurrence::ExtendedLstm(ExtendedLstm {
+            gates,
+            peepholes,
+            cell_clip,
+            projection,
+            proj_clip,
+        }));
+    }
     for activation in [Activation::Tanh, Activation::Relu, Activation::Softsign] {
         all.push(Recurrence::Basic { activation });
         all.push(Recurrence::Gru { activation });
+        all.push(Recurrence::GruResetAfter { activation });
     }
     all
 }
 
+/// The width of `h`: narrower or wider than there are units if projected.
+fn width(recurrence: Recurrence, n: usize) -> usize {
+    match (recurrence.is_projected(), n % 2) {
+        (false, _) => n,
+        (true, 0) => n + 3,
+        (true, _) => n.div_ceil(2),
+    }
+}
+
 /// The operands of a sequence.
 struct Case {
-    z: Tensor<Cpu>,
-    kernels: Vec<Tensor<Cpu>>,
+    /// Inputs, their kernel, and the bias.
+    inputs: [Tensor<Cpu>; 3],
+    parameters: Vec<Tensor<Cpu>>,
     initial: Vec<Tensor<Cpu>>,
     lengths: Option<Tensor<Cpu>>,
 }
@@ -38,22 +65,27 @@ impl Case {
         ragged: bool,
         dtype: DType,
     ) -> Self {
-        let widths: &[usize] = match recurrence {
-            Recurrence::Basic { .. } => &[1],
-            Recurrence::Lstm(_) => &[4],
-            _ => &[2, 1],
+        // Small enough that states stay moderate over many steps.
+        let small = |rng: &mut Rng, dims: &[usize]| {
+            let weights = random(cpu, rng, dims, dtype).0;
+            weights.affine(0.5 / (n.max(1) as f64).sqrt(), 0.0).unwrap()
         };
-        let kernels = widths
+        let p = width(recurrence, n);
+        let parameters = recurrence.parameters(n, p).unwrap();
+        let parameters = parameters
             .iter()
-            .map(|width| {
-                // Small enough that states stay moderate over many steps.
-                let kernel = random(cpu, rng, &[n, width * n], dtype).0;
-                kernel.affine(0.5 / (n.max(1) as f64).sqrt(), 0.0).unwrap()
-            })
+            .map(|(_, shape)| small(rng, shape.dims()))
             .collect();
-        let z = random(cpu, rng, &[steps, batch, recurrence.gates() * n], dtype).0;
-        let initial = (0..recurrence.states())
-            .map(|_| random(cpu, rng, &[batch, n], dtype).0)
+        let (depth, wide) = (1 + rng.below(7), recurrence.gates() * n);
+        let inputs = [
+            random(cpu, rng, &[steps, batch, depth], dtype).0,
+            small(rng, &[depth, wide]),
+            random(cpu, rng, &[wide], dtype).0,
+        ];
+        let widths = [n, p];
+        let initial = widths[2 - recurrence.states()..]
+            .iter()
+            .map(|width| random(cpu, rng, &[batch, *width], dtype).0)
             .collect();
         let ints = [DType::I32, DType::I64][rng.below(2)];
         let lengths = ragged.then(|| {
@@ -62,16 +94,15 @@ impl Case {
             tensor(cpu, &plain, ints)
         });
         Self {
-            z,
-            kernels,
+            inputs,
+            parameters,
             initial,
             lengths,
         }
     }
 
     fn forward(&self) -> Vec<&Tensor<Cpu>> {
-        let mut ins = vec![&self.z];
-        ins.extend(&self.kernels);
+        let mut ins: Vec<_> = self.inputs.iter().chain(&self.parameters).collect();
         ins.extend(&self.initial);
         ins.extend(&self.lengths);
         ins
@@ -80,7 +111,6 @@ impl Case {
     /// `given`: outputs, saved values, gradients.
     fn backward<'a>(&'a self, given: &[&'a Tensor<Cpu>]) -> Vec<&'a Tensor<Cpu>> {
         let mut ins = self.forward();
-        ins.remove(0);
         ins.extend(given);
         ins
     }
@@ -92,6 +122,8 @@ fn plan(recurrence: Recurrence, path: SequencePath, ragged: bool, save: bool) ->
         path,
         ragged,
         save,
+        reuse: false,
+        input_grad: true,
     }
 }
 
@@ -165,8 +197,10 @@ fn check_sequence(
     let mut given = vec![outputs];
     given.extend(&saving[1 + states..]);
     given.push(&doutputs);
-    let dfinal: Vec<_> = (0..states)
-        .map(|_| random(cpu, rng, &sizes[1..], dtype).0)
+    let dfinal: Vec<_> = case
+        .initial
+        .iter()
+        .map(|state| random(cpu, rng, state.shape().dims(), dtype).0)
         .collect();
     given.extend(&dfinal);
     let ins = case.backward(&given);
@@ -180,6 +214,18 @@ fn check_sequence(
         10.0 * tolerance,
     );
     check_into(cpu, rng, &grad(whole), &ins);
+    let plan = SequencePlan {
+        input_grad: false,
+        ..plan(r, whole, ragged, true)
+    };
+    let without = call(cpu, &Op::Fused(Fused::SequenceGrad(plan)), &ins).unwrap();
+    for (a, b) in without.iter().zip(&found[1..]) {
+        assert_eq!(
+            a.to_bytes().unwrap(),
+            b.to_bytes().unwrap(),
+            "{what}: no dx"
+        );
+    }
 }
 
 #[test]
@@ -221,8 +267,10 @@ fn bytes(threads: usize, r: Recurrence, sizes: [usize; 3], ragged: bool) -> Vec<
     let mut given = vec![&results[0]];
     given.extend(&results[1 + r.states()..]);
     given.push(&doutputs);
-    let dfinal: Vec<_> = (0..r.states())
-        .map(|_| random(&cpu, rng, &sizes[1..], DType::F32).0)
+    let dfinal: Vec<_> = case
+        .initial
+        .iter()
+        .map(|state| random(&cpu, rng, state.shape().dims(), DType::F32).0)
         .collect();
     given.extend(&dfinal);
     let op = Op::Fused(Fused::SequenceGrad(plan));
@@ -237,7 +285,15 @@ fn bytes(threads: usize, r: Recurrence, sizes: [usize; 3], ragged: bool) -> Vec<
 #[test]
 fn threads_do_not_change_bits() {
     for r in recurrences() {
-        for sizes in [[6, 37, 70], [3, 8, 130], [9, 150, 50]] {
+        // Of the last ones threads share the units.
+        for sizes in [
+            [6, 37, 70],
+            [3, 8, 130],
+            [9, 150, 50],
+            [7, 1, 170],
+            [5, 3, 260],
+            [4, 5, 133],
+        ] {
             for ragged in [false, true] {
                 let alone = bytes(1, r, sizes, ragged);
                 for threads in [2, 3, 7] {
@@ -256,10 +312,12 @@ fn plans_say_what_runs() {
         recurrence: Recurrence::Gru {
             activation: Activation::Tanh,
         },
+        inputs: 4,
         steps: 20,
         batch: 8,
         units: 16,
         ragged: true,
+        reuse: false,
         dtype: DType::F32,
     };
     let plan = cpu.plan_sequence(&request).unwrap();
@@ -270,6 +328,11 @@ fn plans_say_what_runs() {
     assert_eq!(
         cpu.plan_sequence(&request).unwrap().path,
         SequencePath::Stepwise
+    );
+    request.reuse = true;
+    assert_eq!(
+        cpu.plan_sequence(&request).unwrap().path,
+        SequencePath::Whole
     );
 }
 

@@ -3,7 +3,7 @@
 
 use backend_api::{
     Buffers, DType, Dest, Dests, Error, Fused, Layout, Precision, Recurrence, Result, SequencePath,
-    SequencePlan, SequenceRequest, compose,
+    SequencePlan, SequenceRequest, Tensor, compose,
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
@@ -70,6 +70,10 @@ impl Sizes {
 
 /// The operands of a sequence by name, in the order that [`SequencePlan`] states.
 pub(crate) struct Operands<'a, 'b> {
+    pub(crate) x: &'b Input<'a>,
+    pub(crate) kernel: &'b Input<'a>,
+    pub(crate) bias: &'b Input<'a>,
+    /// The recurrent ones.
     pub(crate) kernels: &'b [Input<'a>],
     pub(crate) initial: &'b [Input<'a>],
     pub(crate) lengths: Option<&'b Input<'a>>,
@@ -78,10 +82,14 @@ pub(crate) struct Operands<'a, 'b> {
 
 impl<'a, 'b> Operands<'a, 'b> {
     pub(crate) fn new(plan: &SequencePlan, ins: &'b [Input<'a>]) -> Self {
-        let (kernels, ins) = ins.split_at(plan.recurrence.kernels());
+        let (first, ins) = ins.split_at(3);
+        let (kernels, ins) = ins.split_at(plan.recurrence.parameter_count());
         let (initial, ins) = ins.split_at(plan.recurrence.states());
         let (lengths, rest) = ins.split_at(usize::from(plan.ragged));
         Self {
+            x: &first[0],
+            kernel: &first[1],
+            bias: &first[2],
             kernels,
             initial,
             lengths: lengths.first(),
@@ -102,6 +110,14 @@ impl Held<'_> {
         self.buffers.push(buffer);
         Ok(address)
     }
+}
+
+/// Whether there are kernels for the steps of a recurrence.
+pub(crate) fn is_known(recurrence: Recurrence) -> bool {
+    matches!(
+        recurrence,
+        Recurrence::Basic { .. } | Recurrence::Lstm(_) | Recurrence::Gru { .. }
+    )
 }
 
 pub(crate) fn kernel(name: &'static str, dtype: DType) -> Kernel {
@@ -132,12 +148,16 @@ impl Cuda {
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
-        if !in_one_piece(&outs) {
+        if !in_one_piece(&outs) || !is_known(plan.recurrence) {
             return compose(self, &Fused::Sequence(*plan), ins, outs);
         }
-        let z = &ins[0];
-        let ops = Operands::new(plan, &ins[1..]);
-        let shape = z.layout.shape();
+        let ops = Operands::new(plan, ins);
+        // What it holds past a row's end is never used.
+        let z = Tensor::of_view(self, ops.x)
+            .contiguous()?
+            .matmul(&Tensor::of_view(self, ops.kernel))?
+            .add(&Tensor::of_view(self, ops.bias))?;
+        let shape = z.shape();
         let sizes = Sizes {
             dtype,
             steps: shape[0],
@@ -175,7 +195,7 @@ impl Cuda {
             units: sizes.units as i64,
             lengths: ops.lengths.map_or(Ok(0), |x| held.dense(x))?,
             wide: i64::from(ops.lengths.map_or(0, |x| is_wide(x.dtype))),
-            z: held.dense(z)?,
+            z: held.dense(&z.view())?,
             work: 0,
             c,
             h,
@@ -186,10 +206,12 @@ impl Cuda {
         };
         let request = SequenceRequest {
             recurrence: plan.recurrence,
+            inputs: ops.x.layout.shape()[2],
             steps: sizes.steps,
             batch: sizes.batch,
             units: sizes.units,
             ragged: plan.ragged,
+            reuse: plan.reuse,
             dtype,
         };
         match (plan.path, plan.recurrence, self.spread(&request)) {

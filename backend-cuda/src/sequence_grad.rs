@@ -1,7 +1,8 @@
 //! The gradient of whole sequences: step by step, from the last to the first.
 
 use backend_api::{
-    Buffers, DType, Dests, Fused, Precision, Recurrence, Result, SequencePlan, compose,
+    Backend, Buffers, DType, Dest, Dests, Error, Fused, Layout, Meta, Op, Precision, Recurrence,
+    Reduce, Result, SequencePlan, Shape, Tensor, compose,
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
@@ -11,7 +12,8 @@ use crate::elementwise::{activation, is_wide};
 use crate::launch::{Args, Grid, args};
 use crate::matmul::{Matrix, Product};
 use crate::replay::{CHUNK, Key, Queue, Steps, Workspace};
-use crate::sequence::{Held, Operands, Sizes, in_one_piece, kernel, result, unknown};
+use crate::sequence::{Held, Operands, Sizes, in_one_piece, is_known, kernel, result, unknown};
+use smallvec::smallvec;
 
 /// Mirrors `SequenceGrad` in `sequence.cu`.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +49,7 @@ impl Cuda {
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
-        if !in_one_piece(&outs) {
+        if !in_one_piece(&outs) || !is_known(plan.recurrence) {
             return compose(self, &Fused::SequenceGrad(*plan), ins, outs);
         }
         let plan = &SequencePlan {
@@ -71,7 +73,11 @@ impl Cuda {
             cuda: self,
             buffers: Vec::new(),
         };
-        let (dz, dz_at) = result(self, outs.next())?;
+        let dx = if plan.input_grad { outs.next() } else { None };
+        let (dkernel, dbias) = (outs.next(), outs.next());
+        let wide = Shape::new(&[sizes.steps, sizes.batch, sizes.gates * sizes.units])?;
+        let wide = Meta::new(wide, dtype);
+        let (dz, dz_at) = result(self, Some(Dest::New(wide)))?;
         let mut dkernels = Vec::with_capacity(2);
         for _ in ops.kernels {
             dkernels.push(result(self, outs.next())?);
@@ -129,11 +135,57 @@ impl Cuda {
             kernels: ops.kernels,
         })?;
         self.kernel_grads(plan.recurrence, sizes, &described, &dkernels)?;
-        let outputs = [dz]
-            .into_iter()
-            .chain(dkernels.into_iter().map(|(output, _)| output))
-            .chain(dstates);
-        Ok(outputs.map(Output::finish).collect())
+        let layout = Layout::contiguous(wide.shape);
+        let dz = Tensor::from_parts(self, dz.finish(), layout, dtype);
+        let mut all = self.input_grads(&ops, &dz, dx, [dkernel, dbias])?;
+        let outputs = dkernels.into_iter().map(|(output, _)| output);
+        all.extend(outputs.chain(dstates).map(Output::finish));
+        Ok(all)
+    }
+
+    /// The gradients of the inputs, if there is a place for them, of their kernel and of the bias, from `dz` of all steps.
+    fn input_grads(
+        &self,
+        ops: &Operands<'_, '_>,
+        dz: &Tensor<Self>,
+        dx: Option<Dest<CudaBuffer>>,
+        parameters: [Option<Dest<CudaBuffer>>; 2],
+    ) -> Result<Buffers<CudaBuffer>> {
+        let mut all = Buffers::new();
+        let mut run = |op: &Op, ins: &[&Tensor<Self>], dest: Dest<CudaBuffer>| {
+            let ins: Vec<_> = ins.iter().map(|t| t.view()).collect();
+            all.extend(self.run(op, &ins, smallvec![dest])?);
+            Ok::<_, Error>(())
+        };
+        let product = Op::MatMul {
+            alpha: 1.0,
+            precision: Precision::Exact,
+        };
+        if let Some(dest) = dx {
+            let kernel = Tensor::of_view(self, ops.kernel).transpose(0, 1)?;
+            run(&product, &[dz, &kernel], dest)?;
+        }
+        let [Some(dkernel), Some(dbias)] = parameters else {
+            return Err(Error::argument("run", "outs", "are too few"));
+        };
+        let x = Tensor::of_view(self, ops.x);
+        let x = match ops.lengths {
+            // `dz` is 0 past a row's end, but 0 times NaN is not.
+            Some(lengths) => x.zero_ended(&Tensor::of_view(self, lengths), 0)?,
+            None => x.contiguous()?,
+        };
+        let rows = |x: &Tensor<Self>| {
+            let shape = x.shape();
+            x.reshape(&[shape[0] * shape[1], shape[2]])
+        };
+        let dz = rows(dz)?;
+        run(&product, &[&rows(&x)?.transpose(0, 1)?, &dz], dkernel)?;
+        let sum = Op::Reduce {
+            kind: Reduce::Sum,
+            axis: 0,
+        };
+        run(&sum, &[&dz], dbias)?;
+        Ok(all)
     }
 
     /// The gradients of the recurrent kernels, as products over all steps: `Σ_t h_tᵀ dz_t`.

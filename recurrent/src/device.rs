@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-#[cfg(feature = "cuda")]
 use backend_api::Precision;
 use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
@@ -53,6 +52,16 @@ impl Device {
     /// The number is 0, or the system refused the threads.
     pub fn cpu_with_threads(threads: usize) -> Result<Self> {
         Ok(Self::from_cpu(Cpu::builder().threads(threads).build()?))
+    }
+
+    /// The processor with a given number of threads, whose products of `f32` are rounded more coarsely in inference:
+    /// [`Precision::Bf16`] reads half as much memory. Training stays exact.
+    ///
+    /// # Errors
+    /// As of [`cpu_with_threads`](Self::cpu_with_threads); or the processor has no such products.
+    pub fn cpu_with_precision(threads: usize, precision: Precision) -> Result<Self> {
+        let builder = Cpu::builder().threads(threads).precision(precision);
+        Ok(Self::from_cpu(builder.build()?))
     }
 
     /// An NVIDIA GPU, counted from 0.

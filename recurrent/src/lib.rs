@@ -43,8 +43,8 @@ pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, Fan, FusedRnnCell, FusedRnnCellAdaptor,
     Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawTurn, RnnOutput, Scaled,
-    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, TimeReversedFusedRnn, Unroll,
-    cell_from_config, nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
+    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, StreamingRnn, TimeReversedFusedRnn,
+    Unroll, cell_from_config, nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
 pub use rnn_train::{

@@ -49,8 +49,8 @@ pub trait Cell: Module {
     ) -> Result<(Self::Output, Self::State)>;
 
     /// All steps of a sequence, time first in inputs and outputs: the one place where a cell can be
-    /// faster than its steps, by projecting all inputs at once and by asking the device for a whole-sequence
-    /// kernel. Gives the numbers that the steps give, within rounding.
+    /// faster than its steps, by asking the device to run the layer as one operation, or by multiplying the inputs of all
+    /// steps at once. Gives the numbers that the steps give, within rounding.
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -31,8 +31,9 @@ pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,
-    RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, TimeReversedFusedRnn, raw_rnn,
-    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
+    RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StreamingRnn,
+    TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
+    static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
 pub use module::{Module, Param, ParamId, Visitor};

@@ -1,10 +1,14 @@
 //! What a driver hands to a cell that runs over a sequence.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use backend_api::{
-    Backend, Binary, Compare, DType, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest,
-    Shape, Stacker, Tensor,
+    Backend, Binary, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest, Shape, Stacker,
+    Tensor,
 };
 
+use crate::module::ParamId;
 use crate::{Cell, Mode, Nest, Step};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
@@ -23,7 +27,12 @@ pub struct Unroll<B: Backend> {
     pub(crate) keep: Keep,
     /// Steps of a segment of the memory policy; `None` for one segment of all.
     pub(crate) segment: Option<usize>,
+    /// What cells made of their weights, where these do not change from run to run.
+    pub(crate) memo: Option<Memo<B>>,
 }
+
+/// Tensors by what they were made of; shared by all runs of a stream.
+type Memo<B> = Arc<Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>>;
 
 impl<B: Backend> Unroll<B> {
     /// A sequence of `steps` steps in which no row ends early.
@@ -36,7 +45,31 @@ impl<B: Backend> Unroll<B> {
             lengths: None,
             keep: Keep::All,
             segment: None,
+            memo: None,
         }
+    }
+
+    /// What a cell makes of its weights alone: made once for a stream ([`StreamingRnn`](crate::StreamingRnn)), else anew each
+    /// time. One name for each use of a parameter.
+    pub(crate) fn derived<const N: usize>(
+        &self,
+        of: ParamId,
+        name: &'static str,
+        make: impl FnOnce() -> Result<[Tensor<B>; N]>,
+    ) -> Result<[Tensor<B>; N]> {
+        let Some(memo) = &self.memo else {
+            return make();
+        };
+        let key = (of, name);
+        let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = memo.get(&key)
+            && let Ok(known) = <[Tensor<B>; N]>::try_from(known.clone())
+        {
+            return Ok(known);
+        }
+        let made = make()?;
+        memo.insert(key, made.to_vec());
+        Ok(made)
     }
 
     /// Rows in the batch.
@@ -136,17 +169,7 @@ impl<B: Backend> Unroll<B> {
         let Some(lengths) = &self.lengths else {
             return Ok(outputs.clone());
         };
-        let times: Vec<i64> = (self.start..self.start + self.steps)
-            .map(|time| time as i64)
-            .collect();
-        let times = Tensor::from_slice(lengths.device(), &times, &[self.steps, 1])?;
-        let runs = times.compare(Compare::Lt, &lengths.cast(DType::I64)?)?;
-        outputs.map(&mut |o| {
-            let mut dims = o.dims();
-            dims.iter_mut().skip(2).for_each(|d| *d = 1);
-            let zero = Tensor::zeros(o.device(), Meta::new(Shape::SCALAR, o.dtype()))?;
-            runs.reshape(&dims)?.select_from(o, &zero)
-        })
+        outputs.map(&mut |o| o.zero_ended(lengths, self.start))
     }
 
     /// The random numbers of all steps, `noise` giving those of one: `[time, ..]`, whatever part of the sequence
@@ -182,32 +205,39 @@ impl<B: Backend> Unroll<B> {
         }
     }
 
-    /// Runs a recurrence with a fused description over projected inputs, on the fastest path the device
-    /// offers: `z` is `[time, batch, gates * units]`, bias added; kernels and state are in the order of
-    /// [`SequencePlan`](backend_api::SequencePlan). Gives the outputs `[time, batch, units]` and the final state,
-    /// or `None` if the device has no plan for it, and the cell should [`scan`](Self::scan).
+    /// Runs a layer whose recurrence has a fused description, on the fastest path the device offers: the inputs
+    /// `[time, batch, depth]`, the kernel `[depth, gates * units]` and the bias `[gates * units]` that they meet, the
+    /// [parameters](Recurrence::parameters) that the state meets, and the state. Gives the outputs
+    /// `[time, batch, units]`, or as wide as a projection, and the final state, or `None` if the device has no plan for it, and the cell should
+    /// [`scan`](Self::scan).
+    ///
+    /// # Errors
+    /// Shapes or types do not fit one another.
     pub fn sequence(
         &self,
         recurrence: Recurrence,
-        z: &Tensor<B>,
-        kernels: &[&Tensor<B>],
+        inputs: [&Tensor<B>; 3],
+        parameters: &[&Tensor<B>],
         state: &[&Tensor<B>],
     ) -> Result<Option<(Tensor<B>, Vec<Tensor<B>>)>> {
-        let device = z.device();
+        let x = inputs[0];
+        let device = x.device();
         let request = SequenceRequest {
             recurrence,
+            inputs: x.shape().last(),
             steps: self.steps,
             batch: self.batch,
             units: state.first().map_or(0, |t| t.shape().last()),
             ragged: self.lengths.is_some(),
-            dtype: z.dtype(),
+            reuse: self.mode() == Mode::Evaluation,
+            dtype: x.dtype(),
         };
         let Some(plan) = device.plan_sequence(&request) else {
             return Ok(None);
         };
         let lengths = self.remaining_lengths()?;
-        let mut ins = vec![z];
-        ins.extend(kernels);
+        let mut ins = inputs.to_vec();
+        ins.extend(parameters);
         ins.extend(state);
         ins.extend(&lengths);
         let mut results = Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)?;

@@ -113,10 +113,12 @@ impl Case {
                 forget_bias: 1.0,
                 activation: Activation::Tanh,
             }),
+            inputs: self.depth,
             steps: self.steps,
             batch: self.batch,
             units: self.units,
             ragged: true,
+            reuse: false,
             dtype: self.dtype,
         }
     }

@@ -160,7 +160,7 @@ fn the_place_of_a_bad_index_is_that_in_the_view() {
     );
 }
 
-/// A ragged sequence of two rows and its gradient, with `past` for all projected inputs past the end of a row.
+/// A ragged sequence of two rows and its gradient, with `past` for all inputs past the end of a row.
 fn ragged_sequence(
     device: &Cuda,
     recurrence: Recurrence,
@@ -171,10 +171,12 @@ fn ragged_sequence(
     let mut plan = device
         .plan_sequence(&SequenceRequest {
             recurrence,
+            inputs: 2,
             steps,
             batch: 2,
             units,
             ragged: true,
+            reuse: false,
             dtype,
         })
         .expect("this backend runs whole sequences");
@@ -186,26 +188,23 @@ fn ragged_sequence(
     let wave = |i: usize| (i as f64 * 0.7).sin();
     let width = gates * units;
     // The first row has all its steps, the second one 1.
-    let z = tensor(
-        &|i| match i / width {
+    let x = tensor(
+        &|i| match i / 2 {
             3 | 5 | 7 => past,
             _ => wave(i),
         },
-        &[steps, 2, width],
+        &[steps, 2, 2],
     )?;
     let lengths = Tensor::from_slice(device, &[4i32, 1], &[2])?;
-    let mut ins = match recurrence {
-        Recurrence::Gru { .. } => vec![
-            tensor(&wave, &[units, 2 * units])?,
-            tensor(&wave, &[units, units])?,
-        ],
-        _ => vec![tensor(&wave, &[units, width])?],
-    };
+    let mut ins = vec![x, tensor(&wave, &[2, width])?, tensor(&wave, &[width])?];
+    for (_, shape) in recurrence.parameters(units, units)? {
+        ins.push(tensor(&wave, shape.dims())?);
+    }
     for _ in 0..recurrence.states() {
         ins.push(tensor(&wave, &[2, units])?);
     }
     ins.push(lengths);
-    let operands: Vec<_> = [&z].into_iter().chain(&ins).collect();
+    let operands: Vec<_> = ins.iter().collect();
     let op = Op::Fused(Fused::Sequence(plan));
     let results = Tensor::call_all(device, &op, &operands)?;
     let states = 1..1 + recurrence.states();

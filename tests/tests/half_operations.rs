@@ -195,10 +195,12 @@ fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     let (steps, batch, units) = (4, 3, 5);
     let request = SequenceRequest {
         recurrence,
+        inputs: 2,
         steps,
         batch,
         units,
         ragged: true,
+        reuse: false,
         dtype: DType::Bf16,
     };
     let plan = all.device.plan_sequence(&request).unwrap();
@@ -208,23 +210,19 @@ fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     };
     assert_eq!(Some(plan), all.device.plan_sequence(&single));
     let plan = SequencePlan { save: true, ..plan };
-    let z = all.floats(&[steps, batch, recurrence.gates() * units]);
-    let widths: &[usize] = match recurrence {
-        Recurrence::Gru { .. } => &[2, 1],
-        _ => &[recurrence.gates()],
-    };
-    let mut ins: Vec<T> = widths
-        .iter()
-        .map(|width| all.floats(&[units, width * units]))
-        .collect();
+    let wide = recurrence.gates() * units;
+    let mut ins: Vec<T> = [&[steps, batch, 2][..], &[2, wide], &[wide]]
+        .map(|dims| all.floats(dims))
+        .into();
+    let parameters = recurrence.parameters(units, units).unwrap();
+    ins.extend(parameters.iter().map(|(_, shape)| all.floats(shape.dims())));
     ins.extend((0..recurrence.states()).map(|_| all.floats(&[batch, units])));
     ins.push(all.ints(&[4, 0, 3]));
-    let forward = [vec![z.clone()], ins.clone()].concat();
-    all.push(Op::Fused(Fused::Sequence(plan)), forward);
+    all.push(Op::Fused(Fused::Sequence(plan)), ins.clone());
 
     ins.push(all.floats(&[steps, batch, units]));
-    let saved = [z.dims().to_vec(), vec![steps, batch, units]];
-    ins.extend(saved[..plan.saved()].iter().map(|dims| all.floats(dims)));
+    let saved = recurrence.saved_widths().iter();
+    ins.extend(saved.map(|width| all.floats(&[steps, batch, width * units])));
     ins.extend([all.floats(&[steps, batch, units])]);
     ins.extend((0..recurrence.states()).map(|_| all.floats(&[batch, units])));
     all.push(Op::Fused(Fused::SequenceGrad(plan)), ins);

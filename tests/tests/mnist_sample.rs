@@ -98,7 +98,7 @@ fn digits_are_learnt_and_a_resumed_run_is_the_same() {
     let (images, labels) = batch(&device, &test, &items).unwrap();
     let right = accuracy(&whole.forward(&images).unwrap(), &labels).unwrap();
     // Guessing gives 0.1.
-    assert!(right > 0.75, "{right}");
+    assert!(right > 0.7, "{right}");
 
     let folder = scratch("mnist-halves");
     train(&device, &folder, 11).unwrap();

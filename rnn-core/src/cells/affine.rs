@@ -4,6 +4,7 @@ use backend_api::{Backend, Result, Tensor};
 
 use super::Sizes;
 use super::math::product;
+use crate::module::ParamId;
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `[x, h] · kernel + bias`: the kernel's first rows belong to the input, the others to the state, as in
@@ -61,6 +62,11 @@ impl<B: Backend> Affine<B> {
             kernel: Param::new(device, first.kernel, &[rows, width], sizes.dtype)?,
             bias: Param::new(device, first.bias, &[width], sizes.dtype)?,
         })
+    }
+
+    /// What tells this kernel from every other one.
+    pub(crate) fn id(&self) -> ParamId {
+        self.kernel.id()
     }
 
     /// The device of the parameters.

@@ -33,15 +33,15 @@ impl<B: Backend> LstmState<B> {
         }
     }
 
-    /// All steps of the plain LSTM from this state, if the device has a plan for them.
+    /// All steps of an LSTM from this state, if the device has a plan for them; see [`Unroll::sequence`].
     pub(crate) fn sequence(
         &self,
         u: &Unroll<B>,
         recurrence: Recurrence,
-        z: &Tensor<B>,
-        kernel: &Tensor<B>,
+        inputs: [&Tensor<B>; 3],
+        parameters: &[&Tensor<B>],
     ) -> Result<Option<(Tensor<B>, Self)>> {
-        let result = u.sequence(recurrence, z, &[kernel], &[&self.c, &self.h])?;
+        let result = u.sequence(recurrence, inputs, parameters, &[&self.c, &self.h])?;
         Ok(result.map(|(outputs, state)| {
             let [c, h] = [state[0].clone(), state[1].clone()];
             (outputs, Self { c, h })
@@ -169,12 +169,13 @@ impl<B: Backend> Cell for BasicLstmCell<B> {
         self.check_state(state, batch)?;
         let cell = self.clone();
         u.segments(xs, state, move |u, xs, state| {
-            let z = cell.affine.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
+            let (input, kernel) = (cell.affine.input_kernel()?, cell.affine.recurrent_kernel()?);
             let recurrence = Recurrence::Lstm(cell.gates);
-            if let Some(result) = state.sequence(u, recurrence, &z, &kernel)? {
+            let inputs = [xs, &input, cell.affine.bias()];
+            if let Some(result) = state.sequence(u, recurrence, inputs, &[&kernel])? {
                 return Ok(result);
             }
+            let z = cell.affine.project(xs)?;
             let zero = cell.zero_output(u.batch())?;
             u.scan(&z, state, &zero, |_, z, state| {
                 let state = state.step(cell.gates, z, &kernel)?;

@@ -102,13 +102,14 @@ impl<B: Backend> Cell for BasicRnnCell<B> {
         self.sizes.state("state", h, batch)?;
         let cell = self.clone();
         u.segments(xs, h, move |u, xs, h| {
-            let z = cell.affine.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
+            let (input, kernel) = (cell.affine.input_kernel()?, cell.affine.recurrent_kernel()?);
             let activation = cell.activation;
             let recurrence = Recurrence::Basic { activation };
-            if let Some((outputs, mut state)) = u.sequence(recurrence, &z, &[&kernel], &[h])? {
+            let inputs = [xs, &input, cell.affine.bias()];
+            if let Some((outputs, mut state)) = u.sequence(recurrence, inputs, &[&kernel], &[h])? {
                 return Ok((outputs, state.swap_remove(0)));
             }
+            let z = cell.affine.project(xs)?;
             u.scan(&z, h, &cell.zero_output(u.batch())?, |_, z, h| {
                 let h = h.matmul_add(&kernel, z)?.activate(activation)?;
                 Ok((h.clone(), h))

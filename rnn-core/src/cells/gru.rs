@@ -72,13 +72,21 @@ impl<B: Backend> GruCell<B> {
         Ok([self.gates.recurrent_kernel()?, candidate])
     }
 
-    /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+    /// The kernel `[input, 3 units]` and the bias of the input's share of `r`, `u` and the candidate: joined, so that the
+    /// inputs are read once and the result is one block.
+    fn input(&self) -> Result<[Tensor<B>; 2]> {
         let (gates, candidate) = (self.gates.input_kernel()?, self.candidate.input_kernel()?);
-        // Joined, so that the inputs are read once and the result is one block.
         let kernel = Tensor::concat(&[&gates, &candidate], 1)?;
         let bias = Tensor::concat(&[self.gates.bias(), self.candidate.bias()], 0)?;
-        project(x, &kernel, &bias)
+        Ok([kernel, bias])
+    }
+
+    fn recurrence(&self) -> Recurrence {
+        let activation = self.activation;
+        match self.hidden {
+            None => Recurrence::Gru { activation },
+            Some(_) => Recurrence::GruResetAfter { activation },
+        }
     }
 
     /// A step from the projected input.
@@ -195,7 +203,8 @@ impl<B: Backend> Cell for GruCell<B> {
     fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        self.gated(&self.project(x)?, &self.recurrent()?, h)
+        let [kernel, bias] = self.input()?;
+        self.gated(&project(x, &kernel, &bias)?, &self.recurrent()?, h)
     }
 
     fn unroll(
@@ -209,17 +218,15 @@ impl<B: Backend> Cell for GruCell<B> {
         let cell = self.clone();
         u.segments(xs, h, move |u, xs, h| {
             let recurrent = cell.recurrent()?;
-            let z = cell.project(xs)?;
-            // Devices know the recurrence that resets before the product.
-            if cell.hidden.is_none() {
-                let recurrence = Recurrence::Gru {
-                    activation: cell.activation,
-                };
-                let kernels = [&recurrent[0], &recurrent[1]];
-                if let Some((outputs, mut state)) = u.sequence(recurrence, &z, &kernels, &[h])? {
-                    return Ok((outputs, state.swap_remove(0)));
-                }
+            let [kernel, bias] = u.derived(cell.gates.id(), "joined input", || cell.input())?;
+            let mut parameters = vec![&recurrent[0], &recurrent[1]];
+            parameters.extend(cell.hidden.as_ref().map(Affine::bias));
+            let inputs = [xs, &kernel, &bias];
+            let result = u.sequence(cell.recurrence(), inputs, &parameters, &[h])?;
+            if let Some((outputs, mut state)) = result {
+                return Ok((outputs, state.swap_remove(0)));
             }
+            let z = project(xs, &kernel, &bias)?;
             let zero = cell.zero_output(u.batch())?;
             u.scan(&z, h, &zero, |_, z, h| cell.gated(z, &recurrent, h))
         })

@@ -175,8 +175,13 @@ impl<B: Backend> Cell for LstmCell<B> {
         self.core.sizes.sequence(xs, state)?;
         let cell = self.clone();
         u.segments(xs, state, move |u, xs, state| {
+            let (input, kernels) = (cell.affine.input_kernel()?, cell.kernels()?);
+            let inputs = [xs, &input, cell.affine.bias()];
+            if let Some(result) = cell.core.sequence(u, inputs, &kernels, state)? {
+                return Ok(result);
+            }
             let z = cell.affine.project(xs)?;
-            cell.core.unroll(u, &z, &cell.kernels()?, state)
+            cell.core.unroll(u, &z, &kernels, state)
         })
     }
 }

@@ -1,7 +1,8 @@
-//! What the LSTMs with peepholes, clipping, projection or normalization share: all that follows the input's product.
+//! What the LSTMs with peepholes, clipping, projection or normalization share: all but the input's kernel and the bias.
 
 use backend_api::{
-    Activation, Backend, Distribution, Error, LstmGates, Recurrence, Result, Tensor, philox,
+    Activation, Backend, Distribution, Error, ExtendedLstm, LstmGates, Recurrence, Result, Tensor,
+    philox,
 };
 
 use super::layer_norm::GateNorms;
@@ -152,7 +153,7 @@ impl LstmOptions {
     }
 }
 
-/// An LSTM from the projected input on.
+/// An LSTM without the kernel and bias that its input meets.
 #[derive(Clone, Debug)]
 pub(crate) struct LstmCore<B: Backend> {
     pub(crate) sizes: LstmSizes,
@@ -241,6 +242,46 @@ impl<B: Backend> LstmCore<B> {
         Ok((h.clone(), LstmState { c, h }))
     }
 
+    /// What devices may know to run as one, if this is such a cell.
+    fn recurrence(&self, kernels: &LstmKernels<B>) -> Option<Recurrence> {
+        if self.is_plain(kernels) {
+            return Some(Recurrence::Lstm(self.gates));
+        }
+        let through = self.straight_through && self.cell_clip.is_some();
+        let own = self.norms.is_some() || self.dropout.is_some() || through;
+        // Which numbers met a limit is told by what is saved of them, and 16 bits would round them to it, or away from it.
+        let dtype = kernels.recurrent.dtype();
+        let rounded = self.cell_clip.is_some() && dtype.computed_in() != dtype;
+        (!own && !rounded).then(|| {
+            Recurrence::ExtendedLstm(ExtendedLstm {
+                gates: self.gates,
+                peepholes: self.peepholes.is_some(),
+                cell_clip: self.cell_clip,
+                projection: kernels.projection.is_some(),
+                proj_clip: self.proj_clip,
+            })
+        })
+    }
+
+    /// All steps of a segment as one operation, if the device has a plan for it; see [`Unroll::sequence`].
+    pub(crate) fn sequence(
+        &self,
+        u: &Unroll<B>,
+        inputs: [&Tensor<B>; 3],
+        kernels: &LstmKernels<B>,
+        state: &LstmState<B>,
+    ) -> Result<Option<(Tensor<B>, LstmState<B>)>> {
+        let Some(recurrence) = self.recurrence(kernels) else {
+            return Ok(None);
+        };
+        let mut parameters = vec![&kernels.recurrent];
+        parameters.extend(&kernels.projection);
+        if let Some(w) = &self.peepholes {
+            parameters.extend([&*w.f, &*w.i, &*w.o]);
+        }
+        state.sequence(u, recurrence, inputs, &parameters)
+    }
+
     /// All steps of a segment; `z` is the projected inputs `[time, batch, 4 units]`.
     pub(crate) fn unroll(
         &self,
@@ -249,12 +290,6 @@ impl<B: Backend> LstmCore<B> {
         kernels: &LstmKernels<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
-        if self.is_plain(kernels) {
-            let recurrence = Recurrence::Lstm(self.gates);
-            if let Some(result) = state.sequence(u, recurrence, z, &kernels.recurrent)? {
-                return Ok(result);
-            }
-        }
         let zero = self.sizes.zero_output(z.device(), u.batch())?;
         u.scan(z, state, &zero, |cx, z, state| {
             self.step(cx, z, kernels, state)

@@ -8,6 +8,7 @@ mod lengths;
 mod raw_rnn;
 mod state_saving;
 mod static_rnn;
+mod streaming;
 
 pub use bidirectional::{
     BidirectionalDynamicRnn, BidirectionalOutput, StackBidirectionalDynamicRnn,
@@ -18,3 +19,4 @@ pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};
 pub use raw_rnn::{RawOutput, RawTurn, raw_rnn};
 pub use state_saving::{StateSaver, static_state_saving_rnn};
 pub use static_rnn::StaticRnn;
+pub use streaming::StreamingRnn;

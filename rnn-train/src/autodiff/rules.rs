@@ -409,15 +409,9 @@ fn activation_grad<B: Backend>(
     y.fused(Fused::ActivationGrad { activation }, &[g])
 }
 
-/// The operands of a whole sequence that its gradient takes: all but the projected input.
-fn sequence_operands(plan: &SequencePlan) -> std::ops::Range<usize> {
-    let r = plan.recurrence;
-    1..1 + r.kernels() + r.states() + usize::from(plan.ragged)
-}
-
 fn sequence_needs(plan: &SequencePlan) -> Needs {
     // Of the results, all but the final state.
-    let inputs: Vec<usize> = sequence_operands(plan).collect();
+    let inputs: Vec<usize> = (0..plan.operands()).collect();
     let states = plan.recurrence.states();
     let saved = 1 + states..1 + states + plan.saved();
     let outputs: Vec<usize> = std::iter::once(0).chain(saved).collect();
@@ -430,7 +424,7 @@ fn sequence<B: Backend>(plan: &SequencePlan, a: &Arguments<'_, B>) -> Result<Inp
         a.saved(1 + states + k, "sequence")?;
     }
     let mut ins: Vec<Tensor<B>> = Vec::new();
-    for i in sequence_operands(plan) {
+    for i in 0..plan.operands() {
         ins.push(a.input(i)?);
     }
     ins.push(a.output(0)?);
@@ -441,11 +435,17 @@ fn sequence<B: Backend>(plan: &SequencePlan, a: &Arguments<'_, B>) -> Result<Inp
         ins.push(a.grad(k)?);
     }
     let ins: Vec<&Tensor<B>> = ins.iter().collect();
-    let op = Op::Fused(Fused::SequenceGrad(*plan));
-    let mut grads: InputGrads<B> = Tensor::call_all(a.device, &op, &ins)?
-        .into_iter()
-        .map(Some)
-        .collect();
+    let plan = SequencePlan {
+        input_grad: a.tracked(0),
+        ..*plan
+    };
+    let op = Op::Fused(Fused::SequenceGrad(plan));
+    let found = Tensor::call_all(a.device, &op, &ins)?;
+    let mut grads = InputGrads::new();
+    if !plan.input_grad {
+        grads.push(None);
+    }
+    grads.extend(found.into_iter().map(Some));
     if plan.ragged {
         grads.push(None);
     }

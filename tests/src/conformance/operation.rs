@@ -94,10 +94,12 @@ impl Operation {
             let own = self.sizes.and_then(|[steps, batch, units]| {
                 device.plan_sequence(&SequenceRequest {
                     recurrence: plan.recurrence,
+                    inputs: 1,
                     steps,
                     batch,
                     units,
                     ragged: plan.ragged,
+                    reuse: plan.reuse,
                     dtype: draw.dtype(),
                 })
             });

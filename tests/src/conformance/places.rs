@@ -11,7 +11,7 @@ use super::elementwise::{BINARIES, COMPARISONS, unaries};
 use super::fused;
 use super::operation::{Held, Operand, Operation};
 use super::products::product;
-use super::sequences::{kernel_widths, lengths, recurrences};
+use super::sequences::{lengths, recurrences, state_widths};
 use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Turned, TurnedCut, Whole};
@@ -150,17 +150,24 @@ fn sequences() -> Vec<(String, Operation)> {
     let mut all = Vec::new();
     let (steps, batch, n) = (4, 5, 3);
     for recurrence in recurrences(Activation::Tanh) {
-        let (gates, states) = (recurrence.gates(), recurrence.states());
+        let gates = recurrence.gates();
+        let widths = state_widths(recurrence, n);
+        let p = widths[widths.len() - 1];
+        let parameters = recurrence.parameters(n, p).unwrap_or_default();
         let drawn = |dims: &[usize], fill: Fill| Operand::filled(dims, Turned, fill);
-        let state = || drawn(&[batch, n], Fill::Range(-1.0, 1.0));
-        let outputs = || drawn(&[steps, batch, n], Fill::Range(-1.0, 1.0));
+        let state = |width: &usize| drawn(&[batch, *width], Fill::Range(-1.0, 1.0));
+        let outputs = || drawn(&[steps, batch, p], Fill::Range(-1.0, 1.0));
         for own in [false, true] {
             for ragged in [false, true] {
-                let mut given: Vec<Operand> = kernel_widths(recurrence)
-                    .iter()
-                    .map(|width| drawn(&[n, width * n], Fill::Range(-0.7, 0.7)))
-                    .collect();
-                given.extend((0..states).map(|_| state()));
+                let mut given = vec![
+                    drawn(&[steps, batch, 2], Fill::SYMMETRIC),
+                    drawn(&[2, gates * n], Fill::SYMMETRIC),
+                    drawn(&[gates * n], Fill::SYMMETRIC),
+                ];
+                let weights = Fill::Range(-0.7, 0.7);
+                let drawn_like = |(_, shape): &(_, Shape)| drawn(shape.dims(), weights.clone());
+                given.extend(parameters.iter().map(drawn_like));
+                given.extend(widths.iter().map(state));
                 if ragged {
                     let lengths = Fill::These(lengths(steps));
                     given.push(Operand::typed(&[batch], Whole, lengths, DType::I64));
@@ -170,6 +177,8 @@ fn sequences() -> Vec<(String, Operation)> {
                     path: SequencePath::Stepwise,
                     ragged,
                     save: !ragged,
+                    reuse: ragged,
+                    input_grad: !ragged,
                 };
                 let mut add = |fused: Fused, operands: Vec<Operand>| {
                     let mut operation = Operation::new(Op::Fused(fused), operands);
@@ -177,19 +186,24 @@ fn sequences() -> Vec<(String, Operation)> {
                         operation = operation.on_own_path([steps, batch, n]);
                     }
                     let path = if own { "" } else { " stepwise" };
+                    let projected = match recurrence.is_projected() {
+                        true => " projected",
+                        false => "",
+                    };
                     let rows = if ragged { " ragged" } else { "" };
-                    all.push((format!("{}{path}{rows}", operation.name()), operation));
+                    all.push((
+                        format!("{}{projected}{path}{rows}", operation.name()),
+                        operation,
+                    ));
                 };
-                let z = drawn(&[steps, batch, gates * n], Fill::SYMMETRIC);
-                add(Fused::Sequence(plan), [vec![z], given.clone()].concat());
+                add(Fused::Sequence(plan), given.clone());
                 given.push(outputs());
-                let plan = SequencePlan { save: true, ..plan };
-                for width in [gates, 1].into_iter().take(plan.saved()) {
+                for width in recurrence.saved_widths() {
                     let values = Fill::Range(0.05, 0.95);
                     given.push(drawn(&[steps, batch, width * n], values));
                 }
                 given.push(outputs());
-                given.extend((0..states).map(|_| state()));
+                given.extend(widths.iter().map(state));
                 add(Fused::SequenceGrad(plan), given);
             }
         }

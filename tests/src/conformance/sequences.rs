@@ -1,13 +1,16 @@
 //! Whole sequences as one operation, and their gradients.
 
 use backend_api::{
-    Activation, Backend, Compare, DType, Fused, LstmGates, Op, Recurrence, Result, SequencePath,
-    SequencePlan, SequenceRequest, Tensor,
+    Activation, Backend, Compare, DType, ExtendedLstm, Fused, LstmGates, Op, Recurrence, Result,
+    SequencePath, SequencePlan, SequenceRequest, Tensor,
 };
 
 use super::case::{Case, Program};
-use super::draw::{Arrange, Draw, FLOATS, Fill};
+use super::draw::{Arrange, Draw, FLOATS, Fill, PRECISE};
 use super::tolerance::Class;
+
+/// Numbers in a row of the inputs.
+const DEPTH: usize = 5;
 
 /// A sequence with a gradient of everything that comes out.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +67,10 @@ pub(super) fn cases() -> Vec<Case> {
                         stepwise,
                     };
                     let name = sequence.describe();
-                    all.push(Case::program(
-                        "sequences",
-                        &name,
-                        Class::Gradient,
-                        FLOATS,
-                        sequence,
-                    ));
-                    all.push(Case::overrides(name, Class::Gradient, FLOATS, sequence));
+                    let class = Class::Gradient;
+                    let types = types(recurrence);
+                    all.push(Case::program("sequences", &name, class, types, sequence));
+                    all.push(Case::overrides(name, class, types, sequence));
                 }
             }
         }
@@ -79,26 +78,51 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// One of each kind.
-pub(super) fn recurrences(activation: Activation) -> [Recurrence; 3] {
+/// Where a slope jumps, at a limit for example, 16 bits may lie on the other side.
+fn types(recurrence: Recurrence) -> &'static [DType] {
+    let jumps = matches!(
+        recurrence.activation(),
+        Activation::Relu | Activation::Relu6 | Activation::HardSigmoid | Activation::Selu
+    );
+    match recurrence {
+        Recurrence::ExtendedLstm(lstm) if lstm.cell_clip.is_some() => PRECISE,
+        _ if jumps => PRECISE,
+        _ => FLOATS,
+    }
+}
+
+/// One of each kind, and all options of the LSTM.
+pub(super) fn recurrences(activation: Activation) -> [Recurrence; 6] {
     let gates = LstmGates {
         forget_bias: 0.5,
         activation,
     };
+    let extended = |projection: bool| {
+        Recurrence::ExtendedLstm(ExtendedLstm {
+            gates,
+            peepholes: projection,
+            cell_clip: Some(0.7),
+            projection,
+            proj_clip: projection.then_some(0.3),
+        })
+    };
     [
         Recurrence::Basic { activation },
         Recurrence::Lstm(gates),
+        extended(false),
+        extended(true),
         Recurrence::Gru { activation },
+        Recurrence::GruResetAfter { activation },
     ]
 }
 
-/// The widths of the recurrent kernels, in units.
-pub(super) fn kernel_widths(recurrence: Recurrence) -> &'static [usize] {
-    match recurrence.kernels() {
-        2 => &[2, 1],
-        _ if recurrence.gates() == 4 => &[4],
-        _ => &[1],
-    }
+/// The widths of the states, if there are so many units; a projection makes `h` narrower.
+pub(super) fn state_widths(recurrence: Recurrence, n: usize) -> Vec<usize> {
+    let p = match recurrence.is_projected() {
+        true => n.div_ceil(2),
+        false => n,
+    };
+    [n, p][2 - recurrence.states()..].to_vec()
 }
 
 /// At, below and above the number of steps.
@@ -112,10 +136,12 @@ impl Sequence {
     fn plan<B: Backend>(&self, device: &B, dtype: DType) -> SequencePlan {
         let request = SequenceRequest {
             recurrence: self.recurrence,
+            inputs: DEPTH,
             steps: self.steps,
             batch: self.batch,
             units: self.units,
             ragged: self.ragged,
+            reuse: self.batch % 2 == 1,
             dtype,
         };
         let own = device.plan_sequence(&request).filter(|_| !self.stepwise);
@@ -132,7 +158,12 @@ impl Sequence {
         } = self;
         let (kind, activation) = match self.recurrence {
             Recurrence::Lstm(gates) => ("lstm", gates.activation),
+            Recurrence::ExtendedLstm(lstm) if lstm.projection => {
+                ("projected lstm", lstm.gates.activation)
+            }
+            Recurrence::ExtendedLstm(lstm) => ("clipped lstm", lstm.gates.activation),
             Recurrence::Gru { activation } => ("gru", activation),
+            Recurrence::GruResetAfter { activation } => ("gru reset after", activation),
             Recurrence::Basic { activation } => ("basic", activation),
             _ => ("other", Activation::Identity),
         };
@@ -152,6 +183,8 @@ impl Program for Sequence {
             path: SequencePath::Stepwise,
             ragged: self.ragged,
             save: true,
+            reuse: false,
+            input_grad: true,
         };
         let both = [Fused::Sequence(plan), Fused::SequenceGrad(plan)];
         both.map(|fused| Op::Fused(fused).name()).into()
@@ -161,20 +194,26 @@ impl Program for Sequence {
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
         let (steps, batch, n) = (self.steps, self.batch, self.units);
         let (gates, states) = (self.recurrence.gates(), self.recurrence.states());
+        let widths = state_widths(self.recurrence, n);
+        let p = widths[states - 1];
         let new = |label: &str, dims: &[usize], fill: Fill| {
             draw.arranged(device, label, dims, &fill, self.at)
         };
         // Small enough that states stay moderate.
         let width = 1.2 / (n.max(1) as f64).sqrt();
-        let mut given = Vec::new();
-        for (i, gates) in kernel_widths(self.recurrence).iter().enumerate() {
+        let mut given = vec![
+            new("x", &[steps, batch, DEPTH], Fill::Range(-1.0, 1.0))?,
+            new("input kernel", &[DEPTH, gates * n], Fill::Range(-0.5, 0.5))?,
+            new("bias", &[gates * n], Fill::Range(-0.5, 0.5))?,
+        ];
+        for (i, (name, shape)) in self.recurrence.parameters(n, p)?.iter().enumerate() {
             let fill = Fill::Range(-width, width);
-            given.push(new(&format!("kernel {i}"), &[n, gates * n], fill)?);
+            given.push(new(&format!("{name} {i}"), shape.dims(), fill)?);
         }
-        for i in 0..states {
+        for (i, width) in widths.iter().enumerate() {
             given.push(new(
                 &format!("state {i}"),
-                &[batch, n],
+                &[batch, *width],
                 Fill::Range(-1.0, 1.0),
             )?);
         }
@@ -185,11 +224,9 @@ impl Program for Sequence {
         if self.ragged {
             given.push(lengths.clone());
         }
-        let z = new("z", &[steps, batch, gates * n], Fill::SYMMETRIC)?;
 
-        let plan = self.plan(device, z.dtype());
-        let mut ins = vec![&z];
-        ins.extend(&given);
+        let plan = self.plan(device, given[0].dtype());
+        let ins: Vec<_> = given.iter().collect();
         let forward = |save: bool| {
             let plan = SequencePlan { save, ..plan };
             Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)
@@ -198,9 +235,9 @@ impl Program for Sequence {
         let (outputs, saved) = results.split_at(1 + states);
 
         let mut ins: Vec<&Tensor<B>> = given.iter().chain(&outputs[..1]).chain(saved).collect();
-        let doutputs = new("doutputs", &[steps, batch, n], Fill::SYMMETRIC)?;
+        let doutputs = new("doutputs", &[steps, batch, p], Fill::SYMMETRIC)?;
         let dfinal: Vec<Tensor<B>> = (0..states)
-            .map(|i| new(&format!("dfinal {i}"), &[batch, n], Fill::SYMMETRIC))
+            .map(|i| new(&format!("dfinal {i}"), &[batch, widths[i]], Fill::SYMMETRIC))
             .collect::<Result<_>>()?;
         ins.push(&doutputs);
         ins.extend(&dfinal);

@@ -66,7 +66,7 @@ fn compare(found: &[Answer], expected: &[Answer], tolerance: f64) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use backend_api::{Backend, Buffers, Dests, Op, Result, View, forward_backend};
+    use backend_api::{Backend, Buffers, Dests, Fused, Op, Result, View, compose, forward_backend};
 
     use super::super::workloads::WORKLOADS;
     use super::*;
@@ -88,6 +88,10 @@ mod tests {
                 Op::MatMul { alpha, precision } => {
                     let alpha = alpha * 1.001;
                     self.0.run(&Op::MatMul { alpha, precision }, ins, outs)
+                }
+                // Of products, so that they are wrong too.
+                Op::Fused(ref fused @ (Fused::Sequence(_) | Fused::SequenceGrad(_))) => {
+                    compose(self, fused, ins, outs)
                 }
                 _ => self.0.run(op, ins, outs),
             }

@@ -90,7 +90,7 @@ pub(super) fn measure<B: Backend>(
         Mode::Forward => {
             let network = Network::new(&device, w)?;
             let mut run = || {
-                let (outputs, _) = network.forward()?;
+                let (outputs, _) = network.forward(rnn_core::Mode::Evaluation)?;
                 device.synchronize()?;
                 black_box(outputs);
                 Ok(())
@@ -108,9 +108,10 @@ pub(super) fn measure<B: Backend>(
             timing::repeat(&mut run)?
         }
         Mode::Stream => {
-            let mut stream = Stream::new(&device, w)?;
+            let stream = Stream::new(&device, w)?;
+            let mut rnn = stream.start()?;
             let mut step = || {
-                black_box(stream.step()?);
+                black_box(rnn.step(&stream.input)?);
                 device.synchronize()
             };
             count(&mut step)?;

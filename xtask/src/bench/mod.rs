@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use backend_api::{Precision, Unfused};
+use backend_api::Unfused;
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use recurrent_tests::devices::TestBackend;
@@ -164,12 +164,10 @@ fn measure_here(
         mode,
         threads,
         backend: &label(backend, &options.precision),
-        precision: match device(backend) {
-            "cpu" => Precision::Exact,
-            _ => options.products()?,
-        },
+        precision: options.products()?,
     };
-    let cpu = || Cpu::builder().threads(threads).build();
+    let builder = Cpu::builder().threads(threads).precision(job.precision);
+    let cpu = || builder.build();
     let cuda = || Cuda::with_precision(0, job.precision);
     let device = match backend {
         "cpu" => TestBackend::Cpu(cpu()?),

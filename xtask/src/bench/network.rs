@@ -2,8 +2,8 @@
 
 use backend_api::{Backend, DType, Error, Keep, Meta, Result, Shape, Tensor};
 use rnn_core::{
-    AnyCell, AnyState, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode,
-    Module, MultiRnnCell, Param, Step, Visitor,
+    AnyCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module,
+    MultiRnnCell, Param, StreamingRnn, Visitor,
 };
 use rnn_train::convert::{Weights, pytorch};
 use rnn_train::losses::softmax_cross_entropy;
@@ -97,10 +97,10 @@ impl<B: Differentiable> Network<B> {
     }
 
     /// The outputs `[T, B, n]` and the last hidden state `[B, n]`.
-    pub(super) fn forward(&self) -> Result<(Tensor<B>, Tensor<B>)> {
+    pub(super) fn forward(&self, mode: Mode) -> Result<(Tensor<B>, Tensor<B>)> {
         let mut rnn = DynamicRnn::new(&self.model.cells)
             .time_major(true)
-            .mode(Mode::Training, 0)
+            .mode(mode, 0)
             .keep(self.keep);
         if let Some(lengths) = &self.lengths {
             rnn = rnn.sequence_length(lengths);
@@ -112,7 +112,7 @@ impl<B: Differentiable> Network<B> {
     }
 
     fn loss(&self) -> Result<Tensor<B>> {
-        let (outputs, state) = self.forward()?;
+        let (outputs, state) = self.forward(Mode::Training)?;
         match (&self.model.head, &self.labels) {
             (Some(head), Some(labels)) => softmax_cross_entropy(&head.forward(&state)?, labels),
             _ => mean(&outputs),
@@ -131,8 +131,7 @@ impl<B: Differentiable> Network<B> {
 #[derive(Debug)]
 pub(super) struct Stream<B: Backend> {
     cells: Stack<B>,
-    input: Tensor<B>,
-    state: Vec<AnyState<B>>,
+    pub(super) input: Tensor<B>,
 }
 
 impl<B: Differentiable> Stream<B> {
@@ -140,18 +139,13 @@ impl<B: Differentiable> Stream<B> {
         let network = Network::new(device, w)?;
         let cells = network.model.cells;
         Ok(Self {
-            state: cells.zero_state(w.batch)?,
             input: normal(device, &[w.batch, w.inputs])?,
             cells,
         })
     }
 
-    pub(super) fn step(&mut self) -> Result<Tensor<B>> {
-        let (output, state) = self
-            .cells
-            .step(&Step::default(), &self.input, &self.state)?;
-        self.state = state;
-        Ok(output)
+    pub(super) fn start(&self) -> Result<StreamingRnn<'_, Stack<B>>> {
+        StreamingRnn::new(&self.cells, self.input.shape()[0])
     }
 }
 
@@ -165,17 +159,21 @@ pub(super) fn answers<B: Differentiable>(
     mode: Measured,
 ) -> Result<Vec<Answer>> {
     if mode == Measured::Stream {
-        let mut stream = Stream::new(device, w)?;
+        let stream = Stream::new(device, w)?;
+        let mut rnn = stream.start()?;
         let output = |t| {
             Ok((
                 format!("the output of step {t}"),
-                stream.step()?.to_f64_vec()?,
+                rnn.step(&stream.input)?.to_f64_vec()?,
             ))
         };
         return (0..w.steps).map(output).collect();
     }
     let network = Network::new(device, w)?;
-    let mut answers = vec![("outputs".into(), network.forward()?.0.to_f64_vec()?)];
+    let mut answers = vec![(
+        "outputs".into(),
+        network.forward(Mode::Evaluation)?.0.to_f64_vec()?,
+    )];
     if mode != Measured::Forward {
         let (loss, grads) = value_and_grad(&network, Network::loss)?;
         answers.push(("the loss".into(), loss.to_f64_vec()?));

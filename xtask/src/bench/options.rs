@@ -19,7 +19,7 @@ operations on the processor: outputs, and in training the loss and the gradients
 --mode MODE,..       fwd, train, stream or memory (default: all that a workload has)
 --threads N,..       processor threads (default: 1,2)
 --backend NAME,..    cpu, cuda, and cpu-unfused, cuda-unfused: the same without their fused kernels (default: cpu)
---precision NAME     exact, tf32 or bf16 products on cuda (default: exact)
+--precision NAME     exact, tf32 (cuda) or bf16 products; bf16 on cpu is for inference (default: exact)
 --compare NAME,..    runs other frameworks right after ours and prints ratios: torch, onnxruntime (scripts in bench/),
                      burn, candle (built there when asked for); one that is not installed is left out, with a remark
 --python PATH        the Python that has them (default: python3)
@@ -149,10 +149,10 @@ pub(super) fn device(backend: &str) -> &str {
     backend.split(['-', ' ']).next().unwrap_or(backend)
 }
 
-/// A backend with how exact its products are. Only those on a GPU can be less than exact.
+/// A backend with how exact its products are.
 pub(super) fn label(backend: &str, precision: &str) -> String {
-    match (device(backend), precision) {
-        ("cpu", _) | (_, "exact") => backend.into(),
+    match precision {
+        "exact" => backend.into(),
         _ => format!("{backend} {precision}"),
     }
 }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(options.modes, [Mode::Forward, Mode::Stream]);
         assert_eq!(options.workloads.len(), WORKLOADS.len());
         assert_eq!(device(&options.backends[1]), "cpu");
-        assert_eq!(label("cpu-unfused", "tf32"), "cpu-unfused");
+        assert_eq!(label("cpu-unfused", "exact"), "cpu-unfused");
         assert_eq!(device(&label("cuda", "tf32")), "cuda");
     }
 

@@ -84,6 +84,8 @@ impl Peer {
         command.args(["--device", device, "--precision", precision]);
         let mut lines = lines_of(&mut command)?;
         for line in &mut lines {
+            // On the processor they are always exact.
+            let precision = if device == "cpu" { "exact" } else { precision };
             line.backend = label(device, precision);
         }
         Ok(lines)

@@ -1,0 +1,296 @@
+//! Products of bfloat16 numbers, summed in `f32`: for inference that has asked for it.
+//!
+//! Two rows of the matrix lie together, as the instruction (`vdpbf16ps` of AVX-512-BF16) multiplies pairs: each sum takes the
+//! products of two rows at a time, in order. It reads subnormal numbers as 0. Processors without it have no such
+//! products: nothing here imitates them.
+//!
+//! A module with unsafe code: the instruction, and loads by pointer.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use backend_api::Result;
+
+use crate::device::Cpu;
+use crate::half::f32_to_bf16;
+use crate::packed::{Start, Unpacked};
+use crate::pool::Scratch;
+
+/// Columns of a panel: two vectors.
+const WIDTH: usize = 32;
+
+/// A matrix `[k, n]` in panels of 32 columns, a word for each two rows of a column; filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    data: Scratch<u32>,
+    /// Rows and columns, and pairs of rows.
+    k: usize,
+    n: usize,
+    pairs: usize,
+}
+
+fn pair(low: f32, high: f32) -> u32 {
+    u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
+}
+
+/// Whether this processor has the instruction.
+pub(crate) fn is_available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+impl Packed {
+    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, f32>) -> Result<Self> {
+        let (k, n) = (source.k, source.columns.len());
+        let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
+        let mut data = cpu.pool().scratch::<u32>(panels * WIDTH * pairs)?;
+        for p in 0..pairs {
+            let at = |row: usize, column: usize| match row < k {
+                true => source.data[row * source.row_stride + column * source.column_stride],
+                false => 0.0,
+            };
+            for panel in 0..panels {
+                let to = &mut data[(panel * pairs + p) * WIDTH..][..WIDTH];
+                let columns = source.columns[panel * WIDTH..].iter().take(WIDTH);
+                to.fill(0);
+                for (to, &column) in to.iter_mut().zip(columns) {
+                    *to = pair(at(2 * p, column), at(2 * p + 1, column));
+                }
+            }
+        }
+        Ok(Self { data, k, n, pairs })
+    }
+}
+
+thread_local! {
+    /// The left side of a product, in pairs.
+    static PAIRS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `out = start + a b` for some rows, as [`crate::packed::Product`].
+pub(crate) fn product(
+    (a, a_at): (&[f32], &[usize]),
+    b: &Packed,
+    start: Start<'_, f32>,
+    (out, out_at): (&mut [f32], &[usize]),
+) {
+    assert!(is_available(), "there are products of bfloat16 numbers");
+    PAIRS.with_borrow_mut(|pairs| {
+        pairs.clear();
+        for &at in a_at {
+            let row = &a[at..at + b.k];
+            let (whole, rest) = row.as_chunks::<2>();
+            pairs.extend(whole.iter().map(|&[low, high]| pair(low, high)));
+            pairs.extend(rest.iter().map(|&last| pair(last, 0.0)));
+        }
+        #[cfg(target_arch = "x86_64")]
+        x86::product(pairs, b, start, out, out_at);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (pairs, start, out, out_at);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+    use std::mem;
+
+    use super::{Packed, Start, WIDTH};
+
+    /// The most rows of a tile with two vectors of columns.
+    const MOST_ROWS: usize = 8;
+
+    /// `a` holds the rows in pairs, one after the other.
+    pub(super) fn product(
+        a: &[u32],
+        b: &Packed,
+        start: Start<'_, f32>,
+        out: &mut [f32],
+        out_at: &[usize],
+    ) {
+        let rows = out_at.len();
+        assert_eq!(a.len(), rows * b.pairs, "all rows are there");
+        assert_eq!(b.data.len(), b.n.div_ceil(WIDTH) * WIDTH * b.pairs);
+        let tiles = rows.div_ceil(MOST_ROWS).max(1);
+        let panels = b.n.div_ceil(WIDTH);
+        let mut panel = 0;
+        while panel < panels {
+            // With few rows more columns at a time, as one sum has to wait for the one before.
+            let together = match rows {
+                0..=2 if panel + 4 <= panels => 4,
+                3..=4 if panel + 2 <= panels => 2,
+                _ => 1,
+            };
+            let mut row = 0;
+            for left in (1..=tiles).rev() {
+                let count = (rows - row).div_ceil(left);
+                let place = Place { a, b, panel, row };
+                // SAFETY: `super::product` has seen that the processor has these instructions.
+                let mut tile = |run: unsafe fn(&Place<'_>, &mut [[f32; WIDTH]])| {
+                    let mut sums = [[0.0; WIDTH]; MOST_ROWS];
+                    // SAFETY: as above; the place is within its operands by the checks before the loops.
+                    unsafe { run(&place, &mut sums) };
+                    for (i, sums) in sums.chunks(together).take(count).enumerate() {
+                        for (j, sums) in sums.iter().enumerate() {
+                            let column = (panel + j) * WIDTH;
+                            store(start, sums, column, b.n, &mut out[out_at[row + i]..]);
+                        }
+                    }
+                };
+                match (count, together) {
+                    (1, 4) => tile(run::<1, 4>),
+                    (2, 4) => tile(run::<2, 4>),
+                    (3, 2) => tile(run::<3, 2>),
+                    (4, 2) => tile(run::<4, 2>),
+                    (8, _) => tile(run::<8, 1>),
+                    (7, _) => tile(run::<7, 1>),
+                    (6, _) => tile(run::<6, 1>),
+                    (5, _) => tile(run::<5, 1>),
+                    (4, _) => tile(run::<4, 1>),
+                    (3, _) => tile(run::<3, 1>),
+                    (2, _) => tile(run::<2, 1>),
+                    (1, _) => tile(run::<1, 1>),
+                    _ => {}
+                }
+                row += count;
+            }
+            panel += together;
+        }
+    }
+
+    /// Where a tile begins.
+    struct Place<'a> {
+        a: &'a [u32],
+        b: &'a Packed,
+        panel: usize,
+        row: usize,
+    }
+
+    /// The sums of `M` rows and `P` panels, row after row; `M P` is at most the number of `sums`.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-BF16; `M` rows from the place's on are in `a`, and `P` panels in `b`.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn run<const M: usize, const P: usize>(at: &Place<'_>, sums: &mut [[f32; WIDTH]]) {
+        let pairs = at.b.pairs;
+        let a = at.a[at.row * pairs..][..M * pairs].as_ptr();
+        let b = at.b.data[at.panel * WIDTH * pairs..][..P * WIDTH * pairs].as_ptr();
+        let mut all: [[[__m512; 2]; P]; M] = [[[_mm512_setzero_ps(); 2]; P]; M];
+        for p in 0..pairs {
+            let mut words: [[__m512bh; 2]; P] = [[bf16(_mm512_set1_epi32(0)); 2]; P];
+            for (i, words) in words.iter_mut().enumerate() {
+                // SAFETY: panel `i < P` has `pairs` rows of two vectors.
+                unsafe {
+                    let row = b.add((i * pairs + p) * WIDTH);
+                    words[0] = bf16(_mm512_loadu_si512(row.cast()));
+                    words[1] = bf16(_mm512_loadu_si512(row.add(WIDTH / 2).cast()));
+                }
+            }
+            for (m, sums) in all.iter_mut().enumerate() {
+                // SAFETY: row `m < M` has `pairs` words.
+                let x = bf16(_mm512_set1_epi32(unsafe { *a.add(m * pairs + p) } as i32));
+                for (sums, words) in sums.iter_mut().zip(&words) {
+                    sums[0] = _mm512_dpbf16_ps(sums[0], x, words[0]);
+                    sums[1] = _mm512_dpbf16_ps(sums[1], x, words[1]);
+                }
+            }
+        }
+        for (to, from) in sums.iter_mut().zip(all.as_flattened()) {
+            // SAFETY: there is room for two vectors.
+            unsafe {
+                _mm512_storeu_ps(to.as_mut_ptr(), from[0]);
+                _mm512_storeu_ps(to.as_mut_ptr().add(WIDTH / 2), from[1]);
+            }
+        }
+    }
+
+    /// Words as pairs of numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn bf16(words: __m512i) -> __m512bh {
+        // SAFETY: both are 64 bytes that may be anything.
+        unsafe { mem::transmute(words) }
+    }
+
+    fn store(start: Start<'_, f32>, sums: &[f32; WIDTH], column: usize, n: usize, out: &mut [f32]) {
+        let count = WIDTH.min(n - column);
+        let out = &mut out[column..column + count];
+        match start {
+            Start::Zero => out.copy_from_slice(&sums[..count]),
+            Start::There => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            Start::Row(row) => {
+                for ((out, sum), row) in out.iter_mut().zip(sums).zip(&row[column..]) {
+                    *out = row + sum;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::half::bf16_to_f32;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count)
+            .map(|i| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn products_are_those_of_rounded_operands() {
+        if !is_available() {
+            eprintln!("skipped: no AVX-512-BF16 here");
+            return;
+        }
+        let cpu = Cpu::builder().threads(1).build().unwrap();
+        let round = |x: &f32| f64::from(bf16_to_f32(f32_to_bf16(*x)));
+        for [rows, k, n] in [
+            [1, 1, 1],
+            [1, 7, 200],
+            [2, 30, 129],
+            [3, 5, 70],
+            [4, 12, 64],
+            [5, 33, 31],
+            [9, 40, 40],
+            [21, 9, 33],
+            [0, 3, 4],
+            [3, 0, 5],
+        ] {
+            let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
+            let source = Unpacked {
+                data: &b,
+                k,
+                row_stride: n,
+                column_stride: 1,
+                columns: (0..n).collect(),
+            };
+            let packed = Packed::new(&cpu, &source).unwrap();
+            let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
+            let mut out = vec![f32::NAN; rows * n];
+            product((&a, &at(k)), &packed, Start::Row(&row), (&mut out, &at(n)));
+            for r in 0..rows {
+                for j in 0..n {
+                    let terms = (0..k).map(|p| round(&a[r * k + p]) * round(&b[p * n + j]));
+                    let expected = f64::from(row[j]) + terms.sum::<f64>();
+                    let found = f64::from(out[r * n + j]);
+                    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+                }
+            }
+            // Alone, each row has the same bits.
+            for r in 0..rows {
+                let mut one = row.clone();
+                product((&a, &[r * k]), &packed, Start::There, (&mut one, &[0]));
+                assert_eq!(one, out[r * n..][..n]);
+            }
+        }
+    }
+}

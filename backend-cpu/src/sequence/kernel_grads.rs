@@ -1,0 +1,214 @@
+//! The gradients of a layer's kernels and biases: products and sums over all rows of all steps that ran.
+
+use std::ops::Range;
+
+use backend_api::{Recurrence, Result};
+use smallvec::{SmallVec, smallvec};
+
+use super::backward::Given;
+use super::{Inputs, Layer, Sizes, unknown};
+use crate::device::Cpu;
+use crate::element::Float;
+use crate::gemm::Matrix;
+use crate::pool::Scratch;
+use crate::storage::{Dense, Output};
+
+/// A matrix whose rows lie in one or two places one after the other.
+pub(super) struct Stack<'a, T> {
+    pub(super) width: usize,
+    pub(super) parts: SmallVec<[&'a [T]; 2]>,
+}
+
+impl<T: Float> Layer<'_, T> {
+    /// The inputs of the rows that run, in order.
+    pub(super) fn running_inputs(&self, cpu: &Cpu, rows: usize) -> Result<Dense<'_, T>> {
+        let Sizes {
+            steps,
+            batch,
+            inputs,
+            ..
+        } = self.sizes;
+        let Inputs { data, at, .. } = &self.x;
+        let in_order = self.x.rows == inputs && (steps == 1 || self.x.steps == batch * inputs);
+        if self.lengths.is_none() && (in_order || rows == 0) {
+            return Ok(Dense::Borrowed(&data[..][*at..][..rows * inputs]));
+        }
+        let gathered = self.gather(cpu, rows, inputs, |t, row| &data[self.x.row(t, row)..])?;
+        Ok(Dense::Copied(gathered))
+    }
+
+    /// The state that each row that runs had before the step, in order.
+    pub(super) fn running_states(
+        &self,
+        cpu: &Cpu,
+        rows: usize,
+        given: &Given<'_, T>,
+    ) -> Result<Scratch<T>> {
+        let Sizes { batch, p, .. } = self.sizes;
+        let initial = &self.initial[self.initial.len() - 1];
+        self.gather(cpu, rows, p, |t, row| match t.checked_sub(1) {
+            None => &initial[row * p..],
+            Some(before) => &given.outputs[(before * batch + row) * p..],
+        })
+    }
+
+    /// Rows that run, in order, in one piece.
+    fn gather<'d>(
+        &self,
+        cpu: &Cpu,
+        rows: usize,
+        width: usize,
+        from: impl Fn(usize, usize) -> &'d [T],
+    ) -> Result<Scratch<T>>
+    where
+        T: 'd,
+    {
+        let mut all = cpu.pool().scratch::<T>(rows * width)?;
+        if width > 0 {
+            let mut to = all.chunks_exact_mut(width);
+            for t in 0..self.sizes.steps {
+                for row in (0..self.sizes.batch).filter(|&row| t < self.length(row)) {
+                    if let Some(to) = to.next() {
+                        to.copy_from_slice(&from(t, row)[..width]);
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The sum over all rows that run of some columns, each number times another one if there are such: `by` gives those of a
+    /// row of a step, for some columns.
+    pub(super) fn sums<'d>(
+        &self,
+        cpu: &Cpu,
+        (data, width, first): (&[T], usize, usize),
+        out: &mut [T],
+        by: impl Fn(usize, usize, Range<usize>) -> Option<&'d [T]> + Sync,
+    ) where
+        T: 'd,
+    {
+        let Sizes { steps, batch, .. } = self.sizes;
+        let count = data.len().checked_div(width).unwrap_or(0);
+        cpu.split(out.len(), [(out, 1)], count, |columns, [out]| {
+            out.fill(T::ZERO);
+            let mut rows = data.chunks_exact(width.max(1));
+            for t in 0..steps {
+                for row in (0..batch).filter(|&row| t < self.length(row)) {
+                    let Some(from) = rows.next() else { return };
+                    let from = &from[first + columns.start..first + columns.end];
+                    match by(t, row, columns.clone()) {
+                        None => {
+                            for (sum, x) in out.iter_mut().zip(from) {
+                                *sum = sum.add(*x);
+                            }
+                        }
+                        Some(by) => {
+                            for ((sum, x), by) in out.iter_mut().zip(from).zip(by) {
+                                *sum = sum.add(x.mul(*by));
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The gradients of what meets the state, from `dz` and what was kept of the rows that run.
+    pub(super) fn parameter_grads(
+        &self,
+        cpu: &Cpu,
+        given: &Given<'_, T>,
+        h: &Stack<'_, T>,
+        (dz, kept): (&[T], &[Scratch<T>]),
+        out: &mut [Output],
+    ) -> Result<()> {
+        let Sizes {
+            batch, n, p, gates, ..
+        } = self.sizes;
+        let width = gates * n;
+        let whole = |data, width| Stack {
+            width,
+            parts: smallvec![data],
+        };
+        match (self.recurrence, out) {
+            (Recurrence::Basic { .. } | Recurrence::Lstm(_), [kernel]) => {
+                cpu.outer(kernel.elements(), h, (dz, width, 0..width));
+            }
+            (Recurrence::ExtendedLstm(lstm), [kernel, rest @ ..]) => {
+                cpu.outer(kernel.elements(), h, (dz, width, 0..width));
+                let (projection, peepholes) = rest.split_at_mut(usize::from(lstm.projection));
+                if let ([projection], [m, through]) = (projection, kept) {
+                    let m = whole(&**m, n);
+                    cpu.outer(projection.elements(), &m, (through, p, 0..p));
+                }
+                // `w_f` and `w_i` saw the old cell state, `w_o` the new one.
+                for (out, (gate, old)) in
+                    peepholes.iter_mut().zip([(2, true), (0, true), (3, false)])
+                {
+                    let seen = |t: usize, row: usize, columns: Range<usize>| {
+                        let (data, at): (&[T], _) = match (old, t) {
+                            (true, 0) => (&self.initial[0], row),
+                            (true, _) => (&given.saved[1], (t - 1) * batch + row),
+                            (false, _) => (&given.saved[1], t * batch + row),
+                        };
+                        Some(&data[at * n + columns.start..at * n + columns.end])
+                    };
+                    self.sums(cpu, (dz, width, gate * n), out.elements(), seen);
+                }
+            }
+            (Recurrence::Gru { .. }, [gates, candidate]) => {
+                cpu.outer(gates.elements(), h, (dz, width, 0..2 * n));
+                let reset = whole(&*kept[0], n);
+                cpu.outer(candidate.elements(), &reset, (dz, width, 2 * n..3 * n));
+            }
+            (Recurrence::GruResetAfter { .. }, [gates, candidate, bias]) => {
+                cpu.outer(gates.elements(), h, (dz, width, 0..2 * n));
+                cpu.outer(candidate.elements(), h, (&kept[0], n, 0..n));
+                self.sums(cpu, (&kept[0], n, 0), bias.elements(), |_, _, _| None);
+            }
+            (other, _) => return Err(unknown(other)),
+        }
+        Ok(())
+    }
+}
+
+impl Cpu {
+    /// `out = xᵀ y`, of some columns of `y` that is `width` wide.
+    pub(super) fn outer<T: Float>(
+        &self,
+        out: &mut [T],
+        x: &Stack<'_, T>,
+        (y, width, columns): (&[T], usize, Range<usize>),
+    ) {
+        if out.is_empty() {
+            return;
+        }
+        let (mut row, mut accumulate) = (0, false);
+        for part in &x.parts {
+            let rows = part.len() / x.width;
+            if rows == 0 {
+                continue;
+            }
+            let a = Matrix {
+                data: part,
+                rows: x.width,
+                columns: rows,
+                row_stride: 1,
+                column_stride: x.width,
+            };
+            let b = Matrix {
+                data: &y[row * width + columns.start..],
+                rows,
+                columns: columns.len(),
+                row_stride: width,
+                column_stride: 1,
+            };
+            self.product(out, a, b, T::ONE, accumulate);
+            (row, accumulate) = (row + rows, true);
+        }
+        if !accumulate {
+            out.fill(T::ZERO);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Whole sequences: all steps of a layer, its input's product included, in one operation.
+//!
+//! Rows of the batch are independent, so each thread runs all steps of some rows and never waits for the others. Where
+//! there are too few rows for that, the threads share the units instead, and meet once a step ([`exchange`]), the GRU that resets before the product twice. Either way each
+//! number is computed by the same operations in the same order, so that no bit depends on the number of threads.
+//!
+//! The input's product is made for some steps at a time, just before they need it: its result stays in a
+//! cache, where one for all steps would go through memory three times. Rows that have ended take part in nothing.
+
+mod backward;
+mod exchange;
+mod forward;
+mod kernel_grads;
+mod weights;
+
+use std::any::TypeId;
+use std::mem;
+use std::ops::Range;
+
+use backend_api::{Error, Precision, Recurrence, Result, SequencePlan};
+use pulp::Arch;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use self::weights::Matrix;
+use crate::bf16;
+use crate::device::Cpu;
+use crate::element::Float;
+use crate::packed::{Product, Start};
+use crate::pool::Scratch;
+use crate::simd::{Pointwise, RowKernel, Source, Target};
+use crate::storage::{Dense, Input};
+
+/// Multiplications below which rows are not worth another thread.
+const MIN_PRODUCTS: usize = 1 << 18;
+/// Rows that a thread should have at least: fewer use the registers badly.
+const MIN_ROWS: usize = 4;
+/// Rows, over some steps, whose inputs are multiplied at a time.
+const CHUNK_ROWS: usize = 256;
+
+/// The sizes of a sequence.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    steps: usize,
+    batch: usize,
+    inputs: usize,
+    /// Units.
+    n: usize,
+    /// The width of `h`.
+    p: usize,
+    gates: usize,
+}
+
+/// The inputs: rows of numbers without gaps, wherever they lie.
+#[derive(Debug)]
+struct Inputs<'a, T> {
+    data: Dense<'a, T>,
+    /// Where the first row is, and how far it is to the next step's and to the next of the batch.
+    at: usize,
+    steps: usize,
+    rows: usize,
+}
+
+impl<'a, T: Float> Inputs<'a, T> {
+    fn new(cpu: &Cpu, x: &Input<'a>) -> Result<Self> {
+        let (shape, strides) = (x.layout.shape(), x.layout.strides());
+        if shape.count() > 0 && (strides[2] == 1 || shape[2] == 1) {
+            return Ok(Self {
+                data: Dense::Borrowed(x.buffer.elements()),
+                at: x.layout.offset(),
+                steps: strides[0],
+                rows: strides[1],
+            });
+        }
+        Ok(Self {
+            data: cpu.dense(x)?,
+            at: 0,
+            steps: shape[1] * shape[2],
+            rows: shape[2],
+        })
+    }
+
+    /// Where the row of the batch is at step `t`.
+    fn row(&self, t: usize, row: usize) -> usize {
+        self.at + t * self.steps + row * self.rows
+    }
+}
+
+/// The operands of a sequence, which its gradient has too.
+struct Layer<'a, T> {
+    arch: Arch,
+    recurrence: Recurrence,
+    sizes: Sizes,
+    /// Whether what is made of the weights is kept with them.
+    reuse: bool,
+    /// Whether products may round their operands to bfloat16.
+    bf16: bool,
+    x: Inputs<'a, T>,
+    kernel: Input<'a>,
+    bias: Dense<'a, T>,
+    /// The parameters that meet the state: first the matrices, then the vectors.
+    matrices: Vec<Input<'a>>,
+    vectors: Vec<Dense<'a, T>>,
+    initial: Vec<Dense<'a, T>>,
+    lengths: Option<Scratch<usize>>,
+}
+
+impl<'a, T: Float> Layer<'a, T> {
+    fn new(cpu: &Cpu, op: &'static str, plan: &SequencePlan, ins: &[Input<'a>]) -> Result<Self> {
+        let recurrence = plan.recurrence;
+        let dense = |ins: &[Input<'a>]| ins.iter().map(|x| cpu.dense(x)).collect::<Result<_>>();
+        let [x, kernel, bias, rest @ ..] = ins else {
+            return Err(missing());
+        };
+        let parts = rest.split_at_checked(recurrence.parameter_count());
+        let (parameters, rest) = parts.ok_or_else(missing)?;
+        let parts = rest.split_at_checked(recurrence.states());
+        let (initial, rest) = parts.ok_or_else(missing)?;
+        let lengths = rest.first().filter(|_| plan.ragged);
+        let is_matrix = |x: &Input<'_>| x.layout.shape().rank() == 2;
+        let (matrices, vectors) =
+            parameters.split_at(parameters.iter().take_while(|x| is_matrix(x)).count());
+        let shape = x.layout.shape();
+        let steps = shape[0];
+        let width = |state: &Input<'_>| state.layout.shape()[1];
+        Ok(Self {
+            arch: cpu.arch(),
+            recurrence,
+            sizes: Sizes {
+                steps,
+                batch: shape[1],
+                inputs: shape[2],
+                n: width(&initial[0]),
+                p: width(&initial[initial.len() - 1]),
+                gates: recurrence.gates(),
+            },
+            reuse: plan.reuse,
+            bf16: cpu.precision() == Precision::Bf16 && !plan.save,
+            x: Inputs::new(cpu, x)?,
+            kernel: *kernel,
+            bias: cpu.dense(bias)?,
+            matrices: matrices.to_vec(),
+            vectors: dense(vectors)?,
+            initial: dense(initial)?,
+            lengths: lengths
+                .map(|lengths| cpu.indices(op, "lengths", lengths, steps, true))
+                .transpose()?,
+        })
+    }
+
+    /// The number of steps of a row.
+    fn length(&self, row: usize) -> usize {
+        self.lengths
+            .as_ref()
+            .map_or(self.sizes.steps, |lengths| lengths[row])
+    }
+
+    /// Sets `active` to the rows that still run at step `t`, counted from the range's start.
+    fn find_active(&self, t: usize, rows: &Range<usize>, active: &mut Vec<usize>) {
+        active.clear();
+        active.extend((0..rows.len()).filter(|r| t < self.length(rows.start + r)));
+    }
+
+    /// A part of a sequence `[steps, batch, width]`: the given rows at step `t`, from a column on.
+    fn at_step<'d>(
+        &self,
+        data: &'d [T],
+        width: usize,
+        t: usize,
+        rows: &Range<usize>,
+        column: usize,
+    ) -> Source<'d, T> {
+        Source {
+            data,
+            stride: width,
+            at: (t * self.sizes.batch + rows.start) * width + column,
+        }
+    }
+
+    /// `out = start + a b` for some rows.
+    fn product(
+        &self,
+        (a, a_at): (&[T], &[usize]),
+        b: &Matrix<T>,
+        start: Start<'_, T>,
+        (out, out_at): (&mut [T], &[usize]),
+    ) {
+        match b {
+            Matrix::Exact(b) => self.arch.dispatch(Product {
+                a,
+                a_at,
+                b,
+                start,
+                out,
+                out_at,
+            }),
+            Matrix::Bf16(b) => {
+                // Made of single precision only.
+                if let (Some(a), Some(start), Some(out)) =
+                    (singles(a), start.singles(), singles_mut(out))
+                {
+                    bf16::product((a, a_at), b, start, (out, out_at));
+                }
+            }
+        }
+    }
+
+    /// Applies `f` to some rows of `n` units.
+    fn each_row<const I: usize, const O: usize, const M: usize>(
+        &self,
+        (rows, n): (&[usize], usize),
+        ins: [Source<'_, T>; I],
+        outs: [Target<'_, T>; M],
+        f: impl Pointwise<T, I, O>,
+    ) {
+        self.arch.dispatch(RowKernel {
+            f,
+            rows: rows.iter().copied(),
+            n,
+            ins,
+            outs,
+        });
+    }
+
+    /// Steps whose inputs are multiplied at a time, by a part with so many rows.
+    fn chunk(&self, rows: usize) -> usize {
+        CHUNK_ROWS
+            .div_ceil(rows.max(1))
+            .min(self.sizes.steps)
+            .max(1)
+    }
+
+    /// The ranges of rows that threads work on: about equally many steps each.
+    fn row_ranges(&self, cpu: &Cpu) -> Vec<Range<usize>> {
+        let Sizes { batch, .. } = self.sizes;
+        let total: usize = (0..batch).map(|row| self.length(row)).sum();
+        let pieces = cpu
+            .threads()
+            .min(self.work_of(total) / MIN_PRODUCTS)
+            .min(batch / MIN_ROWS)
+            .max(1);
+        let mut ranges = Vec::with_capacity(pieces);
+        let (mut start, mut done) = (0, 0);
+        for i in 1..=pieces {
+            let mut end = start;
+            // As many rows are left as the other pieces need at least.
+            let most = batch - (pieces - i) * MIN_ROWS.min(batch / pieces);
+            while end < most && (i == pieces || done * pieces < i * total || end < start + 1) {
+                done += self.length(end);
+                end += 1;
+            }
+            ranges.push(start..end);
+            start = end;
+        }
+        ranges
+    }
+
+    /// Multiplications of so many rows.
+    fn work_of(&self, rows: usize) -> usize {
+        let Sizes {
+            n,
+            p,
+            gates,
+            inputs,
+            ..
+        } = self.sizes;
+        [n, gates, p + inputs]
+            .iter()
+            .fold(rows, |a, &b| a.saturating_mul(b))
+    }
+}
+
+/// Numbers of single precision as what they are.
+fn singles<T: Float>(data: &[T]) -> Option<&[f32]> {
+    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
+}
+
+fn singles_mut<T: Float>(data: &mut [T]) -> Option<&mut [f32]> {
+    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice_mut(data))
+}
+
+impl<'a, T: Float> Start<'a, T> {
+    fn singles(self) -> Option<Start<'a, f32>> {
+        Some(match self {
+            Self::Zero => Start::Zero,
+            Self::There => Start::There,
+            Self::Row(row) => Start::Row(singles(row)?),
+        })
+    }
+}
+
+/// A matrix without gaps to read.
+fn source<T>(data: &[T], stride: usize, at: usize) -> Source<'_, T> {
+    Source { data, stride, at }
+}
+
+/// All of a matrix to write.
+fn target<T>(data: &mut [T], parts: usize, n: usize) -> Target<'_, T> {
+    Target {
+        data,
+        stride: parts * n,
+        at: 0,
+        parts,
+    }
+}
+
+/// Sets the rows that are not among `active` (in order) to 0.
+fn clear_others<T: Float>(data: &mut [T], width: usize, active: &[usize]) {
+    if width == 0 {
+        return;
+    }
+    let mut active = active.iter().peekable();
+    for (r, row) in data.chunks_exact_mut(width).enumerate() {
+        if active.next_if(|&&a| a == r).is_none() {
+            row.fill(T::ZERO);
+        }
+    }
+}
+
+/// Cuts a sequence `[steps, batch, width]` into its steps for each range of rows.
+fn cut_steps<'a, T>(
+    data: &'a mut [T],
+    width: usize,
+    sizes: Sizes,
+    ranges: &[Range<usize>],
+) -> Vec<Vec<&'a mut [T]>> {
+    let with_room = || Vec::with_capacity(sizes.steps);
+    let mut cut: Vec<Vec<&mut [T]>> = ranges.iter().map(|_| with_room()).collect();
+    let mut rest = data;
+    for _ in 0..sizes.steps {
+        let step = take(&mut rest, sizes.batch * width);
+        for (rows, cut) in cut_rows(step, width, ranges).into_iter().zip(&mut cut) {
+            cut.push(rows);
+        }
+    }
+    cut
+}
+
+/// Cuts a matrix `[batch, width]` into the ranges of rows.
+fn cut_rows<'a, T>(
+    mut data: &'a mut [T],
+    width: usize,
+    ranges: &[Range<usize>],
+) -> Vec<&'a mut [T]> {
+    ranges
+        .iter()
+        .map(|range| take(&mut data, range.len() * width))
+        .collect()
+}
+
+/// Takes the first `len` elements off a slice.
+fn take<'a, T>(data: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (first, rest) = mem::take(data).split_at_mut(len);
+    *data = rest;
+    first
+}
+
+/// Runs the parts of a sequence, on the threads of the device if there are several.
+fn run_parts<P: Send>(
+    cpu: &Cpu,
+    parts: Vec<P>,
+    run: impl Fn(P) -> Result<()> + Send + Sync,
+) -> Result<()> {
+    match cpu.workers() {
+        Some(workers) if parts.len() > 1 => {
+            workers.install(|| parts.into_par_iter().try_for_each(run))
+        }
+        _ => parts.into_iter().try_for_each(run),
+    }
+}
+
+fn missing() -> Error {
+    Error::argument("sequence", "operands", "are missing")
+}
+
+fn unknown(recurrence: Recurrence) -> Error {
+    Error::argument(
+        "sequence",
+        format!("{recurrence:?}"),
+        "is not known to the cpu backend",
+    )
+}

@@ -1,0 +1,163 @@
+//! The matrices of a layer in panels.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use backend_api::{Recurrence, Result};
+
+use super::{Layer, singles};
+use crate::bf16;
+use crate::device::Cpu;
+use crate::element::Float;
+use crate::packed::{Packed, Unpacked};
+use crate::storage::{Derivation, Input};
+
+/// A matrix to multiply with, as exact as the device has been asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Matrix<T> {
+    Exact(Arc<Packed<T>>),
+    Bf16(Arc<bf16::Packed>),
+}
+
+/// What a part of a sequence multiplies with, for all units or some.
+#[derive(Debug)]
+pub(super) struct Weights<'a, T: Float> {
+    /// The input's kernel, and the bias of the same columns.
+    pub(super) input: Matrix<T>,
+    pub(super) bias: Cow<'a, [T]>,
+    /// Those of the parameters that are matrices.
+    pub(super) recurrent: Vec<Matrix<T>>,
+    /// Those that are vectors.
+    pub(super) vectors: Vec<&'a [T]>,
+}
+
+/// The widths in units of the matrices that meet `h`, or what is made of it.
+fn kernel_gates(recurrence: Recurrence) -> &'static [usize] {
+    match recurrence {
+        Recurrence::Gru { .. } | Recurrence::GruResetAfter { .. } => &[2, 1],
+        Recurrence::Basic { .. } => &[1],
+        _ => &[4],
+    }
+}
+
+/// The columns that belong to some units, gate by gate.
+fn columns(gates: usize, n: usize, units: &Range<usize>) -> Vec<usize> {
+    let gate = |g| units.clone().map(move |u| g * n + u);
+    (0..gates).flat_map(gate).collect()
+}
+
+impl<T: Float> Layer<'_, T> {
+    /// The weights of some units, to go forward.
+    pub(super) fn weights(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Weights<'_, T>> {
+        let Self { sizes, .. } = self;
+        let n = sizes.n;
+        let pack = |matrix: &Input<'_>, gates: usize| {
+            self.packed(cpu, matrix, Some(units), |data| Unpacked {
+                data,
+                k: matrix.layout.shape()[0],
+                row_stride: matrix.layout.shape()[1],
+                column_stride: 1,
+                columns: match gates {
+                    0 => (0..sizes.p).collect(),
+                    gates => columns(gates, n, units),
+                },
+            })
+        };
+        let widths = kernel_gates(self.recurrence);
+        let mut recurrent = Vec::with_capacity(2);
+        for (kernel, &width) in self.matrices.iter().zip(widths) {
+            recurrent.push(pack(kernel, width)?);
+        }
+        if let Some(projection) = self.matrices.get(widths.len()) {
+            recurrent.push(pack(projection, 0)?);
+        }
+        let gates = sizes.gates;
+        let bias = match units.len() == n {
+            true => Cow::Borrowed(&*self.bias),
+            false => Cow::Owned(
+                columns(gates, n, units)
+                    .iter()
+                    .map(|&c| self.bias[c])
+                    .collect(),
+            ),
+        };
+        Ok(Weights {
+            input: pack(&self.kernel, gates)?,
+            bias,
+            recurrent,
+            vectors: self.vectors.iter().map(|v| &v[units.clone()]).collect(),
+        })
+    }
+
+    /// The matrices transposed: gradients of sums go back to what they were made of.
+    pub(super) fn transposed(&self, cpu: &Cpu, input_grad: bool) -> Result<Weights<'_, T>> {
+        let pack = |matrix: &Input<'_>| {
+            let shape = matrix.layout.shape();
+            self.packed(cpu, matrix, None, |data| Unpacked {
+                data,
+                k: shape[1],
+                row_stride: 1,
+                column_stride: shape[1],
+                columns: (0..shape[0]).collect(),
+            })
+        };
+        let none = || Packed::new(cpu, &Unpacked::nothing());
+        Ok(Weights {
+            input: match input_grad {
+                true => pack(&self.kernel)?,
+                false => Matrix::Exact(Arc::new(none()?)),
+            },
+            bias: Cow::Borrowed(&[]),
+            recurrent: self.matrices.iter().map(pack).collect::<Result<_>>()?,
+            vectors: self.vectors.iter().map(|v| &**v).collect(),
+        })
+    }
+
+    /// A matrix in panels, of some units or transposed; kept with it if it is going to be used again.
+    fn packed<'d>(
+        &self,
+        cpu: &Cpu,
+        matrix: &Input<'d>,
+        units: Option<&Range<usize>>,
+        describe: impl FnOnce(&[T]) -> Unpacked<'_, T>,
+    ) -> Result<Matrix<T>> {
+        let data = cpu.dense::<T>(matrix)?;
+        let of = Derivation {
+            layout: matrix.layout,
+            mark: units.cloned(),
+        };
+        if self.bf16
+            && let Some(data) = singles(&data)
+        {
+            let make = || {
+                // What describes a matrix reads none of it.
+                let Unpacked {
+                    k,
+                    row_stride,
+                    column_stride,
+                    columns,
+                    ..
+                } = describe(&[]);
+                let source = Unpacked {
+                    data,
+                    k,
+                    row_stride,
+                    column_stride,
+                    columns,
+                };
+                bf16::Packed::new(cpu, &source)
+            };
+            let packed = match self.reuse {
+                true => matrix.buffer.derived(&of, make)?,
+                false => Arc::new(make()?),
+            };
+            return Ok(Matrix::Bf16(packed));
+        }
+        let make = || Packed::new(cpu, &describe(&data));
+        Ok(Matrix::Exact(match self.reuse {
+            true => matrix.buffer.derived(&of, make)?,
+            false => Arc::new(make()?),
+        }))
+    }
+}
