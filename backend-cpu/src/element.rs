@@ -49,7 +49,7 @@ pub(crate) trait Number: Pod + PartialOrd + Debug + Send + Sync {
 }
 
 /// A floating point number.
-pub(crate) trait Float: Number + crate::packed::Lanes {
+pub(crate) trait Float: Number + crate::lanes::Lanes {
     const ONE: Self;
     const INFINITY: Self;
 

@@ -38,6 +38,7 @@ mod elementwise;
 mod gates;
 mod gemm;
 mod half;
+mod lanes;
 mod loss;
 mod matmul;
 mod optimizer;
@@ -53,6 +54,7 @@ mod simd;
 mod storage;
 mod strided;
 mod team;
+mod tile;
 
 pub use convert::{from_ndarray, to_ndarray};
 pub use device::{Builder, Cpu};

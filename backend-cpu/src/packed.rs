@@ -1,106 +1,77 @@
 //! Products with a matrix that is used again and again: the kernels of a layer, step after step.
 //!
-//! The matrix is brought into panels once, and a tile of the result is summed in registers over the
-//! whole inner size. So each element is one chain of multiply-adds in the order of
+//! The matrix is brought into panels once, and a tile of the result is summed in registers. Each element is one chain of
+//! multiply-adds that begins with what it is added to, in the order of
 //! the inner index, whatever rows are computed together: that is what lets rows be split over
 //! threads, and finished rows be left out, without a change of bits.
 
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backend_api::Result;
-use bytemuck::Pod;
-use pulp::{Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;
-use crate::prefetch::prefetch;
+use crate::tile::{Ahead, add_rows, add_wide};
 
-/// Bytes of a row of a panel: two of the longest vectors.
-const PANEL_BYTES: usize = 128;
-/// The most elements in that: of single precision.
-const MAX_PANEL: usize = PANEL_BYTES / 4;
+/// Vectors of columns of a panel. With eight rows their sums are 24 vectors: as many as 32 registers have room for.
+const VECTORS: usize = 3;
+/// The same for products of few rows, which take their time from reading the matrix: a panel is read in one go.
+const WIDE_VECTORS: usize = 8;
+/// The most rows of a product that counts as one of few.
+pub(crate) const FEW: usize = 3;
+/// The most elements of a row of a panel, on any unit.
+const MAX_WIDTH: usize = WIDE_VECTORS * 16;
+/// The most rows of a tile, where there are 32 vector registers and where there are 16.
+const MOST_ROWS: [usize; 2] = [8, 4];
+/// Bytes of a panel that are multiplied with all rows before the next ones: they stay in the first-level cache.
+const BLOCK_BYTES: usize = 24 << 10;
 
-const fn panel<T>() -> usize {
-    PANEL_BYTES / size_of::<T>()
-}
-
-/// A float type's vectors.
-pub(crate) trait Lanes: Pod {
-    /// A vector of the unit `S`.
-    type Vector<S: Simd>: Copy;
-    fn vectors<S: Simd>(data: &[Self]) -> &[Self::Vector<S>];
-    fn vectors_mut<S: Simd>(data: &mut [Self]) -> &mut [Self::Vector<S>];
-    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    fn add_vectors<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// `a * b + c`, rounded once where the unit can.
-    fn mul_add<S: Simd>(
-        simd: S,
-        a: Self::Vector<S>,
-        b: Self::Vector<S>,
-        c: Self::Vector<S>,
-    ) -> Self::Vector<S>;
-}
-
-impl Lanes for f32 {
-    type Vector<S: Simd> = S::f32s;
-
-    #[inline(always)]
-    fn vectors<S: Simd>(data: &[f32]) -> &[S::f32s] {
-        S::as_simd_f32s(data).0
-    }
-    #[inline(always)]
-    fn vectors_mut<S: Simd>(data: &mut [f32]) -> &mut [S::f32s] {
-        S::as_mut_simd_f32s(data).0
-    }
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
-        simd.splat_f32s(x)
-    }
-    #[inline(always)]
-    fn add_vectors<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
-        simd.add_f32s(a, b)
-    }
-    #[inline(always)]
-    fn mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-        simd.mul_add_e_f32s(a, b, c)
-    }
-}
-
-impl Lanes for f64 {
-    type Vector<S: Simd> = S::f64s;
-
-    #[inline(always)]
-    fn vectors<S: Simd>(data: &[f64]) -> &[S::f64s] {
-        S::as_simd_f64s(data).0
-    }
-    #[inline(always)]
-    fn vectors_mut<S: Simd>(data: &mut [f64]) -> &mut [S::f64s] {
-        S::as_mut_simd_f64s(data).0
-    }
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {
-        simd.splat_f64s(x)
-    }
-    #[inline(always)]
-    fn add_vectors<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        simd.add_f64s(a, b)
-    }
-    #[inline(always)]
-    fn mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
-        simd.mul_add_e_f64s(a, b, c)
-    }
-}
-
-/// A matrix `[k, n]` in panels of some columns each: within one, row after row, and the last
-/// filled up with zeros.
+/// A matrix `[k, n]` in panels of some columns each: within one, row after row. The last is filled up with zeros to whole
+/// vectors, so many as [`last_vectors`] says.
 #[derive(Debug)]
 pub(crate) struct Packed<T> {
     data: Scratch<T>,
     k: usize,
     n: usize,
+    /// Elements of a vector, and vectors of a panel.
+    lanes: usize,
+    vectors: usize,
     /// Whether the last product with few rows began at the first column.
     forward: AtomicBool,
+}
+
+/// One of the panels.
+#[derive(Clone, Copy)]
+struct Panel {
+    /// Its first column, where it lies, and the vectors of its rows.
+    column: usize,
+    at: usize,
+    vectors: usize,
+}
+
+/// How many vectors the last panel has for so many columns: as few as there are kernels for.
+fn last_vectors(columns: usize, lanes: usize, vectors: usize) -> usize {
+    let needed = columns.div_ceil(lanes);
+    match vectors {
+        WIDE_VECTORS if needed > 0 => needed.next_power_of_two(),
+        _ => needed,
+    }
+}
+
+/// Elements of a vector.
+struct LanesOf<T>(PhantomData<T>);
+
+impl<T: Float> WithSimd for LanesOf<T> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        size_of::<T::Vector<S>>() / size_of::<T>()
+    }
 }
 
 /// Rows of a panel that are filled together where the source lies the other way: what is written to stays in the
@@ -118,31 +89,58 @@ pub(crate) struct Unpacked<'a, T> {
 }
 
 impl<T: Float> Packed<T> {
-    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, T>) -> Result<Self> {
-        let (k, n, width) = (source.k, source.columns.len(), panel::<T>());
-        let panels = n.div_ceil(width);
-        let mut data = cpu.pool().scratch::<T>(panels * width * k)?;
+    /// Packs a matrix that is multiplied with so many rows at a time.
+    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, T>, rows: usize) -> Result<Self> {
+        let vectors = if rows <= FEW { WIDE_VECTORS } else { VECTORS };
+        Self::with(cpu, cpu.arch(), source, vectors)
+    }
+
+    fn with(cpu: &Cpu, arch: Arch, source: &Unpacked<'_, T>, vectors: usize) -> Result<Self> {
+        let (k, n) = (source.k, source.columns.len());
+        let lanes = arch.dispatch(LanesOf(PhantomData::<T>));
+        let width = vectors * lanes;
+        let last = last_vectors(n % width, lanes, vectors) * lanes;
+        let mut data = cpu.pool().scratch::<T>((n / width * width + last) * k)?;
         if k > 0 {
-            let work = k * width;
-            cpu.split(panels, [(&mut data, k * width)], work, |range, [data]| {
-                let columns = &source.columns[range.start * width..n.min(range.end * width)];
-                if source.column_stride == 1 {
-                    source.pack_rows(data, columns);
-                } else {
-                    for (panel, columns) in
-                        data.chunks_exact_mut(k * width).zip(columns.chunks(width))
-                    {
-                        source.pack_transposed(panel, columns);
-                    }
-                }
-            });
+            let (whole, rest) = data.split_at_mut(n / width * width * k);
+            let (columns, others) = source.columns.split_at(n / width * width);
+            cpu.split(
+                n / width,
+                [(whole, k * width)],
+                k * width,
+                |range, [data]| {
+                    let columns = &columns[range.start * width..range.end * width];
+                    source.pack(data, columns, width);
+                },
+            );
+            source.pack(rest, others, last);
         }
         Ok(Self {
             data,
             k,
             n,
+            lanes,
+            vectors,
             forward: AtomicBool::new(false),
         })
+    }
+
+    fn panels(&self) -> usize {
+        self.n.div_ceil(self.vectors * self.lanes)
+    }
+
+    fn panel(&self, i: usize) -> Panel {
+        let width = self.vectors * self.lanes;
+        let column = i * width;
+        let vectors = match self.n - column {
+            columns if columns >= width => self.vectors,
+            columns => last_vectors(columns, self.lanes, self.vectors),
+        };
+        Panel {
+            column,
+            at: column * self.k,
+            vectors,
+        }
     }
 }
 
@@ -158,16 +156,28 @@ impl<T: Float> Unpacked<'_, T> {
         }
     }
 
-    /// Fills panels from a matrix that is read row by row, as it lies.
-    fn pack_rows(&self, data: &mut [T], columns: &[usize]) {
-        let (width, size) = (panel::<T>(), panel::<T>() * self.k);
+    /// Fills panels of so many columns.
+    fn pack(&self, data: &mut [T], columns: &[usize], width: usize) {
+        if self.column_stride == 1 {
+            self.pack_rows(data, columns, width);
+        } else if width > 0 {
+            let panels = data.chunks_exact_mut(self.k * width);
+            for (panel, columns) in panels.zip(columns.chunks(width)) {
+                self.pack_transposed(panel, columns, width);
+            }
+        }
+    }
+
+    /// From a matrix that is read row by row, as it lies.
+    fn pack_rows(&self, data: &mut [T], columns: &[usize], width: usize) {
+        let size = width * self.k;
         let in_a_row: Vec<bool> = columns
-            .chunks(width)
+            .chunks(width.max(1))
             .map(|c| c.iter().enumerate().all(|(i, &x)| x == c[0] + i))
             .collect();
         for p in 0..self.k {
             let from = &self.data[p * self.row_stride..];
-            for (i, columns) in columns.chunks(width).enumerate() {
+            for (i, columns) in columns.chunks(width.max(1)).enumerate() {
                 let to = &mut data[i * size + p * width..][..width];
                 if in_a_row[i] {
                     to[..columns.len()].copy_from_slice(&from[columns[0]..][..columns.len()]);
@@ -181,9 +191,8 @@ impl<T: Float> Unpacked<'_, T> {
         }
     }
 
-    /// Fills a panel from a matrix that lies the other way.
-    fn pack_transposed(&self, panel: &mut [T], columns: &[usize]) {
-        let width = PANEL_BYTES / size_of::<T>();
+    /// A panel, from a matrix that lies the other way.
+    fn pack_transposed(&self, panel: &mut [T], columns: &[usize], width: usize) {
         if columns.len() < width {
             panel.fill(T::ZERO);
         }
@@ -200,13 +209,13 @@ impl<T: Float> Unpacked<'_, T> {
     }
 }
 
-/// What a product starts from.
+/// What a product is added to.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a, T> {
     Zero,
     /// The same row for every row.
     Row(&'a [T]),
-    /// What is there: the product is added.
+    /// What is there.
     There,
 }
 
@@ -220,255 +229,261 @@ pub(crate) struct Product<'a, T> {
     pub(crate) out_at: &'a [usize],
 }
 
-/// The most rows of a tile with two vectors of columns, where there are 32 vector registers and where there are 16. With
-/// more of them in the first case the pointers to the rows do not fit their registers, and a fifth of the speed is lost.
-const MOST_ROWS: [usize; 2] = [8, 6];
-/// With so many tiles at most the next panel is asked for while the second one is computed.
-const FEW_TILES: usize = 4;
-
 impl<T: Float> WithSimd for Product<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let count = self.a_at.len();
-        assert_eq!(count, self.out_at.len(), "a row for each row");
-        let most = if S::REGISTER_COUNT >= 32 {
-            MOST_ROWS[0]
-        } else {
-            MOST_ROWS[1]
-        };
-        let tiles = count.div_ceil(most).max(1);
+        assert_eq!(self.a_at.len(), self.out_at.len(), "a row for each row");
         let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
-        let per_row = panel::<T>() / lanes;
-        if count <= 3 && (per_row == 2 || per_row == 4) {
-            return match (count, per_row) {
-                (1, 2) => few::<S, T, 1, 4, 2>(simd, &mut self),
-                (2, 2) => few::<S, T, 2, 2, 2>(simd, &mut self),
-                (3, 2) => few::<S, T, 3, 2, 2>(simd, &mut self),
-                (1, 4) => few::<S, T, 1, 2, 4>(simd, &mut self),
-                (2, 4) => few::<S, T, 2, 1, 4>(simd, &mut self),
-                (3, 4) => few::<S, T, 3, 1, 4>(simd, &mut self),
-                _ => {}
-            };
+        assert_eq!(self.b.lanes, lanes, "packed for this unit");
+        if self.b.vectors == WIDE_VECTORS {
+            return few_rows::<S, T>(simd, &mut self);
         }
-        for start in (0..self.b.n).step_by(panel::<T>()) {
-            // The panel is read once for all rows, from a cache after the first tile.
-            for part in 0..per_row / 2 {
-                let column = start + part * 2 * lanes;
-                if column >= self.b.n {
-                    break;
-                }
-                let mut row = 0;
-                for left in (1..=tiles).rev() {
-                    let rows = (count - row).div_ceil(left);
-                    // The first tile reads the panel from far, the second from near. Among many it matters little.
-                    let ahead = left + 1 == tiles && tiles <= FEW_TILES;
-                    let at = Place { column, row, ahead };
-                    match rows {
-                        8 => tile::<S, T, 8>(simd, &mut self, at),
-                        7 => tile::<S, T, 7>(simd, &mut self, at),
-                        6 => tile::<S, T, 6>(simd, &mut self, at),
-                        5 => tile::<S, T, 5>(simd, &mut self, at),
-                        4 => tile::<S, T, 4>(simd, &mut self, at),
-                        3 => tile::<S, T, 3>(simd, &mut self, at),
-                        2 => tile::<S, T, 2>(simd, &mut self, at),
-                        1 => tile::<S, T, 1>(simd, &mut self, at),
-                        _ => {}
-                    }
-                    row += rows;
-                }
+        for i in 0..self.b.panels() {
+            let panel = self.b.panel(i);
+            match panel.vectors {
+                3 => many_rows::<S, T, 3>(simd, &mut self, panel),
+                2 => many_rows::<S, T, 2>(simd, &mut self, panel),
+                _ => many_rows::<S, T, 1>(simd, &mut self, panel),
             }
         }
     }
 }
 
-/// All columns for few rows: more of them at a time, as one sum has to wait for the one before.
+/// All rows times a panel of `V` vectors: part after part of it, so that after the first tile it is read from near.
 #[inline(always)]
-fn few<S: Simd, T: Float, const M: usize, const P: usize, const Q: usize>(
+fn many_rows<S: Simd, T: Float, const V: usize>(
     simd: S,
     product: &mut Product<'_, T>,
+    panel: Panel,
 ) {
-    let width = panel::<T>();
-    let panels = product.b.n.div_ceil(width);
-    let groups = panels / P;
-    // With so few rows all time goes into reading the matrix. What the last product read last may still be in the
-    // cache, so each begins where the one before has ended.
-    let backward = product.b.forward.fetch_not(Ordering::Relaxed);
-    for i in 0..groups {
-        let i = if backward { groups - 1 - i } else { i };
-        let column = i * P * width;
-        wide_tile::<S, T, M, P, Q>(
-            simd,
-            product,
-            Place {
-                column,
-                row: 0,
-                ahead: false,
-            },
-        );
-    }
-    for i in groups * P..panels {
-        let column = i * width;
-        wide_tile::<S, T, M, 1, Q>(
-            simd,
-            product,
-            Place {
-                column,
-                row: 0,
-                ahead: false,
-            },
-        );
+    let most = MOST_ROWS[usize::from(S::REGISTER_COUNT < 32)];
+    let count = product.a_at.len();
+    let tiles = count.div_ceil(most).max(1);
+    let (k, width) = (product.b.k, V * product.b.lanes);
+    let block = (BLOCK_BYTES / (width * size_of::<T>())).max(1);
+    for start in (0..k.max(1)).step_by(block) {
+        let end = k.min(start + block);
+        let mut row = 0;
+        for i in 0..tiles {
+            let rows = (count - row).div_ceil(tiles - i);
+            let at = Place {
+                panel,
+                row,
+                inner: [start, end],
+                // The tiles together ask for all of the next part.
+                ahead: panel.at + end * width + (end - start) * width * i / tiles,
+                stride: width / tiles,
+            };
+            match rows {
+                8 => tile::<S, T, 8, V>(simd, product, at),
+                7 => tile::<S, T, 7, V>(simd, product, at),
+                6 => tile::<S, T, 6, V>(simd, product, at),
+                5 => tile::<S, T, 5, V>(simd, product, at),
+                4 => tile::<S, T, 4, V>(simd, product, at),
+                3 => tile::<S, T, 3, V>(simd, product, at),
+                2 => tile::<S, T, 2, V>(simd, product, at),
+                1 => tile::<S, T, 1, V>(simd, product, at),
+                _ => {}
+            }
+            row += rows;
+        }
     }
 }
 
-/// Where a tile begins: its first column, and its first row among those of the product.
+/// Where a tile begins: its first row among those of the product, and the part of the inner index that is summed.
 #[derive(Clone, Copy)]
 struct Place {
-    column: usize,
+    panel: Panel,
     row: usize,
-    /// Whether the next panel is asked for meanwhile.
-    ahead: bool,
+    inner: [usize; 2],
+    ahead: usize,
+    stride: usize,
 }
 
-/// The sums of `M` rows and two vectors of columns.
-#[inline(always)]
-fn tile<S: Simd, T: Float, const M: usize>(simd: S, product: &mut Product<'_, T>, at: Place) {
-    let width = panel::<T>();
-    let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
-    let a = operands::<T, M>(product, at.row);
-    let panel = at.panel::<S, T>(product, 0);
-    let zero = T::splat(simd, T::ZERO);
-    let mut sums = [[zero; 2]; M];
-    // As plain as can be: what the compiler does not unroll as a whole it keeps in memory.
-    for (p, b) in (0..product.b.k).zip(panel.chunks(width / lanes)) {
-        let (b0, b1) = (b[0], b[1]);
-        if at.ahead {
-            let row = (width / lanes) * (product.b.k + p);
-            prefetch(panel, row);
-            prefetch(panel, row + width / lanes / 2);
-        }
-        for (sum, a) in sums.iter_mut().zip(a) {
-            let x = T::splat(simd, a[p]);
-            sum[0] = T::mul_add(simd, x, b0, sum[0]);
-            sum[1] = T::mul_add(simd, x, b1, sum[1]);
-        }
-    }
-    for (m, sums) in sums.iter().enumerate() {
-        store::<S, T>(simd, product, at.row + m, at.column, sums);
-    }
+/// A tile as a function of its own, so that each is compiled once.
+struct Tile<'p, 'a, T, const M: usize, const V: usize> {
+    product: &'p mut Product<'a, T>,
+    at: Place,
 }
 
-/// The sums of `M` rows and of `Q` vectors of columns in each of `P` panels.
 #[inline(always)]
-fn wide_tile<S: Simd, T: Float, const M: usize, const P: usize, const Q: usize>(
+fn tile<S: Simd, T: Float, const M: usize, const V: usize>(
     simd: S,
     product: &mut Product<'_, T>,
     at: Place,
 ) {
-    let width = panel::<T>();
-    let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
-    let a = operands::<T, M>(product, at.row);
-    let mut panels: [&[T::Vector<S>]; P] = [&[]; P];
-    for (i, panel) in panels.iter_mut().enumerate() {
-        *panel = at.panel::<S, T>(product, i);
-    }
-    let zero = T::splat(simd, T::ZERO);
-    let mut sums = [[[zero; Q]; P]; M];
-    for p in 0..product.b.k {
-        let mut b = [[zero; Q]; P];
-        for (b, panel) in b.iter_mut().zip(&panels) {
-            b.copy_from_slice(&panel[p * (width / lanes)..][..Q]);
+    simd.vectorize(Tile::<'_, '_, T, M, V> { product, at });
+}
+
+impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { product, at } = self;
+        let (Packed { data, lanes, .. }, [start, end]) = (product.b, at.inner);
+        let width = V * lanes;
+        let b = &data[at.panel.at + start * width..at.panel.at + end * width];
+        let from = if start == 0 {
+            product.start
+        } else {
+            Start::There
+        };
+        let mut sums = [[T::splat(simd, T::ZERO); V]; M];
+        for (m, sums) in sums.iter_mut().enumerate() {
+            *sums = product.load::<S, V>(simd, from, at.row + m, at.panel.column);
         }
-        for (sums, a) in sums.iter_mut().zip(&a) {
-            let x = T::splat(simd, a[p]);
-            for (sums, b) in sums.iter_mut().zip(&b) {
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = T::mul_add(simd, x, *b, *sum);
+        let ahead = Ahead {
+            data,
+            at: at.ahead,
+            stride: at.stride,
+        };
+        let b = T::vectors::<S>(b).as_chunks::<V>().0;
+        sums = add_rows::<S, T, M, V>(simd, product.rows(at.row, start..end), b, ahead, sums);
+        for (m, sums) in sums.iter().enumerate() {
+            product.store::<S>(at.row + m, at.panel.column, sums);
+        }
+    }
+}
+
+/// All columns for few rows.
+#[inline(always)]
+fn few_rows<S: Simd, T: Float>(simd: S, product: &mut Product<'_, T>) {
+    let panels = product.b.panels();
+    // What the last product read last may still be in the cache, so each begins where the one before has ended.
+    let backward = product.b.forward.fetch_not(Ordering::Relaxed);
+    for row in (0..product.a_at.len()).step_by(FEW) {
+        let rows = FEW.min(product.a_at.len() - row);
+        for i in 0..panels {
+            let panel = product.b.panel(if backward { panels - 1 - i } else { i });
+            match (rows, panel.vectors) {
+                (1, 8) => wide_tile::<S, T, 1, 8>(simd, product, panel, row),
+                (1, 4) => wide_tile::<S, T, 1, 4>(simd, product, panel, row),
+                (1, 2) => wide_tile::<S, T, 1, 2>(simd, product, panel, row),
+                (1, _) => wide_tile::<S, T, 1, 1>(simd, product, panel, row),
+                (2, 8) if S::REGISTER_COUNT >= 32 => {
+                    wide_tile::<S, T, 2, 8>(simd, product, panel, row)
                 }
+                (2, 4 | 8) => wide_tile::<S, T, 2, 4>(simd, product, panel, row),
+                (2, 2) => wide_tile::<S, T, 2, 2>(simd, product, panel, row),
+                (2, _) => wide_tile::<S, T, 2, 1>(simd, product, panel, row),
+                (_, 8) if S::REGISTER_COUNT >= 32 => {
+                    wide_tile::<S, T, 3, 8>(simd, product, panel, row)
+                }
+                (_, 4 | 8) => wide_tile::<S, T, 3, 4>(simd, product, panel, row),
+                (_, 2) => wide_tile::<S, T, 3, 2>(simd, product, panel, row),
+                (_, _) => wide_tile::<S, T, 3, 1>(simd, product, panel, row),
             }
         }
     }
-    for (m, sums) in sums.iter().enumerate() {
-        for (i, sums) in sums.iter().enumerate() {
-            store::<S, T>(simd, product, at.row + m, at.column + i * width, sums);
-        }
-    }
 }
 
-/// The rows of the left side from one on.
+/// `M` rows times a wide panel, `Q` vectors at a time.
+struct WideTile<'p, 'a, T, const M: usize, const Q: usize> {
+    product: &'p mut Product<'a, T>,
+    panel: Panel,
+    row: usize,
+}
+
 #[inline(always)]
-fn operands<'a, T: Float, const M: usize>(product: &Product<'a, T>, row: usize) -> [&'a [T]; M] {
-    let mut a: [&[T]; M] = [&[]; M];
-    for (a, &start) in a.iter_mut().zip(&product.a_at[row..]) {
-        *a = &product.a[start..][..product.b.k];
-    }
-    a
-}
-
-impl Place {
-    /// The `i`-th panel from the place's on, without the vectors before its column.
-    #[inline(always)]
-    fn panel<'a, S: Simd, T: Float>(
-        self,
-        product: &Product<'a, T>,
-        i: usize,
-    ) -> &'a [T::Vector<S>] {
-        let (width, lanes) = (panel::<T>(), size_of::<T::Vector<S>>() / size_of::<T>());
-        let size = width * product.b.k;
-        let start = (self.column / width + i) * size;
-        let panel = T::vectors::<S>(&product.b.data[start..][..size]);
-        panel.get(self.column % width / lanes..).unwrap_or_default()
-    }
-}
-
-/// Puts sums of a row to their columns.
-#[inline(always)]
-fn store<S: Simd, T: Float>(
+fn wide_tile<S: Simd, T: Float, const M: usize, const Q: usize>(
     simd: S,
     product: &mut Product<'_, T>,
+    panel: Panel,
     row: usize,
-    column: usize,
-    sums: &[T::Vector<S>],
 ) {
-    let n = product.b.n;
-    let count = sums.len() * (size_of::<T::Vector<S>>() / size_of::<T>());
-    let columns = count.min(n - column);
-    let place = product.out_at[row] + column;
-    let out = &mut product.out[place..place + columns];
-    if columns == count {
-        let out = T::vectors_mut::<S>(out);
-        match product.start {
-            Start::Zero => out.copy_from_slice(sums),
-            Start::There => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = T::add_vectors(simd, *out, *sum);
-                }
+    simd.vectorize(WideTile::<'_, '_, T, M, Q> {
+        product,
+        panel,
+        row,
+    });
+}
+
+impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, M, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            product,
+            panel,
+            row,
+        } = self;
+        let (Packed { data, k, lanes, .. }, width) = (product.b, panel.vectors);
+        let b = T::vectors::<S>(&data[panel.at..][..k * width * lanes]);
+        for first in (0..width).step_by(Q) {
+            let column = panel.column + first * lanes;
+            let mut sums = [[T::splat(simd, T::ZERO); Q]; M];
+            for (m, sums) in sums.iter_mut().enumerate() {
+                *sums = product.load::<S, Q>(simd, product.start, row + m, column);
             }
-            Start::Row(row) => {
-                let row = T::vectors::<S>(&row[column..column + columns]);
-                for ((out, sum), row) in out.iter_mut().zip(sums).zip(row) {
-                    *out = T::add_vectors(simd, *row, *sum);
-                }
+            let b = (b.get(first..).unwrap_or_default(), width);
+            sums = add_wide::<S, T, M, Q>(simd, product.rows(row, 0..*k), b, sums);
+            for (m, sums) in sums.iter().enumerate() {
+                product.store::<S>(row + m, column, sums);
             }
         }
-        return;
     }
-    let mut spare = [T::ZERO; MAX_PANEL];
-    T::vectors_mut::<S>(&mut spare[..count]).copy_from_slice(sums);
-    for (j, (out, &sum)) in out.iter_mut().zip(&spare).enumerate() {
-        *out = match product.start {
-            Start::Zero => sum,
-            Start::There => out.add(sum),
-            Start::Row(row) => row[column + j].add(sum),
+}
+
+impl<'a, T: Float> Product<'a, T> {
+    /// A part of `M` rows of the left side.
+    #[inline(always)]
+    fn rows<const M: usize>(&self, row: usize, inner: Range<usize>) -> [&'a [T]; M] {
+        let mut a: [&[T]; M] = [&[]; M];
+        for (a, &start) in a.iter_mut().zip(&self.a_at[row..]) {
+            *a = &self.a[start + inner.start..start + inner.end];
+        }
+        a
+    }
+
+    /// What `V` vectors of a row begin with.
+    #[inline(always)]
+    fn load<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        start: Start<'_, T>,
+        row: usize,
+        column: usize,
+    ) -> [T::Vector<S>; V] {
+        let count = V * self.b.lanes;
+        let columns = count.min(self.b.n.saturating_sub(column));
+        let from = match start {
+            Start::Zero => return [T::splat(simd, T::ZERO); V],
+            Start::There => &self.out[self.out_at[row] + column..][..columns],
+            Start::Row(row) => &row[column..][..columns],
         };
+        let mut vectors = [T::splat(simd, T::ZERO); V];
+        if columns == count {
+            vectors.copy_from_slice(T::vectors::<S>(from));
+        } else {
+            let mut spare = [T::ZERO; MAX_WIDTH];
+            spare[..columns].copy_from_slice(from);
+            vectors.copy_from_slice(T::vectors::<S>(&spare[..count]));
+        }
+        vectors
+    }
+
+    /// Puts sums of a row to their columns.
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, row: usize, column: usize, sums: &[T::Vector<S>]) {
+        let count = sums.len() * self.b.lanes;
+        let columns = count.min(self.b.n.saturating_sub(column));
+        let out = &mut self.out[self.out_at[row] + column..][..columns];
+        if columns == count {
+            T::vectors_mut::<S>(out).copy_from_slice(sums);
+        } else {
+            let mut spare = [T::ZERO; MAX_WIDTH];
+            T::vectors_mut::<S>(&mut spare[..count]).copy_from_slice(sums);
+            out.copy_from_slice(&spare[..columns]);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pulp::Arch;
-
     use super::*;
     use crate::simd::tests::archs;
 
@@ -479,7 +494,8 @@ mod tests {
     }
 
     /// All columns of a matrix, or its columns the other way round.
-    fn check(arch: Arch, [rows, k, n]: [usize; 3], transposed: bool, turned: bool) {
+    fn check(arch: Arch, vectors: usize, sizes: [usize; 3], transposed: bool, turned: bool) {
+        let [rows, k, n] = sizes;
         let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
         let mut columns: Vec<usize> = (0..n).collect();
         if turned {
@@ -493,7 +509,8 @@ mod tests {
             column_stride,
             columns: columns.clone(),
         };
-        let packed = Packed::new(&Cpu::builder().threads(1).build().unwrap(), &source).unwrap();
+        let cpu = Cpu::builder().threads(1).build().unwrap();
+        let packed = Packed::with(&cpu, arch, &source, vectors).unwrap();
         let product = |rows: &[usize], start, out: &mut [f64]| {
             let at = |width: usize| rows.iter().map(|r| r * width).collect::<Vec<_>>();
             arch.dispatch(Product {
@@ -553,13 +570,16 @@ mod tests {
                 [21, 8, 64],
                 [50, 64, 31],
                 [2, 30, 150],
+                [11, 700, 50],
                 [0, 3, 4],
                 [5, 0, 4],
             ] {
-                check(arch, sizes, false, false);
-                check(arch, sizes, true, false);
-                check(arch, sizes, false, true);
-                check(arch, sizes, true, true);
+                for vectors in [VECTORS, WIDE_VECTORS] {
+                    check(arch, vectors, sizes, false, false);
+                    check(arch, vectors, sizes, true, false);
+                    check(arch, vectors, sizes, false, true);
+                    check(arch, vectors, sizes, true, true);
+                }
             }
         }
     }

@@ -31,11 +31,12 @@ struct Kept {
     derived: Mutex<Vec<(Derivation, Arc<dyn Any + Send + Sync>)>>,
 }
 
-/// What was made of a buffer: from which of its elements, with a mark of the maker's choice.
+/// What was made of a buffer: from which of its elements, with marks of the maker's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Derivation {
     pub(crate) layout: Layout,
-    pub(crate) mark: Option<Range<usize>>,
+    pub(crate) part: Option<Range<usize>>,
+    pub(crate) form: usize,
 }
 
 impl CpuBuffer {

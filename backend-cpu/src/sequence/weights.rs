@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use backend_api::{Recurrence, Result};
 
-use super::{Layer, singles};
+use super::{Layer, Sizes, singles};
 use crate::bf16;
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::packed::{Packed, Unpacked};
+use crate::packed::{FEW, Packed, Unpacked};
 use crate::storage::{Derivation, Input};
 
 /// A matrix to multiply with, as exact as the device has been asked for.
@@ -52,8 +52,8 @@ impl<T: Float> Layer<'_, T> {
     pub(super) fn weights(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Weights<'_, T>> {
         let Self { sizes, .. } = self;
         let n = sizes.n;
-        let pack = |matrix: &Input<'_>, gates: usize| {
-            self.packed(cpu, matrix, Some(units), |data| Unpacked {
+        let pack = |matrix: &Input<'_>, gates: usize, rows: usize| {
+            self.packed(cpu, matrix, Some(units), rows, |data| Unpacked {
                 data,
                 k: matrix.layout.shape()[0],
                 row_stride: matrix.layout.shape()[1],
@@ -67,10 +67,10 @@ impl<T: Float> Layer<'_, T> {
         let widths = kernel_gates(self.recurrence);
         let mut recurrent = Vec::with_capacity(2);
         for (kernel, &width) in self.matrices.iter().zip(widths) {
-            recurrent.push(pack(kernel, width)?);
+            recurrent.push(pack(kernel, width, sizes.batch)?);
         }
         if let Some(projection) = self.matrices.get(widths.len()) {
-            recurrent.push(pack(projection, 0)?);
+            recurrent.push(pack(projection, 0, sizes.batch)?);
         }
         let gates = sizes.gates;
         let bias = match units.len() == n {
@@ -83,7 +83,7 @@ impl<T: Float> Layer<'_, T> {
             ),
         };
         Ok(Weights {
-            input: pack(&self.kernel, gates)?,
+            input: pack(&self.kernel, gates, sizes.batch * sizes.steps)?,
             bias,
             recurrent,
             vectors: self.vectors.iter().map(|v| &v[units.clone()]).collect(),
@@ -92,9 +92,10 @@ impl<T: Float> Layer<'_, T> {
 
     /// The matrices transposed: gradients of sums go back to what they were made of.
     pub(super) fn transposed(&self, cpu: &Cpu, input_grad: bool) -> Result<Weights<'_, T>> {
-        let pack = |matrix: &Input<'_>| {
+        let Sizes { batch, steps, .. } = self.sizes;
+        let pack = |matrix: &Input<'_>, rows: usize| {
             let shape = matrix.layout.shape();
-            self.packed(cpu, matrix, None, |data| Unpacked {
+            self.packed(cpu, matrix, None, rows, |data| Unpacked {
                 data,
                 k: shape[1],
                 row_stride: 1,
@@ -102,30 +103,37 @@ impl<T: Float> Layer<'_, T> {
                 columns: (0..shape[0]).collect(),
             })
         };
-        let none = || Packed::new(cpu, &Unpacked::nothing());
+        let none = || Packed::new(cpu, &Unpacked::nothing(), 0);
         Ok(Weights {
             input: match input_grad {
-                true => pack(&self.kernel)?,
+                true => pack(&self.kernel, batch * steps)?,
                 false => Matrix::Exact(Arc::new(none()?)),
             },
             bias: Cow::Borrowed(&[]),
-            recurrent: self.matrices.iter().map(pack).collect::<Result<_>>()?,
+            recurrent: self
+                .matrices
+                .iter()
+                .map(|matrix| pack(matrix, batch))
+                .collect::<Result<_>>()?,
             vectors: self.vectors.iter().map(|v| &**v).collect(),
         })
     }
 
-    /// A matrix in panels, of some units or transposed; kept with it if it is going to be used again.
+    /// A matrix in panels, of some units or transposed, to be multiplied with so many rows at a time; kept with it if it is
+    /// going to be used again.
     fn packed<'d>(
         &self,
         cpu: &Cpu,
         matrix: &Input<'d>,
         units: Option<&Range<usize>>,
+        rows: usize,
         describe: impl FnOnce(&[T]) -> Unpacked<'_, T>,
     ) -> Result<Matrix<T>> {
         let data = cpu.dense::<T>(matrix)?;
         let of = Derivation {
             layout: matrix.layout,
-            mark: units.cloned(),
+            part: units.cloned(),
+            form: usize::from(rows <= FEW),
         };
         if self.bf16
             && let Some(data) = singles(&data)
@@ -154,7 +162,7 @@ impl<T: Float> Layer<'_, T> {
             };
             return Ok(Matrix::Bf16(packed));
         }
-        let make = || Packed::new(cpu, &describe(&data));
+        let make = || Packed::new(cpu, &describe(&data), rows);
         Ok(Matrix::Exact(match self.reuse {
             true => matrix.buffer.derived(&of, make)?,
             false => Arc::new(make()?),
