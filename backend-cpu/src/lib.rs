@@ -30,6 +30,8 @@
 #![deny(unsafe_code)]
 
 mod activations;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_amx.rs")]
+mod amx;
 mod bf16;
 mod convert;
 mod device;

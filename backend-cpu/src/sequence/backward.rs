@@ -158,7 +158,7 @@ impl<T: Float> Layer<'_, T> {
             width: inputs,
             parts: smallvec![&*x],
         };
-        cpu.outer(dkernel.elements(), &x, (&dz, width, 0..width));
+        self.outer(cpu, dkernel.elements(), &x, (&dz, width, 0..width))?;
         self.sums(cpu, (&dz, width, 0), dbias.elements(), |_, _, _| None);
         let gathered;
         let h = if self.lengths.is_none() {

@@ -1,17 +1,25 @@
 //! The gradients of a layer's kernels and biases: products and sums over all rows of all steps that ran.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::backward::Given;
-use super::{Inputs, Layer, Sizes, unknown};
+use super::{Inputs, Layer, Sizes, singles, singles_mut, unknown};
+use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::gemm::Matrix;
+use crate::packed::{Start, Unpacked};
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
+
+/// Rows whose products the matrix unit sums before they go to memory.
+const UNIT_ROWS: usize = 256;
+/// Columns of a product from which on it is worth the unit.
+const MIN_UNIT_COLUMNS: usize = 32;
 
 /// A matrix whose rows lie in one or two places one after the other.
 pub(super) struct Stack<'a, T> {
@@ -133,14 +141,14 @@ impl<T: Float> Layer<'_, T> {
         };
         match (self.recurrence, out) {
             (Recurrence::Basic { .. } | Recurrence::Lstm(_), [kernel]) => {
-                cpu.outer(kernel.elements(), h, (dz, width, 0..width));
+                self.outer(cpu, kernel.elements(), h, (dz, width, 0..width))?;
             }
             (Recurrence::ExtendedLstm(lstm), [kernel, rest @ ..]) => {
-                cpu.outer(kernel.elements(), h, (dz, width, 0..width));
+                self.outer(cpu, kernel.elements(), h, (dz, width, 0..width))?;
                 let (projection, peepholes) = rest.split_at_mut(usize::from(lstm.projection));
                 if let ([projection], [m, through]) = (projection, kept) {
                     let m = whole(&**m, n);
-                    cpu.outer(projection.elements(), &m, (through, p, 0..p));
+                    self.outer(cpu, projection.elements(), &m, (through, p, 0..p))?;
                 }
                 // `w_f` and `w_i` saw the old cell state, `w_o` the new one.
                 for (out, (gate, old)) in
@@ -158,13 +166,13 @@ impl<T: Float> Layer<'_, T> {
                 }
             }
             (Recurrence::Gru { .. }, [gates, candidate]) => {
-                cpu.outer(gates.elements(), h, (dz, width, 0..2 * n));
+                self.outer(cpu, gates.elements(), h, (dz, width, 0..2 * n))?;
                 let reset = whole(&*kept[0], n);
-                cpu.outer(candidate.elements(), &reset, (dz, width, 2 * n..3 * n));
+                self.outer(cpu, candidate.elements(), &reset, (dz, width, 2 * n..3 * n))?;
             }
             (Recurrence::GruResetAfter { .. }, [gates, candidate, bias]) => {
-                cpu.outer(gates.elements(), h, (dz, width, 0..2 * n));
-                cpu.outer(candidate.elements(), h, (&kept[0], n, 0..n));
+                self.outer(cpu, gates.elements(), h, (dz, width, 0..2 * n))?;
+                self.outer(cpu, candidate.elements(), h, (&kept[0], n, 0..n))?;
                 self.sums(cpu, (&kept[0], n, 0), bias.elements(), |_, _, _| None);
             }
             (other, _) => return Err(unknown(other)),
@@ -173,16 +181,30 @@ impl<T: Float> Layer<'_, T> {
     }
 }
 
-impl Cpu {
+impl<T: Float> Layer<'_, T> {
     /// `out = xᵀ y`, of some columns of `y` that is `width` wide.
-    pub(super) fn outer<T: Float>(
+    pub(super) fn outer(
         &self,
+        cpu: &Cpu,
         out: &mut [T],
         x: &Stack<'_, T>,
         (y, width, columns): (&[T], usize, Range<usize>),
-    ) {
+    ) -> Result<()> {
         if out.is_empty() {
-            return;
+            return Ok(());
+        }
+        if self.unit
+            && columns.len() >= MIN_UNIT_COLUMNS
+            && let (Some(out), Some(y)) = (singles_mut(out), singles(y))
+        {
+            let parts = x.parts.iter().filter_map(|part| singles(part)).collect();
+            let x = Stack {
+                width: x.width,
+                parts,
+            };
+            if unit_outer(cpu, out, &x, (y, width, columns.clone()))? {
+                return Ok(());
+            }
         }
         let (mut row, mut accumulate) = (0, false);
         for part in &x.parts {
@@ -204,11 +226,59 @@ impl Cpu {
                 row_stride: width,
                 column_stride: 1,
             };
-            self.product(out, a, b, T::ONE, accumulate);
+            cpu.product(out, a, b, T::ONE, accumulate);
             (row, accumulate) = (row + rows, true);
         }
         if !accumulate {
             out.fill(T::ZERO);
         }
+        Ok(())
     }
+}
+
+/// `out = xᵀ y` by the matrix unit; `false` if there are numbers that it cannot multiply. Some rows of both after the other.
+fn unit_outer(
+    cpu: &Cpu,
+    out: &mut [f32],
+    x: &Stack<'_, f32>,
+    (y, width, columns): (&[f32], usize, Range<usize>),
+) -> Result<bool> {
+    let n = columns.len();
+    let mut source = Unpacked {
+        data: y,
+        k: 0,
+        row_stride: width,
+        column_stride: 1,
+        columns: columns.collect(),
+    };
+    let (mut at, mut start) = (0, Start::Zero);
+    let special = AtomicBool::new(false);
+    for rows in x
+        .parts
+        .iter()
+        .flat_map(|part| part.chunks(UNIT_ROWS * x.width))
+    {
+        source.k = rows.len() / x.width;
+        source.data = &y[at * width..];
+        at += source.k;
+        let packed = amx::Packed::new(cpu, &source, amx::SPLIT)?;
+        if !packed.is_regular() {
+            return Ok(false);
+        }
+        cpu.split(x.width, [(&mut *out, n)], source.k * n, |range, [out]| {
+            let places: Vec<usize> = (0..range.len()).map(|i| i * n).collect();
+            let rows = (rows, x.width, range.start);
+            if amx::transposed_product(rows, &packed, start, (out, &places)) {
+                special.store(true, Ordering::Relaxed);
+            }
+        });
+        if special.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        start = Start::There;
+    }
+    if at == 0 {
+        out.fill(0.0);
+    }
+    Ok(true)
 }

@@ -22,13 +22,13 @@ use pulp::Arch;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use self::weights::Matrix;
-use crate::bf16;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed::{Product, Start};
 use crate::pool::Scratch;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
 use crate::storage::{Dense, Input};
+use crate::{amx, bf16};
 
 /// Multiplications below which rows are not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 18;
@@ -94,6 +94,9 @@ struct Layer<'a, T> {
     reuse: bool,
     /// Whether products may round their operands to bfloat16.
     bf16: bool,
+    /// Whether products are made by the matrix unit. It depends on the size of the batch, not on how many rows run, so that a
+    /// stream goes the same way as the whole sequence.
+    unit: bool,
     x: Inputs<'a, T>,
     kernel: Input<'a>,
     bias: Dense<'a, T>,
@@ -135,6 +138,9 @@ impl<'a, T: Float> Layer<'a, T> {
             },
             reuse: plan.reuse,
             bf16: cpu.precision() == Precision::Bf16 && !plan.save,
+            unit: cpu.has_matrix_unit()
+                && TypeId::of::<T>() == TypeId::of::<f32>()
+                && shape[1] >= amx::MIN_ROWS,
             x: Inputs::new(cpu, x)?,
             kernel: *kernel,
             bias: cpu.dense(bias)?,
@@ -193,12 +199,18 @@ impl<'a, T: Float> Layer<'a, T> {
                 out,
                 out_at,
             }),
-            Matrix::Bf16(b) => {
+            Matrix::Bf16(_) | Matrix::Unit(_) => {
                 // Made of single precision only.
-                if let (Some(a), Some(start), Some(out)) =
+                let (Some(a), Some(start), Some(out)) =
                     (singles(a), start.singles(), singles_mut(out))
-                {
-                    bf16::product((a, a_at), b, start, (out, out_at));
+                else {
+                    return;
+                };
+                let (from, to) = ((a, a_at), (out, out_at));
+                match b {
+                    Matrix::Bf16(b) => bf16::product(from, b, start, to),
+                    Matrix::Unit(b) => amx::product(from, b, start, to),
+                    Matrix::Exact(_) => {}
                 }
             }
         }

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use backend_api::{Recurrence, Result};
 
 use super::{Layer, Sizes, singles};
-use crate::bf16;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed::{FEW, Packed, Unpacked};
 use crate::storage::{Derivation, Input};
+use crate::{amx, bf16};
 
 /// A matrix to multiply with, as exact as the device has been asked for.
 #[derive(Clone, Debug)]
 pub(super) enum Matrix<T> {
     Exact(Arc<Packed<T>>),
     Bf16(Arc<bf16::Packed>),
+    /// For the matrix unit, exact or not.
+    Unit(Arc<amx::Packed>),
 }
 
 /// What a part of a sequence multiplies with, for all units or some.
@@ -127,7 +129,7 @@ impl<T: Float> Layer<'_, T> {
         matrix: &Input<'d>,
         units: Option<&Range<usize>>,
         rows: usize,
-        describe: impl FnOnce(&[T]) -> Unpacked<'_, T>,
+        describe: impl Fn(&[T]) -> Unpacked<'_, T>,
     ) -> Result<Matrix<T>> {
         let data = cpu.dense::<T>(matrix)?;
         let of = Derivation {
@@ -135,37 +137,49 @@ impl<T: Float> Layer<'_, T> {
             part: units.cloned(),
             form: usize::from(rows <= FEW),
         };
-        if self.bf16
+        if (self.unit || self.bf16)
             && let Some(data) = singles(&data)
         {
-            let make = || {
-                // What describes a matrix reads none of it.
-                let Unpacked {
-                    k,
-                    row_stride,
-                    column_stride,
-                    columns,
-                    ..
-                } = describe(&[]);
-                let source = Unpacked {
-                    data,
-                    k,
-                    row_stride,
-                    column_stride,
-                    columns,
-                };
-                bf16::Packed::new(cpu, &source)
+            // What describes a matrix reads none of it.
+            let Unpacked {
+                k,
+                row_stride,
+                column_stride,
+                columns,
+                ..
+            } = describe(&[]);
+            let source = Unpacked {
+                data,
+                k,
+                row_stride,
+                column_stride,
+                columns,
             };
-            let packed = match self.reuse {
-                true => matrix.buffer.derived(&of, make)?,
-                false => Arc::new(make()?),
-            };
-            return Ok(Matrix::Bf16(packed));
+            if !self.unit {
+                let make = || bf16::Packed::new(cpu, &source);
+                return Ok(Matrix::Bf16(self.kept(matrix, &of, make)?));
+            }
+            let parts = if self.bf16 { 1 } else { amx::SPLIT };
+            let make = || amx::Packed::new(cpu, &source, parts);
+            let packed = self.kept(matrix, &of, make)?;
+            if packed.is_regular() {
+                return Ok(Matrix::Unit(packed));
+            }
         }
         let make = || Packed::new(cpu, &describe(&data), rows);
-        Ok(Matrix::Exact(match self.reuse {
-            true => matrix.buffer.derived(&of, make)?,
-            false => Arc::new(make()?),
-        }))
+        Ok(Matrix::Exact(self.kept(matrix, &of, make)?))
+    }
+
+    /// What is made of a matrix; kept with it if it is going to be used again.
+    fn kept<D: Send + Sync + 'static>(
+        &self,
+        matrix: &Input<'_>,
+        of: &Derivation,
+        make: impl FnOnce() -> Result<D>,
+    ) -> Result<Arc<D>> {
+        match self.reuse {
+            true => matrix.buffer.derived(of, make),
+            false => make().map(Arc::new),
+        }
     }
 }

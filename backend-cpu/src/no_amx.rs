@@ -1,0 +1,46 @@
+//! Where processors have no such matrix unit: nothing is ever packed for it.
+
+use std::convert::Infallible;
+
+use backend_api::{Error, Result};
+
+use crate::device::Cpu;
+use crate::packed::{Start, Unpacked};
+
+pub(crate) const SPLIT: usize = 3;
+pub(crate) const MIN_ROWS: usize = 8;
+
+pub(crate) fn is_available() -> bool {
+    false
+}
+
+#[derive(Debug)]
+pub(crate) struct Packed(Infallible);
+
+impl Packed {
+    pub(crate) fn new(_: &Cpu, _: &Unpacked<'_, f32>, _: usize) -> Result<Self> {
+        Err(Error::argument("cpu", "matrix unit", "is not there"))
+    }
+
+    pub(crate) fn is_regular(&self) -> bool {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn product(
+    _: (&[f32], &[usize]),
+    b: &Packed,
+    _: Start<'_, f32>,
+    _: (&mut [f32], &[usize]),
+) {
+    match b.0 {}
+}
+
+pub(crate) fn transposed_product(
+    _: (&[f32], usize, usize),
+    b: &Packed,
+    _: Start<'_, f32>,
+    _: (&mut [f32], &[usize]),
+) -> bool {
+    match b.0 {}
+}
