@@ -16,9 +16,11 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_or_si512, _mm512_slli_epi32,
-    _mm512_storeu_si512, _mm512_sub_ps,
+    __cpuid_count, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_loadu_ps, _mm512_or_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
+    _mm512_unpacklo_ps,
 };
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -68,23 +70,10 @@ pub(crate) fn is_available() -> bool {
 /// Linux saves the tiles of a process only if it has asked for that, once for all threads.
 #[cfg(target_os = "linux")]
 fn ask_system() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const REQUEST_PERMISSION: u64 = 0x1023;
-    const TILE_DATA: u64 = 18;
-    let mut result = ARCH_PRCTL;
-    // SAFETY: a system call with two numbers. It changes no memory of the process, and no registers but those that are named.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") result,
-            in("rdi") REQUEST_PERMISSION,
-            in("rsi") TILE_DATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
+    const REQUEST_PERMISSION: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: a system call with two numbers, which changes no memory of the process.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -92,8 +81,9 @@ fn ask_system() -> bool {
     false
 }
 
-/// A matrix `[k, n]` in tiles: for each 16 columns, for each 32 rows, one of each part. A tile holds pairs of rows. Filled up with zeros to an
-/// even number of columns of tiles.
+/// A matrix `[k, n]` in tiles: for each two columns of tiles (32 of the matrix), for each 32 rows, one of each part for the first
+/// column of tiles, then for the second, so that a kernel reads it from one end to the other. A tile holds pairs of rows. Filled up with
+/// zeros.
 #[derive(Debug)]
 pub(crate) struct Packed {
     data: Scratch<u16>,
@@ -116,20 +106,26 @@ impl Packed {
         let mut data = cpu.pool().scratch::<u16>(columns * size)?;
         let special = AtomicBool::new(false);
         if size > 0 {
-            cpu.split(columns, [(&mut data, size)], size, |range, [data]| {
-                for (j, data) in range.zip(data.chunks_exact_mut(size)) {
-                    let columns = source.columns.get(j * COLUMNS..).unwrap_or_default();
-                    let columns = &columns[..columns.len().min(COLUMNS)];
-                    let tiles = data.chunks_exact_mut(parts * WORDS);
-                    for (block, tiles) in tiles.enumerate() {
-                        let numbers = gather(source, block * DEPTH, columns);
-                        // SAFETY: the processor has these instructions.
-                        if unsafe { pack_pairs(&numbers, tiles) } && parts == SPLIT {
-                            special.store(true, Ordering::Relaxed);
+            cpu.split(
+                columns / 2,
+                [(&mut data, 2 * size)],
+                2 * size,
+                |range, [data]| {
+                    for (pair, data) in range.zip(data.chunks_exact_mut(2 * size)) {
+                        let tiles = data.chunks_exact_mut(parts * WORDS);
+                        for (i, tiles) in tiles.enumerate() {
+                            let (block, j) = (i / 2, 2 * pair + i % 2);
+                            let columns = source.columns.get(j * COLUMNS..).unwrap_or_default();
+                            let columns = &columns[..columns.len().min(COLUMNS)];
+                            let numbers = gather(source, block * DEPTH, columns);
+                            // SAFETY: the processor has these instructions.
+                            if unsafe { pack_pairs(&numbers, tiles) } && parts == SPLIT {
+                                special.store(true, Ordering::Relaxed);
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         }
         Ok(Self {
             data,
@@ -149,7 +145,8 @@ impl Packed {
 
     /// Number `(p, j)`, up to the rounding of its parts.
     fn at(&self, p: usize, j: usize) -> f32 {
-        let tile = (j / COLUMNS * self.blocks + p / DEPTH) * self.parts * WORDS;
+        let (pair, second) = (j / (2 * COLUMNS), j / COLUMNS % 2);
+        let tile = ((pair * self.blocks + p / DEPTH) * 2 + second) * self.parts * WORDS;
         let word = p % DEPTH / 2 * ROW + j % COLUMNS * 2 + p % 2;
         let parts = self.data[tile..].chunks(WORDS).take(self.parts);
         // The smallest first: the sum is exact.
@@ -172,15 +169,74 @@ fn gather(source: &Unpacked<'_, f32>, first: usize, columns: &[usize]) -> [[f32;
             let from = &source.data[(first + p) * source.row_stride + columns[0]..][..COLUMNS];
             to.copy_from_slice(from);
         }
+    } else if source.row_stride == 1 {
+        let mut lines = [[0.0; DEPTH]; COLUMNS];
+        for (line, &column) in lines.iter_mut().zip(columns) {
+            let from = &source.data[first + column * source.column_stride..][..rows];
+            line[..rows].copy_from_slice(from);
+        }
+        for (half, numbers) in numbers.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let lines = lines.each_ref().map(|line| line.as_chunks::<16>().0[half]);
+            // SAFETY: numbers are packed only where the processor has these instructions.
+            *numbers = unsafe { transpose(&lines) };
+        }
     } else {
-        for (j, &column) in columns.iter().enumerate() {
-            let from = &source.data[first * source.row_stride + column * source.column_stride..];
-            for (p, to) in numbers.iter_mut().enumerate().take(rows) {
-                to[j] = from[p * source.row_stride];
+        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
+            let from = &source.data[(first + p) * source.row_stride..];
+            for (to, &column) in to.iter_mut().zip(columns) {
+                *to = from[column * source.column_stride];
             }
         }
     }
     numbers
+}
+
+/// Rows as columns.
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
+    // SAFETY: rows of 16 numbers.
+    let rows: [__m512; 16] = array::from_fn(|i| unsafe { _mm512_loadu_ps(rows[i].as_ptr()) });
+    // In each quarter of a vector, four rows of four become columns: row 4 g + i to place i of group g.
+    let mut groups = rows;
+    for (g, group) in rows.as_chunks::<4>().0.iter().enumerate() {
+        let [a, b, c, d] = *group;
+        let pairs = [
+            _mm512_unpacklo_ps(a, b),
+            _mm512_unpackhi_ps(a, b),
+            _mm512_unpacklo_ps(c, d),
+            _mm512_unpackhi_ps(c, d),
+        ]
+        .map(|x| _mm512_castps_pd(x));
+        groups[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
+        groups[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
+        groups[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
+        groups[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
+    }
+    // Quarter q of place i of group g is quarter g of column 4 q + i.
+    let mut columns = [[0.0; 16]; 16];
+    for i in 0..4 {
+        let [a, b, c, d] = [groups[i], groups[4 + i], groups[8 + i], groups[12 + i]];
+        // Quarters 0 and 1 of two groups, and 2 and 3.
+        let (ab, cd) = (
+            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+            _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
+        );
+        let (ab_high, cd_high) = (
+            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+            _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
+        );
+        let quarters = [
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, cd_high),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high),
+        ];
+        for (q, column) in quarters.into_iter().enumerate() {
+            // SAFETY: a column of 16 numbers.
+            unsafe { _mm512_storeu_ps(columns[4 * q + i].as_mut_ptr(), column) };
+        }
+    }
+    columns
 }
 
 /// The parts of 16 numbers.
@@ -368,10 +424,17 @@ pub(crate) fn transposed_product(
             let count = heights.height.min(heights.rows - i * heights.height);
             for (block, tiles) in tiles.chunks_exact_mut(b.parts * WORDS).enumerate() {
                 let mut numbers = [[0.0; DEPTH]; ROWS];
-                for p in 0..DEPTH.min(b.k - block * DEPTH) {
-                    let from = &x[(block * DEPTH + p) * width + column..][..count];
-                    for (to, &x) in numbers.iter_mut().zip(from) {
-                        to[p] = x;
+                let (first, rows) = (block * DEPTH, DEPTH.min(b.k - block * DEPTH));
+                for half in 0..rows.div_ceil(16) {
+                    let mut lines = [[0.0; 16]; 16];
+                    for (p, line) in lines.iter_mut().enumerate().take(rows - half * 16) {
+                        let from = &x[(first + half * 16 + p) * width + column..][..count];
+                        line[..count].copy_from_slice(from);
+                    }
+                    // SAFETY: there is a packed matrix, so the processor has these instructions.
+                    let turned = unsafe { transpose(&lines) };
+                    for (to, from) in numbers.iter_mut().zip(turned) {
+                        to[half * 16..][..16].copy_from_slice(&from);
                     }
                 }
                 special |= has_special(numbers.as_flattened());
@@ -412,13 +475,10 @@ struct Sums {
 #[derive(Clone, Copy)]
 struct Operands {
     a: [*const u16; 2],
-    b: *const u16,
-    /// Bytes from a column of tiles of `b` to the next, and how many tiles each has.
-    b_stride: usize,
+    /// One or two pairs of columns of tiles.
+    b: [*const u16; 2],
     blocks: usize,
     parts: usize,
-    /// What is going to be multiplied with next.
-    ahead: *const u16,
 }
 
 /// Where the rows of a tile of the result begin, if it has all its rows and they are equally far apart.
@@ -464,9 +524,10 @@ fn multiply(
     let even: Vec<_> = (0..tiles)
         .map(|tile| even_rows(rows_of(tile), height))
         .collect();
+    // What the rows and columns hold that the result does not have, does not matter.
+    let mut spare = Spare([[[0.0; GROUP]; ROWS]; 2]);
     // SAFETY: there is a packed matrix, so there is the unit.
     unsafe { configure(height) };
-    let mut ahead = 0;
     for group in (0..b.columns).step_by(GROUP / COLUMNS) {
         let count = (b.columns - group).min(GROUP / COLUMNS);
         for tile in (0..tiles).step_by(2) {
@@ -476,20 +537,11 @@ fn multiply(
                 let width = if two { 2 } else { count };
                 let first = group + part;
                 let second = if two { tile + 1 } else { tile };
-                // The next group is asked for bit by bit.
-                ahead = if part + tile == 0 {
-                    0
-                } else {
-                    ahead + column_words
-                };
-                let next = (group + GROUP / COLUMNS) * column_words + ahead;
                 let operands = Operands {
                     a: [tile, second].map(|tile| left[tile * column_words..].as_ptr()),
-                    b: b.data[first * column_words..].as_ptr(),
-                    b_stride: column_words * size_of::<u16>(),
+                    b: [first, first + width - 2].map(|c| b.data[c * column_words..].as_ptr()),
                     blocks: b.blocks,
                     parts: b.parts,
-                    ahead: b.data.as_ptr().wrapping_add(next),
                 };
                 let column = first * COLUMNS;
                 let place = Place {
@@ -526,12 +578,11 @@ fn multiply(
                         unsafe { run(&operands, &sums, two, width) };
                     }
                     None => {
-                        let mut spare = Spare([[[0.0; GROUP]; ROWS]; 2]);
                         place.each_row(heights, b.n, |half, r, columns| {
                             let to = &mut spare.0[half][r][..columns.len()];
                             let at = out_at[place.tiles[half] * height + r];
                             match start {
-                                Start::Zero => {}
+                                Start::Zero => to.fill(0.0),
                                 Start::Row(row) => to.copy_from_slice(&row[columns]),
                                 Start::There => {
                                     to.copy_from_slice(&out[at + columns.start..at + columns.end])
@@ -651,21 +702,63 @@ unsafe fn run(operands: &Operands, sums: &Sums, two: bool, width: usize) {
     }
 }
 
+/// Instructions of a kernel: a tile from so many bytes after a register; a product of two tiles, added to a third; the four of two tiles by
+/// two; and what asks for 512 bytes ahead.
+macro_rules! load {
+    ($tile:literal, $from:literal, $at:literal) => {
+        concat!(
+            "tileloadd tmm",
+            $tile,
+            ", [{",
+            $from,
+            "} + {line}*1 + ",
+            $at,
+            "]"
+        )
+    };
+}
+macro_rules! dot {
+    ($sum:literal, $a:literal, $b:literal) => {
+        concat!("tdpbf16ps tmm", $sum, ", tmm", $a, ", tmm", $b)
+    };
+}
+macro_rules! four {
+    () => {
+        concat!(
+            dot!(0, 4, 6),
+            "\n",
+            dot!(1, 4, 7),
+            "\n",
+            dot!(2, 5, 6),
+            "\n",
+            dot!(3, 5, 7)
+        )
+    };
+}
+macro_rules! ask {
+    ($from:literal, $at:literal) => {
+        ask!($from, $at, 0, 64, 128, 192, 256, 320, 384, 448)
+    };
+    ($from:literal, $at:literal, $($line:literal),+) => {
+        concat!($("prefetcht0 [{", $from, "} + ", $at, " + ", $line, "]\n"),+)
+    };
+}
+
 /// A kernel: loads sums, runs a loop over the tiles of the inner index, and stores the sums.
 ///
-/// The loop's lines use `a`, `a1` (tiles of rows), `b` to `b3` (columns of tiles) and `ahead`, each further by the tiles of one
-/// block after each turn; `line` is the bytes of a row.
+/// The loop's lines use `a` and `a1` (tiles of rows) and `b` and `b1` (pairs of columns of tiles), each further by the tiles of one block
+/// after each turn; `line` is the bytes of a row. They ask for the next block of `b` meanwhile.
 macro_rules! kernel {
     (
         $(#[$doc:meta])* $name:ident, parts: $parts:literal, a: [$($a:ident = $ai:literal),+], b: [$($b:ident = $bi:literal),+],
-        sums: [$($sum:literal in $tile:literal + $offset:literal),+], $($line:literal),+ $(,)?
+        sums: [$($sum:literal in $tile:literal + $offset:literal),+], $($line:expr),+ $(,)?
     ) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// As of [`run`].
         unsafe fn $name(operands: &Operands, sums: &Sums) {
-            // SAFETY: the caller says that all tiles are there, and rows for all sums. The tiles that are clobbered hold nothing: a
+            // SAFETY: the caller says that all tiles are there, and rows for all sums. The tiles that are overwritten hold nothing: a
             // product begins with loading sums and ends with storing them. Asking for memory ahead accesses none.
             unsafe {
                 $(asm!(
@@ -679,13 +772,11 @@ macro_rules! kernel {
                         "2:",
                         $($line,)+
                         $(concat!("add {", stringify!($a), "}, ", $parts, "*1024"),)+
-                        $(concat!("add {", stringify!($b), "}, ", $parts, "*1024"),)+
-                        concat!("add {ahead}, ", $parts, "*1024"),
+                        $(concat!("add {", stringify!($b), "}, ", $parts, "*2048"),)+
                         "dec {blocks}",
                         "jnz 2b",
                         $($a = inout(reg) operands.a[$ai] => _,)+
-                        $($b = inout(reg) operands.b.byte_add($bi * operands.b_stride) => _,)+
-                        ahead = inout(reg) operands.ahead => _,
+                        $($b = inout(reg) operands.b[$bi] => _,)+
                         blocks = inout(reg) operands.blocks => _,
                         line = in(reg) 64usize,
                         options(nostack, readonly),
@@ -703,357 +794,89 @@ macro_rules! kernel {
 }
 
 kernel! {
-    /// Two tiles of rows with two of columns, in three parts: from the smallest products to the largest and back, so that few tiles are loaded again.
-    two_by_two_split, parts: 3, a: [a = 0, a1 = 1], b: [b = 0, b1 = 1],
+    /// Two tiles of rows with two of columns, in three parts: in an order for which few tiles are loaded twice.
+    two_by_two_split, parts: 3, a: [a = 0, a1 = 1], b: [b = 0],
     sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 0]",
-    "tileloadd tmm5, [{a1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 64]",
-    "tileloadd tmm6, [{b} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 128]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 192]",
-    "prefetcht1 [{ahead} + 256]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 320]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 384]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 448]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 512]",
-    "prefetcht1 [{ahead} + 576]",
-    "tileloadd tmm6, [{b} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 640]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 704]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 768]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 832]",
-    "prefetcht1 [{ahead} + 896]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 960]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 1024]",
-    "tileloadd tmm4, [{a} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 1088]",
-    "tileloadd tmm5, [{a1} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 1152]",
-    "prefetcht1 [{ahead} + 1216]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 1280]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 1344]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 1408]",
-    "prefetcht1 [{ahead} + 1472]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 1536]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 1600]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 1664]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 1728]",
-    "prefetcht1 [{ahead} + 1792]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 1856]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 1920]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 1984]",
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 2048]",
-    "prefetcht1 [{ahead} + 2112]",
-    "tileloadd tmm5, [{a1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 2176]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 2240]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 2304]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 2368]",
-    "prefetcht1 [{ahead} + 2432]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 2496]",
-    "tileloadd tmm4, [{a} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 2560]",
-    "tileloadd tmm5, [{a1} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 2624]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 2688]",
-    "prefetcht1 [{ahead} + 2752]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 2816]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 2880]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 2944]",
-    "prefetcht1 [{ahead} + 3008]"
+    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 2048), load!(7, "b", 5120), ask!("b", 6144),
+    four!(), ask!("b", 6656),
+    load!(6, "b", 1024), load!(7, "b", 4096), ask!("b", 7168),
+    four!(), ask!("b", 7680),
+    load!(4, "a", 1024), load!(5, "a1", 1024), ask!("b", 8192),
+    four!(), ask!("b", 8704),
+    load!(6, "b", 0), load!(7, "b", 3072), ask!("b", 9216),
+    four!(), ask!("b", 9728),
+    load!(4, "a", 0), load!(5, "a1", 0), ask!("b", 10240),
+    four!(), ask!("b", 10752),
+    load!(4, "a", 2048), load!(5, "a1", 2048), ask!("b", 11264),
+    four!(), ask!("b", 11776)
 }
 
 kernel! {
     /// Two tiles of rows with two of columns.
-    two_by_two, parts: 1, a: [a = 0, a1 = 1], b: [b = 0, b1 = 1],
+    two_by_two, parts: 1, a: [a = 0, a1 = 1], b: [b = 0],
     sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 0]",
-    "prefetcht1 [{ahead} + 64]",
-    "tileloadd tmm5, [{a1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 128]",
-    "prefetcht1 [{ahead} + 192]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 256]",
-    "prefetcht1 [{ahead} + 320]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 384]",
-    "prefetcht1 [{ahead} + 448]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 512]",
-    "prefetcht1 [{ahead} + 576]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 640]",
-    "prefetcht1 [{ahead} + 704]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 768]",
-    "prefetcht1 [{ahead} + 832]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 896]",
-    "prefetcht1 [{ahead} + 960]"
+    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 0), load!(7, "b", 1024), ask!("b", 2048), ask!("b", 2560),
+    four!(), ask!("b", 3072), ask!("b", 3584)
 }
 
 kernel! {
     /// A tile of rows with four of columns, in three parts, in the same order for each sum.
-    one_by_four_split, parts: 3, a: [a = 0], b: [b = 0, b1 = 1, b2 = 2, b3 = 3],
+    one_by_four_split, parts: 3, a: [a = 0], b: [b = 0, b1 = 1],
     sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 0]",
-    "prefetcht1 [{ahead} + 64]",
-    "tileloadd tmm5, [{a} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 128]",
-    "prefetcht1 [{ahead} + 192]",
-    "tileloadd tmm6, [{b} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 256]",
-    "prefetcht1 [{ahead} + 320]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 384]",
-    "prefetcht1 [{ahead} + 448]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 512]",
-    "prefetcht1 [{ahead} + 576]",
-    "prefetcht1 [{ahead} + 640]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 704]",
-    "prefetcht1 [{ahead} + 768]",
-    "tileloadd tmm6, [{b2} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 832]",
-    "prefetcht1 [{ahead} + 896]",
-    "tdpbf16ps tmm2, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 960]",
-    "prefetcht1 [{ahead} + 1024]",
-    "tileloadd tmm7, [{b3} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 1088]",
-    "prefetcht1 [{ahead} + 1152]",
-    "prefetcht1 [{ahead} + 1216]",
-    "tdpbf16ps tmm3, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 1280]",
-    "prefetcht1 [{ahead} + 1344]",
-    "tileloadd tmm6, [{b} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 1408]",
-    "prefetcht1 [{ahead} + 1472]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 1536]",
-    "prefetcht1 [{ahead} + 1600]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 1664]",
-    "prefetcht1 [{ahead} + 1728]",
-    "prefetcht1 [{ahead} + 1792]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 1856]",
-    "prefetcht1 [{ahead} + 1920]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 1984]",
-    "prefetcht1 [{ahead} + 2048]",
-    "tdpbf16ps tmm1, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 2112]",
-    "prefetcht1 [{ahead} + 2176]",
-    "tileloadd tmm6, [{b2} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 2240]",
-    "prefetcht1 [{ahead} + 2304]",
-    "tdpbf16ps tmm2, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 2368]",
-    "prefetcht1 [{ahead} + 2432]",
-    "prefetcht1 [{ahead} + 2496]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 2560]",
-    "prefetcht1 [{ahead} + 2624]",
-    "tileloadd tmm7, [{b3} + {line}*1 + 1024]",
-    "prefetcht1 [{ahead} + 2688]",
-    "prefetcht1 [{ahead} + 2752]",
-    "tdpbf16ps tmm3, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 2816]",
-    "prefetcht1 [{ahead} + 2880]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 2944]",
-    "prefetcht1 [{ahead} + 3008]",
-    "prefetcht1 [{ahead} + 3072]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 3136]",
-    "prefetcht1 [{ahead} + 3200]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 3264]",
-    "prefetcht1 [{ahead} + 3328]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 3392]",
-    "prefetcht1 [{ahead} + 3456]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 3520]",
-    "prefetcht1 [{ahead} + 3584]",
-    "prefetcht1 [{ahead} + 3648]",
-    "tdpbf16ps tmm1, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 3712]",
-    "prefetcht1 [{ahead} + 3776]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 3840]",
-    "prefetcht1 [{ahead} + 3904]",
-    "tileloadd tmm6, [{b2} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 3968]",
-    "prefetcht1 [{ahead} + 4032]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 4096]",
-    "prefetcht1 [{ahead} + 4160]",
-    "tdpbf16ps tmm2, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 4224]",
-    "prefetcht1 [{ahead} + 4288]",
-    "prefetcht1 [{ahead} + 4352]",
-    "tileloadd tmm7, [{b3} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 4416]",
-    "prefetcht1 [{ahead} + 4480]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 4544]",
-    "prefetcht1 [{ahead} + 4608]",
-    "tdpbf16ps tmm3, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 4672]",
-    "prefetcht1 [{ahead} + 4736]",
-    "tileloadd tmm5, [{a} + {line}*1 + 2048]",
-    "prefetcht1 [{ahead} + 4800]",
-    "prefetcht1 [{ahead} + 4864]",
-    "prefetcht1 [{ahead} + 4928]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 4992]",
-    "prefetcht1 [{ahead} + 5056]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 5120]",
-    "prefetcht1 [{ahead} + 5184]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 5248]",
-    "prefetcht1 [{ahead} + 5312]",
-    "tdpbf16ps tmm1, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 5376]",
-    "prefetcht1 [{ahead} + 5440]",
-    "prefetcht1 [{ahead} + 5504]",
-    "tileloadd tmm6, [{b2} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 5568]",
-    "prefetcht1 [{ahead} + 5632]",
-    "tdpbf16ps tmm2, tmm5, tmm6",
-    "prefetcht1 [{ahead} + 5696]",
-    "prefetcht1 [{ahead} + 5760]",
-    "tileloadd tmm7, [{b3} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 5824]",
-    "prefetcht1 [{ahead} + 5888]",
-    "tdpbf16ps tmm3, tmm5, tmm7",
-    "prefetcht1 [{ahead} + 5952]",
-    "prefetcht1 [{ahead} + 6016]",
-    "prefetcht1 [{ahead} + 6080]"
+    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144),
+    load!(6, "b", 2048), dot!(0, 4, 6), ask!("b1", 6144),
+    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 6656), ask!("b1", 6656),
+    load!(6, "b1", 2048), dot!(2, 4, 6), ask!("b", 7168),
+    load!(7, "b1", 5120), dot!(3, 4, 7), ask!("b1", 7168),
+    load!(6, "b", 1024), dot!(0, 4, 6), dot!(0, 5, 6), ask!("b", 7680), ask!("b1", 7680),
+    load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7), ask!("b", 8192),
+    load!(6, "b1", 1024), dot!(2, 4, 6), dot!(2, 5, 6), ask!("b1", 8192),
+    load!(7, "b1", 4096), dot!(3, 4, 7), dot!(3, 5, 7), ask!("b", 8704), ask!("b1", 8704),
+    load!(6, "b", 0), dot!(0, 5, 6), dot!(0, 4, 6), ask!("b", 9216),
+    load!(7, "b", 3072), dot!(1, 5, 7), dot!(1, 4, 7), ask!("b1", 9216),
+    load!(6, "b1", 0), dot!(2, 5, 6), dot!(2, 4, 6), ask!("b", 9728), ask!("b1", 9728),
+    load!(7, "b1", 3072), dot!(3, 5, 7), dot!(3, 4, 7), ask!("b", 10240),
+    load!(5, "a", 2048), ask!("b1", 10240),
+    load!(6, "b", 0), dot!(0, 5, 6), ask!("b", 10752), ask!("b1", 10752),
+    load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264),
+    load!(6, "b1", 0), dot!(2, 5, 6), ask!("b1", 11264),
+    load!(7, "b1", 3072), dot!(3, 5, 7), ask!("b", 11776), ask!("b1", 11776)
 }
 
 kernel! {
     /// A tile of rows with four of columns.
-    one_by_four, parts: 1, a: [a = 0], b: [b = 0, b1 = 1, b2 = 2, b3 = 3],
+    one_by_four, parts: 1, a: [a = 0], b: [b = 0, b1 = 1],
     sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 0]",
-    "prefetcht1 [{ahead} + 64]",
-    "prefetcht1 [{ahead} + 128]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 192]",
-    "prefetcht1 [{ahead} + 256]",
-    "prefetcht1 [{ahead} + 320]",
-    "prefetcht1 [{ahead} + 384]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 448]",
-    "prefetcht1 [{ahead} + 512]",
-    "prefetcht1 [{ahead} + 576]",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 640]",
-    "prefetcht1 [{ahead} + 704]",
-    "prefetcht1 [{ahead} + 768]",
-    "prefetcht1 [{ahead} + 832]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 896]",
-    "prefetcht1 [{ahead} + 960]",
-    "prefetcht1 [{ahead} + 1024]",
-    "tileloadd tmm6, [{b2} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 1088]",
-    "prefetcht1 [{ahead} + 1152]",
-    "prefetcht1 [{ahead} + 1216]",
-    "prefetcht1 [{ahead} + 1280]",
-    "tdpbf16ps tmm2, tmm4, tmm6",
-    "prefetcht1 [{ahead} + 1344]",
-    "prefetcht1 [{ahead} + 1408]",
-    "prefetcht1 [{ahead} + 1472]",
-    "tileloadd tmm7, [{b3} + {line}*1 + 0]",
-    "prefetcht1 [{ahead} + 1536]",
-    "prefetcht1 [{ahead} + 1600]",
-    "prefetcht1 [{ahead} + 1664]",
-    "prefetcht1 [{ahead} + 1728]",
-    "tdpbf16ps tmm3, tmm4, tmm7",
-    "prefetcht1 [{ahead} + 1792]",
-    "prefetcht1 [{ahead} + 1856]",
-    "prefetcht1 [{ahead} + 1920]",
-    "prefetcht1 [{ahead} + 1984]"
+    load!(4, "a", 0), ask!("b", 2048),
+    load!(6, "b", 0), dot!(0, 4, 6), ask!("b1", 2048), ask!("b", 2560),
+    load!(7, "b", 1024), dot!(1, 4, 7), ask!("b1", 2560),
+    load!(6, "b1", 0), dot!(2, 4, 6), ask!("b", 3072), ask!("b1", 3072),
+    load!(7, "b1", 1024), dot!(3, 4, 7), ask!("b", 3584), ask!("b1", 3584)
 }
 
 kernel! {
     /// A tile of rows with two of columns, in three parts.
-    one_by_two_split, parts: 3, a: [a = 0], b: [b = 0, b1 = 1],
+    one_by_two_split, parts: 3, a: [a = 0], b: [b = 0],
     sums: [0 in 0 + 0, 1 in 0 + 64],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "tileloadd tmm5, [{a} + {line}*1 + 1024]",
-    "tileloadd tmm6, [{b} + {line}*1 + 2048]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "tileloadd tmm7, [{b1} + {line}*1 + 2048]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "tileloadd tmm6, [{b} + {line}*1 + 1024]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm7, [{b1} + {line}*1 + 1024]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "tdpbf16ps tmm1, tmm5, tmm7",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "tdpbf16ps tmm1, tmm5, tmm7",
-    "tdpbf16ps tmm1, tmm4, tmm7",
-    "tileloadd tmm5, [{a} + {line}*1 + 2048]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "tdpbf16ps tmm1, tmm5, tmm7"
+    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144),
+    load!(6, "b", 2048), dot!(0, 4, 6), ask!("b", 6656),
+    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 7168),
+    load!(6, "b", 1024), dot!(0, 4, 6), dot!(0, 5, 6), ask!("b", 7680),
+    load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7), ask!("b", 8192), ask!("b", 8704),
+    load!(6, "b", 0), dot!(0, 5, 6), dot!(0, 4, 6), ask!("b", 9216),
+    load!(7, "b", 3072), dot!(1, 5, 7), dot!(1, 4, 7), ask!("b", 9728),
+    load!(5, "a", 2048), ask!("b", 10240),
+    load!(6, "b", 0), dot!(0, 5, 6), ask!("b", 10752),
+    load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264), ask!("b", 11776)
 }
 
 kernel! {
     /// A tile of rows with two of columns.
-    one_by_two, parts: 1, a: [a = 0], b: [b = 0, b1 = 1],
+    one_by_two, parts: 1, a: [a = 0], b: [b = 0],
     sums: [0 in 0 + 0, 1 in 0 + 64],
-    "tileloadd tmm4, [{a} + {line}*1 + 0]",
-    "tileloadd tmm6, [{b} + {line}*1 + 0]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
-    "tileloadd tmm7, [{b1} + {line}*1 + 0]",
-    "tdpbf16ps tmm1, tmm4, tmm7"
+    load!(4, "a", 0), ask!("b", 2048),
+    load!(6, "b", 0), dot!(0, 4, 6), ask!("b", 2560),
+    load!(7, "b", 1024), dot!(1, 4, 7), ask!("b", 3072), ask!("b", 3584)
 }
 
 #[cfg(test)]
@@ -1242,6 +1065,16 @@ mod tests {
             b[77] = special;
             assert!(!pack(&b, [k, n], false, SPLIT).is_regular());
             assert!(pack(&b, [k, n], false, 1).is_regular());
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        if is_available() {
+            let rows: [[f32; 16]; 16] = array::from_fn(|i| array::from_fn(|j| (16 * i + j) as f32));
+            // SAFETY: the processor has the instructions.
+            let columns = unsafe { transpose(&rows) };
+            assert!((0..256).all(|i| columns[i % 16][i / 16] == i as f32));
         }
     }
 

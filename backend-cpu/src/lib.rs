@@ -45,6 +45,7 @@ mod loss;
 mod matmul;
 mod optimizer;
 mod packed;
+mod pages;
 mod parallel;
 mod pool;
 mod prefetch;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use backend_api::{Error, Memory, Result};
 use bytemuck::Pod;
 
+use crate::pages::zeroed;
 use crate::storage::Line;
 
 /// How much may be kept beyond the most that was ever in use, at least.
@@ -88,7 +89,7 @@ impl Pool {
     }
 
     fn ask_system(&self, lines: usize) -> Result<Box<[Line]>> {
-        if let Ok(block) = bytemuck::try_zeroed_slice_box(lines) {
+        if let Some(block) = zeroed(lines) {
             return Ok(block);
         }
         // What is kept may be what is missing.
@@ -98,7 +99,7 @@ impl Pool {
             mem::take(&mut state.shelves)
         };
         drop(kept);
-        bytemuck::try_zeroed_slice_box(lines).map_err(|()| Error::OutOfMemory {
+        zeroed(lines).ok_or_else(|| Error::OutOfMemory {
             device: "cpu".to_owned(),
             requested: lines.saturating_mul(size_of::<Line>()),
             free: 0,

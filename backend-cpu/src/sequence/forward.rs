@@ -14,6 +14,7 @@ use super::{
     take, target, unknown,
 };
 use crate::activations::with_curve;
+use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::gates::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, limit_of};
@@ -27,6 +28,11 @@ const ROWS_ALONE: usize = 12;
 const ROWS_ALONE_SAVING: usize = 4;
 /// Units that a thread has at least where units are shared: fewer are not worth meeting for.
 const MIN_UNITS: usize = 32;
+/// Bytes of weights that a core may find in a cache of its own in the next step again. More are read from afar, by each thread all
+/// that it multiplies with.
+const OWN_CACHE: usize = 2 << 20;
+/// What it costs to tell other threads a byte, in bytes of weights read.
+const TELLING: usize = 3;
 
 /// Where the results of a sequence go: for all rows and units, or a part's own share.
 struct Results<'a, T> {
@@ -125,7 +131,8 @@ impl<T: Float> Layer<'_, T> {
         } else {
             ROWS_ALONE
         };
-        if pieces < 2 || batch >= pieces * alone || self.recurrence.is_projected() {
+        let few = batch < pieces * alone || self.reads_more_than_it_tells(pieces, saving);
+        if pieces < 2 || !few || self.recurrence.is_projected() {
             return None;
         }
         // Multiples of a cache line.
@@ -134,10 +141,38 @@ impl<T: Float> Layer<'_, T> {
         Some((0..pieces).map(|i| at(i)..at(i + 1)).collect())
     }
 
+    /// Whether so many threads that share rows would read more weights, in each step, than threads that share units tell one another.
+    fn reads_more_than_it_tells(&self, pieces: usize, saving: bool) -> bool {
+        let Sizes {
+            batch, n, p, gates, ..
+        } = self.sizes;
+        let size = match self.unit {
+            true => amx::SPLIT * size_of::<u16>(),
+            false => size_of::<T>(),
+        };
+        let weights = p * gates * n * size;
+        let read = weights - weights / pieces.max(1);
+        // The state is put and taken, and so are results, when they are put together.
+        let saved: usize = self.recurrence.saved_widths().iter().sum();
+        let results = 1 + if saving { saved } else { 0 };
+        let told = batch * n * size_of::<T>() * 2 * (1 + results);
+        weights > OWN_CACHE && read > TELLING * told
+    }
+
+    /// Numbers from one row of sums to the next. Rows a large power of two apart would share few places of a cache.
+    fn sum_width(&self, units: usize) -> usize {
+        let width = self.sizes.gates * units;
+        match self.sizes.gates > 1 && (width * size_of::<T>()).is_multiple_of(2048) {
+            true => width + 64 / size_of::<T>(),
+            false => width,
+        }
+    }
+
     /// Each thread has some rows.
     fn run_rows(&self, cpu: &Cpu, results: &mut [Output]) -> Result<()> {
         let sizes = self.sizes;
-        let Sizes { n, p, gates, .. } = sizes;
+        let Sizes { n, p, .. } = sizes;
+        let sum_width = self.sum_width(n);
         let ranges = self.row_ranges(cpu);
         let weights = self.weights(cpu, &(0..n))?;
         let (outputs, results) = results.split_first_mut().ok_or_else(missing)?;
@@ -164,7 +199,7 @@ impl<T: Float> Layer<'_, T> {
         let spare_units = self.spare_units();
         let sum_rows: usize = ranges.iter().map(|r| self.chunk(r.len()) * r.len()).sum();
         let sum_rows = sum_rows.max(most_steps);
-        let mut sums = cpu.pool().scratch::<T>(sum_rows * gates * n)?;
+        let mut sums = cpu.pool().scratch::<T>(sum_rows * sum_width)?;
         let mut sums = &mut *sums;
         let mut spare = cpu.pool().scratch::<T>(sizes.batch * spare_units * n)?;
         let mut spare_cut = cut_rows(&mut spare, spare_units * n, &ranges).into_iter();
@@ -176,7 +211,7 @@ impl<T: Float> Layer<'_, T> {
                 cells: cells_cut.next().unwrap_or_default(),
                 finals: finals_cut.iter_mut().filter_map(Iterator::next).collect(),
             };
-            let count = self.chunk(rows.len()) * rows.len() * gates * n;
+            let count = self.chunk(rows.len()) * rows.len() * sum_width;
             parts.push(self.part(
                 (rows.clone(), 0..n),
                 (&weights, None),
@@ -235,11 +270,7 @@ impl<T: Float> Layer<'_, T> {
     /// Each thread has some units of all rows, with results of its own that are put together in the end.
     fn run_team(&self, cpu: &Cpu, ranges: &[Range<usize>], results: &mut [Output]) -> Result<()> {
         let Sizes {
-            steps,
-            batch,
-            n,
-            gates,
-            ..
+            steps, batch, n, ..
         } = self.sizes;
         let states = self.recurrence.states();
         let exchange = || Exchange::new(ranges);
@@ -254,11 +285,14 @@ impl<T: Float> Layer<'_, T> {
         let widths: Vec<usize> = [1].iter().chain(saved).copied().collect();
         let rows_of = |width: usize| steps * batch * width;
         let own: usize = widths.iter().map(|w| rows_of(*w)).sum::<usize>() + states * batch;
-        let chunk = self.chunk(batch) * batch * gates;
-        let each = own + chunk + self.spare_units() * batch;
+        let sum_rows = self.chunk(batch) * batch;
+        let each = own + self.spare_units() * batch;
         let mut blocks = ranges
             .iter()
-            .map(|units| cpu.pool().scratch::<T>(each * units.len()))
+            .map(|units| {
+                let sums = sum_rows * self.sum_width(units.len());
+                cpu.pool().scratch::<T>(each * units.len() + sums)
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut parts = Vec::with_capacity(ranges.len());
         for (member, block) in blocks.iter_mut().enumerate() {
@@ -286,7 +320,7 @@ impl<T: Float> Layer<'_, T> {
                 h: &h,
                 reset: &reset,
             };
-            let sums = take(&mut block, chunk * len);
+            let sums = take(&mut block, sum_rows * self.sum_width(len));
             let place = (0..batch, units.clone());
             parts.push(Mutex::new(Some(self.part(
                 place,
@@ -366,7 +400,7 @@ impl<T: Float> Part<'_, T> {
             }
         }
         let chunk = layer.chunk(self.rows.len());
-        let width = layer.sizes.gates * len;
+        let width = layer.sum_width(len);
         for start in (0..steps).step_by(chunk) {
             let end = steps.min(start + chunk);
             self.project(layer, start..end, width);
@@ -458,11 +492,9 @@ impl<T: Float> Part<'_, T> {
 
     /// One step of the active rows. Their projected inputs are in the sums, from `at` on.
     fn step(&mut self, layer: &Layer<'_, T>, t: usize, at: usize, active: &[usize]) -> Result<()> {
-        let Sizes {
-            n, p, gates, steps, ..
-        } = layer.sizes;
+        let Sizes { n, p, steps, .. } = layer.sizes;
         let len = self.units.len();
-        let width = gates * len;
+        let width = layer.sum_width(len);
         let Self {
             rows,
             units,
