@@ -32,7 +32,7 @@ const MIN_ROWS: usize = 4;
 /// that belongs to the process, so devices with different numbers of threads can live side by side.
 ///
 /// The memory of freed buffers is kept for reuse: in steady state nothing is asked of the system. What is
-/// in use and what is kept never exceed together 1.25 times the most that was in use at once,
+/// in use and what is kept never exceed together 1.5 times the most that was in use at once,
 /// plus 64 MiB.
 #[derive(Clone)]
 pub struct Cpu(Arc<Inner>);

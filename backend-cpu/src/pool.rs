@@ -17,7 +17,7 @@ const SLACK: usize = 64 << 20;
 ///
 /// Sizes are rounded up to classes, four to a power of two, so that at most a fifth of a buffer is
 /// unused and a freed buffer fits many others. What is in use and what is kept never exceed
-/// together 1.25 times the most that was in use, plus 64 MiB: past that, the memory that was freed
+/// together 1.5 times the most that was in use, plus 64 MiB: past that, the memory that was freed
 /// the longest time ago goes back to the system.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -122,7 +122,7 @@ impl Pool {
         state.clock += 1;
         let now = state.clock;
         state.shelves[shelf].push_back((now, lines));
-        let limit = state.memory.peak + (state.memory.peak / 4).max(SLACK);
+        let limit = state.memory.peak + (state.memory.peak / 2).max(SLACK);
         while state.memory.in_use + state.memory.pooled > limit {
             let oldest = state
                 .shelves
