@@ -21,6 +21,10 @@ const WIDTH: usize = 32;
 
 /// A matrix `[k, n]` in panels of 32 columns, a word for each two rows of a column; filled up with zeros.
 #[derive(Debug)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "nothing there multiplies them")
+)]
 pub(crate) struct Packed {
     data: Scratch<u32>,
     /// Rows and columns, and pairs of rows.

@@ -188,10 +188,10 @@ pub(crate) mod tests {
 
     /// All vector units that this machine has, and none.
     pub(crate) fn archs() -> Vec<Arch> {
-        let mut archs = vec![Arch::new(), Arch::Scalar];
+        let archs = [Arch::new(), Arch::Scalar].into_iter();
         #[cfg(target_arch = "x86_64")]
-        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        archs
+        let archs = archs.chain(pulp::x86::V3::try_new().map(Arch::V3));
+        archs.collect()
     }
 
     #[test]

@@ -241,8 +241,9 @@ fn whole_sequences_equal_the_default_body() {
         [2, 3, 1],
         [7, 13, 40],
     ];
-    for threads in [1, 3] {
-        let cpu = Cpu::builder().threads(threads).build().unwrap();
+    for (threads, unit) in [(1, true), (3, true), (2, false)] {
+        let builder = Cpu::builder().threads(threads).matrix_unit(unit);
+        let cpu = builder.build().unwrap();
         for (i, r) in recurrences().into_iter().enumerate() {
             for (j, sizes) in sizes.into_iter().enumerate() {
                 for ragged in [false, true] {
@@ -293,6 +294,7 @@ fn threads_do_not_change_bits() {
             [7, 1, 170],
             [5, 3, 260],
             [4, 5, 133],
+            [2, 14, 304],
         ] {
             for ragged in [false, true] {
                 let alone = bytes(1, r, sizes, ragged);

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{check, tolerance};
 use super::network::{Network, Stream};
-use super::options::device;
+use super::options::device as device_name;
+use super::reading;
 use super::timing::{self, Times};
 use super::workloads::{Mode, Workload};
 
@@ -36,6 +37,9 @@ pub(super) struct Line {
     pub(super) p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) p99_us: Option<f64>,
+    /// What it takes to read a stream's weights once, with the same threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reading_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peak_increase_mib: Option<f64>,
     /// Operations a run asked the device for, the bytes they read and wrote, and the time steps of the run.
@@ -146,6 +150,8 @@ pub(super) fn measure<B: Backend>(
         max_s: several.then(|| times.quantile(1.0)),
         p50_us: stream.then_some(median * 1e6),
         p99_us: stream.then(|| times.quantile(0.99) * 1e6),
+        reading_us: (stream && device_name(job.backend) == "cpu")
+            .then(|| reading::seconds(w.weight_bytes(), job.threads) * 1e6),
         peak_increase_mib: growth,
         launches: per_run.map(|(launches, _)| launches),
         bytes: per_run.map(|(_, bytes)| bytes),
@@ -158,7 +164,11 @@ pub(super) fn measure<B: Backend>(
 
 /// GFLOP/s of a square product, the best of some runs. A GPU needs a larger one to be busy.
 fn peak<B: Backend>(backend: &B, name: &str) -> Result<f64> {
-    let side: usize = if device(name) == "cpu" { 1024 } else { 4096 };
+    let side: usize = if device_name(name) == "cpu" {
+        1024
+    } else {
+        4096
+    };
     let numbers: Vec<f32> = (0..side * side).map(|i| (i % 17) as f32 * 0.1).collect();
     let x = Tensor::from_slice(backend, &numbers, &[side, side])?;
     let times: Times = timing::counted(18, &mut || {

@@ -6,6 +6,7 @@ mod measure;
 mod network;
 mod options;
 mod peers;
+mod reading;
 mod scaling;
 mod table;
 #[path = "../../../bench/timing.rs"]
@@ -171,6 +172,7 @@ fn measure_here(
     let cuda = || Cuda::with_precision(0, job.precision);
     let device = match backend {
         "cpu" => TestBackend::Cpu(cpu()?),
+        "cpu-vector" => TestBackend::Cpu(builder.matrix_unit(false).build()?),
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(cpu()?)),
         "cuda" => TestBackend::Cuda(cuda()?),
         "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(cuda()?)),

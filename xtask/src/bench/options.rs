@@ -18,7 +18,8 @@ operations on the processor: outputs, and in training the loss and the gradients
 --workload NAME,..   of these (default: all)      --list shows them
 --mode MODE,..       fwd, train, stream or memory (default: all that a workload has)
 --threads N,..       processor threads (default: 1,2)
---backend NAME,..    cpu, cuda, and cpu-unfused, cuda-unfused: the same without their fused kernels (default: cpu)
+--backend NAME,..    cpu, cuda; cpu-unfused, cuda-unfused: the same without their fused kernels; cpu-vector: without the
+                     matrix unit, where the processor has one (default: cpu)
 --precision NAME     exact, tf32 (cuda) or bf16 products; bf16 on cpu is for inference (default: exact)
 --compare NAME,..    runs other frameworks right after ours and prints ratios: torch, onnxruntime (scripts in bench/),
                      burn, candle (built there when asked for); one that is not installed is left out, with a remark
@@ -32,7 +33,7 @@ operations on the processor: outputs, and in training the loss and the gradients
 ";
 
 /// The backends by the names that `--backend` takes. What stands before a hyphen is the device.
-const BACKENDS: [&str; 4] = ["cpu", "cpu-unfused", "cuda", "cuda-unfused"];
+const BACKENDS: [&str; 5] = ["cpu", "cpu-unfused", "cpu-vector", "cuda", "cuda-unfused"];
 
 /// What was asked for.
 #[derive(Debug)]

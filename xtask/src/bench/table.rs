@@ -81,6 +81,9 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
         if let Some(p99) = line.p99_us {
             let _ = write!(spread, ", p99 {p99:.1} µs");
         }
+        if let Some(reading) = line.reading_us {
+            let _ = write!(spread, ", weights read in {reading:.1} µs");
+        }
         let peak = peaks.get(&place(line)).filter(|peak| **peak > 0.0);
         let share = peak.map_or_else(String::new, |peak| {
             format!("{:.0} %", 100.0 * line.gflops / peak)
@@ -139,6 +142,7 @@ pub(super) mod tests {
             max_s: Some(median_s * 2.0),
             p50_us: None,
             p99_us: None,
+            reading_us: None,
             peak_increase_mib: None,
             launches: Some(30),
             bytes: Some(20480),
@@ -219,11 +223,12 @@ pub(super) mod tests {
         let stream = Line {
             p50_us: Some(20.0),
             p99_us: Some(31.0),
+            reading_us: Some(18.0),
             ..line("recurrent", 2e-5)
         };
         let text = table(&[stream], None);
         assert!(
-            text.contains("| 20.0 µs | 10.0 µs to 40.0 µs, p99 31.0 µs |"),
+            text.contains("| 20.0 µs | 10.0 µs to 40.0 µs, p99 31.0 µs, weights read in 18.0 µs |"),
             "{text}"
         );
         let memory = |peer, mib| Line {

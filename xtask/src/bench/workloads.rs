@@ -194,6 +194,13 @@ impl Workload {
         )
     }
 
+    /// Bytes of the kernels.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let inputs = |layer| if layer == 0 { self.inputs } else { self.units };
+        let numbers = |layer| (inputs(layer) + self.units) * self.kind.gates() * self.units;
+        (0..self.layers).map(numbers).sum::<usize>() * size_of::<f32>()
+    }
+
     /// Additions and multiplications of the matrix products; of a ragged batch, for the steps that count.
     pub(super) fn flops(&self, mode: Mode) -> f64 {
         let padded = (self.batch * self.steps) as f64;
@@ -233,5 +240,6 @@ mod tests {
         let one_step = 2.0 * 64.0 * 1024.0 * 2048.0;
         assert_eq!(w3.flops(Mode::Forward), 100.0 * one_step);
         assert_eq!(w3.flops(Mode::Train), 300.0 * one_step);
+        assert_eq!(w3.weight_bytes(), 1024 * 2048 * 4);
     }
 }

@@ -14,21 +14,19 @@
 //! A module with unsafe code: the unit's instructions, and vector instructions of the processors that have it.
 #![allow(unsafe_code)]
 
-use std::arch::asm;
-use std::arch::x86_64::{
-    __cpuid_count, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_loadu_ps, _mm512_or_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
-    _mm512_unpacklo_ps,
-};
+mod kernels;
+mod pack;
+
+use std::arch::x86_64::__cpuid_count;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{array, mem, ptr};
 
 use backend_api::Result;
 
+use self::kernels::{Operands, Sums};
+use self::pack::{gather, has_special, pack_pairs, pack_row, transpose};
 use crate::device::Cpu;
 use crate::half::bf16_to_f32;
 use crate::packed::{Start, Unpacked};
@@ -44,9 +42,6 @@ const ROWS: usize = 16;
 const ROW: usize = 32;
 /// Columns of a result that are computed at a time, at most.
 const GROUP: usize = 4 * COLUMNS;
-/// From this size on a number has no three parts: the first could round to infinity.
-const TOO_LARGE: u32 = (127 + 127) << 23;
-
 /// The parts of a number of single precision.
 pub(crate) const SPLIT: usize = 3;
 /// Rows from which on the unit is faster than multiplying `f32`, as parts or rounded.
@@ -151,160 +146,6 @@ impl Packed {
         let parts = self.data[tile..].chunks(WORDS).take(self.parts);
         // The smallest first: the sum is exact.
         parts.rev().map(|tile| bf16_to_f32(tile[word])).sum()
-    }
-}
-
-/// Some rows of some columns.
-fn gather(source: &Unpacked<'_, f32>, first: usize, columns: &[usize]) -> [[f32; COLUMNS]; DEPTH] {
-    let mut numbers = [[0.0; COLUMNS]; DEPTH];
-    let rows = DEPTH.min(source.k - first);
-    let in_a_row = source.column_stride == 1
-        && columns.len() == COLUMNS
-        && columns
-            .iter()
-            .enumerate()
-            .all(|(i, &c)| c == columns[0] + i);
-    if in_a_row {
-        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
-            let from = &source.data[(first + p) * source.row_stride + columns[0]..][..COLUMNS];
-            to.copy_from_slice(from);
-        }
-    } else if source.row_stride == 1 {
-        let mut lines = [[0.0; DEPTH]; COLUMNS];
-        for (line, &column) in lines.iter_mut().zip(columns) {
-            let from = &source.data[first + column * source.column_stride..][..rows];
-            line[..rows].copy_from_slice(from);
-        }
-        for (half, numbers) in numbers.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let lines = lines.each_ref().map(|line| line.as_chunks::<16>().0[half]);
-            // SAFETY: numbers are packed only where the processor has these instructions.
-            *numbers = unsafe { transpose(&lines) };
-        }
-    } else {
-        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
-            let from = &source.data[(first + p) * source.row_stride..];
-            for (to, &column) in to.iter_mut().zip(columns) {
-                *to = from[column * source.column_stride];
-            }
-        }
-    }
-    numbers
-}
-
-/// Rows as columns.
-#[target_feature(enable = "avx512f")]
-fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
-    // SAFETY: rows of 16 numbers.
-    let rows: [__m512; 16] = array::from_fn(|i| unsafe { _mm512_loadu_ps(rows[i].as_ptr()) });
-    // In each quarter of a vector, four rows of four become columns: row 4 g + i to place i of group g.
-    let mut groups = rows;
-    for (g, group) in rows.as_chunks::<4>().0.iter().enumerate() {
-        let [a, b, c, d] = *group;
-        let pairs = [
-            _mm512_unpacklo_ps(a, b),
-            _mm512_unpackhi_ps(a, b),
-            _mm512_unpacklo_ps(c, d),
-            _mm512_unpackhi_ps(c, d),
-        ]
-        .map(|x| _mm512_castps_pd(x));
-        groups[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
-        groups[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
-        groups[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
-        groups[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
-    }
-    // Quarter q of place i of group g is quarter g of column 4 q + i.
-    let mut columns = [[0.0; 16]; 16];
-    for i in 0..4 {
-        let [a, b, c, d] = [groups[i], groups[4 + i], groups[8 + i], groups[12 + i]];
-        // Quarters 0 and 1 of two groups, and 2 and 3.
-        let (ab, cd) = (
-            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
-            _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
-        );
-        let (ab_high, cd_high) = (
-            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
-            _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
-        );
-        let quarters = [
-            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
-            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
-            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, cd_high),
-            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high),
-        ];
-        for (q, column) in quarters.into_iter().enumerate() {
-            // SAFETY: a column of 16 numbers.
-            unsafe { _mm512_storeu_ps(columns[4 * q + i].as_mut_ptr(), column) };
-        }
-    }
-    columns
-}
-
-/// The parts of 16 numbers.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn split<const PARTS: usize>(mut x: __m512) -> [__m256i; PARTS] {
-    let mut parts = [_mm256_setzero_si256(); PARTS];
-    for part in &mut parts {
-        // SAFETY: both are 32 bytes that may be anything.
-        *part = unsafe { mem::transmute::<_, __m256i>(_mm512_cvtneps_pbh(x)) };
-        let rounded = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(*part));
-        x = _mm512_sub_ps(x, _mm512_castsi512_ps(rounded));
-    }
-    parts
-}
-
-/// Whether a number of a row has no parts.
-fn has_special(row: &[f32]) -> bool {
-    let largest = row.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
-    largest.unwrap_or(0) >= TOO_LARGE
-}
-
-/// Brings rows of numbers into one tile for each part, in pairs. Says whether a number has no parts.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn pack_pairs(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) -> bool {
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn pairs<const PARTS: usize>(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) {
-        let (tiles, _) = tiles.as_chunks_mut::<WORDS>();
-        for (p, [low, high]) in numbers.as_chunks::<2>().0.iter().enumerate() {
-            // SAFETY: the rows have 16 numbers, and a row of a tile has 32 words.
-            unsafe {
-                let low = split::<PARTS>(_mm512_loadu_ps(low.as_ptr()));
-                let high = split::<PARTS>(_mm512_loadu_ps(high.as_ptr()));
-                for ((low, high), tile) in low.into_iter().zip(high).zip(&mut *tiles) {
-                    let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
-                    let words = _mm512_or_si512(_mm512_cvtepu16_epi32(low), high);
-                    _mm512_storeu_si512(tile[p * ROW..][..ROW].as_mut_ptr().cast(), words);
-                }
-            }
-        }
-    }
-    match tiles.len() / WORDS {
-        SPLIT => pairs::<SPLIT>(numbers, tiles),
-        _ => pairs::<1>(numbers, tiles),
-    }
-    has_special(numbers.as_flattened())
-}
-
-/// Brings 32 numbers into row `r` of one tile for each part.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn pack_row(numbers: &[f32; DEPTH], r: usize, tiles: &mut [u16]) {
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn row<const PARTS: usize>(numbers: &[f32; DEPTH], r: usize, tiles: &mut [u16]) {
-        let (tiles, _) = tiles.as_chunks_mut::<WORDS>();
-        for (half, numbers) in numbers.as_chunks::<16>().0.iter().enumerate() {
-            // SAFETY: there are 16 numbers, and half a row has 16 words.
-            unsafe {
-                let parts = split::<PARTS>(_mm512_loadu_ps(numbers.as_ptr()));
-                for (part, tile) in parts.into_iter().zip(&mut *tiles) {
-                    let words = &mut tile[r * ROW + half * 16..][..16];
-                    _mm256_storeu_si256(words.as_mut_ptr().cast(), part);
-                }
-            }
-        }
-    }
-    match tiles.len() / WORDS {
-        SPLIT => row::<SPLIT>(numbers, r, tiles),
-        _ => row::<1>(numbers, r, tiles),
     }
 }
 
@@ -461,26 +302,6 @@ fn with_left(heights: Heights, b: &Packed, f: impl FnOnce(&mut [u16])) {
     });
 }
 
-/// The sums of two tiles of rows or one: what they begin with and where they go, row after row.
-#[derive(Clone, Copy)]
-struct Sums {
-    from: [*const f32; 2],
-    to: [*mut f32; 2],
-    /// Bytes from one row to the next, in both tiles.
-    from_stride: usize,
-    to_stride: usize,
-}
-
-/// The operands of a kernel, in tiles.
-#[derive(Clone, Copy)]
-struct Operands {
-    a: [*const u16; 2],
-    /// One or two pairs of columns of tiles.
-    b: [*const u16; 2],
-    blocks: usize,
-    parts: usize,
-}
-
 /// Where the rows of a tile of the result begin, if it has all its rows and they are equally far apart.
 fn even_rows(out_at: &[usize], height: usize) -> Option<(usize, usize)> {
     let (&first, &last) = (out_at.first()?, out_at.last()?);
@@ -527,7 +348,7 @@ fn multiply(
     // What the rows and columns hold that the result does not have, does not matter.
     let mut spare = Spare([[[0.0; GROUP]; ROWS]; 2]);
     // SAFETY: there is a packed matrix, so there is the unit.
-    unsafe { configure(height) };
+    unsafe { kernels::configure(height) };
     for group in (0..b.columns).step_by(GROUP / COLUMNS) {
         let count = (b.columns - group).min(GROUP / COLUMNS);
         for tile in (0..tiles).step_by(2) {
@@ -575,7 +396,7 @@ fn multiply(
                         };
                         // SAFETY: tiles have `height` rows; as many are in `out` from `to` on, `width` tiles wide, by
                         // what `even_rows` and the assertions say, and in `start`. `left` and `b` have all tiles.
-                        unsafe { run(&operands, &sums, two, width) };
+                        unsafe { kernels::run(&operands, &sums, two, width) };
                     }
                     None => {
                         place.each_row(heights, b.n, |half, r, columns| {
@@ -601,7 +422,7 @@ fn multiply(
                             to_stride: stride,
                         };
                         // SAFETY: there is room for 16 rows of four tiles each. `left` and `b` have all tiles.
-                        unsafe { run(&operands, &sums, two, width) };
+                        unsafe { kernels::run(&operands, &sums, two, width) };
                         place.each_row(heights, b.n, |half, r, columns| {
                             let from = &spare.0[half][r][..columns.len()];
                             let at = out_at[place.tiles[half] * height + r];
@@ -613,7 +434,7 @@ fn multiply(
         }
     }
     // SAFETY: the tiles are not used any more.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    unsafe { kernels::release() };
 }
 
 /// Sums with rows or columns that the result does not have.
@@ -634,12 +455,7 @@ struct Place {
 
 impl Place {
     /// Calls `f` with each tile's rows that there are, and their columns that there are.
-    fn each_row(
-        &self,
-        heights: Heights,
-        n: usize,
-        mut f: impl FnMut(usize, usize, std::ops::Range<usize>),
-    ) {
+    fn each_row(&self, heights: Heights, n: usize, mut f: impl FnMut(usize, usize, Range<usize>)) {
         let columns = self.column..n.min(self.column + self.width * COLUMNS).max(self.column);
         let halves = 1 + usize::from(self.tiles[0] != self.tiles[1]);
         for (half, tile) in self.tiles.into_iter().enumerate().take(halves) {
@@ -649,234 +465,6 @@ impl Place {
             }
         }
     }
-}
-
-/// What the unit's tiles are: sums and left sides have `height` rows.
-///
-/// # Safety
-/// There is the unit.
-unsafe fn configure(height: usize) {
-    #[repr(C, align(64))]
-    struct Configuration {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-    let whole = ROWS as u8;
-    let height = height as u8;
-    let configuration = Configuration {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        row_bytes: array::from_fn(|i| if i < 8 { 64 } else { 0 }),
-        // 0 to 3 sums; 4 left; 5 left, or a part of `b`; 6 and 7 of `b`.
-        rows: array::from_fn(|i| match i {
-            0..=5 => height,
-            6 | 7 => whole,
-            _ => 0,
-        }),
-    };
-    // SAFETY: 64 bytes that say something valid: up to 16 rows of 64 bytes.
-    unsafe {
-        asm!("ldtilecfg [{}]", in(reg) ptr::from_ref(&configuration), options(nostack, readonly, preserves_flags));
-    }
-}
-
-/// Runs the kernel for these sums: `two` tiles of rows with two of columns, or one with two or four.
-///
-/// # Safety
-/// There is the unit, configured for as many rows as `sums` has in each tile. `operands` has all tiles of its matrices.
-unsafe fn run(operands: &Operands, sums: &Sums, two: bool, width: usize) {
-    // SAFETY: what the kernels need is what this function does.
-    unsafe {
-        match (two, width, operands.parts) {
-            (true, _, SPLIT) => two_by_two_split(operands, sums),
-            (true, ..) => two_by_two(operands, sums),
-            (false, 4, SPLIT) => one_by_four_split(operands, sums),
-            (false, 4, _) => one_by_four(operands, sums),
-            (false, _, SPLIT) => one_by_two_split(operands, sums),
-            (false, ..) => one_by_two(operands, sums),
-        }
-    }
-}
-
-/// Instructions of a kernel: a tile from so many bytes after a register; a product of two tiles, added to a third; the four of two tiles by
-/// two; and what asks for 512 bytes ahead.
-macro_rules! load {
-    ($tile:literal, $from:literal, $at:literal) => {
-        concat!(
-            "tileloadd tmm",
-            $tile,
-            ", [{",
-            $from,
-            "} + {line}*1 + ",
-            $at,
-            "]"
-        )
-    };
-}
-macro_rules! dot {
-    ($sum:literal, $a:literal, $b:literal) => {
-        concat!("tdpbf16ps tmm", $sum, ", tmm", $a, ", tmm", $b)
-    };
-}
-macro_rules! four {
-    () => {
-        concat!(
-            dot!(0, 4, 6),
-            "\n",
-            dot!(1, 4, 7),
-            "\n",
-            dot!(2, 5, 6),
-            "\n",
-            dot!(3, 5, 7)
-        )
-    };
-}
-macro_rules! ask {
-    ($from:literal, $at:literal) => {
-        ask!($from, $at, 0, 64, 128, 192, 256, 320, 384, 448)
-    };
-    ($from:literal, $at:literal, $($line:literal),+) => {
-        concat!($("prefetcht0 [{", $from, "} + ", $at, " + ", $line, "]\n"),+)
-    };
-}
-
-/// A kernel: loads sums, runs a loop over the tiles of the inner index, and stores the sums.
-///
-/// The loop's lines use `a` and `a1` (tiles of rows) and `b` and `b1` (pairs of columns of tiles), each further by the tiles of one block
-/// after each turn; `line` is the bytes of a row. They ask for the next block of `b` meanwhile.
-macro_rules! kernel {
-    (
-        $(#[$doc:meta])* $name:ident, parts: $parts:literal, a: [$($a:ident = $ai:literal),+], b: [$($b:ident = $bi:literal),+],
-        sums: [$($sum:literal in $tile:literal + $offset:literal),+], $($line:expr),+ $(,)?
-    ) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// As of [`run`].
-        unsafe fn $name(operands: &Operands, sums: &Sums) {
-            // SAFETY: the caller says that all tiles are there, and rows for all sums. The tiles that are overwritten hold nothing: a
-            // product begins with loading sums and ends with storing them. Asking for memory ahead accesses none.
-            unsafe {
-                $(asm!(
-                    concat!("tileloadd tmm", $sum, ", [{from} + {stride}*1 + ", $offset, "]"),
-                    from = in(reg) sums.from[$tile],
-                    stride = in(reg) sums.from_stride,
-                    options(nostack, readonly, preserves_flags),
-                );)+
-                if operands.blocks > 0 {
-                    asm!(
-                        "2:",
-                        $($line,)+
-                        $(concat!("add {", stringify!($a), "}, ", $parts, "*1024"),)+
-                        $(concat!("add {", stringify!($b), "}, ", $parts, "*2048"),)+
-                        "dec {blocks}",
-                        "jnz 2b",
-                        $($a = inout(reg) operands.a[$ai] => _,)+
-                        $($b = inout(reg) operands.b[$bi] => _,)+
-                        blocks = inout(reg) operands.blocks => _,
-                        line = in(reg) 64usize,
-                        options(nostack, readonly),
-                    );
-                }
-                $(asm!(
-                    concat!("tilestored [{to} + {stride}*1 + ", $offset, "], tmm", $sum),
-                    to = in(reg) sums.to[$tile],
-                    stride = in(reg) sums.to_stride,
-                    options(nostack, preserves_flags),
-                );)+
-            }
-        }
-    };
-}
-
-kernel! {
-    /// Two tiles of rows with two of columns, in three parts: in an order for which few tiles are loaded twice.
-    two_by_two_split, parts: 3, a: [a = 0, a1 = 1], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 2048), load!(7, "b", 5120), ask!("b", 6144),
-    four!(), ask!("b", 6656),
-    load!(6, "b", 1024), load!(7, "b", 4096), ask!("b", 7168),
-    four!(), ask!("b", 7680),
-    load!(4, "a", 1024), load!(5, "a1", 1024), ask!("b", 8192),
-    four!(), ask!("b", 8704),
-    load!(6, "b", 0), load!(7, "b", 3072), ask!("b", 9216),
-    four!(), ask!("b", 9728),
-    load!(4, "a", 0), load!(5, "a1", 0), ask!("b", 10240),
-    four!(), ask!("b", 10752),
-    load!(4, "a", 2048), load!(5, "a1", 2048), ask!("b", 11264),
-    four!(), ask!("b", 11776)
-}
-
-kernel! {
-    /// Two tiles of rows with two of columns.
-    two_by_two, parts: 1, a: [a = 0, a1 = 1], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 0), load!(7, "b", 1024), ask!("b", 2048), ask!("b", 2560),
-    four!(), ask!("b", 3072), ask!("b", 3584)
-}
-
-kernel! {
-    /// A tile of rows with four of columns, in three parts, in the same order for each sum.
-    one_by_four_split, parts: 3, a: [a = 0], b: [b = 0, b1 = 1],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144),
-    load!(6, "b", 2048), dot!(0, 4, 6), ask!("b1", 6144),
-    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 6656), ask!("b1", 6656),
-    load!(6, "b1", 2048), dot!(2, 4, 6), ask!("b", 7168),
-    load!(7, "b1", 5120), dot!(3, 4, 7), ask!("b1", 7168),
-    load!(6, "b", 1024), dot!(0, 4, 6), dot!(0, 5, 6), ask!("b", 7680), ask!("b1", 7680),
-    load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7), ask!("b", 8192),
-    load!(6, "b1", 1024), dot!(2, 4, 6), dot!(2, 5, 6), ask!("b1", 8192),
-    load!(7, "b1", 4096), dot!(3, 4, 7), dot!(3, 5, 7), ask!("b", 8704), ask!("b1", 8704),
-    load!(6, "b", 0), dot!(0, 5, 6), dot!(0, 4, 6), ask!("b", 9216),
-    load!(7, "b", 3072), dot!(1, 5, 7), dot!(1, 4, 7), ask!("b1", 9216),
-    load!(6, "b1", 0), dot!(2, 5, 6), dot!(2, 4, 6), ask!("b", 9728), ask!("b1", 9728),
-    load!(7, "b1", 3072), dot!(3, 5, 7), dot!(3, 4, 7), ask!("b", 10240),
-    load!(5, "a", 2048), ask!("b1", 10240),
-    load!(6, "b", 0), dot!(0, 5, 6), ask!("b", 10752), ask!("b1", 10752),
-    load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264),
-    load!(6, "b1", 0), dot!(2, 5, 6), ask!("b1", 11264),
-    load!(7, "b1", 3072), dot!(3, 5, 7), ask!("b", 11776), ask!("b1", 11776)
-}
-
-kernel! {
-    /// A tile of rows with four of columns.
-    one_by_four, parts: 1, a: [a = 0], b: [b = 0, b1 = 1],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    load!(4, "a", 0), ask!("b", 2048),
-    load!(6, "b", 0), dot!(0, 4, 6), ask!("b1", 2048), ask!("b", 2560),
-    load!(7, "b", 1024), dot!(1, 4, 7), ask!("b1", 2560),
-    load!(6, "b1", 0), dot!(2, 4, 6), ask!("b", 3072), ask!("b1", 3072),
-    load!(7, "b1", 1024), dot!(3, 4, 7), ask!("b", 3584), ask!("b1", 3584)
-}
-
-kernel! {
-    /// A tile of rows with two of columns, in three parts.
-    one_by_two_split, parts: 3, a: [a = 0], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64],
-    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144),
-    load!(6, "b", 2048), dot!(0, 4, 6), ask!("b", 6656),
-    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 7168),
-    load!(6, "b", 1024), dot!(0, 4, 6), dot!(0, 5, 6), ask!("b", 7680),
-    load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7), ask!("b", 8192), ask!("b", 8704),
-    load!(6, "b", 0), dot!(0, 5, 6), dot!(0, 4, 6), ask!("b", 9216),
-    load!(7, "b", 3072), dot!(1, 5, 7), dot!(1, 4, 7), ask!("b", 9728),
-    load!(5, "a", 2048), ask!("b", 10240),
-    load!(6, "b", 0), dot!(0, 5, 6), ask!("b", 10752),
-    load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264), ask!("b", 11776)
-}
-
-kernel! {
-    /// A tile of rows with two of columns.
-    one_by_two, parts: 1, a: [a = 0], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64],
-    load!(4, "a", 0), ask!("b", 2048),
-    load!(6, "b", 0), dot!(0, 4, 6), ask!("b", 2560),
-    load!(7, "b", 1024), dot!(1, 4, 7), ask!("b", 3072), ask!("b", 3584)
 }
 
 #[cfg(test)]
@@ -1065,16 +653,6 @@ mod tests {
             b[77] = special;
             assert!(!pack(&b, [k, n], false, SPLIT).is_regular());
             assert!(pack(&b, [k, n], false, 1).is_regular());
-        }
-    }
-
-    #[test]
-    fn rows_become_columns() {
-        if is_available() {
-            let rows: [[f32; 16]; 16] = array::from_fn(|i| array::from_fn(|j| (16 * i + j) as f32));
-            // SAFETY: the processor has the instructions.
-            let columns = unsafe { transpose(&rows) };
-            assert!((0..256).all(|i| columns[i % 16][i / 16] == i as f32));
         }
     }
 

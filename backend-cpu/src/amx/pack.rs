@@ -1,0 +1,189 @@
+//! Numbers of single precision as parts, in tiles.
+
+use std::arch::x86_64::{
+    __m256bh, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_loadu_ps, _mm512_or_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
+    _mm512_unpacklo_ps,
+};
+use std::{array, mem};
+
+use super::{COLUMNS, DEPTH, ROW, SPLIT, WORDS};
+use crate::packed::Unpacked;
+
+/// From this size on a number has no three parts: the first could round to infinity.
+const TOO_LARGE: u32 = (127 + 127) << 23;
+
+/// Some rows of some columns.
+pub(super) fn gather(
+    source: &Unpacked<'_, f32>,
+    first: usize,
+    columns: &[usize],
+) -> [[f32; COLUMNS]; DEPTH] {
+    let mut numbers = [[0.0; COLUMNS]; DEPTH];
+    let rows = DEPTH.min(source.k - first);
+    let in_a_row = source.column_stride == 1
+        && columns.len() == COLUMNS
+        && columns
+            .iter()
+            .enumerate()
+            .all(|(i, &c)| c == columns[0] + i);
+    if in_a_row {
+        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
+            let from = &source.data[(first + p) * source.row_stride + columns[0]..][..COLUMNS];
+            to.copy_from_slice(from);
+        }
+    } else if source.row_stride == 1 {
+        let mut lines = [[0.0; DEPTH]; COLUMNS];
+        for (line, &column) in lines.iter_mut().zip(columns) {
+            let from = &source.data[first + column * source.column_stride..][..rows];
+            line[..rows].copy_from_slice(from);
+        }
+        for (half, numbers) in numbers.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let lines = lines.each_ref().map(|line| line.as_chunks::<16>().0[half]);
+            // SAFETY: numbers are packed only where the processor has these instructions.
+            *numbers = unsafe { transpose(&lines) };
+        }
+    } else {
+        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
+            let from = &source.data[(first + p) * source.row_stride..];
+            for (to, &column) in to.iter_mut().zip(columns) {
+                *to = from[column * source.column_stride];
+            }
+        }
+    }
+    numbers
+}
+
+/// Rows as columns.
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
+    // SAFETY: rows of 16 numbers.
+    let rows: [__m512; 16] = array::from_fn(|i| unsafe { _mm512_loadu_ps(rows[i].as_ptr()) });
+    // In each quarter of a vector, four rows of four become columns: row 4 g + i to place i of group g.
+    let mut groups = rows;
+    for (g, group) in rows.as_chunks::<4>().0.iter().enumerate() {
+        let [a, b, c, d] = *group;
+        let pairs = [
+            _mm512_unpacklo_ps(a, b),
+            _mm512_unpackhi_ps(a, b),
+            _mm512_unpacklo_ps(c, d),
+            _mm512_unpackhi_ps(c, d),
+        ]
+        .map(|x| _mm512_castps_pd(x));
+        groups[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
+        groups[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
+        groups[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
+        groups[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
+    }
+    // Quarter q of place i of group g is quarter g of column 4 q + i.
+    let mut columns = [[0.0; 16]; 16];
+    for i in 0..4 {
+        let [a, b, c, d] = [groups[i], groups[4 + i], groups[8 + i], groups[12 + i]];
+        // Quarters 0 and 1 of two groups, and 2 and 3.
+        let (ab, cd) = (
+            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+            _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
+        );
+        let (ab_high, cd_high) = (
+            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+            _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
+        );
+        let quarters = [
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, cd_high),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high),
+        ];
+        for (q, column) in quarters.into_iter().enumerate() {
+            // SAFETY: a column of 16 numbers.
+            unsafe { _mm512_storeu_ps(columns[4 * q + i].as_mut_ptr(), column) };
+        }
+    }
+    columns
+}
+
+/// The parts of 16 numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn split<const PARTS: usize>(mut x: __m512) -> [__m256i; PARTS] {
+    let mut parts = [_mm256_setzero_si256(); PARTS];
+    for part in &mut parts {
+        // SAFETY: both are 32 bytes that may be anything.
+        *part = unsafe { mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) };
+        let rounded = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(*part));
+        x = _mm512_sub_ps(x, _mm512_castsi512_ps(rounded));
+    }
+    parts
+}
+
+/// Whether a number of a row has no parts.
+pub(super) fn has_special(row: &[f32]) -> bool {
+    let largest = row.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
+    largest.unwrap_or(0) >= TOO_LARGE
+}
+
+/// Brings rows of numbers into one tile for each part, in pairs. Says whether a number has no parts.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pack_pairs(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) -> bool {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pairs<const PARTS: usize>(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) {
+        let (tiles, _) = tiles.as_chunks_mut::<WORDS>();
+        for (p, [low, high]) in numbers.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: the rows have 16 numbers, and a row of a tile has 32 words.
+            unsafe {
+                let low = split::<PARTS>(_mm512_loadu_ps(low.as_ptr()));
+                let high = split::<PARTS>(_mm512_loadu_ps(high.as_ptr()));
+                for ((low, high), tile) in low.into_iter().zip(high).zip(&mut *tiles) {
+                    let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
+                    let words = _mm512_or_si512(_mm512_cvtepu16_epi32(low), high);
+                    _mm512_storeu_si512(tile[p * ROW..][..ROW].as_mut_ptr().cast(), words);
+                }
+            }
+        }
+    }
+    match tiles.len() / WORDS {
+        SPLIT => pairs::<SPLIT>(numbers, tiles),
+        _ => pairs::<1>(numbers, tiles),
+    }
+    has_special(numbers.as_flattened())
+}
+
+/// Brings 32 numbers into row `r` of one tile for each part.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pack_row(numbers: &[f32; DEPTH], r: usize, tiles: &mut [u16]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn row<const PARTS: usize>(numbers: &[f32; DEPTH], r: usize, tiles: &mut [u16]) {
+        let (tiles, _) = tiles.as_chunks_mut::<WORDS>();
+        for (half, numbers) in numbers.as_chunks::<16>().0.iter().enumerate() {
+            // SAFETY: there are 16 numbers, and half a row has 16 words.
+            unsafe {
+                let parts = split::<PARTS>(_mm512_loadu_ps(numbers.as_ptr()));
+                for (part, tile) in parts.into_iter().zip(&mut *tiles) {
+                    let words = &mut tile[r * ROW + half * 16..][..16];
+                    _mm256_storeu_si256(words.as_mut_ptr().cast(), part);
+                }
+            }
+        }
+    }
+    match tiles.len() / WORDS {
+        SPLIT => row::<SPLIT>(numbers, r, tiles),
+        _ => row::<1>(numbers, r, tiles),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_columns() {
+        if crate::amx::is_available() {
+            let rows: [[f32; 16]; 16] = array::from_fn(|i| array::from_fn(|j| (16 * i + j) as f32));
+            // SAFETY: the processor has the instructions.
+            let columns = unsafe { transpose(&rows) };
+            assert!((0..256).all(|i| columns[i % 16][i / 16] == i as f32));
+        }
+    }
+}
