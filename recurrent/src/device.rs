@@ -64,6 +64,19 @@ impl Device {
         Ok(Self::from_cpu(builder.build()?))
     }
 
+    /// The processor with other settings: [`Cpu::builder`] has them.
+    ///
+    /// ```
+    /// use recurrent::{Cpu, Device};
+    ///
+    /// // Products of `f32` by the same instructions on all processors.
+    /// let device = Device::from_cpu(Cpu::builder().threads(2).matrix_unit(false).build()?);
+    /// # Ok::<(), recurrent::Error>(())
+    /// ```
+    pub fn from_cpu(cpu: Cpu) -> Self {
+        Self(Autodiff::new(Dispatch::Cpu(cpu)))
+    }
+
     /// An NVIDIA GPU, counted from 0.
     ///
     /// # Errors
@@ -104,10 +117,6 @@ impl Device {
             Some(name) => name.to_string_lossy().parse(),
             None => Ok(Self::best()),
         }
-    }
-
-    fn from_cpu(cpu: Cpu) -> Self {
-        Self(Autodiff::new(Dispatch::Cpu(cpu)))
     }
 }
 

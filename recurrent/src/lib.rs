@@ -37,7 +37,7 @@ pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Keep, Memory, Meta,
     Precision, Result, Shape,
 };
-pub use backend_cpu::{from_ndarray, to_ndarray};
+pub use backend_cpu::{Cpu, from_ndarray, to_ndarray};
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{

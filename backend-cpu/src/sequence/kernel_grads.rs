@@ -16,8 +16,8 @@ use crate::packed::{Start, Unpacked};
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
 
-/// Rows whose products the matrix unit sums before they go to memory: at least so many, and more while as many numbers of `y` fit a
-/// cache in parts.
+/// Rows whose products the matrix unit sums before they go to memory: at least so many, and more while both sides fit a cache in
+/// parts.
 const UNIT_ROWS: usize = 256;
 const UNIT_NUMBERS: usize = 1 << 18;
 /// Columns of a product from which on it is worth the unit.
@@ -253,7 +253,7 @@ fn unit_outer(
         column_stride: 1,
         columns: columns.collect(),
     };
-    let together = UNIT_ROWS.max(UNIT_NUMBERS / n);
+    let together = UNIT_ROWS.max(UNIT_NUMBERS / n.max(x.width));
     let (mut at, mut start) = (0, Start::Zero);
     let special = AtomicBool::new(false);
     for rows in x

@@ -72,18 +72,28 @@ fn used(path: &Path) -> BTreeSet<String> {
     names
 }
 
+fn cargo(args: &[&str]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).output().unwrap()
+}
+
 fn cudarc() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--manifest-path",
-        ])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
+    let version = String::from_utf8(cargo(&["-vV"]).stdout).unwrap();
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
         .unwrap();
+    // What other systems need has not been fetched to build for this one.
+    let output = cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--offline",
+        "--filter-platform",
+        host,
+        "--manifest-path",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    ]);
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let cudarc = packages
