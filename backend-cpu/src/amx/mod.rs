@@ -184,6 +184,8 @@ pub(crate) fn product(
     start: Start<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
+    // SAFETY: there is a packed matrix, so the processor has these instructions.
+    let has_special = |row: &[f32]| unsafe { has_special(row) };
     let special = |at: &usize| b.parts == SPLIT && has_special(&a[*at..*at + b.k]);
     if a_at.iter().any(special) {
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -278,7 +280,8 @@ pub(crate) fn transposed_product(
                         to[half * 16..][..16].copy_from_slice(&from);
                     }
                 }
-                special |= has_special(numbers.as_flattened());
+                // SAFETY: as above.
+                special |= unsafe { has_special(numbers.as_flattened()) };
                 for (r, numbers) in numbers.iter().enumerate().take(count) {
                     // SAFETY: there is a packed matrix, so the processor has these instructions.
                     unsafe { pack_row(numbers, r, tiles) };

@@ -1,11 +1,12 @@
 //! Numbers of single precision as parts, in tiles.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_loadu_ps, _mm512_or_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
-    _mm512_unpacklo_ps,
+    __m256bh, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_and_si512,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu32, _mm512_or_si512,
+    _mm512_reduce_max_epu32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_f32x4,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::{array, mem};
 
@@ -119,9 +120,18 @@ fn split<const PARTS: usize>(mut x: __m512) -> [__m256i; PARTS] {
 }
 
 /// Whether a number of a row has no parts.
+#[target_feature(enable = "avx512f")]
 pub(super) fn has_special(row: &[f32]) -> bool {
-    let largest = row.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
-    largest.unwrap_or(0) >= TOO_LARGE
+    let (vectors, rest) = row.as_chunks::<16>();
+    let magnitude = _mm512_set1_epi32(i32::MAX);
+    let mut largest = _mm512_setzero_si512();
+    for x in vectors {
+        // SAFETY: 16 numbers.
+        let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(x, magnitude));
+    }
+    let rest = rest.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
+    _mm512_reduce_max_epu32(largest).max(rest.unwrap_or(0)) >= TOO_LARGE
 }
 
 /// Brings rows of numbers into one tile for each part, in pairs. Says whether a number has no parts.
