@@ -384,7 +384,8 @@ fn multiply(
                 match direct {
                     Some((at, stride)) => {
                         // The second has as many rows as the first, and both lie in `out`.
-                        let to = at.map(|at| out[at..].as_mut_ptr());
+                        let all = out.as_mut_ptr();
+                        let to = at.map(|at| all.wrapping_add(at));
                         let bytes = stride * size_of::<f32>();
                         let (from, from_stride) = match start {
                             Start::Zero => ([ZEROS.0.as_ptr(); 2], 0),
