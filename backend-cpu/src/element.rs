@@ -1,5 +1,6 @@
 //! What kernels need to know of a number type.
 
+use std::any::TypeId;
 use std::fmt::Debug;
 
 use bytemuck::Pod;
@@ -256,3 +257,12 @@ macro_rules! float {
 
 float!(f32);
 float!(f64);
+
+/// Numbers of single precision as what they are.
+pub(crate) fn singles<T: Float>(data: &[T]) -> Option<&[f32]> {
+    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
+}
+
+pub(crate) fn singles_mut<T: Float>(data: &mut [T]) -> Option<&mut [f32]> {
+    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice_mut(data))
+}

@@ -1,16 +1,24 @@
 //! Matrix products.
 
+use std::any::TypeId;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use backend_api::{Buffers, Dests, Error, Result};
 use pulp::{Simd, WithSimd};
 
+use crate::amx;
 use crate::device::Cpu;
-use crate::element::Float;
+use crate::element::{Float, singles, singles_mut};
 use crate::gemm::{Matrix, gemm};
+use crate::packed::{Start, Unpacked};
 use crate::storage::{CpuBuffer, Input, Output, dests};
 use crate::strided::{Stream, Walk};
 
 /// Multiplications below which a product is not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 20;
+/// Columns, and numbers to sum, from which on a product is one for the matrix unit; and rows, if the right side has to be packed.
+const UNIT_COLUMNS: usize = 32;
+const UNIT_ROWS: usize = 32;
 
 impl Cpu {
     pub(crate) fn matmul<T: Float>(
@@ -25,8 +33,10 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<T>();
-        if let Some(c) = addend.first() {
-            let c = Stream::new(c.buffer.elements::<T>(), &c.layout);
+        let addend = addend
+            .first()
+            .map(|c| Stream::new(c.buffer.elements::<T>(), &c.layout));
+        if let Some(c) = &addend {
             self.split(out.len(), [(&mut *out, 1)], 1, |range, [out]| {
                 c.read(range.start, out)
             });
@@ -38,13 +48,23 @@ impl Cpu {
         let [m, k, n] = batches.sizes;
         // Without anything to sum, the result is what it was set to above.
         if !out.is_empty() && k > 0 {
-            let accumulate = !addend.is_empty();
+            let accumulate = addend.is_some();
             let one = m * n * k;
             let split_product = batches.count == 1 || one >= 4 * MIN_PRODUCTS;
             if split_product {
                 for i in 0..batches.count {
-                    let out = &mut out[i * m * n..][..m * n];
-                    self.product(out, batches.lhs(i), batches.rhs(i), alpha, accumulate);
+                    let at = i * m * n;
+                    let out = &mut out[at..at + m * n];
+                    let (a, b) = (batches.lhs(i), batches.rhs(i));
+                    if self.suits_unit(&a, &b, alpha) {
+                        if self.unit_product(out, a, b, accumulate)? {
+                            continue;
+                        }
+                        if let Some(c) = &addend {
+                            c.read(at, out);
+                        }
+                    }
+                    self.product(out, a, b, alpha, accumulate);
                 }
             } else {
                 self.split(batches.count, [(out, m * n)], one / 8, |range, [out]| {
@@ -79,6 +99,91 @@ impl Cpu {
             }
             _ => gemm(out, a, b, alpha, accumulate, 1),
         }
+    }
+
+    /// Whether a product is one for the matrix unit.
+    fn suits_unit<T: Float>(&self, a: &Matrix<'_, T>, b: &Matrix<'_, T>, alpha: T) -> bool {
+        let is_row_major = |x: &Matrix<'_, T>| x.column_stride == 1;
+        let is_column_major = |x: &Matrix<'_, T>| x.row_stride == 1;
+        // What is not row after row has to be brought in order first.
+        let pays = is_row_major(b) || is_column_major(b) && is_row_major(a) && a.rows >= UNIT_ROWS;
+        self.has_matrix_unit()
+            && TypeId::of::<T>() == TypeId::of::<f32>()
+            && alpha == T::ONE
+            && a.rows >= amx::MIN_ROWS
+            && a.columns.min(b.columns) >= UNIT_COLUMNS
+            && a.rows * a.columns * b.columns >= MIN_PRODUCTS
+            && (is_row_major(a) || is_column_major(a))
+            && pays
+    }
+
+    /// `out (+)= a b` with the matrix unit and all threads. If there are numbers that it cannot multiply, `false`, and the
+    /// result is worth nothing.
+    fn unit_product<T: Float>(
+        &self,
+        out: &mut [T],
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        accumulate: bool,
+    ) -> Result<bool> {
+        let (Some(out), Some(left), Some(right)) =
+            (singles_mut(out), singles(a.data), singles(b.data))
+        else {
+            return Ok(false);
+        };
+        let (k, n) = (b.rows, b.columns);
+        let packed = match b.column_stride {
+            1 => None,
+            column_stride => {
+                let source = Unpacked {
+                    data: right,
+                    k,
+                    row_stride: b.row_stride,
+                    column_stride,
+                    columns: (0..n).collect(),
+                };
+                let packed = amx::Packed::new(self, &source, false)?;
+                if !packed.is_regular() {
+                    return Ok(false);
+                }
+                Some(packed)
+            }
+        };
+        let start = match accumulate {
+            true => Start::There,
+            false => Start::Zero,
+        };
+        let finite = AtomicBool::new(true);
+        self.split(a.rows, [(out, n)], k * n, |rows, [out]| {
+            let from: Vec<usize> = rows.clone().map(|i| i * a.row_stride).collect();
+            let to: Vec<usize> = (0..rows.len()).map(|i| i * n).collect();
+            let out = (out, &to[..]);
+            if let Some(packed) = &packed {
+                amx::product((left, &from), packed, start, out);
+                return;
+            }
+            let side = match a.column_stride {
+                1 => amx::Left::Rows {
+                    data: left,
+                    at: &from,
+                },
+                width => amx::Left::Columns {
+                    data: left,
+                    width,
+                    first: rows.start,
+                },
+            };
+            let right = amx::Rows {
+                data: right,
+                k,
+                n,
+                stride: b.row_stride,
+            };
+            if !amx::single_product(side, right, start, out) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        });
+        Ok(finite.into_inner())
     }
 
     fn serial_product<T: Float>(

@@ -7,7 +7,6 @@ use backend_api::{Error, Result};
 use crate::device::Cpu;
 use crate::packed::{Start, Unpacked};
 
-pub(crate) const SPLIT: usize = 3;
 pub(crate) const MIN_ROWS: usize = 8;
 
 pub(crate) fn is_available() -> bool {
@@ -18,7 +17,7 @@ pub(crate) fn is_available() -> bool {
 pub(crate) struct Packed(Infallible);
 
 impl Packed {
-    pub(crate) fn new(_: &Cpu, _: &Unpacked<'_, f32>, _: usize) -> Result<Self> {
+    pub(crate) fn new(_: &Cpu, _: &Unpacked<'_, f32>, _: bool) -> Result<Self> {
         Err(Error::argument("cpu", "matrix unit", "is not there"))
     }
 
@@ -36,11 +35,30 @@ pub(crate) fn product(
     match b.0 {}
 }
 
-pub(crate) fn transposed_product(
-    _: (&[f32], usize, usize),
-    b: &Packed,
+pub(crate) fn single_product(
+    _: Left<'_>,
+    _: Rows<'_>,
     _: Start<'_, f32>,
     _: (&mut [f32], &[usize]),
 ) -> bool {
-    match b.0 {}
+    false
+}
+
+pub(crate) enum Left<'a> {
+    Rows {
+        data: &'a [f32],
+        at: &'a [usize],
+    },
+    Columns {
+        data: &'a [f32],
+        width: usize,
+        first: usize,
+    },
+}
+
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) stride: usize,
 }

@@ -483,6 +483,59 @@ fn large_matrix_products() {
     }
 }
 
+/// Sizes for a matrix unit, where there is one: any order of either side, and numbers that it cannot multiply.
+#[test]
+fn matrix_products_of_many_rows() {
+    for cpu in devices() {
+        let mut rng = Rng::new(7);
+        for (m, k, n) in [(8, 300, 600), (45, 130, 210), (700, 64, 33)] {
+            for (turned_a, turned_b, special) in [
+                (false, false, None),
+                (true, false, None),
+                (false, true, None),
+                (true, true, None),
+                (false, false, Some(f64::INFINITY)),
+                (true, false, Some(3e38)),
+                (false, true, Some(f64::NAN)),
+            ] {
+                let mut operand = |dims: [usize; 2], turned: bool, at: [usize; 2]| {
+                    let number = |i: &[usize]| match special {
+                        Some(special) if i == at => special,
+                        _ => rounded(rng.number(), DType::F32),
+                    };
+                    let plain = Plain::build(&dims, number);
+                    let mut tensor = tensor(&cpu, &plain, DType::F32);
+                    if turned {
+                        let t = tensor.transpose(0, 1).unwrap().copy().unwrap();
+                        tensor = t.transpose(0, 1).unwrap();
+                    }
+                    (tensor, plain)
+                };
+                let (a, plain_a) = operand([m, k], turned_a, [m / 2, 3]);
+                let (b, plain_b) = operand([k, n], turned_b, [k / 2, n - 1]);
+                let (c, plain_c) = operand([m, n], false, [m, n]);
+                let expected = |added: bool| {
+                    Plain::build(&[m, n], |i| {
+                        let terms = (0..k).map(|p| plain_a.at(&[i[0], p]) * plain_b.at(&[p, i[1]]));
+                        rounded(
+                            terms.sum::<f64>() + if added { plain_c.at(i) } else { 0.0 },
+                            DType::F32,
+                        )
+                    })
+                };
+                let product = Op::MatMul {
+                    alpha: 1.0,
+                    precision: Precision::Exact,
+                };
+                let found = &call(&cpu, &product, &[&a, &b]).unwrap()[0];
+                check("matmul", found, &expected(false), 1e-4);
+                let found = &call(&cpu, &product, &[&a, &b, &c]).unwrap()[0];
+                check("matmul_add", found, &expected(true), 1e-4);
+            }
+        }
+    }
+}
+
 #[test]
 fn concatenation() {
     seeds(60, |cpu, rng| {

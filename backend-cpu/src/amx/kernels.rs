@@ -1,11 +1,16 @@
 //! The innermost loops: instructions of the unit, written out.
 
 use std::arch::asm;
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi32, _mm512_srli_epi32, _mm512_store_si512,
+    _mm512_sub_ps,
+};
 use std::{array, ptr};
 
-use super::{ROWS, SPLIT};
+use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, ROWS, SPLIT, WORDS};
 
-/// The sums of two tiles of rows or one: what they begin with and where they go, row after row.
+/// The sums of two tiles of rows with two of columns: what they begin with and where they go, row after row.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
     pub(super) from: [*const f32; 2],
@@ -15,14 +20,21 @@ pub(super) struct Sums {
     pub(super) to_stride: usize,
 }
 
-/// The operands of a kernel, in tiles.
+/// Two columns of tiles of the right side.
 #[derive(Clone, Copy)]
-pub(super) struct Operands {
-    pub(super) a: [*const u16; 2],
-    /// One or two pairs of columns of tiles.
-    pub(super) b: [*const u16; 2],
-    pub(super) blocks: usize,
-    pub(super) parts: usize,
+pub(super) enum Tiles {
+    /// Rows of [`PAIR`] numbers that have to be split: where the first is and how far it is to the next; where the parts go; and how many
+    /// words further those of the next block go. If none, blocks take turns in two places.
+    Numbers {
+        from: *const f32,
+        stride: usize,
+        to: *mut u16,
+        advance: usize,
+    },
+    /// What became of them.
+    Parts(*const u16),
+    /// One part, rounded.
+    Rounded(*const u16),
 }
 
 /// What the unit's tiles are: sums and left sides have `height` rows.
@@ -45,7 +57,7 @@ pub(super) unsafe fn configure(height: usize) {
         start_row: 0,
         reserved: [0; 14],
         row_bytes: array::from_fn(|i| if i < 8 { 64 } else { 0 }),
-        // 0 to 3 sums; 4 left; 5 left, or a part of `b`; 6 and 7 of `b`.
+        // 0 to 3 sums; 4 and 5 left; 6 and 7 right.
         rows: array::from_fn(|i| match i {
             0..=5 => height,
             6 | 7 => whole,
@@ -67,184 +79,213 @@ pub(super) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Runs the kernel for these sums: `two` tiles of rows with two of columns, or one with two or four.
+/// Adds the products of so many blocks of the inner index to the sums: of two tiles of rows of the left side with two columns of tiles
+/// of the right one.
 ///
 /// # Safety
-/// There is the unit, configured for as many rows as `sums` has in each tile. `operands` has all tiles of its matrices.
-pub(super) unsafe fn run(operands: &Operands, sums: &Sums, two: bool, width: usize) {
-    // SAFETY: what the kernels need is what this function does.
+/// There is the unit, configured for as many rows as `sums` has in each tile. The left side has tiles for all blocks, and so has the
+/// right one, or numbers and room for the parts of all blocks, of two if they take turns.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn run(mut a: [*const u16; 2], b: Tiles, blocks: usize, sums: &Sums) {
+    // SAFETY: the caller says that all tiles are there, and rows for all sums. The unit's tiles that are overwritten hold nothing: a
+    // product begins with loading sums and ends with storing them, and nothing else uses them. Pointers are moved past the end, but not
+    // read there; asking for memory ahead accesses none.
     unsafe {
-        match (two, width, operands.parts) {
-            (true, _, SPLIT) => two_by_two_split(operands, sums),
-            (true, ..) => two_by_two(operands, sums),
-            (false, 4, SPLIT) => one_by_four_split(operands, sums),
-            (false, 4, _) => one_by_four(operands, sums),
-            (false, _, SPLIT) => one_by_two_split(operands, sums),
-            (false, ..) => one_by_two(operands, sums),
+        load_sums(sums);
+        match b {
+            Tiles::Numbers {
+                from,
+                stride,
+                to,
+                advance,
+            } => {
+                let place = |block: usize| match advance {
+                    0 => to.add(block % 2 * BLOCK),
+                    advance => to.add(block * advance),
+                };
+                if blocks > 0 {
+                    (0..PHASES).for_each(|phase| split_rows(from, stride, place(0), phase));
+                }
+                let mut next = from;
+                for block in 0..blocks {
+                    let parts = place(block);
+                    if block + 1 < blocks {
+                        next = next.wrapping_add(DEPTH * stride);
+                        let to = place(block + 1);
+                        multiply_parts(a, parts, |phase| split_rows(next, stride, to, phase));
+                    } else {
+                        multiply_parts(a, parts, |_| ());
+                    }
+                    a = a.map(|a| a.wrapping_add(SPLIT * WORDS));
+                }
+            }
+            Tiles::Parts(mut parts) => {
+                for _ in 0..blocks {
+                    let ahead = parts.wrapping_add(BLOCK);
+                    multiply_parts(a, parts, |phase| {
+                        ask::<{ BLOCK / PHASES }>(ahead.wrapping_add(phase * BLOCK / PHASES));
+                    });
+                    a = a.map(|a| a.wrapping_add(SPLIT * WORDS));
+                    parts = ahead;
+                }
+            }
+            Tiles::Rounded(mut tiles) => {
+                for _ in 0..blocks {
+                    let ahead = tiles.wrapping_add(2 * WORDS);
+                    ask::<{ 2 * WORDS }>(ahead);
+                    multiply_rounded(a, tiles);
+                    a = a.map(|a| a.wrapping_add(WORDS));
+                    tiles = ahead;
+                }
+            }
+        }
+        store_sums(sums);
+    }
+}
+
+/// Asks for so many words.
+#[inline]
+fn ask<const COUNT: usize>(from: *const u16) {
+    for at in (0..COUNT).step_by(ROW) {
+        // SAFETY: a hint, which accesses no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+    }
+}
+
+#[inline]
+unsafe fn load_sums(sums: &Sums) {
+    // SAFETY: as of `run`.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{first} + {stride}*1]",
+            "tileloadd tmm1, [{first} + {stride}*1 + 64]",
+            "tileloadd tmm2, [{second} + {stride}*1]",
+            "tileloadd tmm3, [{second} + {stride}*1 + 64]",
+            first = in(reg) sums.from[0],
+            second = in(reg) sums.from[1],
+            stride = in(reg) sums.from_stride,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+}
+
+#[inline]
+unsafe fn store_sums(sums: &Sums) {
+    // SAFETY: as of `run`.
+    unsafe {
+        asm!(
+            "tilestored [{first} + {stride}*1], tmm0",
+            "tilestored [{first} + {stride}*1 + 64], tmm1",
+            "tilestored [{second} + {stride}*1], tmm2",
+            "tilestored [{second} + {stride}*1 + 64], tmm3",
+            first = in(reg) sums.to[0],
+            second = in(reg) sums.to[1],
+            stride = in(reg) sums.to_stride,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Loads tiles of both sides, then multiplies two by two and adds.
+macro_rules! products {
+    ($a:expr, $b:expr, $(($tile:literal, $from:literal, $at:literal)),+) => {
+        asm!(
+            $(concat!("tileloadd tmm", $tile, ", [{", $from, "} + {line}*1 + ", $at, "]"),)+
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "/* {a} {a1} {b} */",
+            a = in(reg) $a[0],
+            a1 = in(reg) $a[1],
+            b = in(reg) $b,
+            line = in(reg) 64usize,
+            options(nostack, readonly, preserves_flags),
+        )
+    };
+}
+
+/// The steps of a block: six products of parts.
+const PHASES: usize = 6;
+
+/// The six products of a block, the smallest first but for what saves loading tiles twice; after each, `meanwhile` has something else to
+/// do, which the processor does at the same time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply_parts(a: [*const u16; 2], b: *const u16, meanwhile: impl Fn(usize)) {
+    // SAFETY: as of `run`: three tiles of each row of tiles, and of each column.
+    unsafe {
+        products!(
+            a,
+            b,
+            (4, "a", 0),
+            (5, "a1", 0),
+            (6, "b", 2048),
+            (7, "b", 5120)
+        );
+        meanwhile(0);
+        products!(a, b, (6, "b", 1024), (7, "b", 4096));
+        meanwhile(1);
+        products!(a, b, (4, "a", 1024), (5, "a1", 1024));
+        meanwhile(2);
+        products!(a, b, (6, "b", 0), (7, "b", 3072));
+        meanwhile(3);
+        products!(a, b, (4, "a", 0), (5, "a1", 0));
+        meanwhile(4);
+        products!(a, b, (4, "a", 2048), (5, "a1", 2048));
+        meanwhile(5);
+    }
+}
+
+#[inline]
+unsafe fn multiply_rounded(a: [*const u16; 2], b: *const u16) {
+    // SAFETY: as of `run`: a tile of each row of tiles, and of each column.
+    unsafe { products!(a, b, (4, "a", 0), (5, "a1", 0), (6, "b", 0), (7, "b", 1024)) };
+}
+
+/// A phase's share of splitting a block: rows of numbers in pairs, each cut into three parts. Asks for the same rows of the next block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn split_rows(from: *const f32, stride: usize, to: *mut u16, phase: usize) {
+    const ROW_PAIRS: usize = DEPTH / 2;
+    for pair in phase * ROW_PAIRS / PHASES..(phase + 1) * ROW_PAIRS / PHASES {
+        // SAFETY: as of `run`: 32 rows of numbers and six tiles, which begin at a cache line. Asking accesses no memory.
+        unsafe {
+            let low = from.add(2 * pair * stride);
+            let high = low.add(stride);
+            for half in 0..2 {
+                let tiles = to.add(half * SPLIT * WORDS + pair * ROW);
+                let numbers = [low, high].map(|row| row.add(half * COLUMNS));
+                for (part, words) in split(numbers).into_iter().enumerate() {
+                    _mm512_store_si512(tiles.add(part * WORDS).cast(), words);
+                }
+            }
+            for row in [low, high] {
+                let ahead = row.wrapping_add(DEPTH * stride);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(PAIR - 1).cast());
+            }
         }
     }
 }
 
-/// Instructions of a kernel: a tile from so many bytes after a register; a product of two tiles, added to a third; the four of two tiles by
-/// two; and what asks for 512 bytes ahead.
-macro_rules! load {
-    ($tile:literal, $from:literal, $at:literal) => {
-        concat!(
-            "tileloadd tmm",
-            $tile,
-            ", [{",
-            $from,
-            "} + {line}*1 + ",
-            $at,
-            "]"
-        )
-    };
-}
-macro_rules! dot {
-    ($sum:literal, $a:literal, $b:literal) => {
-        concat!("tdpbf16ps tmm", $sum, ", tmm", $a, ", tmm", $b)
-    };
-}
-macro_rules! four {
-    () => {
-        concat!(
-            dot!(0, 4, 6),
-            "\n",
-            dot!(1, 4, 7),
-            "\n",
-            dot!(2, 5, 6),
-            "\n",
-            dot!(3, 5, 7)
-        )
-    };
-}
-macro_rules! ask {
-    ($from:literal, $at:literal) => {
-        ask!($from, $at, 0, 64, 128, 192, 256, 320, 384, 448)
-    };
-    ($from:literal, $at:literal, $($line:literal),+) => {
-        concat!($("prefetcht0 [{", $from, "} + ", $at, " + ", $line, "]\n"),+)
-    };
-}
-
-/// A kernel: loads sums, runs a loop over the tiles of the inner index, and stores the sums.
-///
-/// The loop's lines use `a` and `a1` (tiles of rows) and `b` and `b1` (pairs of columns of tiles), each further by the tiles of one block
-/// after each turn; `line` is the bytes of a row. They ask for the next block of `b` meanwhile.
-macro_rules! kernel {
-    (
-        $(#[$doc:meta])* $name:ident, parts: $parts:literal, a: [$($a:ident = $ai:literal),+], b: [$($b:ident = $bi:literal),+],
-        sums: [$($sum:literal in $tile:literal + $offset:literal),+], $($line:expr),+ $(,)?
-    ) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// As of [`run`].
-        unsafe fn $name(operands: &Operands, sums: &Sums) {
-            // SAFETY: the caller says that all tiles are there, and rows for all sums. The tiles that are overwritten hold nothing: a
-            // product begins with loading sums and ends with storing them. Asking for memory ahead accesses none.
-            unsafe {
-                $(asm!(
-                    concat!("tileloadd tmm", $sum, ", [{from} + {stride}*1 + ", $offset, "]"),
-                    from = in(reg) sums.from[$tile],
-                    stride = in(reg) sums.from_stride,
-                    options(nostack, readonly, preserves_flags),
-                );)+
-                if operands.blocks > 0 {
-                    asm!(
-                        "2:",
-                        $($line,)+
-                        $(concat!("add {", stringify!($a), "}, ", $parts, "*1024"),)+
-                        $(concat!("add {", stringify!($b), "}, ", $parts, "*2048"),)+
-                        "dec {blocks}",
-                        "jnz 2b",
-                        $($a = inout(reg) operands.a[$ai] => _,)+
-                        $($b = inout(reg) operands.b[$bi] => _,)+
-                        blocks = inout(reg) operands.blocks => _,
-                        line = in(reg) 64usize,
-                        options(nostack, readonly),
-                    );
-                }
-                $(asm!(
-                    concat!("tilestored [{to} + {stride}*1 + ", $offset, "], tmm", $sum),
-                    to = in(reg) sums.to[$tile],
-                    stride = in(reg) sums.to_stride,
-                    options(nostack, preserves_flags),
-                );)+
-            }
-        }
-    };
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// Two tiles of rows with two of columns, in three parts: in an order for which few tiles are loaded twice.
-    two_by_two_split, parts: 3, a: [a = 0, a1 = 1], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 2048), load!(7, "b", 5120), ask!("b", 6144), four!(),
-    ask!("b", 6656), load!(6, "b", 1024), load!(7, "b", 4096), ask!("b", 7168), four!(), ask!("b", 7680),
-    load!(4, "a", 1024), load!(5, "a1", 1024), ask!("b", 8192), four!(), ask!("b", 8704), load!(6, "b", 0),
-    load!(7, "b", 3072), ask!("b", 9216), four!(), ask!("b", 9728), load!(4, "a", 0), load!(5, "a1", 0),
-    ask!("b", 10240), four!(), ask!("b", 10752), load!(4, "a", 2048), load!(5, "a1", 2048), ask!("b", 11264),
-    four!(), ask!("b", 11776)
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// Two tiles of rows with two of columns.
-    two_by_two, parts: 1, a: [a = 0, a1 = 1], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 1 + 0, 3 in 1 + 64],
-    load!(4, "a", 0), load!(5, "a1", 0), load!(6, "b", 0), load!(7, "b", 1024), ask!("b", 2048), ask!("b", 2560),
-    four!(), ask!("b", 3072), ask!("b", 3584)
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// A tile of rows with four of columns, in three parts, in the same order for each sum.
-    one_by_four_split, parts: 3, a: [a = 0], b: [b = 0, b1 = 1],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144), load!(6, "b", 2048), dot!(0, 4, 6), ask!("b1", 6144),
-    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 6656), ask!("b1", 6656), load!(6, "b1", 2048), dot!(2, 4, 6),
-    ask!("b", 7168), load!(7, "b1", 5120), dot!(3, 4, 7), ask!("b1", 7168), load!(6, "b", 1024), dot!(0, 4, 6),
-    dot!(0, 5, 6), ask!("b", 7680), ask!("b1", 7680), load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7),
-    ask!("b", 8192), load!(6, "b1", 1024), dot!(2, 4, 6), dot!(2, 5, 6), ask!("b1", 8192), load!(7, "b1", 4096),
-    dot!(3, 4, 7), dot!(3, 5, 7), ask!("b", 8704), ask!("b1", 8704), load!(6, "b", 0), dot!(0, 5, 6),
-    dot!(0, 4, 6), ask!("b", 9216), load!(7, "b", 3072), dot!(1, 5, 7), dot!(1, 4, 7), ask!("b1", 9216),
-    load!(6, "b1", 0), dot!(2, 5, 6), dot!(2, 4, 6), ask!("b", 9728), ask!("b1", 9728), load!(7, "b1", 3072),
-    dot!(3, 5, 7), dot!(3, 4, 7), ask!("b", 10240), load!(5, "a", 2048), ask!("b1", 10240), load!(6, "b", 0),
-    dot!(0, 5, 6), ask!("b", 10752), ask!("b1", 10752), load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264),
-    load!(6, "b1", 0), dot!(2, 5, 6), ask!("b1", 11264), load!(7, "b1", 3072), dot!(3, 5, 7), ask!("b", 11776),
-    ask!("b1", 11776)
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// A tile of rows with four of columns.
-    one_by_four, parts: 1, a: [a = 0], b: [b = 0, b1 = 1],
-    sums: [0 in 0 + 0, 1 in 0 + 64, 2 in 0 + 128, 3 in 0 + 192],
-    load!(4, "a", 0), ask!("b", 2048), load!(6, "b", 0), dot!(0, 4, 6), ask!("b1", 2048), ask!("b", 2560),
-    load!(7, "b", 1024), dot!(1, 4, 7), ask!("b1", 2560), load!(6, "b1", 0), dot!(2, 4, 6), ask!("b", 3072),
-    ask!("b1", 3072), load!(7, "b1", 1024), dot!(3, 4, 7), ask!("b", 3584), ask!("b1", 3584)
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// A tile of rows with two of columns, in three parts.
-    one_by_two_split, parts: 3, a: [a = 0], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64],
-    load!(4, "a", 0), load!(5, "a", 1024), ask!("b", 6144), load!(6, "b", 2048), dot!(0, 4, 6), ask!("b", 6656),
-    load!(7, "b", 5120), dot!(1, 4, 7), ask!("b", 7168), load!(6, "b", 1024), dot!(0, 4, 6), dot!(0, 5, 6),
-    ask!("b", 7680), load!(7, "b", 4096), dot!(1, 4, 7), dot!(1, 5, 7), ask!("b", 8192), ask!("b", 8704),
-    load!(6, "b", 0), dot!(0, 5, 6), dot!(0, 4, 6), ask!("b", 9216), load!(7, "b", 3072), dot!(1, 5, 7),
-    dot!(1, 4, 7), ask!("b", 9728), load!(5, "a", 2048), ask!("b", 10240), load!(6, "b", 0), dot!(0, 5, 6),
-    ask!("b", 10752), load!(7, "b", 3072), dot!(1, 5, 7), ask!("b", 11264), ask!("b", 11776)
-}
-
-#[rustfmt::skip]
-kernel! {
-    /// A tile of rows with two of columns.
-    one_by_two, parts: 1, a: [a = 0], b: [b = 0],
-    sums: [0 in 0 + 0, 1 in 0 + 64],
-    load!(4, "a", 0), ask!("b", 2048), load!(6, "b", 0), dot!(0, 4, 6), ask!("b", 2560), load!(7, "b", 1024),
-    dot!(1, 4, 7), ask!("b", 3072), ask!("b", 3584)
+/// The parts of two rows of 16 numbers, whose words take turns: each the upper half of what is left. Three upper halves
+/// have all digits of a number.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn split([low, high]: [*const f32; 2]) -> [__m512i; SPLIT] {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    // SAFETY: the caller says that there are 16 numbers in each row.
+    let mut rest = [low, high].map(|row| unsafe { _mm512_loadu_si512(row.cast()) });
+    array::from_fn(|_| {
+        let [low, high] = rest;
+        let [low_part, high_part] = [_mm512_and_si512(low, upper), _mm512_and_si512(high, upper)];
+        rest = [(low, low_part), (high, high_part)].map(|(x, part)| {
+            _mm512_castps_si512(_mm512_sub_ps(
+                _mm512_castsi512_ps(x),
+                _mm512_castsi512_ps(part),
+            ))
+        });
+        _mm512_or_si512(_mm512_srli_epi32::<16>(low), high_part)
+    })
 }

@@ -3,65 +3,80 @@
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_and_si512,
     _mm512_castpd_ps, _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu32, _mm512_or_si512,
-    _mm512_reduce_max_epu32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_f32x4,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
+    _mm512_max_epu32, _mm512_or_si512, _mm512_reduce_max_epu32, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::{array, mem};
 
-use super::{COLUMNS, DEPTH, ROW, SPLIT, WORDS};
+use super::{COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS};
 use crate::packed::Unpacked;
 
 /// From this size on a number has no three parts: the first could round to infinity.
 const TOO_LARGE: u32 = (127 + 127) << 23;
 
-/// Some rows of some columns.
+/// Some rows of up to 32 columns, the rest 0.
 pub(super) fn gather(
     source: &Unpacked<'_, f32>,
     first: usize,
     columns: &[usize],
-) -> [[f32; COLUMNS]; DEPTH] {
-    let mut numbers = [[0.0; COLUMNS]; DEPTH];
+    to: &mut [[f32; PAIR]; DEPTH],
+) {
     let rows = DEPTH.min(source.k - first);
     let in_a_row = source.column_stride == 1
-        && columns.len() == COLUMNS
         && columns
             .iter()
             .enumerate()
             .all(|(i, &c)| c == columns[0] + i);
+    if rows < DEPTH || columns.len() < PAIR {
+        *to = [[0.0; PAIR]; DEPTH];
+    }
     if in_a_row {
-        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
-            let from = &source.data[(first + p) * source.row_stride + columns[0]..][..COLUMNS];
-            to.copy_from_slice(from);
+        for (p, to) in to.iter_mut().enumerate().take(rows) {
+            let from = &source.data[(first + p) * source.row_stride + columns[0]..];
+            to[..columns.len()].copy_from_slice(&from[..columns.len()]);
         }
     } else if source.row_stride == 1 {
-        let mut lines = [[0.0; DEPTH]; COLUMNS];
-        for (line, &column) in lines.iter_mut().zip(columns) {
-            let from = &source.data[first + column * source.column_stride..][..rows];
-            line[..rows].copy_from_slice(from);
-        }
-        for (half, numbers) in numbers.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let lines = lines.each_ref().map(|line| line.as_chunks::<16>().0[half]);
-            // SAFETY: numbers are packed only where the processor has these instructions.
-            *numbers = unsafe { transpose(&lines) };
+        for (half, columns) in columns.chunks(COLUMNS).enumerate() {
+            let lines = |i: usize, p: usize| match columns.get(i) {
+                Some(column) => &source.data[first + p + column * source.column_stride..],
+                None => &[],
+            };
+            for (p, to) in (0..rows).step_by(16).zip(to.as_chunks_mut::<16>().0) {
+                let count = 16.min(rows - p);
+                // SAFETY: numbers are packed only where the processor has these instructions.
+                unsafe { transpose(|i| lines(i, p), count, to, half * COLUMNS) };
+            }
         }
     } else {
-        for (p, to) in numbers.iter_mut().enumerate().take(rows) {
+        for (p, to) in to.iter_mut().enumerate().take(rows) {
             let from = &source.data[(first + p) * source.row_stride..];
             for (to, &column) in to.iter_mut().zip(columns) {
                 *to = from[column * source.column_stride];
             }
         }
     }
-    numbers
 }
 
-/// Rows as columns.
+/// 16 rows as columns of `to`, from one on: the first numbers of each, so many; the rest of them, and rows that are empty, are 0.
 #[target_feature(enable = "avx512f")]
-pub(super) fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
-    // SAFETY: rows of 16 numbers.
-    let rows: [__m512; 16] = array::from_fn(|i| unsafe { _mm512_loadu_ps(rows[i].as_ptr()) });
+pub(super) fn transpose<'a, const WIDTH: usize>(
+    row: impl Fn(usize) -> &'a [f32],
+    count: usize,
+    to: &mut [[f32; WIDTH]; 16],
+    at: usize,
+) {
+    let there = (1_u32 << count) - 1;
+    let rows: [__m512; 16] = array::from_fn(|i| match row(i) {
+        [] => _mm512_setzero_ps(),
+        row => {
+            let row = &row[..count];
+            // SAFETY: the row has `count` numbers, and no others are loaded.
+            unsafe { _mm512_maskz_loadu_ps(there as u16, row.as_ptr()) }
+        }
+    });
     // In each quarter of a vector, four rows of four become columns: row 4 g + i to place i of group g.
     let mut groups = rows;
     for (g, group) in rows.as_chunks::<4>().0.iter().enumerate() {
@@ -79,7 +94,6 @@ pub(super) fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
         groups[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
     }
     // Quarter q of place i of group g is quarter g of column 4 q + i.
-    let mut columns = [[0.0; 16]; 16];
     for i in 0..4 {
         let [a, b, c, d] = [groups[i], groups[4 + i], groups[8 + i], groups[12 + i]];
         // Quarters 0 and 1 of two groups, and 2 and 3.
@@ -98,11 +112,11 @@ pub(super) fn transpose(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
             _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high),
         ];
         for (q, column) in quarters.into_iter().enumerate() {
-            // SAFETY: a column of 16 numbers.
-            unsafe { _mm512_storeu_ps(columns[4 * q + i].as_mut_ptr(), column) };
+            let to = &mut to[4 * q + i][at..at + 16];
+            // SAFETY: there are 16 numbers.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), column) };
         }
     }
-    columns
 }
 
 /// The parts of 16 numbers.
@@ -134,30 +148,23 @@ pub(super) fn has_special(row: &[f32]) -> bool {
     _mm512_reduce_max_epu32(largest).max(rest.unwrap_or(0)) >= TOO_LARGE
 }
 
-/// Brings rows of numbers into one tile for each part, in pairs. Says whether a number has no parts.
+/// Rounds rows of numbers and brings them into two tiles, in pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pack_pairs(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) -> bool {
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn pairs<const PARTS: usize>(numbers: &[[f32; COLUMNS]; DEPTH], tiles: &mut [u16]) {
-        let (tiles, _) = tiles.as_chunks_mut::<WORDS>();
-        for (p, [low, high]) in numbers.as_chunks::<2>().0.iter().enumerate() {
-            // SAFETY: the rows have 16 numbers, and a row of a tile has 32 words.
-            unsafe {
-                let low = split::<PARTS>(_mm512_loadu_ps(low.as_ptr()));
-                let high = split::<PARTS>(_mm512_loadu_ps(high.as_ptr()));
-                for ((low, high), tile) in low.into_iter().zip(high).zip(&mut *tiles) {
-                    let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
-                    let words = _mm512_or_si512(_mm512_cvtepu16_epi32(low), high);
-                    _mm512_storeu_si512(tile[p * ROW..][..ROW].as_mut_ptr().cast(), words);
-                }
-            }
+pub(super) fn pack_pairs(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
+    for (half, tile) in tiles.as_chunks_mut::<WORDS>().0.iter_mut().enumerate() {
+        let rows = numbers.as_chunks::<2>().0;
+        for ([low, high], words) in rows.iter().zip(tile.as_chunks_mut::<ROW>().0) {
+            let [low, high] = [low, high].map(|row| {
+                let numbers = &row[half * COLUMNS..][..COLUMNS];
+                // SAFETY: there are 16 numbers.
+                let [rounded] = split::<1>(unsafe { _mm512_loadu_ps(numbers.as_ptr()) });
+                _mm512_cvtepu16_epi32(rounded)
+            });
+            let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+            // SAFETY: a row of a tile has 32 words.
+            unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs) };
         }
     }
-    match tiles.len() / WORDS {
-        SPLIT => pairs::<SPLIT>(numbers, tiles),
-        _ => pairs::<1>(numbers, tiles),
-    }
-    has_special(numbers.as_flattened())
 }
 
 /// Brings 32 numbers into row `r` of one tile for each part.
@@ -191,9 +198,22 @@ mod tests {
     fn rows_become_columns() {
         if crate::amx::is_available() {
             let rows: [[f32; 16]; 16] = array::from_fn(|i| array::from_fn(|j| (16 * i + j) as f32));
-            // SAFETY: the processor has the instructions.
-            let columns = unsafe { transpose(&rows) };
-            assert!((0..256).all(|i| columns[i % 16][i / 16] == i as f32));
+            for count in [1, 7, 16] {
+                let row = |i: usize| if i < 13 { &rows[i][..] } else { &[] };
+                let mut columns = [[-1.0; 20]; 16];
+                // SAFETY: the processor has the instructions.
+                unsafe { transpose(row, count, &mut columns, 3) };
+                for (j, column) in columns.iter().enumerate() {
+                    for (i, &found) in column.iter().enumerate() {
+                        let expected = match i.checked_sub(3) {
+                            Some(i) if i < 13 && j < count => rows[i][j],
+                            Some(i) if i < 16 => 0.0,
+                            _ => -1.0,
+                        };
+                        assert_eq!(found, expected, "{i} {j} {count}");
+                    }
+                }
+            }
         }
     }
 }

@@ -14,7 +14,6 @@ use super::{
     take, target, unknown,
 };
 use crate::activations::with_curve;
-use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::gates::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, limit_of};
@@ -146,11 +145,7 @@ impl<T: Float> Layer<'_, T> {
         let Sizes {
             batch, n, p, gates, ..
         } = self.sizes;
-        let size = match self.unit {
-            true => amx::SPLIT * size_of::<u16>(),
-            false => size_of::<T>(),
-        };
-        let weights = p * gates * n * size;
+        let weights = p * gates * n * size_of::<T>();
         let read = weights - weights / pieces.max(1);
         // The state is put and taken, and so are results, when they are put together.
         let saved: usize = self.recurrence.saved_widths().iter().sum();

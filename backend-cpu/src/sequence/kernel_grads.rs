@@ -7,19 +7,15 @@ use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::backward::Given;
-use super::{Inputs, Layer, Sizes, singles, singles_mut, unknown};
+use super::{Inputs, Layer, Sizes, unknown};
 use crate::amx;
 use crate::device::Cpu;
-use crate::element::Float;
+use crate::element::{Float, singles, singles_mut};
 use crate::gemm::Matrix;
-use crate::packed::{Start, Unpacked};
+use crate::packed::Start;
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
 
-/// Rows whose products the matrix unit sums before they go to memory: at least so many, and more while both sides fit a cache in
-/// parts.
-const UNIT_ROWS: usize = 256;
-const UNIT_NUMBERS: usize = 1 << 18;
 /// Columns of a product from which on it is worth the unit.
 const MIN_UNIT_COLUMNS: usize = 32;
 
@@ -204,7 +200,7 @@ impl<T: Float> Layer<'_, T> {
                 width: x.width,
                 parts,
             };
-            if unit_outer(cpu, out, &x, (y, width, columns.clone()))? {
+            if unit_outer(cpu, out, &x, (y, width, columns.clone())) {
                 return Ok(());
             }
         }
@@ -238,50 +234,42 @@ impl<T: Float> Layer<'_, T> {
     }
 }
 
-/// `out = xᵀ y` by the matrix unit; `false` if there are numbers that it cannot multiply. Some rows of both after the other.
+/// `out = xᵀ y` by the matrix unit; `false` if there are numbers that it cannot multiply.
 fn unit_outer(
     cpu: &Cpu,
     out: &mut [f32],
     x: &Stack<'_, f32>,
     (y, width, columns): (&[f32], usize, Range<usize>),
-) -> Result<bool> {
+) -> bool {
     let n = columns.len();
-    let mut source = Unpacked {
-        data: y,
-        k: 0,
-        row_stride: width,
-        column_stride: 1,
-        columns: columns.collect(),
-    };
-    let together = UNIT_ROWS.max(UNIT_NUMBERS / n.max(x.width));
     let (mut at, mut start) = (0, Start::Zero);
     let special = AtomicBool::new(false);
-    for rows in x
-        .parts
-        .iter()
-        .flat_map(|part| part.chunks(together * x.width))
-    {
-        source.k = rows.len() / x.width;
-        source.data = &y[at * width..];
-        at += source.k;
-        let packed = amx::Packed::new(cpu, &source, amx::SPLIT)?;
-        if !packed.is_regular() {
-            return Ok(false);
-        }
-        cpu.split(x.width, [(&mut *out, n)], source.k * n, |range, [out]| {
+    for data in x.parts.iter().filter(|part| !part.is_empty()) {
+        let k = data.len() / x.width;
+        let rows = amx::Rows {
+            data: &y[at * width + columns.start..],
+            k,
+            n,
+            stride: width,
+        };
+        cpu.split(x.width, [(&mut *out, n)], k * n, |range, [out]| {
             let places: Vec<usize> = (0..range.len()).map(|i| i * n).collect();
-            let rows = (rows, x.width, range.start);
-            if amx::transposed_product(rows, &packed, start, (out, &places)) {
+            let columns = amx::Left::Columns {
+                data,
+                width: x.width,
+                first: range.start,
+            };
+            if !amx::single_product(columns, rows, start, (out, &places)) {
                 special.store(true, Ordering::Relaxed);
             }
         });
         if special.load(Ordering::Relaxed) {
-            return Ok(false);
+            return false;
         }
-        start = Start::There;
+        (at, start) = (at + k, Start::There);
     }
     if at == 0 {
         out.fill(0.0);
     }
-    Ok(true)
+    true
 }

@@ -23,7 +23,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use self::weights::Matrix;
 use crate::device::Cpu;
-use crate::element::Float;
+use crate::element::{Float, singles, singles_mut};
 use crate::packed::{Product, Start};
 use crate::pool::Scratch;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
@@ -279,15 +279,6 @@ impl<'a, T: Float> Layer<'a, T> {
             .iter()
             .fold(rows, |a, &b| a.saturating_mul(b))
     }
-}
-
-/// Numbers of single precision as what they are.
-fn singles<T: Float>(data: &[T]) -> Option<&[f32]> {
-    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
-}
-
-fn singles_mut<T: Float>(data: &mut [T]) -> Option<&mut [f32]> {
-    (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice_mut(data))
 }
 
 impl<'a, T: Float> Start<'a, T> {

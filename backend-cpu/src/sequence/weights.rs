@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use backend_api::{Recurrence, Result};
 
-use super::{Layer, Sizes, singles};
+use super::{Layer, Sizes};
 use crate::device::Cpu;
-use crate::element::Float;
+use crate::element::{Float, singles};
 use crate::packed::{FEW, Packed, Unpacked};
 use crate::storage::{Derivation, Input};
 use crate::{amx, bf16};
@@ -159,8 +159,7 @@ impl<T: Float> Layer<'_, T> {
                 let make = || bf16::Packed::new(cpu, &source);
                 return Ok(Matrix::Bf16(self.kept(matrix, &of, make)?));
             }
-            let parts = if self.bf16 { 1 } else { amx::SPLIT };
-            let make = || amx::Packed::new(cpu, &source, parts);
+            let make = || amx::Packed::new(cpu, &source, self.bf16);
             let packed = self.kept(matrix, &of, make)?;
             if packed.is_regular() {
                 return Ok(Matrix::Unit(packed));

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use backend_api::{Backend, Counting, Precision, Result, Tensor};
+use backend_cpu::Cpu;
 use rnn_train::Autodiff;
 use rnn_train::optim::Adam;
 use serde::{Deserialize, Serialize};
@@ -157,18 +158,23 @@ pub(super) fn measure<B: Backend>(
         bytes: per_run.map(|(_, bytes)| bytes),
         steps: per_run.map(|_| w.steps),
         peak_gflops: several
-            .then(|| peak(counting.inner(), job.backend))
+            .then(|| machine_peak(counting.inner(), job))
             .transpose()?,
     })
 }
 
-/// GFLOP/s of a square product, the best of some runs. A GPU needs a larger one to be busy.
-fn peak<B: Backend>(backend: &B, name: &str) -> Result<f64> {
-    let side: usize = if device_name(name) == "cpu" {
-        1024
-    } else {
-        4096
-    };
+/// The peak to hold figures against: on a CPU that of vector instructions, whether or not products have something faster.
+fn machine_peak<B: Backend>(backend: &B, job: &Job<'_>) -> Result<f64> {
+    if device_name(job.backend) != "cpu" {
+        // A GPU needs a large product to be busy.
+        return peak(backend, 4096);
+    }
+    let vectors = Cpu::builder().threads(job.threads).matrix_unit(false);
+    peak(&vectors.build()?, 1024)
+}
+
+/// GFLOP/s of a square product, the best of some runs.
+fn peak<B: Backend>(backend: &B, side: usize) -> Result<f64> {
     let numbers: Vec<f32> = (0..side * side).map(|i| (i % 17) as f32 * 0.1).collect();
     let x = Tensor::from_slice(backend, &numbers, &[side, side])?;
     let times: Times = timing::counted(18, &mut || {

@@ -1,0 +1,296 @@
+//! The loops around the kernels.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::kernels::{self, Sums, Tiles};
+use super::right::{Pair, Right};
+use super::{BLOCK, DEPTH, PAIR, ROWS, SPLIT, WORDS};
+use crate::packed::Start;
+use crate::storage::Line;
+
+/// Rows that are multiplied at a time, at most.
+const GROUP: usize = 512;
+/// Words that the left side may have at a time, to stay in the second-level cache.
+const LEFT_WORDS: usize = 1 << 19;
+/// Blocks whose parts are kept for further rows, at most, for the same reason.
+const KEPT_BLOCKS: usize = 32;
+
+/// How rows lie in tiles: about equally many in each, in an even number of tiles, as they are multiplied two by two.
+#[derive(Clone, Copy)]
+struct Heights {
+    rows: usize,
+    tiles: usize,
+    /// Rows of a tile; the last may have fewer, or none.
+    height: usize,
+}
+
+impl Heights {
+    fn of(rows: usize) -> Self {
+        let tiles = 2 * rows.div_ceil(2 * ROWS);
+        Self {
+            rows,
+            tiles,
+            height: rows.div_ceil(tiles.max(1)),
+        }
+    }
+
+    fn rows_of(&self, tile: usize) -> Range<usize> {
+        let at = |tile: usize| self.rows.min(tile * self.height);
+        at(tile)..at(tile + 1)
+    }
+}
+
+/// Room for what a product takes, for each thread.
+#[derive(Default)]
+struct Room {
+    /// The left side in tiles.
+    left: Vec<Line>,
+    /// The parts of two columns of tiles of the right side.
+    parts: Vec<Line>,
+    /// Rows of the right side, filled up.
+    rows: Vec<[f32; PAIR]>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// So many words of some room, that begin at a cache line.
+fn words(room: &mut Vec<Line>, count: usize) -> &mut [u16] {
+    let lines = count.div_ceil(size_of::<Line>() / size_of::<u16>());
+    if room.len() < lines {
+        room.resize(lines, bytemuck::Zeroable::zeroed());
+    }
+    &mut bytemuck::cast_slice_mut(room)[..count]
+}
+
+/// Rows of the left side that go into a tile for each part and block: which they are, and which of their numbers.
+pub(super) struct LeftTiles<'a> {
+    pub(super) rows: Range<usize>,
+    pub(super) depth: Range<usize>,
+    pub(super) parts: usize,
+    /// Block after block.
+    pub(super) tiles: &'a mut [u16],
+}
+
+/// `out = start + a b`, for an `a` whose rows `pack` brings into tiles.
+pub(super) fn multiply(
+    mut pack: impl FnMut(LeftTiles<'_>),
+    b: Right<'_>,
+    start: Start<'_, f32>,
+    (out, out_at): (&mut [f32], &[usize]),
+) {
+    let (k, n) = b.sizes();
+    assert!(
+        out_at.iter().all(|at| at + n <= out.len()),
+        "rows are within the result"
+    );
+    if let Start::Row(row) = start {
+        assert_eq!(row.len(), n, "a number for each column");
+    }
+    if k == 0 {
+        for &at in out_at {
+            begin(&mut out[at..at + n], start, 0);
+        }
+        return;
+    }
+    let parts = if b.is_rounded() { 1 } else { SPLIT };
+    let groups = out_at.len().div_ceil(GROUP).max(1);
+    let size = out_at.len().div_ceil(groups).max(1);
+    ROOM.with_borrow_mut(|room| {
+        for (group, out_at) in out_at.chunks(size).enumerate() {
+            let heights = Heights::of(out_at.len());
+            let mut most = LEFT_WORDS / (heights.tiles * parts * WORDS);
+            if heights.tiles > 2 {
+                most = most.min(KEPT_BLOCKS);
+            }
+            for depth in b.depths(most) {
+                let blocks = depth.len().div_ceil(DEPTH);
+                let tile_words = blocks * parts * WORDS;
+                let left = words(&mut room.left, heights.tiles * tile_words);
+                for (tile, tiles) in left.chunks_exact_mut(tile_words).enumerate() {
+                    let rows = heights.rows_of(tile);
+                    pack(LeftTiles {
+                        rows: group * size + rows.start..group * size + rows.end,
+                        depth: depth.clone(),
+                        parts,
+                        tiles,
+                    });
+                }
+                let product = Product {
+                    left,
+                    heights,
+                    blocks,
+                    parts,
+                    n,
+                    start: if depth.start == 0 {
+                        start
+                    } else {
+                        Start::There
+                    },
+                };
+                // SAFETY: there is a right side, so there is the unit.
+                unsafe { kernels::configure(heights.height) };
+                for pair in 0..n.div_ceil(PAIR) {
+                    let right = b.pair(pair, &depth, &mut room.rows);
+                    product.columns(right, pair * PAIR, &mut room.parts, (out, out_at));
+                }
+                // SAFETY: the tiles are not used any more.
+                unsafe { kernels::release() };
+            }
+        }
+    });
+}
+
+/// What some columns of a row begin with.
+fn begin(out: &mut [f32], start: Start<'_, f32>, column: usize) {
+    match start {
+        Start::Zero => out.fill(0.0),
+        Start::Row(row) => out.copy_from_slice(&row[column..column + out.len()]),
+        Start::There => {}
+    }
+}
+
+/// A product of some rows and of some blocks of the inner index.
+struct Product<'a> {
+    left: &'a [u16],
+    heights: Heights,
+    blocks: usize,
+    parts: usize,
+    /// Columns of the result.
+    n: usize,
+    start: Start<'a, f32>,
+}
+
+impl Product<'_> {
+    /// Two columns of tiles of the result, from a column on.
+    fn columns(
+        &self,
+        right: Pair<'_>,
+        column: usize,
+        parts: &mut Vec<Line>,
+        (out, out_at): (&mut [f32], &[usize]),
+    ) {
+        let Self {
+            heights, blocks, ..
+        } = *self;
+        let (mut tiles, after) = match right {
+            Pair::Rounded(tiles) => {
+                assert!(tiles.len() >= blocks * 2 * WORDS, "tiles for all blocks");
+                let tiles = Tiles::Rounded(tiles.as_ptr());
+                (tiles, tiles)
+            }
+            Pair::Numbers { rows, stride } => {
+                let last = (blocks * DEPTH - 1) * stride;
+                assert!(rows.len() >= last + PAIR, "rows for all blocks");
+                // The parts are kept where more rows meet them.
+                let (room, advance) = match heights.tiles {
+                    0..=2 => (2, 0),
+                    _ => (blocks, BLOCK),
+                };
+                let to = words(parts, room * BLOCK).as_mut_ptr();
+                let numbers = Tiles::Numbers {
+                    from: rows.as_ptr(),
+                    stride,
+                    to,
+                    advance,
+                };
+                (numbers, Tiles::Parts(to))
+            }
+        };
+        for tile in (0..heights.tiles).step_by(2) {
+            self.two_by_two(tile, tiles, column, (&mut *out, out_at));
+            tiles = after;
+        }
+    }
+
+    /// Two tiles of rows times two columns of tiles.
+    fn two_by_two(
+        &self,
+        tile: usize,
+        right: Tiles,
+        column: usize,
+        (out, out_at): (&mut [f32], &[usize]),
+    ) {
+        let size = self.blocks * self.parts * WORDS;
+        let left = [tile, tile + 1].map(|tile| self.left[tile * size..][..size].as_ptr());
+        let rows = [tile, tile + 1].map(|tile| &out_at[self.heights.rows_of(tile)]);
+        let columns = column..self.n.min(column + PAIR);
+        if columns.len() == PAIR
+            && let Some((at, stride)) = self.even_rows(rows)
+        {
+            let all = out.as_mut_ptr();
+            // Both tiles lie in `out`.
+            let to = at.map(|at| all.wrapping_add(at + column));
+            let bytes = stride * size_of::<f32>();
+            let (from, from_stride) = match self.start {
+                Start::Zero => ([ZEROS.0.as_ptr(); 2], 0),
+                Start::Row(row) => ([row[column..].as_ptr(); 2], 0),
+                Start::There => (to.map(<*mut f32>::cast_const), bytes),
+            };
+            let sums = Sums {
+                from,
+                to,
+                from_stride,
+                to_stride: bytes,
+            };
+            // SAFETY: tiles have `height` rows; as many are in `out` from `to` on, 32 columns wide, by what `even_rows` says and
+            // `multiply` asserts, and in `start`. Both sides have tiles or numbers for all blocks, as asserted.
+            unsafe { kernels::run(left, right, self.blocks, &sums) };
+            return;
+        }
+        // Rows and columns that the result does not have: what they hold does not matter.
+        let mut spare = Spare([[[0.0; PAIR]; ROWS]; 2]);
+        for (spare, rows) in spare.0.iter_mut().zip(rows) {
+            for (to, &at) in spare.iter_mut().zip(rows) {
+                let to = &mut to[..columns.len()];
+                match self.start {
+                    Start::There => {
+                        to.copy_from_slice(&out[at + columns.start..at + columns.end]);
+                    }
+                    start => begin(to, start, column),
+                }
+            }
+        }
+        let to = spare
+            .0
+            .each_mut()
+            .map(|tile| tile.as_mut_ptr().cast::<f32>());
+        let sums = Sums {
+            from: to.map(<*mut f32>::cast_const),
+            to,
+            from_stride: size_of::<[f32; PAIR]>(),
+            to_stride: size_of::<[f32; PAIR]>(),
+        };
+        // SAFETY: there is room for 16 rows of two tiles each. Both sides have tiles or numbers for all blocks.
+        unsafe { kernels::run(left, right, self.blocks, &sums) };
+        for (spare, rows) in spare.0.iter().zip(rows) {
+            for (from, &at) in spare.iter().zip(rows) {
+                out[at + columns.start..at + columns.end].copy_from_slice(&from[..columns.len()]);
+            }
+        }
+    }
+
+    /// Where the rows of two tiles begin and how far apart they are, if both have all their rows and these are equally far apart.
+    fn even_rows(&self, rows: [&[usize]; 2]) -> Option<([usize; 2], usize)> {
+        let all = rows.iter().all(|rows| rows.len() == self.heights.height);
+        let [[first, others @ ..], [second, ..]] = rows else {
+            return None;
+        };
+        let stride = match others.first() {
+            Some(next) => next.checked_sub(*first)?,
+            None => 0,
+        };
+        let even = |rows: &[usize]| rows.windows(2).all(|two| two[0] + stride == two[1]);
+        (all && rows.into_iter().all(even)).then_some(([*first, *second], stride))
+    }
+}
+
+/// Sums with rows or columns that the result does not have.
+#[repr(C, align(64))]
+struct Spare([[[f32; PAIR]; ROWS]; 2]);
+
+#[repr(C, align(64))]
+struct Zeros([f32; PAIR]);
+static ZEROS: Zeros = Zeros([0.0; PAIR]);

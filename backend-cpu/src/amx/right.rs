@@ -1,0 +1,197 @@
+//! The right sides of products.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backend_api::Result;
+
+use super::pack::{gather, has_special, pack_pairs};
+use super::{COLUMNS, DEPTH, PAIR, WORDS, is_available};
+use crate::device::Cpu;
+use crate::half::bf16_to_f32;
+use crate::packed::Unpacked;
+use crate::pool::Scratch;
+
+/// A matrix `[k, n]` for many products, in blocks of 32 rows and 32 columns: all of the first 32 columns, then those of the next, so
+/// that a kernel reads it from one end to the other. Filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    data: Form,
+    k: usize,
+    n: usize,
+    special: bool,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Blocks of numbers.
+    Whole(Scratch<f32>),
+    /// Blocks of two tiles of numbers rounded to bfloat16.
+    Rounded(Scratch<u16>),
+}
+
+impl Packed {
+    /// Packs a matrix as it is, or rounded.
+    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, f32>, rounded: bool) -> Result<Self> {
+        assert!(is_available(), "there is a matrix unit");
+        let (k, n) = (source.k, source.columns.len());
+        let (blocks, pairs) = (k.div_ceil(DEPTH), n.div_ceil(PAIR));
+        let special = AtomicBool::new(false);
+        let numbers = |pair: usize, block: usize, to: &mut [[f32; PAIR]; DEPTH]| {
+            let columns = &source.columns[pair * PAIR..n.min((pair + 1) * PAIR)];
+            gather(source, block * DEPTH, columns, to);
+        };
+        let size = DEPTH * PAIR * blocks;
+        let data = if rounded {
+            let mut data = cpu.pool().scratch::<u16>(pairs * size)?;
+            let all: &mut [u16] = if size > 0 { &mut data } else { &mut [] };
+            cpu.split(pairs, [(all, size)], size, |range, [data]| {
+                let mut block_numbers = [[0.0; PAIR]; DEPTH];
+                let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
+                for ((pair, block), tiles) in places.zip(data.chunks_exact_mut(2 * WORDS)) {
+                    numbers(pair, block, &mut block_numbers);
+                    // SAFETY: the processor has these instructions.
+                    unsafe { pack_pairs(&block_numbers, tiles) };
+                }
+            });
+            Form::Rounded(data)
+        } else {
+            let mut data = cpu.pool().scratch::<f32>(pairs * size)?;
+            let all: &mut [f32] = if size > 0 { &mut data } else { &mut [] };
+            cpu.split(pairs, [(all, size)], size, |range, [data]| {
+                let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
+                let (rows, _) = data.as_chunks_mut::<PAIR>();
+                let (whole, _) = rows.as_chunks_mut::<DEPTH>();
+                for ((pair, block), to) in places.zip(whole) {
+                    numbers(pair, block, to);
+                    // SAFETY: the processor has these instructions.
+                    if unsafe { has_special(to.as_flattened()) } {
+                        special.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+            Form::Whole(data)
+        };
+        Ok(Self {
+            data,
+            k,
+            n,
+            special: special.into_inner(),
+        })
+    }
+
+    /// Whether all numbers have their parts. With others the matrix is worth nothing.
+    pub(crate) fn is_regular(&self) -> bool {
+        !self.special
+    }
+
+    pub(super) fn is_rounded(&self) -> bool {
+        matches!(self.data, Form::Rounded(_))
+    }
+
+    /// Number `(p, j)`.
+    pub(super) fn at(&self, p: usize, j: usize) -> f32 {
+        let block = (j / PAIR * self.k.div_ceil(DEPTH) + p / DEPTH) * DEPTH * PAIR;
+        let (p, j) = (p % DEPTH, j % PAIR);
+        match &self.data {
+            Form::Whole(data) => data[block + p * PAIR + j],
+            Form::Rounded(data) => {
+                let tile = block + j / COLUMNS * WORDS;
+                bf16_to_f32(data[tile + p / 2 * PAIR + j % COLUMNS * 2 + p % 2])
+            }
+        }
+    }
+}
+
+/// A matrix `[k, n]` that lies in memory row after row, for one product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) stride: usize,
+}
+
+/// The right side of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    Packed(&'a Packed),
+    Rows(Rows<'a>),
+}
+
+/// Some rows of 32 columns, whole blocks of them.
+pub(super) enum Pair<'a> {
+    Numbers { rows: &'a [f32], stride: usize },
+    Rounded(&'a [u16]),
+}
+
+impl<'a> Right<'a> {
+    /// Rows and columns.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        match self {
+            Self::Packed(packed) => (packed.k, packed.n),
+            Self::Rows(rows) => (rows.k, rows.n),
+        }
+    }
+
+    pub(super) fn is_rounded(&self) -> bool {
+        matches!(self, Self::Packed(packed) if packed.is_rounded())
+    }
+
+    /// The rows that are multiplied at a time, so many blocks at most. What is not packed is not filled up either, so that its last rows
+    /// go alone.
+    pub(super) fn depths(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (k, _) = self.sizes();
+        let whole = match self {
+            Self::Packed(_) => k,
+            Self::Rows(_) => k / DEPTH * DEPTH,
+        };
+        let step = most.max(1) * DEPTH;
+        let pieces = (0..whole).step_by(step);
+        let pieces = pieces.map(move |start| start..whole.min(start + step));
+        pieces.chain((whole < k).then_some(whole..k))
+    }
+
+    /// Some rows, beginning with a block, of the `pair`-th 32 columns. Those that are not filled up are copied.
+    pub(super) fn pair<'b>(
+        &'b self,
+        pair: usize,
+        rows: &Range<usize>,
+        room: &'b mut Vec<[f32; PAIR]>,
+    ) -> Pair<'b> {
+        let blocks = rows.start / DEPTH..rows.end.div_ceil(DEPTH);
+        match *self {
+            Self::Packed(packed) => {
+                let at = pair * packed.k.div_ceil(DEPTH);
+                let block = DEPTH * PAIR;
+                let part = (at + blocks.start) * block..(at + blocks.end) * block;
+                match &packed.data {
+                    Form::Whole(data) => Pair::Numbers {
+                        rows: &data[part],
+                        stride: PAIR,
+                    },
+                    Form::Rounded(data) => Pair::Rounded(&data[part]),
+                }
+            }
+            Self::Rows(Rows {
+                data, n, stride, ..
+            }) => {
+                let column = pair * PAIR;
+                let data = &data[rows.start * stride + column..];
+                if column + PAIR <= n && rows.len().is_multiple_of(DEPTH) {
+                    return Pair::Numbers { rows: data, stride };
+                }
+                let width = PAIR.min(n - column);
+                room.clear();
+                room.resize(blocks.len() * DEPTH, [0.0; PAIR]);
+                for (p, to) in room.iter_mut().enumerate().take(rows.len()) {
+                    to[..width].copy_from_slice(&data[p * stride..][..width]);
+                }
+                Pair::Numbers {
+                    rows: room.as_flattened(),
+                    stride: PAIR,
+                }
+            }
+        }
+    }
+}
