@@ -36,7 +36,11 @@ pub(super) fn gather(
     if in_a_row {
         for (p, to) in to.iter_mut().enumerate().take(rows) {
             let from = &source.data[(first + p) * source.row_stride + columns[0]..];
-            to[..columns.len()].copy_from_slice(&from[..columns.len()]);
+            match from.first_chunk() {
+                // Of a known length, which needs no call.
+                Some(whole) if columns.len() == PAIR => *to = *whole,
+                _ => to[..columns.len()].copy_from_slice(&from[..columns.len()]),
+            }
         }
     } else if source.row_stride == 1 {
         for (half, columns) in columns.chunks(COLUMNS).enumerate() {

@@ -4,17 +4,15 @@
 //! What these products take is written without the rows that have ended: step after step, in each the rows that
 //! run, in order.
 
+use std::mem;
 use std::ops::Range;
 
 use backend_api::{Buffers, Dests, Error, ExtendedLstm, Recurrence, Result, SequencePlan};
 use smallvec::{SmallVec, smallvec};
 
 use super::kernel_grads::Stack;
-use super::weights::Weights;
-use super::{
-    Layer, Sizes, clear_others, cut_rows, cut_steps, missing, run_parts, source, take, target,
-    unknown,
-};
+use super::weights::{Matrix, Weights};
+use super::{Layer, Sizes, cut_rows, missing, run_parts, source, take, target, unknown};
 use crate::activations::with_curve;
 use crate::device::Cpu;
 use crate::element::Float;
@@ -25,6 +23,9 @@ use crate::packed::Start;
 use crate::pool::Scratch;
 use crate::simd::{Source, Target};
 use crate::storage::{CpuBuffer, Dense, Input, Output};
+
+/// Rows whose gradients of the inputs a thread makes at a time, if there is more than one.
+const INPUT_ROWS: usize = 1024;
 
 /// What the forward pass left, and the gradients that come in: sequences over all rows.
 pub(super) struct Given<'a, T> {
@@ -41,13 +42,10 @@ struct Part<'a, T: Float> {
     /// One for each step, rows that run only: `dz`, and what else a product over all steps takes.
     dz: Vec<&'a mut [T]>,
     kept: Vec<Vec<&'a mut [T]>>,
-    /// One for each step, all rows; none if nobody asks for the gradient of the inputs.
-    dx: Vec<&'a mut [T]>,
     /// The gradients of the states, which end as those of the initial ones.
     dstate: Vec<&'a mut [T]>,
-    /// `dz` of some steps, and the gradients of their inputs: `[steps, rows, ..]`.
+    /// `dz` of a step, of all rows, where some have ended.
     sums: &'a mut [T],
-    inputs: &'a mut [T],
     /// Of a step: `[rows, max(n, p)]` each.
     spare: [&'a mut [T]; 4],
     active: Vec<usize>,
@@ -201,15 +199,9 @@ impl<T: Float> Layer<'_, T> {
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],
     ) -> Result<()> {
-        let sizes = self.sizes;
         let Sizes {
-            batch,
-            inputs,
-            n,
-            p,
-            gates,
-            ..
-        } = sizes;
+            batch, n, p, gates, ..
+        } = self.sizes;
         let weights = self.transposed(cpu, dx.is_some())?;
         let mut dz_cut = cut_running(dz, gates * n, counts, ranges.len()).into_iter();
         let mut kept_cut: Vec<_> = kept
@@ -217,12 +209,6 @@ impl<T: Float> Layer<'_, T> {
             .zip(self.kept_widths())
             .map(|(data, width)| cut_running(data, width, counts, ranges.len()).into_iter())
             .collect();
-        let with_inputs = dx.is_some();
-        let mut dx_cut = match dx {
-            Some(dx) => cut_steps(dx, inputs, sizes, ranges),
-            None => ranges.iter().map(|_| Vec::new()).collect(),
-        }
-        .into_iter();
         let last = dinitial.len() - 1;
         let mut dstate_cut: Vec<_> = dinitial
             .iter_mut()
@@ -232,34 +218,78 @@ impl<T: Float> Layer<'_, T> {
                 cut_rows(state.elements::<T>(), width, ranges).into_iter()
             })
             .collect();
-        let chunk_rows: usize = ranges.iter().map(|r| self.chunk(r.len()) * r.len()).sum();
-        let mut sums = cpu.pool().scratch::<T>(chunk_rows * gates * n)?;
-        let input_units = if with_inputs { inputs } else { 0 };
-        let mut dinputs = cpu.pool().scratch::<T>(chunk_rows * input_units)?;
+        let uneven = if self.lengths.is_some() { batch } else { 0 };
+        let mut sums = cpu.pool().scratch::<T>(uneven * gates * n)?;
+        let mut sums = &mut *sums;
         let widest = n.max(p);
         let mut spare = cpu.pool().scratch::<T>(4 * batch * widest)?;
         let mut spare_cut = cut_rows(&mut spare, 4 * widest, ranges).into_iter();
-        let (mut sums, mut dinputs) = (&mut *sums, &mut *dinputs);
         let mut parts = Vec::with_capacity(ranges.len());
         for rows in ranges {
             let mut spare = spare_cut.next().unwrap_or_default();
-            let count = self.chunk(rows.len()) * rows.len();
+            let uneven = rows.len().min(uneven);
             parts.push(Part {
                 rows: rows.clone(),
                 weights: &weights,
                 dz: dz_cut.next().unwrap_or_default(),
                 kept: kept_cut.iter_mut().filter_map(Iterator::next).collect(),
-                dx: dx_cut.next().unwrap_or_default(),
                 dstate: dstate_cut.iter_mut().filter_map(Iterator::next).collect(),
-                sums: take(&mut sums, count * gates * n),
-                inputs: take(&mut dinputs, count * input_units),
+                sums: take(&mut sums, uneven * gates * n),
                 spare: [(); 4].map(|()| take(&mut spare, rows.len() * widest)),
                 active: Vec::with_capacity(rows.len()),
                 from: Vec::new(),
                 to: Vec::new(),
             });
         }
-        run_parts(cpu, parts, |part| part.run(self, given))
+        run_parts(cpu, parts, |part| part.run(self, given))?;
+        if let Some(dx) = dx {
+            self.input_gradients(cpu, &weights.input, (dz, counts), dx);
+        }
+        Ok(())
+    }
+
+    /// The gradients of the inputs. Past a row's length nothing depends on them.
+    fn input_gradients(
+        &self,
+        cpu: &Cpu,
+        kernel: &Matrix<T>,
+        (dz, counts): (&[T], &[Vec<usize>]),
+        dx: &mut [T],
+    ) {
+        let Sizes {
+            steps,
+            batch,
+            inputs,
+            n,
+            gates,
+            ..
+        } = self.sizes;
+        let width = gates * n;
+        if inputs == 0 {
+            return;
+        }
+        // Rows of some steps, so that all threads have some that run.
+        let size = cpu.threads() * INPUT_ROWS;
+        for (i, dx) in dx.chunks_mut(size * inputs).enumerate() {
+            let out = [(&mut *dx, inputs)];
+            let count = size.min(steps * batch - i * size);
+            cpu.split(count, out, width * inputs, |rows, [dx]| {
+                let rows = i * size + rows.start..i * size + rows.end;
+                let runs = |row: &usize| row / batch < self.length(row % batch);
+                let earlier = counts[..rows.start / batch].iter().flatten();
+                let same_step = rows.start / batch * batch..rows.start;
+                let first = earlier.sum::<usize>() + same_step.filter(runs).count();
+                let mut to = Vec::with_capacity(rows.len());
+                for (row, (place, dx)) in rows.zip(dx.chunks_exact_mut(inputs).enumerate()) {
+                    match runs(&row) {
+                        true => to.push(place * inputs),
+                        false => dx.fill(T::ZERO),
+                    }
+                }
+                let from: Vec<usize> = (first..first + to.len()).map(|i| i * width).collect();
+                self.product((dz, &from), kernel, Start::Zero, (dx, &to));
+            });
+        }
     }
 }
 
@@ -289,70 +319,30 @@ impl<T: Float> Part<'_, T> {
             let start = self.rows.start * width;
             dstate.copy_from_slice(&dfinal[start..start + dstate.len()]);
         }
-        let chunk = layer.chunk(self.rows.len());
-        let width = gates * n;
-        let mut end = steps;
-        while end > 0 {
-            let start = end.saturating_sub(chunk);
-            for t in (start..end).rev() {
-                let mut active = std::mem::take(&mut self.active);
-                layer.find_active(t, &self.rows, &mut active);
-                if !active.is_empty() {
-                    let at = (t - start) * self.rows.len() * width;
-                    self.step(layer, given, t, at, &active)?;
-                    let sums = &self.sums[at..];
-                    for (to, r) in self.dz[t].chunks_exact_mut(width).zip(&active) {
-                        to.copy_from_slice(&sums[r * width..][..width]);
-                    }
-                }
-                self.active = active;
+        for t in (0..steps).rev() {
+            let mut active = mem::take(&mut self.active);
+            layer.find_active(t, &self.rows, &mut active);
+            let dz = mem::take(&mut self.dz[t]);
+            if active.len() == self.rows.len() {
+                self.step(layer, given, t, dz, &active)?;
+            } else if !active.is_empty() {
+                let sums = mem::take(&mut self.sums);
+                self.step(layer, given, t, sums, &active)?;
+                keep_rows(dz, sums, &active, gates * n);
+                self.sums = sums;
             }
-            self.input_gradients(layer, start..end);
-            end = start;
+            self.active = active;
         }
         Ok(())
     }
 
-    /// The gradients of the inputs of some steps.
-    fn input_gradients(&mut self, layer: &Layer<'_, T>, steps: Range<usize>) {
-        let inputs = layer.sizes.inputs;
-        if self.dx.is_empty() || inputs == 0 {
-            return;
-        }
-        let width = layer.sizes.gates * layer.sizes.n;
-        let count = self.rows.len();
-        self.from.clear();
-        self.to.clear();
-        for (i, t) in steps.clone().enumerate() {
-            layer.find_active(t, &self.rows, &mut self.active);
-            self.from
-                .extend(self.active.iter().map(|r| (i * count + r) * width));
-            self.to
-                .extend(self.active.iter().map(|r| (i * count + r) * inputs));
-        }
-        let out = (&mut *self.inputs, &*self.to);
-        layer.product(
-            (&*self.sums, &self.from),
-            &self.weights.input,
-            Start::Zero,
-            out,
-        );
-        for (i, t) in steps.enumerate() {
-            layer.find_active(t, &self.rows, &mut self.active);
-            let from = &self.inputs[i * count * inputs..][..count * inputs];
-            self.dx[t].copy_from_slice(from);
-            // Past a row's length nothing depends on the inputs.
-            clear_others(self.dx[t], inputs, &self.active);
-        }
-    }
-
-    /// One step back, of the active rows. `dz` goes to the sums, from `at` on.
+    /// One step back, of the active rows, each of which has its place in `dz`.
     fn step(
         &mut self,
         layer: &Layer<'_, T>,
         given: &Given<'_, T>,
         t: usize,
-        at: usize,
+        dz: &mut [T],
         active: &[usize],
     ) -> Result<()> {
         let Sizes { n, p, gates, .. } = layer.sizes;
@@ -379,7 +369,6 @@ impl<T: Float> Part<'_, T> {
             None => layer.at_step(&layer.initial[which], n, 0, rows, 0),
         };
         let dout = layer.at_step(&given.doutputs, p, t, rows, 0);
-        let dz = &mut self.sums[at..][..rows.len() * width];
         let saved = |i: usize| {
             let data = given.saved.get(i).ok_or_else(missing)?;
             Ok::<&[T], Error>(data)

@@ -31,7 +31,7 @@ const MIN_UNITS: usize = 32;
 /// that it multiplies with.
 const OWN_CACHE: usize = 2 << 20;
 /// What it costs to tell other threads a byte, in bytes of weights read.
-const TELLING: usize = 3;
+const TELLING: usize = 8;
 
 /// Where the results of a sequence go: for all rows and units, or a part's own share.
 struct Results<'a, T> {
@@ -354,14 +354,16 @@ impl<T: Float> Layer<'_, T> {
         }
         for (result, (at, width)) in results.iter_mut().zip(places) {
             let out = result.elements::<T>();
-            for (units, block) in ranges.iter().zip(&blocks) {
-                let len = units.len();
-                let pieces = block[at * len..].chunks_exact(len);
-                for (to, from) in out.chunks_exact_mut(n).zip(pieces) {
-                    to[units.clone()].copy_from_slice(from);
-                }
-            }
             debug_assert_eq!(out.len() % (width * n), 0);
+            cpu.split(out.len() / n, [(out, n)], n, |rows, [out]| {
+                for (units, block) in ranges.iter().zip(&blocks) {
+                    let len = units.len();
+                    let pieces = block[(at + rows.start) * len..].chunks_exact(len);
+                    for (to, from) in out.chunks_exact_mut(n).zip(pieces) {
+                        to[units.clone()].copy_from_slice(from);
+                    }
+                }
+            });
         }
         Ok(())
     }
