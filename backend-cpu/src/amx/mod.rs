@@ -178,9 +178,10 @@ fn pack_columns(x: &[f32], width: usize, first: usize) -> impl Fn(LeftTiles<'_>)
     move |to| {
         let (column, count) = (first + to.rows.start, to.rows.len());
         let blocks = to.depth.clone().step_by(DEPTH);
+        // All of them are set for each block.
+        let mut numbers = [[0.0; DEPTH]; ROWS];
         for (p, tiles) in blocks.zip(to.tiles.chunks_exact_mut(to.parts * WORDS)) {
             let rows = p..to.depth.end.min(p + DEPTH);
-            let mut numbers = [[0.0; DEPTH]; ROWS];
             for half in 0..DEPTH / 16 {
                 let line = |i: usize| match p + half * 16 + i {
                     p if rows.contains(&p) => &x[p * width + column..][..count],

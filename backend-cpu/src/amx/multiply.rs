@@ -10,7 +10,7 @@ use crate::packed::Start;
 use crate::storage::Line;
 
 /// Rows that are multiplied at a time, at most.
-const GROUP: usize = 512;
+const GROUP: usize = 256;
 /// Words that the left side may have at a time, to stay in the second-level cache.
 const LEFT_WORDS: usize = 1 << 19;
 /// Blocks whose parts are kept for further rows, at most, for the same reason.
@@ -50,7 +50,13 @@ struct Room {
     parts: Vec<Line>,
     /// Rows of the right side, filled up.
     rows: Vec<[f32; PAIR]>,
+    /// Sums with rows or columns that the result does not have. What those hold does not matter.
+    spare: Spare,
 }
+
+#[derive(Default)]
+#[repr(C, align(64))]
+struct Spare([[[f32; PAIR]; ROWS]; 2]);
 
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::default();
@@ -134,7 +140,8 @@ pub(super) fn multiply(
                 unsafe { kernels::configure(heights.height) };
                 for pair in 0..n.div_ceil(PAIR) {
                     let right = b.pair(pair, &depth, &mut room.rows);
-                    product.columns(right, pair * PAIR, &mut room.parts, (out, out_at));
+                    let room = (&mut room.parts, &mut room.spare);
+                    product.columns(right, pair * PAIR, room, (out, out_at));
                 }
                 // SAFETY: the tiles are not used any more.
                 unsafe { kernels::release() };
@@ -143,11 +150,19 @@ pub(super) fn multiply(
     });
 }
 
+/// Copies columns: mostly those of two tiles, whose known number needs no call.
+fn copy(to: &mut [f32], from: &[f32]) {
+    match (to.as_chunks_mut::<PAIR>(), from.as_chunks::<PAIR>()) {
+        (([to], []), ([from], [])) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 /// What some columns of a row begin with.
 fn begin(out: &mut [f32], start: Start<'_, f32>, column: usize) {
     match start {
         Start::Zero => out.fill(0.0),
-        Start::Row(row) => out.copy_from_slice(&row[column..column + out.len()]),
+        Start::Row(row) => copy(out, &row[column..column + out.len()]),
         Start::There => {}
     }
 }
@@ -169,7 +184,7 @@ impl Product<'_> {
         &self,
         right: Pair<'_>,
         column: usize,
-        parts: &mut Vec<Line>,
+        (parts, spare): (&mut Vec<Line>, &mut Spare),
         (out, out_at): (&mut [f32], &[usize]),
     ) {
         let Self {
@@ -200,7 +215,7 @@ impl Product<'_> {
             }
         };
         for tile in (0..heights.tiles).step_by(2) {
-            self.two_by_two(tile, tiles, column, (&mut *out, out_at));
+            self.two_by_two(tile, (tiles, column), spare, (&mut *out, out_at));
             tiles = after;
         }
     }
@@ -209,8 +224,8 @@ impl Product<'_> {
     fn two_by_two(
         &self,
         tile: usize,
-        right: Tiles,
-        column: usize,
+        (right, column): (Tiles, usize),
+        spare: &mut Spare,
         (out, out_at): (&mut [f32], &[usize]),
     ) {
         let size = self.blocks * self.parts * WORDS;
@@ -240,15 +255,11 @@ impl Product<'_> {
             unsafe { kernels::run(left, right, self.blocks, &sums) };
             return;
         }
-        // Rows and columns that the result does not have: what they hold does not matter.
-        let mut spare = Spare([[[0.0; PAIR]; ROWS]; 2]);
         for (spare, rows) in spare.0.iter_mut().zip(rows) {
             for (to, &at) in spare.iter_mut().zip(rows) {
                 let to = &mut to[..columns.len()];
                 match self.start {
-                    Start::There => {
-                        to.copy_from_slice(&out[at + columns.start..at + columns.end]);
-                    }
+                    Start::There => copy(to, &out[at + columns.start..at + columns.end]),
                     start => begin(to, start, column),
                 }
             }
@@ -267,7 +278,8 @@ impl Product<'_> {
         unsafe { kernels::run(left, right, self.blocks, &sums) };
         for (spare, rows) in spare.0.iter().zip(rows) {
             for (from, &at) in spare.iter().zip(rows) {
-                out[at + columns.start..at + columns.end].copy_from_slice(&from[..columns.len()]);
+                let to = &mut out[at + columns.start..at + columns.end];
+                copy(to, &from[..columns.len()]);
             }
         }
     }
@@ -286,10 +298,6 @@ impl Product<'_> {
         (all && rows.into_iter().all(even)).then_some(([*first, *second], stride))
     }
 }
-
-/// Sums with rows or columns that the result does not have.
-#[repr(C, align(64))]
-struct Spare([[[f32; PAIR]; ROWS]; 2]);
 
 #[repr(C, align(64))]
 struct Zeros([f32; PAIR]);
