@@ -96,7 +96,7 @@ impl Builder {
         self
     }
 
-    /// Whether whole sequences of `f32`, in batches of 8 rows or more, use the processor's matrix unit (Intel AMX), if it has one; they
+    /// Whether large products of `f32`, of 8 rows or more, use the processor's matrix unit (Intel AMX), if it has one; they
     /// do if this is not called. The unit multiplies bfloat16 numbers, so exact products are made of three such parts of each
     /// number: as exact as `f32`, in half the time or less, but not the same bits as without the unit. Parts below 2^-126 count as 0.
     ///

@@ -44,6 +44,8 @@ pub(crate) fn single_product(
     false
 }
 
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "nothing is multiplied here")]
 pub(crate) enum Left<'a> {
     Rows {
         data: &'a [f32],
@@ -56,6 +58,8 @@ pub(crate) enum Left<'a> {
     },
 }
 
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "nothing is multiplied here")]
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) k: usize,

@@ -1,10 +1,14 @@
 //! Products on the processor's matrix unit (Intel AMX), which multiplies bfloat16 numbers and sums in `f32`.
 //!
-//! A number of single precision is the sum of three of bfloat16, each the rest of the one before, rounded. Of the nine products of
+//! A number of single precision is the sum of three of bfloat16, each the rest of the one before: rounded on the left side, cut off on the
+//! right one, which is split while it is multiplied. Of the nine products of
 //! two such sums six are made; the others are less than 2^-23 of the whole together. So products are as exact as those of `f32`, and their
 //! sums are more exact than a chain of additions, as the unit sums 32 products before it adds them to the rest; and
-//! this takes half the time of multiplying `f32`, or less. Where rounded operands have been asked for, the first numbers alone make
-//! one product.
+//! this takes half the time of multiplying `f32`, or less. Where rounded operands have been asked for, there is one product of rounded
+//! numbers.
+//!
+//! `right.rs` has the right sides, packed or as they lie in memory, `pack.rs` what brings numbers into tiles, `multiply.rs` the loops over
+//! tiles, `kernels.rs` the innermost ones.
 //!
 //! The unit has no infinite sums of parts: a matrix with a number of 2^127 or more, infinite or NaN, is not for it, and such rows of the
 //! left side are multiplied by ordinary instructions. Subnormal parts count as 0.
