@@ -31,7 +31,7 @@ pub(super) enum Tiles {
         to: *mut u16,
         advance: usize,
     },
-    /// What became of them.
+    /// Numbers that are split already, or what became of the others.
     Parts(*const u16),
     /// One part, rounded.
     Rounded(*const u16),
@@ -241,6 +241,16 @@ unsafe fn multiply_parts(a: [*const u16; 2], b: *const u16, meanwhile: impl Fn(u
 unsafe fn multiply_rounded(a: [*const u16; 2], b: *const u16) {
     // SAFETY: as of `run`: a tile of each row of tiles, and of each column.
     unsafe { products!(a, b, (4, "a", 0), (5, "a1", 0), (6, "b", 0), (7, "b", 1024)) };
+}
+
+/// Splits a block: its tiles are those of the parts of the first 16 columns, then of the other ones.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn split_block(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
+    assert!(tiles.len() >= BLOCK && tiles.as_ptr().cast::<__m512i>().is_aligned());
+    for phase in 0..PHASES {
+        // SAFETY: there are 32 rows of numbers, and room for their tiles, which begins at a cache line.
+        unsafe { split_rows(numbers.as_ptr().cast(), PAIR, tiles.as_mut_ptr(), phase) };
+    }
 }
 
 /// A phase's share of splitting a block: rows of numbers in pairs, each cut into three parts. Asks for the same rows of the next block.

@@ -196,6 +196,11 @@ impl Product<'_> {
                 let tiles = Tiles::Rounded(tiles.as_ptr());
                 (tiles, tiles)
             }
+            Pair::Parts(tiles) => {
+                assert!(tiles.len() >= blocks * BLOCK, "tiles for all blocks");
+                let tiles = Tiles::Parts(tiles.as_ptr());
+                (tiles, tiles)
+            }
             Pair::Numbers { rows, stride } => {
                 let last = (blocks * DEPTH - 1) * stride;
                 assert!(rows.len() >= last + PAIR, "rows for all blocks");

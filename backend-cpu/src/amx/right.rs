@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backend_api::Result;
+use backend_api::{Error, Result};
 
+use super::kernels::split_block;
 use super::pack::{gather, has_special, pack_pairs};
-use super::{COLUMNS, DEPTH, PAIR, WORDS, is_available};
+use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS, is_available};
 use crate::device::Cpu;
 use crate::half::bf16_to_f32;
 use crate::packed::Unpacked;
@@ -26,9 +27,15 @@ pub(crate) struct Packed {
 enum Form {
     /// Blocks of numbers.
     Whole(Scratch<f32>),
+    /// Blocks of the tiles of numbers that are split already.
+    Parts(Scratch<u16>),
     /// Blocks of two tiles of numbers rounded to bfloat16.
     Rounded(Scratch<u16>),
 }
+
+/// Bytes that parts may have to be kept instead of the numbers, which are half as large again: what stays in the second-level cache is
+/// read fast enough, and splitting takes longer than few rows do.
+const PARTS_BYTES: usize = 1 << 20;
 
 impl Packed {
     /// Packs a matrix as it is, or rounded.
@@ -41,33 +48,48 @@ impl Packed {
             let columns = &source.columns[pair * PAIR..n.min((pair + 1) * PAIR)];
             gather(source, block * DEPTH, columns, to);
         };
-        let size = DEPTH * PAIR * blocks;
+        let note_special = |numbers: &[[f32; PAIR]; DEPTH]| {
+            // SAFETY: the processor has these instructions.
+            if unsafe { has_special(numbers.as_flattened()) } {
+                special.store(true, Ordering::Relaxed);
+            }
+        };
+        // Blocks of words that are made of numbers.
+        let words =
+            |block_words: usize, fill: &(dyn Fn(&[[f32; PAIR]; DEPTH], &mut [u16]) + Sync)| {
+                let size = block_words * blocks;
+                let mut data = cpu.pool().scratch::<u16>(pairs * size)?;
+                cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
+                    let mut room = [[0.0; PAIR]; DEPTH];
+                    let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
+                    for ((pair, block), tiles) in places.zip(data.chunks_exact_mut(block_words)) {
+                        numbers(pair, block, &mut room);
+                        fill(&room, tiles);
+                    }
+                });
+                Ok::<_, Error>(data)
+            };
         let data = if rounded {
-            let mut data = cpu.pool().scratch::<u16>(pairs * size)?;
-            let all: &mut [u16] = if size > 0 { &mut data } else { &mut [] };
-            cpu.split(pairs, [(all, size)], size, |range, [data]| {
-                let mut block_numbers = [[0.0; PAIR]; DEPTH];
-                let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
-                for ((pair, block), tiles) in places.zip(data.chunks_exact_mut(2 * WORDS)) {
-                    numbers(pair, block, &mut block_numbers);
-                    // SAFETY: the processor has these instructions.
-                    unsafe { pack_pairs(&block_numbers, tiles) };
-                }
-            });
-            Form::Rounded(data)
+            // SAFETY: the processor has these instructions.
+            let fill = |numbers: &_, tiles: &mut _| unsafe { pack_pairs(numbers, tiles) };
+            Form::Rounded(words(2 * WORDS, &fill)?)
+        } else if pairs * blocks * BLOCK * size_of::<u16>() <= PARTS_BYTES {
+            let fill = |numbers: &_, tiles: &mut _| {
+                note_special(numbers);
+                // SAFETY: the processor has these instructions.
+                unsafe { split_block(numbers, tiles) };
+            };
+            Form::Parts(words(BLOCK, &fill)?)
         } else {
+            let size = DEPTH * PAIR * blocks;
             let mut data = cpu.pool().scratch::<f32>(pairs * size)?;
-            let all: &mut [f32] = if size > 0 { &mut data } else { &mut [] };
-            cpu.split(pairs, [(all, size)], size, |range, [data]| {
+            cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
                 let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
                 let (rows, _) = data.as_chunks_mut::<PAIR>();
                 let (whole, _) = rows.as_chunks_mut::<DEPTH>();
                 for ((pair, block), to) in places.zip(whole) {
                     numbers(pair, block, to);
-                    // SAFETY: the processor has these instructions.
-                    if unsafe { has_special(to.as_flattened()) } {
-                        special.store(true, Ordering::Relaxed);
-                    }
+                    note_special(to);
                 }
             });
             Form::Whole(data)
@@ -91,14 +113,20 @@ impl Packed {
 
     /// Number `(p, j)`.
     pub(super) fn at(&self, p: usize, j: usize) -> f32 {
-        let block = (j / PAIR * self.k.div_ceil(DEPTH) + p / DEPTH) * DEPTH * PAIR;
+        let block = j / PAIR * self.k.div_ceil(DEPTH) + p / DEPTH;
         let (p, j) = (p % DEPTH, j % PAIR);
+        // Of a column of tiles, each word of these parts.
+        let sum = |data: &[u16], parts: usize| {
+            let tiles = (2 * block + j / COLUMNS) * parts * WORDS;
+            let word = p / 2 * ROW + j % COLUMNS * 2 + p % 2;
+            let tiles = data[tiles..].chunks(WORDS).take(parts);
+            // The smallest first: the sum is exact.
+            tiles.rev().map(|tile| bf16_to_f32(tile[word])).sum()
+        };
         match &self.data {
-            Form::Whole(data) => data[block + p * PAIR + j],
-            Form::Rounded(data) => {
-                let tile = block + j / COLUMNS * WORDS;
-                bf16_to_f32(data[tile + p / 2 * PAIR + j % COLUMNS * 2 + p % 2])
-            }
+            Form::Whole(data) => data[(block * DEPTH + p) * PAIR + j],
+            Form::Parts(data) => sum(data, SPLIT),
+            Form::Rounded(data) => sum(data, 1),
         }
     }
 }
@@ -122,6 +150,7 @@ pub(super) enum Right<'a> {
 /// Some rows of 32 columns, whole blocks of them.
 pub(super) enum Pair<'a> {
     Numbers { rows: &'a [f32], stride: usize },
+    Parts(&'a [u16]),
     Rounded(&'a [u16]),
 }
 
@@ -163,14 +192,14 @@ impl<'a> Right<'a> {
         match *self {
             Self::Packed(packed) => {
                 let at = pair * packed.k.div_ceil(DEPTH);
-                let block = DEPTH * PAIR;
-                let part = (at + blocks.start) * block..(at + blocks.end) * block;
+                let part = |size: usize| (at + blocks.start) * size..(at + blocks.end) * size;
                 match &packed.data {
                     Form::Whole(data) => Pair::Numbers {
-                        rows: &data[part],
+                        rows: &data[part(DEPTH * PAIR)],
                         stride: PAIR,
                     },
-                    Form::Rounded(data) => Pair::Rounded(&data[part]),
+                    Form::Parts(data) => Pair::Parts(&data[part(BLOCK)]),
+                    Form::Rounded(data) => Pair::Rounded(&data[part(2 * WORDS)]),
                 }
             }
             Self::Rows(Rows {
