@@ -17,7 +17,7 @@ use crate::strided::{Stream, Walk};
 /// Multiplications below which a product is not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 20;
 /// Columns, and numbers to sum, from which on a product is one for the matrix unit; and rows, if the right side has to be packed.
-const UNIT_COLUMNS: usize = 32;
+pub(crate) const UNIT_COLUMNS: usize = 32;
 const UNIT_ROWS: usize = 32;
 
 impl Cpu {
@@ -119,7 +119,7 @@ impl Cpu {
 
     /// `out (+)= a b` with the matrix unit and all threads. If there are numbers that it cannot multiply, `false`, and the
     /// result is worth nothing.
-    fn unit_product<T: Float>(
+    pub(crate) fn unit_product<T: Float>(
         &self,
         out: &mut [T],
         a: Matrix<'_, T>,

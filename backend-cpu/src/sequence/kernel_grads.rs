@@ -1,23 +1,18 @@
 //! The gradients of a layer's kernels and biases: products and sums over all rows of all steps that ran.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::backward::Given;
 use super::{Inputs, Layer, Sizes, unknown};
-use crate::amx;
 use crate::device::Cpu;
-use crate::element::{Float, singles, singles_mut};
+use crate::element::Float;
 use crate::gemm::Matrix;
-use crate::packed::Start;
+use crate::matmul::UNIT_COLUMNS;
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
-
-/// Columns of a product from which on it is worth the unit.
-const MIN_UNIT_COLUMNS: usize = 32;
 
 /// A matrix whose rows lie in one or two places one after the other.
 pub(super) struct Stack<'a, T> {
@@ -191,85 +186,54 @@ impl<T: Float> Layer<'_, T> {
         if out.is_empty() {
             return Ok(());
         }
-        if self.unit
-            && columns.len() >= MIN_UNIT_COLUMNS
-            && let (Some(out), Some(y)) = (singles_mut(out), singles(y))
-        {
-            let parts = x.parts.iter().filter_map(|part| singles(part)).collect();
-            let x = Stack {
-                width: x.width,
-                parts,
-            };
-            if unit_outer(cpu, out, &x, (y, width, columns.clone())) {
-                return Ok(());
-            }
-        }
-        let (mut row, mut accumulate) = (0, false);
-        for part in &x.parts {
-            let rows = part.len() / x.width;
-            if rows == 0 {
-                continue;
-            }
-            let a = Matrix {
-                data: part,
-                rows: x.width,
-                columns: rows,
-                row_stride: 1,
-                column_stride: x.width,
-            };
-            let b = Matrix {
-                data: &y[row * width + columns.start..],
-                rows,
-                columns: columns.len(),
-                row_stride: width,
-                column_stride: 1,
-            };
-            cpu.product(out, a, b, T::ONE, accumulate);
-            (row, accumulate) = (row + rows, true);
-        }
-        if !accumulate {
+        if x.parts.iter().all(|part| part.is_empty()) {
             out.fill(T::ZERO);
+            return Ok(());
         }
+        let y = (y, width, columns.clone());
+        let unit = self.unit && columns.len() >= UNIT_COLUMNS;
+        if unit
+            && each_part(x, y.clone(), |a, b, accumulate| {
+                cpu.unit_product(out, a, b, accumulate)
+            })?
+        {
+            return Ok(());
+        }
+        each_part(x, y, |a, b, accumulate| {
+            cpu.product(out, a, b, T::ONE, accumulate);
+            Ok(true)
+        })?;
         Ok(())
     }
 }
 
-/// `out = xᵀ y` by the matrix unit; `false` if there are numbers that it cannot multiply.
-fn unit_outer(
-    cpu: &Cpu,
-    out: &mut [f32],
-    x: &Stack<'_, f32>,
-    (y, width, columns): (&[f32], usize, Range<usize>),
-) -> bool {
-    let n = columns.len();
-    let (mut at, mut start) = (0, Start::Zero);
-    let special = AtomicBool::new(false);
-    for data in x.parts.iter().filter(|part| !part.is_empty()) {
-        let k = data.len() / x.width;
-        let rows = amx::Rows {
-            data: &y[at * width + columns.start..],
-            k,
-            n,
-            stride: width,
+/// Calls `multiply` with each part of `xᵀ`, the rows of `y` that belong to it, and whether there was one before, while it succeeds.
+fn each_part<T: Float>(
+    x: &Stack<'_, T>,
+    (y, width, columns): (&[T], usize, Range<usize>),
+    mut multiply: impl FnMut(Matrix<'_, T>, Matrix<'_, T>, bool) -> Result<bool>,
+) -> Result<bool> {
+    let mut row = 0;
+    for part in x.parts.iter().filter(|part| !part.is_empty()) {
+        let rows = part.len() / x.width;
+        let a = Matrix {
+            data: part,
+            rows: x.width,
+            columns: rows,
+            row_stride: 1,
+            column_stride: x.width,
         };
-        cpu.split(x.width, [(&mut *out, n)], k * n, |range, [out]| {
-            let places: Vec<usize> = (0..range.len()).map(|i| i * n).collect();
-            let columns = amx::Left::Columns {
-                data,
-                width: x.width,
-                first: range.start,
-            };
-            if !amx::single_product(columns, rows, start, (out, &places)) {
-                special.store(true, Ordering::Relaxed);
-            }
-        });
-        if special.load(Ordering::Relaxed) {
-            return false;
+        let b = Matrix {
+            data: &y[row * width + columns.start..],
+            rows,
+            columns: columns.len(),
+            row_stride: width,
+            column_stride: 1,
+        };
+        if !multiply(a, b, row > 0)? {
+            return Ok(false);
         }
-        (at, start) = (at + k, Start::There);
+        row += rows;
     }
-    if at == 0 {
-        out.fill(0.0);
-    }
-    true
+    Ok(true)
 }
