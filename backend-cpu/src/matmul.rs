@@ -119,16 +119,63 @@ impl Cpu {
 
     /// `out (+)= a b` with the matrix unit and all threads. If there are numbers that it cannot multiply, `false`, and the
     /// result is worth nothing.
-    pub(crate) fn unit_product<T: Float>(
+    fn unit_product<T: Float>(
         &self,
         out: &mut [T],
         a: Matrix<'_, T>,
         b: Matrix<'_, T>,
         accumulate: bool,
     ) -> Result<bool> {
-        let (Some(out), Some(left), Some(right)) =
-            (singles_mut(out), singles(a.data), singles(b.data))
+        let (Some(out), Some(data)) = (singles_mut(out), singles(a.data)) else {
+            return Ok(false);
+        };
+        let left = match a.column_stride {
+            1 => UnitLeft::Rows {
+                data,
+                stride: a.row_stride,
+            },
+            width => UnitLeft::Columns {
+                parts: [data, &[]],
+                split: a.columns,
+                width,
+            },
+        };
+        self.multiply_by_unit(out, left, b, accumulate)
+    }
+
+    /// `out = x^T b` like [`Self::unit_product`], where the rows of `x`, so wide, lie in one or two places.
+    pub(crate) fn unit_outer<T: Float>(
+        &self,
+        out: &mut [T],
+        (parts, width): (&[&[T]], usize),
+        b: Matrix<'_, T>,
+    ) -> Result<bool> {
+        let (first, second) = match *parts {
+            [first] => (first, &[][..]),
+            [first, second] => (first, second),
+            _ => return Ok(false),
+        };
+        let (Some(out), Some(first), Some(second)) =
+            (singles_mut(out), singles(first), singles(second))
         else {
+            return Ok(false);
+        };
+        let left = UnitLeft::Columns {
+            parts: [first, second],
+            split: first.len() / width,
+            width,
+        };
+        self.multiply_by_unit(out, left, b, false)
+    }
+
+    fn multiply_by_unit<T: Float>(
+        &self,
+        out: &mut [f32],
+        left: UnitLeft<'_>,
+        b: Matrix<'_, T>,
+        accumulate: bool,
+    ) -> Result<bool> {
+        let Some(right) = singles(b.data) else {
             return Ok(false);
         };
         let (k, n) = (b.rows, b.columns);
@@ -154,24 +201,29 @@ impl Cpu {
             false => Start::Zero,
         };
         let finite = AtomicBool::new(true);
-        self.split(a.rows, [(out, n)], k * n, |rows, [out]| {
-            let from: Vec<usize> = rows.clone().map(|i| i * a.row_stride).collect();
+        self.split(out.len() / n, [(out, n)], k * n, |rows, [out]| {
+            let from: Vec<usize>;
             let to: Vec<usize> = (0..rows.len()).map(|i| i * n).collect();
             let out = (out, &to[..]);
-            if let Some(packed) = &packed {
-                amx::product((left, &from), packed, start, out);
-                return;
-            }
-            let side = match a.column_stride {
-                1 => amx::Left::Rows {
-                    data: left,
-                    at: &from,
-                },
-                width => amx::Left::Columns {
-                    data: left,
+            let left = match left {
+                UnitLeft::Rows { data, stride } => {
+                    from = rows.map(|i| i * stride).collect();
+                    if let Some(packed) = &packed {
+                        amx::product((data, &from), packed, start, out);
+                        return;
+                    }
+                    amx::Left::Rows { data, at: &from }
+                }
+                UnitLeft::Columns {
+                    parts,
+                    split,
+                    width,
+                } => amx::Left::Columns(amx::Columns {
+                    parts,
+                    split,
                     width,
                     first: rows.start,
-                },
+                }),
             };
             let right = amx::Rows {
                 data: right,
@@ -179,7 +231,7 @@ impl Cpu {
                 n,
                 stride: b.row_stride,
             };
-            if !amx::single_product(side, right, start, out) {
+            if !amx::single_product(left, right, start, out) {
                 finite.store(false, Ordering::Relaxed);
             }
         });
@@ -199,6 +251,20 @@ impl Cpu {
             None => gemm(out, a, b, alpha, accumulate, 1),
         }
     }
+}
+
+/// The left side of a product for the matrix unit: rows so far apart, or columns of rows that lie in two places.
+#[derive(Clone, Copy)]
+enum UnitLeft<'a> {
+    Rows {
+        data: &'a [f32],
+        stride: usize,
+    },
+    Columns {
+        parts: [&'a [f32]; 2],
+        split: usize,
+        width: usize,
+    },
 }
 
 /// The matrices of a product, batch by batch.

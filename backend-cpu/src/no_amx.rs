@@ -47,15 +47,17 @@ pub(crate) fn single_product(
 #[derive(Clone, Copy)]
 #[expect(dead_code, reason = "nothing is multiplied here")]
 pub(crate) enum Left<'a> {
-    Rows {
-        data: &'a [f32],
-        at: &'a [usize],
-    },
-    Columns {
-        data: &'a [f32],
-        width: usize,
-        first: usize,
-    },
+    Rows { data: &'a [f32], at: &'a [usize] },
+    Columns(Columns<'a>),
+}
+
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "nothing is multiplied here")]
+pub(crate) struct Columns<'a> {
+    pub(crate) parts: [&'a [f32]; 2],
+    pub(crate) split: usize,
+    pub(crate) width: usize,
+    pub(crate) first: usize,
 }
 
 #[derive(Clone, Copy)]

@@ -23,11 +23,12 @@ pub(super) struct Sums {
 /// Two columns of tiles of the right side.
 #[derive(Clone, Copy)]
 pub(super) enum Tiles {
-    /// Rows of [`PAIR`] numbers that have to be split: where the first is and how far it is to the next; where the parts go; and how many
-    /// words further those of the next block go. If none, blocks take turns in two places.
+    /// Rows of [`PAIR`] numbers that have to be split: where the first is and how far it is to the next; where the last block is, if not
+    /// there; where the parts go; and how many words further those of the next block go. If none, blocks take turns in two places.
     Numbers {
         from: *const f32,
         stride: usize,
+        tail: Option<*const f32>,
         to: *mut u16,
         advance: usize,
     },
@@ -96,21 +97,26 @@ pub(super) unsafe fn run(mut a: [*const u16; 2], b: Tiles, blocks: usize, sums: 
             Tiles::Numbers {
                 from,
                 stride,
+                tail,
                 to,
                 advance,
             } => {
+                let numbers = |block: usize| match tail {
+                    Some(tail) if block + 1 == blocks => (tail, PAIR),
+                    _ => (from.wrapping_add(block * DEPTH * stride), stride),
+                };
                 let place = |block: usize| match advance {
                     0 => to.add(block % 2 * BLOCK),
                     advance => to.add(block * advance),
                 };
                 if blocks > 0 {
+                    let (from, stride) = numbers(0);
                     (0..PHASES).for_each(|phase| split_rows(from, stride, place(0), phase));
                 }
-                let mut next = from;
                 for block in 0..blocks {
                     let parts = place(block);
                     if block + 1 < blocks {
-                        next = next.wrapping_add(DEPTH * stride);
+                        let (next, stride) = numbers(block + 1);
                         let to = place(block + 1);
                         multiply_parts(a, parts, |phase| split_rows(next, stride, to, phase));
                     } else {

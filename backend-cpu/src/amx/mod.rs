@@ -133,9 +133,8 @@ pub(crate) fn single_product(
             assert_eq!(at.len(), out_at.len(), "a row for each row");
             multiply(pack_rows(data, at), Right::Rows(b), start, (out, out_at));
         }
-        Left::Columns { data, width, first } => {
-            let pack = pack_columns(data, width, first);
-            multiply(pack, Right::Rows(b), start, (out, out_at));
+        Left::Columns(columns) => {
+            multiply(pack_columns(columns), Right::Rows(b), start, (out, out_at));
         }
     }
     // A number without parts makes all of its row or column so.
@@ -148,13 +147,20 @@ pub(crate) fn single_product(
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Left<'a> {
     /// Rows that begin in these places.
-    Rows { data: &'a [f32], at: &'a [usize] },
-    /// Columns of a matrix that is `width` wide, from one on.
-    Columns {
+    Rows {
         data: &'a [f32],
-        width: usize,
-        first: usize,
+        at: &'a [usize],
     },
+    Columns(Columns<'a>),
+}
+
+/// Columns of a matrix that is `width` wide, from one on. Its rows lie in two places, so many of them in the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    pub(crate) parts: [&'a [f32]; 2],
+    pub(crate) split: usize,
+    pub(crate) width: usize,
+    pub(crate) first: usize,
 }
 
 /// Brings rows that begin in these places into tiles.
@@ -177,10 +183,14 @@ fn pack_rows(a: &[f32], at: &[usize]) -> impl Fn(LeftTiles<'_>) {
     }
 }
 
-/// Brings columns of `x` into tiles, as rows: those from `first` on.
-fn pack_columns(x: &[f32], width: usize, first: usize) -> impl Fn(LeftTiles<'_>) {
+/// Brings columns into tiles, as rows.
+fn pack_columns(x: Columns<'_>) -> impl Fn(LeftTiles<'_>) {
     move |to| {
-        let (column, count) = (first + to.rows.start, to.rows.len());
+        let (column, count) = (x.first + to.rows.start, to.rows.len());
+        let row = |p: usize| match p.checked_sub(x.split) {
+            None => &x.parts[0][p * x.width + column..][..count],
+            Some(p) => &x.parts[1][p * x.width + column..][..count],
+        };
         let blocks = to.depth.clone().step_by(DEPTH);
         // All of them are set for each block.
         let mut numbers = [[0.0; DEPTH]; ROWS];
@@ -188,7 +198,7 @@ fn pack_columns(x: &[f32], width: usize, first: usize) -> impl Fn(LeftTiles<'_>)
             let rows = p..to.depth.end.min(p + DEPTH);
             for half in 0..DEPTH / 16 {
                 let line = |i: usize| match p + half * 16 + i {
-                    p if rows.contains(&p) => &x[p * width + column..][..count],
+                    p if rows.contains(&p) => row(p),
                     _ => &[],
                 };
                 // SAFETY: there is a product, so the processor has these instructions.

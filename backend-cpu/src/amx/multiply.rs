@@ -39,7 +39,25 @@ impl Heights {
         let at = |tile: usize| self.rows.min(tile * self.height);
         at(tile)..at(tile + 1)
     }
+
+    /// Where the rows of two tiles begin and how far apart they are, if both have all their rows and these are equally far apart.
+    fn even_rows(&self, tile: usize, out_at: &[usize]) -> Option<Place> {
+        let rows = [tile, tile + 1].map(|tile| &out_at[self.rows_of(tile)]);
+        let all = rows.iter().all(|rows| rows.len() == self.height);
+        let [[first, others @ ..], [second, ..]] = rows else {
+            return None;
+        };
+        let stride = match others.first() {
+            Some(next) => next.checked_sub(*first)?,
+            None => 0,
+        };
+        let even = |rows: &[usize]| rows.windows(2).all(|two| two[0] + stride == two[1]);
+        (all && rows.into_iter().all(even)).then_some(([*first, *second], stride))
+    }
 }
+
+/// Where the rows of two tiles begin in a result, and how far apart they are.
+type Place = ([usize; 2], usize);
 
 /// Room for what a product takes, for each thread.
 #[derive(Default)]
@@ -50,6 +68,10 @@ struct Room {
     parts: Vec<Line>,
     /// Rows of the right side, filled up.
     rows: Vec<[f32; PAIR]>,
+    /// Of each two tiles, if their rows are equally far apart.
+    places: Vec<Option<Place>>,
+    /// Whether the last product went through its columns from the last to the first.
+    backward: bool,
     /// Sums with rows or columns that the result does not have. What those hold does not matter.
     spare: Spare,
 }
@@ -111,6 +133,10 @@ pub(super) fn multiply(
             if heights.tiles > 2 {
                 most = most.min(KEPT_BLOCKS);
             }
+            let two = (0..heights.tiles).step_by(2);
+            room.places.clear();
+            room.places
+                .extend(two.map(|tile| heights.even_rows(tile, out_at)));
             for depth in b.depths(most) {
                 let blocks = depth.len().div_ceil(DEPTH);
                 let tile_words = blocks * parts * WORDS;
@@ -138,9 +164,14 @@ pub(super) fn multiply(
                 };
                 // SAFETY: there is a right side, so there is the unit.
                 unsafe { kernels::configure(heights.height) };
-                for pair in 0..n.div_ceil(PAIR) {
+                // What was read last is still near: the same weights in the next step.
+                let pairs = n.div_ceil(PAIR);
+                room.backward = !room.backward;
+                let backward = room.backward;
+                for pair in 0..pairs {
+                    let pair = if backward { pairs - 1 - pair } else { pair };
                     let right = b.pair(pair, &depth, &mut room.rows);
-                    let room = (&mut room.parts, &mut room.spare);
+                    let room = (&room.places[..], &mut room.parts, &mut room.spare);
                     product.columns(right, pair * PAIR, room, (out, out_at));
                 }
                 // SAFETY: the tiles are not used any more.
@@ -184,7 +215,7 @@ impl Product<'_> {
         &self,
         right: Pair<'_>,
         column: usize,
-        (parts, spare): (&mut Vec<Line>, &mut Spare),
+        (places, parts, spare): (&[Option<Place>], &mut Vec<Line>, &mut Spare),
         (out, out_at): (&mut [f32], &[usize]),
     ) {
         let Self {
@@ -201,8 +232,8 @@ impl Product<'_> {
                 let tiles = Tiles::Parts(tiles.as_ptr());
                 (tiles, tiles)
             }
-            Pair::Numbers { rows, stride } => {
-                let last = (blocks * DEPTH - 1) * stride;
+            Pair::Numbers { rows, stride, tail } => {
+                let last = ((blocks - usize::from(tail.is_some())) * DEPTH - 1) * stride;
                 assert!(rows.len() >= last + PAIR, "rows for all blocks");
                 // The parts are kept where more rows meet them.
                 let (room, advance) = match heights.tiles {
@@ -213,14 +244,15 @@ impl Product<'_> {
                 let numbers = Tiles::Numbers {
                     from: rows.as_ptr(),
                     stride,
+                    tail: tail.map(|tail| tail.as_ptr().cast()),
                     to,
                     advance,
                 };
                 (numbers, Tiles::Parts(to))
             }
         };
-        for tile in (0..heights.tiles).step_by(2) {
-            self.two_by_two(tile, (tiles, column), spare, (&mut *out, out_at));
+        for (tile, place) in (0..heights.tiles).step_by(2).zip(places) {
+            self.two_by_two((tile, *place), (tiles, column), spare, (&mut *out, out_at));
             tiles = after;
         }
     }
@@ -228,7 +260,7 @@ impl Product<'_> {
     /// Two tiles of rows times two columns of tiles.
     fn two_by_two(
         &self,
-        tile: usize,
+        (tile, place): (usize, Option<Place>),
         (right, column): (Tiles, usize),
         spare: &mut Spare,
         (out, out_at): (&mut [f32], &[usize]),
@@ -238,7 +270,7 @@ impl Product<'_> {
         let rows = [tile, tile + 1].map(|tile| &out_at[self.heights.rows_of(tile)]);
         let columns = column..self.n.min(column + PAIR);
         if columns.len() == PAIR
-            && let Some((at, stride)) = self.even_rows(rows)
+            && let Some((at, stride)) = place
         {
             let all = out.as_mut_ptr();
             // Both tiles lie in `out`.
@@ -287,20 +319,6 @@ impl Product<'_> {
                 copy(to, &from[..columns.len()]);
             }
         }
-    }
-
-    /// Where the rows of two tiles begin and how far apart they are, if both have all their rows and these are equally far apart.
-    fn even_rows(&self, rows: [&[usize]; 2]) -> Option<([usize; 2], usize)> {
-        let all = rows.iter().all(|rows| rows.len() == self.heights.height);
-        let [[first, others @ ..], [second, ..]] = rows else {
-            return None;
-        };
-        let stride = match others.first() {
-            Some(next) => next.checked_sub(*first)?,
-            None => 0,
-        };
-        let even = |rows: &[usize]| rows.windows(2).all(|two| two[0] + stride == two[1]);
-        (all && rows.into_iter().all(even)).then_some(([*first, *second], stride))
     }
 }
 

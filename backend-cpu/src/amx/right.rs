@@ -149,7 +149,12 @@ pub(super) enum Right<'a> {
 
 /// Some rows of 32 columns, whole blocks of them.
 pub(super) enum Pair<'a> {
-    Numbers { rows: &'a [f32], stride: usize },
+    /// Rows of numbers, so far apart; the last block may lie elsewhere.
+    Numbers {
+        rows: &'a [f32],
+        stride: usize,
+        tail: Option<&'a [[f32; PAIR]; DEPTH]>,
+    },
     Parts(&'a [u16]),
     Rounded(&'a [u16]),
 }
@@ -167,21 +172,17 @@ impl<'a> Right<'a> {
         matches!(self, Self::Packed(packed) if packed.is_rounded())
     }
 
-    /// The rows that are multiplied at a time, so many blocks at most. What is not packed is not filled up either, so that its last rows
-    /// go alone.
+    /// The rows that are multiplied at a time: about equally many blocks, so many at most.
     pub(super) fn depths(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (k, _) = self.sizes();
-        let whole = match self {
-            Self::Packed(_) => k,
-            Self::Rows(_) => k / DEPTH * DEPTH,
-        };
-        let step = most.max(1) * DEPTH;
-        let pieces = (0..whole).step_by(step);
-        let pieces = pieces.map(move |start| start..whole.min(start + step));
-        pieces.chain((whole < k).then_some(whole..k))
+        let blocks = k.div_ceil(DEPTH);
+        let pieces = blocks.div_ceil(most.max(1)).max(1);
+        let step = blocks.div_ceil(pieces).max(1) * DEPTH;
+        let pieces = (0..k).step_by(step);
+        pieces.map(move |start| start..k.min(start + step))
     }
 
-    /// Some rows, beginning with a block, of the `pair`-th 32 columns. Those that are not filled up are copied.
+    /// Some rows, beginning with a block, of the `pair`-th 32 columns. Blocks that are not whole are copied and filled up.
     pub(super) fn pair<'b>(
         &'b self,
         pair: usize,
@@ -197,6 +198,7 @@ impl<'a> Right<'a> {
                     Form::Whole(data) => Pair::Numbers {
                         rows: &data[part(DEPTH * PAIR)],
                         stride: PAIR,
+                        tail: None,
                     },
                     Form::Parts(data) => Pair::Parts(&data[part(BLOCK)]),
                     Form::Rounded(data) => Pair::Rounded(&data[part(2 * WORDS)]),
@@ -206,19 +208,29 @@ impl<'a> Right<'a> {
                 data, n, stride, ..
             }) => {
                 let column = pair * PAIR;
-                let data = &data[rows.start * stride + column..];
-                if column + PAIR <= n && rows.len().is_multiple_of(DEPTH) {
-                    return Pair::Numbers { rows: data, stride };
-                }
                 let width = PAIR.min(n - column);
+                let data = &data[rows.start * stride + column..];
+                // Whole blocks are read where they are, if they are wide enough.
+                let whole = match width {
+                    PAIR => rows.len() / DEPTH,
+                    _ => 0,
+                };
                 room.clear();
-                room.resize(blocks.len() * DEPTH, [0.0; PAIR]);
-                for (p, to) in room.iter_mut().enumerate().take(rows.len()) {
+                room.resize((blocks.len() - whole) * DEPTH, [0.0; PAIR]);
+                for (p, to) in (whole * DEPTH..rows.len()).zip(room.iter_mut()) {
                     to[..width].copy_from_slice(&data[p * stride..][..width]);
                 }
-                Pair::Numbers {
-                    rows: room.as_flattened(),
-                    stride: PAIR,
+                match whole {
+                    0 => Pair::Numbers {
+                        rows: room.as_flattened(),
+                        stride: PAIR,
+                        tail: None,
+                    },
+                    _ => Pair::Numbers {
+                        rows: data,
+                        stride,
+                        tail: room.first_chunk(),
+                    },
                 }
             }
         }

@@ -175,20 +175,26 @@ fn one_product_is_as_one_of_many() {
         };
         assert!(single_product(left, right, start, (&mut found, &to)));
         assert_eq!(found, expected);
-        // Columns as rows: all, then the last alone.
-        let columns = |first| Left::Columns {
-            data: &x,
-            width: rows,
-            first,
-        };
-        let mut found = vec![0.5; rows * n];
-        assert!(single_product(columns(0), right, start, (&mut found, &to)));
-        assert_eq!(found, expected);
-        let some = rows / 2;
-        let mut part = vec![0.5; rows * n];
-        let last = (&mut part[..], &to[some..]);
-        assert!(single_product(columns(some), right, start, last));
-        assert_eq!(part[some * n..], expected[some * n..]);
+        // Columns as rows, in one place or two: all, then the last alone.
+        for split in [k, k / 3] {
+            let (above, below) = x.split_at(split * rows);
+            let columns = |first| {
+                Left::Columns(Columns {
+                    parts: [above, below],
+                    split,
+                    width: rows,
+                    first,
+                })
+            };
+            let mut found = vec![0.5; rows * n];
+            assert!(single_product(columns(0), right, start, (&mut found, &to)));
+            assert_eq!(found, expected);
+            let some = rows / 2;
+            let mut part = vec![0.5; rows * n];
+            let last = (&mut part[..], &to[some..]);
+            assert!(single_product(columns(some), right, start, last));
+            assert_eq!(part[some * n..], expected[some * n..]);
+        }
     }
 }
 

@@ -190,50 +190,33 @@ impl<T: Float> Layer<'_, T> {
             out.fill(T::ZERO);
             return Ok(());
         }
-        let y = (y, width, columns.clone());
-        let unit = self.unit && columns.len() >= UNIT_COLUMNS;
-        if unit
-            && each_part(x, y.clone(), |a, b, accumulate| {
-                cpu.unit_product(out, a, b, accumulate)
-            })?
-        {
-            return Ok(());
-        }
-        each_part(x, y, |a, b, accumulate| {
-            cpu.product(out, a, b, T::ONE, accumulate);
-            Ok(true)
-        })?;
-        Ok(())
-    }
-}
-
-/// Calls `multiply` with each part of `xᵀ`, the rows of `y` that belong to it, and whether there was one before, while it succeeds.
-fn each_part<T: Float>(
-    x: &Stack<'_, T>,
-    (y, width, columns): (&[T], usize, Range<usize>),
-    mut multiply: impl FnMut(Matrix<'_, T>, Matrix<'_, T>, bool) -> Result<bool>,
-) -> Result<bool> {
-    let mut row = 0;
-    for part in x.parts.iter().filter(|part| !part.is_empty()) {
-        let rows = part.len() / x.width;
-        let a = Matrix {
-            data: part,
-            rows: x.width,
-            columns: rows,
-            row_stride: 1,
-            column_stride: x.width,
-        };
-        let b = Matrix {
-            data: &y[row * width + columns.start..],
-            rows,
+        let rows_of = |rows: Range<usize>| Matrix {
+            data: &y[rows.start * width + columns.start..],
+            rows: rows.len(),
             columns: columns.len(),
             row_stride: width,
             column_stride: 1,
         };
-        if !multiply(a, b, row > 0)? {
-            return Ok(false);
+        let whole = x.parts.iter().map(|part| part.len() / x.width).sum();
+        if self.unit
+            && columns.len() >= UNIT_COLUMNS
+            && cpu.unit_outer(out, (&x.parts, x.width), rows_of(0..whole))?
+        {
+            return Ok(());
         }
-        row += rows;
+        let mut row = 0;
+        for part in x.parts.iter().filter(|part| !part.is_empty()) {
+            let rows = row..row + part.len() / x.width;
+            let a = Matrix {
+                data: part,
+                rows: x.width,
+                columns: rows.len(),
+                row_stride: 1,
+                column_stride: x.width,
+            };
+            cpu.product(out, a, rows_of(rows.clone()), T::ONE, row > 0);
+            row = rows.end;
+        }
+        Ok(())
     }
-    Ok(true)
 }
