@@ -145,17 +145,6 @@ impl<T: Float> Packed<T> {
 }
 
 impl<T: Float> Unpacked<'_, T> {
-    /// No matrix: for where none is needed.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            data: &[],
-            k: 0,
-            row_stride: 0,
-            column_stride: 0,
-            columns: Vec::new(),
-        }
-    }
-
     /// Fills panels of so many columns.
     fn pack(&self, data: &mut [T], columns: &[usize], width: usize) {
         if self.column_stride == 1 {

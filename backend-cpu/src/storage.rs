@@ -35,8 +35,8 @@ struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Derivation {
     pub(crate) layout: Layout,
-    pub(crate) part: Option<Range<usize>>,
-    pub(crate) form: usize,
+    pub(crate) part: Range<usize>,
+    pub(crate) form: [bool; 2],
 }
 
 impl CpuBuffer {

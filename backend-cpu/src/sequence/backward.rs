@@ -1,4 +1,4 @@
-//! Gradients of a layer over all steps: back through the steps for some rows on each thread, then the gradients of the
+//! Gradients of a layer over all steps: back through the steps for some rows on each thread, or some units, then the gradients of the
 //! kernels as products over all rows of all steps at once.
 //!
 //! What these products take is written without the rows that have ended: step after step, in each the rows that
@@ -7,22 +7,22 @@
 use std::mem;
 use std::ops::Range;
 
-use backend_api::{Buffers, Dests, Error, ExtendedLstm, Recurrence, Result, SequencePlan};
+use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 use smallvec::{SmallVec, smallvec};
 
+use super::backward_step::{Part, Places, Team};
+use super::exchange::Exchange;
 use super::kernel_grads::Stack;
-use super::weights::{Matrix, Weights};
-use super::{Layer, Sizes, cut_rows, missing, run_parts, source, take, target, unknown};
-use crate::activations::with_curve;
+use super::weights::Matrix;
+use super::{Layer, Sizes, cut_rows, missing, put_together, run_parts, run_together, take};
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::gates::{
-    ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad, LstmOutput, Slope,
-};
 use crate::packed::Start;
 use crate::pool::Scratch;
-use crate::simd::{Source, Target};
 use crate::storage::{CpuBuffer, Dense, Input, Output};
+
+/// Rows for each thread from which on none shares units, unless the weights are many.
+const ROWS_ALONE: usize = 4;
 
 /// Rows whose gradients of the inputs a thread makes at a time, if there is more than one.
 const INPUT_ROWS: usize = 1024;
@@ -31,27 +31,8 @@ const INPUT_ROWS: usize = 1024;
 pub(super) struct Given<'a, T> {
     pub(super) outputs: Dense<'a, T>,
     pub(super) saved: Vec<Dense<'a, T>>,
-    doutputs: Dense<'a, T>,
-    dfinal: Vec<Dense<'a, T>>,
-}
-
-/// What the rows of a range write.
-struct Part<'a, T: Float> {
-    rows: Range<usize>,
-    weights: &'a Weights<'a, T>,
-    /// One for each step, rows that run only: `dz`, and what else a product over all steps takes.
-    dz: Vec<&'a mut [T]>,
-    kept: Vec<Vec<&'a mut [T]>>,
-    /// The gradients of the states, which end as those of the initial ones.
-    dstate: Vec<&'a mut [T]>,
-    /// `dz` of a step, of all rows, where some have ended.
-    sums: &'a mut [T],
-    /// Of a step: `[rows, max(n, p)]` each.
-    spare: [&'a mut [T]; 4],
-    active: Vec<usize>,
-    /// Where the rows of an operand and of a result are.
-    from: Vec<usize>,
-    to: Vec<usize>,
+    pub(super) doutputs: Dense<'a, T>,
+    pub(super) dfinal: Vec<Dense<'a, T>>,
 }
 
 impl Cpu {
@@ -131,9 +112,8 @@ impl<T: Float> Layer<'_, T> {
             .split_at_mut_checked(self.recurrence.parameter_count())
             .ok_or_else(missing)?;
         let width = gates * n;
-        let ranges = self.row_ranges(cpu);
-        let counts = self.counts(&ranges);
-        let rows: usize = counts.iter().flatten().sum();
+        let counts = self.counts(&(0..batch));
+        let rows: usize = counts.iter().sum();
         let mut dz = cpu.pool().scratch::<T>(rows * width)?;
         let mut kept = self
             .kept_widths()
@@ -141,15 +121,19 @@ impl<T: Float> Layer<'_, T> {
             .map(|width| cpu.pool().scratch::<T>(rows * width))
             .collect::<Result<Vec<_>>>()?;
         if batch * n > 0 {
-            let dx = dx.first_mut().map(|dx| dx.elements::<T>());
-            self.run_back(
-                cpu,
-                given,
-                (&ranges, &counts),
-                dx,
-                (&mut dz, &mut kept),
-                dinitial,
-            )?;
+            let together = match self.gradient_units(cpu) {
+                Some(units) => {
+                    self.team_back(cpu, given, &units, (&mut dz, &mut kept), dinitial)?
+                }
+                None => false,
+            };
+            if !together {
+                self.rows_back(cpu, given, (&mut dz, &mut kept), dinitial)?;
+            }
+            if let Some(dx) = dx.first_mut() {
+                let kernel = self.transposed_input(cpu)?;
+                self.input_gradients(cpu, &kernel, (&dz, &counts), dx.elements());
+            }
         }
         let x = self.running_inputs(cpu, rows)?;
         let x = Stack {
@@ -180,34 +164,41 @@ impl<T: Float> Layer<'_, T> {
         self.parameter_grads(cpu, given, &h, (&dz, &kept), dparameters)
     }
 
-    /// How many rows run in each range at each step.
-    fn counts(&self, ranges: &[Range<usize>]) -> Vec<Vec<usize>> {
-        let running = |t: usize, rows: &Range<usize>| {
-            rows.clone().filter(|&row| t < self.length(row)).count()
-        };
-        (0..self.sizes.steps)
-            .map(|t| ranges.iter().map(|rows| running(t, rows)).collect())
-            .collect()
+    /// How many rows of a range run at each step.
+    fn counts(&self, rows: &Range<usize>) -> Vec<usize> {
+        let running = |t: usize| rows.clone().filter(|&row| t < self.length(row)).count();
+        (0..self.sizes.steps).map(running).collect()
     }
 
-    fn run_back(
+    /// How threads share the units, if that is better than sharing the rows.
+    fn gradient_units(&self, cpu: &Cpu) -> Option<Vec<Range<usize>>> {
+        // The GRU that resets before the product would have to meet three times a step.
+        if matches!(self.recurrence, Recurrence::Gru { .. }) {
+            return None;
+        }
+        // All sums are told.
+        self.unit_ranges(cpu, ROWS_ALONE, [self.sizes.gates, 0])
+    }
+
+    /// Each thread has some rows.
+    fn rows_back(
         &self,
         cpu: &Cpu,
         given: &Given<'_, T>,
-        (ranges, counts): (&[Range<usize>], &[Vec<usize>]),
-        dx: Option<&mut [T]>,
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],
     ) -> Result<()> {
         let Sizes {
             batch, n, p, gates, ..
         } = self.sizes;
-        let weights = self.transposed(cpu, dx.is_some())?;
-        let mut dz_cut = cut_running(dz, gates * n, counts, ranges.len()).into_iter();
+        let ranges = self.row_ranges(cpu);
+        let weights = self.transposed(cpu, &(0..n))?;
+        let counts: Vec<_> = ranges.iter().map(|rows| self.counts(rows)).collect();
+        let mut dz_cut = cut_running(dz, gates * n, &counts).into_iter();
         let mut kept_cut: Vec<_> = kept
             .iter_mut()
             .zip(self.kept_widths())
-            .map(|(data, width)| cut_running(data, width, counts, ranges.len()).into_iter())
+            .map(|(data, width)| cut_running(data, width, &counts).into_iter())
             .collect();
         let last = dinitial.len() - 1;
         let mut dstate_cut: Vec<_> = dinitial
@@ -215,7 +206,7 @@ impl<T: Float> Layer<'_, T> {
             .enumerate()
             .map(|(i, state)| {
                 let width = if i == last { p } else { n };
-                cut_rows(state.elements::<T>(), width, ranges).into_iter()
+                cut_rows(state.elements::<T>(), width, &ranges).into_iter()
             })
             .collect();
         let uneven = if self.lengths.is_some() { batch } else { 0 };
@@ -223,29 +214,96 @@ impl<T: Float> Layer<'_, T> {
         let mut sums = &mut *sums;
         let widest = n.max(p);
         let mut spare = cpu.pool().scratch::<T>(4 * batch * widest)?;
-        let mut spare_cut = cut_rows(&mut spare, 4 * widest, ranges).into_iter();
+        let mut spare_cut = cut_rows(&mut spare, 4 * widest, &ranges).into_iter();
         let mut parts = Vec::with_capacity(ranges.len());
-        for rows in ranges {
+        for rows in &ranges {
             let mut spare = spare_cut.next().unwrap_or_default();
             let uneven = rows.len().min(uneven);
             parts.push(Part {
                 rows: rows.clone(),
+                units: 0..n,
                 weights: &weights,
+                team: None,
                 dz: dz_cut.next().unwrap_or_default(),
                 kept: kept_cut.iter_mut().filter_map(Iterator::next).collect(),
                 dstate: dstate_cut.iter_mut().filter_map(Iterator::next).collect(),
                 sums: take(&mut sums, uneven * gates * n),
+                own_dz: Default::default(),
+                all_reset: Default::default(),
                 spare: [(); 4].map(|()| take(&mut spare, rows.len() * widest)),
-                active: Vec::with_capacity(rows.len()),
-                from: Vec::new(),
-                to: Vec::new(),
+                places: Places::default(),
             });
         }
-        run_parts(cpu, parts, |part| part.run(self, given))?;
-        if let Some(dx) = dx {
-            self.input_gradients(cpu, &weights.input, (dz, counts), dx);
+        run_parts(cpu, parts, |part| part.run(self, given))
+    }
+
+    /// Each thread has some units of all rows, whose gradients of sums all others need. `false` if the threads cannot meet now.
+    fn team_back(
+        &self,
+        cpu: &Cpu,
+        given: &Given<'_, T>,
+        units: &[Range<usize>],
+        (dz, kept): (&mut [T], &mut [Scratch<T>]),
+        dinitial: &mut [Output],
+    ) -> Result<bool> {
+        let Sizes {
+            batch, n, gates, ..
+        } = self.sizes;
+        let states = dinitial.len();
+        let exchanges = [(); 2].map(|()| Exchange::new(units));
+        let weights = units
+            .iter()
+            .map(|units| self.transposed(cpu, units))
+            .collect::<Result<Vec<_>>>()?;
+        // Of a step, the sums and what is reset: of all units, then one's own; and the states and room.
+        let all = batch * (gates + 1) * n;
+        let own = |units: &Range<usize>| batch * units.len() * (gates + states + 4);
+        let mut blocks = units
+            .iter()
+            .map(|units| cpu.pool().scratch::<T>(own(units) + all))
+            .collect::<Result<Vec<_>>>()?;
+        // The first one keeps what is told.
+        let counts = [self.counts(&(0..batch))];
+        let mut dz_cut = cut_running(dz, gates * n, &counts);
+        let mut kept_cut: Vec<_> = kept
+            .iter_mut()
+            .zip(self.kept_widths())
+            .filter_map(|(data, width)| cut_running(data, width, &counts).pop())
+            .collect();
+        let mut parts = Vec::with_capacity(units.len());
+        for (member, block) in blocks.iter_mut().enumerate() {
+            let units = units[member].clone();
+            let size = batch * units.len();
+            let mut block: &mut [T] = block;
+            let dstate = (0..states).map(|_| take(&mut block, size)).collect();
+            parts.push(Part {
+                rows: 0..batch,
+                weights: &weights[member],
+                dz: dz_cut.pop().unwrap_or_default(),
+                kept: mem::take(&mut kept_cut),
+                dstate,
+                sums: take(&mut block, batch * gates * n),
+                team: Some(Team {
+                    member,
+                    turn: 0,
+                    exchanges: exchanges.each_ref(),
+                }),
+                own_dz: take(&mut block, gates * size),
+                all_reset: take(&mut block, batch * n),
+                spare: [(); 4].map(|()| take(&mut block, size)),
+                units,
+                places: Places::default(),
+            });
         }
-        Ok(())
+        if !run_together(cpu, parts, |part| part.run(self, given))? {
+            return Ok(false);
+        }
+        let mut at = 0;
+        for state in dinitial {
+            put_together(cpu, state.elements(), n, units, &blocks, at);
+            at += batch;
+        }
+        Ok(true)
     }
 
     /// The gradients of the inputs. Past a row's length nothing depends on them.
@@ -253,7 +311,7 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         kernel: &Matrix<T>,
-        (dz, counts): (&[T], &[Vec<usize>]),
+        (dz, counts): (&[T], &[usize]),
         dx: &mut [T],
     ) {
         let Sizes {
@@ -276,9 +334,9 @@ impl<T: Float> Layer<'_, T> {
             cpu.split(count, out, width * inputs, |rows, [dx]| {
                 let rows = i * size + rows.start..i * size + rows.end;
                 let runs = |row: &usize| row / batch < self.length(row % batch);
-                let earlier = counts[..rows.start / batch].iter().flatten();
+                let earlier: usize = counts[..rows.start / batch].iter().sum();
                 let same_step = rows.start / batch * batch..rows.start;
-                let first = earlier.sum::<usize>() + same_step.filter(runs).count();
+                let first = earlier + same_step.filter(runs).count();
                 let mut to = Vec::with_capacity(rows.len());
                 for (row, (place, dx)) in rows.zip(dx.chunks_exact_mut(inputs).enumerate()) {
                     match runs(&row) {
@@ -293,270 +351,17 @@ impl<T: Float> Layer<'_, T> {
     }
 }
 
-/// Rows that run, cut by step for each of some ranges.
+/// Rows that run, cut by step for each of some ranges, of which `counts` says how many there are.
 fn cut_running<'a, T>(
     mut data: &'a mut [T],
     width: usize,
     counts: &[Vec<usize>],
-    ranges: usize,
 ) -> Vec<Vec<&'a mut [T]>> {
-    let mut cut: Vec<Vec<&mut [T]>> = (0..ranges).map(|_| Vec::new()).collect();
-    for counts in counts {
-        for (cut, count) in cut.iter_mut().zip(counts) {
-            cut.push(take(&mut data, count * width));
+    let mut cut: Vec<Vec<&mut [T]>> = counts.iter().map(|_| Vec::new()).collect();
+    for t in 0..counts.first().map_or(0, Vec::len) {
+        for (cut, counts) in cut.iter_mut().zip(counts) {
+            cut.push(take(&mut data, counts[t] * width));
         }
     }
     cut
-}
-
-impl<T: Float> Part<'_, T> {
-    fn run(mut self, layer: &Layer<'_, T>, given: &Given<'_, T>) -> Result<()> {
-        let Sizes {
-            n, gates, steps, ..
-        } = layer.sizes;
-        for (dstate, dfinal) in self.dstate.iter_mut().zip(&given.dfinal) {
-            let width = dfinal.len() / layer.sizes.batch;
-            let start = self.rows.start * width;
-            dstate.copy_from_slice(&dfinal[start..start + dstate.len()]);
-        }
-        for t in (0..steps).rev() {
-            let mut active = mem::take(&mut self.active);
-            layer.find_active(t, &self.rows, &mut active);
-            let dz = mem::take(&mut self.dz[t]);
-            if active.len() == self.rows.len() {
-                self.step(layer, given, t, dz, &active)?;
-            } else if !active.is_empty() {
-                let sums = mem::take(&mut self.sums);
-                self.step(layer, given, t, sums, &active)?;
-                keep_rows(dz, sums, &active, gates * n);
-                self.sums = sums;
-            }
-            self.active = active;
-        }
-        Ok(())
-    }
-
-    /// One step back, of the active rows, each of which has its place in `dz`.
-    fn step(
-        &mut self,
-        layer: &Layer<'_, T>,
-        given: &Given<'_, T>,
-        t: usize,
-        dz: &mut [T],
-        active: &[usize],
-    ) -> Result<()> {
-        let Sizes { n, p, gates, .. } = layer.sizes;
-        let width = gates * n;
-        let Self {
-            rows,
-            weights,
-            kept,
-            dstate,
-            spare: [spare, direct, third, fourth],
-            from,
-            to,
-            ..
-        } = self;
-        let each = (active, n);
-        let places = |places: &mut Vec<usize>, width: usize, at: usize| {
-            places.clear();
-            places.extend(active.iter().map(|r| r * width + at));
-        };
-        let units = |data| layer.at_step(data, n, t, rows, 0);
-        // A state of the step before: an initial one, or from a sequence.
-        let before = |which: usize, data| match t.checked_sub(1) {
-            Some(before) => layer.at_step(data, n, before, rows, 0),
-            None => layer.at_step(&layer.initial[which], n, 0, rows, 0),
-        };
-        let dout = layer.at_step(&given.doutputs, p, t, rows, 0);
-        let saved = |i: usize| {
-            let data = given.saved.get(i).ok_or_else(missing)?;
-            Ok::<&[T], Error>(data)
-        };
-        match (layer.recurrence, &mut **dstate) {
-            (Recurrence::Basic { activation }, [dh]) => {
-                let ins = [units(&given.outputs), source(dh, n, 0), dout];
-                with_curve!(activation, C => {
-                    layer.each_row(each, ins, [target(&mut *dz, 1, n)], Slope(C::default()));
-                });
-                places(from, n, 0);
-                layer.product((dz, from), &weights.recurrent[0], Start::Zero, (dh, from));
-            }
-            (Recurrence::Lstm(constants), [dc, dh]) => {
-                let (gates, cells) = (saved(0)?, saved(1)?);
-                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n);
-                let ins = [
-                    gate(0),
-                    gate(1),
-                    gate(2),
-                    gate(3),
-                    before(0, cells),
-                    units(cells),
-                    source(dc, n, 0),
-                    source(dh, n, 0),
-                    dout,
-                ];
-                with_curve!(constants.activation, C => {
-                    let outs = [target(&mut *dz, 4, n), target(spare, 1, n)];
-                    layer.each_row(each, ins, outs, LstmGrad(C::default()));
-                });
-                copy_rows(dc, spare, active, n);
-                places(from, width, 0);
-                places(to, n, 0);
-                layer.product((dz, from), &weights.recurrent[0], Start::Zero, (dh, to));
-            }
-            (Recurrence::ExtendedLstm(lstm), [dc, dh]) => {
-                let (gates, cells) = (saved(0)?, saved(1)?);
-                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n);
-                // The gradient of `h`, then of what was projected.
-                let y = layer.at_step(&given.outputs, p, t, rows, 0);
-                let limit = lstm.proj_clip.filter(|_| lstm.projection);
-                let limit = limit.map_or(T::INFINITY, T::from_f64);
-                for &r in active {
-                    let rows = [source(dh, p, 0), dout, y].map(|s| s.row(r, p));
-                    let to = third[r * p..(r + 1) * p].iter_mut();
-                    for (i, to) in to.enumerate() {
-                        let [dh, dout, y] = rows.map(|row| row[i]);
-                        *to = if y.abs() < limit {
-                            dh.add(dout)
-                        } else {
-                            T::ZERO
-                        };
-                    }
-                }
-                let mut dm: &[T] = third;
-                if lstm.projection {
-                    let [kept_m, kept_through] = &mut **kept else {
-                        return Err(missing());
-                    };
-                    places(from, p, 0);
-                    places(to, n, 0);
-                    let kernel = &weights.recurrent[1];
-                    layer.product((third, from), kernel, Start::Zero, (fourth, to));
-                    let ins = [gate(3), units(cells)];
-                    with_curve!(lstm.gates.activation, C => {
-                        let out = [target(direct, 1, n)];
-                        layer.each_row(each, ins, out, LstmOutput(C::default()));
-                    });
-                    keep_rows(kept_m[t], direct, active, n);
-                    keep_rows(kept_through[t], third, active, p);
-                    dm = fourth;
-                }
-                let ins = [
-                    gate(0),
-                    gate(1),
-                    gate(2),
-                    gate(3),
-                    before(0, cells),
-                    units(cells),
-                    source(dc, n, 0),
-                    source(dm, n, 0),
-                ];
-                let outs = [target(&mut *dz, 4, n), target(spare, 1, n)];
-                extended_grad(layer, &lstm, each, ins, &weights.vectors, outs)?;
-                copy_rows(dc, spare, active, n);
-                places(from, width, 0);
-                places(to, p, 0);
-                layer.product((dz, from), &weights.recurrent[0], Start::Zero, (dh, to));
-            }
-            (Recurrence::Gru { activation }, [dh]) => {
-                let gates = saved(0)?;
-                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n);
-                let h = before(0, &given.outputs);
-                let ins = [gate(2), gate(1), h, source(dh, n, 0), dout];
-                with_curve!(activation, C => {
-                    // The sums of `u` and of the candidate are the last two of three.
-                    let sums = Target { at: n, parts: 2, ..target(&mut *dz, 3, n) };
-                    let outs = [sums, target(direct, 1, n)];
-                    layer.each_row(each, ins, outs, GruOutputGrad(C::default()));
-                });
-                places(from, width, 2 * n);
-                places(to, n, 0);
-                layer.product((dz, from), &weights.recurrent[1], Start::Zero, (spare, to));
-                let ins = [gate(0), h, source(spare, n, 0), source(direct, n, 0)];
-                let reset_sum = Target {
-                    parts: 1,
-                    ..target(&mut *dz, 3, n)
-                };
-                // `dh` is not read any more, so it takes what goes to `h` without the kernel.
-                let outs = [reset_sum, target(dh, 1, n), target(third, 1, n)];
-                layer.each_row(each, ins, outs, GruResetGrad);
-                keep_rows(kept[0][t], third, active, n);
-                places(from, width, 0);
-                layer.product((dz, from), &weights.recurrent[0], Start::There, (dh, to));
-            }
-            (Recurrence::GruResetAfter { activation }, [dh]) => {
-                let gates = saved(0)?;
-                let gate = |i: usize| layer.at_step(gates, 4 * n, t, rows, i * n);
-                let h = before(0, &given.outputs);
-                let ins = [
-                    gate(0),
-                    gate(1),
-                    gate(2),
-                    gate(3),
-                    h,
-                    source(dh, n, 0),
-                    dout,
-                ];
-                with_curve!(activation, C => {
-                    let outs = [
-                        target(&mut *dz, 3, n),
-                        target(spare, 1, n),
-                        target(direct, 1, n),
-                    ];
-                    layer.each_row(each, ins, outs, GruAfterGrad(C::default()));
-                });
-                copy_rows(dh, direct, active, n);
-                keep_rows(kept[0][t], spare, active, n);
-                places(from, width, 0);
-                places(to, n, 0);
-                layer.product((dz, from), &weights.recurrent[0], Start::There, (dh, to));
-                layer.product((spare, to), &weights.recurrent[1], Start::There, (dh, to));
-            }
-            (other, _) => return Err(unknown(other)),
-        }
-        Ok(())
-    }
-}
-
-/// Copies rows to their places.
-fn copy_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
-    for row in rows.iter().map(|r| r * width..(r + 1) * width) {
-        to[row.clone()].copy_from_slice(&from[row]);
-    }
-}
-
-/// Copies rows one after the other.
-fn keep_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
-    for (to, r) in to.chunks_exact_mut(width).zip(rows) {
-        to.copy_from_slice(&from[r * width..(r + 1) * width]);
-    }
-}
-
-fn extended_grad<T: Float>(
-    layer: &Layer<'_, T>,
-    lstm: &ExtendedLstm,
-    each: (&[usize], usize),
-    ins: [Source<'_, T>; 8],
-    vectors: &[&[T]],
-    outs: [Target<'_, T>; 2],
-) -> Result<()> {
-    let limit = lstm.cell_clip.map_or(T::INFINITY, T::from_f64);
-    with_curve!(lstm.gates.activation, C => {
-        let f = ClippedLstmGrad {
-            limit,
-            curve: std::marker::PhantomData::<C>,
-        };
-        match vectors {
-            [] => layer.each_row::<8, 5, 2>(each, ins, outs, f),
-            [w_f, w_i, w_o] => {
-                let [i, j, g, o, c, c_new, dc, dm] = ins;
-                let [w_f, w_i, w_o] = [w_f, w_i, w_o].map(|w| source(w, 0, 0));
-                let ins = [i, j, g, o, c, c_new, dc, dm, w_f, w_i, w_o];
-                layer.each_row::<11, 5, 2>(each, ins, outs, f);
-            }
-            _ => return Err(missing()),
-        }
-    });
-    Ok(())
 }

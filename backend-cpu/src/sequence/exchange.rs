@@ -33,7 +33,8 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Puts `mine`, the columns of a member for all rows, and waits for `all`: `[rows, n]`.
+    /// Puts `mine`, the columns of a member for all rows, and waits for `all`: `[rows, n]`. Matrices side by side are as many rows,
+    /// part after part: `[rows, parts, n]`.
     ///
     /// # Errors
     /// Another thread has failed.

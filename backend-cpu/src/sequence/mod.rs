@@ -8,9 +8,12 @@
 //! cache, where one for all steps would go through memory three times. Rows that have ended take part in nothing.
 
 mod backward;
+mod backward_step;
 mod exchange;
 mod forward;
+mod forward_step;
 mod kernel_grads;
+mod sharing;
 mod weights;
 
 use std::any::TypeId;
@@ -21,6 +24,7 @@ use backend_api::{Error, Precision, Recurrence, Result, SequencePlan};
 use pulp::Arch;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use self::sharing::{put_together, run_together};
 use self::weights::Matrix;
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};

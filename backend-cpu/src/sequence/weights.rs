@@ -22,7 +22,7 @@ pub(super) enum Matrix<T> {
     Unit(Arc<amx::Packed>),
 }
 
-/// What a part of a sequence multiplies with, for all units or some.
+/// What a part of a sequence multiplies with to go forward, for all units or some.
 #[derive(Debug)]
 pub(super) struct Weights<'a, T: Float> {
     /// The input's kernel, and the bias of the same columns.
@@ -55,7 +55,7 @@ impl<T: Float> Layer<'_, T> {
         let Self { sizes, .. } = self;
         let n = sizes.n;
         let pack = |matrix: &Input<'_>, gates: usize, rows: usize| {
-            self.packed(cpu, matrix, Some(units), rows, |data| Unpacked {
+            self.packed(cpu, matrix, (units, false), rows, |data| Unpacked {
                 data,
                 k: matrix.layout.shape()[0],
                 row_stride: matrix.layout.shape()[1],
@@ -92,32 +92,36 @@ impl<T: Float> Layer<'_, T> {
         })
     }
 
-    /// The matrices transposed: gradients of sums go back to what they were made of.
-    pub(super) fn transposed(&self, cpu: &Cpu, input_grad: bool) -> Result<Weights<'_, T>> {
-        let Sizes { batch, steps, .. } = self.sizes;
-        let pack = |matrix: &Input<'_>, rows: usize| {
-            let shape = matrix.layout.shape();
-            self.packed(cpu, matrix, None, rows, |data| Unpacked {
-                data,
-                k: shape[1],
-                row_stride: 1,
-                column_stride: shape[1],
-                columns: (0..shape[0]).collect(),
-            })
-        };
-        let none = || Packed::new(cpu, &Unpacked::nothing(), 0);
-        Ok(Weights {
-            input: match input_grad {
-                true => pack(&self.kernel, batch * steps)?,
-                false => Matrix::Exact(Arc::new(none()?)),
-            },
-            bias: Cow::Borrowed(&[]),
-            recurrent: self
-                .matrices
-                .iter()
-                .map(|matrix| pack(matrix, batch))
-                .collect::<Result<_>>()?,
-            vectors: self.vectors.iter().map(|v| &**v).collect(),
+    /// The matrices that meet the state, transposed, for the gradients of some units: gradients of sums go back to what these were made of.
+    pub(super) fn transposed(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Vec<Matrix<T>>> {
+        let pack = |matrix| self.transpose(cpu, matrix, units, self.sizes.batch);
+        self.matrices.iter().map(pack).collect()
+    }
+
+    /// The input's kernel, transposed.
+    pub(super) fn transposed_input(&self, cpu: &Cpu) -> Result<Matrix<T>> {
+        let Sizes {
+            batch, steps, n, ..
+        } = self.sizes;
+        self.transpose(cpu, &self.kernel, &(0..n), batch * steps)
+    }
+
+    fn transpose(
+        &self,
+        cpu: &Cpu,
+        matrix: &Input<'_>,
+        units: &Range<usize>,
+        rows: usize,
+    ) -> Result<Matrix<T>> {
+        let shape = matrix.layout.shape();
+        let all = units.len() == self.sizes.n;
+        let columns = if all { 0..shape[0] } else { units.clone() };
+        self.packed(cpu, matrix, (units, true), rows, |data| Unpacked {
+            data,
+            k: shape[1],
+            row_stride: 1,
+            column_stride: shape[1],
+            columns: columns.clone().collect(),
         })
     }
 
@@ -127,15 +131,15 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         matrix: &Input<'d>,
-        units: Option<&Range<usize>>,
+        (units, transposed): (&Range<usize>, bool),
         rows: usize,
         describe: impl Fn(&[T]) -> Unpacked<'_, T>,
     ) -> Result<Matrix<T>> {
         let data = cpu.dense::<T>(matrix)?;
         let of = Derivation {
             layout: matrix.layout,
-            part: units.cloned(),
-            form: usize::from(rows <= FEW),
+            part: units.clone(),
+            form: [rows <= FEW, transposed],
         };
         if (self.unit || self.bf16)
             && let Some(data) = singles(&data)

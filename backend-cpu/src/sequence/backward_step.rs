@@ -1,0 +1,373 @@
+//! Back through the steps: what a thread does for its rows, or its units.
+
+use std::mem;
+use std::ops::Range;
+
+use backend_api::{Error, ExtendedLstm, Recurrence, Result};
+use smallvec::SmallVec;
+
+use super::backward::Given;
+use super::exchange::{Exchange, Member};
+use super::weights::Matrix;
+use super::{Layer, Sizes, missing, source, target, unknown};
+use crate::activations::with_curve;
+use crate::element::Float;
+use crate::gates::{
+    ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad, LstmOutput, Slope,
+};
+use crate::packed::Start;
+use crate::simd::{Source, Target};
+
+/// What a thread computes.
+pub(super) struct Part<'a, T: Float> {
+    pub(super) rows: Range<usize>,
+    /// All, but in a team.
+    pub(super) units: Range<usize>,
+    /// The matrices that meet the state, transposed.
+    pub(super) weights: &'a [Matrix<T>],
+    pub(super) team: Option<Team<'a, T>>,
+    /// One for each step, rows that run only: `dz`, and what else a product over all steps takes. In a team the first member has them.
+    pub(super) dz: Vec<&'a mut [T]>,
+    pub(super) kept: Vec<Vec<&'a mut [T]>>,
+    /// The gradients of the states, which end as those of the initial ones.
+    pub(super) dstate: Vec<&'a mut [T]>,
+    /// `dz` of a step, of all rows, where some have ended.
+    pub(super) sums: &'a mut [T],
+    /// In a team: `dz` of a step, of its own units, and what goes through the candidate's kernel, of all.
+    pub(super) own_dz: &'a mut [T],
+    pub(super) all_reset: &'a mut [T],
+    /// Of a step: `[rows, max(n, p)]` each.
+    pub(super) spare: [&'a mut [T]; 4],
+    pub(super) places: Places,
+}
+
+/// Threads that share the units of the same rows.
+pub(super) struct Team<'a, T> {
+    pub(super) member: usize,
+    /// How often they have met.
+    pub(super) turn: usize,
+    /// For `dz`, and for what goes through the candidate's kernel.
+    pub(super) exchanges: [&'a Exchange<T>; 2],
+}
+
+impl<T: Copy> Team<'_, T> {
+    /// Puts what is this thread's own in an exchange, and takes all of it, `n` wide.
+    fn tell(&self, exchange: usize, own: &[T], (all, n): (&mut [T], usize)) -> Result<()> {
+        self.exchanges[exchange].share(self.turn, self.member, own, (all, n))
+    }
+}
+
+/// Room for numbers of rows.
+#[derive(Default)]
+pub(super) struct Places {
+    active: Vec<usize>,
+    /// Where the rows of an operand and of a result are.
+    from: Vec<usize>,
+    to: Vec<usize>,
+}
+
+impl<T: Float> Part<'_, T> {
+    pub(super) fn run(mut self, layer: &Layer<'_, T>, given: &Given<'_, T>) -> Result<()> {
+        let exchanges = self.team.as_ref().map(|team| team.exchanges);
+        let members = exchanges.map(|exchanges| exchanges.map(Exchange::member));
+        self.run_steps(layer, given)?;
+        members.into_iter().flatten().for_each(Member::done);
+        Ok(())
+    }
+
+    fn run_steps(&mut self, layer: &Layer<'_, T>, given: &Given<'_, T>) -> Result<()> {
+        let Sizes {
+            n, gates, steps, ..
+        } = layer.sizes;
+        for (dstate, dfinal) in self.dstate.iter_mut().zip(&given.dfinal) {
+            let width = dfinal.len() / layer.sizes.batch;
+            let own = if width == n {
+                self.units.clone()
+            } else {
+                0..width
+            };
+            let from = dfinal.chunks_exact(width).skip(self.rows.start);
+            for (to, from) in dstate.chunks_exact_mut(own.len()).zip(from) {
+                to.copy_from_slice(&from[own.clone()]);
+            }
+        }
+        for t in (0..steps).rev() {
+            let mut active = mem::take(&mut self.places.active);
+            layer.find_active(t, &self.rows, &mut active);
+            match self.dz.get_mut(t).map(mem::take) {
+                Some(dz) if active.len() == self.rows.len() => {
+                    self.step(layer, given, t, dz, &active)?;
+                }
+                dz if !active.is_empty() => {
+                    let sums = mem::take(&mut self.sums);
+                    self.step(layer, given, t, sums, &active)?;
+                    if let Some(dz) = dz {
+                        keep_rows(dz, sums, &active, gates * n);
+                    }
+                    self.sums = sums;
+                }
+                _ => {}
+            }
+            if let (false, Some(team)) = (active.is_empty(), &mut self.team) {
+                team.turn += 1;
+            }
+            self.places.active = active;
+        }
+        Ok(())
+    }
+
+    /// One step back, of the active rows, each of which has its place in `dz`.
+    fn step(
+        &mut self,
+        layer: &Layer<'_, T>,
+        given: &Given<'_, T>,
+        t: usize,
+        dz: &mut [T],
+        active: &[usize],
+    ) -> Result<()> {
+        let Sizes { n, p, gates, .. } = layer.sizes;
+        let width = gates * n;
+        let Self {
+            rows,
+            units,
+            weights,
+            team,
+            own_dz,
+            all_reset,
+            kept,
+            dstate,
+            spare: [spare, direct, third, fourth],
+            places: Places { from, to, .. },
+            ..
+        } = self;
+        let (first, len) = (units.start, units.len());
+        let each = (active, len);
+        let places = |places: &mut Vec<usize>, width: usize, at: usize| {
+            places.clear();
+            places.extend(active.iter().map(|r| r * width + at));
+        };
+        let own = |data| layer.at_step(data, n, t, rows, first);
+        // A state of the step before: an initial one, or from a sequence.
+        let before = |which: usize, data| match t.checked_sub(1) {
+            Some(before) => layer.at_step(data, n, before, rows, first),
+            None => layer.at_step(&layer.initial[which], n, 0, rows, first),
+        };
+        let dout = layer.at_step(&given.doutputs, p, t, rows, first);
+        let saved = |i: usize| {
+            let data = given.saved.get(i).ok_or_else(missing)?;
+            Ok::<&[T], Error>(data)
+        };
+        // Where the sums of these units go.
+        let sums: &mut [T] = match team {
+            Some(_) => own_dz,
+            None => &mut *dz,
+        };
+        match (layer.recurrence, &mut **dstate) {
+            (Recurrence::Basic { activation }, [dh]) => {
+                let ins = [own(&given.outputs), source(dh, len, 0), dout];
+                with_curve!(activation, C => {
+                    layer.each_row(each, ins, [target(sums, 1, len)], Slope(C::default()));
+                });
+                if let Some(team) = team {
+                    team.tell(0, own_dz, (&mut *dz, n))?;
+                }
+                places(from, n, 0);
+                places(to, len, 0);
+                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+            }
+            (Recurrence::Lstm(constants), [dc, dh]) => {
+                let (gates, cells) = (saved(0)?, saved(1)?);
+                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
+                let ins = [
+                    gate(0),
+                    gate(1),
+                    gate(2),
+                    gate(3),
+                    before(0, cells),
+                    own(cells),
+                    source(dc, len, 0),
+                    source(dh, len, 0),
+                    dout,
+                ];
+                with_curve!(constants.activation, C => {
+                    let outs = [target(sums, 4, len), target(spare, 1, len)];
+                    layer.each_row(each, ins, outs, LstmGrad(C::default()));
+                });
+                copy_rows(dc, spare, active, len);
+                if let Some(team) = team {
+                    team.tell(0, own_dz, (&mut *dz, n))?;
+                }
+                places(from, width, 0);
+                places(to, len, 0);
+                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+            }
+            (Recurrence::ExtendedLstm(lstm), [dc, dh]) => {
+                let (gates, cells) = (saved(0)?, saved(1)?);
+                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
+                // The gradient of `h`, then of what was projected.
+                let y = layer.at_step(&given.outputs, p, t, rows, first);
+                let h_width = if lstm.projection { p } else { len };
+                let limit = lstm.proj_clip.filter(|_| lstm.projection);
+                let limit = limit.map_or(T::INFINITY, T::from_f64);
+                for &r in active {
+                    let rows = [source(dh, h_width, 0), dout, y].map(|s| s.row(r, h_width));
+                    let to = third[r * h_width..(r + 1) * h_width].iter_mut();
+                    for (i, to) in to.enumerate() {
+                        let [dh, dout, y] = rows.map(|row| row[i]);
+                        *to = if y.abs() < limit {
+                            dh.add(dout)
+                        } else {
+                            T::ZERO
+                        };
+                    }
+                }
+                let mut dm: &[T] = third;
+                if lstm.projection {
+                    let [kept_m, kept_through] = &mut **kept else {
+                        return Err(missing());
+                    };
+                    places(from, p, 0);
+                    places(to, n, 0);
+                    let kernel = &weights[1];
+                    layer.product((third, from), kernel, Start::Zero, (fourth, to));
+                    let ins = [gate(3), own(cells)];
+                    with_curve!(lstm.gates.activation, C => {
+                        let out = [target(direct, 1, n)];
+                        layer.each_row(each, ins, out, LstmOutput(C::default()));
+                    });
+                    keep_rows(kept_m[t], direct, active, n);
+                    keep_rows(kept_through[t], third, active, p);
+                    dm = fourth;
+                }
+                let ins = [
+                    gate(0),
+                    gate(1),
+                    gate(2),
+                    gate(3),
+                    before(0, cells),
+                    own(cells),
+                    source(dc, len, 0),
+                    source(dm, len, 0),
+                ];
+                let outs = [target(sums, 4, len), target(spare, 1, len)];
+                let vectors: SmallVec<[&[T]; 3]> =
+                    layer.vectors.iter().map(|v| &v[units.clone()]).collect();
+                extended_grad(layer, &lstm, each, ins, &vectors, outs)?;
+                copy_rows(dc, spare, active, len);
+                if let Some(team) = team {
+                    team.tell(0, own_dz, (&mut *dz, n))?;
+                }
+                places(from, width, 0);
+                places(to, h_width, 0);
+                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+            }
+            (Recurrence::Gru { activation }, [dh]) => {
+                let gates = saved(0)?;
+                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
+                let h = before(0, &given.outputs);
+                let ins = [gate(2), gate(1), h, source(dh, n, 0), dout];
+                with_curve!(activation, C => {
+                    // The sums of `u` and of the candidate are the last two of three.
+                    let sums = Target { at: n, parts: 2, ..target(&mut *dz, 3, n) };
+                    let outs = [sums, target(direct, 1, n)];
+                    layer.each_row(each, ins, outs, GruOutputGrad(C::default()));
+                });
+                places(from, width, 2 * n);
+                places(to, n, 0);
+                layer.product((dz, from), &weights[1], Start::Zero, (spare, to));
+                let ins = [gate(0), h, source(spare, n, 0), source(direct, n, 0)];
+                let reset_sum = Target {
+                    parts: 1,
+                    ..target(&mut *dz, 3, n)
+                };
+                // `dh` is not read any more, so it takes what goes to `h` without the kernel.
+                let outs = [reset_sum, target(dh, 1, n), target(third, 1, n)];
+                layer.each_row(each, ins, outs, GruResetGrad);
+                keep_rows(kept[0][t], third, active, n);
+                places(from, width, 0);
+                layer.product((dz, from), &weights[0], Start::There, (dh, to));
+            }
+            (Recurrence::GruResetAfter { activation }, [dh]) => {
+                let gates = saved(0)?;
+                let gate = |i: usize| layer.at_step(gates, 4 * n, t, rows, i * n + first);
+                let h = before(0, &given.outputs);
+                let ins = [
+                    gate(0),
+                    gate(1),
+                    gate(2),
+                    gate(3),
+                    h,
+                    source(dh, len, 0),
+                    dout,
+                ];
+                with_curve!(activation, C => {
+                    let outs = [
+                        target(sums, 3, len),
+                        target(spare, 1, len),
+                        target(direct, 1, len),
+                    ];
+                    layer.each_row(each, ins, outs, GruAfterGrad(C::default()));
+                });
+                copy_rows(dh, direct, active, len);
+                let mut reset: &[T] = spare;
+                if let Some(team) = team {
+                    team.tell(0, own_dz, (&mut *dz, n))?;
+                    team.tell(1, spare, (&mut *all_reset, n))?;
+                    reset = all_reset;
+                }
+                if let [kept] = &mut **kept {
+                    keep_rows(kept[t], reset, active, n);
+                }
+                places(from, width, 0);
+                places(to, len, 0);
+                layer.product((dz, from), &weights[0], Start::There, (dh, to));
+                places(from, n, 0);
+                layer.product((reset, from), &weights[1], Start::There, (dh, to));
+            }
+            (other, _) => return Err(unknown(other)),
+        }
+        Ok(())
+    }
+}
+
+/// Copies rows to their places.
+fn copy_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
+    for row in rows.iter().map(|r| r * width..(r + 1) * width) {
+        to[row.clone()].copy_from_slice(&from[row]);
+    }
+}
+
+/// Copies rows one after the other.
+fn keep_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
+    for (to, r) in to.chunks_exact_mut(width).zip(rows) {
+        to.copy_from_slice(&from[r * width..(r + 1) * width]);
+    }
+}
+
+fn extended_grad<T: Float>(
+    layer: &Layer<'_, T>,
+    lstm: &ExtendedLstm,
+    each: (&[usize], usize),
+    ins: [Source<'_, T>; 8],
+    vectors: &[&[T]],
+    outs: [Target<'_, T>; 2],
+) -> Result<()> {
+    let limit = lstm.cell_clip.map_or(T::INFINITY, T::from_f64);
+    with_curve!(lstm.gates.activation, C => {
+        let f = ClippedLstmGrad {
+            limit,
+            curve: std::marker::PhantomData::<C>,
+        };
+        match vectors {
+            [] => layer.each_row::<8, 5, 2>(each, ins, outs, f),
+            [w_f, w_i, w_o] => {
+                let [i, j, g, o, c, c_new, dc, dm] = ins;
+                let [w_f, w_i, w_o] = [w_f, w_i, w_o].map(|w| source(w, 0, 0));
+                let ins = [i, j, g, o, c, c_new, dc, dm, w_f, w_i, w_o];
+                layer.each_row::<11, 5, 2>(each, ins, outs, f);
+            }
+            _ => return Err(missing()),
+        }
+    });
+    Ok(())
+}
