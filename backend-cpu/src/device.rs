@@ -212,9 +212,9 @@ impl Cpu {
         &self.0.pool
     }
 
-    /// Runs `task` once for each of as many members as the device has threads, all at the same time, so that they may wait for one
-    /// another; `false` if that cannot be now, as another operation has the team or there is none.
-    pub(crate) fn run_team(&self, task: &(dyn Fn(usize) + Sync)) -> bool {
+    /// Runs `task` on this thread, and at the same time on the device's others as they come; `false` if that cannot be now, as
+    /// another operation has them or there are none.
+    pub(crate) fn run_team(&self, task: &(dyn Fn() + Sync)) -> bool {
         let Ok(mut team) = self.0.team.try_lock() else {
             return false;
         };

@@ -14,7 +14,7 @@ use super::backward_step::{Part, Places, Team};
 use super::exchange::Exchange;
 use super::kernel_grads::Stack;
 use super::weights::Matrix;
-use super::{Layer, Sizes, cut_rows, missing, put_together, run_parts, run_together, take};
+use super::{Layer, Sizes, cut_rows, missing, put_together, take};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed::Start;
@@ -234,7 +234,7 @@ impl<T: Float> Layer<'_, T> {
                 places: Places::default(),
             });
         }
-        run_parts(cpu, parts, |part| part.run(self, given))
+        cpu.run_parts(parts, |part| part.run(self, given))
     }
 
     /// Each thread has some units of all rows, whose gradients of sums all others need. `false` if the threads cannot meet now.
@@ -295,7 +295,7 @@ impl<T: Float> Layer<'_, T> {
                 places: Places::default(),
             });
         }
-        if !run_together(cpu, parts, |part| part.run(self, given))? {
+        if !cpu.run_together(parts, |part| part.run(self, given))? {
             return Ok(false);
         }
         let mut at = 0;

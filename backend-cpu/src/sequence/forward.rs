@@ -7,9 +7,7 @@ use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 use super::exchange::Exchange;
 use super::forward_step::{Part, Results, Team};
 use super::weights::Weights;
-use super::{
-    Layer, Sizes, cut_rows, cut_steps, missing, put_together, run_parts, run_together, take,
-};
+use super::{Layer, Sizes, cut_rows, cut_steps, missing, put_together, take};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Input, Output};
@@ -138,7 +136,7 @@ impl<T: Float> Layer<'_, T> {
                 spare_cut.next().unwrap_or_default(),
             ));
         }
-        run_parts(cpu, parts, |part| part.run(self))
+        cpu.run_parts(parts, |part| part.run(self))
     }
 
     fn part<'a>(
@@ -242,7 +240,7 @@ impl<T: Float> Layer<'_, T> {
             let place = (0..batch, units.clone());
             parts.push(self.part(place, (weights, Some(team)), results, sums, block));
         }
-        if !run_together(cpu, parts, |part| part.run(self))? {
+        if !cpu.run_together(parts, |part| part.run(self))? {
             return self.run_rows(cpu, results);
         }
         // The results in order, and where each begins in a thread's block.

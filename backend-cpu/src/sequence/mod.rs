@@ -22,9 +22,8 @@ use std::ops::Range;
 
 use backend_api::{Error, Precision, Recurrence, Result, SequencePlan};
 use pulp::Arch;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use self::sharing::{put_together, run_together};
+use self::sharing::put_together;
 use self::weights::Matrix;
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};
@@ -359,20 +358,6 @@ fn take<'a, T>(data: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (first, rest) = mem::take(data).split_at_mut(len);
     *data = rest;
     first
-}
-
-/// Runs the parts of a sequence, on the threads of the device if there are several.
-fn run_parts<P: Send>(
-    cpu: &Cpu,
-    parts: Vec<P>,
-    run: impl Fn(P) -> Result<()> + Send + Sync,
-) -> Result<()> {
-    match cpu.workers() {
-        Some(workers) if parts.len() > 1 => {
-            workers.install(|| parts.into_par_iter().try_for_each(run))
-        }
-        _ => parts.into_iter().try_for_each(run),
-    }
 }
 
 fn missing() -> Error {

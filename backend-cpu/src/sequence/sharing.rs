@@ -1,9 +1,6 @@
-//! Threads that share the units of all rows: when, how they begin, and how their results come together.
+//! Threads that share the units of all rows: when, and how their results come together.
 
 use std::ops::Range;
-use std::sync::Mutex;
-
-use backend_api::Result;
 
 use super::{Layer, MIN_PRODUCTS, Sizes};
 use crate::device::Cpu;
@@ -49,31 +46,6 @@ impl<T: Float> Layer<'_, T> {
         let blocks = n.div_ceil(16);
         let at = |i: usize| (i * blocks / pieces * 16).min(n);
         Some((0..pieces).map(|i| at(i)..at(i + 1)).collect())
-    }
-}
-
-/// Runs parts that wait for one another, each on a thread of its own. `false` if that cannot be now.
-pub(super) fn run_together<P: Send>(
-    cpu: &Cpu,
-    parts: Vec<P>,
-    run: impl Fn(P) -> Result<()> + Sync,
-) -> Result<bool> {
-    let parts: Vec<_> = parts
-        .into_iter()
-        .map(|part| Mutex::new(Some(part)))
-        .collect();
-    let failure = Mutex::new(None);
-    let ran = cpu.run_team(&|member| {
-        let part = parts.get(member).and_then(|part| part.lock().ok()?.take());
-        if let Some(Err(error)) = part.map(&run)
-            && let Ok(mut failure) = failure.lock()
-        {
-            failure.get_or_insert(error);
-        }
-    });
-    match failure.into_inner() {
-        Ok(Some(error)) => Err(error),
-        _ => Ok(ran),
     }
 }
 
