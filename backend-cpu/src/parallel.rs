@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::device::Cpu;
 
 /// Work below this, in element operations, is not worth another thread.
-const MIN_WORK: usize = 1 << 15;
+const MIN_WORK: usize = 1 << 14;
 
 /// A piece of work for whoever takes it first.
 type Piece<P> = Mutex<Option<P>>;
