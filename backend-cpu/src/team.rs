@@ -57,9 +57,12 @@ impl Shared {
         let mut since = Instant::now();
         let mut looks = 0;
         loop {
-            while self.number.load(Ordering::Acquire) == *last && since.elapsed() < PATIENCE {
+            while self.number.load(Ordering::Acquire) == *last {
                 looks += 1;
                 if looks % SPINS == 0 {
+                    if since.elapsed() >= PATIENCE {
+                        break;
+                    }
                     thread::yield_now();
                 }
                 hint::spin_loop();

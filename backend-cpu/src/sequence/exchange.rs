@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use std::{hint, thread};
 
 use backend_api::{Error, Result};
+use smallvec::SmallVec;
 
 /// How often a thread looks for the others before it lets somebody else run.
 const SPINS: usize = 2000;
@@ -15,7 +16,7 @@ const SPINS: usize = 2000;
 /// Each has two blocks that take turns: a thread can be at most one turn ahead, as for the turn after that it
 /// waits for all others to have come, and so to have read the one before. So no lock is ever waited for.
 pub(super) struct Exchange<T> {
-    members: Vec<(Range<usize>, [RwLock<Vec<T>>; 2])>,
+    members: SmallVec<[(Range<usize>, [RwLock<Vec<T>>; 2]); 2]>,
     /// How often any thread has put its columns.
     arrived: AtomicUsize,
     /// Whether some thread will never come again.

@@ -165,7 +165,11 @@ impl<T: Float> Layer<'_, T> {
             }
         };
         let all = match &team {
-            Some(_) => [(); 2].map(|()| vec![T::ZERO; rows.len() * self.sizes.n]),
+            Some(_) => [
+                self.sizes.steps > 1,
+                matches!(self.recurrence, Recurrence::Gru { .. }),
+            ]
+            .map(|told| vec![T::ZERO; usize::from(told) * rows.len() * self.sizes.n]),
             None => Default::default(),
         };
         Part {

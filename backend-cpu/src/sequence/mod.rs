@@ -102,7 +102,7 @@ struct Layer<'a, T> {
     unit: bool,
     x: Inputs<'a, T>,
     kernel: Input<'a>,
-    bias: Dense<'a, T>,
+    bias: Input<'a>,
     /// The parameters that meet the state: first the matrices, then the vectors.
     matrices: Vec<Input<'a>>,
     vectors: Vec<Dense<'a, T>>,
@@ -146,7 +146,7 @@ impl<'a, T: Float> Layer<'a, T> {
                 && shape[1] >= amx::MIN_ROWS,
             x: Inputs::new(cpu, x)?,
             kernel: *kernel,
-            bias: cpu.dense(bias)?,
+            bias: *bias,
             matrices: matrices.to_vec(),
             vectors: dense(vectors)?,
             initial: dense(initial)?,

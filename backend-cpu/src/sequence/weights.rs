@@ -1,10 +1,10 @@
 //! The matrices of a layer in panels.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use backend_api::{Recurrence, Result};
+use smallvec::SmallVec;
 
 use super::{Layer, Sizes};
 use crate::device::Cpu;
@@ -27,9 +27,9 @@ pub(super) enum Matrix<T> {
 pub(super) struct Weights<'a, T: Float> {
     /// The input's kernel, and the bias of the same columns.
     pub(super) input: Matrix<T>,
-    pub(super) bias: Cow<'a, [T]>,
+    pub(super) bias: Arc<Vec<T>>,
     /// Those of the parameters that are matrices.
-    pub(super) recurrent: Vec<Matrix<T>>,
+    pub(super) recurrent: SmallVec<[Matrix<T>; 2]>,
     /// Those that are vectors.
     pub(super) vectors: Vec<&'a [T]>,
 }
@@ -67,28 +67,33 @@ impl<T: Float> Layer<'_, T> {
             })
         };
         let widths = kernel_gates(self.recurrence);
-        let mut recurrent = Vec::with_capacity(2);
+        let mut recurrent = SmallVec::new();
         for (kernel, &width) in self.matrices.iter().zip(widths) {
             recurrent.push(pack(kernel, width, sizes.batch)?);
         }
         if let Some(projection) = self.matrices.get(widths.len()) {
             recurrent.push(pack(projection, 0, sizes.batch)?);
         }
-        let gates = sizes.gates;
-        let bias = match units.len() == n {
-            true => Cow::Borrowed(&*self.bias),
-            false => Cow::Owned(
-                columns(gates, n, units)
-                    .iter()
-                    .map(|&c| self.bias[c])
-                    .collect(),
-            ),
-        };
         Ok(Weights {
-            input: pack(&self.kernel, gates, sizes.batch * sizes.steps)?,
-            bias,
+            input: pack(&self.kernel, sizes.gates, sizes.batch * sizes.steps)?,
+            bias: self.bias_of(cpu, units)?,
             recurrent,
             vectors: self.vectors.iter().map(|v| &v[units.clone()]).collect(),
+        })
+    }
+
+    /// The bias of some units, gate by gate.
+    fn bias_of(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Arc<Vec<T>>> {
+        let Sizes { n, gates, .. } = self.sizes;
+        let of = Derivation {
+            layout: self.bias.layout,
+            part: units.clone(),
+            form: [false; 2],
+        };
+        self.kept(&self.bias, &of, || {
+            let all = cpu.dense::<T>(&self.bias)?;
+            let gate = |g: usize| &all[g * n + units.start..g * n + units.end];
+            Ok((0..gates).map(gate).collect::<Vec<_>>().concat())
         })
     }
 
@@ -173,15 +178,15 @@ impl<T: Float> Layer<'_, T> {
         Ok(Matrix::Exact(self.kept(matrix, &of, make)?))
     }
 
-    /// What is made of a matrix; kept with it if it is going to be used again.
+    /// What is made of an operand; kept with it if it is going to be used again.
     fn kept<D: Send + Sync + 'static>(
         &self,
-        matrix: &Input<'_>,
+        operand: &Input<'_>,
         of: &Derivation,
         make: impl FnOnce() -> Result<D>,
     ) -> Result<Arc<D>> {
         match self.reuse {
-            true => matrix.buffer.derived(of, make),
+            true => operand.buffer.derived(of, make),
             false => make().map(Arc::new),
         }
     }
