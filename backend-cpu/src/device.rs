@@ -25,8 +25,8 @@ const MIN_ROWS: usize = 4;
 
 /// The processor as a device.
 ///
-/// Besides the threads of its pool, steps of few rows have a team of their own, begun with the first such step: of these
-/// threads there is one fewer, as the caller's takes part.
+/// An operation's work is shared by a team of threads, the caller's among them, which is made for the first operation that
+/// needs it. Large products without a matrix unit, and operations that find the team at work for another one, have the threads of a pool.
 ///
 /// Each value has threads and memory of its own; clones share them. There is no state
 /// that belongs to the process, so devices with different numbers of threads can live side by side.
@@ -44,7 +44,7 @@ struct Inner {
     arch: Arch,
     precision: Precision,
     matrix_unit: bool,
-    /// Threads for work that is too short to wake others for; made when they are first needed.
+    /// Made when it is first needed.
     team: Mutex<Option<Team>>,
 }
 

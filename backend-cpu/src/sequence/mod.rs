@@ -1,8 +1,9 @@
 //! Whole sequences: all steps of a layer, its input's product included, in one operation.
 //!
 //! Rows of the batch are independent, so each thread runs all steps of some rows and never waits for the others. Where
-//! there are too few rows for that, the threads share the units instead, and meet once a step ([`exchange`]), the GRU that resets before the product twice. Either way each
-//! number is computed by the same operations in the same order, so that no bit depends on the number of threads.
+//! there are too few rows for that, the threads share the units instead ([`sharing`]), and meet once a step ([`exchange`]), the GRU
+//! that resets before the product twice. Either way each number is computed by the same operations in the same order, so that no bit
+//! depends on the number of threads.
 //!
 //! The input's product is made for some steps at a time, just before they need it: its result stays in a
 //! cache, where one for all steps would go through memory three times. Rows that have ended take part in nothing.
