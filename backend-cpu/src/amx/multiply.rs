@@ -164,9 +164,10 @@ pub(super) fn multiply(
                 };
                 // SAFETY: there is a right side, so there is the unit.
                 unsafe { kernels::configure(heights.height) };
-                // What was read last is still near: the same weights in the next step.
+                // What was read last is still near: the same weights in the next step. Tiles that are there already are few enough
+                // that all of them are, and are asked for in the order in which they lie.
                 let pairs = n.div_ceil(PAIR);
-                room.backward = !room.backward;
+                room.backward = b.is_split() && !room.backward;
                 let backward = room.backward;
                 for pair in 0..pairs {
                     let pair = if backward { pairs - 1 - pair } else { pair };

@@ -172,6 +172,14 @@ impl<'a> Right<'a> {
         matches!(self, Self::Packed(packed) if packed.is_rounded())
     }
 
+    /// Whether its numbers have to be split.
+    pub(super) fn is_split(&self) -> bool {
+        match self {
+            Self::Packed(packed) => matches!(packed.data, Form::Whole(_)),
+            Self::Rows(_) => true,
+        }
+    }
+
     /// The rows that are multiplied at a time: about equally many blocks, so many at most.
     pub(super) fn depths(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (k, _) = self.sizes();
