@@ -13,6 +13,7 @@ use smallvec::{SmallVec, smallvec};
 use super::backward_step::{Part, Places, Team};
 use super::exchange::Exchange;
 use super::kernel_grads::Stack;
+use super::sharing::ROWS_ALONE_SAVING;
 use super::weights::Matrix;
 use super::{Layer, Sizes, cut_rows, missing, put_together, take};
 use crate::device::Cpu;
@@ -20,9 +21,6 @@ use crate::element::Float;
 use crate::packed::Start;
 use crate::pool::Scratch;
 use crate::storage::{CpuBuffer, Dense, Input, Output};
-
-/// Rows for each thread from which on none shares units, unless the weights are many.
-const ROWS_ALONE: usize = 4;
 
 /// Rows whose gradients of the inputs a thread makes at a time, if there is more than one.
 const INPUT_ROWS: usize = 1024;
@@ -177,7 +175,7 @@ impl<T: Float> Layer<'_, T> {
             return None;
         }
         // All sums are told.
-        self.unit_ranges(cpu, ROWS_ALONE, [self.sizes.gates, 0])
+        self.unit_ranges(cpu, ROWS_ALONE_SAVING, [self.sizes.gates, 0])
     }
 
     /// Each thread has some rows.

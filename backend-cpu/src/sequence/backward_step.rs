@@ -141,6 +141,11 @@ impl<T: Float> Part<'_, T> {
             ..
         } = self;
         let (first, len) = (units.start, units.len());
+        let h_width = if layer.recurrence.is_projected() {
+            p
+        } else {
+            len
+        };
         let each = (active, len);
         let places = |places: &mut Vec<usize>, width: usize, at: usize| {
             places.clear();
@@ -157,56 +162,47 @@ impl<T: Float> Part<'_, T> {
             let data = given.saved.get(i).ok_or_else(missing)?;
             Ok::<&[T], Error>(data)
         };
+        // What both LSTMs saw: the gates, and the cell states before and after.
+        let lstm_seen = |gates, cells| {
+            let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
+            [
+                gate(0),
+                gate(1),
+                gate(2),
+                gate(3),
+                before(0, cells),
+                own(cells),
+            ]
+        };
         // Where the sums of these units go.
         let sums: &mut [T] = match team {
             Some(_) => own_dz,
             None => &mut *dz,
         };
-        match (layer.recurrence, &mut **dstate) {
+        // What the gradient of the state before begins with; what comes through the kernel is added to it below.
+        let start = match (layer.recurrence, &mut **dstate) {
             (Recurrence::Basic { activation }, [dh]) => {
                 let ins = [own(&given.outputs), source(dh, len, 0), dout];
                 with_curve!(activation, C => {
                     layer.each_row(each, ins, [target(sums, 1, len)], Slope(C::default()));
                 });
-                if let Some(team) = team {
-                    team.tell(0, own_dz, (&mut *dz, n))?;
-                }
-                places(from, n, 0);
-                places(to, len, 0);
-                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+                Start::Zero
             }
             (Recurrence::Lstm(constants), [dc, dh]) => {
-                let (gates, cells) = (saved(0)?, saved(1)?);
-                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
-                let ins = [
-                    gate(0),
-                    gate(1),
-                    gate(2),
-                    gate(3),
-                    before(0, cells),
-                    own(cells),
-                    source(dc, len, 0),
-                    source(dh, len, 0),
-                    dout,
-                ];
+                let [i, j, f, o, c, c_new] = lstm_seen(saved(0)?, saved(1)?);
+                let (dc_in, dh_in) = (source(dc, len, 0), source(dh, len, 0));
+                let ins = [i, j, f, o, c, c_new, dc_in, dh_in, dout];
                 with_curve!(constants.activation, C => {
                     let outs = [target(sums, 4, len), target(spare, 1, len)];
                     layer.each_row(each, ins, outs, LstmGrad(C::default()));
                 });
                 copy_rows(dc, spare, active, len);
-                if let Some(team) = team {
-                    team.tell(0, own_dz, (&mut *dz, n))?;
-                }
-                places(from, width, 0);
-                places(to, len, 0);
-                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+                Start::Zero
             }
             (Recurrence::ExtendedLstm(lstm), [dc, dh]) => {
-                let (gates, cells) = (saved(0)?, saved(1)?);
-                let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
+                let [i, j, f, o, c, c_new] = lstm_seen(saved(0)?, saved(1)?);
                 // The gradient of `h`, then of what was projected.
                 let y = layer.at_step(&given.outputs, p, t, rows, first);
-                let h_width = if lstm.projection { p } else { len };
                 let limit = lstm.proj_clip.filter(|_| lstm.projection);
                 let limit = limit.map_or(T::INFINITY, T::from_f64);
                 for &r in active {
@@ -230,7 +226,7 @@ impl<T: Float> Part<'_, T> {
                     places(to, n, 0);
                     let kernel = &weights[1];
                     layer.product((third, from), kernel, Start::Zero, (fourth, to));
-                    let ins = [gate(3), own(cells)];
+                    let ins = [o, c_new];
                     with_curve!(lstm.gates.activation, C => {
                         let out = [target(direct, 1, n)];
                         layer.each_row(each, ins, out, LstmOutput(C::default()));
@@ -239,27 +235,14 @@ impl<T: Float> Part<'_, T> {
                     keep_rows(kept_through[t], third, active, p);
                     dm = fourth;
                 }
-                let ins = [
-                    gate(0),
-                    gate(1),
-                    gate(2),
-                    gate(3),
-                    before(0, cells),
-                    own(cells),
-                    source(dc, len, 0),
-                    source(dm, len, 0),
-                ];
+                let (dc_in, dm_in) = (source(dc, len, 0), source(dm, len, 0));
+                let ins = [i, j, f, o, c, c_new, dc_in, dm_in];
                 let outs = [target(sums, 4, len), target(spare, 1, len)];
                 let vectors: SmallVec<[&[T]; 3]> =
                     layer.vectors.iter().map(|v| &v[units.clone()]).collect();
                 extended_grad(layer, &lstm, each, ins, &vectors, outs)?;
                 copy_rows(dc, spare, active, len);
-                if let Some(team) = team {
-                    team.tell(0, own_dz, (&mut *dz, n))?;
-                }
-                places(from, width, 0);
-                places(to, h_width, 0);
-                layer.product((dz, from), &weights[0], Start::Zero, (dh, to));
+                Start::Zero
             }
             (Recurrence::Gru { activation }, [dh]) => {
                 let gates = saved(0)?;
@@ -284,8 +267,7 @@ impl<T: Float> Part<'_, T> {
                 let outs = [reset_sum, target(dh, 1, n), target(third, 1, n)];
                 layer.each_row(each, ins, outs, GruResetGrad);
                 keep_rows(kept[0][t], third, active, n);
-                places(from, width, 0);
-                layer.product((dz, from), &weights[0], Start::There, (dh, to));
+                Start::There
             }
             (Recurrence::GruResetAfter { activation }, [dh]) => {
                 let gates = saved(0)?;
@@ -309,22 +291,29 @@ impl<T: Float> Part<'_, T> {
                     layer.each_row(each, ins, outs, GruAfterGrad(C::default()));
                 });
                 copy_rows(dh, direct, active, len);
-                let mut reset: &[T] = spare;
                 if let Some(team) = team {
-                    team.tell(0, own_dz, (&mut *dz, n))?;
                     team.tell(1, spare, (&mut *all_reset, n))?;
-                    reset = all_reset;
                 }
-                if let [kept] = &mut **kept {
-                    keep_rows(kept[t], reset, active, n);
-                }
-                places(from, width, 0);
-                places(to, len, 0);
-                layer.product((dz, from), &weights[0], Start::There, (dh, to));
-                places(from, n, 0);
-                layer.product((reset, from), &weights[1], Start::There, (dh, to));
+                Start::There
             }
             (other, _) => return Err(unknown(other)),
+        };
+        let Some(dh) = dstate.last_mut() else {
+            return Err(missing());
+        };
+        if let Some(team) = team {
+            team.tell(0, own_dz, (&mut *dz, n))?;
+        }
+        places(from, width, 0);
+        places(to, h_width, 0);
+        layer.product((dz, from), &weights[0], start, (dh, to));
+        if let Recurrence::GruResetAfter { .. } = layer.recurrence {
+            let reset: &[T] = if team.is_some() { all_reset } else { spare };
+            if let [kept] = &mut **kept {
+                keep_rows(kept[t], reset, active, n);
+            }
+            places(from, n, 0);
+            layer.product((reset, from), &weights[1], Start::There, (dh, to));
         }
         Ok(())
     }

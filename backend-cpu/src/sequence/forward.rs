@@ -6,16 +6,12 @@ use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 
 use super::exchange::Exchange;
 use super::forward_step::{Part, Results, Team};
+use super::sharing::{ROWS_ALONE, ROWS_ALONE_SAVING};
 use super::weights::Weights;
 use super::{Layer, Sizes, cut_rows, cut_steps, missing, put_together, take};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Input, Output};
-
-/// Rows for each thread from which on none shares units: with fewer, the weights that every thread would read are more
-/// than what threads have to tell one another. Saved values, which a team has to put together, shift that.
-const ROWS_ALONE: usize = 12;
-const ROWS_ALONE_SAVING: usize = 4;
 
 /// The steps of a result if it is asked for, else none.
 fn cut_output<'a, T: Float>(

@@ -7,6 +7,10 @@ use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;
 
+/// Rows for each thread from which on none shares units: with fewer, the weights that every thread would read are more
+/// than what threads have to tell one another. With saved values, and back from them, a step has more to do.
+pub(super) const ROWS_ALONE: usize = 12;
+pub(super) const ROWS_ALONE_SAVING: usize = 4;
 /// Units that a thread has at least where units are shared: fewer are not worth meeting for.
 const MIN_UNITS: usize = 32;
 /// Bytes of weights that a core may find in a cache of its own in the next step again. More are read from afar, by each
