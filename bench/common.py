@@ -23,11 +23,15 @@ def arguments():
     parser.add_argument("--precision", choices=["exact", "tf32", "bf16"], default="exact")
     args = parser.parse_args()
     args.lengths = [int(n) for n in args.lengths.split(",")] if args.lengths else None
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
-    if args.device == "cpu" and hasattr(os, "sched_setaffinity"):
-        # Changes nothing when the caller has chosen the cores already.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
+    limit_threads(args.threads, args.device)
     return args
+
+
+def limit_threads(threads, device="cpu"):
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if device == "cpu" and hasattr(os, "sched_setaffinity"):
+        # Changes nothing when the caller has chosen the cores already.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def timed(f):
@@ -57,7 +61,9 @@ def report(args, peer, version, times, **more):
     """Prints the line of a measurement; `times` are sorted."""
     median = statistics.median(times)
     line = {"peer": peer, "version": version, "workload": args.workload, "mode": args.mode, "threads": args.threads,
-            "median_s": median, "gflops": args.flops / median / 1e9, "repeats": len(times)}
+            "median_s": median, "repeats": len(times)}
+    if "flops" in args:
+        line["gflops"] = args.flops / median / 1e9
     if len(times) > 1:
         line |= {"min_s": times[0], "max_s": times[-1]}
     if args.mode == "stream":

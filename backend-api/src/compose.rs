@@ -90,7 +90,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         (Fused::SequenceGrad(plan), ins) => sequence_grad(device, plan, ins)?,
         (Fused::SoftmaxCrossEntropy, [logits, labels]) => {
             let axis = logits.shape().rank() - 1;
-            let log_p = log_softmax(logits)?;
+            let log_p = logits.log_softmax(logits.shape().rank() - 1)?;
             let zero = Tensor::zeros(device, logits.meta())?;
             smallvec![
                 one_hot(fused.name(), labels, logits)?
@@ -101,7 +101,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         }
         (Fused::SoftmaxCrossEntropyGrad, [logits, labels, dloss]) => {
             let axis = logits.shape().rank() - 1;
-            let p = log_softmax(logits)?.exp()?;
+            let p = logits.log_softmax(logits.shape().rank() - 1)?.exp()?;
             let hit = p.affine(1.0, -1.0)?;
             let grad = one_hot(fused.name(), labels, logits)?.select_from(&hit, &p)?;
             smallvec![grad.mul(&dloss.unsqueeze(axis)?)?]
@@ -246,14 +246,6 @@ fn scatter_update<B: Backend>(
     Tensor::concat(&[table, &rows.reshape(&dims)?], 0)?.gather(&from)
 }
 
-fn log_softmax<B: Backend>(logits: &Tensor<B>) -> Result<Tensor<B>> {
-    let axis = logits.shape().rank() - 1;
-    // The largest logit is a constant shift, so nothing flows back through it.
-    let shifted = logits.sub(&logits.detach().max(axis)?.unsqueeze(axis)?)?;
-    let log_sum = shifted.exp()?.sum(axis)?.log()?;
-    shifted.sub(&log_sum.unsqueeze(axis)?)
-}
-
 /// `[.., V] bool`: whether a place is the label's.
 fn one_hot<B: Backend>(
     op: &'static str,
@@ -268,8 +260,7 @@ fn one_hot<B: Backend>(
         Error::Argument { problem, .. } => Error::argument(op, "labels", problem),
         other => other,
     })?;
-    let axis = labels.shape().rank();
-    labels.unsqueeze(axis)?.compare(Compare::Eq, &ids)
+    labels.is_class(&ids)
 }
 
 fn adam<B: Backend>(

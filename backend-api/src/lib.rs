@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod classes;
 mod compose;
 mod decorators;
 mod dispatch;

@@ -10,10 +10,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use datasets::committed_root;
-use recurrent::data::{TextWindow, TextWindows, Vocabulary, split_tail};
+use recurrent::data::{InOrder, TextWindow, TextWindows, Vocabulary, split_tail};
 use recurrent::losses::softmax_cross_entropy;
 use recurrent::prelude::*;
-use recurrent::training::InOrder;
 use recurrent::{Distribution, Initializer, Meta, Shape};
 use support::{Error, Options};
 

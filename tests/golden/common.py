@@ -35,9 +35,7 @@ class Draw:
         return self.rng.integers(low, high, shape).astype(np.int32)
 
 
-def write(folder, case, tensors):
-    name = case["name"].replace("/", ".")
-    path = folder / f"{name}.{case['dtype']}.safetensors"
+def save(path, case, tensors):
     # Scalars are stored as [1]; safetensors needs contiguous arrays.
     tensors = {key: np.ascontiguousarray(np.atleast_1d(value))
                for key, value in tensors.items()}
@@ -47,6 +45,11 @@ def write(folder, case, tensors):
     save_file(tensors, path,
               metadata={"case": json.dumps(case, sort_keys=True)})
     print(path.name, flush=True)
+
+
+def write(folder, case, tensors):
+    name = case["name"].replace("/", ".")
+    save(folder / f"{name}.{case['dtype']}.safetensors", case, tensors)
 
 
 def arguments(description):

@@ -3,14 +3,15 @@
 
     python generate.py --set fixtures OUT_DIR [--seed N]
     python generate.py --set random --seed 3 --count 40 --size T=70 OUT_DIR
+    python generate.py --set records --size examples=40 OUT_DIR
 
-Every case is run twice, in f64 and in f32, from one random draw. README.md
-describes the files.
+Every case is run twice, in f64 and in f32, from one random draw; the set `records` has no
+dtype. README.md describes the files.
 """
 
 from common import arguments, write_all
 from tf1 import drivers, fixtures, losses, random_cases, raw_rnn
-from tf1 import state_saving, surface, training
+from tf1 import records, state_saving, surface, training
 from tf1.graph import HAS_CONTRIB, in_graph, tensorflow
 
 RUN = {
@@ -45,21 +46,27 @@ def all_cases(options):
 
 def size(text):
     name, value = text.split("=")
-    if name not in random_cases.SIZES:
+    if name not in {**random_cases.SIZES, **records.SIZES}:
         raise ValueError(name)
-    return name, int(value)
+    values = [int(part) for part in value.split(",")]
+    return name, values if "," in value else values[0]
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--set", default="fixtures",
-                        choices=("fixtures", "surface", "random"))
+                        choices=("fixtures", "surface", "random",
+                                 "records"))
     parser.add_argument("--count", type=int, default=50,
                         help="how many random cases")
     parser.add_argument("--size", type=size, action="append", default=[],
-                        metavar="B=1", help="B, T, I or H of random cases")
+                        metavar="B=1", help="B, T, I or H of random cases; a "
+                        "size of the set records, see tf1/records.py")
     given = parser.parse_args()
-    # TensorFlow refuses some of what may be drawn at random.
-    write_all(given, all_cases(given),
-              {"tf_version": tensorflow.__version__},
-              Exception if given.set == "random" else ())
+    if given.set == "records":
+        records.write_set(given)
+    else:
+        # TensorFlow refuses some of what may be drawn at random.
+        write_all(given, all_cases(given),
+                  {"tf_version": tensorflow.__version__},
+                  Exception if given.set == "random" else ())

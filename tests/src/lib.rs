@@ -7,6 +7,7 @@
 //! * [`problem`]: a cell under the driver, as something to differentiate.
 //! * [`halves`]: what tests of 16-bit floats have in common.
 //! * [`golden`]: files of numbers that TensorFlow computed.
+//! * [`interop`]: record files to and from TensorFlow.
 
 #![forbid(unsafe_code)]
 
@@ -16,4 +17,5 @@ pub mod devices;
 pub mod finite_differences;
 pub mod golden;
 pub mod halves;
+pub mod interop;
 pub mod problem;

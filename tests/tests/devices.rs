@@ -7,10 +7,9 @@ use recurrent_tests::devices::{NAMES, TestDevice, device};
 use rnn_core::wrappers::DropoutWrapper;
 use rnn_core::{BasicRnnCell, Dense, DynamicRnn, GruCell, LstmCell, Mode, Module, Visitor};
 use rnn_train::checkpoint::{load_params, save_params};
-use rnn_train::data::{Batches, Idx, Remainder};
+use rnn_train::data::{Batches, Idx, Remainder, Source};
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
-use rnn_train::training::Source;
 use rnn_train::value_and_grad;
 
 fn devices() -> impl Iterator<Item = (&'static str, TestDevice)> {
@@ -165,7 +164,7 @@ fn digits(device: &TestDevice) -> Result<Vec<f64>> {
     let mut batches = Batches::new(images.len(), 20, Remainder::Drop, 5)?;
     let mut losses = Vec::new();
     for _ in 0..6 {
-        let Some(items) = batches.next_batch()? else {
+        let Some(items) = batches.next_item()? else {
             break;
         };
         let pixels = images.gather(&items, |byte| f32::from(byte) / 255.0)?;

@@ -35,6 +35,73 @@ fn drivers_wrappers_and_contributed_cells() {
     all_pass("surface", 217 + 53);
 }
 
+#[test]
+fn records_and_what_is_batched_of_them() {
+    // Five files of results, four of records, and the calls of `records.errors.json`.
+    all_pass("records", 5 + 4 + 160);
+}
+
+#[test]
+fn records_that_differ_from_their_results_fail() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/records");
+    let device = device("cpu").unwrap();
+    // A file, what is replaced in it, and how many cases fail then.
+    let changes: [(&str, &[u8], &[u8], usize); 6] = [
+        ("records.examples.mixed.safetensors", b"w0_", b"w9_", 1),
+        (
+            "records.state_segments.mixed.safetensors",
+            b"STOP:",
+            b"STOP;",
+            1,
+        ),
+        (
+            "records.padding_fifo_queue.mixed.safetensors",
+            b"dequeues\\\": 3",
+            b"dequeues\\\": 4",
+            1,
+        ),
+        (
+            "records.bucket_by_sequence_length.mixed.safetensors",
+            b"[3, 2, 3]",
+            b"[3, 2, 1]",
+            1,
+        ),
+        ("records.errors.json", b"InvalidArgumentError", b"", 1),
+        // Everything that is read from this file.
+        ("records.plain.tfrecord", b"tokens", b"token5", 9),
+    ];
+    for (name, from, to, failures) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(&golden).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let path = folder.path().join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes
+            .windows(from.len())
+            .position(|window| window == from)
+            .unwrap();
+        if to.is_empty() {
+            // The first error of the list becomes a success: `null`, with blanks to fill.
+            let quoted = at - 1..at + from.len() + 1;
+            let blank = format!("{:1$}", "null", quoted.len());
+            bytes.splice(quoted, blank.into_bytes());
+        } else {
+            bytes.splice(at..at + from.len(), to.iter().copied());
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let summary = run_folder(folder.path(), &device, &mut |_, _| ()).unwrap();
+        assert_eq!(
+            (summary.failed, summary.unsupported),
+            (failures, 0),
+            "{name}: {summary}"
+        );
+    }
+}
+
 /// The bytes of a golden file, with its header's JSON changed.
 fn changed(name: &str, header: impl FnOnce(&str) -> String) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/surface");

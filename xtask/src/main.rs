@@ -6,6 +6,7 @@ mod bench;
 mod conformance;
 mod golden;
 mod kernels;
+mod records;
 mod sanitize;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ Tasks:
   data NAME ..      fetches a data set into data/ (cargo xtask data --help)
   golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
   kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
+  records           exchanges TFRecord files with TensorFlow (cargo xtask records --help)
   sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
 ";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),
+        "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

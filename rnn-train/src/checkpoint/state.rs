@@ -18,7 +18,7 @@ pub struct TrainState<B: Backend> {
     pub epoch_loss: f64,
     /// What the random numbers of every step are made from.
     pub seed: u64,
-    /// Where the data source is ([`Source::State`](crate::training::Source::State)).
+    /// Where the data source is ([`Source::State`](crate::data::Source::State)).
     pub data: Value,
     /// The recurrent state that the next batch starts from, leaf by leaf; nothing if batches do not depend on one
     /// another.

@@ -1,25 +1,108 @@
-//! Reading data: images, text, series, and the order to take them in.
+//! Data input: record files, arrays, text and series, and the order in which training sees them.
 //!
-//! Everything here is plain vectors and slices, batch-major and contiguous,
-//! ready to be uploaded as a tensor. Nothing touches a device.
+//! Everything here is in host memory. A reader yields samples, adapters shuffle, group and pad
+//! them, and [`Batch::tensor`] puts a field of a batch on a device.
 //!
-//! | data | read by | handed out by |
+//! | data | reader | yields |
 //! | --- | --- | --- |
-//! | MNIST and its kind | [`Idx`] | [`Batches`] of items, gathered by [`Idx::gather`] |
-//! | text, by character | [`Vocabulary`] | [`TextWindows`], whose rows go on from window to window |
-//! | a series of numbers | [`read_series`] | [`SeriesWindows`] of overlapping steps, in [`Batches`] |
+//! | TFRecord files of `SequenceExample`s | [`RecordFiles`], [`ExampleSpec`] | [`Sample`]s |
+//! | arrays in memory | [`InMemory::from_arrays`] | [`Sample`]s |
+//! | NumPy files, `.npy` and `.npz` | [`read_npy`], [`read_npz`] | [`Column`]s, named in `.npz` |
+//! | CSV tables, one row a step | [`CsvSpec`] | [`Sample`]s |
+//! | text, by line or paragraph | [`read_text`], [`WordVocabulary`] | [`Sample`]s |
+//! | MNIST and other IDX files | [`Idx`] | items of [`Batches`], gathered by [`Idx::gather`] |
+//! | text, by character | [`Vocabulary`] | [`TextWindows`], rows that continue |
+//! | a series of numbers | [`read_series`] | [`SeriesWindows`], gathered by [`Batches`] |
+//!
+//! [`Source`] is the trait of everything that yields items epoch by epoch, and [`SourceExt`] has
+//! its adapters: [`parse`](SourceExt::parse), [`shuffle`](SourceExt::shuffle),
+//! [`group`](SourceExt::group), [`pad`](SourceExt::pad), [`prefetch`](SourceExt::prefetch),
+//! [`bucket_by_sequence_length`](SourceExt::bucket_by_sequence_length). Any of them can be saved in
+//! the middle of an epoch and resumed.
+//!
+//! ```
+//! use rnn_train::data::{
+//!     Compression, ExampleSpec, FixedLenSequence, Pad, RecordFiles, RecordWriter, Remainder,
+//!     SequenceExample, Source, SourceExt,
+//! };
+//!
+//! # fn main() -> backend_api::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("train.tfrecord");
+//! let mut writer = RecordWriter::create(&path, Compression::Gzip)?;
+//! for ids in [vec![7i64, 8, 9], vec![4]] {
+//!     let steps = ids.into_iter().map(|id| [id]);
+//!     writer.write(&SequenceExample::new().feature_list("tokens", steps).to_bytes())?;
+//! }
+//! writer.finish()?;
+//!
+//! let mut spec = ExampleSpec::new();
+//! let tokens = spec.sequence(FixedLenSequence::<i64>::new("tokens", &[]))?;
+//! let mut batches = RecordFiles::open([&path])?
+//!     .parse(spec)
+//!     .group(2, Remainder::Keep)?
+//!     .pad(Pad::new())
+//!     .prefetch(4)?;
+//! while let Some(batch) = batches.next_item()? {
+//!     assert_eq!(batch.get(tokens)?, [7, 8, 9, 4, 0, 0]);
+//!     assert_eq!(batch.lengths(tokens)?, [3, 1]);
+//! }
+//! # Ok(()) }
+//! ```
 
+mod adapters;
 mod batches;
+mod bucket;
+mod column;
+mod csv;
+mod example;
 mod idx;
+mod in_memory;
+mod lines;
+mod lookahead;
+mod npy;
+mod pad;
+mod prefetch;
+mod queue;
+mod random;
+mod record_files;
+mod sample;
+mod segments;
 mod series;
+mod shuffle;
+mod source;
 mod text;
+mod tfrecord;
+mod values;
 
 use backend_api::{Error, Result};
 
+pub use adapters::{Filter, Map, Padded, SourceExt};
 pub use batches::{BatchState, Batches, Remainder};
+pub use bucket::{Bucket, GroupState, Grouped};
+pub use column::{Column, Sparse};
+pub use csv::CsvSpec;
+pub use example::{
+    ContextFeature, Example, ExampleSpec, Feature, FixedLen, FixedLenSequence, RecordType,
+    SequenceExample, SequenceFeature, VarLen,
+};
 pub use idx::Idx;
+pub use in_memory::{InMemory, InMemoryState};
+pub use lines::{TextUnit, WordVocabulary, parse_text, read_text};
+pub use lookahead::LookaheadState;
+pub use npy::{parse_npy, read_npy, read_npz, write_npy, write_npz, write_npz_compressed};
+pub use pad::{Batch, Pad};
+pub use prefetch::Prefetch;
+pub use queue::{CloseOnDrop, PaddingFifoQueue};
+pub use record_files::{Parsed, Record, RecordFiles, RecordFilesState, files_with_extension};
+pub use sample::{Field, Sample, Schema};
+pub use segments::{SegmentBatch, SegmentSpec, Segments, SegmentsState};
 pub use series::{Normalization, SeriesWindows, parse_series, read_series, wave, wave_series};
+pub use shuffle::{Shuffle, ShuffleState};
+pub use source::{InOrder, Source};
 pub use text::{TextWindow, TextWindows, Vocabulary};
+pub use tfrecord::{Compression, RecordReader, RecordWriter};
+pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 
 /// Splits off the last `1 / part` of `items`, rounded down: the past to train
 /// on, and what comes after it to validate with.

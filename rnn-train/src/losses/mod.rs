@@ -72,13 +72,57 @@ pub fn mean_squared_error<B: Backend>(
     prediction.sub(target)?.square()?.mean_all()
 }
 
-/// The share of labels that have the largest logit: `logits [.., V]`, `labels [..]` int. Of
+/// The fraction of labels that have the largest logit: `logits [.., V]`, `labels [..]` int. Of
 /// equal logits the first counts as the largest.
 ///
 /// # Errors
 /// The shapes do not fit, the labels are no integers, there is no label, or the device failed.
 pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f64> {
-    let op = "accuracy";
+    not_empty("accuracy", "labels", labels)?;
+    hits("accuracy", logits, labels)?.mean_all()?.item()
+}
+
+/// [`accuracy`] with a weight for each label: `Σ w hit / Σ w`, so that padding does not count where
+/// `weights [..]` are a [`sequence_mask`]. TensorFlow's `metrics.accuracy(weights=..)`.
+///
+/// ```
+/// use backend_api::{DType, Tensor};
+/// use backend_cpu::Cpu;
+/// use rnn_train::losses::{sequence_mask, weighted_accuracy};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Cpu::new();
+/// let labels = Tensor::from_slice(&device, &[1i64, 0, 1, 1], &[2, 2])?;
+/// let logits = labels.one_hot(2, DType::F32)?.neg()?; // wrong everywhere
+/// let lengths = Tensor::from_slice(&device, &[2i64, 1], &[2])?;
+/// let mask = sequence_mask(&lengths, 2)?;
+/// assert_eq!(weighted_accuracy(&logits, &labels, &mask)?, 0.0);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// Those of [`accuracy`], and the weights have another shape than the labels or add up to 0.
+pub fn weighted_accuracy<B: Backend>(
+    logits: &Tensor<B>,
+    labels: &Tensor<B>,
+    weights: &Tensor<B>,
+) -> Result<f64> {
+    let op = "weighted_accuracy";
+    if weights.shape() != labels.shape() {
+        let expected = format!("the labels are {}", labels.shape());
+        return Err(Error::shape(op, "weights", weights.shape(), expected));
+    }
+    let hits = hits(op, logits, labels)?;
+    let weights = weights.detach().cast(DType::F64)?;
+    let total = weights.sum_all()?.item()?;
+    if total == 0.0 {
+        return Err(Error::argument(op, "weights", "add up to 0"));
+    }
+    Ok(hits.mul(&weights)?.sum_all()?.item()? / total)
+}
+
+/// 1 where a label has the largest logit, as `f64`.
+fn hits<B: Backend>(op: &'static str, logits: &Tensor<B>, labels: &Tensor<B>) -> Result<Tensor<B>> {
     let shape = logits.shape();
     let Some((_, rows)) = shape.dims().split_last() else {
         let expected = "an axis of classes is needed";
@@ -92,10 +136,9 @@ pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f6
         let expected = "labels are integers";
         return Err(Error::dtype(op, "labels", labels.dtype(), expected));
     }
-    not_empty(op, "labels", labels)?;
     let predicted = logits.detach().argmax(rows.len())?;
     let hits = predicted.compare(Compare::Eq, &labels.cast(DType::I64)?)?;
-    hits.cast(DType::F64)?.mean_all()?.item()
+    hits.cast(DType::F64)
 }
 
 fn not_empty<B: Backend>(op: &'static str, arg: &str, t: &Tensor<B>) -> Result<()> {

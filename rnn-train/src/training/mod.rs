@@ -1,12 +1,10 @@
 //! The training loop.
 //!
-//! A [`Trainer`] takes steps: a batch from a [`Source`], the loss and its gradient, the optimizer; and
-//! between steps it checks, saves and shows. Model, optimizer, data and loss stay the caller's, and
+//! A [`Trainer`] takes steps: a batch from a [`Source`](crate::data::Source), the loss and its
+//! gradient, the optimizer; and between steps it checks, saves and shows. Model, optimizer, data and loss stay the caller's, and
 //! so does what happens between epochs.
 
 mod progress;
-mod source;
 mod trainer;
 
-pub use source::{InOrder, Source};
 pub use trainer::{EpochReport, TrainStep, Trainer};

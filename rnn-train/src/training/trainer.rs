@@ -4,9 +4,9 @@ use backend_api::{Backend, Error, Result, Tensor, philox};
 use rnn_core::{Module, Nest};
 use serde::Deserialize;
 
-use super::Source;
 use super::progress::Progress;
 use crate::checkpoint::{Checkpoints, TrainState};
+use crate::data::Source;
 use crate::optim::Optimizer;
 use crate::{Differentiable, value_and_grad};
 
@@ -198,7 +198,7 @@ impl<B: Differentiable> Trainer<B> {
         model: &mut M,
         optimizer: &mut O,
         source: &mut S,
-        mut loss: impl FnMut(&M, &S::Batch, TrainStep) -> Result<Tensor<B>>,
+        mut loss: impl FnMut(&M, &S::Item, TrainStep) -> Result<Tensor<B>>,
     ) -> Result<EpochReport>
     where
         M: Module<B = B>,
@@ -222,7 +222,7 @@ impl<B: Differentiable> Trainer<B> {
         optimizer: &mut O,
         source: &mut S,
         initial: &C,
-        mut loss: impl FnMut(&M, &S::Batch, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+        mut loss: impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
     ) -> Result<EpochReport>
     where
         M: Module<B = B>,
@@ -238,9 +238,9 @@ impl<B: Differentiable> Trainer<B> {
             self.show_progress,
             self.state.epoch,
             self.state.epoch_steps,
-            source.batches_per_epoch(),
+            source.items_per_epoch(),
         );
-        while let Some(batch) = source.next_batch()? {
+        while let Some(batch) = source.next_item()? {
             let step = self.next_step();
             let mut next = None;
             let (value, mut grads) = value_and_grad(model, |model| {

@@ -1,7 +1,8 @@
-//! Losses, optimizers, checkpoints and the training loop.
+//! Data, losses, optimizers, checkpoints and the training loop.
 
 mod checkpoint;
 mod common;
+mod data;
 mod loss_scale;
 mod losses;
 mod malformed;

@@ -3,10 +3,10 @@ use std::cell::RefCell;
 use backend_api::{DType, Error, Result, Tensor};
 use rnn_core::Module;
 use rnn_train::checkpoint::Checkpoints;
-use rnn_train::data::{Batches, Remainder};
+use rnn_train::data::{Batches, InOrder, Remainder, Source};
 use rnn_train::losses::mean_squared_error;
 use rnn_train::optim::{Adam, Optimizer, Sgd};
-use rnn_train::training::{EpochReport, InOrder, Source, TrainStep, Trainer};
+use rnn_train::training::{EpochReport, TrainStep, Trainer};
 use tempfile::tempdir;
 
 use crate::common::{Classifier, Device, ITEMS, assert_says, contents, device, memory, tensor};
@@ -280,12 +280,12 @@ fn every_step_has_a_seed_of_its_own() {
 #[test]
 fn a_source_in_order_goes_on_where_it_was() {
     let mut source = InOrder::new(0..3);
-    assert_eq!(source.batches_per_epoch(), Some(3));
+    assert_eq!(source.items_per_epoch(), Some(3));
     for expected in [Some(0), Some(1), Some(2), None, Some(0)] {
         let mut copy = InOrder::new(0..3);
         copy.restore(source.state()).unwrap();
-        assert_eq!(copy.next_batch().unwrap(), expected);
-        assert_eq!(source.next_batch().unwrap(), expected);
+        assert_eq!(copy.next_item().unwrap(), expected);
+        assert_eq!(source.next_item().unwrap(), expected);
     }
     assert_says(&source.restore(4).unwrap_err(), &["4"]);
     assert_eq!(source.state(), 1);

@@ -24,6 +24,7 @@ pub(super) enum Header {
     StateSaving(StateSavingCase),
     Train(TrainCase),
     Losses(LossesCase),
+    Records(RecordsCase),
 }
 
 /// A case of `dynamic_rnn`.
@@ -206,6 +207,59 @@ pub(super) struct LossesCase {
     pub(super) sequence_length: Option<Vec<i64>>,
 }
 
+/// What is read from a record file, and how it is batched.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RecordsCase {
+    pub(super) driver: RecordsDriver,
+    /// The record file, in the folder of the case; `records.plain.tfrecord` if not given.
+    #[serde(default)]
+    pub(super) file: Option<String>,
+    /// Byte strings by key, and how they are encoded.
+    #[serde(default)]
+    pub(super) strings: serde_json::Map<String, Value>,
+    #[serde(default, rename = "strings_encoding")]
+    _strings_encoding: Option<String>,
+    /// How many examples, batches or dequeues the file has results of.
+    #[serde(default, alias = "batches", alias = "dequeues")]
+    pub(super) count: usize,
+    #[serde(default)]
+    pub(super) batch_size: usize,
+    #[serde(default)]
+    pub(super) dynamic_pad: bool,
+    #[serde(default)]
+    pub(super) allow_smaller_final_batch: bool,
+    #[serde(default)]
+    pub(super) dequeue_many: usize,
+    #[serde(default)]
+    pub(super) bucket_boundaries: Vec<usize>,
+    #[serde(default)]
+    pub(super) bucket_batch_sizes: Vec<usize>,
+    /// Of all examples.
+    #[serde(default)]
+    pub(super) lengths: Vec<i64>,
+    #[serde(default)]
+    pub(super) num_unroll: usize,
+    /// The key and the next key of each segment.
+    #[serde(default)]
+    pub(super) keys: Vec<(String, String)>,
+}
+
+/// The calls of TensorFlow that read and batch records.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub(super) enum RecordsDriver {
+    #[serde(rename = "parse_single_sequence_example")]
+    Parse,
+    #[serde(rename = "train.batch")]
+    Batch,
+    #[serde(rename = "PaddingFIFOQueue")]
+    Queue,
+    #[serde(rename = "bucket_by_sequence_length")]
+    Bucket,
+    #[serde(rename = "batch_sequences_with_states")]
+    Segments,
+}
+
 /// What the inputs of a case are.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -291,6 +345,17 @@ impl Header {
             "train" => read(header).map(Self::Train),
             "losses" => read(header).map(Self::Losses),
             "static_state_saving_rnn" => read(header).map(Self::StateSaving),
+            "parse_single_sequence_example"
+            | "train.batch"
+            | "PaddingFIFOQueue"
+            | "bucket_by_sequence_length"
+            | "batch_sequences_with_states" => {
+                // Which of them it is, is the tag of the type.
+                if let Some(fields) = header.as_object_mut() {
+                    fields.insert("driver".into(), driver.into());
+                }
+                read(header).map(Self::Records)
+            }
             other => Err(Trouble::Unsupported(format!("driver `{other}`"))),
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn run(
         }
     }
     check.tensor("crossent", &softmax_cross_entropy_each(&logits, &targets)?)?;
-    let softmax = softmax(&logits)?;
+    let softmax = logits.softmax(2)?;
     check.tensor("softmax", &softmax)?;
     check.tensor(
         "softmax_crossent_dense",
@@ -101,17 +101,12 @@ fn sequence_loss(form: &str, logits: &T, targets: &T, weights: &T) -> ApiResult<
     }
 }
 
-fn softmax(logits: &T) -> ApiResult<T> {
-    let e = logits.sub(&logits.max(2)?.unsqueeze(2)?)?.exp()?;
-    e.div(&e.sum(2)?.unsqueeze(2)?)
-}
-
 /// With the softmax as labels, reversed along time.
 fn dense_cross_entropy(logits: &T, softmax: &T) -> ApiResult<T> {
     let (rows, steps) = (extent(softmax, 0)?, extent(softmax, 1)?);
     let lengths = Tensor::from_slice(logits.device(), &vec![steps as i64; rows], &[rows])?;
     let labels = softmax.reverse(&lengths, 1, 0)?;
-    labels.mul(&softmax.log()?)?.sum(2)?.neg()
+    labels.mul(&logits.log_softmax(2)?)?.sum(2)?.neg()
 }
 
 fn masks(

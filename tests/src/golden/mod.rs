@@ -12,6 +12,7 @@ mod file;
 mod fused;
 mod losses;
 mod raw_rnn;
+mod records;
 pub mod refusals;
 mod state_saving;
 mod static_rnn;
@@ -136,19 +137,24 @@ fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Runs one golden file on a device: the cases in it, which is one but for `errors.json`, and how each ended.
 fn run_file(path: &Path, device: &TestDevice) -> Vec<(String, Outcome)> {
-    let result = if path.file_name().is_some_and(|name| name == "errors.json") {
-        match refusals::run(path, device) {
-            Ok(calls) => return calls,
-            Err(error) => Err(error.into()),
-        }
-    } else {
-        run_case(path, device)
+    let calls = match path.file_name().and_then(|name| name.to_str()) {
+        Some("errors.json") => Some(refusals::run(path, device)),
+        Some(name) if name.ends_with(".errors.json") => Some(records::run_errors(path)),
+        _ => None,
+    };
+    let result = match calls {
+        Some(Ok(calls)) => return calls,
+        Some(Err(error)) => Err(error.into()),
+        None => run_case(path, device),
     };
     let name = path.file_stem().unwrap_or(path.as_os_str());
     vec![(name.to_string_lossy().into_owned(), result.into())]
 }
 
 fn run_case(path: &Path, device: &TestDevice) -> Result<Worst, Trouble> {
+    if path.extension().is_some_and(|e| e == "tfrecord") {
+        return records::run_file(path);
+    }
     if path.extension().is_none_or(|e| e != "safetensors") {
         let kind = path.extension().unwrap_or_default().to_string_lossy();
         return Err(Trouble::Unsupported(format!("files of kind `{kind}`")));
@@ -169,5 +175,6 @@ fn run_case(path: &Path, device: &TestDevice) -> Result<Worst, Trouble> {
         Header::Train(case) => train::run(device, &file, &case),
         Header::Losses(case) => losses::run(device, &file, &case),
         Header::StateSaving(case) => state_saving::run(device, &file, &case),
+        Header::Records(case) => records::run(device, &file, &case, path),
     }
 }

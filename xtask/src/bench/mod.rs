@@ -2,6 +2,7 @@
 
 mod check;
 mod cores;
+mod input;
 mod measure;
 mod network;
 mod options;
@@ -47,6 +48,11 @@ fn root() -> &'static Path {
 }
 
 fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
+    if let Some((first, rest)) = args.split_first()
+        && first == "--input"
+    {
+        return input::run(rest);
+    }
     let Some(options) = Options::parse(args)? else {
         return Ok(());
     };

@@ -25,6 +25,7 @@ operations on the processor: outputs, and in training the loss and the gradients
                      burn, candle (built there when asked for); one that is not installed is left out, with a remark
 --python PATH        the Python that has them (default: python3)
 --scaling            the cost of an LSTM against its steps and against its batch instead: tables, and two plots
+--input              reading, parsing and batching of records instead (cargo xtask bench --input --help)
 --plots DIR          where the plots go (default: bench/plots)
 --json               prints lines of JSON alone
 --save FILE          appends the lines to a file

@@ -1,0 +1,140 @@
+//! Tensor methods for classes and probabilities, made of other operations.
+
+use crate::{Backend, Compare, DType, Error, Result, Tensor};
+
+/// Classes and probabilities.
+impl<B: Backend> Tensor<B> {
+    /// Exponentials along `axis`, divided by their sum. Computed so that no exponential overflows.
+    ///
+    /// ```
+    /// use backend_api::Tensor;
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let logits = Tensor::from_slice(&Cpu::new(), &[1000.0f32, 1000.0], &[1, 2])?;
+    /// assert_eq!(logits.softmax(1)?.to_vec::<f32>()?, [0.5, 0.5]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such axis, or the elements are no floats.
+    pub fn softmax(&self, axis: usize) -> Result<Self> {
+        let exponentials = self.shifted("softmax", axis)?.exp()?;
+        exponentials.div(&exponentials.sum(axis)?.unsqueeze(axis)?)
+    }
+
+    /// The logarithm of [`softmax`](Self::softmax), also where the softmax is 0 in floating point.
+    ///
+    /// # Errors
+    /// There is no such axis, or the elements are no floats.
+    pub fn log_softmax(&self, axis: usize) -> Result<Self> {
+        let shifted = self.shifted("log_softmax", axis)?;
+        let log_sum = shifted.exp()?.sum(axis)?.log()?;
+        shifted.sub(&log_sum.unsqueeze(axis)?)
+    }
+
+    /// The elements less the largest one along `axis`.
+    fn shifted(&self, op: &'static str, axis: usize) -> Result<Self> {
+        let shape = self.shape();
+        if axis >= shape.rank() {
+            let expected = format!("axis {axis} is asked for");
+            return Err(Error::shape(op, "logits", shape, expected));
+        }
+        if !self.dtype().is_float() {
+            let expected = "floats are needed";
+            return Err(Error::dtype(op, "logits", self.dtype(), expected));
+        }
+        if shape.dims()[axis] == 0 {
+            // Nothing to take the largest of, and nothing to shift.
+            return Ok(self.clone());
+        }
+        // The largest is a constant shift, so that no gradient flows through it.
+        self.sub(&self.detach().max(axis)?.unsqueeze(axis)?)
+    }
+
+    /// `self [..]` of integers to `[.., depth]`: 1 at the index that an element names, and 0
+    /// elsewhere. An element outside `0..depth` gives zeros. TensorFlow's `one_hot`.
+    ///
+    /// ```
+    /// use backend_api::{DType, Tensor};
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let ids = Tensor::from_slice(&Cpu::new(), &[2i32, -1], &[2])?;
+    /// let one_hot = ids.one_hot(3, DType::F32)?;
+    /// assert_eq!(one_hot.to_vec::<f32>()?, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The elements are no integers.
+    pub fn one_hot(&self, depth: usize, dtype: DType) -> Result<Self> {
+        if !self.dtype().is_int() {
+            let expected = "integers are needed";
+            return Err(Error::dtype("one_hot", "ids", self.dtype(), expected));
+        }
+        let classes: Vec<i64> = (0..depth as i64).collect();
+        let classes = Self::from_slice(self.device(), &classes, &[depth])?;
+        self.cast(DType::I64)?.is_class(&classes)?.cast(dtype)
+    }
+
+    /// `[.., classes]` of `bool`: whether an element is that class.
+    pub(crate) fn is_class(&self, classes: &Self) -> Result<Self> {
+        let last = self.shape().rank();
+        self.unsqueeze(last)?.compare(Compare::Eq, classes)
+    }
+
+    /// The mean along `axis`, without that axis.
+    ///
+    /// # Errors
+    /// There is no such axis, its length is 0, or the elements are no floats.
+    pub fn mean(&self, axis: usize) -> Result<Self> {
+        let shape = self.shape();
+        let count = shape.dims().get(axis).copied().filter(|&count| count > 0);
+        let Some(count) = count else {
+            let expected = format!("a mean along axis {axis} needs an element");
+            return Err(Error::shape("mean", "input", shape, expected));
+        };
+        // A sum of many 16-bit floats can be too large for their type where the mean is not.
+        let sum = self.cast(self.dtype().computed_in())?.sum(axis)?;
+        sum.affine(1.0 / count as f64, 0.0)?.cast(self.dtype())
+    }
+
+    /// The parts of `axis`, each without that axis: the inverse of [`stack`](Self::stack).
+    ///
+    /// # Errors
+    /// There is no such axis.
+    pub fn unstack(&self, axis: usize) -> Result<Vec<Self>> {
+        let shape = self.shape();
+        let Some(&count) = shape.dims().get(axis) else {
+            let expected = format!("axis {axis} is asked for");
+            return Err(Error::shape("unstack", "input", shape, expected));
+        };
+        (0..count).map(|index| self.select(axis, index)).collect()
+    }
+
+    /// Tensors of one shape side by side along a new axis.
+    ///
+    /// ```
+    /// use backend_api::Tensor;
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let device = Cpu::new();
+    /// let a = Tensor::from_slice(&device, &[1i32, 1, 1], &[3])?;
+    /// let b = Tensor::from_slice(&device, &[2i32, 2, 2], &[3])?;
+    /// let stacked = Tensor::stack(&[&a, &b], 1)?;
+    /// assert_eq!(stacked.to_vec::<i32>()?, [1, 2, 1, 2, 1, 2]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// There is no tensor, they differ in shape or type, or `axis` is above their number of axes.
+    pub fn stack(parts: &[&Self], axis: usize) -> Result<Self> {
+        let parts: Vec<Self> = parts
+            .iter()
+            .map(|part| part.unsqueeze(axis))
+            .collect::<Result<_>>()?;
+        Self::concat(&parts.iter().collect::<Vec<_>>(), axis)
+    }
+}

@@ -1,0 +1,308 @@
+//! Which features of a record a program reads, and as what.
+
+use backend_api::{Error, Result};
+
+use super::parse::{FeatureSpec, Plan, Rule};
+use crate::data::column::{Dims, element_count};
+use crate::data::sample::{Field, Sample, Schema};
+use crate::data::values::{ByteStrings, ColumnType, Values};
+
+/// An element type that records hold: `i64`, `f32` or [`ByteStrings`].
+pub trait RecordType: ColumnType {}
+
+impl RecordType for i64 {}
+impl RecordType for f32 {}
+impl RecordType for ByteStrings {}
+
+/// A context feature with a fixed number of values: TensorFlow's `FixedLenFeature`.
+///
+/// Its column has the shape given. The feature has to be there unless it has a default.
+#[derive(Clone, Debug)]
+pub struct FixedLen<T: RecordType> {
+    name: Naming,
+    dims: Dims,
+    default: Option<Vec<T::Scalar>>,
+}
+
+impl<T: RecordType> FixedLen<T> {
+    /// The feature `name`, of shape `dims`: `&[]` for one value.
+    pub fn new(name: impl Into<String>, dims: &[usize]) -> Self {
+        Self {
+            name: Naming::new(name),
+            dims: dims.into(),
+            default: None,
+        }
+    }
+
+    /// The values that a record without the feature has, as many as the shape holds.
+    #[must_use]
+    pub fn default_values(mut self, values: impl IntoIterator<Item = T::Scalar>) -> Self {
+        self.default = Some(values.into_iter().collect());
+        self
+    }
+
+    /// The name of the field in samples, where it is not the feature's.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Self {
+        self.name.field = Some(name.into());
+        self
+    }
+}
+
+/// A feature list whose steps all have the same number of values: TensorFlow's
+/// `FixedLenSequenceFeature`.
+///
+/// Its column has the steps as a first axis, followed by the shape given.
+#[derive(Clone, Debug)]
+pub struct FixedLenSequence<T> {
+    name: Naming,
+    dims: Dims,
+    allow_missing: bool,
+    element: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: RecordType> FixedLenSequence<T> {
+    /// The feature list `name`, each step of shape `dims`: `&[]` for one value a step.
+    pub fn new(name: impl Into<String>, dims: &[usize]) -> Self {
+        Self {
+            name: Naming::new(name),
+            dims: dims.into(),
+            allow_missing: false,
+            element: std::marker::PhantomData,
+        }
+    }
+
+    /// Takes a record without the list as one of no steps.
+    #[must_use]
+    pub fn allow_missing(mut self) -> Self {
+        self.allow_missing = true;
+        self
+    }
+
+    /// The name of the field in samples, where it is not the feature list's.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Self {
+        self.name.field = Some(name.into());
+        self
+    }
+}
+
+/// A feature, or a feature list whose steps have any number of values: TensorFlow's
+/// `VarLenFeature`.
+///
+/// Of the context its column has one axis; of a feature list it is ragged, with a row for each
+/// step. [`Column::sparse`](crate::data::Column::sparse) gives TensorFlow's form. A feature that is
+/// missing has no values.
+#[derive(Clone, Debug)]
+pub struct VarLen<T> {
+    name: Naming,
+    element: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: RecordType> VarLen<T> {
+    /// The feature or feature list `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: Naming::new(name),
+            element: std::marker::PhantomData,
+        }
+    }
+
+    /// The name of the field in samples, where it is not the feature's.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Self {
+        self.name.field = Some(name.into());
+        self
+    }
+}
+
+/// The names of a feature in records and in samples.
+#[derive(Clone, Debug)]
+struct Naming {
+    feature: String,
+    field: Option<String>,
+}
+
+impl Naming {
+    fn new(feature: impl Into<String>) -> Self {
+        Self {
+            feature: feature.into(),
+            field: None,
+        }
+    }
+
+    fn declare<T: RecordType>(
+        self,
+        schema: &mut Schema,
+        rule: Rule,
+    ) -> Result<(Field<T>, FeatureSpec)> {
+        let field = schema.add::<T>(self.field.unwrap_or_else(|| self.feature.clone()))?;
+        let spec = FeatureSpec {
+            name: self.feature,
+            kind: T::KIND,
+            rule,
+        };
+        Ok((field, spec))
+    }
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+/// A feature that a record's context can have: [`FixedLen`] or [`VarLen`].
+pub trait ContextFeature<T: RecordType>: private::Sealed {
+    #[doc(hidden)]
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>>;
+}
+
+/// A feature list that a record can have: [`FixedLenSequence`] or [`VarLen`].
+pub trait SequenceFeature<T: RecordType>: private::Sealed {
+    #[doc(hidden)]
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>>;
+}
+
+/// A field, and what is read into it.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Declared<T>(Field<T>, FeatureSpec)
+where
+    T: ColumnType;
+
+impl<T: RecordType> private::Sealed for FixedLen<T> {}
+impl<T: RecordType> private::Sealed for FixedLenSequence<T> {}
+impl<T: RecordType> private::Sealed for VarLen<T> {}
+
+impl<T: RecordType> ContextFeature<T> for FixedLen<T> {
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>> {
+        let name = &self.name.feature;
+        let count = count(name, &self.dims)?;
+        let default = self.default.map(|scalars| {
+            let found = scalars.len();
+            if found != count {
+                let arg = format!("default_values of `{name}`");
+                let problem = format!("are {found}, but the shape is {:?}", self.dims);
+                return Err(Error::argument("ExampleSpec", arg, problem));
+            }
+            let mut values = Values::empty(T::KIND);
+            for scalar in scalars {
+                values.fill(&T::scalar(scalar), 1)?;
+            }
+            Ok(values)
+        });
+        let rule = Rule::Fixed {
+            count,
+            default: default.transpose()?,
+            dims: self.dims,
+        };
+        let (field, spec) = self.name.declare(schema, rule)?;
+        Ok(Declared(field, spec))
+    }
+}
+
+impl<T: RecordType> SequenceFeature<T> for FixedLenSequence<T> {
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>> {
+        let rule = Rule::Steps {
+            count: count(&self.name.feature, &self.dims)?,
+            dims: self.dims,
+            allow_missing: self.allow_missing,
+        };
+        let (field, spec) = self.name.declare(schema, rule)?;
+        Ok(Declared(field, spec))
+    }
+}
+
+impl<T: RecordType> ContextFeature<T> for VarLen<T> {
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>> {
+        let (field, spec) = self.name.declare(schema, Rule::Any)?;
+        Ok(Declared(field, spec))
+    }
+}
+
+impl<T: RecordType> SequenceFeature<T> for VarLen<T> {
+    fn declare(self, schema: &mut Schema) -> Result<Declared<T>> {
+        ContextFeature::declare(self, schema)
+    }
+}
+
+fn count(name: &str, dims: &[usize]) -> Result<usize> {
+    element_count(dims).ok_or_else(|| {
+        let problem = format!("is {dims:?}, which is too large");
+        Error::argument("ExampleSpec", format!("shape of `{name}`"), problem)
+    })
+}
+
+/// The features that a program reads from `SequenceExample` and `Example` records.
+///
+/// Declared once; each declaration gives the typed [`Field`] that reads the feature's column from
+/// samples and batches. Features that are not declared are passed over.
+///
+/// ```
+/// use rnn_train::data::{ExampleSpec, FixedLen, FixedLenSequence, SequenceExample, VarLen};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let mut spec = ExampleSpec::new();
+/// let label = spec.context(FixedLen::<i64>::new("label", &[]))?;
+/// let values = spec.sequence(FixedLenSequence::<f32>::new("values", &[2]))?;
+/// let tags = spec.sequence(VarLen::<i64>::new("tags"))?;
+///
+/// let record = SequenceExample::new()
+///     .context("label", [3i64])
+///     .feature_list("values", [[0.1f32, 0.2], [0.3, 0.4]])
+///     .to_bytes();
+/// let sample = spec.parse(&record)?;
+/// assert_eq!(sample.get(label)?, [3]);
+/// assert_eq!(sample.column(values)?.dims(), [2, 2]);
+/// assert_eq!(sample.steps(tags)?, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ExampleSpec {
+    schema: Schema,
+    plan: Plan,
+}
+
+impl ExampleSpec {
+    /// No features.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a feature of the context, or a feature of an `Example`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is a field of that name, or the default does not fit the shape.
+    pub fn context<T: RecordType>(&mut self, feature: impl ContextFeature<T>) -> Result<Field<T>> {
+        let Declared(field, spec) = feature.declare(&mut self.schema)?;
+        self.plan.context.push((field.key().1, spec));
+        Ok(field)
+    }
+
+    /// Reads a feature list.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is a field of that name.
+    pub fn sequence<T: RecordType>(
+        &mut self,
+        feature: impl SequenceFeature<T>,
+    ) -> Result<Field<T>> {
+        let Declared(field, spec) = feature.declare(&mut self.schema)?;
+        self.plan.lists.push((field.key().1, spec));
+        Ok(field)
+    }
+
+    /// The fields of the samples.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Reads a serialized `SequenceExample`, or an `Example` if only context features are declared.
+    /// TensorFlow's `parse_single_sequence_example` and `parse_single_example`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], naming the feature, if the bytes are no such message, a feature is
+    /// missing, or it has another type or number of values than declared.
+    pub fn parse(&self, serialized: &[u8]) -> Result<Sample> {
+        Ok(self.schema.sample_of(self.plan.parse(serialized)?))
+    }
+}
