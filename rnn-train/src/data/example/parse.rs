@@ -5,7 +5,7 @@ use std::str;
 use backend_api::{Error, Result};
 use smallvec::SmallVec;
 
-use super::wire::{Fields, Malformed, Value, varint};
+use super::wire::{Fields, Malformed, Value, only_field, varint};
 use crate::data::column::{Column, Dims, element_count};
 use crate::data::values::{ValueKind, Values};
 
@@ -230,6 +230,14 @@ const KINDS: [(u32, ValueKind, &str); 3] = [
 fn read_feature(parts: &[&[u8]], values: &mut Values) -> Result<Found, Malformed> {
     let start = values.len();
     let wanted = values.kind();
+    // Most features are one list of packed numbers and nothing else.
+    if let [part] = parts
+        && let number @ (2 | 3) = number_of(wanted)
+        && let Some(packed) = only_field(part, number).and_then(|list| only_field(list, 1))
+    {
+        read_packed(packed, values)?;
+        return Ok(Found::Values(values.len() - start));
+    }
     let mut kind: Option<(ValueKind, &'static str)> = None;
     for part in parts {
         let mut fields = Fields(part);
@@ -257,6 +265,31 @@ fn read_feature(parts: &[&[u8]], values: &mut Values) -> Result<Found, Malformed
     })
 }
 
+/// The field number of a type that records have.
+fn number_of(kind: ValueKind) -> u8 {
+    let entry = KINDS.iter().find(|(_, known, _)| *known == kind);
+    entry.map_or(0, |(number, ..)| *number as u8)
+}
+
+/// Appends packed numbers.
+fn read_packed(mut packed: &[u8], values: &mut Values) -> Result<(), Malformed> {
+    match values {
+        Values::F32(floats) => {
+            let (chunks, []) = packed.as_chunks() else {
+                return Err(Malformed::Packed);
+            };
+            floats.extend(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        Values::I64(ints) => {
+            while !packed.is_empty() {
+                ints.push(varint(&mut packed)?.cast_signed());
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Appends the values of a list, packed or not.
 fn read_list(list: &[u8], values: &mut Values) -> Result<(), Malformed> {
     let mut fields = Fields(list);
@@ -265,19 +298,9 @@ fn read_list(list: &[u8], values: &mut Values) -> Result<(), Malformed> {
             continue;
         }
         match (&mut *values, field) {
-            (Values::F32(floats), Value::Bytes(packed)) => {
-                let (chunks, []) = packed.as_chunks() else {
-                    return Err(Malformed::Packed);
-                };
-                floats.extend(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-            }
+            (Values::F32(_) | Values::I64(_), Value::Bytes(packed)) => read_packed(packed, values)?,
             (Values::F32(floats), Value::Fixed32(bytes)) => {
                 floats.push(f32::from_le_bytes(bytes));
-            }
-            (Values::I64(ints), Value::Bytes(mut packed)) => {
-                while !packed.is_empty() {
-                    ints.push(varint(&mut packed)?.cast_signed());
-                }
             }
             (Values::I64(ints), Value::Varint(value)) => ints.push(value.cast_signed()),
             (Values::Bytes(strings), Value::Bytes(string)) => strings.push(string),

@@ -393,3 +393,32 @@ fn a_run_that_passed_over_faults_resumes() {
         assert_eq!(follow(&mut resumed, 24 - at), whole[at..], "after {at}");
     }
 }
+
+#[test]
+fn features_of_every_length_are_read() {
+    let mut spec = rnn_train::data::ExampleSpec::new();
+    let ints = spec
+        .context(rnn_train::data::VarLen::<i64>::new("ints"))
+        .unwrap();
+    let floats = spec
+        .context(rnn_train::data::VarLen::<f32>::new("floats"))
+        .unwrap();
+    let lists = spec
+        .sequence(rnn_train::data::VarLen::<f32>::new("lists"))
+        .unwrap();
+    // Below and above the lengths at which a length takes another byte.
+    for count in [
+        0, 1, 29, 30, 31, 32, 33, 125, 126, 127, 128, 4094, 4095, 4096, 20_000,
+    ] {
+        let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
+        let numbers: Vec<i64> = (0..count).map(|i| i64::from(i) * 77 - 1000).collect();
+        let message = SequenceExample::new()
+            .context("ints", numbers.clone())
+            .context("floats", values.clone())
+            .feature_list("lists", [values.clone(), Vec::new(), values.clone()]);
+        let sample = spec.parse(&message.to_bytes()).unwrap();
+        assert_eq!(sample.get(ints).unwrap(), numbers);
+        assert_eq!(sample.get(floats).unwrap(), values);
+        assert_eq!(sample.get(lists).unwrap(), [&values[..], &values].concat());
+    }
+}
