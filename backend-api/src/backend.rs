@@ -1,4 +1,4 @@
-//! The contract between the framework and a device.
+//! The interface between the framework and a device.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,40 +7,43 @@ use smallvec::SmallVec;
 
 use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor};
 
-/// A device that holds buffers and runs operations on them.
+/// A device: holds buffers and runs operations on them.
 ///
-/// A value of a type that implements this is a handle: cheap to clone, usable from many
-/// threads, without process-wide state, so that two devices (or one device with two thread
-/// counts) can live side by side.
+/// A value of an implementing type is a handle. It is cheap to clone, usable from many threads and
+/// has no process-wide state, so that two devices (or one device with two thread counts) can exist
+/// side by side.
 ///
-/// Code above this trait never calls [`run`](Self::run) itself; it uses [`Tensor`]'s methods, which check
-/// shapes and types first. An implementation may therefore assume what [`Op::infer`] checked.
+/// Code above this trait does not call [`run`](Self::run) itself. It calls [`Tensor`]'s methods,
+/// which check shapes and types first. An implementation may therefore rely on the checks of
+/// [`Op::infer`].
 pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Elements on the device: reference counted (a clone shares them), of a fixed length
-    /// and type.
+    /// Elements on the device. Reference counted (clones share the elements), of fixed length and
+    /// type.
     type Buffer: Clone + fmt::Debug + Send + Sync + 'static;
 
     /// A buffer that has been moved out of device memory.
     type Swapped: fmt::Debug + Send + Sync + 'static;
 
-    /// The device's name for messages: `cpu`, `cuda:0`.
+    /// The device's name in messages: `cpu`, `cuda:0`.
     fn name(&self) -> String;
 
-    /// Whether buffers of one are buffers of the other.
+    /// Whether the buffers of one device can be operands of the other.
     fn same_device(&self, other: &Self) -> bool;
 
-    /// A buffer with the given elements. `bytes` has exactly `meta.bytes()` bytes, in the host's byte
-    /// order.
+    /// Creates a buffer from elements in the host's byte order. `bytes` has exactly `meta.bytes()`
+    /// bytes.
     fn upload(&self, bytes: &[u8], meta: Meta) -> Result<Self::Buffer>;
 
-    /// The elements of a view in row-major order, in the host's byte order. `into` has exactly as many
-    /// bytes as they take. Waits for the operations that make them.
+    /// Copies the elements of a view to the host, in row-major order and the host's byte order.
+    /// `into` has exactly the required number of bytes. Waits for the operations that compute the
+    /// elements.
     fn download(&self, src: View<'_, Self::Buffer>, into: &mut [u8]) -> Result<()>;
 
-    /// Runs one operation: the only way to compute. See [`Op`] for what each does.
+    /// Runs one operation. All computation except [`accumulate`](Self::accumulate) uses this
+    /// method. [`Op`] specifies each operation.
     ///
-    /// There is one entry in `outs` for each result, which says its shape and type and where to write
-    /// it; the results come back in the same order.
+    /// `outs` has one entry for each result. It gives the result's shape and type, and the buffer
+    /// to write to. The results are returned in the same order.
     fn run(
         &self,
         op: &Op,
@@ -48,8 +51,9 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         outs: Dests<Self::Buffer>,
     ) -> Result<Buffers<Self::Buffer>>;
 
-    /// `dst[at] += src`, shapes equal, floats. In place where `dst` is the only owner of its
-    /// elements, else on a copy, so that nobody else sees a change.
+    /// Computes `dst[at] += src`; the shapes are equal, the elements floats. Works in place if
+    /// `dst` is the only handle of its buffer, else on a copy, so that other handles never observe
+    /// a change.
     fn accumulate(
         &self,
         dst: Self::Buffer,
@@ -57,20 +61,21 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         src: View<'_, Self::Buffer>,
     ) -> Result<Self::Buffer>;
 
-    /// Starts moving a buffer's elements to host memory. May return before the move is done. Where
-    /// device memory is host memory this does nothing and costs nothing.
+    /// Starts to move a buffer's elements to host memory. May return before the transfer is
+    /// complete. Where device memory is host memory, this does nothing and costs nothing.
     fn swap_out(&self, buffer: Self::Buffer) -> Result<Self::Swapped>;
 
-    /// Brings a buffer back. May return before the elements are there; operations on it wait.
+    /// Moves a buffer back to device memory. May return before the transfer is complete; operations
+    /// on the buffer wait for it.
     fn swap_in(&self, swapped: Self::Swapped) -> Result<Self::Buffer>;
 
-    /// Waits until everything asked for so far is done, and reports what failed meanwhile.
+    /// Waits for all operations issued so far, and returns the first error of any of them.
     fn synchronize(&self) -> Result<()>;
 
-    /// What the device's memory is used for.
+    /// Memory statistics of the device.
     fn memory(&self) -> Memory;
 
-    /// How the device would run a whole sequence, or `None` if a cell should go step by step.
+    /// How the device would run a whole sequence, or `None` if the cell should run step by step.
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
         Some(SequencePlan::stepwise(request))
     }
@@ -80,14 +85,15 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The same elements without their history.
+    /// The same elements without their gradient history.
     fn detach(&self, buffer: &Self::Buffer) -> Self::Buffer {
         buffer.clone()
     }
 
-    /// Runs a part of a computation under a policy for what is kept of it until the gradient
-    /// is computed. `body` must be a pure function of its inputs and of what it captures, since it may run
-    /// again. A device that records nothing just runs it.
+    /// Runs a part of a computation under a memory policy, which decides how its intermediate
+    /// values are stored until the gradient is computed. `body` must be a pure function of its
+    /// inputs and captures, since back-propagation may run it again. A device that records no
+    /// operations just runs it.
     fn segment(
         &self,
         _keep: Keep,
@@ -98,47 +104,47 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// What [`Backend::segment`] runs: the device it runs on, and the inputs.
+/// The body of [`Backend::segment`]: takes the device to run on and the inputs.
 pub type SegmentBody<B> = Arc<dyn Fn(&B, &[Tensor<B>]) -> Result<Vec<Tensor<B>>> + Send + Sync>;
 
-/// What is kept of a segment between its forward and its backward pass. All policies give
-/// the same gradients bit for bit.
+/// Memory policy of back-propagation through time: how a segment's values are stored between its
+/// forward and its backward pass. All policies give bit-identical gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Keep {
-    /// Everything the gradient needs.
+    /// Store every value that the gradient needs.
     #[default]
     All,
-    /// The inputs; the rest is computed again.
+    /// Store the inputs and recompute the rest in the backward pass (checkpointing).
     Inputs,
-    /// Everything, in host memory ([`Backend::swap_out`]).
+    /// Offload every value that the gradient needs to host memory ([`Backend::swap_out`]).
     Host,
 }
 
-/// Figures about a device's memory, in bytes.
+/// Memory statistics of a device, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// In buffers that somebody holds.
+    /// In live buffers.
     pub in_use: usize,
-    /// The most that was in use at once so far.
+    /// The peak of `in_use` so far.
     pub peak: usize,
-    /// Kept for reuse.
+    /// In free blocks that the pool keeps for reuse.
     pub pooled: usize,
-    /// How often the system was asked for memory so far. A loop in steady state does not change it.
+    /// Number of allocations from the operating system so far. Constant for a loop in steady state.
     pub system_allocations: u64,
 }
 
-/// A buffer to read, and how.
+/// An operand: a buffer and how to read it.
 #[derive(Debug)]
 pub struct View<'a, Buffer> {
-    /// The elements.
+    /// The buffer.
     pub buffer: &'a Buffer,
-    /// Which of them, in which order.
+    /// Shape, strides and offset of the elements.
     pub layout: Layout,
-    /// Their type.
+    /// The element type.
     pub dtype: DType,
 }
 
-// Derived versions would ask `Buffer: Copy`.
+// A derived impl would require `Buffer: Copy`.
 impl<Buffer> Clone for View<'_, Buffer> {
     fn clone(&self) -> Self {
         *self
@@ -148,7 +154,7 @@ impl<Buffer> Clone for View<'_, Buffer> {
 impl<Buffer> Copy for View<'_, Buffer> {}
 
 impl<Buffer> View<'_, Buffer> {
-    /// The same view of another buffer: what decorators unwrap a view with.
+    /// The same view of another buffer: decorators use it to unwrap operands.
     pub fn with_buffer<'a, Other>(&self, buffer: &'a Other) -> View<'a, Other> {
         View {
             buffer,
@@ -163,14 +169,14 @@ impl<Buffer> View<'_, Buffer> {
     }
 }
 
-/// Where a result goes.
+/// Where to write a result.
 #[derive(Debug)]
 pub enum Dest<Buffer> {
-    /// Into a new buffer, row-major and without gaps.
+    /// A new buffer, row-major and without gaps.
     New(Meta),
-    /// Into a given buffer of the result's type, at the layout's elements; the buffer comes back as the
-    /// result, its other elements as they were. In place where the buffer is not shared
-    /// (the operation's own inputs count), else on a copy.
+    /// The elements of an existing buffer that the layout selects. The buffer has the result's
+    /// type; it is returned as the result, with its other elements unchanged. Written in place if
+    /// the buffer is not shared (operands of the operation count as sharing), else in a copy.
     Into(Box<(Buffer, Layout)>),
 }
 
@@ -186,8 +192,8 @@ pub type Buffers<Buffer> = SmallVec<[Buffer; 3]>;
 /// Shapes and types of an operation's operands or results.
 pub type Metas = SmallVec<[Meta; 3]>;
 
-/// Forwards every method of [`Backend`] but [`run`](Backend::run) to a field that has the same buffer type,
-/// so that a decorator states just what it changes.
+/// Forwards every method of [`Backend`] except [`run`](Backend::run) to a field with the same
+/// buffer type, so that a decorator implements only `run`.
 ///
 /// ```
 /// use backend_api::{Backend, Buffers, Dests, Op, Result, View, forward_backend};
@@ -266,7 +272,7 @@ macro_rules! forward_backend {
     };
 }
 
-/// The error for a buffer of a backend that the device is not: for [`dispatch!`](crate::dispatch).
+/// The error for a buffer of another backend: for [`dispatch!`](crate::dispatch).
 #[doc(hidden)]
 pub fn foreign_buffer<B: Backend>(device: &B, op: &'static str) -> Error {
     Error::Device {
@@ -277,8 +283,8 @@ pub fn foreign_buffer<B: Backend>(device: &B, op: &'static str) -> Error {
     }
 }
 
-/// Runs a segment on the device inside a decorator with the same buffers, and the body on the decorator:
-/// what [`forward_backend!`] puts in for [`Backend::segment`].
+/// Runs a segment on the device inside a decorator with the same buffer type, and the segment's
+/// body on the decorator. [`forward_backend!`] implements [`Backend::segment`] with it.
 pub fn forward_segment<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,

@@ -1,10 +1,10 @@
-//! Tensor methods for classes and probabilities, made of other operations.
+//! Tensor methods for classes and probabilities, composed of other operations.
 
 use crate::{Backend, Compare, DType, Error, Result, Tensor};
 
 /// Classes and probabilities.
 impl<B: Backend> Tensor<B> {
-    /// Exponentials along `axis`, divided by their sum. Computed so that no exponential overflows.
+    /// The softmax along `axis`. Shifts the inputs first, so that no exponential overflows.
     ///
     /// ```
     /// use backend_api::Tensor;
@@ -17,23 +17,24 @@ impl<B: Backend> Tensor<B> {
     /// ```
     ///
     /// # Errors
-    /// There is no such axis, or the elements are no floats.
+    /// The axis does not exist, or the elements are not floats.
     pub fn softmax(&self, axis: usize) -> Result<Self> {
         let exponentials = self.shifted("softmax", axis)?.exp()?;
         exponentials.div(&exponentials.sum(axis)?.unsqueeze(axis)?)
     }
 
-    /// The logarithm of [`softmax`](Self::softmax), also where the softmax is 0 in floating point.
+    /// The logarithm of [`softmax`](Self::softmax). Accurate even where the softmax underflows to
+    /// 0.
     ///
     /// # Errors
-    /// There is no such axis, or the elements are no floats.
+    /// The axis does not exist, or the elements are not floats.
     pub fn log_softmax(&self, axis: usize) -> Result<Self> {
         let shifted = self.shifted("log_softmax", axis)?;
         let log_sum = shifted.exp()?.sum(axis)?.log()?;
         shifted.sub(&log_sum.unsqueeze(axis)?)
     }
 
-    /// The elements less the largest one along `axis`.
+    /// Subtracts the maximum along `axis`.
     fn shifted(&self, op: &'static str, axis: usize) -> Result<Self> {
         let shape = self.shape();
         if axis >= shape.rank() {
@@ -45,15 +46,15 @@ impl<B: Backend> Tensor<B> {
             return Err(Error::dtype(op, "logits", self.dtype(), expected));
         }
         if shape.dims()[axis] == 0 {
-            // Nothing to take the largest of, and nothing to shift.
+            // An empty axis has no maximum, and no element to shift.
             return Ok(self.clone());
         }
-        // The largest is a constant shift, so that no gradient flows through it.
+        // The maximum is treated as a constant: its gradient would cancel.
         self.sub(&self.detach().max(axis)?.unsqueeze(axis)?)
     }
 
-    /// `self [..]` of integers to `[.., depth]`: 1 at the index that an element names, and 0
-    /// elsewhere. An element outside `0..depth` gives zeros. TensorFlow's `one_hot`.
+    /// One-hot encoding of integers, `[..]` to `[.., depth]`: 1 at the index that an element gives,
+    /// and 0 elsewhere. An element outside `0..depth` gives only zeros. TensorFlow's `one_hot`.
     ///
     /// ```
     /// use backend_api::{DType, Tensor};
@@ -67,7 +68,7 @@ impl<B: Backend> Tensor<B> {
     /// ```
     ///
     /// # Errors
-    /// The elements are no integers.
+    /// The elements are not integers.
     pub fn one_hot(&self, depth: usize, dtype: DType) -> Result<Self> {
         if !self.dtype().is_int() {
             let expected = "integers are needed";
@@ -78,16 +79,16 @@ impl<B: Backend> Tensor<B> {
         self.cast(DType::I64)?.is_class(&classes)?.cast(dtype)
     }
 
-    /// `[.., classes]` of `bool`: whether an element is that class.
+    /// `[.., classes]` of `bool`: whether each element equals each class.
     pub(crate) fn is_class(&self, classes: &Self) -> Result<Self> {
         let last = self.shape().rank();
         self.unsqueeze(last)?.compare(Compare::Eq, classes)
     }
 
-    /// The mean along `axis`, without that axis.
+    /// Averages over `axis` and removes it.
     ///
     /// # Errors
-    /// There is no such axis, its length is 0, or the elements are no floats.
+    /// The axis does not exist, its length is 0, or the elements are not floats.
     pub fn mean(&self, axis: usize) -> Result<Self> {
         let shape = self.shape();
         let count = shape.dims().get(axis).copied().filter(|&count| count > 0);
@@ -95,15 +96,15 @@ impl<B: Backend> Tensor<B> {
             let expected = format!("a mean along axis {axis} needs an element");
             return Err(Error::shape("mean", "input", shape, expected));
         };
-        // A sum of many 16-bit floats can be too large for their type where the mean is not.
+        // The sum of many 16-bit floats can overflow even if their mean does not.
         let sum = self.cast(self.dtype().computed_in())?.sum(axis)?;
         sum.affine(1.0 / count as f64, 0.0)?.cast(self.dtype())
     }
 
-    /// The parts of `axis`, each without that axis: the inverse of [`stack`](Self::stack).
+    /// The slices along `axis`, without that axis: the inverse of [`stack`](Self::stack).
     ///
     /// # Errors
-    /// There is no such axis.
+    /// The axis does not exist.
     pub fn unstack(&self, axis: usize) -> Result<Vec<Self>> {
         let shape = self.shape();
         let Some(&count) = shape.dims().get(axis) else {
@@ -113,7 +114,7 @@ impl<B: Backend> Tensor<B> {
         (0..count).map(|index| self.select(axis, index)).collect()
     }
 
-    /// Tensors of one shape side by side along a new axis.
+    /// Stacks tensors of one shape along a new axis.
     ///
     /// ```
     /// use backend_api::Tensor;
@@ -129,7 +130,8 @@ impl<B: Backend> Tensor<B> {
     /// ```
     ///
     /// # Errors
-    /// There is no tensor, they differ in shape or type, or `axis` is above their number of axes.
+    /// `parts` is empty, the parts differ in shape or type, or `axis` is above their number of
+    /// axes.
     pub fn stack(parts: &[&Self], axis: usize) -> Result<Self> {
         let parts: Vec<Self> = parts
             .iter()

@@ -1,7 +1,8 @@
-//! The default body of each fused operation, written once over [`Tensor`].
+//! The default implementation of each fused operation, written once over [`Tensor`].
 //!
-//! On a plain backend these lines compute; with automatic differentiation as the device they
-//! record themselves, which is how a hand-written gradient is tested against the composed one.
+//! On a plain backend this code computes the results. On the automatic differentiation backend it
+//! is recorded operation by operation; tests compare hand-written gradients against these composed
+//! ones.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -13,7 +14,8 @@ use crate::{
 
 pub(crate) type Results<B> = SmallVec<[Tensor<B>; 3]>;
 
-/// Runs the default body of a fused operation: for backends to hand on what they do not override.
+/// Runs the default implementation of a fused operation: for operations that a backend does not
+/// implement.
 pub fn compose<B: Backend>(
     device: &B,
     fused: &Fused,
@@ -32,11 +34,12 @@ pub fn compose<B: Backend>(
         .collect()
 }
 
-/// Brings a result to where it was asked for.
+/// Writes a result to its destination.
 fn place<B: Backend>(device: &B, result: Tensor<B>, dest: Dest<B::Buffer>) -> Result<B::Buffer> {
     match dest {
         Dest::New(meta) => {
-            // A body may give a view; the caller reads the buffer from its start, without gaps.
+            // A body may return a view, but the caller reads the buffer contiguously from its
+            // start.
             let as_read = *result.layout() == Layout::contiguous(meta.shape);
             let result = if as_read { result } else { result.copy()? };
             Ok(result.into_buffer())
@@ -115,7 +118,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         }
         (Fused::Sgd { lr }, [w, g]) => smallvec![w.sub(&g.affine(*lr, 0.0)?)?],
         (Fused::Adam(step), [w, m, v, g]) => adam(step, w, m, v, g)?,
-        // `infer` has counted the operands.
+        // `infer` has checked the number of operands.
         (_, ins) => unreachable!("{fused:?} with {} operands", ins.len()),
     })
 }
@@ -126,14 +129,14 @@ fn two<B: Backend>(t: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
     Ok([t.slice(axis, 0..half)?, t.slice(axis, half..2 * half)?])
 }
 
-/// `dy` times the slope of the activation where its value is `y`.
+/// `dy` times the derivative of the activation, computed from its value `y`.
 pub(crate) fn activation_grad<B: Backend>(
     f: Activation,
     y: &Tensor<B>,
     dy: &Tensor<B>,
 ) -> Result<Tensor<B>> {
     let number = |x| Tensor::scalar(y.device(), x, y.dtype());
-    // One gradient where the value is so, another elsewhere.
+    // Selects `yes` where the relation between `y` and `limit` holds, else `no`.
     let split = |relation, limit, yes: &Tensor<B>, no: &Tensor<B>| {
         y.compare(relation, &number(limit)?)?.select_from(yes, no)
     };
@@ -148,7 +151,7 @@ pub(crate) fn activation_grad<B: Backend>(
             split(Compare::Lt, 0.0, &below, &dy.affine(scale, 0.0)?)
         }
         Activation::Softplus => {
-            // `1 - e^-y` by the hyperbolic tangent of the half, which keeps the digits of what is near 0.
+            // `1 - e^-y` as `2 t / (1 + t)` with `t = tanh(y / 2)`, which is accurate near 0.
             let t = y.affine(0.5, 0.0)?.tanh()?;
             t.affine(2.0, 0.0)?.div(&t.affine(1.0, 1.0)?)?.mul(dy)
         }
@@ -217,8 +220,8 @@ fn masked_update<B: Backend>(
     running.select_from(new, old)
 }
 
-/// Looks up each row of the result in the table with the new rows below it. Where is decided on the host,
-/// so that the elements only move: a sum would lose the sign of a zero.
+/// Gathers each row of the result from the concatenation of the table and the new rows. The row
+/// indices are computed on the host. Rows are only copied: a sum would lose the sign of a zero.
 fn scatter_update<B: Backend>(
     table: &Tensor<B>,
     ids: &Tensor<B>,
@@ -246,7 +249,7 @@ fn scatter_update<B: Backend>(
     Tensor::concat(&[table, &rows.reshape(&dims)?], 0)?.gather(&from)
 }
 
-/// `[.., V] bool`: whether a place is the label's.
+/// `[.., V] bool`: whether each index equals the label.
 fn one_hot<B: Backend>(
     op: &'static str,
     labels: &Tensor<B>,
@@ -255,7 +258,7 @@ fn one_hot<B: Backend>(
     let classes = logits.shape().last();
     let ids: Vec<i64> = (0..classes as i64).collect();
     let ids = Tensor::from_slice(logits.device(), &ids, &[classes])?;
-    // The labels themselves, but for one that is no class: that is refused.
+    // Gathering from `0..classes` returns the labels and refuses a label outside that range.
     let labels = ids.gather(labels).map_err(|error| match error {
         Error::Argument { problem, .. } => Error::argument(op, "labels", problem),
         other => other,

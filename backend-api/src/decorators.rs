@@ -1,19 +1,19 @@
-//! Backends around a backend, for tests and measurements.
+//! Backends that wrap a backend, for tests and measurements.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Backend, Buffers, Dest, Dests, Op, Result, View, compose, forward_backend};
 
-/// Hides the overrides of fused operations: each runs its default body instead.
+/// Runs the default implementation of each fused operation instead of the backend's kernel.
 ///
-/// `Unfused<B>` on a device tests the device's kernels against the defaults; around a device that
-/// differentiates, it tests hand-written gradients against composed ones.
+/// `Unfused<B>` around a device tests the device's kernels against the default implementations.
+/// Around automatic differentiation it tests hand-written gradients against composed ones.
 #[derive(Clone, Debug)]
 pub struct Unfused<B>(pub B);
 
 impl<B> Unfused<B> {
-    /// The device inside.
+    /// The wrapped device.
     pub fn inner(&self) -> &B {
         &self.0
     }
@@ -35,7 +35,7 @@ impl<B: Backend> Backend for Unfused<B> {
     }
 }
 
-/// Counts what is asked of a device.
+/// Counts the operations that run on a device.
 #[derive(Clone, Debug)]
 pub struct Counting<B> {
     inner: B,
@@ -49,16 +49,16 @@ struct Counters {
     bytes: AtomicU64,
 }
 
-/// What was asked of a device so far.
+/// Operations and bytes counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Operations run.
     pub launches: u64,
-    /// Those of them that were fused operations.
+    /// Fused operations among them.
     pub fused: u64,
     /// Bytes of operands read and results written.
     pub bytes: u64,
-    /// How often the device asked the system for memory, counted from its creation.
+    /// Number of the device's allocations from the operating system, since its creation.
     pub system_allocations: u64,
 }
 
@@ -71,12 +71,12 @@ impl<B: Backend> Counting<B> {
         }
     }
 
-    /// The device inside.
+    /// The wrapped device.
     pub fn inner(&self) -> &B {
         &self.inner
     }
 
-    /// What was asked so far. Clones of one device share their counts.
+    /// The counts so far. Clones of one device share their counts.
     pub fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {

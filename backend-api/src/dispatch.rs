@@ -1,8 +1,8 @@
-//! Several backends as one type.
+//! Combines several backends into one type.
 
-/// Declares an enum over backends that is itself a [`Backend`](crate::Backend): one line for each.
+/// Declares an enum of backends that is itself a [`Backend`](crate::Backend): one line per backend.
 ///
-/// An operation whose operands are of different backends is an error, never a panic.
+/// An operation whose operands are on different backends returns an error; it never panics.
 ///
 /// ```
 /// use backend_api::{Unfused, dispatch};
@@ -59,7 +59,7 @@ macro_rules! dispatch {
             )+
         }
 
-        // With one backend compiled in, there is nothing else a buffer could be.
+        // With only one backend compiled in, the fallback arms are unreachable.
         #[allow(unreachable_patterns)]
         impl $crate::Backend for $name {
             type Buffer = $buffer;

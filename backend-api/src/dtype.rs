@@ -1,11 +1,11 @@
-//! Element types, and the bridge between them and Rust's own number types.
+//! Element types, and the Rust number types that correspond to them.
 
 use std::fmt;
 
 /// The type of a tensor's elements.
 ///
-/// The 16-bit floats are storage types: operations read them as `f32`, compute in `f32` and round each result to the
-/// nearest number of the type, ties to even.
+/// The 16-bit floats are storage types: operations read them as `f32`, compute in `f32` and round
+/// each result to the nearest number of the type, ties to even.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -14,9 +14,9 @@ pub enum DType {
     F32,
     /// 64-bit IEEE float: the reference precision of the test suite.
     F64,
-    /// 16-bit IEEE float: 10 bits after the point, up to 65504; what is larger becomes infinite.
+    /// 16-bit IEEE float: 10 mantissa bits, up to 65504; larger values become infinite.
     F16,
-    /// bfloat16: the upper half of an `f32`, 7 bits after the point.
+    /// bfloat16: the upper half of an `f32`, 7 mantissa bits.
     Bf16,
     /// 32-bit signed integer: lengths, labels, ids.
     I32,
@@ -24,12 +24,12 @@ pub enum DType {
     I64,
     /// Unsigned byte: images, text.
     U8,
-    /// Truth value, one byte, 0 or 1: results of comparisons.
+    /// Boolean, one byte, 0 or 1: results of comparisons.
     Bool,
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub const fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -39,12 +39,13 @@ impl DType {
         }
     }
 
-    /// Whether the type is a floating point type, which is what gradients need.
+    /// Whether the type is a floating-point type. Only these have gradients.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
     }
 
-    /// The type that operations on elements of this type compute in: `f32` for 16-bit floats, else the type itself.
+    /// The type in which operations on this type compute: `f32` for 16-bit floats, else the type
+    /// itself.
     pub const fn computed_in(self) -> Self {
         match self {
             Self::F16 | Self::Bf16 => Self::F32,
@@ -52,12 +53,12 @@ impl DType {
         }
     }
 
-    /// Whether the type is an integer that can index or count.
+    /// Whether the type is an integer type for ids, labels and lengths.
     pub const fn is_int(self) -> bool {
         matches!(self, Self::I32 | Self::I64)
     }
 
-    /// The type's name as it is written in messages: `f32`, `i64`, `bool`.
+    /// The type's name in messages: `f32`, `i64`, `bool`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -78,9 +79,9 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust number type that can be an element of a tensor.
+/// A Rust number type that can be the element type of a tensor.
 pub trait Element: bytemuck::Pod + fmt::Debug + PartialEq + Send + Sync {
-    /// The run-time name of the type.
+    /// The corresponding [`DType`].
     const DTYPE: DType;
 }
 

@@ -1,4 +1,4 @@
-//! The one error type of the workspace.
+//! The error type of all crates of the workspace.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,112 +8,112 @@ use crate::{DType, Shape};
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. Messages name the operation, the argument and, where
-/// shapes disagree, both shapes.
+/// Errors of this workspace. Messages name the operation and the argument, and both shapes where
+/// two shapes disagree.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Two shapes that had to agree do not.
+    /// Two shapes disagree.
     #[error("{op}: {arg} is {shape}, but {expected}")]
     Shape {
-        /// The operation or call that was refused.
+        /// The operation or call that failed.
         op: &'static str,
-        /// The argument at fault.
+        /// The invalid argument.
         arg: String,
         /// Its shape.
         shape: Shape,
-        /// What it should have been, the other shape included.
+        /// The expected shape, including the other operand's shape.
         expected: String,
     },
-    /// An element type that the operation does not take there.
+    /// The operation does not support the element type.
     #[error("{op}: {arg} is {dtype}, but {expected}")]
     DType {
-        /// The operation or call that was refused.
+        /// The operation or call that failed.
         op: &'static str,
-        /// The argument at fault.
+        /// The invalid argument.
         arg: String,
         /// Its element type.
         dtype: DType,
-        /// What it should have been.
+        /// The expected type.
         expected: String,
     },
-    /// An argument whose value is outside what the call accepts.
+    /// The value of an argument is invalid.
     #[error("{op}: {arg} {problem}")]
     Argument {
-        /// The operation or call that was refused.
+        /// The operation or call that failed.
         op: &'static str,
-        /// The argument at fault.
+        /// The invalid argument.
         arg: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// Tensors of two devices met in one operation.
+    /// The operands of an operation are on different devices.
     #[error("{op}: {arg} is on {found}, but the other operands are on {expected}")]
     Device {
-        /// The operation that was refused.
+        /// The operation that failed.
         op: &'static str,
-        /// The operand at fault.
+        /// The operand on another device.
         arg: String,
-        /// The device it is on.
+        /// The device of that operand.
         found: String,
         /// The device of the other operands.
         expected: String,
     },
-    /// A device or a part of its software is not there.
+    /// A device, or software that it needs, is missing.
     #[error("{device} is not available: {reason}")]
     Unavailable {
-        /// The device asked for.
+        /// The requested device.
         device: String,
-        /// What is missing, and what to do about it.
+        /// What is missing, and how to fix it.
         reason: String,
     },
-    /// The device has no room for a buffer. The device stays usable.
+    /// The device is out of memory. It stays usable.
     #[error("{device} is out of memory: {requested} bytes requested, {free} free")]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         requested: usize,
         /// Bytes free.
         free: usize,
     },
-    /// A device, or a part of its software, failed at something it should be able to do.
+    /// A device or its driver software failed.
     #[error("{device}: {action} failed: {problem}")]
     Failed {
         /// The device.
         device: String,
-        /// What it was doing.
+        /// The action that failed.
         action: &'static str,
-        /// What it says.
+        /// The device's error message.
         problem: String,
     },
-    /// Back-propagation was asked for something that has no gradient.
+    /// Back-propagation through an operation or value that has no gradient.
     #[error("gradient: {0}")]
     Gradient(String),
-    /// Training met a loss that is not a finite number.
+    /// The loss of a training step is NaN or infinite.
     #[error(
         "the loss at step {step} is {loss}; the step was not taken, and checkpoints are as they were"
     )]
     NonFiniteLoss {
-        /// The step, counted from 1.
+        /// The step, from 1.
         step: u64,
         /// The loss.
         loss: f64,
     },
-    /// A file does not hold what it should.
+    /// The content of a file is invalid.
     #[error("{}: {problem}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// The operating system refused a file operation.
+    /// The operating system reported an error for a file operation.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -158,7 +158,8 @@ impl Error {
         }
     }
 
-    /// An [`Error::Argument`]: the value at a place of an operand is outside `0..limit`.
+    /// An [`Error::Argument`]: the element `value` of an operand, at flat index `place`, is outside
+    /// `0..limit`.
     pub fn out_of_range(
         op: &'static str,
         arg: &'static str,

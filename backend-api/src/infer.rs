@@ -1,4 +1,4 @@
-//! The one place where shapes and types of operations are checked.
+//! Checks shapes and types of all operations.
 
 use smallvec::smallvec;
 
@@ -6,10 +6,10 @@ use crate::operands::Args;
 use crate::{DType, Error, Fused, Meta, Metas, Op, Reduce, Result, Shape};
 
 impl Op {
-    /// Shapes and types of the results, given those of the operands.
+    /// The shapes and types of the results, given those of the operands.
     ///
     /// # Errors
-    /// The operands do not fit the operation or one another. The message names the operation, the
+    /// The operands do not fit the operation or each other. The message names the operation, the
     /// operand and both shapes.
     pub fn infer(&self, ins: &[Meta]) -> Result<Metas> {
         let args = Args {

@@ -1,12 +1,16 @@
-//! The contract between recurrent networks and the devices they run on.
+//! The interface between recurrent networks and the devices they run on.
 //!
-//! * [`Backend`]: a device. One compute method, [`Backend::run`]; an operation is a value, [`Op`].
-//! * [`Tensor`]: a buffer of a backend with shape, strides and type; the checked, typed way to use one.
-//! * [`compose`]: the default body of each [`Fused`] operation, written once over [`Tensor`].
-//! * [`Unfused`], [`Counting`]: backends around a backend, for tests; [`dispatch!`]: several backends as one type.
-//! * [`philox`]: random numbers that are equal on every device.
+//! * [`Backend`]: a device. Its one compute method is [`Backend::run`]; an operation is a value,
+//!   [`Op`].
+//! * [`Tensor`]: a backend's buffer with a shape, strides and an element type. Its methods check
+//!   their arguments before they call the backend.
+//! * [`compose`]: the default implementation of each [`Fused`] operation, written once over
+//!   [`Tensor`].
+//! * [`Unfused`], [`Counting`]: backends that wrap a backend, for tests.
+//! * [`dispatch!`]: combines several backends into one type.
+//! * [`philox`]: random numbers that are identical on every device.
 //!
-//! This crate knows no device and no recurrent cell.
+//! This crate depends on no device and defines no recurrent cell.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! What operations are called in messages.
+//! The names of operations in messages.
 
 use crate::{
     Activation, Binary, Compare, Error, Fused, Op, Recurrence, Reduce, Result, SequencePlan, Unary,
 };
 
 impl Op {
-    /// The operation's name as messages write it: `add`, `matmul`, `lstm_step`.
+    /// The operation's name in messages: `add`, `matmul`, `lstm_step`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Fill { .. } => "fill",
@@ -34,7 +34,8 @@ impl Op {
 }
 
 impl Fused {
-    /// The names of all fused operations, as [`Op::name`] gives them: what a test of a device has to try.
+    /// The names of all fused operations, as [`Op::name`] returns them: for tests that cover every
+    /// one.
     pub const NAMES: [&'static str; 25] = [
         "bias_activation",
         "activation_grad",
@@ -87,7 +88,7 @@ impl Fused {
 }
 
 impl SequencePlan {
-    /// The names of the sequence and of its gradient.
+    /// The names of the sequence operation and of its gradient.
     fn names(&self) -> (&'static str, &'static str) {
         match self.recurrence {
             Recurrence::Basic { .. } => ("basic_rnn_sequence", "basic_rnn_sequence_grad"),
@@ -123,7 +124,7 @@ impl Unary {
 }
 
 impl Activation {
-    /// TensorFlow's name of the function, such as `tanh` or `hard_sigmoid`.
+    /// TensorFlow's name of the function, for example `tanh` or `hard_sigmoid`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tanh => "tanh",
@@ -144,7 +145,7 @@ impl Activation {
 impl std::str::FromStr for Activation {
     type Err = Error;
 
-    /// The function of a name that [`Activation::name`] gives; `linear` is the identity too.
+    /// Parses a name that [`Activation::name`] returns, or `linear` for the identity.
     fn from_str(name: &str) -> Result<Self> {
         if name == "linear" {
             return Ok(Self::Identity);
@@ -195,7 +196,8 @@ mod tests {
     use super::*;
     use crate::{AdamStep, ExtendedLstm, LstmGates, SequencePath};
 
-    /// Where the names of a variant are in [`Fused::NAMES`]. A new variant does not compile until it is here.
+    /// The indices of a variant's names in [`Fused::NAMES`]. The match fails to compile for a new
+    /// variant without an entry.
     fn places(fused: &Fused) -> Range<usize> {
         match fused {
             Fused::BiasActivation { .. } => 0..1,
@@ -218,7 +220,7 @@ mod tests {
         }
     }
 
-    /// At least one of each variant.
+    /// At least one value of each variant.
     fn examples() -> Vec<Fused> {
         let activation = Activation::Tanh;
         let gates = LstmGates {

@@ -1,21 +1,21 @@
-//! Operations as data: everything a device can be asked to compute.
+//! Operations as data: everything a device can compute.
 //!
-//! The variants of [`Op`] are the contract of a backend: it must do each of them.
-//! [`Op::Fused`] operations have a default body each ([`crate::compose`]); a backend
-//! matches those it does better itself and hands the rest on.
+//! The variants of [`Op`] define the interface of a backend, which must implement each of them.
+//! Each [`Op::Fused`] operation has a default implementation ([`crate::compose`]); a backend
+//! implements those for which it has a faster kernel and passes the others to `compose`.
 //!
 //! Unless a variant says otherwise:
-//! * inputs may have any strides a [`Layout`](crate::Layout) can express (stride 0 included,
-//!   which only decorators use) and may alias one another; outputs never alias inputs;
-//! * element-wise operations broadcast their inputs, axes aligned at the end;
-//! * sums are accumulated in the element type or wider, in an order that does not depend on
-//!   what else the device is doing, so that equal inputs give equal bits;
-//! * 16-bit floats, those among them that a cast reads or makes too, are read as `f32` and computed in `f32`, constants
-//!   included, and each result is rounded to its type, to nearest, ties to even ([`run_widened`](crate::run_widened) is
-//!   that for any operation);
-//! * shapes and types have been checked by [`Op::infer`](Op::infer) before a backend sees them;
-//! * a backend may return before the work is done, as long as later operations on the same
-//!   buffers wait for it.
+//! * Inputs may have any strides that a [`Layout`](crate::Layout) can express, and may alias one
+//!   another. A stride of 0 is possible, but only decorators use it. Outputs never alias inputs.
+//! * Element-wise operations broadcast their inputs; axes are aligned at the end.
+//! * Sums are accumulated in the element type or wider, in an order that does not depend on the
+//!   device's other work, so that equal inputs give bit-identical results.
+//! * 16-bit floats are read as `f32`, computed in `f32` (constants included), and each result is
+//!   rounded to its type, to nearest, ties to even. This includes the 16-bit floats that a cast
+//!   reads or produces. [`run_widened`](crate::run_widened) implements this for any operation.
+//! * [`Op::infer`](Op::infer) has checked shapes and types before a backend receives the operation.
+//! * A backend may return before the operation has finished if later operations on the same buffers
+//!   wait for it.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,40 +24,40 @@ use crate::{DType, Meta, SequencePlan};
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// `() -> meta`: every element is `value`, converted to the element type
-    /// (for `bool`: whether it is not 0).
+    /// `() -> meta`: every element is `value`, converted to the element type. For `bool`,
+    /// `value != 0`.
     Fill {
-        /// The value.
+        /// The value of every element.
         value: f64,
         /// Shape and type of the result.
         meta: Meta,
     },
-    /// `() -> meta`: random numbers, a function of `key`, the element's index and the
-    /// distribution alone, the same on every device (see [`crate::philox`]). Floats only. Rounding to a 16-bit type
-    /// may give the upper end of a range.
+    /// `() -> meta`: random numbers. They are a function of `key`, the element's index and the
+    /// distribution only, and are identical on every device (see [`crate::philox`]). Floats only.
+    /// Rounding to a 16-bit type can produce the excluded upper end of a range.
     Random {
-        /// Names the stream of numbers.
+        /// Selects the random stream.
         key: u64,
-        /// How the numbers are distributed.
+        /// The distribution of the numbers.
         distribution: Distribution,
         /// Shape and type of the result.
         meta: Meta,
     },
-    /// `(x: S) -> S`: the same elements, row-major and without gaps. Any type.
+    /// `(x: S) -> S`: copies the elements, row-major and without gaps. Any type.
     Copy,
-    /// `(x: S) -> S` in another type. Floats to integers round toward zero and saturate (NaN
-    /// gives 0); anything to `bool` asks whether it is not 0; `bool` gives 0 or 1.
+    /// `(x: S) -> S` in another type. Floats to integers round toward zero and saturate (NaN gives
+    /// 0). Any number to `bool` is `x != 0`; `bool` to a number gives 0 or 1.
     Cast {
         /// The type of the result.
         to: DType,
     },
     /// `(x: S) -> S`, element by element. Floats.
     Unary(Unary),
-    /// `(x: S) -> S`: `x * mul + add`. Floats; constants are rounded to the element type first.
+    /// `(x: S) -> S`: `x * mul + add`. Floats; the constants are rounded to the element type first.
     Affine {
-        /// Factor.
+        /// The factor.
         mul: f64,
-        /// Summand.
+        /// The summand.
         add: f64,
     },
     /// `(x: S) -> S`: `x` limited to `min..=max`; NaN stays NaN. Floats.
@@ -69,72 +69,74 @@ pub enum Op {
     },
     /// `(a: S1, b: S2) -> broadcast(S1, S2)`, element by element. Numbers of one type.
     Binary(Binary),
-    /// `(a: S1, b: S2) -> broadcast(S1, S2)` as `bool`. Numbers of one type. Comparisons with
-    /// NaN are false, but for `Ne`.
+    /// `(a: S1, b: S2) -> broadcast(S1, S2)` as `bool`. Numbers of one type. Comparisons with NaN
+    /// are false, except `Ne`.
     Compare(Compare),
-    /// `(condition: S1 bool, a: S2, b: S3) -> broadcast(S1, S2, S3)`: `a` where the condition
-    /// holds, else `b` (the value not taken never matters, NaN included). `a` and `b` of one type.
+    /// `(condition: S1 bool, a: S2, b: S3) -> broadcast(S1, S2, S3)`: `a` where the condition is
+    /// true, else `b`. The value that is not selected has no effect, even if it is NaN. `a` and `b`
+    /// have one type; any type.
     Select,
-    /// `(x: [.., n, ..]) -> [.., ..]`: one axis goes. Numbers. The sum of nothing is 0; the
-    /// maximum of nothing is refused.
+    /// `(x: [.., n, ..]) -> [.., ..]`: reduces one axis and removes it. Numbers. The sum over an
+    /// empty axis is 0; the maximum over an empty axis is an error.
     Reduce {
-        /// How.
+        /// The reduction.
         kind: Reduce,
-        /// The axis that goes.
+        /// The axis to reduce.
         axis: usize,
     },
     /// `(x: [.., n, ..]) -> [.., ..] i64`: the index of the largest element along an axis, the
     /// first one if several are equal. Numbers; n > 0. A NaN counts as smaller than any number.
     ArgMax {
-        /// The axis that goes.
+        /// The axis to reduce.
         axis: usize,
     },
     /// `(a: [.., m, k], b: [.., k, n]) -> [.., m, n]`: `alpha * a b`, or with a third operand
-    /// `(.., c: [.., m, n])`: `alpha * a b + c`. Floats of one type; leading axes are equal, or `b` has
-    /// exactly two axes and serves every `a`. Products of floats are accumulated in the
-    /// element type or wider. `k = 0` gives 0 (or `c`).
+    /// `(.., c: [.., m, n])`: `alpha * a b + c`. Floats of one type. Leading axes are equal, or `b`
+    /// has exactly two axes and is used for every `a`. Products are accumulated in the element type
+    /// or wider. `k = 0` gives 0 (or `c`).
     MatMul {
-        /// Factor of the product.
+        /// The factor of the product.
         alpha: f64,
-        /// How exact the products are.
+        /// The required precision of the products.
         precision: Precision,
     },
-    /// `(x0: [.., n0, ..], x1: [.., n1, ..], ..) -> [.., n0 + n1 + .., ..]`: one or more operands,
-    /// of one type and equal but for one axis. Any type.
+    /// `(x0: [.., n0, ..], x1: [.., n1, ..], ..) -> [.., n0 + n1 + .., ..]`: concatenates one or
+    /// more operands of one type that have equal shapes except in one axis. Any type.
     Concat {
-        /// The axis that grows.
+        /// The axis along which the operands are concatenated.
         axis: usize,
     },
-    /// `(x: S, lengths: [B] int) -> S`: row `b` (of axis `batch`) has its first `lengths[b]`
-    /// places along axis `time` in reverse order, the rest as they were. A length outside
-    /// `0..=T` is refused. Any type of `x`.
+    /// `(x: S, lengths: [B] int) -> S`: reverses the first `lengths[b]` elements along axis `time`
+    /// of each row `b` (of axis `batch`). The rest is unchanged. A length outside `0..=T` is an
+    /// error. Any type of `x`.
     Reverse {
         /// The axis along which rows are reversed.
         time: usize,
-        /// The axis that counts rows.
+        /// The axis of the rows.
         batch: usize,
     },
-    /// `(table: [V, rest..], ids: S int) -> [S.., rest..]`: rows of a table. An id outside
-    /// `0..V` is refused. Any type of table.
+    /// `(table: [V, rest..], ids: S int) -> [S.., rest..]`: looks up rows of a table. An id outside
+    /// `0..V` is an error. Any type of table.
     Gather,
-    /// `(ids: S int, rows: [S.., rest..]) -> [V, rest..]`: zeros, and each row added at its id;
-    /// equal ids add up, in the order of `ids`. An id outside `0..V` is refused. Floats.
+    /// `(ids: S int, rows: [S.., rest..]) -> [V, rest..]`: starts from zeros and adds each row at
+    /// its id. Rows with equal ids are added in the order of `ids`. An id outside `0..V` is an
+    /// error. Floats.
     ScatterAdd {
         /// `V`, the number of rows of the result.
         rows: usize,
     },
-    /// An operation with a default body.
+    /// An operation with a default implementation.
     Fused(Fused),
 }
 
-/// How random numbers are distributed.
+/// The distribution of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
     /// Uniform in `[low, high)`.
     Uniform {
-        /// Lower end, included.
+        /// Lower end, inclusive.
         low: f64,
-        /// Upper end, not included.
+        /// Upper end, exclusive.
         high: f64,
     },
     /// Normal, by the Box-Muller transform.
@@ -165,7 +167,7 @@ pub enum Unary {
     Exp,
     /// The natural logarithm.
     Log,
-    /// The largest whole number not above `x`.
+    /// The largest integer not above `x`.
     Floor,
     /// The sine.
     Sin,
@@ -175,42 +177,44 @@ pub enum Unary {
     Activation(Activation),
 }
 
-/// The activation functions that cells know by name. The slope of each can be computed from
-/// its value alone, so back-propagation keeps the value and not the argument.
+/// The activation functions of cells.
+///
+/// The derivative of each is a function of its value alone, so back-propagation stores the value
+/// `y` and not the argument `x`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Activation {
-    /// The hyperbolic tangent; slope `1 - y²`.
+    /// The hyperbolic tangent; derivative `1 - y²`.
     #[default]
     Tanh,
-    /// The logistic function `1 / (1 + e^-x)`; slope `y (1 - y)`.
+    /// The logistic function `1 / (1 + e^-x)`; derivative `y (1 - y)`.
     Sigmoid,
-    /// `max(x, 0)`; slope 1 where `y > 0`, else 0.
+    /// `max(x, 0)`; derivative 1 where `y > 0`, else 0.
     Relu,
-    /// `x / (1 + |x|)`; slope `(1 - |y|)²`.
+    /// `x / (1 + |x|)`; derivative `(1 - |y|)²`.
     Softsign,
-    /// `x` itself; slope 1.
+    /// `x` itself; derivative 1.
     #[serde(alias = "linear")]
     Identity,
-    /// `e^x - 1` where `x < 0`, else `x`; slope `y + 1` where `y < 0`, else 1.
+    /// `e^x - 1` where `x < 0`, else `x`; derivative `y + 1` where `y < 0`, else 1.
     Elu,
-    /// [`SELU_SCALE`](Self::SELU_SCALE) times [`SELU_ALPHA`](Self::SELU_ALPHA)` (e^x - 1)` where `x < 0`, else times
-    /// `x`; slope `y` plus both constants' product where `y < 0`, else the scale.
+    /// With `s` = [`SELU_SCALE`](Self::SELU_SCALE) and `a` = [`SELU_ALPHA`](Self::SELU_ALPHA):
+    /// `s a (e^x - 1)` where `x < 0`, else `s x`; derivative `y + s a` where `y < 0`, else `s`.
     Selu,
-    /// `log(1 + e^x)`; slope `1 - e^-y`.
+    /// `log(1 + e^x)`; derivative `1 - e^-y`.
     Softplus,
-    /// `e^x`; slope `y`.
+    /// `e^x`; derivative `y`.
     Exponential,
-    /// Keras's `max(0, min(1, 0.2 x + 0.5))`; slope 0.2 where `0 < y < 1`, else 0.
+    /// Keras's `max(0, min(1, 0.2 x + 0.5))`; derivative 0.2 where `0 < y < 1`, else 0.
     #[serde(rename = "hard_sigmoid")]
     HardSigmoid,
-    /// `min(max(x, 0), 6)`; slope 1 where `0 < y < 6`, else 0.
+    /// `min(max(x, 0), 6)`; derivative 1 where `0 < y < 6`, else 0.
     Relu6,
 }
 
 impl Activation {
-    /// All of them: what a test of a device has to try.
+    /// All activations, for tests that cover every one.
     pub const ALL: [Self; 11] = [
         Self::Tanh,
         Self::Sigmoid,
@@ -224,8 +228,8 @@ impl Activation {
         Self::HardSigmoid,
         Self::Relu6,
     ];
-    /// Those that cells are mostly used with. Backends may count on a fused operation having one of them, and leave
-    /// the others to [`compose`](crate::compose).
+    /// The activations that cells commonly use. A backend's fused kernels may support only these
+    /// and leave the others to [`compose`](crate::compose).
     pub const COMMON: [Self; 5] = [
         Self::Tanh,
         Self::Sigmoid,
@@ -233,12 +237,12 @@ impl Activation {
         Self::Softsign,
         Self::Identity,
     ];
-    /// The factor of [`Self::Selu`].
+    /// The factor `s` of [`Self::Selu`].
     pub const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
-    /// How far below 0 [`Self::Selu`] goes, before the factor.
+    /// The factor `a` of [`Self::Selu`].
     pub const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 
-    /// Whether it is one of [`Self::COMMON`].
+    /// Whether the activation is one of [`Self::COMMON`].
     pub fn is_common(self) -> bool {
         Self::COMMON.contains(&self)
     }
@@ -253,17 +257,17 @@ pub enum Binary {
     Sub,
     /// `a * b`
     Mul,
-    /// `a / b`; integers round toward zero, and division of an integer by 0 gives 0.
+    /// `a / b`. Integers round toward zero; an integer divided by 0 gives 0.
     Div,
-    /// The larger one; NaN if either is.
+    /// The larger number; NaN if either is NaN.
     Max,
-    /// The smaller one; NaN if either is.
+    /// The smaller number; NaN if either is NaN.
     Min,
-    /// `a - b * floor(a / b)`: the remainder with the sign of `b`. Floats; integers by 0 give 0.
+    /// `a - b * floor(a / b)`: the remainder with the sign of `b`. For integers, 0 if `b` is 0.
     FloorMod,
 }
 
-/// A relation of two numbers.
+/// A comparison of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// `a == b`
@@ -280,34 +284,36 @@ pub enum Compare {
     Ge,
 }
 
-/// How an axis is reduced.
+/// How to reduce an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduce {
     /// The sum.
     Sum,
-    /// The largest element; NaN if any is.
+    /// The largest element; NaN if any element is NaN.
     Max,
 }
 
-/// How exact the products of a matrix multiplication of `f32` are, at least: a device computes more exactly where it has
-/// nothing faster to offer. Products of `f64` are always exact.
+/// The minimum precision of the products in a matmul of `f32`. A device without a faster mode
+/// computes at higher precision. Products of `f64` are always exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
     /// Products and sums in the element type or wider.
     #[default]
     Exact,
-    /// Operands rounded to TensorFloat-32 (10 bits after the point), sums in `f32`.
+    /// Operands rounded to TensorFloat-32 (10 mantissa bits), sums in `f32`.
     Tf32,
-    /// Operands rounded to bfloat16 (7 bits after the point), sums in `f32`.
+    /// Operands rounded to bfloat16 (7 mantissa bits), sums in `f32`.
     Bf16,
 }
 
-/// Operations that have a default body in terms of the others, and that a backend may do faster.
+/// Operations that have a default implementation in terms of other operations, and for which a
+/// backend may have a faster kernel.
 ///
-/// `n` is the number of units, `B` the batch, `T` the steps. Gates lie side by side on the last
-/// axis in TensorFlow's order: LSTM `i, j, f, o` (`j` the candidate), GRU `r, u`. Outputs called
-/// *saved* are there for the gradient; they are not differentiable themselves.
+/// `n` is the number of hidden units, `B` the batch size, `T` the number of steps. The gates are
+/// concatenated on the last axis in TensorFlow's order: LSTM `i, j, f, o` (`j` is the candidate),
+/// GRU `r, u`. Outputs called *saved* are operands of the gradient operation; they are not
+/// differentiable themselves.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fused {
@@ -316,7 +322,7 @@ pub enum Fused {
         /// The activation.
         activation: Activation,
     },
-    /// `(y: S, dy: S) -> S`: the gradient of an activation, from its value.
+    /// `(y: S, dy: S) -> S`: the gradient of an activation, computed from its value `y`.
     ActivationGrad {
         /// The activation.
         activation: Activation,
@@ -324,20 +330,25 @@ pub enum Fused {
     /// `(z: [B, 4n], c: [B, n]) -> (c': [B, n], h': [B, n], saved gates: [B, 4n])`
     ///
     /// With `i, j, f, o` the four parts of `z`: `c' = c σ(f + forget_bias) + σ(i) act(j)`,
-    /// `h' = act(c') σ(o)`; gates are `σ(i), act(j), σ(f + forget_bias), σ(o)`.
-    /// Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as
-    /// TensorFlow's `BasicLSTMCell` computes it.
+    /// `h' = act(c') σ(o)`. The saved gates are `σ(i), act(j), σ(f + forget_bias), σ(o)`.
+    /// Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as TensorFlow's
+    /// `BasicLSTMCell` computes it.
     LstmStep(LstmGates),
-    /// `(gates: [B, 4n], c: [B, n], c': [B, n], dc': [B, n], dh': [B, n]) -> (dz: [B, 4n], dc: [B, n])`
+    /// `(gates: [B, 4n], c: [B, n], c': [B, n], dc': [B, n], dh': [B, n])`
+    /// `-> (dz: [B, 4n], dc: [B, n])`
     LstmStepGrad(LstmGates),
-    /// `(z: [B, 2n], h: [B, n]) -> (u: [B, n], rh: [B, n], saved r: [B, n])`: `r, u = σ(z)`, `rh = r h`.
+    /// `(z: [B, 2n], h: [B, n]) -> (u: [B, n], rh: [B, n], saved r: [B, n])`: `r, u = σ(z)`,
+    /// `rh = r h`.
     ///
-    /// The first half of a GRU step (Cho et al. 2014, reset before the product).
+    /// The first half of a GRU step (Cho et al. 2014, with the reset gate applied before the
+    /// matmul).
     GruGates,
     /// `(r: [B, n], u: [B, n], h: [B, n], du: [B, n], drh: [B, n]) -> (dz: [B, 2n], dh: [B, n])`
     GruGatesGrad,
     /// `(z: [B, n], u: [B, n], h: [B, n]) -> (h': [B, n], saved q: [B, n])`: `q = act(z)`,
     /// `h' = u h + (1 - u) q`.
+    ///
+    /// The second half of a GRU step.
     GruOutput {
         /// The candidate's activation.
         activation: Activation,
@@ -347,28 +358,29 @@ pub enum Fused {
         /// The candidate's activation.
         activation: Activation,
     },
-    /// `(lengths: [B] int, new: [B, rest..], old: [B, rest..]) -> [B, rest..]`: row `b` is `new`
-    /// while `time < lengths[b]`, and `old` after that. Any type.
+    /// `(lengths: [B] int, new: [B, rest..], old: [B, rest..]) -> [B, rest..]`: row `b` is `new` if
+    /// `time < lengths[b]`, else `old`. Any type.
     MaskedUpdate {
-        /// The step, counted from 0.
+        /// The index of the step, from 0.
         time: usize,
     },
-    /// `(table: [V, rest..], ids: S int, rows: [S.., rest..]) -> [V, rest..]`: the table with the rows of
-    /// these ids replaced; of equal ids the last one counts. An id outside `0..V` is refused. Any
-    /// type of table. The inverse of [`Op::Gather`].
+    /// `(table: [V, rest..], ids: S int, rows: [S.., rest..]) -> [V, rest..]`: replaces the rows of
+    /// the table at `ids`. If an id occurs more than once, its last row is used. An id outside
+    /// `0..V` is an error. Any type of table. The inverse of [`Op::Gather`].
     ScatterUpdate,
     /// A whole recurrent sequence; see [`SequencePlan`] for operands and results.
     Sequence(SequencePlan),
     /// The gradient of a whole recurrent sequence; see [`SequencePlan`].
     SequenceGrad(SequencePlan),
     /// `(logits: [.., V], labels: [..] int) -> [..]`: `-log softmax(logits)[label]`. A label
-    /// outside `0..V` is refused where the device can tell without waiting, else gives NaN.
+    /// outside `0..V` is an error where the device can detect it without synchronising; otherwise
+    /// it gives NaN.
     SoftmaxCrossEntropy,
     /// `(logits: [.., V], labels: [..] int, dloss: [..]) -> [.., V]`: `(softmax - onehot) dloss`.
     SoftmaxCrossEntropyGrad,
     /// `(x0: S0, x1: S1, ..) -> []`: the sum of the squares of all elements. One float type.
     SquaredNorm,
-    /// `(w: S, g: S) -> S`: `w - lr g`. Gradient descent.
+    /// `(w: S, g: S) -> S`: `w - lr g`, a step of gradient descent.
     Sgd {
         /// Learning rate.
         lr: f64,
@@ -382,30 +394,29 @@ pub enum Fused {
 /// The constants of an LSTM step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LstmGates {
-    /// Added to the forget gate before its sigmoid; not stored in the bias.
+    /// Added to the forget gate before its sigmoid; not part of the bias parameter.
     pub forget_bias: f64,
-    /// Of the candidate and of the new cell state.
+    /// Activation of the candidate and of the new cell state.
     pub activation: Activation,
 }
 
 /// The constants of one Adam step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
-    /// Learning rate, before the correction.
+    /// Learning rate, before the bias correction.
     pub lr: f64,
-    /// Decay of the first moment.
+    /// Decay rate of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay rate of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment, outside the correction.
+    /// Added to `sqrt(v')`, outside the bias correction.
     pub epsilon: f64,
-    /// The step `t`, counted from 1.
+    /// The step number `t`, from 1.
     pub step: u64,
 }
 
 impl AdamStep {
-    /// The learning rate with the bias correction of this step:
-    /// `lr sqrt(1 - β2^t) / (1 - β1^t)`.
+    /// The learning rate with the bias correction of this step: `lr sqrt(1 - β2^t) / (1 - β1^t)`.
     pub fn corrected_lr(&self) -> f64 {
         let t = self.step as f64;
         self.lr * (1.0 - self.beta2.powf(t)).sqrt() / (1.0 - self.beta1.powf(t))

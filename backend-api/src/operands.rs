@@ -1,10 +1,10 @@
-//! The checks that operations have in common; their errors name the operation, the operand and both shapes.
+//! Checks that operations share. Their errors name the operation, the operand and both shapes.
 
 use smallvec::smallvec;
 
 use crate::{DType, Error, Meta, Metas, Result, Shape};
 
-/// The operands of one operation while they are checked.
+/// The operands of one operation during its checks.
 pub(crate) struct Args<'a> {
     pub(crate) op: &'static str,
     pub(crate) ins: &'a [Meta],
@@ -156,7 +156,7 @@ impl Args<'_> {
         ))
     }
 
-    /// Checks that `x` is `[B, n]` of floats, and gives `[B, count n]`.
+    /// Checks that `x` is `[B, n]` of floats, and returns `[B, count n]`.
     pub(crate) fn gates(&self, arg: &str, x: Meta, count: usize) -> Result<Meta> {
         self.check_float(arg, x.dtype)?;
         self.rank(arg, x, 2)?;
@@ -182,7 +182,7 @@ impl Args<'_> {
         Ok(Meta::new(rows, logits.dtype))
     }
 
-    /// What the rows of these ids are together: `[V, rest..]` and `S` to `[S.., rest..]`.
+    /// The result of looking up `ids` in `table`: `[V, rest..]` and `S` to `[S.., rest..]`.
     pub(crate) fn gather(&self, table: Meta, ids: Meta) -> Result<Meta> {
         self.check_int("ids", ids.dtype)?;
         self.min_rank("table", table, 1)?;
@@ -212,7 +212,7 @@ impl Args<'_> {
             ));
         }
         let shape = a.shape.with(ra - 1, b.shape[rb - 1]);
-        // Two empty operands can have a product that is too large.
+        // The product of two empty operands can have a shape that is too large.
         let out = Meta::new(Shape::new(shape.dims())?, a.dtype);
         if let Some(c) = self.ins.get(2) {
             self.same("c", *c, out)?;
@@ -235,7 +235,7 @@ impl Args<'_> {
                 first,
             )
             .map_err(|e| match e {
-                // Report the shape as it is, not as it was made comparable.
+                // Report the operand's own shape, not the one adapted for the comparison.
                 Error::Shape { .. } => Error::shape(
                     self.op,
                     &arg,

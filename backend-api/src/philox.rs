@@ -1,9 +1,9 @@
-//! Random numbers by counting: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy
+//! Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy
 //! as 1, 2, 3", SC 2011).
 //!
-//! A number is a pure function of a key and an index, so it does not matter which device or
-//! thread asks for it, or in which order, and a step that is computed again draws the same numbers.
-//! Every backend that implements [`Op::Random`](crate::Op::Random) computes what this module computes.
+//! A number is a pure function of a key and an index. It depends neither on the device or thread
+//! that computes it nor on the order, so a recomputed step draws the same numbers. Every backend
+//! that implements [`Op::Random`](crate::Op::Random) computes the same numbers as this module.
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -26,34 +26,34 @@ pub fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
     c
 }
 
-/// The four words that elements `4 block .. 4 block + 4` of a tensor are made from.
+/// The four words from which elements `4 block .. 4 block + 4` of a tensor are computed.
 pub fn block(key: u64, block: u64) -> [u32; 4] {
     philox(key, [block as u32, (block >> 32) as u32, 0, 0])
 }
 
-/// The word of element `index`, made into a number in `[0, 1)` with 24 bits: what a uniform tensor holds
-/// before it is scaled, in any float type.
+/// Converts the word of an element to a number in `[0, 1)` with 24 bits: the value of a uniform
+/// tensor of any float type before scaling.
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// Two standard normal numbers from two words (Box-Muller). Computed in `f64`, so that devices agree.
-/// Elements `2i` and `2i + 1` of a normal tensor are made from words `2i` and `2i + 1`.
+/// Two standard normal numbers from two words (Box-Muller), computed in `f64` so that devices
+/// agree. Elements `2i` and `2i + 1` of a normal tensor are computed from words `2i` and `2i + 1`.
 pub fn normal_pair(a: u32, b: u32) -> [f64; 2] {
-    // 1 - u is in (0, 1], so that the logarithm is finite.
+    // 1 - u is in (0, 1], so the logarithm is finite.
     let radius = (-2.0 * (1.0 - f64::from(unit(a))).ln()).sqrt();
     let (sin, cos) = (std::f64::consts::TAU * f64::from(unit(b))).sin_cos();
     [radius * cos, radius * sin]
 }
 
-/// A key for a sub-stream: mixes a key and a label so that different labels give unrelated streams.
-/// Used as `derive(derive(seed, path), time)`.
+/// Derives the key of a sub-stream: different labels give unrelated streams. Used as
+/// `derive(derive(seed, path), time)`.
 pub fn derive(key: u64, label: u64) -> u64 {
     let words = philox(key, [label as u32, (label >> 32) as u32, 0x5EED, 1]);
     u64::from(words[0]) | u64::from(words[1]) << 32
 }
 
-/// A label for [`derive()`] from a name (FNV-1a).
+/// The label of a name for [`derive()`] (FNV-1a hash).
 pub fn label(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
@@ -64,7 +64,7 @@ pub fn label(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    /// The known answers published with the Random123 library for philox4x32-10.
+    /// The known answers for philox4x32-10 that the Random123 library publishes.
     #[test]
     fn known_answers() {
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Shapes and layouts. Both are small inline arrays: a recurrent step is many
-//! small operations, and none of them should allocate to describe its operands.
+//! Shapes and layouts. Both are small inline arrays: a recurrent step is a series of small
+//! operations, and describing their operands must not allocate.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use crate::{DType, Error, Result};
 /// The largest number of axes a tensor can have.
 pub const MAX_RANK: usize = 6;
 
-/// The lengths of a tensor's axes, outermost first. At most [`MAX_RANK`] axes.
+/// The lengths of a tensor's axes, outermost first; at most [`MAX_RANK`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     rank: u8,
@@ -23,10 +23,11 @@ impl Shape {
         dims: [1; MAX_RANK],
     };
 
-    /// A shape from its axes.
+    /// Creates a shape from the lengths of its axes.
     ///
     /// # Errors
-    /// More than [`MAX_RANK`] axes, or more elements than a `usize` can count.
+    /// More than [`MAX_RANK`] axes, or more than `isize::MAX / 8` elements. Axes of length 0 are
+    /// left out of this count.
     pub fn new(dims: &[usize]) -> Result<Self> {
         if dims.len() > MAX_RANK {
             return Err(Error::argument(
@@ -50,7 +51,7 @@ impl Shape {
         Ok(Self::of(dims))
     }
 
-    /// A shape from axes known to fit: for axes taken from shapes that exist.
+    /// Creates a shape without checks: for axes of existing shapes.
     pub(crate) fn of(dims: &[usize]) -> Self {
         let mut shape = Self::SCALAR;
         shape.rank = dims.len() as u8;
@@ -68,17 +69,17 @@ impl Shape {
         self.dims().iter().product()
     }
 
-    /// The axes as a slice, outermost first.
+    /// The lengths of the axes, outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..self.rank()]
     }
 
-    /// The last axis, or 1 for a scalar.
+    /// The length of the last axis, or 1 for a scalar.
     pub fn last(&self) -> usize {
         self.dims().last().copied().unwrap_or(1)
     }
 
-    /// The shape with one axis changed.
+    /// The shape with the length of one axis replaced.
     pub fn with(mut self, axis: usize, len: usize) -> Self {
         self.dims[..self.rank as usize][axis] = len;
         self
@@ -95,7 +96,7 @@ impl Shape {
         shape
     }
 
-    /// The shape with one more axis, of length `len`, at position `axis`.
+    /// The shape with an axis of length `len` inserted at position `axis`.
     ///
     /// # Errors
     /// The shape already has [`MAX_RANK`] axes.
@@ -105,8 +106,8 @@ impl Shape {
         Self::new(&dims)
     }
 
-    /// The shape two operands have together: axes are aligned at the end, and
-    /// an axis of length 1 is stretched. `None` if they do not fit, or are too large together.
+    /// The shape of two operands broadcast together: axes are aligned at the end, and axes of
+    /// length 1 are stretched. `None` if the shapes do not fit, or if the result is too large.
     pub fn broadcast(&self, other: &Self) -> Option<Self> {
         let rank = self.rank.max(other.rank) as usize;
         let mut out = Self::SCALAR;
@@ -153,8 +154,8 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// Where the elements of a view lie in its buffer: the element at index `i` is
-/// at `offset + sum(i[k] * strides[k])`, all counted in elements.
+/// The position of a view's elements in its buffer: the element at index `i` is at
+/// `offset + sum(i[k] * strides[k])`, all counted in elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     shape: Shape,
@@ -163,7 +164,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Row-major and without gaps, from the start of the buffer.
+    /// The layout of row-major elements without gaps, from the start of the buffer.
     pub fn contiguous(shape: Shape) -> Self {
         let mut strides = [0; MAX_RANK];
         let mut step = 1;
@@ -183,17 +184,17 @@ impl Layout {
         self.shape
     }
 
-    /// One stride for each axis, in elements.
+    /// One stride per axis, in elements.
     pub fn strides(&self) -> &[usize] {
         &self.strides[..self.shape.rank()]
     }
 
-    /// The first element's place in the buffer.
+    /// The offset of the first element in the buffer, in elements.
     pub fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Whether the elements lie row-major and without gaps, at any offset.
+    /// Whether the elements are row-major and without gaps, at any offset.
     pub fn is_contiguous(&self) -> bool {
         let mut step = 1;
         for axis in (0..self.shape.rank()).rev() {
@@ -206,15 +207,15 @@ impl Layout {
         true
     }
 
-    /// Whether the layout covers exactly the whole of a buffer of `count` elements in order.
+    /// Whether the layout covers a whole buffer of `count` elements, in order.
     pub fn is_whole(&self, count: usize) -> bool {
         self.offset == 0 && self.shape.count() == count && self.is_contiguous()
     }
 
-    /// The part of one axis that `range` names.
+    /// The indices `range` of one axis.
     ///
     /// # Errors
-    /// The axis does not exist, or the range is not within it.
+    /// The axis does not exist, or the range is out of bounds.
     pub fn slice(mut self, axis: usize, range: Range<usize>) -> Result<Self> {
         self.check_axis("slice", axis)?;
         let len = self.shape[axis];
@@ -231,10 +232,10 @@ impl Layout {
         Ok(self)
     }
 
-    /// One place of an axis; the axis goes.
+    /// Takes one index of an axis and removes the axis.
     ///
     /// # Errors
-    /// The axis does not exist, or `index` is not within it.
+    /// The axis does not exist, or `index` is out of bounds.
     pub fn select(self, axis: usize, index: usize) -> Result<Self> {
         self.check_axis("select", axis)?;
         let end = index.saturating_add(1);
@@ -255,10 +256,10 @@ impl Layout {
         Ok(out)
     }
 
-    /// The axes in another order: axis `i` of the result is axis `order[i]`.
+    /// Reorders the axes: axis `i` of the result is axis `order[i]` of this layout.
     ///
     /// # Errors
-    /// `order` does not name each axis once.
+    /// `order` is not a permutation of the axes.
     pub fn permute(self, order: &[usize]) -> Result<Self> {
         let rank = self.shape.rank();
         let valid = order.len() == rank && (0..rank).all(|axis| order.contains(&axis));
@@ -278,8 +279,8 @@ impl Layout {
         Ok(out)
     }
 
-    /// The same elements under another shape, when that needs no copy:
-    /// `None` if the strides cannot express it.
+    /// The same elements under another shape without a copy, or `None` if strides cannot express
+    /// it.
     pub fn reshape(self, shape: Shape) -> Option<Self> {
         if shape.count() != self.shape.count() {
             return None;
@@ -289,7 +290,7 @@ impl Layout {
             out.offset = self.offset;
             return Some(out);
         }
-        // Not contiguous: only axes of length 1 may come and go.
+        // A layout that is not contiguous can only gain or lose axes of length 1.
         let mut out = Self {
             shape,
             strides: [0; MAX_RANK],
@@ -303,8 +304,8 @@ impl Layout {
         old.next().is_none().then_some(out)
     }
 
-    /// The layout stretched to `shape` by stride 0, as kernels read broadcast operands.
-    /// Tensors never carry such a layout.
+    /// The layout broadcast to `shape` with strides of 0: for kernels that read broadcast operands.
+    /// Tensors never have such a layout.
     pub fn broadcast_to(self, shape: Shape) -> Self {
         let mut out = Self {
             shape,
@@ -345,7 +346,7 @@ impl fmt::Debug for Layout {
     }
 }
 
-/// What there is to know about a tensor without its data.
+/// Shape and element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// The shape.
@@ -355,12 +356,12 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Shape and element type together.
+    /// Combines a shape and an element type.
     pub fn new(shape: Shape, dtype: DType) -> Self {
         Self { shape, dtype }
     }
 
-    /// Bytes of the elements.
+    /// Size of the elements in bytes.
     pub fn bytes(&self) -> usize {
         self.shape.count() * self.dtype.size()
     }

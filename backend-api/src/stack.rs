@@ -1,14 +1,15 @@
-//! Collecting the outputs of a step loop into one sequence.
+//! Collects the outputs of a step loop into one sequence.
 
 use smallvec::smallvec;
 
 use crate::{Backend, Dest, Error, Meta, Op, Result, Tensor};
 
-/// Stacks tensors of one shape along a new first axis, one after the other.
+/// Stacks tensors of one shape along a new first axis, one at a time.
 ///
-/// Untracked tensors are written to their place at once, so that a long inference run holds each
-/// output once. As soon as one is tracked for a gradient they are kept and joined at the end: then the gradient
-/// of each is a slice, where a chain of writes would pass the whole sequence along at every step.
+/// Untracked tensors are written into the result at once, so that a long inference run holds each
+/// output once. If a tensor is tracked for a gradient, it and all later ones are kept and
+/// concatenated at the end. The gradient of each is then a slice; a chain of writes would pass the
+/// gradient of the whole sequence through every step.
 #[derive(Debug)]
 pub struct Stacker<B: Backend> {
     steps: usize,
@@ -17,7 +18,7 @@ pub struct Stacker<B: Backend> {
 }
 
 impl<B: Backend> Stacker<B> {
-    /// Room for `steps` tensors.
+    /// Creates a stacker for `steps` tensors.
     pub fn new(steps: usize) -> Self {
         Self {
             steps,
@@ -26,10 +27,11 @@ impl<B: Backend> Stacker<B> {
         }
     }
 
-    /// The next tensor.
+    /// Appends a tensor.
     ///
     /// # Errors
-    /// It has another shape or type than the first, or there is no room for one more.
+    /// Its shape or type differs from the first tensor's, or `steps` tensors have already been
+    /// pushed.
     pub fn push(&mut self, part: Tensor<B>) -> Result<()> {
         let device = part.device().clone();
         if !self.parts.is_empty() || device.is_tracked(part.buffer()) {
@@ -50,7 +52,7 @@ impl<B: Backend> Stacker<B> {
             return Err(Error::shape("stack", "part", part.shape(), expected));
         }
         let dtype = sequence.dtype();
-        // The last handle to the buffer goes along, so that it is written in place.
+        // Moves the last handle of the buffer into the call, so that the write is in place.
         let dest = Dest::Into(Box::new((sequence.into_buffer(), at)));
         let mut outs = device.run(&Op::Copy, &[part.view()], smallvec![dest])?;
         let sequence = Tensor::from_parts(&device, outs.swap_remove(0), layout, dtype);
@@ -58,10 +60,11 @@ impl<B: Backend> Stacker<B> {
         Ok(())
     }
 
-    /// The sequence `[steps, ..]`. `like` gives shape, type and device if nothing was pushed.
+    /// Returns the sequence, `[steps, ..]`. If nothing was pushed, `like` gives its shape, type and
+    /// device.
     ///
     /// # Errors
-    /// Fewer tensors were pushed than there is room for.
+    /// Fewer than `steps` tensors were pushed.
     pub fn finish(self, like: &Tensor<B>) -> Result<Tensor<B>> {
         let written = self.written.as_ref().map_or(0, |(_, count)| *count);
         if written + self.parts.len() != self.steps {

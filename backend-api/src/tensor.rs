@@ -1,4 +1,4 @@
-//! Tensors: buffers with a shape.
+//! Tensors: multi-dimensional arrays in a backend's buffers.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,13 +10,13 @@ use crate::{
     Layout, Meta, Metas, Op, Precision, Reduce, Result, Shape, Unary, View, Views,
 };
 
-/// An array of numbers on a device.
+/// A multi-dimensional array on a device.
 ///
-/// Cheap to clone: clones share their elements, and no operation changes them. Slices,
-/// transposes and most reshapes are views that copy nothing.
+/// Cloning is cheap: clones share their elements, and no operation modifies a tensor in place.
+/// Slices, transposes and most reshapes are views that copy nothing.
 ///
-/// Every method that computes checks shapes and types first and gives an error that
-/// names the operation, the argument and both shapes; none panics. All operands must be of one device.
+/// Every method that computes checks shapes and types first. Its error names the operation, the
+/// argument and both shapes. No method panics. All operands of an operation must be on one device.
 pub struct Tensor<B: Backend> {
     device: B,
     buffer: B::Buffer,
@@ -24,7 +24,7 @@ pub struct Tensor<B: Backend> {
     dtype: DType,
 }
 
-// Derived, this would ask `B::Buffer: Clone` of every caller.
+// A derived impl would require `B::Buffer: Clone` from every caller.
 impl<B: Backend> Clone for Tensor<B> {
     fn clone(&self) -> Self {
         Self {
@@ -43,12 +43,12 @@ impl<B: Backend> fmt::Debug for Tensor<B> {
     }
 }
 
-/// Making tensors and reading them.
+/// Creating tensors and reading their elements.
 impl<B: Backend> Tensor<B> {
-    /// A tensor with the given elements, in row-major order.
+    /// Creates a tensor from elements in row-major order.
     ///
     /// # Errors
-    /// The shape does not hold as many elements as `data` has, or the device has no room.
+    /// `shape` does not have `data.len()` elements, or the device is out of memory.
     pub fn from_slice<T: Element>(device: &B, data: &[T], shape: &[usize]) -> Result<Self> {
         let shape = Shape::new(shape)?;
         if shape.count() != data.len() {
@@ -66,10 +66,10 @@ impl<B: Backend> Tensor<B> {
         )
     }
 
-    /// A tensor from the bytes of its elements, in the host's byte order.
+    /// Creates a tensor from the bytes of its elements, in the host's byte order.
     ///
     /// # Errors
-    /// The bytes are not as many as `meta` says, or the device has no room.
+    /// `bytes` does not have [`meta.bytes()`](Meta::bytes) bytes, or the device is out of memory.
     pub fn from_bytes(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
         if bytes.len() != meta.bytes() {
             return Err(Error::shape(
@@ -87,22 +87,23 @@ impl<B: Backend> Tensor<B> {
         Ok(Self::whole(device, buffer, meta))
     }
 
-    /// A scalar (no axes) of a float type.
+    /// Creates a scalar, a tensor without axes.
     pub fn scalar(device: &B, value: f64, dtype: DType) -> Result<Self> {
         Self::full(device, value, Meta::new(Shape::SCALAR, dtype))
     }
 
-    /// A tensor whose elements are all `value`.
+    /// Creates a tensor whose elements are all `value`.
     pub fn full(device: &B, value: f64, meta: Meta) -> Result<Self> {
         Self::call(device, &Op::Fill { value, meta }, &[])
     }
 
-    /// A tensor of zeros.
+    /// Creates a tensor of zeros.
     pub fn zeros(device: &B, meta: Meta) -> Result<Self> {
         Self::full(device, 0.0, meta)
     }
 
-    /// Random numbers: a function of the key alone, the same on every device.
+    /// Creates a tensor of random numbers. They depend only on `key`, `distribution` and `meta`,
+    /// and are identical on every device.
     pub fn random(device: &B, key: u64, distribution: Distribution, meta: Meta) -> Result<Self> {
         let op = Op::Random {
             key,
@@ -112,10 +113,10 @@ impl<B: Backend> Tensor<B> {
         Self::call(device, &op, &[])
     }
 
-    /// The elements in row-major order.
+    /// Copies the elements to the host, in row-major order.
     ///
     /// # Errors
-    /// The tensor's elements are not of type `T` ([`cast`](Self::cast) first), or the device failed.
+    /// The element type is not `T` (call [`cast`](Self::cast) first), or the device failed.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {
             let expected = format!("{} is asked for", T::DTYPE);
@@ -127,22 +128,22 @@ impl<B: Backend> Tensor<B> {
         Ok(data)
     }
 
-    /// The bytes of the elements in row-major order, in the host's byte order.
+    /// Copies the bytes of the elements to the host, in row-major order and the host's byte order.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.meta().bytes()];
         self.device.download(self.view(), &mut bytes)?;
         Ok(bytes)
     }
 
-    /// The elements as `f64`, whatever their type: for printing and comparing.
+    /// Copies the elements to the host as `f64`, from any element type: for printing and comparing.
     pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
         self.cast(DType::F64)?.to_vec()
     }
 
-    /// The only element of a tensor that has one, as `f64`.
+    /// The element of a tensor with exactly one element, as `f64`.
     ///
     /// # Errors
-    /// The tensor has another number of elements.
+    /// The tensor does not have exactly one element.
     pub fn item(&self) -> Result<f64> {
         if self.shape().count() != 1 {
             let expected = "one element is needed";
@@ -152,7 +153,7 @@ impl<B: Backend> Tensor<B> {
     }
 }
 
-/// What a tensor is.
+/// Properties and conversions.
 impl<B: Backend> Tensor<B> {
     /// The device that holds the elements.
     pub fn device(&self) -> &B {
@@ -164,7 +165,7 @@ impl<B: Backend> Tensor<B> {
         self.layout.shape()
     }
 
-    /// The lengths of the axes.
+    /// The lengths of the axes, outermost first.
     pub fn dims(&self) -> SmallVec<[usize; 6]> {
         SmallVec::from_slice(self.shape().dims())
     }
@@ -179,7 +180,7 @@ impl<B: Backend> Tensor<B> {
         Meta::new(self.shape(), self.dtype)
     }
 
-    /// Where the elements lie in the buffer.
+    /// Shape, strides and offset of the elements in the buffer.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -189,12 +190,12 @@ impl<B: Backend> Tensor<B> {
         &self.buffer
     }
 
-    /// The buffer alone; the tensor's share of it moves.
+    /// Consumes the tensor and returns its handle of the buffer.
     pub fn into_buffer(self) -> B::Buffer {
         self.buffer
     }
 
-    /// The tensor as an operand.
+    /// The tensor as an operand of [`Backend::run`].
     pub fn view(&self) -> View<'_, B::Buffer> {
         View {
             buffer: &self.buffer,
@@ -203,7 +204,7 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// A tensor from its parts: for implementing backends and decorators.
+    /// Assembles a tensor from its parts: for implementations of backends and decorators.
     pub fn from_parts(device: &B, buffer: B::Buffer, layout: Layout, dtype: DType) -> Self {
         Self {
             device: device.clone(),
@@ -213,7 +214,7 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// An operand as a tensor.
+    /// Turns an operand of [`Backend::run`] into a tensor. The elements are shared.
     pub fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Self {
         Self::from_parts(device, view.buffer.clone(), view.layout, view.dtype)
     }
@@ -222,19 +223,20 @@ impl<B: Backend> Tensor<B> {
         Self::from_parts(device, buffer, Layout::contiguous(meta.shape), meta.dtype)
     }
 
-    /// The same elements as a tensor of another backend that has the same buffers: a decorator,
-    /// or what is inside one.
+    /// The same elements as a tensor of a backend with the same buffer type: moves a tensor into or
+    /// out of a decorator without a copy.
     pub fn rehome<B2: Backend<Buffer = B::Buffer>>(&self, device: &B2) -> Tensor<B2> {
         Tensor::from_parts(device, self.buffer.clone(), self.layout, self.dtype)
     }
 
-    /// The same elements without their history: no gradient flows back through the result.
+    /// The same elements without their gradient history: no gradient flows back through the result.
     pub fn detach(&self) -> Self {
         let buffer = self.device.detach(&self.buffer);
         Self::from_parts(&self.device, buffer, self.layout, self.dtype)
     }
 
-    /// A copy on another device. Its history stays behind.
+    /// Copies the tensor to another device, without its gradient history. Returns a clone if it is
+    /// already there.
     pub fn to(&self, device: &B) -> Result<Self> {
         if self.device.same_device(device) {
             return Ok(self.clone());
@@ -254,12 +256,13 @@ impl<B: Backend> Tensor<B> {
     /// Checks and runs an operation.
     ///
     /// # Errors
-    /// The operands do not fit ([`Op::infer`]), are of different devices, or the device failed.
+    /// The operands do not fit ([`Op::infer`]), the operands are on different devices, or the
+    /// device failed.
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
         for (i, t) in ins.iter().enumerate() {
             if !t.device.same_device(device) {
                 let (found, expected) = (t.device.name(), device.name());
-                // The processor can be two devices of one name.
+                // Two CPU devices can have the same name.
                 let another = if found == expected { "another " } else { "" };
                 return Err(Error::Device {
                     op: op.name(),
@@ -303,22 +306,22 @@ impl<B: Backend> Tensor<B> {
         Self::from_parts(&self.device, self.buffer.clone(), layout, self.dtype)
     }
 
-    /// The part of an axis that `range` names.
+    /// The indices `range` of `axis`, like `x[:, range]`.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Self> {
         Ok(self.with_layout(self.layout.slice(axis, range)?))
     }
 
-    /// One place of an axis; the axis goes.
+    /// Takes index `index` of `axis` and removes that axis, like `x[:, i]`.
     pub fn select(&self, axis: usize, index: usize) -> Result<Self> {
         Ok(self.with_layout(self.layout.select(axis, index)?))
     }
 
-    /// The axes in another order: axis `i` of the result is axis `order[i]`.
+    /// Reorders the axes: axis `i` of the result is axis `order[i]` of the tensor.
     pub fn permute(&self, order: &[usize]) -> Result<Self> {
         Ok(self.with_layout(self.layout.permute(order)?))
     }
 
-    /// The tensor with two axes exchanged.
+    /// Swaps two axes.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
         let mut order: SmallVec<[usize; 6]> = (0..self.shape().rank()).collect();
         if a >= order.len() || b >= order.len() {
@@ -329,10 +332,11 @@ impl<B: Backend> Tensor<B> {
         self.permute(&order)
     }
 
-    /// The elements, in row-major order, under another shape. A view where strides allow it, else a copy.
+    /// The same elements, in row-major order, with another shape. A view if strides can express it,
+    /// else a copy.
     ///
     /// # Errors
-    /// The shape has another number of elements.
+    /// The new shape has a different number of elements.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         let shape = Shape::new(dims)?;
         if shape.count() != self.shape().count() {
@@ -345,7 +349,7 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// The tensor with an axis of length 1 put in at position `axis`.
+    /// Inserts an axis of length 1 at position `axis`.
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         let mut dims = self.dims();
         if axis > dims.len() {
@@ -356,7 +360,7 @@ impl<B: Backend> Tensor<B> {
         self.reshape(&dims)
     }
 
-    /// The last axis cut into `count` equal parts.
+    /// Splits the last axis into `count` equal parts.
     pub fn split_last(&self, count: usize) -> Result<Vec<Self>> {
         let axis = self.shape().rank().wrapping_sub(1);
         let width = self.shape().last();
@@ -371,14 +375,14 @@ impl<B: Backend> Tensor<B> {
     }
 }
 
-/// Arithmetic. Binary operations broadcast, axes aligned at the end.
+/// Arithmetic. Binary operations broadcast; axes are aligned at the end.
 impl<B: Backend> Tensor<B> {
-    /// The elements row-major and without gaps, in a buffer of their own.
+    /// Copies the elements into a new buffer, row-major and without gaps.
     pub fn copy(&self) -> Result<Self> {
         Self::call(&self.device, &Op::Copy, &[self])
     }
 
-    /// The tensor itself if it is row-major without gaps, else a copy that is.
+    /// The tensor itself if it is row-major without gaps, else a contiguous copy.
     pub fn contiguous(&self) -> Result<Self> {
         if self.layout.is_contiguous() {
             Ok(self.clone())
@@ -387,7 +391,7 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// The elements in another type.
+    /// Converts the elements to another type.
     pub fn cast(&self, to: DType) -> Result<Self> {
         if to == self.dtype {
             return Ok(self.clone());
@@ -400,7 +404,7 @@ impl<B: Backend> Tensor<B> {
         Self::call(&self.device, &Op::Affine { mul, add }, &[self])
     }
 
-    /// Each element limited to `min..=max`.
+    /// Limits each element to `min..=max`.
     pub fn clamp(&self, min: f64, max: f64) -> Result<Self> {
         Self::call(&self.device, &Op::Clamp { min, max }, &[self])
     }
@@ -425,12 +429,12 @@ impl<B: Backend> Tensor<B> {
         self.binary(Binary::Div, other)
     }
 
-    /// The larger of two elements.
+    /// The element-wise maximum.
     pub fn maximum(&self, other: &Self) -> Result<Self> {
         self.binary(Binary::Max, other)
     }
 
-    /// The smaller of two elements.
+    /// The element-wise minimum.
     pub fn minimum(&self, other: &Self) -> Result<Self> {
         self.binary(Binary::Min, other)
     }
@@ -485,17 +489,17 @@ impl<B: Backend> Tensor<B> {
         self.unary(Unary::Cos)
     }
 
-    /// -1, 0 or 1.
+    /// The sign: -1, 0 or 1.
     pub fn sign(&self) -> Result<Self> {
         self.unary(Unary::Sign)
     }
 
-    /// The largest whole number not above.
+    /// The largest integer not above each element.
     pub fn floor(&self) -> Result<Self> {
         self.unary(Unary::Floor)
     }
 
-    /// An activation function.
+    /// Applies an activation function.
     pub fn activate(&self, f: Activation) -> Result<Self> {
         if f == Activation::Identity {
             return Ok(self.clone());
@@ -518,12 +522,12 @@ impl<B: Backend> Tensor<B> {
         self.activate(Activation::Relu)
     }
 
-    /// A comparison, as a tensor of `bool`.
+    /// Compares element by element; the result is a tensor of `bool`.
     pub fn compare(&self, f: Compare, other: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Compare(f), &[self, other])
     }
 
-    /// With `self` a tensor of `bool`: `a` where it holds, else `b`.
+    /// Selects element by element: `a` where `self` (of `bool`) is true, else `b`.
     pub fn select_from(&self, a: &Self, b: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Select, &[self, a, b])
     }
@@ -537,7 +541,7 @@ impl<B: Backend> Tensor<B> {
         Self::call(&self.device, &op, &[self, other])
     }
 
-    /// `self · other + addend`; the addend has the result's shape.
+    /// `self · other + addend`, where the addend has the result's shape.
     pub fn matmul_add(&self, other: &Self, addend: &Self) -> Result<Self> {
         let op = Op::MatMul {
             alpha: 1.0,
@@ -546,13 +550,13 @@ impl<B: Backend> Tensor<B> {
         Self::call(&self.device, &op, &[self, other, addend])
     }
 
-    /// The sum along an axis, which goes.
+    /// Sums over `axis` and removes it.
     pub fn sum(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Sum;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
     }
 
-    /// The largest element along an axis, which goes.
+    /// Takes the maximum over `axis` and removes it.
     pub fn max(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Max;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
@@ -566,20 +570,20 @@ impl<B: Backend> Tensor<B> {
     /// The mean of all elements, as a scalar.
     pub fn mean_all(&self) -> Result<Self> {
         let count = self.shape().count();
-        // A sum of many 16-bit floats can be too large for their type where the mean is not.
+        // The sum of many 16-bit floats can overflow even if their mean does not.
         let sum = self.cast(self.dtype.computed_in())?.sum_all()?;
         sum.affine(1.0 / count as f64, 0.0)?.cast(self.dtype)
     }
 
-    /// The index of the largest element along an axis, as `i64`.
+    /// The index of the maximum over `axis`, as `i64`; removes `axis`.
     pub fn argmax(&self, axis: usize) -> Result<Self> {
         Self::call(&self.device, &Op::ArgMax { axis }, &[self])
     }
 
-    /// Tensors joined along an axis.
+    /// Concatenates tensors along `axis`.
     ///
     /// # Errors
-    /// There is none, or they differ in another axis or in type.
+    /// `parts` is empty, or the parts differ in type or in the length of another axis.
     pub fn concat(parts: &[&Self], axis: usize) -> Result<Self> {
         match parts {
             [] => Err(Error::argument("concat", "parts", "are missing")),
@@ -588,13 +592,15 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// Rows of a table: `self` is `[V, rest..]`, `ids` any shape of integers in `0..V`.
+    /// Looks up rows of a table: `self` is `[V, rest..]`, `ids` is a tensor of integers in `0..V`
+    /// of any shape `S`, and the result is `[S.., rest..]`.
     pub fn gather(&self, ids: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Gather, &[self, ids])
     }
 
-    /// The table `self`, `[V, rest..]`, with the rows of `ids` replaced by `rows`, `[ids.., rest..]`; of equal ids the
-    /// last one counts. TensorFlow's `scatter_update`, but that `self` stays as it is.
+    /// Replaces rows of a table: `self` is the table, `[V, rest..]`, and the result has `rows`,
+    /// `[ids.., rest..]`, at the indices `ids`. If an id occurs more than once, its last row is
+    /// used. Corresponds to TensorFlow's `scatter_update`, except that `self` is not modified.
     ///
     /// ```
     /// use backend_api::Tensor;
@@ -616,11 +622,11 @@ impl<B: Backend> Tensor<B> {
         self.fused(Fused::ScatterUpdate, &[ids, rows])
     }
 
-    /// `[time, batch, ..]` with zeros where a row has ended, whatever is there: from `lengths[b]` on, `first` being the time of
-    /// the first step.
+    /// Sets the padding of `[time, batch, ..]` to zero: row `b` is zero from time `lengths[b]` on,
+    /// even where it was NaN. `first` is the time of the first step of `self`.
     ///
     /// # Errors
-    /// The shapes do not fit, or `lengths` are no integers.
+    /// The shapes do not fit, or `lengths` is not a tensor of integers.
     pub fn zero_ended(&self, lengths: &Self, first: usize) -> Result<Self> {
         let steps = self.shape().dims().first().copied().unwrap_or(0);
         let times: Vec<i64> = (first..first + steps).map(|time| time as i64).collect();
@@ -632,7 +638,8 @@ impl<B: Backend> Tensor<B> {
         runs.reshape(&dims)?.select_from(self, &zero)
     }
 
-    /// The first `lengths[b]` places along axis `time` in reverse order, for each row `b` of axis `batch`.
+    /// Reverses the first `lengths[b]` elements along axis `time`, for each row `b` of axis
+    /// `batch`. The rest of a row is unchanged.
     pub fn reverse(&self, lengths: &Self, time: usize, batch: usize) -> Result<Self> {
         Self::call(&self.device, &Op::Reverse { time, batch }, &[self, lengths])
     }

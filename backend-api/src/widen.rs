@@ -1,4 +1,4 @@
-//! Operations on 16-bit floats by way of `f32`: for devices that have kernels for `f32` alone.
+//! Operations on 16-bit floats by way of `f32`: for devices whose kernels take only `f32`.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,9 @@ use crate::{
     Views,
 };
 
-/// Whether an operation is one for [`run_widened`]: it computes, and an operand or what it makes is a 16-bit float.
-/// Operations that only move elements, casts and [`Op::Fill`] are not: a device does them itself.
+/// Whether [`run_widened`] applies to an operation: it does arithmetic, and an operand or result is
+/// a 16-bit float. It does not apply to casts, [`Op::Fill`] and operations that only move elements:
+/// a device runs these itself.
 pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
     match op {
         Op::Fill { .. }
@@ -35,8 +36,8 @@ pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
     }
 }
 
-/// Runs an operation on 16-bit floats: casts its operands to `f32`, runs it, and casts the results. A whole sequence is
-/// cast once, not step by step.
+/// Runs an operation on 16-bit floats: casts its operands to `f32`, runs it, and casts the results.
+/// A whole sequence is cast once, not step by step.
 ///
 /// # Errors
 /// The device failed.
@@ -65,7 +66,7 @@ pub fn run_widened<B: Backend>(
         .map(|x| Tensor::of_view(device, x).cast(x.dtype.computed_in()))
         .collect::<Result<Vec<_>>>()?;
     let views: Views<'_, B::Buffer> = ins.iter().map(Tensor::view).collect();
-    // Results of other types go straight to where they are asked for.
+    // Results of other types are written to their destinations directly.
     let mut dests = Dests::new();
     let mut places = Vec::with_capacity(outs.len());
     for (meta, dest) in results.iter().zip(outs) {
@@ -92,7 +93,7 @@ pub fn run_widened<B: Backend>(
         .collect()
 }
 
-/// [`Backend::accumulate`] for 16-bit floats: the sum is made in `f32` and rounded.
+/// [`Backend::accumulate`] for 16-bit floats: computes the sum in `f32` and rounds it.
 ///
 /// # Errors
 /// The device failed.

@@ -1,9 +1,10 @@
-//! Exponential, hyperbolic tangent and logistic function without branches or tables, so that loops over
-//! them become vector code; and the activation functions of cells.
+//! Exponential, hyperbolic tangent and logistic function without branches or tables, so that loops
+//! over them compile to vector instructions; and the activation functions of cells.
 //!
-//! No fused multiply-add is used: the results are the same bits with any vector unit.
+//! No fused multiply-add is used, so the results have the same bits on every CPU.
 //!
-//! Bounds, tested over the whole range (`ulp` are units in the last place of the exact result):
+//! Error bounds, tested over the whole range (`ulp` are units in the last place of the exact
+//! result):
 //!
 //! | function | `f32` | `f64` |
 //! |---|---|---|
@@ -11,8 +12,8 @@
 //! | `tanh` | 4 ulp | relative 1e-15 |
 //! | `sigmoid` | 4 ulp | relative 1e-15 |
 //!
-//! Where the result of `exp` or `sigmoid` is subnormal the bound is one unit of the smallest
-//! subnormal number more. NaN stays NaN, infinities give the limits.
+//! If the result of `exp` or `sigmoid` is subnormal, the bound grows by one smallest subnormal
+//! number. NaN stays NaN; infinities give the limits.
 
 use backend_api::Activation;
 
@@ -21,7 +22,7 @@ use crate::element::Float;
 pub(crate) mod f32 {
     //! Single precision.
 
-    /// Adding this to a small number leaves its nearest whole number in the low bits.
+    /// Adding this to a small number leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -32,10 +33,11 @@ pub(crate) mod f32 {
         f32::from_bits((k.wrapping_add(127) as u32) << 23)
     }
 
-    /// `e^x`: the nearest power of two times a polynomial (Cephes) of what is left.
+    /// `e^x`: the nearest power of two times a polynomial (Cephes) of the remainder.
     #[inline(always)]
     pub(crate) fn exp(x: f32) -> f32 {
-        // Past these ends the result is infinite or 0. Comparisons are made so that NaN passes.
+        // Beyond these bounds the result is infinite or 0. The comparisons are written so that NaN
+        // passes through.
         let x = if x > 89.0 { 89.0 } else { x };
         let x = if x < -104.0 { -104.0 } else { x };
         let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -49,12 +51,12 @@ pub(crate) mod f32 {
         p = p * r + 1.666_666_5e-1;
         p = p * r + 5.0e-1;
         let e = (p * (r * r) + r) + 1.0;
-        // In two steps, as 2^128 and subnormal powers are no normal numbers.
+        // In two factors, as 2^128 and subnormal powers are not normal numbers.
         let half = k >> 1;
         e * power_of_two(half) * power_of_two(k.wrapping_sub(half))
     }
 
-    /// `tanh x`: an odd polynomial near 0, elsewhere by the exponential function.
+    /// `tanh x`: an odd polynomial near 0, elsewhere computed from the exponential function.
     #[inline(always)]
     pub(crate) fn tanh(x: f32) -> f32 {
         let a = x.abs();
@@ -71,7 +73,7 @@ pub(crate) mod f32 {
         y.copysign(x)
     }
 
-    /// `1 / (1 + e^-x)`, by the exponential function of a number that is not positive.
+    /// `1 / (1 + e^-x)`, from the exponential function of a number that is not positive.
     #[inline(always)]
     pub(crate) fn sigmoid(x: f32) -> f32 {
         let e = exp(-x.abs());
@@ -108,7 +110,7 @@ pub(crate) mod f64 {
         1.0 / 2.0,
     ];
 
-    /// `e^x`: the nearest power of two times the Taylor polynomial of what is left.
+    /// `e^x`: the nearest power of two times the Taylor polynomial of the remainder.
     #[inline(always)]
     pub(crate) fn exp(x: f64) -> f64 {
         let x = if x > 710.0 { 710.0 } else { x };
@@ -126,7 +128,8 @@ pub(crate) mod f64 {
         e * power_of_two(half) * power_of_two(k.wrapping_sub(half))
     }
 
-    /// `tanh x`: a rational function (Cephes) near 0, elsewhere by the exponential function.
+    /// `tanh x`: a rational function (Cephes) near 0, elsewhere computed from the exponential
+    /// function.
     #[inline(always)]
     pub(crate) fn tanh(x: f64) -> f64 {
         let a = x.abs();
@@ -150,10 +153,10 @@ pub(crate) mod f64 {
     }
 }
 
-/// An activation function as a type, so that loops are compiled for it.
+/// An activation function as a type, so that loops are compiled for each function.
 pub(crate) trait Curve: Copy + Default + Send + Sync {
     fn value<T: Float>(x: T) -> T;
-    /// The slope where the value is `y`.
+    /// The derivative, from the function's value `y`.
     fn slope<T: Float>(y: T) -> T;
 }
 
@@ -193,7 +196,7 @@ impl Curve for Sigmoid {
 impl Curve for Relu {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
-        // In this order NaN stays NaN.
+        // Written so that NaN stays NaN.
         if x < T::ZERO { T::ZERO } else { x }
     }
     #[inline(always)]
@@ -225,10 +228,10 @@ impl Curve for Identity {
     }
 }
 
-/// The activations that are not [common](Activation::is_common). They have no slope here: operations with one of them
-/// are composed.
+/// The activations that are not [common](Activation::is_common). They have no derivative here:
+/// fused operations that use one are composed from simpler operations.
 pub(crate) fn rare<T: Float>(f: Activation) -> Option<fn(T) -> T> {
-    /// NaN stays NaN.
+    /// Clamps to `0..=top`; NaN stays NaN.
     fn clip<T: Float>(x: T, top: T) -> T {
         let x = if x < T::ZERO { T::ZERO } else { x };
         if x > top { top } else { x }
@@ -254,8 +257,9 @@ pub(crate) fn rare<T: Float>(f: Activation) -> Option<fn(T) -> T> {
     })
 }
 
-/// Evaluates an expression with a type standing for the [`Curve`] of an
-/// [`Activation`](backend_api::Activation). A macro, as no closure is generic over a type.
+/// Evaluates an expression with a type alias for the [`Curve`] of an
+/// [`Activation`](backend_api::Activation). This is a macro, as closures cannot be generic over a
+/// type.
 macro_rules! with_curve {
     ($activation:expr, $curve:ident => $body:expr) => {{
         use backend_api::Activation;
@@ -297,8 +301,8 @@ pub(crate) use with_curve;
 mod tests {
     use crate::element::Float;
 
-    /// Distance in units of the last place of `exact`, which are those of the smallest
-    /// subnormal number near 0.
+    /// Distance in units of the last place of `exact`; near 0 these are those of the smallest
+    /// subnormal number.
     fn ulps(found: f32, exact: f64) -> f64 {
         let near = exact as f32;
         if near.is_infinite() || exact == 0.0 {

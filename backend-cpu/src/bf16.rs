@@ -1,10 +1,11 @@
-//! Products of bfloat16 numbers, summed in `f32`: for inference that has asked for it.
+//! Matmuls of bfloat16 numbers, accumulated in `f32`: for inference with
+//! [`Precision::Bf16`](backend_api::Precision::Bf16).
 //!
-//! Two rows of the matrix lie together, as the instruction (`vdpbf16ps` of AVX-512-BF16) multiplies pairs: each sum takes the
-//! products of two rows at a time, in order. It reads subnormal numbers as 0. Processors without it have no such
-//! products: nothing here imitates them.
+//! Pairs of matrix rows are interleaved, as the instruction (`vdpbf16ps` of AVX-512-BF16)
+//! multiplies pairs: it adds the products of two rows to each sum, in order. It treats subnormal
+//! numbers as 0. There is no emulation for CPUs without the instruction.
 //!
-//! A module with unsafe code: the instruction, and loads by pointer.
+//! This module contains unsafe code: the instruction, and loads by pointer.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -19,7 +20,8 @@ use crate::pool::Scratch;
 /// Columns of a panel: two vectors.
 const WIDTH: usize = 32;
 
-/// A matrix `[k, n]` in panels of 32 columns, a word for each two rows of a column; filled up with zeros.
+/// A matrix `[k, n]` in panels of 32 columns, with one word for two rows of a column; padded with
+/// zeros.
 #[derive(Debug)]
 #[cfg_attr(
     not(target_arch = "x86_64"),
@@ -37,7 +39,7 @@ fn pair(low: f32, high: f32) -> u32 {
     u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
 }
 
-/// Whether this processor has the instruction.
+/// Whether this CPU has the instruction.
 pub(crate) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -71,11 +73,11 @@ impl Packed {
 }
 
 thread_local! {
-    /// The left side of a product, in pairs.
+    /// The left-hand side of a product, in pairs.
     static PAIRS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `out = start + a b` for some rows, as [`crate::packed::Product`].
+/// `out = start + a b` for some rows, like [`crate::packed::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
     b: &Packed,
@@ -108,7 +110,7 @@ mod x86 {
 
     use super::{Packed, Start, WIDTH};
 
-    /// The most rows of a tile with two vectors of columns.
+    /// The largest number of rows of a tile with two vectors of columns.
     const MOST_ROWS: usize = 8;
 
     /// `a` holds the rows in pairs, one after the other.
@@ -126,7 +128,8 @@ mod x86 {
         let panels = b.n.div_ceil(WIDTH);
         let mut panel = 0;
         while panel < panels {
-            // With few rows more columns at a time, as one sum has to wait for the one before.
+            // With few rows, several panels are computed together: each sum waits for the previous
+            // addition, so more independent sums are needed.
             let together = match rows {
                 0..=2 if panel + 4 <= panels => 4,
                 3..=4 if panel + 2 <= panels => 2,
@@ -136,10 +139,11 @@ mod x86 {
             for left in (1..=tiles).rev() {
                 let count = (rows - row).div_ceil(left);
                 let place = Place { a, b, panel, row };
-                // SAFETY: `super::product` has seen that the processor has these instructions.
+                // SAFETY: `super::product` asserts that the CPU has these instructions.
                 let mut tile = |run: unsafe fn(&Place<'_>, &mut [[f32; WIDTH]])| {
                     let mut sums = [[0.0; WIDTH]; MOST_ROWS];
-                    // SAFETY: as above; the place is within its operands by the checks before the loops.
+                    // SAFETY: as above; the assertions before the loops ensure that the tile lies
+                    // within its operands.
                     unsafe { run(&place, &mut sums) };
                     for (i, sums) in sums.chunks(together).take(count).enumerate() {
                         for (j, sums) in sums.iter().enumerate() {
@@ -169,7 +173,7 @@ mod x86 {
         }
     }
 
-    /// Where a tile begins.
+    /// The position of a tile.
     struct Place<'a> {
         a: &'a [u32],
         b: &'a Packed,
@@ -180,7 +184,8 @@ mod x86 {
     /// The sums of `M` rows and `P` panels, row after row; `M P` is at most the number of `sums`.
     ///
     /// # Safety
-    /// The processor has AVX-512-BF16; `M` rows from the place's on are in `a`, and `P` panels in `b`.
+    /// The CPU has AVX-512-BF16. `a` has `M` rows from `row` on, and `b` has `P` panels from
+    /// `panel` on.
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn run<const M: usize, const P: usize>(at: &Place<'_>, sums: &mut [[f32; WIDTH]]) {
         let pairs = at.b.pairs;
@@ -207,7 +212,7 @@ mod x86 {
             }
         }
         for (to, from) in sums.iter_mut().zip(all.as_flattened()) {
-            // SAFETY: there is room for two vectors.
+            // SAFETY: `to` has room for two vectors.
             unsafe {
                 _mm512_storeu_ps(to.as_mut_ptr(), from[0]);
                 _mm512_storeu_ps(to.as_mut_ptr().add(WIDTH / 2), from[1]);
@@ -219,7 +224,7 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn bf16(words: __m512i) -> __m512bh {
-        // SAFETY: both are 64 bytes that may be anything.
+        // SAFETY: both types are 64 bytes, and every bit pattern is valid for both.
         unsafe { mem::transmute(words) }
     }
 
@@ -289,7 +294,7 @@ mod tests {
                     assert!((found - expected).abs() < 1e-5, "{found} {expected}");
                 }
             }
-            // Alone, each row has the same bits.
+            // Each row on its own gives the same bits.
             for r in 0..rows {
                 let mut one = row.clone();
                 product((&a, &[r * k]), &packed, Start::There, (&mut one, &[0]));

@@ -1,9 +1,9 @@
-//! Tensors from and to `ndarray`.
+//! Conversions from and to `ndarray`.
 
 use backend_api::{Backend, Element, Error, Result, Tensor};
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
-/// A tensor on any device with the elements of an array of any layout.
+/// Creates a tensor on any device from an array of any layout.
 ///
 /// ```
 /// use backend_cpu::{Cpu, from_ndarray, to_ndarray};
@@ -16,7 +16,7 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 /// ```
 ///
 /// # Errors
-/// The array has more axes than a tensor can have, or there is no memory.
+/// The array has more axes than a tensor can have, or memory runs out.
 pub fn from_ndarray<T, S, D, B>(device: &B, array: &ArrayBase<S, D>) -> Result<Tensor<B>>
 where
     T: Element,
@@ -32,7 +32,7 @@ where
     Tensor::from_slice(device, &data, shape)
 }
 
-/// An array with the elements of a tensor.
+/// Copies a tensor to an array.
 ///
 /// # Errors
 /// The tensor's elements are not of type `T`.

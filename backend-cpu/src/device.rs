@@ -1,4 +1,4 @@
-//! The device: threads, memory, and which kernel does an operation.
+//! The CPU device: threads, memory, and the dispatch of operations to kernels.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -20,20 +20,21 @@ use crate::strided::Walk;
 use crate::team::Team;
 use crate::{amx, bf16};
 
-/// Rows, over all steps, from which on a whole sequence is worth preparing its kernels.
+/// Rows, over all steps, from which on preparing a whole sequence's kernels is worth it.
 const MIN_ROWS: usize = 4;
 
-/// The processor as a device.
+/// The CPU as a device.
 ///
-/// An operation's work is shared by a team of threads, the caller's among them, which is made for the first operation that
-/// needs it. Large products without a matrix unit, and operations that find the team at work for another one, have the threads of a pool.
+/// Operations are split over a pool of spinning worker threads and the calling thread. The workers
+/// start with the first operation that needs them. Large matmuls without AMX, and operations that
+/// find the worker pool busy with another operation, use a second, rayon thread pool.
 ///
-/// Each value has threads and memory of its own; clones share them. There is no state
-/// that belongs to the process, so devices with different numbers of threads can live side by side.
+/// Each device has threads and memory of its own; clones share them. There is no process-wide
+/// state, so devices with different numbers of threads can coexist.
 ///
-/// The memory of freed buffers is kept for reuse: in steady state nothing is asked of the system. What is
-/// in use and what is kept never exceed together 1.5 times the most that was in use at once,
-/// plus 64 MiB.
+/// The memory of freed buffers is kept for reuse: in steady state nothing is allocated from the
+/// operating system. Memory in use and kept memory together never exceed 1.5 times the peak use, or
+/// the peak plus 64 MiB if that is more.
 #[derive(Clone)]
 pub struct Cpu(Arc<Inner>);
 
@@ -44,7 +45,7 @@ struct Inner {
     arch: Arch,
     precision: Precision,
     matrix_unit: bool,
-    /// Made when it is first needed.
+    /// Created on first use.
     team: Mutex<Option<Team>>,
 }
 
@@ -67,19 +68,21 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many threads work on an operation: 1 or more. With 1 the work is done on the calling thread.
-    /// Results do not depend on it. The default is what
-    /// [`available_parallelism`](thread::available_parallelism) says.
+    /// Sets the number of threads that work on an operation: 1 or more. With 1 the calling thread
+    /// does all work. Results do not depend on the number of threads. The default is
+    /// [`available_parallelism`](thread::available_parallelism).
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// How exact products may be: [`Precision::Exact`], if this is not called, or [`Precision::Bf16`], which is for
-    /// inference. The latter rounds the operands of products in whole sequences of `f32` to bfloat16 (8 bits of precision) and
-    /// sums in `f32`, where nothing is kept for a gradient; training, other types and other operations stay exact. It
-    /// reads half as much memory, which is what steps of small batches wait for. It needs AVX-512-BF16.
+    /// Sets the precision of matmuls: [`Precision::Exact`], the default, or [`Precision::Bf16`],
+    /// which is meant for inference. `Bf16` rounds the operands of matmuls in whole sequences of
+    /// `f32` to bfloat16 (8 bits of precision) and accumulates in `f32`. It applies only where no
+    /// values are saved for a gradient; training, other types and other operations stay exact. It
+    /// halves the memory traffic of the weights, which bounds the speed of steps with small
+    /// batches. It needs AVX-512-BF16.
     ///
     /// ```
     /// use backend_api::Precision;
@@ -96,9 +99,10 @@ impl Builder {
         self
     }
 
-    /// Whether large products of `f32`, of 8 rows or more, use the processor's matrix unit (Intel AMX), if it has one; they
-    /// do if this is not called. The unit multiplies bfloat16 numbers, so exact products are made of three such parts of each
-    /// number: as exact as `f32`, in half the time or less, but not the same bits as without the unit. Parts below 2^-126 count as 0.
+    /// Sets whether large matmuls of `f32`, of 8 rows or more, use Intel AMX if the CPU has it; the
+    /// default is `true`. AMX multiplies bfloat16 numbers, so exact matmuls split each number into
+    /// three bfloat16 parts. The result is as accurate as in `f32`, in half the time or less, but
+    /// does not have the same bits as without AMX. Parts below 2^-126 count as 0.
     ///
     /// ```
     /// use backend_cpu::Cpu;
@@ -113,10 +117,11 @@ impl Builder {
         self
     }
 
-    /// Makes the device and starts its threads.
+    /// Creates the device and starts its thread pool.
     ///
     /// # Errors
-    /// The number of threads is 0, or the system cannot start them; the processor does not have the precision.
+    /// The number of threads is 0, the operating system cannot start them, or the CPU does not
+    /// support the precision.
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 {
@@ -158,15 +163,15 @@ fn available_threads() -> usize {
 }
 
 impl Cpu {
-    /// A device with as many threads as the system has to offer, or with one (the caller's) should it not
-    /// be able to start them.
+    /// A device with the default number of threads (see [`Builder::threads`]), or with one thread
+    /// (the caller's) if the operating system cannot start them.
     pub fn new() -> Self {
         Self::builder()
             .build()
             .unwrap_or_else(|_| Self::with_workers(1, None, Builder::default()))
     }
 
-    /// A device with other settings.
+    /// A builder for a device with other settings.
     ///
     /// ```
     /// # use backend_cpu::Cpu;
@@ -189,17 +194,17 @@ impl Cpu {
         }))
     }
 
-    /// How many threads work on an operation.
+    /// The number of threads that work on an operation.
     pub fn threads(&self) -> usize {
         self.0.threads
     }
 
-    /// How exact the products of inference are.
+    /// The precision of matmuls at inference.
     pub fn precision(&self) -> Precision {
         self.0.precision
     }
 
-    /// Whether whole sequences use the processor's matrix unit.
+    /// Whether matmuls of `f32` use Intel AMX.
     pub fn has_matrix_unit(&self) -> bool {
         self.0.matrix_unit
     }
@@ -212,8 +217,9 @@ impl Cpu {
         &self.0.pool
     }
 
-    /// Runs `task` on this thread, and at the same time on the device's others as they come; `false` if that cannot be now, as
-    /// another operation has them or there are none.
+    /// Runs `task` on the calling thread and, concurrently, on every worker of the device that
+    /// wakes up in time. Returns `false`, without running it, if another operation uses the workers
+    /// or if they cannot be started.
     pub(crate) fn run_team(&self, task: &(dyn Fn() + Sync)) -> bool {
         let Ok(mut team) = self.0.team.try_lock() else {
             return false;
@@ -237,7 +243,7 @@ impl Cpu {
         Dense::new(self.pool(), input)
     }
 
-    /// The operations on floats, for the operands' type.
+    /// Runs an operation on floats with the kernel for the operands' type.
     fn run_float(
         &self,
         dtype: DType,
@@ -267,7 +273,7 @@ impl Cpu {
             Op::Clamp { min, max } => self.clamp::<T>(*min, *max, ins, outs),
             Op::MatMul { alpha, .. } => self.matmul::<T>(*alpha, ins, outs),
             Op::ScatterAdd { .. } => self.scatter_add::<T>(ins, outs),
-            // `run` matches without a wildcard and sends no others.
+            // `run` matches without a wildcard and passes no other operations.
             _ => Err(Error::argument(op.name(), "operation", "is none of floats")),
         }
     }
@@ -312,7 +318,7 @@ impl Cpu {
     }
 }
 
-/// The length of the vectors that kernels are compiled for on this machine.
+/// The vector length, in bits, that kernels use on this CPU.
 struct VectorBits;
 
 impl WithSimd for VectorBits {
@@ -447,7 +453,7 @@ impl Backend for Cpu {
                 | Recurrence::Gru { .. }
                 | Recurrence::GruResetAfter { .. }
         );
-        // Preparing the kernels costs about as much as using them for some rows.
+        // Preparing the kernels costs about as much as multiplying a few rows with them.
         let worth_it = request.reuse || request.steps.saturating_mul(request.batch) >= MIN_ROWS;
         let common = request.recurrence.activation().is_common();
         if known && common && worth_it && request.dtype.is_float() {

@@ -1,11 +1,11 @@
-//! What kernels need to know of a number type.
+//! Number types of kernels.
 
 use std::any::TypeId;
 use std::fmt::Debug;
 
 use bytemuck::Pod;
 
-/// A number that tensors can hold.
+/// An element type of tensors.
 pub(crate) trait Number: Pod + PartialOrd + Debug + Send + Sync {
     const ZERO: Self;
     const IS_FLOAT: bool;
@@ -49,7 +49,7 @@ pub(crate) trait Number: Pod + PartialOrd + Debug + Send + Sync {
     }
 }
 
-/// A floating point number.
+/// A floating-point number.
 pub(crate) trait Float: Number + crate::lanes::Lanes {
     const ONE: Self;
     const INFINITY: Self;
@@ -65,13 +65,13 @@ pub(crate) trait Float: Number + crate::lanes::Lanes {
     fn cos(self) -> Self;
     fn next_down(self) -> Self;
 
-    /// See [`crate::activations`] for how exact these three are.
+    /// See [`crate::activations`] for the error bounds of these three.
     fn exp(self) -> Self;
     fn tanh(self) -> Self;
     fn sigmoid(self) -> Self;
 }
 
-/// Integers differ in nothing but their type, and Rust has no trait for them.
+/// Rust has no trait for the operations of integers, which differ only in their type.
 macro_rules! integer {
     ($($int:ty),*) => {$(
         impl Number for $int {
@@ -258,7 +258,7 @@ macro_rules! float {
 float!(f32);
 float!(f64);
 
-/// Numbers of single precision as what they are.
+/// The slice as `f32` if that is its element type.
 pub(crate) fn singles<T: Float>(data: &[T]) -> Option<&[f32]> {
     (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
 }

@@ -1,4 +1,4 @@
-//! Operations that treat each element by itself.
+//! Elementwise operations.
 
 use std::convert::identity;
 
@@ -13,7 +13,7 @@ use crate::simd::{Map1, Map2};
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 use crate::strided::{BLOCK, Stream};
 
-/// Work of one element, for the decision whether other threads should help.
+/// Cost of one element, for deciding how many threads to use.
 const CHEAP: usize = 1;
 const COSTLY: usize = 8;
 
@@ -43,7 +43,7 @@ impl Cpu {
         Ok([output.finish()].into_iter().collect())
     }
 
-    /// `out[i] = f(a[i], b[i])`, both stretched to the result's shape.
+    /// `out[i] = f(a[i], b[i])`, both broadcast to the result's shape.
     fn map2<A: Pod + Send + Sync, O: Pod + Send, F: Fn(A, A) -> O + Copy + Sync>(
         &self,
         ins: &[Input<'_>],
@@ -144,7 +144,7 @@ impl Cpu {
         }
     }
 
-    /// `number` is what an element in memory stands for.
+    /// `number` converts an element from its representation in memory to a number.
     fn cast_from<E: Pod + Send + Sync, A: Number>(
         &self,
         to: DType,
@@ -336,7 +336,8 @@ impl Cpu {
     }
 }
 
-/// The common shape of operands that [`Op::infer`](backend_api::Op::infer) found to have one.
+/// The common shape of the operands; [`Op::infer`](backend_api::Op::infer) has checked that there
+/// is one.
 fn broadcast(layouts: &[Layout]) -> Result<backend_api::Shape> {
     let mut shape = backend_api::Shape::SCALAR;
     for layout in layouts {

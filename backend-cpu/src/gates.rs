@@ -1,4 +1,4 @@
-//! Steps of cells and their gradients, in one pass over memory.
+//! Fused steps of cells and their gradients, in one pass over memory.
 
 use std::marker::PhantomData;
 
@@ -10,7 +10,7 @@ use crate::element::Float;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
 use crate::storage::{CpuBuffer, Dense, Input, Output, dests, operands};
 
-/// Work of one unit with activations, for the decision whether other threads should help.
+/// Cost of one unit with activations, in element operations, for deciding how many threads to use.
 const WORK: usize = 16;
 
 /// The activation of a sum.
@@ -31,7 +31,7 @@ impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Activate<C> {
     }
 }
 
-/// `y, dy..` to the gradient of the argument: the summands of `dy` are added.
+/// `y, dy..` to the gradient of the activation's argument. Several `dy` are summed.
 #[derive(Clone, Copy)]
 pub(crate) struct Slope<C>(pub(crate) C);
 
@@ -54,7 +54,7 @@ fn sigmoid_slope<T: Float>(y: T) -> T {
     y.mul(T::ONE.sub(y))
 }
 
-/// An LSTM step: `i, j, f, o` (sums) and `c` to `c', h'` and, if asked for, the four gates.
+/// An LSTM step: `i, j, f, o` (sums) and `c` to `c', h'` and optionally the four gates.
 #[derive(Clone, Copy)]
 pub(crate) struct Lstm<T, C> {
     pub(crate) forget_bias: T,
@@ -81,8 +81,8 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 2> for Lstm<T, C> {
     }
 }
 
-/// The gradient of an LSTM step: gates, `c, c', dc', dh'` (and a second summand of it) to the
-/// gradients of the four sums and of `c`.
+/// The gradient of an LSTM step: gates, `c, c', dc', dh'` (and optionally a second summand of
+/// `dh'`) to the gradients of the four sums and of `c`.
 #[derive(Clone, Copy)]
 pub(crate) struct LstmGrad<C>(pub(crate) C);
 
@@ -108,7 +108,7 @@ impl<T: Float, C: Curve> Pointwise<T, 9, 5> for LstmGrad<C> {
     }
 }
 
-/// `x`, or the limit that it is beyond.
+/// `x`, clamped to `-limit..=limit`; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn limit_of<T: Float>(x: T, limit: T) -> T {
     if x > limit {
@@ -120,8 +120,8 @@ pub(crate) fn limit_of<T: Float>(x: T, limit: T) -> T {
     }
 }
 
-/// An LSTM step with a limit to the cell state, which may be infinite: as [`Lstm`], and, with peepholes, `w_f, w_i, w_o`
-/// besides.
+/// An LSTM step that clips the cell state to `limit`, which may be infinite. Operands and results
+/// are those of [`Lstm`], and `w_f, w_i, w_o` in addition with peepholes.
 #[derive(Clone, Copy)]
 pub(crate) struct ClippedLstm<T, C> {
     pub(crate) forget_bias: T,
@@ -130,7 +130,8 @@ pub(crate) struct ClippedLstm<T, C> {
 }
 
 impl<T: Float, C: Curve> ClippedLstm<T, C> {
-    /// From sums that the old cell state is in already to all results; `more` of the sum of `o` is what the new one adds.
+    /// Computes all results from sums that already include the peepholes' terms of the old cell
+    /// state. `more` computes the term that the new cell state adds to the sum of `o`.
     #[inline(always)]
     fn gated(self, [i, j, f, o, c]: [T; 5], more: impl Fn(T) -> T) -> [T; 6] {
         let i = i.sigmoid();
@@ -173,8 +174,8 @@ impl<T: Float, C: Curve> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
     }
 }
 
-/// The gradient of [`ClippedLstm`]: gates, `c, c', dc', dh'`, and `w_f, w_i, w_o` with peepholes, to the gradients of the
-/// four sums and of `c`.
+/// The gradient of [`ClippedLstm`]: gates, `c, c', dc', dh'`, and with peepholes `w_f, w_i, w_o`,
+/// to the gradients of the four sums and of `c`.
 #[derive(Clone, Copy)]
 pub(crate) struct ClippedLstmGrad<T, C> {
     pub(crate) limit: T,
@@ -187,7 +188,7 @@ impl<T: Float, C: Curve> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
         let a = C::value(c_new);
         let d_o = sigmoid_slope(o).mul(dh.mul(a));
         let dc = dc.add(C::slope(a).mul(dh.mul(o))).add(d_o.mul(w_o));
-        // Where the limit was met, nothing passes.
+        // A clipped value has no gradient.
         let dc = if c_new.abs() < self.limit {
             dc
         } else {
@@ -208,7 +209,7 @@ impl<T: Float, C: Curve> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
     }
 }
 
-/// The output gate and the new cell state to `h` before its projection.
+/// The output gate and the new cell state to `h` before the projection.
 #[derive(Clone, Copy)]
 pub(crate) struct LstmOutput<C>(pub(crate) C);
 
@@ -249,7 +250,8 @@ impl<T: Float> Pointwise<T, 3, 3> for GruGates {
     }
 }
 
-/// The gradient of the first half: `r, u, h, du, d(r h)` to those of the two sums and of `h`.
+/// The gradient of the first half: `r, u, h, du, d(r h)` to the gradients of the two sums and of
+/// `h`.
 #[derive(Clone, Copy)]
 struct GruGatesGrad;
 
@@ -264,8 +266,8 @@ impl<T: Float> Pointwise<T, 5, 3> for GruGatesGrad {
     }
 }
 
-/// What remains of the gradient of the first half once that of `u` is known: `r, h, d(r h)` and the
-/// gradient of `h` so far to the gradient of the sum of `r`, that of `h`, and `r h`.
+/// The rest of the gradient of the first half, once that of `u` is known: `r, h, d(r h)` and the
+/// gradient of `h` so far to the gradient of the sum of `r`, the gradient of `h`, and `r h`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruResetGrad;
 
@@ -300,8 +302,8 @@ impl<T: Float, C: Curve> Pointwise<T, 3, 1> for GruOutput<C> {
     }
 }
 
-/// The gradient of the second half. For the operation: `q, u, h, dh'` to those of the
-/// candidate's sum, `u` and `h`.
+/// The gradient of the second half. As a fused operation: `q, u, h, dh'` to the gradients of the
+/// candidate's sum, of `u` and of `h`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruOutputGrad<C>(pub(crate) C);
 
@@ -316,8 +318,8 @@ impl<T: Float, C: Curve> Pointwise<T, 4, 3> for GruOutputGrad<C> {
     }
 }
 
-/// For a whole sequence, `dh'` in two summands: to the gradients of the sums of `u` and of
-/// the candidate, and of `h`.
+/// For a whole sequence, with `dh'` in two summands: to the gradients of the sums of `u` and of the
+/// candidate, and of `h`.
 impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     #[inline(always)]
     fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
@@ -326,8 +328,8 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     }
 }
 
-/// A step of the GRU that resets after the product: `r, u` (sums), the candidate's projected input, its recurrent
-/// product `m`, and `h` to `h'` and, if asked for, `r, u, q, m`.
+/// A step of the GRU that resets after the matmul: `r, u` (sums), the candidate's projected input,
+/// its recurrent product `m`, and `h` to `h'` and optionally `r, u, q, m`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruAfter<C>(pub(crate) C);
 
@@ -348,7 +350,8 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 1> for GruAfter<C> {
     }
 }
 
-/// Its gradient: `r, u, q, m, h` and `dh'` in two summands to the gradients of the three sums, of `m` and of `h`.
+/// The gradient of [`GruAfter`]: `r, u, q, m, h` and `dh'` in two summands to the gradients of the
+/// three sums, of `m` and of `h`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruAfterGrad<C>(pub(crate) C);
 
@@ -367,7 +370,7 @@ impl<T: Float, C: Curve> Pointwise<T, 7, 5> for GruAfterGrad<C> {
     }
 }
 
-/// Operands and results of an operation that treats all elements alike: `I` of one, `O` of the other.
+/// Operands and results of an elementwise operation: `I` operands, `O` results.
 pub(crate) struct Streams<'a, T, const I: usize, const O: usize> {
     ins: [Dense<'a, T>; I],
     outs: [Output; O],
@@ -411,7 +414,7 @@ impl<'a, T: Float, const I: usize, const O: usize> Streams<'a, T, I, O> {
     }
 }
 
-/// A matrix operand: in place if its rows have no gaps, else copied.
+/// A matrix operand: borrowed if its rows are contiguous, otherwise copied.
 struct Rows<'a, T> {
     data: Dense<'a, T>,
     stride: usize,
@@ -449,7 +452,7 @@ impl<'a, T: Float> Rows<'a, T> {
     }
 }
 
-/// `f` for each, or the first error.
+/// Applies `f` to each element; returns the first error.
 fn each<A, B, const N: usize>(all: [A; N], mut f: impl FnMut(A) -> Result<B>) -> Result<[B; N]> {
     let mut error = None;
     let mapped = all.map(|x| match f(x) {
@@ -472,7 +475,8 @@ fn outputs<const N: usize>(cpu: &Cpu, dests: [Dest<CpuBuffer>; N]) -> Result<[Ou
     each(dests, |dest| Output::new(cpu.pool(), dest))
 }
 
-/// Runs `f` on all rows of `n` units; each of `outs` has a number of parts to a row.
+/// Runs `f` on all rows of `n` units. Each entry of `outs` is a result and its number of parts per
+/// row.
 fn run_rows<T: Float, const I: usize, const O: usize, const M: usize>(
     cpu: &Cpu,
     (rows, n): (usize, usize),

@@ -1,11 +1,13 @@
-//! A module with unsafe code: calls of the `gemm` crate, which takes pointers.
+//! Bindings to the `gemm` crate.
+//!
+//! This module contains unsafe code: the `gemm` crate takes pointers.
 #![allow(unsafe_code)]
 
 use gemm::Parallelism;
 
 use crate::element::Float;
 
-/// A matrix to multiply: element `(i, j)` is at `i * row_stride + j * column_stride`.
+/// A matrix operand: element `(i, j)` is at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a, T> {
     pub(crate) data: &'a [T],
@@ -25,11 +27,11 @@ impl<T> Matrix<'_, T> {
     }
 }
 
-/// `out = alpha * a b`, or `out += alpha * a b` if `accumulate`; `out` is row-major without gaps.
+/// `out = alpha * a b`, or `out += alpha * a b` if `accumulate`; `out` is contiguous and row-major.
 ///
-/// With more than one thread it has to be called within the pool whose threads are meant. The result
-/// does not depend on their number: each element is summed over the same blocks of `k` in
-/// the same order, and only the tiles of the result are handed out.
+/// With more than one thread, the caller must run it inside the rayon pool to use. The result does
+/// not depend on the number of threads: each element is summed over the same blocks of `k` in the
+/// same order, and only tiles of the result are distributed over threads.
 pub(crate) fn gemm<T: Float>(
     out: &mut [T],
     a: Matrix<'_, T>,
@@ -48,11 +50,11 @@ pub(crate) fn gemm<T: Float>(
     } else {
         Parallelism::None
     };
-    // SAFETY: the two checks above show that every element of `a` and `b` that is read lies in its slice, and
-    // `out` has exactly m * n elements at row stride n, column stride 1. `out` is borrowed
-    // mutably, so it does not overlap the others. `T` is f32 or f64, the only types that are
-    // `Float`, which `gemm` takes. Strides fit `isize`, as slices are no longer than `isize::MAX`
-    // bytes; a stride that does not is of an axis of length 1 or less and is never applied.
+    // SAFETY: the two checks above show that every element of `a` and `b` that is read lies in its
+    // slice. `out` has exactly m * n elements, with row stride n and column stride 1. `out` is
+    // borrowed mutably, so it does not overlap the others. `T` is f32 or f64, the only `Float`
+    // types, which `gemm` supports. Strides fit `isize`, as slices are at most `isize::MAX` bytes
+    // long; a stride that does not fit belongs to an axis of length 1 or less and is never applied.
     unsafe {
         gemm::gemm(
             m,
@@ -92,7 +94,7 @@ mod tests {
         }
     }
 
-    /// What the crate promises of thread counts rests on this.
+    /// The crate's guarantee that thread counts do not change results relies on this.
     #[test]
     fn threads_do_not_change_bits() {
         let workers = rayon::ThreadPoolBuilder::new()

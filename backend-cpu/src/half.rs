@@ -1,4 +1,5 @@
-//! 16-bit floats as bits, from and to `f32`. Without branches, so that a loop over them becomes vector instructions.
+//! Conversions between the bits of 16-bit floats and `f32`. They have no branches, so that loops
+//! over them compile to vector instructions.
 
 /// The bits of an infinite `f32`.
 const INFINITE: u32 = 0xff << 23;
@@ -8,7 +9,7 @@ pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// To nearest, ties to even.
+/// Rounds to nearest, ties to even.
 #[inline(always)]
 pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -20,7 +21,7 @@ pub(crate) fn f32_to_bf16(x: f32) -> u16 {
 
 #[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
-    /// What the exponent is off by when the bits stand in the places of an `f32`: 2^(127 - 15).
+    /// The difference between the exponent biases, as a factor: 2^(127 - 15).
     const SCALE: f32 = f32::from_bits((127 + 127 - 15) << 23);
     let magnitude = u32::from(bits & 0x7fff) << 13;
     // The product is exact, and normalizes numbers that are subnormal in 16 bits.
@@ -29,10 +30,11 @@ pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(number | special | u32::from(bits & 0x8000) << 16)
 }
 
-/// To nearest, ties to even; from 65520 on the result is infinite.
+/// Rounds to nearest, ties to even; from 65520 on the result is infinite.
 #[inline(always)]
 pub(crate) fn f32_to_f16(x: f32) -> u16 {
-    /// The smallest normal number of 16 bits, 2^-14, and the first power of two that is too large, 2^16.
+    /// The smallest normal 16-bit number, 2^-14, and the first power of two that is too large,
+    /// 2^16.
     const NORMAL: u32 = (127 - 14) << 23;
     const TOO_LARGE: u32 = (127 + 16) << 23;
     let magnitude = x.to_bits() & 0x7fff_ffff;
@@ -41,7 +43,8 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
         .wrapping_add(0xfff + (magnitude >> 13 & 1))
         .wrapping_sub((127 - 15) << 23)
         >> 13;
-    // Next to 0.5, neighbours are as far apart as subnormal numbers of 16 bits are: the sum rounds to one of these.
+    // The spacing of `f32` numbers at 0.5 is that of subnormal 16-bit numbers, so the addition
+    // rounds to one of these.
     let subnormal = (f32::from_bits(magnitude) + 0.5)
         .to_bits()
         .wrapping_sub(0.5f32.to_bits());

@@ -1,16 +1,16 @@
-//! The vectors of the float types.
+//! SIMD vectors of the float types.
 
 use bytemuck::Pod;
 use pulp::Simd;
 
-/// A float type's vectors.
+/// The vectors of a float type.
 pub(crate) trait Lanes: Pod {
-    /// A vector of the unit `S`.
+    /// A vector of the instruction set `S`.
     type Vector<S: Simd>: Copy;
     fn vectors<S: Simd>(data: &[Self]) -> &[Self::Vector<S>];
     fn vectors_mut<S: Simd>(data: &mut [Self]) -> &mut [Self::Vector<S>];
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    /// `a * b + c`, rounded once where the unit can.
+    /// `a * b + c`, rounded once if the instruction set has a fused multiply-add.
     fn mul_add<S: Simd>(
         simd: S,
         a: Self::Vector<S>,

@@ -1,4 +1,4 @@
-//! The CPU backend: threads of its own, SIMD kernels chosen at run time, pooled buffers.
+//! The CPU backend: its own thread pools, SIMD kernels chosen at run time, pooled buffers.
 //!
 //! ```
 //! use backend_api::Tensor;
@@ -12,20 +12,21 @@
 //!
 //! # Reproducible results
 //!
-//! The same operation on the same operands gives the same bits whatever the number of threads: work is
-//! split over independent results only, and every sum has an order of its own. Machines with other
-//! vector units may differ in the last bits, as products are accumulated with the fused
-//! multiply-add of the machine.
+//! The same operation on the same operands gives the same bits for any number of threads: only
+//! independent results are split over threads, and every sum has a fixed order. CPUs with other
+//! vector instructions, or with AMX, may differ in the last bits, as matmuls accumulate with the
+//! fused multiply-add of the CPU.
 //!
-//! # Exactness
+//! # Precision
 //!
-//! Everything is computed in the type of the operands. [`Builder::precision`] allows inference with products of bfloat16
-//! numbers, where the processor has these; nothing else ever rounds operands.
+//! Operations compute in the type of their operands; arithmetic on 16-bit floats is done in `f32`.
+//! [`Builder::precision`] allows inference with matmuls of bfloat16 numbers if the CPU supports
+//! them. Operands are never rounded otherwise.
 //!
 //! # Memory
 //!
-//! Freed buffers are kept for reuse, so that a training loop asks the system for nothing once it
-//! has run a step; see [`Cpu`] for the limit.
+//! Freed buffers are kept for reuse, so that a training loop allocates nothing from the operating
+//! system after its first step; see [`Cpu`] for the limit.
 
 #![deny(unsafe_code)]
 

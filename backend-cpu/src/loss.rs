@@ -7,9 +7,9 @@ use crate::device::Cpu;
 use crate::element::{Float, Number};
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 
-/// Running sums of a row.
+/// Partial sums of a row.
 const LANES: usize = 16;
-/// Work of one logit.
+/// Cost of one logit, in element operations.
 const WORK: usize = 8;
 
 impl Cpu {
@@ -131,7 +131,7 @@ fn largest<T: Float>(row: &[T]) -> T {
     all.fold(T::INFINITY.neg(), |top, &x| Number::max(top, x))
 }
 
-/// `sum(exp(x - top))`, in an order that depends on the length alone.
+/// `sum(exp(x - top))`, in an order that depends only on the length.
 #[inline(always)]
 fn sum_of_exponentials<T: Float>(row: &[T], top: T) -> T {
     let (chunks, rest) = row.as_chunks::<LANES>();

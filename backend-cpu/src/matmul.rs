@@ -1,4 +1,4 @@
-//! Matrix products.
+//! Matrix multiplication.
 
 use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,10 @@ use crate::packed::{Start, Unpacked};
 use crate::storage::{CpuBuffer, Input, Output, dests};
 use crate::strided::{Stream, Walk};
 
-/// Multiplications below which a product is not worth another thread.
+/// Multiplications below which a matmul is not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 20;
-/// Columns, and numbers to sum, from which on a product is one for the matrix unit; and rows, if the right side has to be packed.
+/// Columns, and inner size, from which on a matmul runs on AMX; and rows, if the right-hand side
+/// has to be packed first.
 pub(crate) const UNIT_COLUMNS: usize = 32;
 const UNIT_ROWS: usize = 32;
 
@@ -46,7 +47,7 @@ impl Cpu {
         let alpha = T::from_f64(alpha);
         let batches = Batches::new(a, b)?;
         let [m, k, n] = batches.sizes;
-        // Without anything to sum, the result is what it was set to above.
+        // If there is nothing to sum, the result is already complete.
         if !out.is_empty() && k > 0 {
             let accumulate = addend.is_some();
             let one = m * n * k;
@@ -101,11 +102,11 @@ impl Cpu {
         }
     }
 
-    /// Whether a product is one for the matrix unit.
+    /// Whether a matmul should run on AMX.
     fn suits_unit<T: Float>(&self, a: &Matrix<'_, T>, b: &Matrix<'_, T>, alpha: T) -> bool {
         let is_row_major = |x: &Matrix<'_, T>| x.column_stride == 1;
         let is_column_major = |x: &Matrix<'_, T>| x.row_stride == 1;
-        // What is not row after row has to be brought in order first.
+        // A right-hand side that is not row-major has to be packed first.
         let pays = is_row_major(b) || is_column_major(b) && is_row_major(a) && a.rows >= UNIT_ROWS;
         self.has_matrix_unit()
             && TypeId::of::<T>() == TypeId::of::<f32>()
@@ -117,8 +118,8 @@ impl Cpu {
             && pays
     }
 
-    /// `out (+)= a b` with the matrix unit and all threads. If there are numbers that it cannot multiply, `false`, and the
-    /// result is worth nothing.
+    /// `out (+)= a b` with AMX and all threads. Returns `false` if an operand contains numbers that
+    /// AMX cannot multiply; the result is then invalid.
     fn unit_product<T: Float>(
         &self,
         out: &mut [T],
@@ -143,7 +144,8 @@ impl Cpu {
         self.multiply_by_unit(out, left, b, accumulate)
     }
 
-    /// `out = x^T b` like [`Self::unit_product`], where the rows of `x`, so wide, lie in one or two places.
+    /// `out = x^T b` like [`Self::unit_product`]. `x` has rows of `width` elements, which lie in
+    /// one or two slices.
     pub(crate) fn unit_outer<T: Float>(
         &self,
         out: &mut [T],
@@ -253,7 +255,8 @@ impl Cpu {
     }
 }
 
-/// The left side of a product for the matrix unit: rows so far apart, or columns of rows that lie in two places.
+/// The left-hand side of a matmul on AMX: rows `stride` apart, or columns of a matrix whose rows
+/// lie in two slices.
 #[derive(Clone, Copy)]
 enum UnitLeft<'a> {
     Rows {
@@ -267,14 +270,15 @@ enum UnitLeft<'a> {
     },
 }
 
-/// The matrices of a product, batch by batch.
+/// The matrices of a batched matmul.
 struct Batches<'a, T> {
     a: (&'a [T], Input<'a>),
     b: (&'a [T], Input<'a>),
     /// `m, k, n`.
     sizes: [usize; 3],
     count: usize,
-    /// All leading axes of the left side in one, where one right side serves them all.
+    /// Row stride and row count of the left-hand side with all leading axes joined, if all batches
+    /// share one right-hand side.
     joined: Option<(usize, usize)>,
 }
 
@@ -299,7 +303,7 @@ impl<'a, T: Float> Batches<'a, T> {
             joined: None,
         };
         if rank_b == 2 && leading != 1 && k > 0 {
-            // The rows of all batches, as a column of the left side.
+            // One column of the left-hand side, over the rows of all batches.
             let rows = Walk::new(&a.layout.select(rank_a - 1, 0)?);
             if let Some(stride) = rows.single_stride() {
                 all.joined = Some((stride, leading * m));
@@ -352,21 +356,22 @@ fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> Matrix<'a, T> {
     }
 }
 
-/// A row times a matrix: bound by reading the matrix once, which a product of tiles does badly.
+/// A row times a matrix. Its time is that of reading the matrix once, for which a tiled matmul is
+/// slow.
 #[derive(Clone, Copy)]
 struct MatVec<'a, T> {
     x: &'a [T],
     b: Matrix<'a, T>,
 }
 
-/// Columns that are summed at a time: they stay in the first-level cache.
+/// Columns that are summed at a time: they stay in L1.
 const COLUMNS: usize = 1024;
-/// Rows of the matrix that are added at a time, and running sums of a product of two rows.
+/// Rows of the matrix that are added at a time, and running sums of a dot product.
 const ROWS: usize = 4;
 const SUMS: usize = 64;
 
 impl<'a, T: Float> MatVec<'a, T> {
-    /// The kernel if it suits: one row, and the matrix row-major or transposed.
+    /// The kernel if it applies: one row, and a row-major or transposed matrix.
     fn of(a: &Matrix<'a, T>, b: &Matrix<'a, T>, alpha: T) -> Option<Self> {
         let suits = a.rows == 1
             && alpha == T::ONE
@@ -378,7 +383,7 @@ impl<'a, T: Float> MatVec<'a, T> {
         })
     }
 
-    /// The columns from `start` on that `out` has room for.
+    /// The columns from `start` on, as many as `out` has elements.
     fn part<'o>(self, start: usize, out: &'o mut [T], accumulate: bool) -> MatVecPart<'a, 'o, T> {
         MatVecPart {
             whole: self,
@@ -441,7 +446,7 @@ fn add_rows<T: Float>(out: &mut [T], x: &[T], data: &[T], at: usize, stride: usi
     }
 }
 
-/// The product of two rows, as sums over every [`SUMS`]-th element that are added in order.
+/// The dot product of two rows: [`SUMS`] interleaved partial sums that are added in a fixed order.
 #[inline(always)]
 fn dot<T: Float>(a: &[T], b: &[T]) -> T {
     let mut sums = [T::ZERO; SUMS];

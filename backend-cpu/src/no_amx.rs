@@ -1,4 +1,4 @@
-//! Where processors have no such matrix unit: nothing is ever packed for it.
+//! Replacement for the AMX module on CPUs other than x86-64: AMX is never available.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! Steps of optimizers: one pass over the parameters.
+//! Optimizer steps, in one pass over the parameters.
 
 use backend_api::{AdamStep, Buffers, Dests, Result};
 

@@ -1,9 +1,10 @@
-//! Products with a matrix that is used again and again: the kernels of a layer, step after step.
+//! Matmuls with a matrix that is reused at every step, such as a layer's kernels.
 //!
-//! The matrix is brought into panels once, and a tile of the result is summed in registers. Each element is one chain of
-//! multiply-adds that begins with what it is added to, in the order of
-//! the inner index, whatever rows are computed together: that is what lets rows be split over
-//! threads, and finished rows be left out, without a change of bits.
+//! The matrix is packed into column panels once. A micro-kernel accumulates a tile of the result in
+//! registers. Each output element is one chain of multiply-adds in the order of the inner index,
+//! beginning with the value it is added to. The chain does not depend on which rows are computed
+//! together. Rows can therefore be split over threads, and finished rows left out, without changing
+//! any bit of the result.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -17,21 +18,24 @@ use crate::element::Float;
 use crate::pool::Scratch;
 use crate::tile::{Ahead, add_rows, add_wide};
 
-/// Vectors of columns of a panel. With eight rows their sums are 24 vectors: as many as 32 registers have room for.
+/// Vectors per row of a panel. With eight rows the sums take 24 vectors, the most that 32 registers
+/// hold besides the operands.
 const VECTORS: usize = 3;
-/// The same for products of few rows, which take their time from reading the matrix: a panel is read in one go.
+/// The same for products of few rows, whose time is spent on reading the matrix: a panel is read in
+/// one pass.
 const WIDE_VECTORS: usize = 8;
-/// The most rows of a product that counts as one of few.
+/// The largest number of rows of a product of few rows.
 pub(crate) const FEW: usize = 3;
-/// The most elements of a row of a panel, on any unit.
+/// The largest number of elements in a panel's row, for any vector width.
 const MAX_WIDTH: usize = WIDE_VECTORS * 16;
-/// The most rows of a tile, where there are 32 vector registers and where there are 16.
+/// The largest number of rows of a tile, with 32 vector registers and with 16.
 const MOST_ROWS: [usize; 2] = [8, 4];
-/// Bytes of a panel that are multiplied with all rows before the next ones: they stay in the first-level cache.
+/// Bytes of a panel that are multiplied with all rows before the next ones, so that they stay in
+/// L1.
 const BLOCK_BYTES: usize = 24 << 10;
 
-/// A matrix `[k, n]` in panels of some columns each: within one, row after row. The last is filled up with zeros to whole
-/// vectors, so many as [`last_vectors`] says.
+/// A matrix `[k, n]` in column panels, each stored row after row. The last panel is padded with
+/// zeros to the number of vectors that [`last_vectors`] returns.
 #[derive(Debug)]
 pub(crate) struct Packed<T> {
     data: Scratch<T>,
@@ -40,20 +44,21 @@ pub(crate) struct Packed<T> {
     /// Elements of a vector, and vectors of a panel.
     lanes: usize,
     vectors: usize,
-    /// Whether the last product with few rows began at the first column.
+    /// Whether the last product of few rows began at the first column.
     forward: AtomicBool,
 }
 
-/// One of the panels.
+/// A column panel.
 #[derive(Clone, Copy)]
 struct Panel {
-    /// Its first column, where it lies, and the vectors of its rows.
+    /// Its first column, its offset in the data, and the vectors of its rows.
     column: usize,
     at: usize,
     vectors: usize,
 }
 
-/// How many vectors the last panel has for so many columns: as few as there are kernels for.
+/// The number of vectors of the last panel, for its number of columns: the smallest that a kernel
+/// exists for.
 fn last_vectors(columns: usize, lanes: usize, vectors: usize) -> usize {
     let needed = columns.div_ceil(lanes);
     match vectors {
@@ -74,8 +79,8 @@ impl<T: Float> WithSimd for LanesOf<T> {
     }
 }
 
-/// Rows of a panel that are filled together where the source lies the other way: what is written to stays in the
-/// first-level cache.
+/// Rows of a panel that are filled together from a column-major source, so that the written part
+/// stays in L1.
 const TRANSPOSED_ROWS: usize = 16;
 
 /// A matrix to pack: element `(p, j)` is at `p * row_stride + columns[j] * column_stride`.
@@ -84,12 +89,12 @@ pub(crate) struct Unpacked<'a, T> {
     pub(crate) k: usize,
     pub(crate) row_stride: usize,
     pub(crate) column_stride: usize,
-    /// Which columns are taken, in order.
+    /// The source columns to pack, in order.
     pub(crate) columns: Vec<usize>,
 }
 
 impl<T: Float> Packed<T> {
-    /// Packs a matrix that is multiplied with so many rows at a time.
+    /// Packs a matrix that is multiplied with `rows` rows at a time.
     pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, T>, rows: usize) -> Result<Self> {
         let vectors = if rows <= FEW { WIDE_VECTORS } else { VECTORS };
         Self::with(cpu, cpu.arch(), source, vectors)
@@ -145,7 +150,7 @@ impl<T: Float> Packed<T> {
 }
 
 impl<T: Float> Unpacked<'_, T> {
-    /// Fills panels of so many columns.
+    /// Fills panels of `width` columns.
     fn pack(&self, data: &mut [T], columns: &[usize], width: usize) {
         if self.column_stride == 1 {
             self.pack_rows(data, columns, width);
@@ -157,7 +162,7 @@ impl<T: Float> Unpacked<'_, T> {
         }
     }
 
-    /// From a matrix that is read row by row, as it lies.
+    /// Packs from a source with contiguous rows, which is read row by row.
     fn pack_rows(&self, data: &mut [T], columns: &[usize], width: usize) {
         let size = width * self.k;
         let in_a_row: Vec<bool> = columns
@@ -180,7 +185,7 @@ impl<T: Float> Unpacked<'_, T> {
         }
     }
 
-    /// A panel, from a matrix that lies the other way.
+    /// Packs one panel from a column-major source.
     fn pack_transposed(&self, panel: &mut [T], columns: &[usize], width: usize) {
         if columns.len() < width {
             panel.fill(T::ZERO);
@@ -198,17 +203,17 @@ impl<T: Float> Unpacked<'_, T> {
     }
 }
 
-/// What a product is added to.
+/// The value that a product is added to.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a, T> {
     Zero,
-    /// The same row for every row.
+    /// The same row for every row of the result.
     Row(&'a [T]),
-    /// What is there.
+    /// The existing contents of the result.
     There,
 }
 
-/// `out = start + a b` for some rows: `a_at` and `out_at` say where each begins.
+/// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
 pub(crate) struct Product<'a, T> {
     pub(crate) a: &'a [T],
     pub(crate) a_at: &'a [usize],
@@ -240,7 +245,8 @@ impl<T: Float> WithSimd for Product<'_, T> {
     }
 }
 
-/// All rows times a panel of `V` vectors: part after part of it, so that after the first tile it is read from near.
+/// All rows times a panel of `V` vectors, one block of the panel after another: the first tile of
+/// rows brings the block into L1, the others read it from there.
 #[inline(always)]
 fn many_rows<S: Simd, T: Float, const V: usize>(
     simd: S,
@@ -261,7 +267,7 @@ fn many_rows<S: Simd, T: Float, const V: usize>(
                 panel,
                 row,
                 inner: [start, end],
-                // The tiles together ask for all of the next part.
+                // Together, the tiles prefetch the whole next block.
                 ahead: panel.at + end * width + (end - start) * width * i / tiles,
                 stride: width / tiles,
             };
@@ -281,7 +287,8 @@ fn many_rows<S: Simd, T: Float, const V: usize>(
     }
 }
 
-/// Where a tile begins: its first row among those of the product, and the part of the inner index that is summed.
+/// The position of a tile: its panel, its first row, and the range of the inner index. `ahead` and
+/// `stride` say which part of the panel to prefetch.
 #[derive(Clone, Copy)]
 struct Place {
     panel: Panel,
@@ -291,7 +298,7 @@ struct Place {
     stride: usize,
 }
 
-/// A tile as a function of its own, so that each is compiled once.
+/// A tile as a function of its own, so that each size is compiled only once.
 struct Tile<'p, 'a, T, const M: usize, const V: usize> {
     product: &'p mut Product<'a, T>,
     at: Place,
@@ -341,7 +348,8 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
 #[inline(always)]
 fn few_rows<S: Simd, T: Float>(simd: S, product: &mut Product<'_, T>) {
     let panels = product.b.panels();
-    // What the last product read last may still be in the cache, so each begins where the one before has ended.
+    // The matrix is read in alternating directions, as the panels that the last product read last
+    // may still be in the cache.
     let backward = product.b.forward.fetch_not(Ordering::Relaxed);
     for row in (0..product.a_at.len()).step_by(FEW) {
         let rows = FEW.min(product.a_at.len() - row);
@@ -418,7 +426,7 @@ impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, 
 }
 
 impl<'a, T: Float> Product<'a, T> {
-    /// A part of `M` rows of the left side.
+    /// A range of `M` rows of the left-hand side.
     #[inline(always)]
     fn rows<const M: usize>(&self, row: usize, inner: Range<usize>) -> [&'a [T]; M] {
         let mut a: [&[T]; M] = [&[]; M];
@@ -428,7 +436,7 @@ impl<'a, T: Float> Product<'a, T> {
         a
     }
 
-    /// What `V` vectors of a row begin with.
+    /// The initial sums of `V` vectors of a row.
     #[inline(always)]
     fn load<S: Simd, const V: usize>(
         &self,
@@ -455,7 +463,7 @@ impl<'a, T: Float> Product<'a, T> {
         vectors
     }
 
-    /// Puts sums of a row to their columns.
+    /// Stores the sums of a row.
     #[inline(always)]
     fn store<S: Simd>(&mut self, row: usize, column: usize, sums: &[T::Vector<S>]) {
         let count = sums.len() * self.b.lanes;
@@ -482,7 +490,7 @@ mod tests {
             .collect()
     }
 
-    /// All columns of a matrix, or its columns the other way round.
+    /// All columns of a matrix, or (`turned`) its columns in reverse order.
     fn check(arch: Arch, vectors: usize, sizes: [usize; 3], transposed: bool, turned: bool) {
         let [rows, k, n] = sizes;
         let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
@@ -522,7 +530,7 @@ mod tests {
                 assert!((found - row[j] - sum).abs() < 1e-11, "({r}, {j}): {found}");
             }
         }
-        // Any selection of rows gives the same bits and touches nothing else; so does any way to begin.
+        // Any subset of rows gives the same bits and modifies no other rows, for every `start`.
         for keep in [|r: usize| r % 3 != 1, |r| r % 5 == 2, |r| r == 0, |r| r < 2] {
             let some: Vec<usize> = all.iter().copied().filter(|&r| keep(r)).collect();
             let mut part = vec![-7.0; rows * n];

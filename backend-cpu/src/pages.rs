@@ -1,9 +1,10 @@
-//! Memory from the system, in large pages where it has them.
+//! Memory from the operating system, in large pages where available.
 //!
-//! A page of 4 KiB ends what the processor foresees of a stream, and finding the next one takes time: products whose
-//! weights do not fit a cache gain a tenth from pages of 2 MiB (measured), which Linux gives to those who ask.
+//! The CPU's prefetching of a stream stops at the end of a 4 KiB page, and translating the next
+//! page's address takes time. Products whose weights exceed the cache gain a tenth from pages of 2
+//! MiB (measured). Linux provides them on request.
 //!
-//! A module with unsafe code: memory by pointer, and a system call that takes an address.
+//! This module contains unsafe code: raw pointers, and a system call that takes an address.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc};
@@ -11,40 +12,42 @@ use std::ptr;
 
 use crate::storage::Line;
 
-/// A large page, on the processors that have it.
+/// The size of a large page, on CPUs that have them.
 const LARGE: usize = 2 << 20;
 
-/// A block of zeros; `None` if the system has no memory left.
+/// A block of zeros; `None` if the system is out of memory.
 pub(crate) fn zeroed(lines: usize) -> Option<Box<[Line]>> {
     if lines == 0 {
         return Some(Box::default());
     }
     let layout = Layout::array::<Line>(lines).ok()?;
-    // SAFETY: the size is not 0. The block is written as a whole before it is used, zeros are valid lines, and the box gives it
-    // back with the same layout.
+    // SAFETY: the size is not 0. The whole block is written before it is used, and zeros are valid
+    // lines. The box frees the block with the same layout.
     unsafe {
         let block = alloc(layout).cast::<Line>();
         if block.is_null() {
             return None;
         }
-        // Before it is touched, as a page stays as large as it was then.
+        // The request must come before the first write: a page keeps the size it has when it is
+        // first touched.
         ask_for_large(block.cast(), layout.size());
         block.write_bytes(0, lines);
         Some(Box::from_raw(ptr::slice_from_raw_parts_mut(block, lines)))
     }
 }
 
-/// Asks for large pages in a block. Nothing happens if the system has none.
+/// Requests large pages for a block. Has no effect if the system has none.
 ///
 /// # Safety
-/// The block has so many bytes.
+/// `block` must point to at least `bytes` bytes.
 unsafe fn ask_for_large(block: *mut u8, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
         let skipped = block.align_offset(LARGE);
         let size = bytes.saturating_sub(skipped) / LARGE * LARGE;
         if size > 0 {
-            // SAFETY: whole pages within the block. The call changes how they are backed, not what they hold.
+            // SAFETY: these are whole pages within the block. The call changes their page size, not
+            // their contents.
             unsafe { libc::madvise(block.add(skipped).cast(), size, libc::MADV_HUGEPAGE) };
         }
     }

@@ -1,4 +1,4 @@
-//! Work that the threads of a device share.
+//! Splitting work over a device's threads.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -9,10 +9,10 @@ use smallvec::SmallVec;
 
 use crate::device::Cpu;
 
-/// Work below this, in element operations, is not worth another thread.
+/// Element operations below which a further thread costs more than it saves.
 const MIN_WORK: usize = 1 << 14;
 
-/// A piece of work for whoever takes it first.
+/// A chunk of work; the first thread that locks it takes it.
 type Piece<P> = Mutex<Option<P>>;
 
 fn take<P>(piece: &Piece<P>) -> Option<P> {
@@ -20,9 +20,10 @@ fn take<P>(piece: &Piece<P>) -> Option<P> {
 }
 
 impl Cpu {
-    /// Runs `f` on ranges of rows and the parts of `outs` that belong to them, in parallel if there is
-    /// enough work. Each of `outs` has a number of elements to a row. `f` must treat each row
-    /// alike whatever the range, as the ranges depend on the number of threads.
+    /// Splits rows into ranges and runs `f` on each range and on its chunks of `outs`, in parallel
+    /// if there is enough work. Each entry of `outs` is a buffer and its number of elements per
+    /// row. The ranges depend on the number of threads, so `f` must compute each row independently
+    /// of its range.
     pub(crate) fn split<T: Send, const N: usize>(
         &self,
         rows: usize,
@@ -49,10 +50,10 @@ impl Cpu {
         self.each_piece(&parts, |(range, part)| f(range, part));
     }
 
-    /// Runs parts of an operation, each on a thread.
+    /// Runs the parts of an operation in parallel.
     ///
     /// # Errors
-    /// That of a part.
+    /// The first error that a part returns.
     pub(crate) fn run_parts<P: Send>(
         &self,
         parts: impl IntoIterator<Item = P>,
@@ -64,10 +65,12 @@ impl Cpu {
         failure.into_inner().unwrap_or(Ok(()))
     }
 
-    /// Runs parts that wait for one another, each on a thread of its own: no more than there are threads. `false` if that cannot be now.
+    /// Runs parts that synchronise with each other, one thread each. There must be at most as many
+    /// parts as threads. Returns `false`, without running them, if the worker pool is busy or
+    /// cannot be started.
     ///
     /// # Errors
-    /// That of a part.
+    /// The first error that a part returns.
     pub(crate) fn run_together<P: Send>(
         &self,
         parts: impl IntoIterator<Item = P>,
@@ -76,7 +79,8 @@ impl Cpu {
         let parts: SmallVec<[_; 8]> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
         let failure = Mutex::new(Ok(()));
         let ran = self.run_team(&|| {
-            // The caller takes them all if they did not have to wait.
+            // A thread takes several parts only if no other thread has taken them. Parts that
+            // synchronise keep their threads busy, so each thread then takes one.
             for part in parts.iter().filter_map(take) {
                 note(&failure, run(part));
             }
@@ -84,7 +88,8 @@ impl Cpu {
         failure.into_inner().unwrap_or(Ok(())).map(|()| ran)
     }
 
-    /// Runs each piece of work, several at a time. The team begins at once; should another operation have it, other threads are woken.
+    /// Runs the pieces in parallel. The spinning worker pool starts at once; if another operation
+    /// uses it, the pieces run on the rayon pool.
     fn each_piece<P: Send>(&self, pieces: &[Piece<P>], run: impl Fn(P) + Sync) {
         let work = || pieces.iter().filter_map(take).for_each(&run);
         if pieces.len() < 2 {

@@ -1,4 +1,4 @@
-//! Memory for buffers, kept for reuse.
+//! A memory pool for buffers: freed blocks are kept for reuse.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,15 +10,15 @@ use bytemuck::Pod;
 use crate::pages::zeroed;
 use crate::storage::Line;
 
-/// How much may be kept beyond the most that was ever in use, at least.
+/// Minimum amount by which memory in use and kept memory together may exceed the peak use.
 const SLACK: usize = 64 << 20;
 
 /// The memory of one device.
 ///
-/// Sizes are rounded up to classes, four to a power of two, so that at most a fifth of a buffer is
-/// unused and a freed buffer fits many others. What is in use and what is kept never exceed
-/// together 1.5 times the most that was in use, plus 64 MiB: past that, the memory that was freed
-/// the longest time ago goes back to the system.
+/// Sizes are rounded up to size classes, four per power of two, so that at most a fifth of a block
+/// is unused and a freed block fits many other requests. Memory in use and kept memory together
+/// never exceed 1.5 times the peak use, or the peak plus 64 MiB if that is more. Beyond this limit,
+/// the blocks that were freed the longest time ago are returned to the operating system.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     state: Mutex<State>,
@@ -32,7 +32,7 @@ struct State {
     memory: Memory,
 }
 
-/// Rounds up to the next class: its size in lines and its place among the shelves.
+/// Rounds up to the next size class: its size in lines and its index in the shelves.
 fn class(lines: usize) -> (usize, usize) {
     let step = lines.ilog2().saturating_sub(2);
     let size = lines.div_ceil(1 << step) << step;
@@ -42,17 +42,17 @@ fn class(lines: usize) -> (usize, usize) {
 }
 
 impl Pool {
-    /// A panic elsewhere leaves figures and shelves consistent, so the lock stays usable.
+    /// A panic while the lock is held leaves the state consistent, so poisoning is ignored.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the memory is used for. Sizes include what rounding up adds.
+    /// Statistics of the pool. Sizes include rounding up.
     pub(crate) fn memory(&self) -> Memory {
         self.state().memory
     }
 
-    /// A block of at least so many bytes, with any contents.
+    /// A block of at least `bytes` bytes, with unspecified contents.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Storage> {
         let lines = bytes.div_ceil(size_of::<Line>());
         if lines == 0 {
@@ -71,7 +71,7 @@ impl Pool {
                 lines
             }
             None => {
-                // The system may take its time; others can use the pool meanwhile.
+                // Allocation may take long; other threads can use the pool meanwhile.
                 drop(state);
                 let lines = self.ask_system(size)?;
                 state = self.state();
@@ -92,7 +92,7 @@ impl Pool {
         if let Some(block) = zeroed(lines) {
             return Ok(block);
         }
-        // What is kept may be what is missing.
+        // Release all kept blocks and try again.
         let kept = {
             let mut state = self.state();
             state.memory.pooled = 0;
@@ -135,11 +135,11 @@ impl Pool {
             state.memory.pooled -= size_of_val(&*block);
             released.push(block);
         }
-        // Unlock before memory goes back to the system.
+        // Unlock before `released` is freed.
         drop(state);
     }
 
-    /// A block for `len` numbers, with any contents, that no tensor sees.
+    /// A block for `len` numbers, with unspecified contents, that no tensor refers to.
     pub(crate) fn scratch<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Scratch<T>> {
         Ok(Scratch {
             storage: self.take(len.saturating_mul(size_of::<T>()))?,
@@ -149,7 +149,7 @@ impl Pool {
     }
 }
 
-/// A block of memory, owned by one. Goes back to its pool when dropped.
+/// A block of memory with one owner. Returns to its pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Storage {
     lines: Box<[Line]>,
@@ -157,12 +157,12 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// The block as numbers; it may be longer than what was asked for.
+    /// The block as a slice of `T`; it may be longer than requested.
     pub(crate) fn elements<T: Pod>(&self) -> &[T] {
         bytemuck::cast_slice(&self.lines)
     }
 
-    /// The block as numbers to write.
+    /// The block as a mutable slice of `T`.
     pub(crate) fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.lines)
     }

@@ -1,15 +1,16 @@
-//! A hint to the processor.
+//! Prefetching.
 //!
-//! A module with unsafe code: the instruction takes a pointer, though it reads nothing through it.
+//! This module contains unsafe code: the instruction takes a pointer, but does not dereference it.
 #![allow(unsafe_code)]
 
-/// Asks for the cache line of an element, which may lie past the end, to be brought near.
+/// Prefetches the cache line of an element into L2; `at` may lie past the end.
 #[inline(always)]
 pub(crate) fn prefetch<T>(data: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint, which accesses no memory and cannot fault whatever the address. Every x86-64 processor has it.
+        // SAFETY: a prefetch is a hint that accesses no memory and cannot fault at any address.
+        // Every x86-64 CPU has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(data.as_ptr().wrapping_add(at).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

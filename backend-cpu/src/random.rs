@@ -1,4 +1,4 @@
-//! Random numbers: what [`backend_api::philox`] says, many at a time.
+//! Random numbers as defined by [`backend_api::philox`], computed in vectors.
 
 use backend_api::{Buffers, Dests, Distribution, Result, philox};
 use pulp::{Simd, WithSimd};
@@ -7,11 +7,11 @@ use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Output, dests};
 
-/// Work of one number, for the decision whether other threads should help.
+/// Cost of one number, for deciding how many threads to use.
 const WORK: usize = 4;
-/// Blocks of four words that are made at a time, in vectors.
+/// Blocks of four words that are computed at a time, in vectors.
 const BLOCKS: usize = 16;
-/// Numbers made from them.
+/// Numbers computed from these blocks.
 const NUMBERS: usize = 4 * BLOCKS;
 
 impl Cpu {
@@ -36,7 +36,7 @@ impl Cpu {
     }
 }
 
-/// The elements from `first` on of a random tensor.
+/// The elements of a random tensor from `first` on.
 struct Numbers<'a, T> {
     key: u64,
     distribution: Distribution,
@@ -67,7 +67,7 @@ impl<T: Float> WithSimd for Numbers<'_, T> {
     }
 }
 
-/// [`philox::block`] of some blocks from `first` on: word `w` of block `i` at `[w][i]`.
+/// [`philox::block`] of [`BLOCKS`] blocks from `first` on: word `w` of block `i` at `[w][i]`.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -101,7 +101,7 @@ fn words(key: u64, first: u64) -> [[u32; BLOCKS]; 4] {
 #[inline(always)]
 fn uniform<T: Float>(words: &[[u32; BLOCKS]; 4], low: f64, high: f64) -> [T; NUMBERS] {
     let mut numbers = [T::ZERO; NUMBERS];
-    // Rounding may reach the end that is not included.
+    // Rounding may reach the upper end, which is excluded.
     let top = if low < high {
         below(high)
     } else {

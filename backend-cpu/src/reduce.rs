@@ -1,4 +1,4 @@
-//! Sums, maxima and where they are.
+//! Sums, maxima and argmax.
 
 use backend_api::{Buffers, DType, Dests, Reduce, Result, Shape};
 use pulp::{Simd, WithSimd};
@@ -8,16 +8,17 @@ use crate::element::{Float, Number};
 use crate::elementwise::unsupported;
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 
-/// Running results of a reduction along neighbours: the order of a sum is fixed by this number.
+/// Partial results of a reduction over contiguous elements: this number determines the order of a
+/// sum.
 const LANES: usize = 32;
 /// Columns that are reduced at a time.
 const COLUMNS: usize = 256;
 /// Elements of a partial sum of squares.
 const SECTION: usize = 1 << 14;
 
-/// How two elements become one.
+/// A reduction.
 trait Fold<T: Number>: Copy + Send + Sync {
-    /// What is folded: the element type or wider.
+    /// The accumulator: the element type or a wider one.
     type Sum: Number;
     fn start(first: T) -> Self::Sum;
     fn fold(sum: Self::Sum, x: T) -> Self::Sum;
@@ -70,7 +71,7 @@ impl<T: Number> Fold<T> for Largest {
     }
 }
 
-/// The sizes around the axis that goes: `[outer, n, inner]`.
+/// The input's shape around the reduced axis is `[outer, n, inner]`.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
@@ -179,8 +180,8 @@ impl Cpu {
         Ok([output.finish()].into_iter().collect())
     }
 
-    /// The sum of the squares of all elements of all operands: each operand in sections of a
-    /// fixed size, which are added in order.
+    /// The sum of the squares of all elements of all operands. Each operand is summed in sections
+    /// of a fixed size, which are added in order.
     pub(crate) fn squared_norm<T: Float>(
         &self,
         ins: &[Input<'_>],
@@ -223,7 +224,7 @@ fn first_largest<'a, T: Number>(along: impl Iterator<Item = &'a T>) -> usize {
     best.map_or(0, |(i, _)| i)
 }
 
-/// The results from `start` on that `out` has room for.
+/// The results from `start` on, as many as `out` has elements.
 struct FoldPart<'a, T, F> {
     fold: F,
     data: &'a [T],
@@ -266,7 +267,7 @@ impl<T: Number, F: Fold<T>> WithSimd for FoldPart<'_, T, F> {
 fn fold_neighbours<T: Number, F: Fold<T>>(_: F, x: &[T]) -> F::Sum {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let Some((first, chunks)) = chunks.split_first() else {
-        // `x` is not empty: an axis without elements does not get here.
+        // `x` is not empty: `reduce_of` handles axes of length 0.
         let mut sum = F::start(rest[0]);
         for &x in &rest[1..] {
             sum = F::fold(sum, x);

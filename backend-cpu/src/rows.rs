@@ -1,4 +1,4 @@
-//! Operations that move elements without computing: by size, whatever the type.
+//! Operations that move elements without computing: by element size, for all types.
 
 use backend_api::{Buffers, DType, Dests, Error, Layout, Result};
 use bytemuck::Pod;
@@ -11,7 +11,7 @@ use crate::storage::{CpuBuffer, Dense, Input, Output, dests, operands};
 use crate::strided::Stream;
 
 impl Cpu {
-    /// Integers as numbers in `0..limit`; `or_more` takes larger ones for `limit` itself.
+    /// Converts integers to indices in `0..limit`. With `or_more`, larger integers become `limit`.
     pub(crate) fn indices(
         &self,
         op: &'static str,
@@ -122,7 +122,8 @@ impl Cpu {
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<W>();
         if !out.is_empty() {
-            // The axes between and around the two are walked over; what follows both is one run.
+            // Loops run over the axes before, between and including the two; the axes after both
+            // are contiguous in the result and copied as one run.
             let (first, second) = (time.min(batch), time.max(batch));
             let data = x.buffer.elements::<W>();
             let run: usize = shape.dims()[second + 1..].iter().product();
@@ -213,8 +214,8 @@ impl Cpu {
         let values = self.dense::<T>(&values)?;
         let out = output.elements::<T>();
         if !out.is_empty() {
-            // Each thread owns rows of the result and looks for their ids, so that the order
-            // of equal ids is kept.
+            // Each thread owns rows of the result and scans all ids for them, so that equal ids are
+            // added in order.
             let work = width + ids.len().saturating_mul(width) / rows;
             self.split(rows, [(out, width)], work, |range, [out]| {
                 out.fill(T::ZERO);
@@ -260,7 +261,7 @@ impl Cpu {
         if !out.is_empty() {
             let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
             let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
-            // Each thread owns rows of the result, so that the last one of equal ids counts.
+            // Each thread owns rows of the result, so that the last one of equal ids wins.
             self.split(shape[0], [(out, width)], width, |range, [out]| {
                 table.read(range.start * width, out);
                 for (place, id) in ids.iter().enumerate() {
@@ -315,7 +316,7 @@ impl Cpu {
     }
 }
 
-/// Lengths of any sign: a negative one ends a row before it began.
+/// Lengths of any sign; a negative one is the same as 0.
 fn lengths_as_i64(cpu: &Cpu, lengths: &Input<'_>) -> Result<Scratch<i64>> {
     fn widen<I: Number>(cpu: &Cpu, lengths: &Input<'_>) -> Result<Scratch<i64>> {
         let lengths: Dense<'_, I> = cpu.dense(lengths)?;

@@ -1,8 +1,8 @@
-//! Loops that become vector code: their bodies are compiled for each vector unit, and the one that
-//! the machine has is chosen at run time.
+//! Loops that compile to vector instructions. Their bodies are compiled for each supported
+//! instruction set, and the best one that the CPU has is chosen at run time.
 //!
-//! What a loop calls has to be inlined into it to be compiled for that unit. Functions say
-//! `#[inline(always)]`; closures cannot, so only tiny ones are passed.
+//! Functions that a loop calls must be inlined to be compiled for that instruction set. They are
+//! marked `#[inline(always)]`; closures cannot be, so only tiny ones are passed.
 
 use pulp::{Simd, WithSimd};
 
@@ -50,10 +50,10 @@ pub(crate) trait Pointwise<T, const I: usize, const O: usize>: Copy + Send + Syn
     fn at(self, x: [T; I]) -> [T; O];
 }
 
-/// Elements that are worked on at a time. Results are gathered in blocks on the stack and
-/// copied, as compilers give up on loops with many slices that might overlap.
+/// Elements per block. Results are collected in blocks on the stack and then copied, as compilers
+/// do not vectorize loops over many slices that might overlap.
 const BLOCK: usize = 128;
-/// Blocks are filled up to a multiple of this, so that no loop ends in single elements.
+/// Blocks are padded to a multiple of this, so that no loop has a scalar remainder.
 const FULL: usize = 16;
 
 #[inline(always)]
@@ -75,7 +75,7 @@ fn block<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// Applies `f` along slices of one length.
+/// Applies `f` along slices of equal length.
 #[inline(always)]
 fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     f: P,
@@ -113,7 +113,7 @@ fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// A matrix to read: row `r` is at `r * stride + at`. A stride of 0 gives all rows the same.
+/// A matrix to read: row `r` is at `r * stride + at`. With a stride of 0 all rows are the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a, T> {
     pub(crate) data: &'a [T],
@@ -137,7 +137,8 @@ pub(crate) struct Target<'a, T> {
     pub(crate) parts: usize,
 }
 
-/// Applies a function to rows of `n` elements. The results go to the parts of the targets in order.
+/// Applies a function to rows of `n` elements. The results are written to the parts of the targets,
+/// in order.
 pub(crate) struct RowKernel<'a, T, P, R, const I: usize, const O: usize, const M: usize> {
     pub(crate) f: P,
     pub(crate) rows: R,
@@ -168,7 +169,8 @@ where
             for target in &mut self.outs {
                 let start = r * target.stride + target.at;
                 let row = &mut target.data[start..start + target.parts * n];
-                // In this order no place is lost when a row ends.
+                // `next` comes second, as `zip` advances its first iterator before it sees that the
+                // second has ended.
                 for (part, result) in row.chunks_exact_mut(n).zip(next.by_ref()) {
                     *result = part;
                 }
@@ -186,7 +188,7 @@ pub(crate) mod tests {
     use crate::activations::{Curve, Tanh};
     use crate::gates::Lstm;
 
-    /// All vector units that this machine has, and none.
+    /// All instruction sets that this CPU supports, and scalar code.
     pub(crate) fn archs() -> Vec<Arch> {
         let archs = [Arch::new(), Arch::Scalar].into_iter();
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Buffers, and where the results of operations go.
+//! Buffers, and the destinations of operations.
 
 use std::any::Any;
 use std::ops::Range;
@@ -10,13 +10,13 @@ use bytemuck::{Pod, Zeroable};
 use crate::pool::{Pool, Scratch, Storage};
 use crate::strided::Walk;
 
-/// A cache line: what memory is asked for in, so that every buffer starts at one.
+/// A cache line: the unit of allocation, so that every buffer is aligned to 64 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
 
-/// Elements in host memory, aligned to 64 bytes. A clone shares them; the memory goes back to the
-/// pool of the device with the last one.
+/// Elements in host memory, aligned to 64 bytes. Clones share the memory. Dropping the last one
+/// returns it to the device's pool.
 #[derive(Clone, Debug)]
 pub struct CpuBuffer {
     storage: Arc<Kept>,
@@ -24,14 +24,16 @@ pub struct CpuBuffer {
     count: usize,
 }
 
-/// Memory that is not written to any more, and what has been made of its contents: that goes when they go.
+/// Memory that is no longer written to, with a cache of values computed from it. The cache is
+/// dropped with the memory.
 #[derive(Debug)]
 struct Kept {
     storage: Storage,
     derived: Mutex<Vec<(Derivation, Arc<dyn Any + Send + Sync>)>>,
 }
 
-/// What was made of a buffer: from which of its elements, with marks of the maker's choice.
+/// The key of a cached value: the elements of the buffer that it was computed from, and flags that
+/// the user of the cache chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Derivation {
     pub(crate) layout: Layout,
@@ -51,7 +53,8 @@ impl CpuBuffer {
         }
     }
 
-    /// What `make` makes of the elements, made once and kept for as long as they are there.
+    /// Returns the cached value for the key `of`. Calls `make` if there is none and caches the
+    /// result for as long as the memory lives.
     pub(crate) fn derived<D: Send + Sync + 'static>(
         &self,
         of: &Derivation,
@@ -70,7 +73,8 @@ impl CpuBuffer {
         if let Some(known) = find(&lock()) {
             return Ok(known);
         }
-        // Without the lock, as it may take long and use threads; should two make the same, one is dropped.
+        // `make` may take long and use threads, so it runs without the lock. If two threads compute
+        // the same value, one result is dropped.
         let made = Arc::new(make()?);
         let mut derived = lock();
         if let Some(known) = find(&derived) {
@@ -80,7 +84,7 @@ impl CpuBuffer {
         Ok(made)
     }
 
-    /// The elements as Rust numbers of the same size.
+    /// The elements as a slice of `T`, which must have the element type's size.
     pub(crate) fn elements<T: Pod>(&self) -> &[T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
         &self.storage.storage.elements()[..self.count]
@@ -90,7 +94,8 @@ impl CpuBuffer {
 /// An operand.
 pub(crate) type Input<'a> = View<'a, CpuBuffer>;
 
-/// The elements of an operand in row-major order: borrowed where they lie so, else copied.
+/// The elements of an operand in row-major order: borrowed if they are contiguous, otherwise
+/// copied.
 #[derive(Debug)]
 pub(crate) enum Dense<'a, T> {
     Borrowed(&'a [T]),
@@ -124,8 +129,9 @@ impl<T: Pod> std::ops::Deref for Dense<'_, T> {
     }
 }
 
-/// A result while it is written. Kernels always write row-major and without gaps; where the result has
-/// to go elsewhere, they write to a block of its own that [`finish`](Self::finish) spreads.
+/// A result while it is written. Kernels always write contiguous row-major data. If the destination
+/// is not contiguous, they write to a staging block that [`finish`](Self::finish) copies to the
+/// destination.
 #[derive(Debug)]
 pub(crate) struct Output {
     storage: Storage,
@@ -166,7 +172,7 @@ impl Output {
         })
     }
 
-    /// The elements to write, row-major. They may hold anything.
+    /// The elements to write, row-major. Their initial contents are unspecified.
     pub(crate) fn elements<T: Pod>(&mut self) -> &mut [T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
         let count = self.layout.shape().count();
@@ -208,8 +214,8 @@ impl Output {
     }
 }
 
-/// The buffer's memory if nobody else holds it, else a copy. The contents do not matter if
-/// they are about to be `overwritten`.
+/// The buffer's memory if it has no other owner, otherwise a copy. If `overwritten` is set, the
+/// contents are not copied.
 pub(crate) fn unshared(pool: &Arc<Pool>, buffer: CpuBuffer, overwritten: bool) -> Result<Storage> {
     let bytes = buffer.count * buffer.dtype.size();
     match Arc::try_unwrap(buffer.storage) {

@@ -1,8 +1,8 @@
-//! Walking over the elements of a layout in row-major order.
+//! Iteration over the elements of a layout in row-major order.
 
 use backend_api::{Layout, MAX_RANK};
 
-/// A layout with axes joined where the strides allow it: what a copy loop runs over.
+/// A layout with axes merged where the strides allow it, for copy loops.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
     rank: usize,
@@ -11,11 +11,11 @@ pub(crate) struct Walk {
     offset: usize,
 }
 
-/// A stretch of elements at one distance from each other.
+/// A run of elements with a constant stride.
 struct Run {
-    /// How many elements came before.
+    /// The number of elements before this run.
     done: usize,
-    /// Where it starts in the buffer.
+    /// The offset of the first element in the buffer.
     at: usize,
     len: usize,
     stride: usize,
@@ -47,7 +47,7 @@ impl Walk {
         walk
     }
 
-    /// The distance between neighbours, if all are at one distance.
+    /// The stride between consecutive elements, if it is constant.
     pub(crate) fn single_stride(&self) -> Option<usize> {
         match self.rank {
             0 => Some(1),
@@ -122,7 +122,7 @@ impl Walk {
         });
     }
 
-    /// Puts `from` to the walk's elements.
+    /// Copies `from` to the walk's elements.
     pub(crate) fn write<T: Copy>(&self, data: &mut [T], from: &[T]) {
         self.update(data, 0, from, |to, from| *to = from);
     }
@@ -143,7 +143,7 @@ impl Walk {
                 }
                 return;
             }
-            // A stride of 0 is read only; it never gets here.
+            // Destinations never have a stride of 0.
             let to = data[run.at..].iter_mut().step_by(run.stride.max(1));
             for (to, from) in to.zip(from) {
                 f(to, *from);
@@ -152,14 +152,14 @@ impl Walk {
     }
 }
 
-/// Elements in the order of a shape: an operand of an element-wise loop.
+/// Elements in the order of a shape: an operand of an elementwise loop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream<'a, T> {
     data: &'a [T],
     walk: Walk,
 }
 
-/// How many elements of an operand that lies apart are brought together at a time.
+/// Elements of a non-contiguous operand that are copied at a time.
 pub(crate) const BLOCK: usize = 512;
 
 impl<'a, T: Copy> Stream<'a, T> {
@@ -170,15 +170,15 @@ impl<'a, T: Copy> Stream<'a, T> {
         }
     }
 
-    /// Whether the elements lie side by side, so that no copy is needed.
+    /// Whether the elements are contiguous, so that no copy is needed.
     pub(crate) fn is_direct(&self) -> bool {
         self.walk.single_stride() == Some(1)
     }
 
-    /// Elements `start..start + len`: in place, or copied to the start of `spare`.
+    /// Elements `start..start + len`: borrowed, or copied to the start of `spare`.
     pub(crate) fn block<'s>(&'s self, start: usize, len: usize, spare: &'s mut [T]) -> &'s [T] {
         if len == 0 {
-            // A view of nothing may start past the end.
+            // An empty view may start past the end.
             return &[];
         }
         if self.is_direct() {

@@ -1,10 +1,12 @@
-//! Threads that begin at once: for work so short that waking a thread would take as long as the work.
+//! A pool of worker threads that spin before they sleep.
 //!
-//! A pool's threads go to sleep when there is nothing to do, and to wake one takes tens of microseconds. These look for
-//! the next task for a while first, so that in a stream of short operations they are always there. Nobody waits for one that has not
-//! come when the work is done, as it may be that the system has its processor do something else.
+//! Waking a sleeping thread takes tens of microseconds, as long as one short operation. Workers of
+//! this pool spin for 300 µs after each task, so that back-to-back short operations start at once.
+//! The caller never waits for a worker that has not woken up by the time the work is done: the
+//! operating system may have given that worker's core to another program.
 //!
-//! This module has unsafe code: a task borrows from the caller's stack, which waits for its end.
+//! This module contains unsafe code: a task borrows from the caller's stack, and the caller waits
+//! until every worker has finished the task.
 #![allow(unsafe_code)]
 
 use std::panic::{self, AssertUnwindSafe};
@@ -14,15 +16,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{hint, mem, thread};
 
-/// How long a thread without work looks for some before it goes to sleep.
+/// How long an idle worker spins before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(300);
-/// How often it looks before it lets other threads run.
+/// Polls of a spinning thread between two calls of [`thread::yield_now`].
 const SPINS: usize = 200;
 
-/// What whoever comes has to do.
+/// The closure that the caller and every participating worker run.
 type Task<'a> = &'a (dyn Fn() + Sync);
 
-/// Some threads besides the caller's.
+/// A pool of workers besides the calling thread.
 pub(crate) struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -31,18 +33,18 @@ pub(crate) struct Team {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
-    /// The number of the current task; what is in `state` as well, to look at without the lock.
+    /// The number of the current task: a copy of `state.number` that is read without the lock.
     number: AtomicUsize,
-    /// Members that have begun with the current task and have not finished it.
+    /// Workers that have started the current task and have not finished it.
     busy: AtomicUsize,
     panicked: AtomicBool,
 }
 
 struct State {
     number: usize,
-    /// While there may be something to do.
+    /// The current task; `None` once no worker may start it any more.
     task: Option<Task<'static>>,
-    /// Members that have to be woken.
+    /// Workers that sleep on `wake`.
     asleep: usize,
     end: bool,
 }
@@ -52,7 +54,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next task after number `last` that a member is in time for, which makes it busy; `None` at the end.
+    /// Waits for a task with a number other than `last`. Marks the worker as busy and returns the
+    /// task; returns `None` when the pool shuts down. A task that has already been withdrawn is
+    /// skipped.
     fn next(&self, last: &mut usize) -> Option<Task<'static>> {
         let mut since = Instant::now();
         let mut looks = 0;
@@ -99,8 +103,9 @@ impl Shared {
     }
 }
 
-/// Lets nobody begin any more and waits until those that have begun are done, even should the caller panic: the task borrows what lies on
-/// its stack.
+/// On drop, withdraws the task, so that no further worker starts it, and waits until all busy
+/// workers have finished. The task borrows from the caller's stack, so this must also happen if the
+/// caller panics.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
@@ -118,7 +123,8 @@ impl Drop for Finish<'_> {
 }
 
 impl Team {
-    /// So many members, the caller included; `None` if the system cannot start the threads.
+    /// Starts `members - 1` worker threads; the caller is the remaining member. Returns `None` if
+    /// the operating system cannot start the threads.
     pub(crate) fn new(members: usize) -> Option<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -140,21 +146,24 @@ impl Team {
             let shared = shared.clone();
             let name = format!("cpu-team-{member}");
             let thread = thread::Builder::new().name(name);
-            // Should one not start, those that have end with `team`.
+            // If a thread fails to start, dropping `team` ends those that have started.
             team.threads.push(thread.spawn(move || shared.work()).ok()?);
         }
         Some(team)
     }
 
-    /// Runs `task` on the caller's thread, and on those of other members that come meanwhile, all at the same time.
+    /// Runs `task` on the calling thread and, concurrently, on every worker that wakes up before
+    /// the calling thread has finished.
     ///
     /// # Panics
-    /// If the task does.
+    /// If the task panics on any thread.
     pub(crate) fn run(&mut self, task: Task<'_>) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is changed. A member takes the reference under the lock, together with becoming busy, and `Finish`
-        // takes it away under the lock and does not let this function return or unwind while anybody is busy. That no other task is
-        // started meanwhile is what `&mut self` is for.
+        // SAFETY: the transmute changes only the lifetime. A worker takes the reference under the
+        // lock and marks itself busy under the same lock. `Finish` removes the reference under the
+        // lock, and does not let this function return or unwind while a worker is busy, so no
+        // worker uses the reference after the borrow ends. `&mut self` ensures that no other task
+        // is started meanwhile.
         let shared_task: Task<'static> = unsafe { mem::transmute::<Task<'_>, Task<'static>>(task) };
         let asleep = {
             let mut state = shared.lock();
@@ -164,7 +173,7 @@ impl Team {
             state.asleep
         };
         let finish = Finish(shared);
-        // Only if somebody is: it is a call of the system.
+        // Notifying is a system call, so it is skipped if no worker sleeps.
         if asleep > 0 {
             shared.wake.notify_all();
         }
@@ -180,7 +189,7 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.lock().end = true;
-        // Those that still look see it at the latest when they have lost their patience.
+        // A spinning worker does not see `end` until it stops spinning, at most `PATIENCE` later.
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -197,7 +206,7 @@ mod tests {
         let mut team = Team::new(3).unwrap();
         for turn in 0..2000 {
             if turn % 500 == 0 {
-                // Long enough that everybody sleeps.
+                // Long enough for all workers to fall asleep.
                 thread::sleep(3 * PATIENCE);
             }
             let counts: [AtomicUsize; 7] = Default::default();

@@ -1,7 +1,9 @@
-//! The innermost loops of products with a packed matrix: some rows times some vectors of columns, summed in registers.
+//! Micro-kernels of matmuls with a packed matrix: some rows times some vectors of columns,
+//! accumulated in registers.
 //!
-//! A module with unsafe code: rows are read by pointer. As slices they bring a length each, and with eight of them the
-//! compiler keeps sums in memory: 118 against 207 GFLOP/s, measured where the peak is 234.
+//! This module contains unsafe code: rows are read by pointer. Slices would carry a length each,
+//! and with eight of them the compiler spills the sums to memory: 118 instead of 207 GFLOP/s,
+//! measured at a peak of 234.
 #![allow(unsafe_code)]
 
 use pulp::Simd;
@@ -9,7 +11,8 @@ use pulp::Simd;
 use crate::element::Float;
 use crate::prefetch::prefetch;
 
-/// What is asked for while a tile is computed: for each row of the panel one place, `stride` further each time.
+/// Data to prefetch while a tile is computed: one cache line for each row of the panel, `stride`
+/// elements further each time.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead<'a, T> {
     pub(crate) data: &'a [T],
@@ -17,7 +20,8 @@ pub(crate) struct Ahead<'a, T> {
     pub(crate) stride: usize,
 }
 
-/// `sums[m] += a[m] b` for `M` rows and `V` vectors: the rows of `b` are the panel's, each of `V` vectors.
+/// `sums[m] += a[m] b` for `M` rows and `V` vectors; `b` holds the rows of the panel, of `V`
+/// vectors each.
 #[inline(always)]
 pub(crate) fn add_rows<S: Simd, T: Float, const M: usize, const V: usize>(
     simd: S,
@@ -43,8 +47,9 @@ pub(crate) fn add_rows<S: Simd, T: Float, const M: usize, const V: usize>(
     sums
 }
 
-/// The same for some columns of a wide panel, whose rows are `width` vectors: `Q` of them from the first of `b` on. Nothing is
-/// asked for ahead: one pass over all columns is what the processor foresees itself.
+/// The same for `Q` vectors of columns of a wide panel whose rows have `width` vectors; `b` starts
+/// at the first of these columns. Nothing is prefetched: the CPU's hardware prefetcher follows a
+/// single pass over all columns.
 #[inline(always)]
 pub(crate) fn add_wide<S: Simd, T: Float, const M: usize, const Q: usize>(
     simd: S,
@@ -65,7 +70,7 @@ pub(crate) fn add_wide<S: Simd, T: Float, const M: usize, const Q: usize>(
             *x = T::splat(simd, unsafe { *a.add(p) });
         }
         for q in 0..Q {
-            // SAFETY: row `p` of the panel has `Q` vectors from here on, as asserted.
+            // SAFETY: row `p` of the panel has `Q` vectors from `from` on, as asserted.
             let b = unsafe { *from.add(q) };
             for (sums, x) in sums.iter_mut().zip(x) {
                 sums[q] = T::mul_add(simd, x, b, sums[q]);

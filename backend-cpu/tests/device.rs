@@ -23,7 +23,7 @@ fn devices_are_values() {
     assert!(format!("{a:?}").contains("threads: 1"));
 }
 
-/// All operations that threads share, large enough that they do.
+/// The results of operations that are split over threads, at sizes that are large enough for that.
 fn large_results(cpu: &Cpu) -> Vec<Vec<u8>> {
     let rng = &mut Rng::new(42);
     let mut new = |dims: &[usize]| random(cpu, rng, dims, DType::F32).0;
@@ -116,7 +116,7 @@ fn accumulation_adds_at_a_layout() {
                 let dst = tensor(&cpu, &start, dtype);
                 let kept = dst.clone();
                 let layout = *dst.layout();
-                // Shared: on a copy. Then alone: in place.
+                // A shared buffer is copied; an unshared one is modified in place.
                 let sum = cpu.accumulate(dst.into_buffer(), &at, src.view()).unwrap();
                 check("kept", &kept, &start, 0.0);
                 let sum = Tensor::from_parts(&cpu, sum, layout, dtype);
@@ -156,7 +156,7 @@ fn results_are_written_in_place() {
     let written = Tensor::from_parts(&cpu, buffer, layout, DType::F32);
     assert_eq!(written.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0].repeat(4));
 
-    // An operand of the operation itself is shared: read as it was, written on a copy.
+    // The destination is also an operand: it is read unchanged and written to a copy.
     let first = written.select(0, 0).unwrap();
     let double = Op::Affine { mul: 2.0, add: 0.0 };
     let buffer = written.into_buffer();

@@ -21,7 +21,7 @@ fn against_default(cpu: &Cpu, rng: &mut Rng, fused: Fused, ins: &[&Tensor<Cpu>],
     check_into(cpu, rng, &op, ins);
 }
 
-/// Runs `test` for some seeds, threads and types, with numbers of rows and units.
+/// Runs `test` for some seeds, thread counts and types, with numbers of rows and units.
 fn cases(test: impl Fn(&Cpu, &mut Rng, [usize; 2], DType)) {
     let sizes = [0, 1, 2, 5, 16, 33, 150, 300];
     for threads in [1, 3] {
@@ -109,7 +109,7 @@ fn masked_updates() {
     });
 }
 
-/// Bit for bit: rows only move. Ids repeat, and may be none.
+/// Compared bit for bit, as rows are only moved. Ids repeat, and may be empty.
 #[test]
 fn scatter_updates() {
     cases(|cpu, rng, [count, n], _| {
@@ -162,7 +162,7 @@ fn losses_of_large_logits_are_finite() {
     assert_eq!(loss.to_vec::<f32>().unwrap(), [2000.0]);
 }
 
-/// A loss and a gradient with labels of which one may be no class; what is refused.
+/// The errors of a loss and a gradient whose second label may be out of range.
 fn refusals<B: Backend>(device: &B, label: i64) -> [Option<String>; 2] {
     let logits = Tensor::from_slice(device, &[0.5f32; 6], &[2, 3]).unwrap();
     let labels = Tensor::from_slice(device, &[1, label], &[2]).unwrap();

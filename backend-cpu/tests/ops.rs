@@ -211,7 +211,7 @@ fn functions_of_one_number() {
     assert!(nan.clamp(0.0, 1.0).unwrap().to_vec::<f32>().unwrap()[0].is_nan());
 }
 
-/// Dimensions that broadcast with `dims`: some axes 1, some leading ones left out.
+/// Shapes that broadcast to `dims`: some axes have length 1, some leading ones are omitted.
 fn stretchable(rng: &mut Rng, dims: &[usize]) -> Vec<usize> {
     let skip = rng.below(dims.len() + 1);
     let mut some = dims[skip..].to_vec();
@@ -265,7 +265,7 @@ fn functions_of_two_numbers() {
             let (b, plain_b) = random(cpu, rng, &dims_b, dtype);
             for f in [Add, Sub, Mul, Div, Max, Min, FloorMod] {
                 if f == FloorMod && dtype == DType::F32 {
-                    // A quotient next to a whole number may fall on either side of it.
+                    // A quotient next to an integer may round to either side of it.
                     continue;
                 }
                 let op = Op::Binary(f);
@@ -358,7 +358,7 @@ fn reductions() {
         let rank = 1 + rng.below(4);
         let mut dims = rng.dims(rank);
         if rng.below(4) == 0 {
-            // Long enough for vectors and a rest.
+            // Long enough for full vectors and a remainder.
             let axis = rng.below(dims.len());
             dims[axis] = 70 + rng.below(500);
         }
@@ -420,7 +420,7 @@ fn matrix_products() {
         let lead = rng.dims(rank);
         let sizes = [1, 2, 3, 5, 17, 40, 70];
         let [m, k, n] = [0; 3].map(|_: usize| sizes[rng.below(7)]);
-        // Sometimes nothing to sum, or no result.
+        // Sometimes an empty inner axis or an empty result.
         let [m, k, n] = match rng.below(12) {
             0 => [0, k, n],
             1 => [m, 0, n],
@@ -483,7 +483,8 @@ fn large_matrix_products() {
     }
 }
 
-/// Sizes for a matrix unit, where there is one: any order of either side, and numbers that it cannot multiply.
+/// Sizes for AMX, if available: either operand in any axis order, and numbers that AMX cannot
+/// multiply.
 #[test]
 fn matrix_products_of_many_rows() {
     for cpu in devices() {
@@ -675,7 +676,7 @@ fn ids_out_of_range_are_refused() {
         found.contains("scatter_update") && found.contains("0..=3"),
         "{found}"
     );
-    // The default body says the same, and shapes are checked before either.
+    // The default body returns the same error, and shapes are checked before either runs.
     let unfused = Unfused(cpu.clone());
     let ins: Vec<_> = ins.iter().map(|t| t.rehome(&unfused)).collect();
     let ins: Vec<_> = ins.iter().collect();
@@ -698,7 +699,7 @@ fn ids_out_of_range_are_refused() {
         found.contains("softmax_cross_entropy") && found.contains("labels"),
         "{found}"
     );
-    // The device goes on.
+    // The device remains usable.
     assert_eq!(
         table.gather(&ids(&[3])).unwrap().to_vec::<f32>().unwrap(),
         [0.0; 2]

@@ -1,4 +1,4 @@
-//! Whole sequences and their gradients against the default body: one step after the other.
+//! Whole sequences and their gradients against the default body, which runs step by step.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn recurrences() -> Vec<Recurrence> {
         activation: Activation::Tanh,
     };
     let mut all = vec![Recurrence::Lstm(gates)];
-    // Limits that some numbers meet and others do not.
+    // Limits that clip some numbers but not all.
     for (peepholes, cell_clip, projection, proj_clip) in [
         (true, None, false, None),
         (false, Some(0.4), false, None),
@@ -38,7 +38,7 @@ fn recurrences() -> Vec<Recurrence> {
     all
 }
 
-/// The width of `h`: narrower or wider than there are units if projected.
+/// The width of `h`; with a projection it is smaller or larger than the number of units.
 fn width(recurrence: Recurrence, n: usize) -> usize {
     match (recurrence.is_projected(), n % 2) {
         (false, _) => n,
@@ -89,7 +89,7 @@ impl Case {
             .collect();
         let ints = [DType::I32, DType::I64][rng.below(2)];
         let lengths = ragged.then(|| {
-            // From 0 to more than there are steps.
+            // From 0 to more than the number of steps.
             let plain = Plain::build(&[batch], |_| rng.below(steps + 4) as f64);
             tensor(cpu, &plain, ints)
         });
@@ -176,7 +176,7 @@ fn check_sequence(
     }
     check_into(cpu, rng, &op(whole, true), &ins);
 
-    // Saved values: as in the default body while rows run, and numbers after that.
+    // Saved values: equal to the default body's while rows run, and finite after that.
     let lengths = case.lengths.as_ref().map(|l| l.to_f64_vec().unwrap());
     for (found, expected) in saving[1 + states..].iter().zip(&expected[1 + states..]) {
         let found = found.to_f64_vec().unwrap();
@@ -286,7 +286,7 @@ fn bytes(threads: usize, r: Recurrence, sizes: [usize; 3], ragged: bool) -> Vec<
 #[test]
 fn threads_do_not_change_bits() {
     for r in recurrences() {
-        // Of the last ones threads share the units.
+        // With the last sizes, threads split the units.
         for sizes in [
             [6, 37, 70],
             [3, 8, 130],

@@ -6,7 +6,7 @@ template <class T> struct Lstm {
   T i, j, f, o, c, h;
 };
 
-// From the four gates before their activations, and the cell state.
+// Computes the new state from the four gates before their activations and the old cell state.
 template <class T>
 __device__ inline Lstm<T> lstm(int act, T forget_bias, T zi, T zj, T zf, T zo, T c) {
   Lstm<T> s;

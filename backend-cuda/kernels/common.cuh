@@ -1,6 +1,7 @@
-// What all kernels share: number types, strided operands, loops.
+// Code shared by all kernels: number types, strided operands, loops.
 //
-// Only NVRTC's built-in declarations may be used: no header of the toolkit is there at run time.
+// Only NVRTC's built-in declarations may be used: the toolkit's headers are not available at run
+// time.
 #pragma once
 
 typedef long long i64;
@@ -10,19 +11,19 @@ typedef int i32;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
-// Type, and the suffix of the kernels for it (see `suffix` in launch.rs).
+// Element type, and the suffix of the kernels for it.
 #define FOR_FLOATS(X) X(float, f32) X(double, f64)
 #define FOR_NUMBERS(X) FOR_FLOATS(X) X(i32, i32) X(i64, i64) X(u8, u8)
-// Elements that are only moved: by size.
+// Elements that are only moved: one kernel per size (see `words` in launch.rs).
 #define FOR_WORDS(X) X(u8, w1) X(u16, w2) X(u32, w4) X(u64, w8)
 
-// Each index below `count`, whatever the grid.
+// Loops over each index below `count`, for any grid size.
 #define FOR_EACH(i, count)                                                     \
   for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (count);        \
        i += (i64)gridDim.x * blockDim.x)
 
-// Where the elements of N operands of one shape lie. The host joins axes where it can, so that
-// most operands arrive with one. Mirrors `Strided` in strided.rs.
+// Element offsets of N operands of one shape. The host merges axes where it can, so that most
+// operands have only one. Mirrors `Strided` in strided.rs.
 template <int N> struct Strided {
   i64 count;
   i64 rank;
@@ -46,8 +47,8 @@ __device__ inline void locate(const Strided<N> &s, i64 i, i64 (&at)[N]) {
     at[k] += i * s.strides[k][0];
 }
 
-// What went wrong in a kernel: the host reads it when it waits for results. The first one is kept.
-// Mirrors `Fault` in fault.rs.
+// The first error found by a kernel; the host reads it when it waits for results. Mirrors `Fault`
+// in fault.rs.
 struct Fault {
   u32 kind; // 0: nothing
   u32 unused;
@@ -64,14 +65,14 @@ __device__ inline void report(Fault *fault, u32 kind, i64 place, i64 value, i64 
   }
 }
 
-// An integer operand of either width.
+// Element `at` of an integer operand with 8 (`wide`) or 4 bytes per element.
 __device__ inline i64 integer(const void *x, int wide, i64 at) {
   return wide ? ((const i64 *)x)[at] : (i64)((const i32 *)x)[at];
 }
 
 template <class T> __device__ inline bool is_nan(T x) { return x != x; }
 
-// The larger and the smaller one; NaN if either is.
+// Maximum and minimum; NaN if either operand is NaN.
 template <class T> __device__ inline T larger(T a, T b) {
   return a > b || is_nan(a) ? a : b;
 }
@@ -94,7 +95,8 @@ template <class T> __device__ inline T sigmoid_(T x) {
   return (T)1 / ((T)1 + exp_(-x));
 }
 
-// Codes of the common activations; see `activation` in codes.rs. The others follow in elementwise.cu.
+// Codes of the common activations; see `activation` in codes.rs. The others follow in
+// elementwise.cu.
 enum { TANH, SIGMOID, RELU, SOFTSIGN, IDENTITY, COMMON };
 
 template <class T> __device__ inline T activate(int f, T x) {
@@ -112,7 +114,7 @@ template <class T> __device__ inline T activate(int f, T x) {
   }
 }
 
-// The slope of an activation where its value is `y`.
+// The derivative of an activation, given its value `y`.
 template <class T> __device__ inline T slope(int f, T y) {
   switch (f) {
   case TANH:
@@ -130,7 +132,8 @@ template <class T> __device__ inline T slope(int f, T y) {
   }
 }
 
-// `dy` times the slope; a select for relu, so that NaN and infinity do not meet a 0.
+// `dy` times the derivative. Relu selects instead of multiplying, because 0 times NaN or infinity
+// is NaN.
 template <class T> __device__ inline T activation_grad(int f, T y, T dy) {
   if (f == RELU)
     return y > (T)0 ? dy : (T)0;

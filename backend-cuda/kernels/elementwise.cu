@@ -1,4 +1,5 @@
-// Element by element: one thread an element, operands of any strides. The last operand is the result.
+// Elementwise operations: one thread per element, operands of any strides. The last operand is the
+// result.
 #include "common.cuh"
 #include "prim.cuh"
 
@@ -21,14 +22,14 @@ template <class T> __device__ inline T clip(T x, T top) {
   return x > top ? top : x;
 }
 
-// Codes of the other activations.
+// Codes of the other activations; see codes.rs.
 enum { ELU = COMMON, SELU, SOFTPLUS, EXPONENTIAL, HARD_SIGMOID, RELU6 };
 
 // See `SELU_SCALE` and `SELU_ALPHA` in op.rs.
 #define SELU_SCALE 1.0507009873554805
 #define SELU_ALPHA 1.6732632423543772
 
-// Apart from `activate`, so that kernels of steps and sequences do not carry them.
+// Not part of `activate`, so that the kernels of steps and sequences do not contain them.
 template <class T> __device__ inline T activate_rare(int f, T x) {
   switch (f) {
   case ELU:
@@ -128,7 +129,7 @@ FOR_FLOATS(UNARY)
 // Codes of `Binary`; see codes.rs.
 enum { ADD, SUB, MUL, DIV, MAX, MIN, FLOOR_MOD };
 
-// Arithmetic as Rust's wrapping operations do it; nothing divides by 0.
+// Arithmetic like Rust's wrapping operations. Division by 0 gives 0.
 template <class I, class U> __device__ I integer_binary(int f, I a, I b) {
   switch (f) {
   case ADD:
@@ -138,7 +139,7 @@ template <class I, class U> __device__ I integer_binary(int f, I a, I b) {
   case MUL:
     return (I)((U)a * (U)b);
   case DIV:
-    // -1 by itself: the smallest number has no negative.
+    // -1 is a special case: the negation of the smallest number overflows.
     return b == 0 ? (I)0 : b == (I)-1 ? (I)((U)0 - (U)a) : (I)(a / b);
   case MAX:
     return a > b ? a : b;
@@ -237,7 +238,7 @@ FOR_NUMBERS(BINARY)
       out[at[3]] = condition[at[0]] ? a[at[1]] : b[at[2]];                     \
     }                                                                          \
   }                                                                            \
-  /* Row by row: `new` while the row runs. The lengths come stretched over the rows. */ \
+  /* `a` (new) if `time` is below the row's length, else `b` (old). Lengths are broadcast. */ \
   extern "C" __global__ void masked_update_##S(i64 time, int wide, Strided<4> s, const void *lengths, const T *a, const T *b, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[4];                                                               \
@@ -247,7 +248,7 @@ FOR_NUMBERS(BINARY)
   }
 FOR_WORDS(WORDS)
 
-// Conversions: floats to integers round toward zero and saturate, NaN gives 0.
+// Conversions: floats to integers round toward zero and saturate; NaN gives 0.
 template <class To, class From> struct Convert {
   static __device__ To from(From x) { return (To)x; }
 };
@@ -300,7 +301,7 @@ template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
   }
 }
 
-// `number` is what an element in memory stands for.
+// `number` converts an element in memory to a number.
 #define CAST_FROM(T, S, number)                                                \
   extern "C" __global__ void cast_##S(int to, Strided<2> s, const T *x, void *out) { \
     FOR_EACH(i, s.count) {                                                     \

@@ -1,5 +1,5 @@
-// Single steps of the plain cells: one thread a unit of a row. Operands are matrices whose rows lie any distance
-// apart, but whose elements of a row lie together.
+// Single steps of the LSTM and the GRU: one thread per unit of a row. Operands are matrices whose
+// rows are any distance apart, with the elements of a row adjacent.
 #include "cells.cuh"
 
 // Mirrors `Rows` in gates.rs.

@@ -1,12 +1,13 @@
-// Softmax cross-entropy and its gradient: one block a row of logits.
+// Softmax cross-entropy and its gradient: one block per row of logits.
 #include "common.cuh"
 
-// Threads of a block; see loss.rs.
+// Threads per block; see loss.rs.
 #define THREADS 128
 // Kind of `Fault`; see fault.rs.
 #define LABEL 4
 
-// The largest logit of a row and the sum of the exponentials, for every thread of the block.
+// The largest logit of a row and the sum of the exponentials, returned to every thread of the
+// block.
 template <class T>
 __device__ void soft(i64 classes, const T *row, T *part, T &top, T &sum) {
   int me = threadIdx.x;
@@ -36,8 +37,8 @@ __device__ void soft(i64 classes, const T *row, T *part, T &top, T &sum) {
   __syncthreads();
 }
 
-// `stride`: from one row of logits to the next. `s` walks the results: labels, gradient of the loss (or
-// again the labels), result.
+// `stride`: elements from one row of logits to the next. `s` has one index per row and two
+// operands: the labels and the result, in the gradient the labels and the gradient of the loss.
 #define LOSS(T, S)                                                             \
   extern "C" __global__ void softmax_cross_entropy_##S(i64 classes, i64 stride, int wide, Strided<2> s, const T *logits, const void *labels, T *out, Fault *fault) { \
     __shared__ T part[THREADS];                                                \
@@ -56,7 +57,7 @@ __device__ void soft(i64 classes, const T *row, T *part, T &top, T &sum) {
       }                                                                        \
     }                                                                          \
   }                                                                            \
-  /* The result's rows are `out_stride` apart, their elements lie together. */ \
+  /* The result's rows are `out_stride` elements apart; the elements of a row are adjacent. */ \
   extern "C" __global__ void softmax_cross_entropy_grad_##S(i64 classes, i64 stride, i64 out_stride, int wide, Strided<2> s, const T *logits, const void *labels, const T *dloss, T *out, Fault *fault) { \
     __shared__ T part[THREADS];                                                \
     for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \

@@ -1,23 +1,27 @@
-// A whole LSTM sequence in one launch: recurrent weights stay in shared memory, cell states in registers.
+// A whole LSTM sequence in one launch: recurrent weights stay in shared memory, cell states in
+// registers.
 //
-// Rows of a batch never talk to each other, so the batch is split into groups of rows; the `per` blocks of a group own
-// UNITS hidden units each, with all their gates, and meet once a step: each needs the whole hidden state of its rows. The
-// output is what they exchange it through. All blocks must be resident: launch cooperatively.
+// Rows of a batch are independent, so the batch is divided into groups of rows, each computed by
+// `per` blocks. A block of a group owns UNITS hidden units with all their gates. Each block needs
+// the whole hidden state of its rows, so the blocks of a group synchronise once per step and
+// exchange the state through the output. All blocks must be resident: the launch must be
+// cooperative.
 //
-// After "Persistent RNNs" (Diamos et al. 2016), with one barrier in a small group instead of one over the grid.
+// After "Persistent RNNs" (Diamos et al. 2016), but with one barrier per small group instead of one
+// over the grid.
 #include "cells.cuh"
 #include "prim.cuh"
 
-// Threads of a block, rows that it computes at a time, rows of a thread; see persistent.rs.
+// Threads per block, rows per tile, rows per thread; see persistent.rs.
 #define THREADS 256
 #define TILE 16
 #define ROWS 4
-// Tiles of a block at most: their cell states are registers.
+// Maximum tiles per block: their cell states are in registers.
 #define TILES 4
-// Floats from one place of the transposed state to the next: padded, and a multiple of 4.
+// Floats from one unit of the transposed state to the next: padded, and a multiple of 4.
 #define PITCH (TILE + 4)
 
-// `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter a group, 0 at the start.
+// `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter per group, initially 0.
 template <int UNITS>
 __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
   const int SLICES = THREADS / (UNITS * (TILE / ROWS));
@@ -34,7 +38,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
     int k = i / (UNITS * 4), u = i / 4 % UNITS, gate = i % 4;
     weights[i] = u0 + u < n ? kernel[k * kernel_stride + gate * n + u0 + u] : 0.f;
   }
-  // The steps of the group's longest row.
+  // The number of steps of the group's longest row.
   int last = lengths == 0 ? steps : 0;
   if (lengths != 0) {
     for (int b = b0; b < end; b++) {
@@ -42,7 +46,8 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
       last = length > last ? (int)(length < steps ? length : steps) : last;
     }
   }
-  // While multiplying: a unit, ROWS rows and a slice of the state. While finishing: a unit of one row.
+  // When multiplying, a thread has one unit, ROWS rows and a slice of the state. When finishing, it
+  // has one unit of one row.
   int unit = me % UNITS, quad = me / UNITS % (TILE / ROWS), slice = me / UNITS / (TILE / ROWS);
   int from = n * slice / SLICES, to = n * (slice + 1) / SLICES;
   int row = me / UNITS;
@@ -68,9 +73,11 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
       int b = first + row;
       bool mine = finishes && b < end;
       if (t < last) {
-        // The rows' hidden state, place by place. Past a row's end it is 0 in the output: its gates are not used.
+        // Loads the rows' hidden state, transposed. Past a row's end it is 0 in the output; the
+        // gates computed from it are not used.
         __syncthreads();
-        // A warp takes 8 neighbours of 4 rows: whole sectors to read, and no bank of shared memory twice to write.
+        // A warp reads 8 adjacent units of 4 rows: whole sectors to read, and no bank conflicts
+        // when it writes to shared memory.
         int r = me / 32 % (TILE / 4) * 4 + me % 32 / 8;
         for (int k = me / (TILE * 8) * 8 + me % 8; k < n; k += THREADS / TILE)
           state[k * PITCH + r] = first + r < end ? __ldcg(before + (i64)(first + r) * n + k) : 0.f;
@@ -130,7 +137,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
           cs[at] = c[tile];
         }
       } else if (gates) {
-        // Not used, but finite.
+        // These values are not used, but must be finite.
         float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
         g[0] = g[n] = g[2 * n] = g[3 * n] = 0.f;
         cs[at] = c[tile];
@@ -145,7 +152,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
         while (ld_acquire(arrivals + group) < (unsigned)(t + 1) * per)
           __nanosleep(20);
       }
-      // The other threads wait for this one before they read the next state.
+      // The other threads wait for this one at the next step's first `__syncthreads`.
     }
   }
 #pragma unroll

@@ -1,4 +1,4 @@
-// Steps of optimizers: one pass over the parameters.
+// Optimizer steps: one pass over the parameters.
 #include "common.cuh"
 
 #define OPTIMIZER(T, S)                                                        \

@@ -1,12 +1,12 @@
-// All inline PTX of the backend. The simulated device brings the same functions in plain C++ (tests/cudasim,
-// cudasim_prim.h), so a kernel that keeps to these names runs on both.
+// All inline PTX of the backend. The simulated device has the same functions in plain C++
+// (tests/cudasim, cudasim_prim.h), so a kernel that uses only these names runs on both.
 #pragma once
 #ifndef __CUDASIM__
 
 // ---- flags between blocks ----
 
-/// What is read after it was written before the release that this load sees. Spin on this, never on a volatile read, and
-/// put a `__nanosleep` into the loop.
+/// Reads after this load see all writes before the release whose value it returns. Spin on this,
+/// never on a volatile read, with a `__nanosleep` in the loop.
 __device__ __forceinline__ unsigned ld_acquire(const unsigned* p) {
     unsigned v;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
@@ -45,7 +45,7 @@ __device__ __forceinline__ unsigned short float_to_half(float x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 }
-/// Two numbers in a word, `low` in the lower half, as the tensor cores take them.
+/// Packs two numbers into a word, `low` in the lower half, as the tensor cores expect.
 __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     return float_to_bf16(low) | (unsigned)float_to_bf16(high) << 16;
 }
@@ -53,9 +53,9 @@ __device__ __forceinline__ unsigned pack_half(float low, float high) {
     return float_to_half(low) | (unsigned)float_to_half(high) << 16;
 }
 
-// ---- copies from global to shared memory that run beside the thread ----
-// Addresses are aligned to the size. Data is there for this thread after `copy_async_wait`, for the block after a barrier
-// behind it.
+// ---- asynchronous copies from global to shared memory ----
+// Addresses must be aligned to the size. The data is visible to this thread after
+// `copy_async_wait`, and to the block after a barrier that follows.
 
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ void copy_async_4(void* shared, const void* global) {
@@ -69,7 +69,7 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global) 
 __device__ __forceinline__ void copy_async_commit() {
     asm volatile("cp.async.commit_group;" : : : "memory");
 }
-/// Waits until at most `Pending` of the latest committed groups are under way.
+/// Waits until at most the latest `Pending` committed groups are in progress.
 template <int Pending>
 __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" : : "n"(Pending) : "memory");
@@ -90,10 +90,11 @@ __device__ __forceinline__ void copy_async_wait() {}
 // With g = lane / 4 and t = lane % 4:
 //   d = D[g][2t], D[g][2t+1], D[g+8][2t], D[g+8][2t+1]
 //   a = A[g][t], A[g+8][t], A[g][t+4], A[g+8][t+4];  b = B[t][g], B[t+4][g]
-// where an index along K counts words: one tf32 number, or two 16-bit numbers (`pack_bf16(A[g][2t], A[g][2t+1])`).
+// where an index along K counts words: one tf32 number or two 16-bit numbers, as in
+// `pack_bf16(A[g][2t], A[g][2t+1])`.
 
 #if __CUDA_ARCH__ >= 800
-/// To tf32: 10 bits of mantissa, to nearest, ties away from zero.
+/// Converts to tf32: 10 bits of mantissa, to nearest, ties away from zero.
 __device__ __forceinline__ unsigned float_to_tf32(float x) {
     unsigned bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));

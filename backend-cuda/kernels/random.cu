@@ -1,5 +1,6 @@
-// Random numbers by counting: Philox 4x32-10, as `backend_api::philox` has it. One thread makes the four
-// numbers of a block. Products and sums are rounded one by one, so that every device gets the same numbers.
+// Counter-based random numbers: Philox 4x32-10, as in `backend_api::philox`. One thread computes
+// the four numbers of a counter block. Each product and each sum is rounded separately (no fused
+// multiply-add), so that all devices give the same numbers.
 #include "common.cuh"
 
 // Codes of `Distribution`; see random.rs.

@@ -1,14 +1,14 @@
-// Sums, maxima and where they are. The order of a sum depends on the shape alone.
+// Sums, maxima and argmax. The order of a sum depends on the shape alone.
 #include "common.cuh"
 
-// What sums are accumulated in: the element type or wider.
+// The accumulation type of sums: the element type or a wider one.
 template <class T> struct Wide { typedef T type; };
 template <> struct Wide<float> { typedef double type; };
 
 // Codes of `Reduce`; see codes.rs.
 enum { SUM, MAX };
 
-// Threads of a block, and of them those that share a column in `reduce_columns`; see reduce.rs.
+// Threads per block, columns per block of `reduce_columns`, and threads per column; see reduce.rs.
 #define THREADS 256
 #define COLUMNS 32
 #define LANES (THREADS / COLUMNS)
@@ -17,13 +17,13 @@ template <class W> __device__ inline W join(int kind, W a, W b) {
   return kind == SUM ? (W)(a + b) : larger(a, b);
 }
 
-// Whether `y` is larger than the largest so far; NaN is smaller than any number.
+// Whether `y` exceeds the maximum so far. NaN counts as smaller than any number.
 template <class T> __device__ inline bool exceeds(T y, T top) {
   return y > top || (is_nan(top) && !is_nan(y));
 }
 
-// One number of each thread of a block into one, which all get. Numbers `apart` from each other are joined; as many
-// results come out.
+// Reduces one number per thread over the block; every thread gets the result. Threads whose index
+// is equal modulo `apart` are reduced together, so there are `apart` results.
 template <class W> __device__ inline W join_block(int kind, W mine, W *part, int apart) {
   int me = threadIdx.x;
   part[me] = mine;
@@ -38,11 +38,12 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
   return all;
 }
 
-// `s` walks the results: the source with the axis taken out, and the result. Along the axis there are `n`
-// elements, `stride` apart; n > 0, but for sums.
+// `s` has one index per result and two operands: the source without the axis, and the result. The
+// axis has `n` elements, `stride` apart; n > 0 except for sums.
 //
-// Where the results are few the axis is cut into sections of `section` elements, of which none is empty. What a
-// section gives goes to `partial`, section by section, and `reduce_sections` joins that; with one section it is the result.
+// If there are few results, the axis is divided into sections of `section` elements, none of them
+// empty. Each section's partial result is written to `partial`, section by section, and
+// `reduce_sections` reduces those. A single section writes the result itself.
 #define REDUCE(T, S)                                                           \
   extern "C" __global__ void reduce_##S(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
@@ -54,7 +55,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       out[at[1]] = (T)sum;                                                     \
     }                                                                          \
   }                                                                            \
-  /* The elements of a section beside each other: a block each. */             \
+  /* A section's elements are distributed over the threads of one block. */    \
   extern "C" __global__ void reduce_rows_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
     typedef Wide<T>::type W;                                                   \
     __shared__ W part[THREADS];                                                \
@@ -62,7 +63,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       i64 i = block / sections, which = block - i * sections, at[2];           \
       locate(s, i, at);                                                        \
       i64 from = which * section, to = from + section < n ? from + section : n; \
-      /* A thread that is left over takes the first element of the maximum again. */ \
+      /* A thread without elements repeats the section's first element in a maximum. */ \
       i64 first = from + threadIdx.x;                                          \
       W sum = first < to ? (W)x[at[0] + first * stride] : kind == SUM ? (W)0 : (W)x[at[0] + from * stride]; \
       for (i64 k = first + THREADS; k < to; k += THREADS)                      \
@@ -76,7 +77,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       }                                                                        \
     }                                                                          \
   }                                                                            \
-  /* Results beside each other: a block has COLUMNS of them, and LANES threads for each. */ \
+  /* Adjacent results: a block computes COLUMNS of them, with LANES threads for each. */    \
   extern "C" __global__ void reduce_columns_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
     typedef Wide<T>::type W;                                                   \
     __shared__ W part[THREADS];                                                \
@@ -84,7 +85,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
     i64 tiles = (s.count + COLUMNS - 1) / COLUMNS;                             \
     for (i64 block = blockIdx.x; block < tiles * sections; block += gridDim.x) { \
       i64 which = block / tiles, i = (block - which * tiles) * COLUMNS + column, at[2]; \
-      /* Columns behind the last one read it, and write nothing. */            \
+      /* Columns past the last one read the last one and write nothing. */     \
       locate(s, i < s.count ? i : s.count - 1, at);                            \
       i64 from = which * section, to = from + section < n ? from + section : n; \
       i64 first = from + lane;                                                 \
@@ -100,7 +101,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       }                                                                        \
     }                                                                          \
   }                                                                            \
-  /* The last step: one thread a result. `s` walks the results. */             \
+  /* The last step: one thread per result. `s` has the result as its only operand. */ \
   extern "C" __global__ void reduce_sections_##S(int kind, i64 sections, const __grid_constant__ Strided<1> s, const Wide<T>::type *partial, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[1];                                                               \
@@ -126,7 +127,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       out[at[1]] = best;                                                       \
     }                                                                          \
   }                                                                            \
-  /* The same with a block for each result: for few results of many elements. n >= THREADS. */ \
+  /* Like `argmax`, with one block per result: for few results of many elements. n >= THREADS. */ \
   extern "C" __global__ void argmax_rows_##S(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
     __shared__ T tops[THREADS];                                                \
     __shared__ i64 places[THREADS];                                            \
@@ -164,10 +165,10 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
 
 FOR_NUMBERS(REDUCE)
 
-// Elements of a partial sum of squares; see reduce.rs.
+// Elements per partial sum of squares; see reduce.rs.
 #define SECTION 16384
 
-// One block adds up the squares of a section.
+// One block sums the squares of a section.
 #define SQUARES(T, S)                                                          \
   extern "C" __global__ void squares_##S(const __grid_constant__ Strided<1> s, const T *x, double *partial) { \
     __shared__ double part[THREADS];                                           \
@@ -184,7 +185,7 @@ FOR_NUMBERS(REDUCE)
     if (threadIdx.x == 0)                                                      \
       partial[blockIdx.x] = sum;                                               \
   }                                                                            \
-  /* One block adds up the partial sums. */                                    \
+  /* One block sums the partial sums. */                                       \
   extern "C" __global__ void sum_partial_##S(i64 count, const double *partial, const __grid_constant__ Strided<1> s, T *out) { \
     __shared__ double part[THREADS];                                           \
     double sum = 0;                                                            \

@@ -1,14 +1,16 @@
-// Operations that move rows: by the size of an element, whatever its type. An index out of range is
-// reported, and its row is zero.
+// Operations that move rows, compiled by element size, not type. An index out of range is reported,
+// and its row is zero.
 #include "common.cuh"
 
 // Kinds of `Fault`; see fault.rs.
 enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
 
-// Ids and lengths lie in row-major order without gaps, so that where one is read is its place in messages too.
+// Ids and lengths are in row-major order without gaps, so that the index of one is also its index
+// in error messages.
 //
-// `s` of a reversal walks the result: lengths, the source at time 0, the result. `time_stride` is the source's stride along
-// time, `time_inner` the number of elements that a place in time has in the result.
+// `s` of a reversal has one index per element of the result and three operands: the lengths, the
+// source at time 0, the result. `time_stride` is the source's stride along time, `time_inner` the
+// number of elements of the result per time step.
 #define WORDS(T, S)                                                            \
   extern "C" __global__ void gather_##S(i64 rows, i64 row_stride, int wide, Strided<3> s, const void *ids, const T *table, T *out, Fault *fault) { \
     FOR_EACH(i, s.count) {                                                     \
@@ -37,15 +39,17 @@ enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
   }
 FOR_WORDS(WORDS)
 
-// Threads of the one block of `scatter_links`; see rows.rs.
+// Threads of the single block of `scatter_links`; see rows.rs.
 #define THREADS 256
 
-// For each id the next place that has it too (-1: none), and whether no place before has it. An id out of range is in
-// neither: `next` is -2. `seen` has a place for each row, and is -1 everywhere at the start.
+// For each id, `next` is the index of the next equal id (-1: none), and `first` is whether no
+// earlier id is equal. For an id out of range, `next` is -2 and `first` 0. `seen` has one element
+// per row of the table and is initially -1.
 //
-// One block goes through the ids from the last to the first, as many at a time as it has threads: within those all pairs
-// are compared, and `seen` says where the first one behind them is. So the work grows with the number of ids, not with its
-// square, and the result does not depend on the schedule.
+// A single block processes the ids from the last to the first, THREADS at a time. It compares all
+// pairs among those, and `seen` holds the index of the first equal id after them. So the work is
+// proportional to the number of ids, not to its square, and the result does not depend on the
+// schedule.
 extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind, i64 rows, i64 count, int wide, const void *ids, i64 *next, u8 *first, i64 *seen, Fault *fault) {
   __shared__ i64 section[THREADS];
   int me = threadIdx.x;
@@ -79,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind
     }
     __syncthreads();
   }
-  // What was seen last is the first of each id.
+  // At the end, `seen` holds the index of the first occurrence of each id.
   for (i64 k = me; k < count; k += THREADS) {
     i64 id = integer(ids, wide, k);
     if (id >= 0 && id < rows && seen[id] == k)
@@ -87,8 +91,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind
   }
 }
 
-// One thread a column of a row that is the first of its id: it adds up all of them in order. The result, which `s` walks,
-// was set to 0.
+// One thread per column of each row that is the first of its id: it sums all rows of that id in
+// order. The result (the operand of `s`) has been set to 0.
 #define SCATTER(T, S)                                                          \
   extern "C" __global__ void scatter_add_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const u8 *first, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \
@@ -104,7 +108,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind
   }
 FOR_FLOATS(SCATTER)
 
-// One thread an element of a row that is the last of its id. The result holds the table already.
+// One thread per element of each row that is the last of its id. The result already holds the
+// table.
 #define UPDATE(T, S)                                                           \
   extern "C" __global__ void scatter_update_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \

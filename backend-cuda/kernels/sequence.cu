@@ -1,17 +1,19 @@
-// The steps of whole sequences on the stepwise path: between two products, one kernel does everything else.
+// The steps of whole sequences on the stepwise path: between two matmuls, one kernel does
+// everything else.
 //
-// A kernel is told its place in a chunk of steps, and reads from device memory where the chunk begins and where
-// the sequence's operands are, so that a chunk can be recorded once and replayed for any sequence.
+// A kernel's argument is its offset in a chunk of steps. It reads the first step of the chunk and
+// the addresses of the operands from device memory, so that a chunk is recorded once and replayed
+// for any sequence.
 #include "cells.cuh"
 
-// Mirrors `Sequence` in sequence.rs. Addresses are 0 where there is nothing to write.
+// Mirrors `Sequence` in sequence.rs. The address of an absent result is 0.
 template <class T> struct Sequence {
   i64 first, batch, units;
   const void *lengths; // [B] or 0
   i64 wide;
-  const T *z;     // [T, B, gates n], anything past a row's end, NaN included
+  const T *z;     // [T, B, gates n], undefined past a row's end (may be NaN)
   T *work;        // [B, gates n]: the step's recurrent products
-  T *c, *h, *rh;  // [B, n]: the state, and what multiplies a GRU's candidate kernel
+  T *c, *h, *rh;  // [B, n]: the state, and the operand of a GRU's candidate kernel
   T *y;           // [T, B, n]
   T *gates;       // [T, B, gates n] or 0; 0 past a row's end
   T *cs;          // [T, B, n] or 0
@@ -33,8 +35,8 @@ template <class S> __device__ inline bool runs(const S *s, i64 t, i64 row) {
   return s->lengths == 0 || t < integer(s->lengths, (int)s->wide, row);
 }
 
-// One thread writes the description, which comes as an argument: so nothing on the host has to wait for it. Another moves
-// the sequence on by a chunk.
+// One thread writes the description, which is a kernel argument, so the host waits for no copy.
+// `advance` moves the sequence on by a chunk.
 #define ADVANCE(T, S)                                                          \
   extern "C" __global__ void sequence_describe_##S(Sequence<T> *s, Sequence<T> described) { *s = described; } \
   extern "C" __global__ void sequence_grad_describe_##S(SequenceGrad<T> *s, SequenceGrad<T> described) { *s = described; } \
@@ -109,8 +111,8 @@ FOR_FLOATS(ADVANCE)
   }
 FOR_FLOATS(FORWARD)
 
-// Where a row has ended, the gradient of its state passes through; where it runs, `dh` is left at what does not
-// go through the product that follows, which adds the rest.
+// If a row has ended, the gradient of its state passes through. Otherwise `dh` becomes the part
+// that bypasses the recurrent product; the matmul after this kernel accumulates the rest.
 #define BACKWARD(T, S)                                                         \
   extern "C" __global__ void basic_sequence_step_grad_##S(SequenceGrad<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first - offset, size = s->batch * n;              \
@@ -179,7 +181,7 @@ FOR_FLOATS(FORWARD)
       w[n] = dz[n] = du;                                                       \
     }                                                                          \
   }                                                                            \
-  /* After all steps: `rh` of each, what multiplied the candidate's kernel. [T, B, n] */ \
+  /* After all steps: `rh` of each step, the operand of the candidate's kernel. [T, B, n] */ \
   extern "C" __global__ void gru_sequence_reset_##S(i64 steps, i64 size, i64 n, const T *gates, const T *h0, const T *y, T *rh) { \
     FOR_EACH(i, steps * size) {                                                \
       T h = i < size ? h0[i] : y[i - size];                                    \

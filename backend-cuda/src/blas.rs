@@ -1,4 +1,5 @@
-//! cuBLAS: one handle on the compute stream, with memory of its own, so that its work can be recorded.
+//! cuBLAS: a handle on one stream. It has its own workspace, so that its work can be captured in a
+//! graph.
 
 use std::fmt;
 
@@ -9,31 +10,31 @@ use cudarc::driver::sys::CUstream;
 use crate::driver;
 use crate::pool::Block;
 
-/// Working memory, as NVIDIA recommends for its newer devices.
+/// Workspace size in bytes, as NVIDIA recommends for Hopper and newer devices.
 pub(crate) const WORKSPACE: usize = 32 << 20;
 
-/// A handle that is destroyed with its value.
+/// A cuBLAS handle, destroyed on drop.
 pub(crate) struct Blas {
     handle: sys::cublasHandle_t,
     _workspace: Block,
 }
 
-// SAFETY: a handle may be used by one thread after another; `Cuda` keeps it behind a lock.
+// SAFETY: a handle may be used by one thread after another. `Cuda` keeps each one behind a lock.
 unsafe impl Send for Blas {}
 
 impl Blas {
     pub(crate) fn new(index: usize, stream: CUstream, workspace: Block) -> Result<Self> {
         let failed = |e| failure(index, e);
         let handle = result::create_handle().map_err(failed)?;
-        // The handle is destroyed with this value from here on, whatever fails.
+        // From here on the handle is destroyed with `blas`, even if a call below fails.
         let blas = Self {
             handle,
             _workspace: workspace,
         };
-        // SAFETY: the handle, the stream and the memory exist.
+        // SAFETY: the handle, the stream and the workspace exist.
         unsafe {
             result::set_stream(handle, stream.cast()).map_err(failed)?;
-            // Products of 16-bit floats are summed in `f32` throughout and rounded once.
+            // 16-bit matmuls accumulate in `f32` throughout and round once.
             let exact = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
             sys::cublasSetMathMode(handle, exact)
                 .result()
@@ -60,7 +61,7 @@ pub(crate) fn failure(index: usize, error: result::CublasError) -> Error {
 
 impl Drop for Blas {
     fn drop(&mut self) {
-        // SAFETY: the handle exists, and nobody uses it after this.
+        // SAFETY: the handle exists and is not used after this.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }

@@ -1,4 +1,4 @@
-//! Buffers, and where the results of operations go.
+//! Buffers, operands and the destinations of results.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use cudarc::driver::{CudaEvent, sys};
 use crate::device::Cuda;
 use crate::pool::Block;
 
-/// Elements in device memory. A clone shares them; the memory goes back to the device's pool with the last one.
+/// Elements in device memory. Clones share them; the last one returns the memory to the device's
+/// pool.
 #[derive(Clone, Debug)]
 pub struct CudaBuffer {
     block: Arc<Block>,
@@ -16,7 +17,7 @@ pub struct CudaBuffer {
     count: usize,
 }
 
-/// An operand.
+/// An operand of an operation.
 pub(crate) type Input<'a> = View<'a, CudaBuffer>;
 
 impl CudaBuffer {
@@ -40,18 +41,19 @@ impl CudaBuffer {
         self.count * self.dtype.size()
     }
 
-    /// The address of the first element, for work on the compute stream, which waits for the elements.
+    /// The address of the first element, for use on the compute stream, which waits for pending
+    /// copies.
     pub(crate) fn address(&self) -> Result<sys::CUdeviceptr> {
         self.block.settle()?;
         Ok(self.block.address())
     }
 
-    /// Says that a copy on another stream uses the elements until the event.
+    /// Registers a copy on another stream that uses the elements until `event`.
     pub(crate) fn pending_until(&self, event: Arc<CudaEvent>) {
         self.block.pending_until(event);
     }
 
-    /// The block, if nobody else holds the buffer.
+    /// The block, if this is the only reference to it.
     pub(crate) fn into_block(self) -> Result<Block, Self> {
         let Self {
             block,
@@ -66,7 +68,7 @@ impl CudaBuffer {
     }
 }
 
-/// A result while it is written: kernels write its elements where the layout says.
+/// A result being written: kernels write its elements at the offsets of `layout`.
 #[derive(Debug)]
 pub(crate) struct Output {
     block: Block,
@@ -99,7 +101,7 @@ impl Output {
         })
     }
 
-    /// The address of the buffer, to which the layout's offset is still to be added.
+    /// The address of the buffer; the layout's offset is not included.
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
         self.block.address()
     }
@@ -117,8 +119,8 @@ impl Output {
     }
 }
 
-/// The buffer's memory if nobody else holds it, else a copy. The contents do not matter if they are about to be
-/// `overwritten`.
+/// The buffer's memory if this is the only reference, else a copy. The copy is left uninitialised
+/// if its contents will be `overwritten`.
 pub(crate) fn unshared(cuda: &Cuda, buffer: CudaBuffer, overwritten: bool) -> Result<Block> {
     match buffer.into_block() {
         Ok(block) => {
@@ -150,7 +152,7 @@ pub(crate) fn dests<const N: usize>(outs: Dests<CudaBuffer>) -> Result<[Dest<Cud
     Ok(dests.map(|dest| dest.expect("counted above")))
 }
 
-/// The operands of an operation that has `N`.
+/// The operands of an operation that takes `N`.
 pub(crate) fn operands<'a, const N: usize>(ins: &[Input<'a>]) -> Result<[Input<'a>; N]> {
     ins.try_into()
         .map_err(|_| Error::argument("run", "ins", format!("are {}, not {N}", ins.len())))

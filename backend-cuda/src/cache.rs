@@ -1,8 +1,9 @@
-//! Compiled kernels on disk, so that only the first start on a machine waits for the compiler.
+//! A disk cache of compiled kernels: only the first start on a machine waits for the compiler.
 //!
-//! A file's name is a hash of all that its content depends on; files are written aside and renamed, so that several processes
-//! can share the folder, and begin with a hash of the rest, so that a spoilt one is known. A cache that cannot be read or
-//! written costs time, never a result.
+//! The file name is a hash of everything that the content depends on. A file is written under a
+//! temporary name and renamed, so several processes can share the folder. It begins with a hash of
+//! its content, which detects corrupt files. If the cache cannot be read or written, kernels are
+//! compiled again; results are not affected.
 
 use std::env;
 use std::fs;
@@ -14,10 +15,10 @@ use sha2::{Digest, Sha256};
 
 use crate::kernels::{self, HEADERS, Module};
 
-/// Bytes of the hash that a file begins with.
+/// Bytes of the content hash at the start of a file.
 const HASH: usize = 32;
 
-/// The folder: `RECURRENT_KERNEL_CACHE`, or one in the user's cache folder.
+/// The cache folder: `RECURRENT_KERNEL_CACHE`, or a folder in the user's cache directory.
 fn folder() -> Option<PathBuf> {
     let set = |name| {
         env::var_os(name)
@@ -30,7 +31,7 @@ fn folder() -> Option<PathBuf> {
     })
 }
 
-/// The file of a module's machine code for a device.
+/// The cache file of a module for a device; `None` if there is no cache folder.
 fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<PathBuf>> {
     let version = kernels::compiler_version()?;
     let mut hash = Sha256::new();
@@ -45,7 +46,8 @@ fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<Pat
     Ok(folder().map(|folder| folder.join(format!("{name}.cubin"))))
 }
 
-/// A module's machine code for a device, and whether it was kept: `hardware` is the device's name, `architecture` its `sm_..`.
+/// A module's machine code, and whether it came from the cache. `hardware` is the device's name,
+/// `architecture` its `sm_..` name.
 pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Result<(Vec<u8>, bool)> {
     if let Some(cubin) = file(module, hardware, architecture)?.and_then(|file| read(&file)) {
         return Ok((cubin, true));
@@ -53,7 +55,7 @@ pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Resul
     Ok((compile(module, hardware, architecture)?, false))
 }
 
-/// The same compiled now, and kept for the next time.
+/// Compiles a module and stores it in the cache.
 pub(crate) fn compile(module: Module, hardware: &str, architecture: &str) -> Result<Vec<u8>> {
     log::info!("compiling {} for {architecture}", module.name());
     let compiled = kernels::compile(module.name(), module.source(), architecture, false)?;
@@ -68,7 +70,7 @@ pub(crate) fn compile(module: Module, hardware: &str, architecture: &str) -> Res
     Ok(compiled.cubin)
 }
 
-/// What `store` wrote, if it is all there.
+/// The content of a file written by `store`, or `None` if it is missing or damaged.
 fn read(file: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(file).ok()?;
     let (hash, content) = bytes.split_at_checked(HASH)?;

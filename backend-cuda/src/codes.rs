@@ -1,8 +1,9 @@
-//! The numbers by which kernels know operations. Each list stands in the same order in a kernel file.
+//! The numeric codes of operations in kernels. Each list is in the order of an `enum` in a kernel
+//! file.
 
 use backend_api::{Activation, Binary, Compare, DType, Reduce, Unary};
 
-/// `enum`s of activations in `common.cuh` and, of those that are not common, in `elementwise.cu`.
+/// The `enum`s of activations: common ones in `common.cuh`, the others in `elementwise.cu`.
 pub(crate) fn activation(f: Activation) -> Option<i32> {
     Some(match f {
         Activation::Tanh => 0,
@@ -20,7 +21,7 @@ pub(crate) fn activation(f: Activation) -> Option<i32> {
     })
 }
 
-/// `enum` of functions in `elementwise.cu`.
+/// The `enum` of unary functions in `elementwise.cu`.
 pub(crate) fn unary(f: Unary) -> Option<i32> {
     Some(match f {
         Unary::Neg => 0,
@@ -38,7 +39,7 @@ pub(crate) fn unary(f: Unary) -> Option<i32> {
     })
 }
 
-/// `enum` of functions of two numbers in `elementwise.cu`.
+/// The `enum` of binary functions in `elementwise.cu`.
 pub(crate) fn binary(f: Binary) -> i32 {
     match f {
         Binary::Add => 0,
@@ -51,7 +52,7 @@ pub(crate) fn binary(f: Binary) -> i32 {
     }
 }
 
-/// `enum` of relations in `elementwise.cu`.
+/// The `enum` of comparisons in `elementwise.cu`.
 pub(crate) fn compare(f: Compare) -> i32 {
     match f {
         Compare::Eq => 0,
@@ -63,7 +64,7 @@ pub(crate) fn compare(f: Compare) -> i32 {
     }
 }
 
-/// `enum` of reductions in `reduce.cu`.
+/// The `enum` of reductions in `reduce.cu`.
 pub(crate) fn reduce(kind: Reduce) -> i32 {
     match kind {
         Reduce::Sum => 0,
@@ -71,7 +72,7 @@ pub(crate) fn reduce(kind: Reduce) -> i32 {
     }
 }
 
-/// `enum` of element types in `elementwise.cu`.
+/// The `enum` of element types in `elementwise.cu`.
 pub(crate) fn dtype(dtype: DType) -> Option<i32> {
     Some(match dtype {
         DType::F32 => 0,

@@ -1,4 +1,4 @@
-//! The device: its stream, memory and kernels, and which of them does an operation.
+//! The device: its stream, memory and kernels, and the dispatch of operations to kernels.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,13 +20,13 @@ use crate::pool::{Block, Pool};
 use crate::replay::Recordings;
 use crate::swap::{Swapped, Swapper};
 
-/// An NVIDIA GPU as a device.
+/// An NVIDIA GPU.
 ///
-/// Each value has a stream and memory of its own; clones share them.
+/// Each opened device has its own stream and memory pool; clones share them.
 #[derive(Clone)]
 pub struct Cuda(Arc<Inner>);
 
-// Fields are dropped in order: what uses memory and stream before they go.
+// Fields are dropped in order: everything that uses the memory and the stream comes before them.
 struct Inner {
     recordings: Recordings,
     swapper: Swapper,
@@ -39,7 +39,8 @@ struct Inner {
     index: usize,
     major: i32,
     multiprocessors: u32,
-    /// Blocks of a cooperative launch that there is room for, one a multiprocessor.
+    /// Blocks of a cooperative launch that are resident at once, one per multiprocessor; 0 if the
+    /// device does not support cooperative launches.
     resident_blocks: u32,
     shared_limit: usize,
     precision: Precision,
@@ -47,20 +48,22 @@ struct Inner {
 }
 
 impl Cuda {
-    /// A GPU, counted from 0, with exact products.
+    /// Opens the GPU with this index (from 0), with exact matmuls.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old: with what to do about it.
+    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old. The
+    /// message says how to fix it.
     pub fn new(index: usize) -> Result<Self> {
         Self::with_precision(index, Precision::Exact)
     }
 
-    /// A GPU whose products of `f32` are as exact as asked for: all of them, those of whole sequences and of gradients
-    /// included. Everything else is computed as always. A persistent kernel, where a sequence has one
-    /// ([`SequencePath::Whole`]), multiplies exactly whatever is asked for.
+    /// Opens the GPU with this index, with the given precision of `f32` matmuls.
+    ///
+    /// The precision applies to all matmuls, including those of whole sequences and gradients, and
+    /// to nothing else. A persistent kernel ([`SequencePath::Whole`]) always multiplies exactly.
     ///
     /// # Errors
-    /// As of [`new`](Self::new).
+    /// As for [`new`](Self::new).
     pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
         let context = driver::open(index)?;
         let failed = |e| driver::failure(index, "opening", e);
@@ -103,12 +106,12 @@ impl Cuda {
         Ok(device)
     }
 
-    /// The hardware's name, as the driver gives it.
+    /// The hardware's name, as the driver reports it.
     pub fn hardware(&self) -> &str {
         self.0.loaded.hardware()
     }
 
-    /// The number of kernels and products queued so far.
+    /// The number of kernels, matmuls and replayed recordings queued on the compute stream so far.
     pub fn launches(&self) -> u64 {
         self.0.launches.load(Ordering::Relaxed)
     }
@@ -125,12 +128,12 @@ impl Cuda {
         self.0.multiprocessors
     }
 
-    /// Blocks that can be resident at once, one a multiprocessor; 0 if the device promises no such thing.
+    /// Blocks that are resident at once, one per multiprocessor; 0 without cooperative launches.
     pub(crate) fn resident_blocks(&self) -> u32 {
         self.0.resident_blocks
     }
 
-    /// How exact products are: the device's setting, or what an operation says if that is not the default.
+    /// The precision of a matmul: the operation's own unless it is the default, else the device's.
     pub(crate) fn precision(&self, asked: Precision) -> Precision {
         match asked {
             Precision::Exact => self.0.precision,
@@ -138,12 +141,13 @@ impl Cuda {
         }
     }
 
-    /// Whether cuBLAS multiplies matrices of a type on this device: bfloat16 only from the A100 on.
+    /// Whether cuBLAS supports matmuls of `dtype` on this device. Bfloat16 needs compute capability
+    /// 8.0 (A100).
     fn multiplies(&self, dtype: DType) -> bool {
         dtype != DType::Bf16 || self.0.major >= 8
     }
 
-    /// Bytes of shared memory that a block can have.
+    /// Maximum bytes of shared memory per block.
     pub(crate) fn shared_limit(&self) -> usize {
         self.0.shared_limit
     }
@@ -172,7 +176,7 @@ impl Cuda {
         &self.0.swapper
     }
 
-    /// The compute stream, for the driver's own functions.
+    /// The compute stream as a driver handle.
     pub(crate) fn stream(&self) -> sys::CUstream {
         self.0.stream.cu_stream()
     }
@@ -181,7 +185,7 @@ impl Cuda {
         &self.0.stream
     }
 
-    /// Another stream.
+    /// Opens another stream.
     pub(crate) fn new_stream(&self) -> Result<Arc<CudaStream>> {
         let stream = self.0.context.new_stream();
         stream.map_err(self.failed("opening a stream"))
@@ -195,13 +199,13 @@ impl Cuda {
         move |e| driver::failure(index, action, e)
     }
 
-    /// Makes the device the calling thread's.
+    /// Makes the device current on the calling thread.
     pub(crate) fn bind(&self) -> Result<()> {
         let bound = self.0.context.bind_to_thread();
         bound.map_err(self.failed("selecting the device"))
     }
 
-    /// Waits for the compute stream.
+    /// Waits until the compute stream is idle.
     pub(crate) fn wait_for_stream(&self) -> Result<()> {
         self.0
             .stream
@@ -209,12 +213,12 @@ impl Cuda {
             .map_err(self.failed("computing"))
     }
 
-    /// Sets bytes to 0.
+    /// Sets `bytes` bytes to 0.
     pub(crate) fn clear(&self, address: sys::CUdeviceptr, bytes: usize) -> Result<()> {
         self.set_bytes(address, 0, bytes)
     }
 
-    /// Sets bytes to a value.
+    /// Sets `bytes` bytes to `value`.
     pub(crate) fn set_bytes(
         &self,
         address: sys::CUdeviceptr,
@@ -225,12 +229,12 @@ impl Cuda {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: the caller's block has so many bytes, and is written in stream order.
+        // SAFETY: the caller's block has at least `bytes` bytes, and the stream orders the write.
         unsafe { result::memset_d8_async(address, value, bytes, self.stream()) }
             .map_err(self.failed("setting memory"))
     }
 
-    /// Copies bytes on the device.
+    /// Copies bytes from device memory to `to`, in stream order.
     pub(crate) fn copy_block(
         &self,
         from: sys::CUdeviceptr,
@@ -250,14 +254,14 @@ impl Cuda {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: both blocks have so many bytes and are used in stream order.
+        // SAFETY: both blocks have at least `bytes` bytes and are used in stream order.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }
             .map_err(self.failed("copying"))
     }
 
-    /// cuBLAS, opened at its first use.
+    /// Runs `f` with the cuBLAS handle, which is created at first use.
     pub(crate) fn with_blas<R>(&self, f: impl FnOnce(&Blas) -> Result<R>) -> Result<R> {
-        // There or not, between statements.
+        // The `Option` is valid between statements, so a poisoned lock is still usable.
         let mut blas = self.0.blas.lock().unwrap_or_else(PoisonError::into_inner);
         self.bind()?;
         match &*blas {
@@ -308,8 +312,9 @@ impl Cuda {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Recordings and kernels go while nothing of them runs, and on a thread that has the device: not all that is
-        // dropped selects it. A device that failed has nothing to wait for.
+        // Recordings and kernels may only be dropped when none of them runs, and with the context
+        // current on this thread: not every drop selects it. Errors are ignored because a device
+        // that failed has no work left to wait for.
         let _ = self.context.bind_to_thread();
         let _ = self.stream.synchronize();
         let _ = self.swapper.synchronize();
@@ -349,7 +354,7 @@ impl Backend for Cuda {
         if !into.is_empty() {
             let address = buffer.address()? + (offset * src.dtype.size()) as u64;
             self.bind()?;
-            // SAFETY: the buffer has so many bytes; the copy is waited for before `into` is used.
+            // SAFETY: the view has `into.len()` bytes; the copy is complete before `into` is used.
             unsafe { result::memcpy_dtoh_async(into, address, self.stream()) }
                 .map_err(self.failed("copying from the device"))?;
         }

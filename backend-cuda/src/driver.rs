@@ -1,4 +1,4 @@
-//! The driver: whether it is there, and its errors in words.
+//! Opening the CUDA driver, and the texts of its errors.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use cudarc::cublas::sys as cublas;
 use cudarc::driver::{CudaContext, DriverError, sys};
 use cudarc::nvrtc::sys as nvrtc;
 
-/// The oldest CUDA version of a driver that takes what we compile, as the driver counts: 13.0.
+/// The oldest driver version that loads our cubins, in the driver's notation: CUDA 13.0.
 const OLDEST: i32 = 13_000;
-/// The oldest compute capability that NVRTC 13 compiles for.
+/// The oldest compute capability that NVRTC 13 supports.
 const OLDEST_DEVICE: (i32, i32) = (7, 5);
 
-/// Opens a device, or says what is missing.
+/// Opens a device, or returns an error that names the missing component.
 pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
     let unavailable = |reason: String| Error::Unavailable {
         device: name(index),
@@ -23,7 +23,7 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
     let failed = |what: &str, e: DriverError| unavailable(format!("{what}: {}", words(e)));
     check(Libraries::look().missing())?;
     let mut version = 0;
-    // SAFETY: the driver is there, and writes one number.
+    // SAFETY: the driver library is loaded, and the call writes one number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .map_err(|e| failed("the driver's version", e))?;
@@ -39,12 +39,12 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
     check(too_old_a_device(
         capability.map_err(|e| failed("the device's compute capability", e))?,
     ))?;
-    // SAFETY: the streams and events of this backend order all work themselves (`pool`, `swap`).
+    // SAFETY: this backend orders all work with its own streams and events (`pool`, `swap`).
     unsafe { context.disable_event_tracking() };
     Ok(context)
 }
 
-/// Which of the libraries are there.
+/// Which of the required libraries can be loaded.
 #[derive(Clone, Copy)]
 struct Libraries {
     driver: bool,
@@ -54,7 +54,7 @@ struct Libraries {
 
 impl Libraries {
     fn look() -> Self {
-        // SAFETY: these only try to open a library by name.
+        // SAFETY: these calls only try to open a library by name.
         unsafe {
             Self {
                 driver: sys::is_culib_present(),
@@ -64,7 +64,7 @@ impl Libraries {
         }
     }
 
-    /// What to say of the first one that is not.
+    /// The message for the first missing library.
     fn missing(self) -> Option<String> {
         if !self.driver {
             return Some(
@@ -85,7 +85,7 @@ impl Libraries {
     }
 }
 
-/// What to say of a driver of this version, if it is too old.
+/// The error message if the driver version is too old.
 fn too_old(version: i32) -> Option<String> {
     (version < OLDEST).then(|| {
         format!(
@@ -96,7 +96,7 @@ fn too_old(version: i32) -> Option<String> {
     })
 }
 
-/// What to say of a device of this compute capability, if it is too old.
+/// The error message if the compute capability is too old.
 fn too_old_a_device(capability: (i32, i32)) -> Option<String> {
     (capability < OLDEST_DEVICE).then(|| {
         format!(
@@ -106,13 +106,13 @@ fn too_old_a_device(capability: (i32, i32)) -> Option<String> {
     })
 }
 
-/// What to say of an index if there are so many devices.
+/// The error message if `index` is not below the device count.
 fn out_of_range(index: usize, count: i32) -> Option<String> {
     let count = count.max(0);
     (index >= count as usize).then(|| none_of(count))
 }
 
-/// The architecture that kernels are compiled for, by compute capability. Hopper's own instructions are in a variant of its.
+/// The architecture that kernels are compiled for. Hopper-specific instructions need `sm_90a`.
 pub(crate) fn architecture(capability: (i32, i32)) -> String {
     match capability {
         (9, 0) => "sm_90a".to_owned(),
@@ -120,7 +120,7 @@ pub(crate) fn architecture(capability: (i32, i32)) -> String {
     }
 }
 
-/// The reason why a device is not among so many.
+/// The error message for an index that is out of range of `count` devices.
 fn none_of(count: i32) -> String {
     match count {
         0 => "there is no NVIDIA GPU that the driver sees".to_owned(),
@@ -133,7 +133,7 @@ fn none_of(count: i32) -> String {
     }
 }
 
-/// A device's name for messages.
+/// A device's name in messages.
 pub(crate) fn name(index: usize) -> String {
     format!("cuda:{index}")
 }
@@ -142,7 +142,7 @@ fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-/// The driver's error in its own words.
+/// The driver's description and name of an error.
 pub(crate) fn words(error: DriverError) -> String {
     fn text(words: Result<&CStr, DriverError>) -> String {
         words.map_or_else(|_| "unknown".into(), |s| s.to_string_lossy().into_owned())
@@ -154,7 +154,7 @@ pub(crate) fn words(error: DriverError) -> String {
     )
 }
 
-/// A call of the driver that failed.
+/// The error for a failed driver call.
 pub(crate) fn failure(index: usize, action: &'static str, error: DriverError) -> Error {
     Error::Failed {
         device: name(index),
@@ -175,7 +175,7 @@ mod tests {
             products,
         };
         assert_eq!(found(true, true, true).missing(), None);
-        // The driver first: without it nothing else would help.
+        // The driver is reported first: nothing works without it.
         for (compiler, products) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(
                 found(false, compiler, products).missing().unwrap(),

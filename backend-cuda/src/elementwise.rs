@@ -1,4 +1,4 @@
-//! Operations element by element.
+//! Elementwise operations.
 
 use backend_api::{
     Activation, Binary, Buffers, Compare, DType, Dest, Dests, Layout, Meta, Result, Unary,
@@ -20,7 +20,7 @@ fn kernel(name: &'static str, suffix: &'static str) -> Kernel {
 }
 
 impl Args {
-    /// A constant in the kernel's element type.
+    /// Pushes a constant in the kernel's element type.
     pub(crate) fn push_float(&mut self, dtype: DType, value: f64) {
         match dtype {
             DType::F32 => self.push(value as f32),
@@ -47,7 +47,7 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
-    /// Zeros of a type of floats or integers.
+    /// Fills a result of floats or integers with zeros.
     pub(crate) fn fill_with_zeros(&self, output: &Output) -> Result<()> {
         match output.dtype().size() {
             1 => self.fill_with(0u8, output),
@@ -68,7 +68,8 @@ impl Cuda {
         )
     }
 
-    /// Queues a kernel with one operand: `args` come first, then the walk, the operand and the result.
+    /// Queues a kernel with one operand. `args` come first, then the strides, the operand and the
+    /// result.
     fn map1(
         &self,
         kernel: Kernel,
@@ -86,7 +87,7 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
-    /// The same with two operands.
+    /// Like `map1`, with two operands that are broadcast.
     fn map2(
         &self,
         kernel: Kernel,
@@ -116,7 +117,7 @@ impl Cuda {
         self.map1(kernel("copy", words(x.dtype)), Args::default(), &x, outs)
     }
 
-    /// Copies the elements of a view to those of a layout of another buffer.
+    /// Copies the elements of a view to the elements of `layout` in another buffer.
     pub(crate) fn copy_view(&self, x: &Input<'_>, to: CUdeviceptr, layout: Layout) -> Result<()> {
         let s = Strided::new(x.layout.shape(), [x.layout, layout]);
         let args = args![s, x.buffer.address()?, to];
@@ -127,7 +128,8 @@ impl Cuda {
         )
     }
 
-    /// A buffer that holds the elements of an operand in row-major order without gaps, and where they begin.
+    /// A buffer with the operand's elements in row-major order without gaps, and the offset of the
+    /// first.
     pub(crate) fn dense(&self, x: &Input<'_>) -> Result<(CudaBuffer, usize)> {
         if x.layout.is_contiguous() {
             return Ok((x.buffer.clone(), x.layout.offset()));
@@ -137,7 +139,7 @@ impl Cuda {
         Ok((copy.swap_remove(0), 0))
     }
 
-    /// The address of an operand's elements in row-major order, and the buffer that has to live until
+    /// The address of an operand's elements in row-major order, and the buffer that must live until
     /// the work on them is queued.
     pub(crate) fn dense_address(&self, x: &Input<'_>) -> Result<(CUdeviceptr, CudaBuffer)> {
         let (buffer, offset) = self.dense(x)?;
@@ -312,7 +314,8 @@ impl Cuda {
         if dtype.computed_in() != dtype {
             return accumulate_widened(self, dst, at, *src);
         }
-        // The source first: should it be of the same buffer, it is that buffer that stays as it is.
+        // The source address is taken first: if the source shares the destination's buffer,
+        // `unshared` copies the buffer and leaves the source unchanged.
         let from = src.buffer.address()?;
         let block = unshared(self, dst, false)?;
         let s = Strided::new(at.shape(), [src.layout, *at]);
@@ -326,17 +329,17 @@ impl Cuda {
     }
 }
 
-/// An activation's code, or an error for one that there is no kernel for.
+/// An activation's code, or an error if there is no kernel for it.
 pub(crate) fn activation(dtype: DType, f: Activation) -> Result<i32> {
     codes::activation(f).ok_or_else(|| unsupported("activation", dtype))
 }
 
-/// Whether integers take 8 bytes, as kernels are told.
+/// 1 if the integers have 8 bytes, else 0: the `wide` argument of kernels.
 pub(crate) fn is_wide(dtype: DType) -> i32 {
     i32::from(dtype == DType::I64)
 }
 
-/// The operands' type, if it is one of numbers.
+/// The operands' type if it is numeric, else an error.
 pub(crate) fn number(op: &'static str, ins: &[Input<'_>]) -> Result<DType> {
     match ins.first().map(|x| x.dtype) {
         Some(dtype @ (DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::U8)) => Ok(dtype),

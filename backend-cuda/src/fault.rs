@@ -1,7 +1,7 @@
-//! What kernels found wrong with their operands' values.
+//! Faults: invalid index values that kernels find in their operands.
 //!
-//! A kernel cannot refuse an index; it writes down one it could not use (the first that comes, of several), and the host
-//! reads that when it waits for results anyway.
+//! A kernel cannot return an error. It records an index that it could not use (of several, the
+//! first to arrive), and the host reads the record when it waits for results.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,16 +24,16 @@ struct Fault {
     limit: i64,
 }
 
-/// The device's record of faults.
+/// The device's fault record.
 #[derive(Debug)]
 pub(crate) struct Faults {
     block: Block,
-    /// Whether a kernel that may write to it has been queued since it was last read.
+    /// Whether a kernel that may write the record was queued since the record was last read.
     possible: AtomicBool,
 }
 
 impl Faults {
-    /// `block` has been set to 0.
+    /// `block` must have been set to 0.
     pub(crate) fn new(block: Block) -> Self {
         Self {
             block,
@@ -44,14 +44,15 @@ impl Faults {
     /// Bytes of the record.
     pub(crate) const BYTES: usize = size_of::<Fault>();
 
-    /// Where kernels write.
+    /// The address that kernels write to.
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
         self.block.address()
     }
 }
 
 impl Cuda {
-    /// Queues a kernel that may find a fault; where to write it is its last argument.
+    /// Queues a kernel that may find a fault. The record's address is appended as its last
+    /// argument.
     pub(crate) fn launch_reporting(
         &self,
         kernel: Kernel,
@@ -60,12 +61,13 @@ impl Cuda {
     ) -> Result<()> {
         args.push(self.faults().address());
         self.launch(kernel, grid, args)?;
-        // Behind the launch: who sees it reads the record after the kernel.
+        // Stored after the launch: a thread that sees the flag reads the record after the kernel.
         self.faults().possible.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Reports what kernels wrote down. Waits for the compute stream if one of them may have.
+    /// Returns the recorded fault as an error. Waits for the compute stream if a kernel may have
+    /// written one.
     pub(crate) fn check_faults(&self) -> Result<()> {
         let faults = self.faults();
         if !faults.possible.swap(false, Ordering::AcqRel) {
@@ -75,7 +77,7 @@ impl Cuda {
         let address = faults.block.address();
         self.bind()?;
         let failed = |e| driver::failure(self.index(), "reading faults", e);
-        // SAFETY: the block holds a `Fault`; the copy is waited for before `fault` is read.
+        // SAFETY: the block holds a `Fault`; the copy is complete before `fault` is read.
         unsafe { result::memcpy_dtoh_async(&mut fault, address, self.stream()) }.map_err(failed)?;
         self.wait_for_stream()?;
         let [fault] = fault;

@@ -1,4 +1,4 @@
-//! Single steps of the plain cells.
+//! Single steps of the LSTM and the GRU.
 
 use backend_api::{
     Activation, Buffers, DType, Dest, Dests, Layout, LstmGates, Meta, Result, Shape,
@@ -12,7 +12,7 @@ use crate::kernels::Module;
 use crate::launch::{Args, Grid, Kernel, args};
 use crate::pool::Block;
 
-/// A matrix whose rows lie any distance apart. Mirrors `Rows` in `gates.cu`.
+/// A matrix whose rows are any distance apart. Mirrors `Rows` in `gates.cu`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct Rows {
@@ -20,11 +20,11 @@ struct Rows {
     stride: i64,
 }
 
-// SAFETY: plain numbers in C's layout, the same on the device.
+// SAFETY: plain numbers in C layout, as on the device.
 unsafe impl DeviceRepr for Rows {}
 
 impl Rows {
-    /// The rows of a matrix if the elements of each lie together.
+    /// The rows of a matrix if the elements of each row are adjacent.
     fn of(address: CUdeviceptr, layout: &Layout, dtype: DType) -> Option<Self> {
         let strides = layout.strides();
         let together = layout.shape()[1] == 1 || strides[1] == 1;
@@ -39,12 +39,13 @@ impl Rows {
 struct Result2 {
     output: Output,
     rows: Rows,
-    /// Where the kernel writes if the result's rows have gaps.
+    /// A dense buffer that the kernel writes instead if the elements of the result's rows have
+    /// gaps.
     aside: Option<Block>,
 }
 
 impl Cuda {
-    /// An operand's rows, and the buffer that has to live until the kernel is queued.
+    /// An operand's rows, and the buffer that must live until the kernel is queued.
     fn rows(&self, x: &Input<'_>) -> Result<(Rows, CudaBuffer)> {
         if let Some(rows) = Rows::of(x.buffer.address()?, &x.layout, x.dtype) {
             return Ok((rows, x.buffer.clone()));
@@ -92,7 +93,8 @@ impl Cuda {
         Ok(output.finish())
     }
 
-    /// Queues a kernel of `gates.cu`: the sizes of `state`, then `args`, operands and results.
+    /// Queues a kernel of `gates.cu`. Its arguments are the sizes of `state`, the constants, the
+    /// operands and the results.
     fn gates<const I: usize, const O: usize>(
         &self,
         name: &'static str,

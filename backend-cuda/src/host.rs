@@ -1,6 +1,6 @@
-//! Page-locked host memory, which copies can read and write beside everything else.
+//! A pool of page-locked host memory, for copies that run concurrently with kernels.
 //!
-//! It is kept in a pool that only grows, and never handed out while a copy uses it.
+//! The pool only grows. It never hands out memory that a copy still uses.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -13,26 +13,26 @@ use cudarc::driver::{CudaContext, CudaEvent, result, sys};
 use crate::driver;
 use crate::pool::size_class;
 
-/// The host memory of a device.
+/// The host memory pool of a device.
 pub(crate) struct Slabs {
     index: usize,
     context: Arc<CudaContext>,
-    /// By size.
+    /// Free memory by size.
     free: Mutex<HashMap<usize, Vec<Memory>>>,
 }
 
 struct Memory {
     at: NonNull<c_void>,
-    /// When the last copy from or to it is done.
+    /// Marks the end of the last copy from or to this memory.
     busy: Option<Arc<CudaEvent>>,
 }
 
-// SAFETY: plain memory that one owner at a time has.
+// SAFETY: plain memory with one owner at a time.
 unsafe impl Send for Memory {}
-// SAFETY: shared references give no access to what is at the address.
+// SAFETY: a shared reference gives no access to the memory behind the address.
 unsafe impl Sync for Memory {}
 
-/// A piece of host memory, which goes back to its pool.
+/// A block of host memory, returned to its pool on drop.
 pub(crate) struct Slab {
     slabs: Arc<Slabs>,
     size: usize,
@@ -48,7 +48,7 @@ impl Slabs {
         }
     }
 
-    /// A slab of at least so many bytes that no copy uses.
+    /// Takes a slab of at least `bytes` bytes that no copy uses.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Slab> {
         let failed = |e| driver::failure(self.index, "taking host memory", e);
         let size = size_class(bytes);
@@ -56,7 +56,8 @@ impl Slabs {
         let memory = match self.reuse(size) {
             Some(memory) => memory,
             None => {
-                // SAFETY: the context is bound; ordinary page-locked memory, freed by `drop` alone.
+                // SAFETY: the context is bound. This is ordinary page-locked memory; only `drop`
+                // frees it.
                 let at = unsafe { result::malloc_host(size, 0) }.map_err(failed)?;
                 let none = result::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
                 let at = NonNull::new(at).ok_or_else(|| failed(none))?;
@@ -79,7 +80,7 @@ impl Slabs {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Memory>>> {
-        // Whole between statements.
+        // The map is consistent between statements, so a poisoned lock is still usable.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +92,7 @@ impl Drop for Slabs {
             if let Some(event) = memory.busy
                 && event.synchronize().is_err()
             {
-                // A copy that may still run keeps its memory.
+                // A copy may still be running, so its memory is leaked.
                 continue;
             }
             let _ = self.context.bind_to_thread();
@@ -106,12 +107,12 @@ impl Slab {
         self.memory.at.as_ptr()
     }
 
-    /// The last copy from or to it.
+    /// The event after the last copy from or to the slab.
     pub(crate) fn busy(&self) -> Option<&CudaEvent> {
         self.memory.busy.as_deref()
     }
 
-    /// Says that a copy uses it until the event, which has been recorded.
+    /// Registers a copy that uses the slab until `event`, which has been recorded.
     pub(crate) fn busy_until(&mut self, event: Arc<CudaEvent>) {
         self.memory.busy = Some(event);
     }

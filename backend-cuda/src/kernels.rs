@@ -1,7 +1,8 @@
-//! The kernels' sources, and NVRTC, which compiles them.
+//! The kernel sources, and their compilation with NVRTC.
 //!
-//! They are compiled to machine code for one architecture (CUBIN), not to PTX: only that proves a kernel, and a
-//! driver takes it without compiling again.
+//! Sources are compiled to machine code for one architecture (CUBIN), not to PTX. Only the full
+//! compilation shows that a kernel is valid for an architecture, and the driver loads a CUBIN
+//! without compiling it again.
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
@@ -10,39 +11,39 @@ use std::{fs, mem, ptr};
 use backend_api::{Error, Result};
 use cudarc::nvrtc::{result, sys};
 
-/// Headers that kernels include, by name.
+/// Headers that kernels include: name and text.
 pub const HEADERS: [(&str, &str); 3] = [
     ("common.cuh", include_str!("../kernels/common.cuh")),
     ("cells.cuh", include_str!("../kernels/cells.cuh")),
     ("prim.cuh", include_str!("../kernels/prim.cuh")),
 ];
 
-/// A file of kernels.
+/// A kernel source file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Module {
-    /// Element by element.
+    /// Elementwise operations.
     Elementwise,
-    /// Single steps of cells.
+    /// Single steps of recurrent cells.
     Gates,
     /// Softmax cross-entropy.
     Loss,
     /// A whole LSTM sequence in one launch.
     LstmPersistent,
-    /// Steps of optimizers.
+    /// Optimizer steps.
     Optimizer,
     /// Random numbers.
     Random,
-    /// Sums and maxima.
+    /// Sums, maxima and argmax.
     Reduce,
-    /// Rows that move.
+    /// Operations that move rows: gather, scatter, reverse.
     Rows,
-    /// Steps of whole sequences.
+    /// The steps of whole sequences.
     Sequence,
 }
 
 impl Module {
-    /// All of them.
+    /// All modules.
     pub const ALL: [Self; 9] = [
         Self::Elementwise,
         Self::Gates,
@@ -55,7 +56,7 @@ impl Module {
         Self::Sequence,
     ];
 
-    /// The file's name.
+    /// The name of the source file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Elementwise => "elementwise.cu",
@@ -70,7 +71,7 @@ impl Module {
         }
     }
 
-    /// The file's text.
+    /// The text of the source file.
     pub const fn source(self) -> &'static str {
         match self {
             Self::Elementwise => include_str!("../kernels/elementwise.cu"),
@@ -86,21 +87,22 @@ impl Module {
     }
 }
 
-/// What NVRTC made of a file.
+/// The output of a compilation.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The machine code.
     pub cubin: Vec<u8>,
-    /// What the compiler said: warnings, and with `verbose` the registers and spills of each kernel.
+    /// The compiler's log: warnings, and with `verbose` the registers and spills of each kernel.
     pub log: String,
 }
 
-/// Opens NVRTC from a file: for one that the system would not find by its name. It stays open.
+/// Loads NVRTC from a path, for a library that the system would not find by name. It is never
+/// closed.
 ///
 /// # Errors
-/// The file is no library, or one that needs something else.
+/// If the file is not a library or its dependencies are missing.
 pub fn open_compiler(library: &Path) -> Result<()> {
-    // It looks for a part of itself by name: one that lies beside it has to be open before.
+    // NVRTC loads `libnvrtc-builtins` by name, so a copy in the same folder must be loaded first.
     let folder = library.parent().unwrap_or(Path::new("."));
     let beside = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_part = |path: &PathBuf| {
@@ -114,10 +116,10 @@ pub fn open_compiler(library: &Path) -> Result<()> {
 }
 
 fn open_for_good(library: &Path) -> Result<()> {
-    // SAFETY: a shared library of NVIDIA's, whose initialisation does nothing but prepare itself.
+    // SAFETY: an NVIDIA library, whose initialisers only set up its own state.
     match unsafe { libloading::Library::new(library) } {
         Ok(opened) => {
-            // Whoever looks for it by its name finds the open one.
+            // Later loads by name find the library that is already open.
             mem::forget(opened);
             Ok(())
         }
@@ -128,21 +130,21 @@ fn open_for_good(library: &Path) -> Result<()> {
 /// NVRTC's version: major and minor.
 ///
 /// # Errors
-/// NVRTC is not there.
+/// If NVRTC cannot be loaded.
 pub fn compiler_version() -> Result<(i32, i32)> {
     present()?;
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is there, and writes two numbers.
+    // SAFETY: the library is loaded, and the call writes two numbers.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
         .result()
         .map_err(|e| failed("nvrtc", format!("{e:?}")))?;
     Ok((major, minor))
 }
 
-/// Compiles a source for an architecture, `sm_90` say.
+/// Compiles a source for an architecture such as `sm_90`.
 ///
 /// # Errors
-/// NVRTC is not there, or refuses the source: then with its log.
+/// If NVRTC cannot be loaded, or rejects the source; the error then contains the log.
 pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> Result<Compiled> {
     present()?;
     let text = |s: &str| CString::new(s).map_err(|e| failed(name, e.to_string()));
@@ -154,7 +156,7 @@ pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> R
     let names: Vec<*const c_char> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
     let sources: Vec<*const c_char> = headers.iter().map(|(_, source)| source.as_ptr()).collect();
     let mut program = ptr::null_mut();
-    // SAFETY: all texts live until the program is made, which copies them.
+    // SAFETY: all strings outlive the call, which copies them.
     unsafe {
         sys::nvrtcCreateProgram(
             &raw mut program,
@@ -187,7 +189,7 @@ pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> R
 }
 
 fn present() -> Result<()> {
-    // SAFETY: only tries to open the library by name.
+    // SAFETY: this only tries to open the library by name.
     if unsafe { sys::is_culib_present() } {
         return Ok(());
     }
@@ -207,14 +209,14 @@ fn failed(name: &str, problem: String) -> Error {
     }
 }
 
-/// A program that is destroyed with its value.
+/// An NVRTC program, destroyed on drop.
 struct Program(sys::nvrtcProgram);
 
 impl Program {
     fn log(&self) -> String {
         // SAFETY: the program exists.
         match unsafe { result::get_program_log(self.0) } {
-            // SAFETY: NVRTC ends its log with a NUL.
+            // SAFETY: NVRTC terminates its log with a NUL.
             Ok(log) if !log.is_empty() => unsafe { CStr::from_ptr(log.as_ptr()) }
                 .to_string_lossy()
                 .into_owned(),
@@ -236,7 +238,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: the program exists, and nobody uses it after this.
+        // SAFETY: the program exists and is not used after this.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }

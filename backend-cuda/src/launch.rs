@@ -1,4 +1,4 @@
-//! Launching kernels: names, arguments, grids.
+//! Launching kernels: names, arguments and grids.
 
 use std::ffi::c_void;
 
@@ -11,15 +11,15 @@ use crate::device::Cuda;
 use crate::driver;
 use crate::kernels::Module;
 
-/// Threads of a block of the kernels that take any grid.
+/// Threads per block of kernels that accept any grid.
 const BLOCK: u32 = 256;
-/// Blocks of such a kernel for each multiprocessor, at most.
+/// Maximum blocks per multiprocessor of such a kernel.
 const BLOCKS_EACH: u32 = 16;
 
-/// Bytes of shared memory that a kernel gets without asking.
+/// Bytes of dynamic shared memory that a kernel may use without opting in.
 const FREE_SHARED: u32 = 48 << 10;
 
-/// A kernel: where it is, and for which elements.
+/// A kernel: its file, its name and the suffix of its element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kernel {
     pub(crate) module: Module,
@@ -37,7 +37,7 @@ impl Kernel {
     }
 }
 
-/// The suffix of kernels for elements that are only moved.
+/// The suffix of kernels that only move elements: they are compiled by element size.
 pub(crate) fn words(dtype: DType) -> &'static str {
     match dtype.size() {
         1 => "w1",
@@ -47,23 +47,23 @@ pub(crate) fn words(dtype: DType) -> &'static str {
     }
 }
 
-/// How many threads a kernel gets.
+/// The number of threads of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Grid {
-    /// One for each of so many elements, or fewer that take several each.
+    /// One thread per element; above the block limit, each thread handles several elements.
     Elements(i64),
-    /// So many blocks of so many threads.
+    /// This many blocks, each of this many threads.
     Blocks(i64, u32),
 }
 
-/// A launch in all its details.
+/// The complete configuration of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch {
     pub(crate) blocks: u32,
     pub(crate) threads: u32,
-    /// Bytes of shared memory of a block, beyond what the kernel declares.
+    /// Bytes of dynamic shared memory per block.
     pub(crate) shared: u32,
-    /// Whether all blocks have to be resident at once.
+    /// Whether all blocks must be resident at once.
     pub(crate) cooperative: bool,
 }
 
@@ -78,12 +78,12 @@ impl Launch {
     }
 }
 
-/// The arguments of a kernel, in its order and of exactly its types.
+/// Kernel arguments, in declaration order and with exactly the declared types.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     words: SmallVec<[u64; 96]>,
     starts: SmallVec<[usize; 20]>,
-    /// Bytes of each.
+    /// Size in bytes of each argument.
     sizes: SmallVec<[usize; 20]>,
 }
 
@@ -95,11 +95,12 @@ impl Args {
         self.words
             .resize(start + size_of::<T>().div_ceil(size_of::<u64>()), 0);
         const { assert!(align_of::<T>() <= align_of::<u64>()) };
-        // SAFETY: there is room for a `T` from `start` on, aligned to 8 bytes, and `T` is plain data.
+        // SAFETY: `resize` made room for a `T` from `start` on. The words are aligned to 8 bytes,
+        // and `T` is plain data.
         unsafe { self.words[start..].as_mut_ptr().cast::<T>().write(value) };
     }
 
-    /// Adds more arguments.
+    /// Appends the arguments of `more`.
     pub(crate) fn append(&mut self, more: Self) {
         let start = self.words.len();
         self.starts.extend(more.starts.iter().map(|s| s + start));
@@ -107,7 +108,7 @@ impl Args {
         self.sizes.extend(more.sizes);
     }
 
-    /// Bytes of each argument.
+    /// Size in bytes of each argument.
     pub(crate) fn sizes(&self) -> &[usize] {
         &self.sizes
     }
@@ -121,7 +122,7 @@ impl Args {
     }
 }
 
-/// Arguments as a list.
+/// Builds an [`Args`] from a list of values.
 macro_rules! args {
     ($($value:expr),+ $(,)?) => {{
         let mut args = $crate::launch::Args::default();
@@ -132,15 +133,16 @@ macro_rules! args {
 pub(crate) use args;
 
 impl Cuda {
-    /// Queues a kernel on the compute stream. A kernel without elements is not launched.
+    /// Queues a kernel on the compute stream. A launch of zero elements does nothing.
     ///
-    /// The caller answers for `args` being what the kernel declares (their number and sizes are checked): each call stands
-    /// next to the buffers it uses, which stay alive or go back to a pool that orders their reuse after this launch.
+    /// The caller must pass arguments of the types that the kernel declares; only their number and
+    /// sizes are checked. The buffers behind them must stay alive until the call returns. Freed
+    /// buffers return to a pool that orders their reuse after this launch.
     pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: Args) -> Result<()> {
         self.launch_on(self.stream(), kernel, grid, args)
     }
 
-    /// The same on another stream.
+    /// Like [`launch`](Self::launch), on another stream.
     pub(crate) fn launch_on(
         &self,
         stream: CUstream,
@@ -163,7 +165,7 @@ impl Cuda {
         self.launch_as(stream, kernel, Launch::new(blocks, threads), args)
     }
 
-    /// The same with as many blocks as are asked for.
+    /// Like [`launch`](Self::launch), with exactly `blocks` blocks.
     pub(crate) fn launch_exactly(
         &self,
         kernel: Kernel,
@@ -197,7 +199,7 @@ impl Cuda {
         }
         let mut pointers = args.pointers();
         let (blocks, threads) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
-        // SAFETY: the function is loaded, the arguments are those it declares (see `launch`).
+        // SAFETY: the function is loaded, and the arguments match its declaration (see `launch`).
         unsafe {
             let start = match launch.cooperative {
                 false => result::launch_kernel,
@@ -220,7 +222,7 @@ impl Cuda {
     }
 }
 
-/// The error for an operation that there is no kernel for.
+/// The error for an element type without a kernel.
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> Error {
     Error::dtype(op, "an operand", dtype, "cuda has no kernel for it")
 }

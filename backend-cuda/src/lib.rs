@@ -1,11 +1,13 @@
-//! NVIDIA GPUs as a device of `recurrent`.
+//! The CUDA backend of `recurrent`: tensors and recurrent layers on NVIDIA GPUs.
 //!
-//! Nothing of CUDA is needed to build: the driver, NVRTC and cuBLAS are looked for when a [`Cuda`] is made, and what is
-//! missing then is an [`Error::Unavailable`](backend_api::Error::Unavailable) that says so. The kernels lie in `kernels/`;
-//! NVRTC compiles them for the device's architecture at first use, and what it made is kept on disk ([`kernels`]).
+//! Building needs no part of CUDA. Creating a [`Cuda`] loads the driver, NVRTC and cuBLAS; a
+//! missing library is reported as [`Error::Unavailable`](backend_api::Error::Unavailable). The
+//! kernel sources are in `kernels/`. NVRTC compiles them for the device's architecture at first
+//! use, and a disk cache keeps the machine code ([`kernels`]).
 //!
-//! Work is queued on one stream and done in order; a result is waited for when it is read. Memory is taken from a
-//! pool of the device's own and goes back to it, so that a loop in steady state asks the driver for none.
+//! All work is queued on one stream and runs in order. The host waits only when it reads a result.
+//! Device memory comes from a pool per device, so a loop in steady state does not allocate from the
+//! driver.
 
 mod blas;
 mod buffer;

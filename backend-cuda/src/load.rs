@@ -1,4 +1,4 @@
-//! Kernels on the device: each file is compiled and loaded at its first use, each kernel looked up once.
+//! Loading kernels: each file is compiled and loaded at first use, each function is looked up once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,9 +12,9 @@ use crate::kernels::Module;
 use crate::launch::{Args, Kernel};
 use crate::{cache, driver};
 
-/// The kernels of a device.
+/// The kernels loaded on a device.
 pub(crate) struct Loaded {
-    // Fields are dropped in order: functions before what they are part of.
+    // Fields are dropped in order: functions before their modules.
     functions: RwLock<HashMap<Kernel, Function>>,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     context: Arc<CudaContext>,
@@ -25,7 +25,7 @@ pub(crate) struct Loaded {
 
 struct Function {
     function: CudaFunction,
-    /// Bytes of each argument that it declares.
+    /// Size in bytes of each declared argument.
     sizes: SmallVec<[usize; 20]>,
 }
 
@@ -54,7 +54,8 @@ impl Loaded {
         &self.architecture
     }
 
-    /// A kernel for these arguments. The device is the calling thread's.
+    /// Returns a kernel after checking its arguments. The device must be current on the calling
+    /// thread.
     pub(crate) fn function(&self, kernel: Kernel, args: &Args) -> Result<sys::CUfunction> {
         let known = self.functions.read();
         if let Some(function) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
@@ -76,7 +77,8 @@ impl Loaded {
         raw
     }
 
-    /// An argument of a wrong width would be read from its neighbour: the driver copies what the kernel declares.
+    /// Checks the argument sizes. The driver copies as many bytes as the kernel declares, so too
+    /// short an argument would be read beyond its end.
     fn checked(&self, kernel: Kernel, function: &Function, args: &Args) -> Result<sys::CUfunction> {
         if function.sizes[..] == *args.sizes() {
             return Ok(function.function.cu_function());
@@ -93,7 +95,8 @@ impl Loaded {
     }
 
     fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
-        // Locked while it is compiled: a second thread that needs it waits instead of compiling too.
+        // The lock is held while compiling, so a second thread that needs the module waits instead
+        // of compiling it too.
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = modules.get(&module) {
             return Ok(loaded.clone());
@@ -111,7 +114,7 @@ impl Loaded {
     }
 }
 
-/// Whether the driver found fault with the code, not with the device.
+/// Whether the driver rejected the code rather than the device.
 fn refused(error: &DriverError) -> bool {
     matches!(
         error.0,
@@ -122,18 +125,18 @@ fn refused(error: &DriverError) -> bool {
     )
 }
 
-/// The sizes of a kernel's arguments.
+/// The sizes in bytes of a kernel's arguments.
 fn declared(function: sys::CUfunction) -> Result<SmallVec<[usize; 20]>, DriverError> {
     let mut sizes = SmallVec::new();
     loop {
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: the function is loaded; two numbers are written.
+        // SAFETY: the function is loaded; the call writes two numbers.
         let answer = unsafe {
             sys::cuFuncGetParamInfo(function, sizes.len(), &raw mut offset, &raw mut size)
         };
         match answer.result() {
             Ok(()) => sizes.push(size),
-            // Behind the last one.
+            // The index is past the last argument.
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_INVALID_VALUE => return Ok(sizes),
             Err(e) => return Err(e),
         }
@@ -153,7 +156,7 @@ mod tests {
         let kernel = Kernel::new(Module::Sequence, "sequence_advance", "f32");
         let memory = device.pool().take(64).unwrap();
         let launch = |args| device.launch(kernel, Grid::Blocks(1, 1), args);
-        // Refused when the kernel is looked up, and when it is known.
+        // The first launch checks at lookup, the second on the function already found.
         for _ in 0..2 {
             assert_eq!(
                 launch(args![memory.address(), 1i32])

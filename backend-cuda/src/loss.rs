@@ -54,7 +54,7 @@ impl Cuda {
         let (logits_at, _logits) = self.dense_address(&logits)?;
         let s = Strided::new(labels.layout.shape(), [labels.layout, dloss.layout]);
         let to = output.layout();
-        // Kernels write row after row; where the result has gaps it is brought there after that.
+        // Kernels write dense rows. If the result has gaps, the rows are copied to it afterwards.
         let aside = match to.is_contiguous() {
             true => None,
             false => Some(self.pool().take(Meta::new(shape, dtype).bytes())?),

@@ -1,6 +1,7 @@
-//! Matrix products, by cuBLAS.
+//! Matrix multiplication with cuBLAS.
 //!
-//! cuBLAS counts columns first: what it takes for a matrix is our transposed one, so it is asked for `bᵀ aᵀ`.
+//! cuBLAS is column-major: it reads a row-major matrix as its transpose. So `a b` is computed as
+//! `bᵀ aᵀ`.
 
 use std::ffi::c_void;
 
@@ -13,21 +14,21 @@ use crate::blas::{self, Blas};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 
-/// A matrix in device memory, as cuBLAS reads it.
+/// A matrix in device memory, in a form that cuBLAS can read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix {
-    /// Of its first element.
+    /// Address of the first element.
     pub(crate) address: CUdeviceptr,
-    /// From one row to the next, or from one column to the next if `transposed`.
+    /// Elements from one row to the next, or from one column to the next if `transposed`.
     pub(crate) stride: usize,
-    /// Whether the elements of a column lie together, not those of a row.
+    /// Whether the elements of a column are adjacent, instead of those of a row.
     pub(crate) transposed: bool,
-    /// From one matrix of a batch to the next.
+    /// Elements from one matrix of a batch to the next.
     pub(crate) batch_stride: usize,
 }
 
 impl Matrix {
-    /// One matrix whose rows lie `stride` apart.
+    /// A single matrix whose rows are `stride` elements apart.
     pub(crate) fn rows(address: CUdeviceptr, stride: usize) -> Self {
         Self {
             address,
@@ -85,7 +86,7 @@ impl Cuda {
         let mut rows = shape_a[rank_a - 2];
         let mut count: usize = shape_a.dims()[..rank_a - 2].iter().product();
         if rank_b == 2 {
-            // One right side: the rows of all left sides are those of one.
+            // With a single right-hand side, the rows of all left-hand sides form one matrix.
             rows *= count;
             count = 1;
         }
@@ -99,7 +100,7 @@ impl Cuda {
         let output = Output::new(self, dest)?;
         let to = output.layout();
         if !to.is_contiguous() {
-            // The product is made without gaps, and brought to its place after that.
+            // The result has gaps: multiply into a dense buffer and copy it to the result.
             let meta = backend_api::Meta::new(to.shape(), dtype);
             let product = self.matmul(dtype, alpha, precision, ins, smallvec![Dest::New(meta)])?;
             let view = View {
@@ -141,7 +142,8 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
-    /// An operand as cuBLAS can read it, copied where it cannot. `joined`: all leading axes are rows.
+    /// An operand in a form that cuBLAS can read, copied if necessary. With `joined`, all leading
+    /// axes are rows.
     pub(crate) fn matrix(&self, x: &Input<'_>, joined: bool) -> Result<(Matrix, CudaBuffer)> {
         let place = |buffer: &CudaBuffer, offset: usize| {
             Ok::<_, Error>(buffer.address()? + (offset * x.dtype.size()) as u64)
@@ -158,14 +160,14 @@ impl Cuda {
         Ok((matrix, buffer))
     }
 
-    /// Queues a product. No size is 0.
+    /// Queues a matmul. No size may be 0.
     pub(crate) fn product(&self, p: &Product) -> Result<()> {
         self.with_blas(|blas| self.product_with(blas, p))?;
         self.count_launch();
         Ok(())
     }
 
-    /// The same with another handle, and so on its stream.
+    /// Like [`product`](Self::product), with another handle and thus on its stream.
     pub(crate) fn product_with(&self, blas: &Blas, p: &Product) -> Result<()> {
         let [m, k, n] = p.sizes;
         let size = |x: usize| {
@@ -180,7 +182,7 @@ impl Cuda {
         let (opa, opb) = (p.a.operation(), p.b.operation());
         let [stride_a, stride_b, stride_c] = [p.a, p.b, p.c].map(|x| x.batch_stride as i64);
         let [a, b, c] = [p.a, p.b, p.c].map(|x| x.address as *mut c_void);
-        // Factors are of the type that is computed in.
+        // `alpha` and `beta` have the compute type.
         let (alpha32, beta32) = (p.alpha as f32, p.beta as f32);
         let (alpha64, beta64) = (p.alpha, p.beta);
         use sys::cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F};
@@ -196,8 +198,9 @@ impl Cuda {
             _ => ((&raw const alpha32).cast(), (&raw const beta32).cast()),
         };
         let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT;
-        // SAFETY: the addresses are those of live buffers with as many elements as sizes and strides say
-        // (checked by `infer`), the factors are read before the call returns, and the handle's stream orders the work.
+        // SAFETY: the addresses are those of live buffers with as many elements as sizes and
+        // strides require (checked by `infer`). The call reads the factors before it returns, and
+        // the handle's stream orders the work.
         unsafe {
             if count == 1 {
                 result::gemm_ex(
@@ -253,7 +256,7 @@ impl Cuda {
     }
 }
 
-/// How cuBLAS multiplies numbers of type `f32`.
+/// The cuBLAS compute type of `f32` matmuls.
 fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
     match precision {
         Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
@@ -262,13 +265,14 @@ fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
     }
 }
 
-/// How cuBLAS can read a layout in place; the address is still to be filled in.
+/// A matrix that reads `layout` in place, with the address still 0. `None` if cuBLAS cannot read
+/// it.
 fn readable(layout: &Layout, joined: bool) -> Option<Matrix> {
     let (shape, strides) = (layout.shape(), layout.strides());
     let lead = shape.rank() - 2;
     let (mut rows, columns) = (shape[lead], shape[lead + 1]);
     let (mut row_stride, column_stride) = (strides[lead], strides[lead + 1]);
-    // The leading axes as one, from the inside out; axes of length 1 do not matter.
+    // Merge the leading axes into one, innermost first. Axes of length 1 do not matter.
     let (mut batch, mut batch_stride) = (1, 0);
     for axis in (0..lead).rev().filter(|&axis| shape[axis] != 1) {
         if batch == 1 {
@@ -293,7 +297,7 @@ fn readable(layout: &Layout, joined: bool) -> Option<Matrix> {
         transposed,
         batch_stride,
     };
-    // A single row or column lies any distance from the next.
+    // The stride of a single row or column is irrelevant.
     if (column_stride == 1 || columns == 1) && (row_stride >= columns || rows == 1) {
         let stride = if rows == 1 { columns } else { row_stride };
         Some(matrix(stride.max(1), false))

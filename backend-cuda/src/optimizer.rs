@@ -1,4 +1,4 @@
-//! Steps of optimizers.
+//! Optimizer steps.
 
 use backend_api::{AdamStep, Buffers, DType, Dests, Result};
 use smallvec::smallvec;

@@ -16,28 +16,29 @@ const ROWS: usize = 4;
 const TILES: usize = 4;
 const PITCH: usize = TILE + 4;
 
-/// How a sequence is spread over the device's blocks.
+/// How a sequence is distributed over thread blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
-    /// Hidden units of a block.
+    /// Hidden units per block.
     units: usize,
-    /// Blocks of a group, which own all units together.
+    /// Blocks per group. The blocks of a group together own all hidden units.
     per: usize,
-    /// Groups of rows.
+    /// Groups; each computes its own rows of the batch.
     groups: usize,
-    /// Tiles of rows of a group.
+    /// Tiles of rows per group.
     tiles: usize,
-    /// Bytes of shared memory of a block.
+    /// Bytes of shared memory per block.
     shared: usize,
 }
 
 impl Spread {
-    /// The spread with the most units a block that fits so many multiprocessors, one block each, with so much shared
-    /// memory; `None` if the state is too wide or the batch too large.
+    /// The spread with the most units per block that fits `multiprocessors` with one block each,
+    /// and `shared_limit` bytes of shared memory per block. `None` if the state is too wide or the
+    /// batch too large.
     ///
-    /// That a block fits a multiprocessor needs no question to the driver, which could only be asked once the kernel is
-    /// compiled: the kernel's launch bounds keep its registers to those of one block, and no block has more shared memory
-    /// than the limit.
+    /// The driver's occupancy query is not needed, and it works only on a compiled kernel. The
+    /// kernel's launch bounds limit its registers so that one block always fits a multiprocessor,
+    /// and no block uses more shared memory than the limit.
     pub(crate) fn of(
         batch: usize,
         units: usize,
@@ -70,7 +71,8 @@ impl Spread {
 }
 
 impl Cuda {
-    /// How a request would be spread, if its cell, type and size have a persistent kernel on this device.
+    /// The spread of a request; `None` if its cell, element type or size has no persistent kernel
+    /// on this device.
     pub(crate) fn spread(&self, request: &SequenceRequest) -> Option<Spread> {
         let single = request.dtype.computed_in() == DType::F32;
         let known = request.recurrence.activation().is_common();
@@ -81,13 +83,13 @@ impl Cuda {
         }
         let resident = self.resident_blocks() as usize;
         let spread = Spread::of(request.batch, request.units, resident, self.shared_limit())?;
-        // Each block adds 1 a step to a counter of 32 bits.
+        // Each block adds 1 per step to a 32-bit counter.
         let arrivals = request.steps.checked_mul(spread.per)?;
         i32::try_from(arrivals).is_ok().then_some(spread)
     }
 
-    /// Queues the sequence that `at` describes; `c0` and `h0` are its initial states, `kernel` its recurrent weights
-    /// row by row.
+    /// Queues the sequence that `at` describes. `c0` and `h0` are the addresses of its initial
+    /// states, `kernel` the address of its recurrent weights in row-major order.
     pub(crate) fn lstm_persistent(
         &self,
         spread: Spread,
@@ -141,7 +143,7 @@ impl Cuda {
 mod tests {
     use super::*;
 
-    /// An H100: 132 multiprocessors with 227 KiB each.
+    /// An H100: 132 multiprocessors with 227 KiB of shared memory each.
     fn large(batch: usize, units: usize) -> Option<Spread> {
         Spread::of(batch, units, 132, 227 << 10)
     }

@@ -1,8 +1,8 @@
-//! Device memory, kept for reuse.
+//! A pool of device memory.
 //!
-//! All kernels run on one stream, so a block that was given back may be taken again at once: what uses it
-//! next is queued after what used it last. Only copies on other streams need more: a block that one of them still reads
-//! or writes carries an event that the compute stream waits for before it uses the block.
+//! All kernels run on one stream, so a freed block can be reused at once: its next use is queued
+//! after its last. Copies on other streams are the exception. A block that such a copy reads or
+//! writes carries an event, and the compute stream waits for that event before it uses the block.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use smallvec::SmallVec;
 
 use crate::driver;
 
-/// Every block starts at a multiple of this many bytes and has a multiple of it.
+/// Alignment and granularity of block sizes, in bytes.
 const GRAIN: usize = 512;
 
-/// The memory of a device.
+/// The memory pool of a device.
 pub(crate) struct Pool {
     index: usize,
     context: Arc<CudaContext>,
@@ -32,7 +32,7 @@ struct State {
     memory: Memory,
 }
 
-/// When copies on other streams are done with a block.
+/// Events that mark the end of copies on other streams that use a block.
 type Pending = SmallVec<[Arc<CudaEvent>; 1]>;
 
 struct Free {
@@ -40,7 +40,7 @@ struct Free {
     pending: Pending,
 }
 
-/// Memory that goes back to its pool.
+/// A block of device memory, returned to its pool on drop.
 pub(crate) struct Block {
     pool: Arc<Pool>,
     address: sys::CUdeviceptr,
@@ -62,7 +62,7 @@ impl Pool {
         self.lock().memory
     }
 
-    /// A block of at least so many bytes, which hold anything.
+    /// Takes a block of at least `bytes` bytes, with undefined contents.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Block> {
         let size = size_class(bytes);
         let bound = self.context.bind_to_thread();
@@ -89,7 +89,7 @@ impl Pool {
     fn reuse(&self, size: usize) -> Option<Free> {
         let mut state = self.lock();
         let blocks = state.free.get_mut(&size)?;
-        // One that no copy uses any more, if there is one.
+        // Prefers a block without pending copies.
         let ready = |b: &Free| b.pending.iter().all(|event| event.is_complete());
         let at = blocks
             .iter()
@@ -100,10 +100,10 @@ impl Pool {
         Some(free)
     }
 
-    /// Asks the driver; should it have too little, once more after giving back all that is free.
+    /// Allocates from the driver. If memory is short, frees all pooled blocks and tries once more.
     fn ask(&self, size: usize, requested: usize) -> Result<sys::CUdeviceptr> {
         let failed = |e| driver::failure(self.index, "taking memory", e);
-        // SAFETY: `take` has bound the context; the address is freed by `release` alone.
+        // SAFETY: `take` has bound the context; only `release` frees the address.
         let ask = || unsafe { result::malloc_sync(size) };
         let mut answer = ask();
         if matches!(&answer, Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
@@ -127,7 +127,7 @@ impl Pool {
         }
     }
 
-    /// Gives everything that is free back to the driver.
+    /// Returns all free blocks to the driver.
     fn release(&self) -> Result<()> {
         let failed = |e| driver::failure(self.index, "freeing memory", e);
         let blocks: Vec<Free> = {
@@ -141,19 +141,20 @@ impl Pool {
             for event in block.pending {
                 event.synchronize().map_err(failed)?;
             }
-            // SAFETY: the address came from `ask`, no block has it, and nothing that was queued uses it any more.
+            // SAFETY: the address came from `ask`, no `Block` owns it, and all queued work is
+            // complete.
             unsafe { result::free_sync(block.address) }.map_err(failed)?;
         }
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is consistent between statements; a panic elsewhere does not change that.
+        // The state is consistent between statements, so a poisoned lock is still usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a request is rounded up to: up to a quarter more, so that similar sizes share blocks.
+/// Rounds a request up so that similar sizes share blocks: by at most a quarter above 2 KiB.
 pub(crate) fn size_class(bytes: usize) -> usize {
     let grain = (bytes.next_power_of_two() / 8).max(GRAIN);
     bytes.max(1).div_ceil(grain) * grain
@@ -161,7 +162,7 @@ pub(crate) fn size_class(bytes: usize) -> usize {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // A device that failed has nothing to give back.
+        // Errors are ignored: a device that failed has no memory to return.
         let _ = self.release();
     }
 }
@@ -177,9 +178,10 @@ impl Block {
         self.address
     }
 
-    /// Lets the compute stream wait for the copies that still use the block.
+    /// Makes the compute stream wait for the copies that still use the block.
     pub(crate) fn settle(&self) -> Result<()> {
-        // Locked until the stream waits: a thread that finds nothing pending queues its work behind that.
+        // The lock is held until the wait is queued: a thread that finds nothing pending queues its
+        // work after it.
         let mut pending = self.pending();
         for event in pending.iter() {
             let waited = self.pool.stream.wait(event);
@@ -189,7 +191,8 @@ impl Block {
         Ok(())
     }
 
-    /// Says that a copy on another stream uses the block until the event, which has been recorded.
+    /// Registers a copy on another stream that uses the block until `event`, which has been
+    /// recorded.
     pub(crate) fn pending_until(&self, event: Arc<CudaEvent>) {
         self.pending().push(event);
     }

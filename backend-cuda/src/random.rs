@@ -1,4 +1,4 @@
-//! Random numbers: what [`backend_api::philox`] says.
+//! Random numbers, as [`backend_api::philox`] defines them.
 
 use backend_api::{Buffers, DType, Dests, Distribution, Result};
 use smallvec::smallvec;
@@ -36,7 +36,8 @@ impl Cuda {
     }
 }
 
-/// The largest number of the type below `high`: rounding may reach the end that is not included.
+/// The largest value of the type below `high`. Rounding could otherwise reach the excluded end of
+/// the range.
 fn below(dtype: DType, high: f64) -> f64 {
     if dtype == DType::F64 {
         return high.next_down();

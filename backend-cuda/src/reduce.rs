@@ -1,4 +1,4 @@
-//! Sums, maxima and where they are.
+//! Sums, maxima and argmax.
 
 use backend_api::{Buffers, DType, Dests, Reduce, Result};
 use smallvec::smallvec;
@@ -17,27 +17,27 @@ const THREADS: usize = 256;
 const COLUMNS: usize = 32;
 const SECTION: usize = 16_384;
 
-/// Blocks that keep any device busy.
+/// A number of blocks that keeps any device busy.
 const BLOCKS: usize = 2048;
-/// Sections of an axis at most: one thread adds up what they give.
+/// Maximum sections of an axis: a single thread adds up their partial results.
 const SECTIONS: usize = 256;
 
 fn kernel(name: &'static str, dtype: DType) -> Kernel {
     Kernel::new(Module::Reduce, name, dtype.name())
 }
 
-/// Who adds up what. It depends on the shape alone, and so does the order of a sum.
+/// How a reduction is parallelised. It depends on the shape alone, so the order of a sum does too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// A thread for each result.
+    /// One thread per result.
     Threads,
-    /// A block for each section of a result's elements.
+    /// One block per section of a result's elements.
     Rows(Cut),
-    /// A block for each section of the elements of some results that lie side by side.
+    /// One block per section of the elements of [`COLUMNS`] adjacent results.
     Columns(Cut),
 }
 
-/// An axis in sections, none of which is empty.
+/// An axis divided into sections, none of them empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
     section: usize,
@@ -45,7 +45,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// At most so many sections, of at least so many elements each.
+    /// At most `most` sections (and at most [`SECTIONS`]), each of at least `least` elements.
     fn new(n: usize, least: usize, most: usize) -> Self {
         let section = n.div_ceil(most.clamp(1, SECTIONS)).max(least);
         let sections = n.div_ceil(section);
@@ -54,11 +54,11 @@ impl Cut {
 }
 
 impl Way {
-    /// For `results` sums of `n` elements that lie `inner` apart in row-major order.
+    /// For `results` reductions of `n` elements each, which are `inner` apart in row-major order.
     fn of(n: usize, results: usize, inner: usize) -> Self {
         if inner >= COLUMNS / 2 {
             let tiles = results.div_ceil(COLUMNS);
-            // Enough results for a thread each, or too few elements for more.
+            // There are enough results for one thread each, or too few elements to divide.
             return match tiles >= BLOCKS || n < 64 {
                 true => Self::Threads,
                 false => Self::Columns(Cut::new(n, 32, BLOCKS.div_ceil(tiles.max(1)))),
@@ -104,7 +104,7 @@ impl Cuda {
             Way::Columns(cut) => ("reduce_columns", cut, count.div_ceil(COLUMNS)),
         };
         let Cut { section, sections } = cut;
-        // What sections give is of the type that sums have: 8 bytes at most.
+        // Partial results have the accumulation type, at most 8 bytes.
         let partial = match sections {
             1 => None,
             _ => Some(self.pool().take(sections * count * size_of::<f64>())?),
@@ -162,7 +162,8 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
-    /// Each operand in sections of a fixed size, whose sums are then added in a fixed order.
+    /// The sum of the squares of all operands. Each operand is divided into sections of a fixed
+    /// size, whose sums are added in a fixed order.
     pub(crate) fn squared_norm(
         &self,
         dtype: DType,
@@ -209,12 +210,12 @@ mod tests {
             panic!("not by columns");
         };
         assert_eq!((section, sections), (2000, 32));
-        // One sum of very many.
+        // A single sum of very many elements.
         let Way::Rows(cut) = Way::of(10_000_000, 1, 1) else {
             panic!("not by rows");
         };
         assert_eq!(cut.sections, 256);
-        // A row that one block has, a short one, and very many columns.
+        // A row that fits one block, a short row, and very many columns.
         let whole = Cut {
             section: 4096,
             sections: 1,

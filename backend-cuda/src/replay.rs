@@ -1,8 +1,10 @@
-//! Steps that are recorded once and replayed: what a sequence queues for some steps becomes one launch of a CUDA graph.
+//! Recording and replaying steps with CUDA graphs: the launches of a chunk of steps become one
+//! launch.
 //!
-//! A recording holds addresses, so what it uses lies in a [`Workspace`] that stays where it is; everything else its
-//! kernels find through a description in it. A kind of sequence ([`Key`]) is recorded when it comes for the second time: by then
-//! all its kernels are loaded, and many kinds come only once.
+//! A recording contains addresses, so everything that it uses is in a [`Workspace`] at fixed
+//! addresses. Its kernels find all other memory through a description in the workspace. A kind of
+//! sequence ([`Key`]) is recorded at its second use: by then all its kernels are loaded, and many
+//! kinds occur only once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,12 +20,12 @@ use crate::launch::{Args, Grid, Kernel};
 use crate::matmul::Product;
 use crate::pool::Block;
 
-/// Steps of a recording.
+/// Steps per recording.
 pub(crate) const CHUNK: usize = 32;
-/// Kinds of sequences whose recordings are kept.
+/// Maximum kinds of sequences whose recordings are kept.
 const KINDS: usize = 16;
 
-/// Where a step's kernels and products go: to the compute stream, or into a recording.
+/// The target of a step's kernels and matmuls: the compute stream or a recording.
 #[derive(Clone, Copy)]
 pub(crate) struct Queue<'a> {
     cuda: &'a Cuda,
@@ -48,13 +50,13 @@ impl Queue<'_> {
     }
 }
 
-/// A stream to record on, with a cuBLAS handle of its own, which goes first.
+/// A capture stream with its own cuBLAS handle, which is dropped first.
 struct Recorder {
     blas: Blas,
     stream: Arc<CudaStream>,
 }
 
-/// Everything that decides what a sequence queues for a step, but for what its description says.
+/// Everything that determines the launches of a step, except the contents of the description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     gradient: bool,
@@ -65,7 +67,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// `None` for a recurrence that this backend does not know.
+    /// `None` for a recurrence without kernels in this backend.
     pub(crate) fn new(
         gradient: bool,
         recurrence: Recurrence,
@@ -89,10 +91,10 @@ impl Key {
     }
 }
 
-/// Memory that stays where it is while a sequence is queued, and from one sequence of its kind to the next.
+/// Memory with fixed addresses, reused by all sequences of one kind.
 pub(crate) struct Workspace {
     graph: Option<Graph>,
-    /// Whether the kind came before.
+    /// Whether the kind has been used before.
     known: bool,
     used: u64,
     blocks: Vec<Block>,
@@ -101,7 +103,7 @@ pub(crate) struct Workspace {
 /// A recording.
 struct Graph(CudaGraph);
 
-// SAFETY: the graph is used under the lock of `Recordings` alone.
+// SAFETY: the graph is used only under the lock of `Recordings`.
 unsafe impl Send for Graph {}
 
 impl Workspace {
@@ -111,7 +113,7 @@ impl Workspace {
     }
 }
 
-/// What a device has recorded. Fields are dropped in order.
+/// The recordings of a device. Fields are dropped in order.
 #[derive(Default)]
 pub(crate) struct Recordings(Mutex<State>);
 
@@ -129,32 +131,33 @@ pub(crate) trait Steps {
     /// The number of steps.
     fn steps(&self) -> usize;
 
-    /// Bytes of each block of the workspace.
+    /// Bytes of each workspace block.
     fn blocks(&self) -> Vec<usize>;
 
     /// Fills the workspace.
     fn prepare(&self, workspace: &Workspace) -> Result<()>;
 
-    /// Queues the step so many places behind where the workspace stands.
+    /// Queues the step `offset` steps after the workspace's current position.
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()>;
 
-    /// Moves the workspace on by a chunk.
+    /// Advances the workspace's position by [`CHUNK`] steps.
     fn advance(&self, queue: Queue<'_>, workspace: &Workspace) -> Result<()>;
 
-    /// Takes results out of the workspace.
+    /// Copies the results out of the workspace.
     fn finish(&self, workspace: &Workspace) -> Result<()>;
 }
 
 impl Cuda {
-    /// Queues a sequence, chunks of it by replaying a recording where there is one.
+    /// Queues a sequence. Chunks of it are replayed if a recording exists.
     pub(crate) fn run_steps(&self, sequence: &impl Steps) -> Result<()> {
         if sequence.steps() < CHUNK {
             let workspace = self.workspace(sequence)?;
             return self.run_steps_in(&workspace, sequence);
         }
-        // A recording that goes to make room needs the device.
+        // Dropping an evicted recording needs the context.
         self.bind()?;
-        // Locked until all is queued: two sequences of one kind use one workspace, one after the other.
+        // The lock is held until everything is queued: sequences of one kind use the same
+        // workspace, one after the other.
         let mut state = self
             .recordings()
             .0
@@ -188,7 +191,8 @@ impl Cuda {
         }
         self.run_steps_in(workspace, sequence)?;
         if !workspace.known {
-            // The one kernel that only recordings use: loaded before one is made. What it changes is not used again.
+            // `advance` is only used in recordings, so its kernel is loaded here, before the first
+            // capture. The position that it changes is not used again.
             let queue = Queue {
                 cuda: self,
                 recorder: None,
@@ -216,7 +220,8 @@ impl Cuda {
         if let Some(Graph(graph)) = &workspace.graph {
             while rest >= CHUNK {
                 self.bind()?;
-                // SAFETY: the graph exists, and its memory is the workspace's and what the description names.
+                // SAFETY: the graph exists. It uses the memory of the workspace and the memory that
+                // the description names; the pool orders any reuse of both after this launch.
                 unsafe { result::graph::launch(graph.cu_graph_exec(), self.stream()) }
                     .map_err(|e| driver::failure(self.index(), "replaying", e))?;
                 self.count_launch();
@@ -256,7 +261,7 @@ impl Cuda {
         let queued = (0..CHUNK)
             .try_for_each(|offset| sequence.step(queue, workspace, offset))
             .and_then(|()| sequence.advance(queue, workspace));
-        // Ended whatever happened, so that the stream can record again.
+        // The capture ends even after an error, so that the stream can record again.
         let flags = sys::CUgraphInstantiate_flags(0);
         let graph = recorder.stream.end_capture(flags).map_err(failed);
         queued?;

@@ -1,4 +1,4 @@
-//! Operations that move rows without computing.
+//! Operations that move rows without computing: gather, reverse, scatter.
 
 use backend_api::{Buffers, Dests, Layout, Result};
 use cudarc::driver::sys::CUdeviceptr;
@@ -46,7 +46,7 @@ impl Cuda {
         let shape = output.layout().shape();
         let rank = ids.layout.shape().rank();
         let (ids_at, _ids) = self.dense_address(&ids)?;
-        // The ids stand still along a row, a row along the ids.
+        // The ids do not vary along a row of the table, nor the row's elements along the ids.
         let (rows, stride) = (table.layout.shape()[0], table.layout.strides()[0]);
         let s = Strided::walk(
             shape,
@@ -175,7 +175,7 @@ impl Cuda {
         Ok(smallvec![output.finish()])
     }
 
-    /// Which ids are equal. `kind` is the fault of one that is out of range.
+    /// Links equal ids. `kind` is the fault to report for an id that is out of range.
     fn links(&self, kind: u32, rows: usize, ids: &Input<'_>) -> Result<Links> {
         let count = ids.layout.shape().count();
         let (address, buffer) = self.dense_address(ids)?;
@@ -215,7 +215,8 @@ const LINK_THREADS: u32 = 256;
 const SCATTER_ADD: u32 = 2;
 const SCATTER_UPDATE: u32 = 5;
 
-/// Ids in row-major order, and for each where the next equal one is.
+/// The ids in row-major order; for each, the index of the next equal id and whether it is the
+/// first.
 struct Links {
     count: i64,
     ids: CUdeviceptr,

@@ -1,5 +1,5 @@
-//! Whole sequences: step by step, a product and one fused kernel a step (two of each for the GRU), or in one launch
-//! ([`crate::persistent`]). Gradients go step by step.
+//! Whole sequences: step by step, with one matmul and one fused kernel per step (two of each for
+//! the GRU), or in one launch ([`crate::persistent`]). Gradients always run step by step.
 
 use backend_api::{
     Buffers, DType, Dest, Dests, Error, Fused, Layout, Precision, Recurrence, Result, SequencePath,
@@ -34,10 +34,10 @@ pub(crate) struct Sequence {
     pub(crate) cs: CUdeviceptr,
 }
 
-// SAFETY: plain numbers in C's layout, the same on the device.
+// SAFETY: plain numbers in C layout, as on the device.
 unsafe impl DeviceRepr for Sequence {}
 
-/// Sizes of a sequence.
+/// The sizes of a sequence.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) dtype: DType,
@@ -48,12 +48,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Bytes of `[B, n]`.
+    /// Bytes of a state `[B, n]`.
     pub(crate) fn state_bytes(&self) -> usize {
         self.batch * self.units * self.dtype.size()
     }
 
-    /// Bytes of so many numbers.
+    /// Bytes of `numbers` elements.
     pub(crate) fn bytes(&self, numbers: usize) -> u64 {
         (numbers * self.dtype.size()) as u64
     }
@@ -62,18 +62,18 @@ impl Sizes {
         Grid::Elements((self.batch * self.units) as i64)
     }
 
-    /// Whether there is nothing to compute.
+    /// Whether the results have no elements.
     pub(crate) fn is_empty(&self) -> bool {
         self.batch == 0 || self.units == 0
     }
 }
 
-/// The operands of a sequence by name, in the order that [`SequencePlan`] states.
+/// The operands of a sequence by name, in the order of [`SequencePlan`].
 pub(crate) struct Operands<'a, 'b> {
     pub(crate) x: &'b Input<'a>,
     pub(crate) kernel: &'b Input<'a>,
     pub(crate) bias: &'b Input<'a>,
-    /// The recurrent ones.
+    /// The recurrent kernels.
     pub(crate) kernels: &'b [Input<'a>],
     pub(crate) initial: &'b [Input<'a>],
     pub(crate) lengths: Option<&'b Input<'a>>,
@@ -98,7 +98,7 @@ impl<'a, 'b> Operands<'a, 'b> {
     }
 }
 
-/// Dense operands, and the buffers that have to live until all work is queued.
+/// Dense operands: holds the buffers that must live until all work is queued.
 pub(crate) struct Held<'a> {
     pub(crate) cuda: &'a Cuda,
     pub(crate) buffers: Vec<CudaBuffer>,
@@ -112,7 +112,7 @@ impl Held<'_> {
     }
 }
 
-/// Whether there are kernels for the steps of a recurrence.
+/// Whether this backend has step kernels for a recurrence.
 pub(crate) fn is_known(recurrence: Recurrence) -> bool {
     matches!(
         recurrence,
@@ -124,7 +124,7 @@ pub(crate) fn kernel(name: &'static str, dtype: DType) -> Kernel {
     Kernel::new(Module::Sequence, name, dtype.name())
 }
 
-/// Whether every result can be written in one piece.
+/// Whether every result is contiguous.
 pub(crate) fn in_one_piece(outs: &Dests<CudaBuffer>) -> bool {
     outs.iter().all(|dest| match dest {
         Dest::New(_) => true,
@@ -132,7 +132,7 @@ pub(crate) fn in_one_piece(outs: &Dests<CudaBuffer>) -> bool {
     })
 }
 
-/// A result that lies in one piece, and its address.
+/// A contiguous result and its address.
 pub(crate) fn result(cuda: &Cuda, dest: Option<Dest<CudaBuffer>>) -> Result<(Output, CUdeviceptr)> {
     let dest = dest.ok_or_else(|| Error::argument("run", "outs", "are too few"))?;
     let output = Output::new(cuda, dest)?;
@@ -152,7 +152,7 @@ impl Cuda {
             return compose(self, &Fused::Sequence(*plan), ins, outs);
         }
         let ops = Operands::new(plan, ins);
-        // What it holds past a row's end is never used.
+        // `z` past a row's end may be anything; kernels do not use it.
         let z = Tensor::of_view(self, ops.x)
             .contiguous()?
             .matmul(&Tensor::of_view(self, ops.kernel))?
@@ -235,7 +235,7 @@ impl Cuda {
         Ok(outputs.map(Output::finish).collect())
     }
 
-    /// Copies the recurrent kernels to blocks of a workspace, row by row.
+    /// Copies the recurrent kernels to workspace blocks from `first` on, in row-major order.
     pub(crate) fn copy_kernels(
         &self,
         kernels: &[Input<'_>],
@@ -250,7 +250,7 @@ impl Cuda {
     }
 }
 
-/// The blocks of a workspace, in order; the recurrent kernels follow.
+/// Indices of the workspace blocks; the recurrent kernels follow.
 const DESCRIPTION: usize = 0;
 const WORK: usize = 1;
 const C: usize = 2;
@@ -258,20 +258,20 @@ const H: usize = 3;
 const RH: usize = 4;
 const KERNELS: usize = 5;
 
-/// A sequence step by step.
+/// The forward pass of a sequence, step by step.
 struct Forward<'a, 'b> {
     cuda: &'a Cuda,
     key: Key,
     recurrence: Recurrence,
     sizes: Sizes,
-    /// With the final states' addresses in `c` and `h`.
+    /// `c` and `h` are the result addresses: the final states.
     described: Sequence,
     initial_at: [CUdeviceptr; 2],
     kernels: &'b [Input<'a>],
 }
 
 impl Forward<'_, '_> {
-    /// Where the states lie in the workspace, in the order of the operands.
+    /// The workspace blocks of the states, in the order of the operands.
     fn states(&self) -> &'static [usize] {
         match self.recurrence.states() {
             2 => &[C, H],
@@ -332,7 +332,7 @@ impl Steps for Forward<'_, '_> {
             gates,
             ..
         } = self.sizes;
-        // `[B, n] [n, width]` into columns of the step's products.
+        // `[B, n] [n, width]`, into columns of the step's recurrent products.
         let product = |a: usize, kernel: usize, width: usize, column: usize| {
             let to = workspace.address(WORK) + self.sizes.bytes(column);
             queue.product(&Product {

@@ -1,4 +1,4 @@
-//! The gradient of whole sequences: step by step, from the last to the first.
+//! Gradients of whole sequences, step by step from the last to the first.
 
 use backend_api::{
     Backend, Buffers, DType, Dest, Dests, Error, Fused, Layout, Meta, Op, Precision, Recurrence,
@@ -38,7 +38,7 @@ struct SequenceGrad {
     du: CUdeviceptr,
 }
 
-// SAFETY: plain numbers in C's layout, the same on the device.
+// SAFETY: plain numbers in C layout, as on the device.
 unsafe impl DeviceRepr for SequenceGrad {}
 
 impl Cuda {
@@ -143,7 +143,8 @@ impl Cuda {
         Ok(all)
     }
 
-    /// The gradients of the inputs, if there is a place for them, of their kernel and of the bias, from `dz` of all steps.
+    /// The gradients of the inputs (if `dx` is given), of their kernel and of the bias, from `dz`
+    /// of all steps.
     fn input_grads(
         &self,
         ops: &Operands<'_, '_>,
@@ -170,7 +171,7 @@ impl Cuda {
         };
         let x = Tensor::of_view(self, ops.x);
         let x = match ops.lengths {
-            // `dz` is 0 past a row's end, but 0 times NaN is not.
+            // `dz` is 0 past a row's end, but 0 times NaN is NaN: the padding of `x` must be 0 too.
             Some(lengths) => x.zero_ended(&Tensor::of_view(self, lengths), 0)?,
             None => x.contiguous()?,
         };
@@ -188,7 +189,7 @@ impl Cuda {
         Ok(all)
     }
 
-    /// The gradients of the recurrent kernels, as products over all steps: `Σ_t h_tᵀ dz_t`.
+    /// The gradients of the recurrent kernels, as matmuls over all steps: `Σ_t h_tᵀ dz_t`.
     fn kernel_grads(
         &self,
         recurrence: Recurrence,
@@ -209,7 +210,7 @@ impl Cuda {
             }
             return Ok(());
         }
-        // `[n, rows] [rows, width]`, added to what is there if `beta` is 1.
+        // `[n, rows] [rows, width]`, accumulated into `to` if `beta` is 1.
         let product = |h, dz, rows: usize, width: usize, beta: f64, to: CUdeviceptr| {
             self.product(&Product {
                 dtype,
@@ -230,7 +231,8 @@ impl Cuda {
         let to = dkernels[0].1;
         product(at.h0, at.dz, batch, width, 0.0, to)?;
         if steps > 1 {
-            // Past a row's end the output is 0 where the state was held; `dz` is 0 there too.
+            // Past a row's end `y` is 0 although the state keeps its value; `dz` is 0 there, so the
+            // product is right.
             let later = at.dz + sizes.bytes(batch * gates * n);
             product(at.y, later, (steps - 1) * batch, width, 1.0, to)?;
         }
@@ -255,7 +257,7 @@ impl Cuda {
     }
 }
 
-/// The blocks of a workspace, in order; the recurrent kernels follow.
+/// Indices of the workspace blocks; the recurrent kernels follow.
 const DESCRIPTION: usize = 0;
 const WORK: usize = 1;
 const DC: usize = 2;
@@ -264,20 +266,20 @@ const DRH: usize = 4;
 const DU: usize = 5;
 const KERNELS: usize = 6;
 
-/// The gradient step by step.
+/// The gradient of a sequence, step by step.
 struct Backward<'a, 'b> {
     cuda: &'a Cuda,
     key: Key,
     recurrence: Recurrence,
     sizes: Sizes,
-    /// With the addresses of the initial state's gradients in `dc` and `dh`.
+    /// `dc` and `dh` are the result addresses: the gradients of the initial state.
     described: SequenceGrad,
     dfinal_at: [CUdeviceptr; 2],
     kernels: &'b [Input<'a>],
 }
 
 impl Backward<'_, '_> {
-    /// Where the states' gradients lie in the workspace, in the order of the operands.
+    /// The workspace blocks of the states' gradients, in the order of the operands.
     fn states(&self) -> &'static [usize] {
         match self.recurrence.states() {
             2 => &[DC, DH],
@@ -340,7 +342,7 @@ impl Steps for Backward<'_, '_> {
             gates,
             ..
         } = self.sizes;
-        // Columns of the step's `dz`, `[B, width] [width, n]`, into a gradient of the state.
+        // `[B, width] [width, n]`: columns of the step's `dz`, into a gradient of the state.
         let product = |column: usize, width: usize, kernel: usize, beta: f64, to: usize| {
             let from = workspace.address(WORK) + self.sizes.bytes(column);
             queue.product(&Product {

@@ -1,4 +1,4 @@
-//! Where the elements of operands lie, as kernels read it.
+//! Element offsets of operands, in the form that kernels read.
 
 use backend_api::{Error, Layout, MAX_RANK, Result, Shape};
 use cudarc::driver::DeviceRepr;
@@ -14,16 +14,17 @@ pub(crate) struct Strided<const N: usize> {
     offsets: [i64; N],
 }
 
-// SAFETY: plain numbers in C's layout, the same on the device.
+// SAFETY: plain numbers in C layout, as on the device.
 unsafe impl<const N: usize> DeviceRepr for Strided<N> {}
 
 impl<const N: usize> Strided<N> {
-    /// Operands stretched to a shape.
+    /// Operands broadcast to a shape.
     pub(crate) fn new(shape: Shape, layouts: [Layout; N]) -> Self {
         Self::walk(shape, layouts.map(|l| Axes::new(l.broadcast_to(shape))))
     }
 
-    /// Operands with the axes of a shape. Axes that every operand passes over without a jump become one.
+    /// Operands that already have the axes of `shape`. Adjacent axes are merged if every operand's
+    /// strides allow it.
     pub(crate) fn walk(shape: Shape, operands: [Axes; N]) -> Self {
         let mut all = Self {
             count: shape.count() as i64,
@@ -39,7 +40,7 @@ impl<const N: usize> Strided<N> {
         all
     }
 
-    /// One more axis inside those that are there.
+    /// Adds an axis inside the existing ones.
     fn push(&mut self, len: i64, strides: [i64; N]) {
         let last = self.rank as usize;
         if last > 0 {
@@ -61,7 +62,7 @@ impl<const N: usize> Strided<N> {
     }
 }
 
-/// A layout's strides, with liberties that no view has.
+/// A layout's strides, with changes that no view allows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axes {
     rank: usize,
@@ -82,7 +83,7 @@ impl Axes {
         }
     }
 
-    /// The place 0 of an axis, which goes.
+    /// Takes index 0 of an axis and removes the axis.
     pub(crate) fn without(mut self, axis: usize) -> Self {
         self.strides.copy_within(axis + 1.., axis);
         self.strides[MAX_RANK - 1] = 0;
@@ -90,13 +91,14 @@ impl Axes {
         self
     }
 
-    /// The place 0 of an axis, which stays.
+    /// Keeps an axis at index 0 by setting its stride to 0.
     pub(crate) fn standing(mut self, axis: usize) -> Self {
         self.strides[axis] = 0;
         self
     }
 
-    /// The axes as those of a larger shape from `first` on; along the others the operand stands still.
+    /// Moves the axes to positions `first` and up of a larger shape; the operand is broadcast along
+    /// the others.
     pub(crate) fn shifted(mut self, first: usize) -> Self {
         self.strides.copy_within(..MAX_RANK - first, first);
         self.strides[..first].fill(0);
@@ -106,7 +108,7 @@ impl Axes {
     }
 }
 
-/// The shape operands have together.
+/// The broadcast shape of the operands.
 pub(crate) fn broadcast(layouts: &[Layout]) -> Result<Shape> {
     let mut shape = Shape::SCALAR;
     for layout in layouts {

@@ -1,10 +1,12 @@
-//! Buffers that wait in host memory.
+//! Buffers offloaded to host memory.
 //!
-//! Copies run on two streams of their own, one for each direction, beside the kernels; events order them:
-//! * out: the copy waits for the kernels that make the elements; the compute stream waits for it before anything overwrites the block;
-//! * in: the copy waits for what used the new block before, and kernels that use the buffer wait for the copy.
+//! Copies run concurrently with kernels on two streams, one per direction. Events order them:
+//! * out: the copy waits for the kernels that compute the elements. The compute stream waits for
+//!   the copy before it overwrites the block.
+//! * in: the copy waits for the previous use of the new block. Kernels that use the buffer wait for
+//!   the copy.
 //!
-//! What is uploaded goes through host memory of the same pool.
+//! Small uploads are staged in host memory of the same pool.
 
 use std::fmt;
 use std::ptr;
@@ -19,10 +21,10 @@ use crate::device::Cuda;
 use crate::driver;
 use crate::host::{Slab, Slabs};
 
-/// Bytes up to which an upload is copied aside, so that nobody waits for it.
+/// Largest upload in bytes that is staged, so that the caller does not wait for the copy.
 const STAGED: usize = 16 << 20;
 
-/// The streams and the host memory of a device.
+/// The copy streams and the host memory of a device.
 pub(crate) struct Swapper {
     index: usize,
     out: Arc<CudaStream>,
@@ -67,7 +69,7 @@ impl Swapper {
 }
 
 impl Cuda {
-    /// Bytes that were moved to host memory and back so far.
+    /// Total bytes copied to host memory and back.
     pub fn bytes_swapped(&self) -> (u64, u64) {
         let swapper = self.swapper();
         (
@@ -76,8 +78,8 @@ impl Cuda {
         )
     }
 
-    /// Copies bytes to the device. They have been read when this returns, whatever memory they are in; the copy itself may
-    /// still be under way.
+    /// Copies bytes to the device. The call has read `bytes` when it returns, whatever memory they
+    /// are in; the copy itself may still be running.
     pub(crate) fn copy_to_device(&self, bytes: &[u8], to: sys::CUdeviceptr) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -85,20 +87,22 @@ impl Cuda {
         let failed = |e| driver::failure(self.index(), "copying to the device", e);
         self.bind()?;
         let copy = |from| {
-            // SAFETY: both sides have so many bytes, and those of the host stay until the copy is done: see below.
+            // SAFETY: both sides have `bytes.len()` bytes, and the host side stays valid until the
+            // copy is done: `wait_for_stream` or the slab's event ensures it (below).
             unsafe { sys::cuMemcpyHtoDAsync_v2(to, from, bytes.len(), self.stream()) }
                 .result()
                 .map_err(failed)
         };
-        // The driver may read memory of the caller's after the call, if it can do so itself: page-locked memory, or any on
-        // a machine whose devices share the processor's page tables.
+        // The driver may read the caller's memory after the call returns if the device can access
+        // it directly: page-locked memory, or any memory on a machine where devices share the CPU's
+        // page tables.
         if bytes.len() > STAGED {
             copy(bytes.as_ptr().cast())?;
             return self.wait_for_stream();
         }
         let mut slab = self.swapper().slabs.take(bytes.len())?;
         let done = self.new_event()?;
-        // SAFETY: the slab has room, and nothing else uses it.
+        // SAFETY: the slab has at least `bytes.len()` bytes, and nothing else uses it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), slab.address().cast(), bytes.len()) };
         copy(slab.address())?;
         done.record(self.compute()).map_err(failed)?;
@@ -117,7 +121,8 @@ impl Cuda {
             let made = self.compute().record_event(None).map_err(failed)?;
             swapper.out.wait(&made).map_err(failed)?;
             let to = slab.address();
-            // SAFETY: the slab has `bytes` bytes and is not used before `done`; the block is marked as pending until then.
+            // SAFETY: the slab has `bytes` bytes and is not used before `done`; the block is marked
+            // as pending until then.
             unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, bytes, swapper.out.cu_stream()) }
                 .result()
                 .map_err(failed)?;
@@ -146,15 +151,16 @@ impl Cuda {
         let block = self.pool().take(bytes)?;
         if bytes > 0 {
             let done = self.new_event()?;
-            // The block's last user, and the copy out of what is now to come back.
+            // The copy in must wait for the last use of the block, and for the copy out of the same
+            // data.
             let free = self.compute().record_event(None).map_err(failed)?;
             swapper.back.wait(&free).map_err(failed)?;
             if let Some(out) = slab.busy() {
                 swapper.back.wait(out).map_err(failed)?;
             }
             let from = slab.address();
-            // SAFETY: both sides have `bytes` bytes; kernels wait for the copy before they use the block, and the
-            // slab is busy until then.
+            // SAFETY: both sides have `bytes` bytes. Kernels wait for the copy before they use the
+            // block, and the slab is busy until then.
             unsafe {
                 sys::cuMemcpyHtoDAsync_v2(block.address(), from, bytes, swapper.back.cu_stream())
             }
@@ -168,7 +174,8 @@ impl Cuda {
         Ok(CudaBuffer::new(block, dtype, count))
     }
 
-    /// An event that is still to be recorded: made before the copy, so that what fails then leaves none unmarked.
+    /// An event to record later. It is created before the copy, so that a failure cannot leave a
+    /// running copy without an event.
     fn new_event(&self) -> Result<Arc<CudaEvent>> {
         let event = self.context().new_event(None);
         event

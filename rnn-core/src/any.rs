@@ -1,4 +1,4 @@
-//! Cells and states whose kind is known at run time only.
+//! Cells and states with a type that is known only at run time.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -7,20 +7,20 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use crate::{Cell, Module, Nest, Path, Step, Unroll, Visitor};
 
-/// A nest of any structure: the state of an [`AnyCell`].
+/// A type-erased nest: the state of an [`AnyCell`].
 #[derive(Debug)]
 pub struct AnyState<B: Backend>(Box<dyn ErasedNest<B>>);
 
 impl<B: Backend> AnyState<B> {
-    /// A nest with its type forgotten.
+    /// Erases the type of a nest.
     pub fn new<N: Nest<B>>(nest: N) -> Self {
         Self(Box::new(nest))
     }
 
-    /// The nest, if it is of type `N`.
+    /// The nest, if its type is `N`.
     ///
     /// # Errors
-    /// It is of another type; the message names both.
+    /// The nest has another type; the message names both.
     pub fn downcast<N: Nest<B>>(&self) -> Result<&N> {
         self.0.as_any().downcast_ref().ok_or_else(|| {
             let (is, wants) = (self.0.type_name(), type_name::<N>());
@@ -48,7 +48,7 @@ impl<B: Backend> Nest<B> for AnyState<B> {
     }
 }
 
-/// [`Nest`] as far as it works without knowing the type.
+/// The object-safe part of [`Nest`].
 trait ErasedNest<B: Backend>: fmt::Debug + Send + Sync {
     fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>));
     fn map(
@@ -81,8 +81,9 @@ impl<B: Backend, N: Nest<B>> ErasedNest<B> for N {
     }
 }
 
-/// A cell of any kind with given inputs and outputs: for cells chosen at run time, and for stacks of
-/// different ones. Keeps the fast path of the cell inside.
+/// A type-erased cell with given input and output types: for cells chosen at run time, and for
+/// stacks of cells of different types. It uses the [`unroll`](Cell::unroll) of the wrapped cell,
+/// and so its fast path.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -101,7 +102,7 @@ impl<B: Backend, N: Nest<B>> ErasedNest<B> for N {
 pub struct AnyCell<B: Backend, I = Tensor<B>, O = Tensor<B>>(Box<dyn ErasedCell<B, I, O>>);
 
 impl<B: Backend, I: Nest<B>, O: Nest<B>> AnyCell<B, I, O> {
-    /// A cell with its type forgotten.
+    /// Erases the type of a cell.
     pub fn new<C: Cell<B = B, Input = I, Output = O>>(cell: C) -> Self {
         Self(Box::new(cell))
     }
@@ -113,7 +114,7 @@ impl<B: Backend, I, O> Clone for AnyCell<B, I, O> {
     }
 }
 
-/// [`Cell`] as far as it works without knowing the type.
+/// The object-safe part of [`Cell`].
 trait ErasedCell<B: Backend, I, O>: fmt::Debug + Send + Sync {
     fn clone_box(&self) -> Box<dyn ErasedCell<B, I, O>>;
     fn params(&mut self, v: &mut Visitor<'_, B>);

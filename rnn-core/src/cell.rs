@@ -1,4 +1,4 @@
-//! The contract of a recurrent cell.
+//! The trait of recurrent cells.
 
 use backend_api::Result;
 
@@ -6,38 +6,38 @@ use crate::{Module, Nest, Step, Unroll};
 
 /// One step of a recurrence: `(input, state) -> (output, state)`.
 ///
-/// A cell of your own implements the five items without a default and then works under every driver,
-/// on every device, with gradients. Batch is the first axis of every leaf of inputs, states and
-/// outputs; a cell never sees time, lengths or padding.
+/// A custom cell implements the items without a default. It then runs under every driver and on
+/// every device, with gradients. Batch is the first axis of every leaf of inputs, states and
+/// outputs. A step sees neither the time axis nor lengths nor padding; the drivers handle them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a recurrent cell",
     note = "a cell implements `Module` (its parameters) and `Cell` (its step)"
 )]
 pub trait Cell: Module {
-    /// What a step takes: a tensor `[batch, depth]`, or a nest of tensors.
+    /// The input of a step: a tensor `[batch, depth]`, or a nest of tensors.
     type Input: Nest<Self::B>;
-    /// What a step hands to the next.
+    /// The recurrent state, passed from each step to the next.
     type State: Nest<Self::B>;
-    /// What a step gives: a tensor `[batch, units]`, or a nest of tensors.
+    /// The output of a step: a tensor `[batch, units]`, or a nest of tensors.
     type Output: Nest<Self::B>;
 
-    /// The name of the cell's variable scope in TensorFlow, such as `lstm_cell`: what stacks put before the names of
-    /// its parameters. Empty if it has none.
+    /// The name of the cell's variable scope in TensorFlow, for example `lstm_cell`. Stacks prefix
+    /// the names of the cell's parameters with it. Empty if the cell has none.
     fn scope(&self) -> String {
         String::new()
     }
 
-    /// The state that a sequence starts from if none is given.
+    /// The initial state of a sequence if the caller gives none.
     fn zero_state(&self, batch: usize) -> Result<Self::State>;
 
-    /// An output of zeros, which stands where a sequence has ended: it tells structure, shapes
-    /// and types of the output.
+    /// An output of zeros: the output of rows past their length. It also defines the structure,
+    /// shapes and types of the outputs.
     fn zero_output(&self, batch: usize) -> Result<Self::Output>;
 
-    /// One step.
+    /// Computes one step.
     ///
-    /// Must be a pure function of its arguments and of the parameters: a memory policy may run it again.
-    /// Random numbers come from [`Step::key`].
+    /// Must be a pure function of its arguments and the parameters, because a memory policy may run
+    /// it again. Random numbers come from [`Step::key`].
     ///
     /// # Errors
     /// The input or the state does not fit the parameters.
@@ -48,9 +48,12 @@ pub trait Cell: Module {
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)>;
 
-    /// All steps of a sequence, time first in inputs and outputs: the one place where a cell can be
-    /// faster than its steps, by asking the device to run the layer as one operation, or by multiplying the inputs of all
-    /// steps at once. Gives the numbers that the steps give, within rounding.
+    /// Computes all steps of a sequence. Time is the first axis of inputs and outputs.
+    ///
+    /// The default implementation calls [`step`](Self::step) for each step. Cells override it where
+    /// they can be faster: by running the layer as one operation of the device, or by multiplying
+    /// the inputs of all steps in one matmul. The results must equal those of the steps within
+    /// rounding.
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -1,4 +1,4 @@
-//! Cells from options that are known at run time.
+//! Cells from options that are known only at run time.
 
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use serde::de::DeserializeOwned;
@@ -7,19 +7,19 @@ use serde_json::Value;
 use crate::wrappers::ConcatState;
 use crate::{AnyCell, Cell, cells, wrappers};
 
-/// The options of a kind of cell: what its builder holds. They can be read from JSON, under the names of the
-/// arguments of TensorFlow's constructor; an option that does not exist is an error.
+/// The options of a cell class: the fields of its builder. They can be deserialized from JSON,
+/// under the names of the arguments of TensorFlow's constructor. An unknown option is an error.
 pub trait CellConfig: DeserializeOwned {
-    /// TensorFlow's name of the class, such as `BasicLSTMCell`.
+    /// TensorFlow's name of the class, for example `BasicLSTMCell`.
     const CLASS: &'static str;
 
-    /// The kind of cell.
+    /// The type of the cell.
     type Cell<B: Backend>: Cell<B = B>;
 
-    /// The cell for inputs of a given depth and type.
+    /// Builds the cell for inputs of the given depth and type.
     ///
     /// # Errors
-    /// The options contradict one another or the input, or the device has no room.
+    /// The options contradict each other or the input, or the device is out of memory.
     fn build_for<B: Backend>(
         self,
         device: &B,
@@ -28,8 +28,9 @@ pub trait CellConfig: DeserializeOwned {
     ) -> Result<Self::Cell<B>>;
 }
 
-/// A cell from JSON: `type` is TensorFlow's class name, the rest are the arguments of its constructor, wrapped
-/// cells and stacks included. `state_is_tuple: false` gives a cell with one state tensor ([`ConcatState`]).
+/// Builds a cell from JSON. `type` is TensorFlow's class name; the other fields are the arguments
+/// of its constructor, including wrapped cells and stacks. With `state_is_tuple: false`, the state
+/// is a single tensor ([`ConcatState`]).
 ///
 /// ```
 /// use backend_api::DType;
@@ -44,7 +45,7 @@ pub trait CellConfig: DeserializeOwned {
 /// ```
 ///
 /// # Errors
-/// There is no such class or option, or the options contradict one another.
+/// The class or an option is unknown, or the options contradict each other.
 pub fn cell_from_config<B: Backend>(
     device: &B,
     config: &Value,
@@ -55,7 +56,7 @@ pub fn cell_from_config<B: Backend>(
     let fields = options
         .as_object_mut()
         .ok_or_else(|| problem("cell", "is no JSON object".into()))?;
-    // Python's None asks for the default.
+    // Python's `None` selects the default.
     fields.retain(|_, value| !value.is_null());
     let class = match fields.remove("type") {
         Some(Value::String(class)) => class,
@@ -98,7 +99,7 @@ where
 
 macro_rules! registry {
     ($($config:ty),* $(,)?) => {
-        /// TensorFlow's names of the classes that [`cell_from_config`] knows.
+        /// TensorFlow's names of the classes that [`cell_from_config`] supports.
         pub const CELL_CLASSES: &[&str] = &[$(<$config>::CLASS),*];
 
         fn registered<B: Backend>(
@@ -116,7 +117,7 @@ macro_rules! registry {
     };
 }
 
-// One line for each kind of cell whose inputs and outputs are single tensors.
+// One line for each cell class whose inputs and outputs are single tensors.
 registry! {
     cells::BasicLstmCellBuilder,
     cells::BasicRnnCellBuilder,

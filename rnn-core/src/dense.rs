@@ -6,7 +6,7 @@ use crate::{Initializer, Module, Param, Visitor};
 
 /// `y = act(x · kernel + bias)` on the last axis; TensorFlow's `tf.layers.dense`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[input, units]` | Glorot uniform |
 /// | `bias` | `[units]` | 0 |
@@ -31,18 +31,18 @@ pub struct Dense<B: Backend> {
 }
 
 impl<B: Backend> Dense<B> {
-    /// A layer without activation, in `f32`.
+    /// Creates a layer without an activation, in `f32`.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(device: &B, input_size: usize, units: usize) -> Result<Self> {
         Self::with(device, input_size, units, Activation::Identity, DType::F32)
     }
 
-    /// A layer with an activation and an element type.
+    /// Creates a layer with an activation and an element type.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn with(
         device: &B,
         input_size: usize,
@@ -63,28 +63,28 @@ impl<B: Backend> Dense<B> {
         })
     }
 
-    /// The same layer with another initializer of its kernel, which is drawn anew.
+    /// Sets the initializer of the kernel and draws a new kernel.
     ///
     /// # Errors
-    /// The initializer does not fit, or the device has no room.
+    /// The initializer does not fit the shape, or the device is out of memory.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Result<Self> {
         self.kernel = redrawn(&self.kernel, initializer)?;
         Ok(self)
     }
 
-    /// The same layer with another initializer of its bias, which is drawn anew.
+    /// Sets the initializer of the bias and draws a new bias.
     ///
     /// # Errors
-    /// The initializer does not fit, or the device has no room.
+    /// The initializer does not fit the shape, or the device is out of memory.
     pub fn bias_initializer(mut self, initializer: Initializer) -> Result<Self> {
         self.bias = redrawn(&self.bias, initializer)?;
         Ok(self)
     }
 
-    /// `[.., input] -> [.., units]`
+    /// Applies the layer: `[.., input] -> [.., units]`.
     ///
     /// # Errors
-    /// The last axis of `x` is not as long as the kernel has rows, or the types differ.
+    /// The last axis of `x` differs from the input size of the layer, or the types differ.
     pub fn forward(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let depth = self.kernel.shape()[0];
         if x.shape().rank() == 0 || x.shape().last() != depth {
@@ -108,7 +108,7 @@ impl<B: Backend> Dense<B> {
         y.reshape(&dims)
     }
 
-    /// Zeros of the form of the layer's output: `[batch, units]`.
+    /// Zeros in the shape of the layer's output, `[batch, units]`.
     pub(crate) fn zeros(&self, batch: usize) -> Result<Tensor<B>> {
         let shape = Shape::new(&[batch, self.bias.shape()[0]])?;
         Tensor::zeros(self.bias.device(), Meta::new(shape, self.bias.dtype()))

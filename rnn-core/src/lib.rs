@@ -1,13 +1,13 @@
 //! Recurrent neural networks, generic over the device they run on.
 //!
-//! * [`Cell`]: one step of a recurrence; [`cells`] has those of TensorFlow 1.x.
-//! * [`wrappers`]: cells around cells.
-//! * [`drivers`]: run a cell over sequences: [`DynamicRnn`] and others.
-//! * [`Nest`]: what TensorFlow calls a nested structure of tensors: inputs, states, outputs.
-//! * [`Module`]: something with named parameters.
+//! * [`Cell`]: one step of a recurrence; [`cells`] contains the cells of TensorFlow 1.x.
+//! * [`wrappers`]: cells that wrap other cells.
+//! * [`drivers`]: run a cell over sequences, for example [`DynamicRnn`].
+//! * [`Nest`]: a structure of tensors, for inputs, states and outputs; TensorFlow's nested tuples.
+//! * [`Module`]: a type with named parameters.
 //!
-//! This crate names no device and knows nothing of gradients: a device that differentiates is
-//! a device like any other.
+//! This crate depends on no device and contains no automatic differentiation, which is a backend
+//! like any other.
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +45,6 @@ pub use wrappers::{
     HighwayWrapper, InputProjectionWrapper, MultiRnnCell, OutputProjectionWrapper, ResidualWrapper,
 };
 
-// For `nest!`, which names them from other crates.
+// `nest!` names this crate in its expansion in other crates.
 #[doc(hidden)]
 pub use backend_api;

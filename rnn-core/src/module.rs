@@ -1,4 +1,4 @@
-//! Things with parameters.
+//! Types with named parameters.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,11 +9,11 @@ use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor, philox};
 
 use crate::Initializer;
 
-/// Something with named parameters: a cell, a layer, a model.
+/// A type with named parameters: a cell, a layer, a model.
 ///
-/// The one required method shows each parameter to a visitor; counting, initialization, checkpoints,
-/// optimizers and moving to a device are uses of it. A model is cheap to clone (clones share
-/// their elements), so reading needs no second method.
+/// The one required method passes each parameter to a visitor. Counting, initialization,
+/// checkpoints, optimizers and device transfers are built on it. Clones of a model share their
+/// elements and are cheap, so a read-only variant of the method is unnecessary.
 ///
 /// ```
 /// use rnn_core::{BasicLstmCell, Dense, Module, Visitor};
@@ -34,18 +34,18 @@ use crate::Initializer;
 /// }
 /// ```
 pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
-    /// The device type of the parameters.
+    /// The backend of the parameters.
     type B: Backend;
 
-    /// Shows every parameter to the visitor, by [`Visitor::param`] and [`Visitor::child`], always in the
-    /// same order.
+    /// Passes every parameter to the visitor with [`Visitor::param`] and [`Visitor::child`], always
+    /// in the same order.
     fn params(&mut self, v: &mut Visitor<'_, Self::B>);
 
-    /// Calls `f` with the full name and each parameter; one that has several owners comes once, under
-    /// the first name, and a change reaches all owners.
+    /// Calls `f` with the full name of each parameter and the parameter. A parameter with several
+    /// owners is visited once, under its first name; a change applies to all owners.
     ///
     /// # Errors
-    /// The first error of `f`; later parameters are then not visited.
+    /// The first error of `f`; the remaining parameters are then not visited.
     fn each_param(
         &mut self,
         f: &mut dyn FnMut(&str, &mut Param<Self::B>) -> Result<()>,
@@ -53,7 +53,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         visit(self, None, f)
     }
 
-    /// The parameters with their names, in order.
+    /// The parameters with their full names, in the order of [`params`](Self::params).
     fn named_params(&self) -> Vec<(String, Param<Self::B>)> {
         let mut all = Vec::new();
         let visited = self.clone().each_param(&mut |name, param| {
@@ -64,7 +64,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         all
     }
 
-    /// The number of trainable numbers.
+    /// The total number of elements of all parameters.
     fn param_count(&self) -> usize {
         self.named_params()
             .iter()
@@ -72,8 +72,8 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
             .sum()
     }
 
-    /// Draws every parameter anew: a function of the seed, the parameter's name and its initializer alone,
-    /// the same on every device.
+    /// Draws new values for all parameters. A value depends only on the seed, the parameter's name
+    /// and its initializer, and is identical on every device.
     ///
     /// # Errors
     /// The device failed.
@@ -93,7 +93,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// The same model on another device. Parameters keep their identity.
+    /// Copies the model to another device. Parameters keep their identity.
     ///
     /// # Errors
     /// A device failed.
@@ -106,11 +106,12 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         Ok(moved)
     }
 
-    /// The same model with parameters of another float type, which its inputs and states then need too. Parameters
-    /// keep their identity, and tracked ones their history: a gradient goes back through the cast.
+    /// Casts the parameters to another float type. Inputs and states must then have that type too.
+    /// Parameters keep their identity, and tracked ones their history: gradients flow back through
+    /// the cast.
     ///
-    /// So half the memory is enough for using a model, and mixed-precision training is a line in the loss
-    /// (`rnn_train::optim::LossScale` has an example).
+    /// A 16-bit type halves the memory for inference, and allows mixed-precision training with one
+    /// line in the loss (`rnn_train::optim::LossScale` has an example).
     ///
     /// ```
     /// use backend_api::{DType, Tensor};
@@ -126,7 +127,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// The type is no float, or the device failed.
+    /// `dtype` is not a float, or the device failed.
     fn to_dtype(&self, dtype: DType) -> Result<Self> {
         if !dtype.is_float() {
             let expected = "a model needs a float";
@@ -141,7 +142,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Calls `f` with each parameter, and makes `dtype` what a module says its element type is.
+/// Calls `f` with each parameter. If `dtype` is given, stores it in the modules' element types.
 fn visit<M: Module>(
     module: &mut M,
     dtype: Option<DType>,
@@ -160,7 +161,7 @@ fn visit<M: Module>(
 
 macro_rules! tuple_module {
     ($first:ident 0 $(, $name:ident $index:tt)*) => {
-        /// Parts side by side, named by their position.
+        /// Modules in a tuple; the name of each is its index.
         impl<$first: Module $(, $name: Module<B = $first::B>)*> Module for ($first, $($name,)*) {
             type B = $first::B;
             fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
@@ -175,7 +176,7 @@ tuple_module!(M0 0, M1 1);
 tuple_module!(M0 0, M1 1, M2 2);
 tuple_module!(M0 0, M1 1, M2 2, M3 3);
 
-/// Parts in a row, named by their position.
+/// Modules in a list; the name of each is its index.
 impl<M: Module> Module for Vec<M> {
     type B = M::B;
     fn params(&mut self, v: &mut Visitor<'_, M::B>) {
@@ -185,7 +186,7 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// Walks over the parameters of a [`Module`], keeping their names.
+/// Walks over the parameters of a [`Module`] and tracks their names.
 pub struct Visitor<'f, B: Backend> {
     path: String,
     f: &'f mut dyn FnMut(&str, &mut Param<B>) -> Result<()>,
@@ -201,13 +202,13 @@ impl<B: Backend> fmt::Debug for Visitor<'_, B> {
 }
 
 impl<B: Backend> Visitor<'_, B> {
-    /// Shows a parameter.
+    /// Visits a parameter.
     pub fn param(&mut self, name: &str, param: &mut Param<B>) {
         if self.error.is_some() {
             return;
         }
         if let Some(value) = self.seen.get(&param.id) {
-            // Another owner's copy: it follows what was done to the first.
+            // Another owner's copy takes the value of the first.
             param.value = value.clone();
             return;
         }
@@ -219,14 +220,15 @@ impl<B: Backend> Visitor<'_, B> {
         self.seen.insert(param.id, param.value.clone());
     }
 
-    /// Shows the element type that a module keeps beside its parameters, for [`Module::to_dtype`] to change. A module
-    /// that asks its parameters for it has nothing to show.
+    /// Visits the element type that a module stores beside its parameters, so that
+    /// [`Module::to_dtype`] can change it. A module that reads the type from its parameters does
+    /// not need to call this.
     pub fn dtype(&mut self, dtype: &mut DType) {
         *dtype = self.dtype.unwrap_or(*dtype);
     }
 
-    /// Shows the parameters of a part, under its name. An empty name adds nothing, so that
-    /// a wrapper can be transparent.
+    /// Visits the parameters of a sub-module, with its name as prefix. An empty name adds no
+    /// prefix, so that a wrapper can be transparent.
     pub fn child<M: Module<B = B>>(&mut self, name: &str, module: &mut M) {
         let outer = self.enter(name);
         module.params(self);
@@ -245,7 +247,7 @@ impl<B: Backend> Visitor<'_, B> {
     }
 }
 
-/// The identity of a parameter: shared by all copies of it, unique in the process.
+/// Identity of a parameter: shared by its clones, unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(u64);
 
@@ -256,8 +258,7 @@ impl ParamId {
     }
 }
 
-/// A tensor that training changes. Clones are the same parameter: they share its identity, though
-/// each holds a value of its own.
+/// A trainable tensor. Clones have the same identity, but each holds its own value.
 #[derive(Debug)]
 pub struct Param<B: Backend> {
     id: ParamId,
@@ -265,7 +266,7 @@ pub struct Param<B: Backend> {
     initializer: Initializer,
 }
 
-// Derived, this would ask `B::Buffer: Clone` of every caller.
+// A derived impl would require `B::Buffer: Clone` from every caller.
 impl<B: Backend> Clone for Param<B> {
     fn clone(&self) -> Self {
         Self {
@@ -277,11 +278,11 @@ impl<B: Backend> Clone for Param<B> {
 }
 
 impl<B: Backend> Param<B> {
-    /// A new parameter. Its first value differs from that of any other parameter of the process;
-    /// [`Module::initialize`] makes it a function of a seed.
+    /// Creates a parameter. Its initial value differs from that of every other parameter of the
+    /// process; [`Module::initialize`] makes it a function of a seed.
     ///
     /// # Errors
-    /// The shape is too large, the type is no float, or the device has no room.
+    /// The shape is too large, the type is not a float, or the device is out of memory.
     pub fn new(device: &B, initializer: Initializer, dims: &[usize], dtype: DType) -> Result<Self> {
         let id = ParamId::fresh();
         let key = philox::derive(0, id.0);
@@ -303,10 +304,10 @@ impl<B: Backend> Param<B> {
         &self.value
     }
 
-    /// Gives the parameter another value.
+    /// Replaces the value.
     ///
     /// # Errors
-    /// The value has another shape or type; the parameter keeps the one it has.
+    /// The new value has a different shape or type; the parameter then keeps its value.
     pub fn set(&mut self, value: Tensor<B>) -> Result<()> {
         if value.dtype() != self.dtype() {
             let expected = format!("the parameter is {}", self.dtype());

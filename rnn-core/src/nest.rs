@@ -4,14 +4,15 @@ use std::fmt;
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-/// A structure whose leaves are tensors: a tensor, a tuple, a `Vec`, an `Option`, `()`, or a struct made by
-/// [`nest!`](crate::nest). Inputs, states and outputs of cells are nests; what TensorFlow calls a possibly
-/// nested tuple.
+/// A structure whose leaves are tensors: a tensor, a tuple, a `Vec`, an `Option`, `()`, or a struct
+/// declared with [`nest!`](crate::nest). Inputs, states and outputs of cells are nests; TensorFlow
+/// calls them possibly nested tuples.
 pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Calls `f` with each leaf and its place, in a fixed order.
+    /// Calls `f` with each leaf and its path, in a fixed order.
     fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>));
 
-    /// A nest of the same structure whose leaves are what `f` makes of these, in the order of [`visit`](Self::visit).
+    /// A nest of the same structure with each leaf replaced by the result of `f`, in the order of
+    /// [`visit`](Self::visit).
     fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self>;
 
     /// The leaves in order.
@@ -21,7 +22,7 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
         all
     }
 
-    /// The leaves in order, each with its place: `c`, `1/h`, empty for a single tensor.
+    /// The leaves in order, each with its path: `c`, `1/h`; empty for a single tensor.
     fn named_leaves(&self) -> Vec<(String, &Tensor<B>)> {
         let mut all = Vec::new();
         self.visit(&Path::Root, &mut |path, leaf| {
@@ -30,10 +31,10 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
         all
     }
 
-    /// A nest of this structure with other leaves.
+    /// A nest of the same structure with other leaves.
     ///
     /// # Errors
-    /// There are more or fewer leaves than the structure holds.
+    /// The number of leaves differs from the structure's.
     fn rebuild(&self, leaves: &[Tensor<B>]) -> Result<Self> {
         let mut left = leaves.iter();
         let built = self.map(&mut |_| left.next().cloned().ok_or_else(|| wrong_count(leaves)))?;
@@ -43,10 +44,11 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// A nest of this structure whose leaves are what `f` makes of the leaves of both.
+    /// A nest of the same structure whose leaves are the results of `f` for the leaves of both
+    /// nests.
     ///
     /// # Errors
-    /// The two have different numbers of leaves (a `Vec` or an `Option` differs), or `f` fails.
+    /// The numbers of leaves differ (in a `Vec` or an `Option`), or `f` fails.
     fn zip(
         &self,
         other: &Self,
@@ -73,8 +75,8 @@ fn wrong_count<B: Backend>(leaves: &[Tensor<B>]) -> Error {
     Error::argument("nest", "leaves", problem)
 }
 
-/// Refuses a nest whose tensors are at other places than those of another. For nests of one type: tuples and structs
-/// cannot differ, lists, options and nests of an unknown type can.
+/// Returns an error if the leaves of two nests of one type have different paths. This can only
+/// happen with `Vec`, `Option` and [`AnyState`](crate::AnyState).
 pub(crate) fn check_places<B: Backend>(
     op: &'static str,
     arg: &str,
@@ -89,7 +91,7 @@ pub(crate) fn check_places<B: Backend>(
     Err(Error::argument(op, arg, problem))
 }
 
-/// The places of the tensors of a nest, in words.
+/// Describes the paths of a nest's leaves, for messages.
 pub(crate) fn places<B: Backend>(nest: &impl Nest<B>) -> String {
     let leaves = nest.named_leaves();
     let names: Vec<&str> = leaves.iter().map(|(path, _)| path.as_str()).collect();
@@ -104,7 +106,7 @@ fn different() -> Error {
     Error::argument("nest", "structures", "have different numbers of tensors")
 }
 
-/// The place of a leaf in a nest, written `1/h`.
+/// The path of a leaf in a nest, displayed as `1/h`.
 #[derive(Clone, Copy, Debug)]
 pub enum Path<'a> {
     /// The nest itself.
@@ -186,7 +188,7 @@ tuple_nest!(N0 0, N1 1, N2 2, N3 3);
 tuple_nest!(N0 0, N1 1, N2 2, N3 3, N4 4);
 tuple_nest!(N0 0, N1 1, N2 2, N3 3, N4 4, N5 5);
 
-/// Declares a struct that is a [`Nest`]: each field must be one.
+/// Declares a struct that implements [`Nest`]. Each field must be a nest.
 ///
 /// ```
 /// use backend_api::{Backend, Tensor};
@@ -215,7 +217,7 @@ macro_rules! nest {
             $($(#[$field_attribute])* pub $field: $type),*
         }
 
-        // Derived, this would ask `B: Clone` in the wrong way of every caller.
+        // Not derived: a derived impl would add the bound `B: Clone`.
         impl<$b: $crate::backend_api::Backend> Clone for $name<$b> {
             fn clone(&self) -> Self {
                 Self { $($field: self.$field.clone()),* }

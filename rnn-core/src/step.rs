@@ -1,32 +1,32 @@
-//! What a cell knows about the step it is asked to do.
+//! The context of one time step.
 
 use backend_api::philox;
 
-/// What a network is run for. Dropout and the like act in training only.
+/// Inference or training. Dropout and similar regularization only act in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// To use its output.
+    /// Inference: dropout is off.
     #[default]
     Evaluation,
-    /// To improve it.
+    /// Training: dropout is on.
     Training,
 }
 
-/// The circumstances of one step of a cell: mode, random stream, place in the stack, time.
+/// Context of one time step of a cell: mode, time index and random stream.
 ///
-/// Randomness is a pure function of these, so that a step that is computed again, or in
-/// another order, draws the same numbers.
+/// Random numbers are a pure function of this context, so that a step that is recomputed, or
+/// computed in another order, draws the same numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// What the network is run for.
+    /// Inference or training.
     pub mode: Mode,
-    /// The step's number in its sequence, from 0.
+    /// The index of the step in its sequence, from 0.
     pub time: usize,
     stream: u64,
 }
 
 impl Step {
-    /// A step at time 0 of a run with the given seed.
+    /// The context of time 0 in a run with the given seed.
     pub fn new(mode: Mode, seed: u64) -> Self {
         Self {
             mode,
@@ -35,24 +35,25 @@ impl Step {
         }
     }
 
-    /// The same step for part `i` of a cell made of several, which draws other numbers.
+    /// The context of sub-cell `i` of a composite cell, with its own random stream.
     pub fn child(mut self, i: usize) -> Self {
         self.stream = philox::derive(self.stream, i as u64);
         self
     }
 
-    /// The same circumstances at another time.
+    /// The same context at another time.
     pub fn at(mut self, time: usize) -> Self {
         self.time = time;
         self
     }
 
-    /// A key for random numbers of this step: one for each name.
+    /// A key for random numbers of this step; different names give independent keys.
     pub fn key(&self, name: &str) -> u64 {
         philox::derive(self.run_key(name), self.time as u64)
     }
 
-    /// A key for random numbers that all steps of a run share: one for each name.
+    /// A key for random numbers that all steps of a run share; different names give independent
+    /// keys.
     pub fn run_key(&self, name: &str) -> u64 {
         philox::derive(self.stream, philox::label(name))
     }

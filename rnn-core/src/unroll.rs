@@ -1,4 +1,4 @@
-//! What a driver hands to a cell that runs over a sequence.
+//! The sequence context that a driver passes to a cell.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,25 +13,27 @@ use crate::{Cell, Mode, Nest, Step};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
 ///
-/// Holds what the driver decided (lengths, mode, random stream, memory policy), and the loops that
-/// respect it, so that no cell deals with them.
+/// Holds the driver's settings (lengths, mode, random stream, memory policy) and the loops that
+/// apply them, so that cells do not handle them.
 #[derive(Clone, Debug)]
 pub struct Unroll<B: Backend> {
     pub(crate) step: Step,
-    /// Steps that lie before this part of the sequence.
+    /// Number of steps of the sequence before this part.
     pub(crate) start: usize,
     pub(crate) steps: usize,
     pub(crate) batch: usize,
-    /// `[batch]` integers, counted from the start of the whole sequence; `None` if no row ends early.
+    /// `[batch]` integers, counted from the start of the whole sequence. `None` if no row ends
+    /// early.
     pub(crate) lengths: Option<Tensor<B>>,
     pub(crate) keep: Keep,
-    /// Steps of a segment of the memory policy; `None` for one segment of all.
+    /// Steps per segment of the memory policy; `None` for a single segment.
     pub(crate) segment: Option<usize>,
-    /// What cells made of their weights, where these do not change from run to run.
+    /// Cache of tensors that cells derive from their weights, for streams, whose weights do not
+    /// change.
     pub(crate) memo: Option<Memo<B>>,
 }
 
-/// Tensors by what they were made of; shared by all runs of a stream.
+/// Derived tensors by parameter and name; shared by all runs of a stream.
 type Memo<B> = Arc<Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>>;
 
 impl<B: Backend> Unroll<B> {
@@ -49,8 +51,9 @@ impl<B: Backend> Unroll<B> {
         }
     }
 
-    /// What a cell makes of its weights alone: made once for a stream ([`StreamingRnn`](crate::StreamingRnn)), else anew each
-    /// time. One name for each use of a parameter.
+    /// A tensor that depends only on the cell's weights. A stream
+    /// ([`StreamingRnn`](crate::StreamingRnn)) computes it once and caches it; other drivers
+    /// compute it each time. `name` distinguishes the uses of a parameter.
     pub(crate) fn derived<const N: usize>(
         &self,
         of: ParamId,
@@ -72,30 +75,30 @@ impl<B: Backend> Unroll<B> {
         Ok(made)
     }
 
-    /// Rows in the batch.
+    /// The batch size.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// What the network is run for.
+    /// Inference or training.
     pub fn mode(&self) -> Mode {
         self.step.mode
     }
 
-    /// Steps in this part of the sequence.
+    /// Number of steps in this part of the sequence.
     pub fn steps(&self) -> usize {
         self.steps
     }
 
-    /// The same sequence for part `i` of a cell made of several: its random numbers differ.
+    /// The same sequence for sub-cell `i` of a composite cell, with its own random stream.
     pub fn child(&self, i: usize) -> Self {
         let mut part = self.clone();
         part.step = self.step.child(i);
         part
     }
 
-    /// Runs `body` over the sequence, cut into the segments that the driver's memory policy asks for, with the state
-    /// carried from one to the next.
+    /// Runs `body` on each segment of the memory policy, passing the state from one segment to the
+    /// next.
     pub fn segments<I, S, O>(
         &self,
         inputs: &I,
@@ -113,7 +116,7 @@ impl<B: Backend> Unroll<B> {
         segmented::run(self, inputs, state, body)
     }
 
-    /// Runs a cell step by step: what [`Cell::unroll`] does if a cell has nothing faster.
+    /// Runs a cell step by step: the default of [`Cell::unroll`].
     pub fn stepwise<C: Cell<B = B>>(
         &self,
         cell: &C,
@@ -127,7 +130,8 @@ impl<B: Backend> Unroll<B> {
         })
     }
 
-    /// Runs `step` once for each time, holding the state and zeroing the output of rows that have ended.
+    /// Calls `step` for each time. For rows past their length it keeps the state and sets the
+    /// output to zero.
     ///
     /// `zero` is an output of zeros.
     pub fn scan<I, S, O>(
@@ -163,8 +167,8 @@ impl<B: Backend> Unroll<B> {
         Ok((outputs, state))
     }
 
-    /// Outputs of all steps, zero where a row has ended: for a wrapper that changes the outputs of a whole
-    /// sequence, so that padding does not show in them.
+    /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
+    /// outputs of a whole sequence.
     pub fn zero_ended<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
         let Some(lengths) = &self.lengths else {
             return Ok(outputs.clone());
@@ -172,8 +176,8 @@ impl<B: Backend> Unroll<B> {
         outputs.map(&mut |o| o.zero_ended(lengths, self.start))
     }
 
-    /// The random numbers of all steps, `noise` giving those of one: `[time, ..]`, whatever part of the sequence
-    /// this is. `like` is a tensor of one step.
+    /// The random numbers of all steps, `[time, ..]`; `noise` computes those of one step. They do
+    /// not depend on how the sequence is cut into parts. `like` has the shape of one step.
     pub(crate) fn noise(
         &self,
         like: &Tensor<B>,
@@ -195,7 +199,7 @@ impl<B: Backend> Unroll<B> {
         })
     }
 
-    /// `new` where a row still runs at `time`, else `old`.
+    /// `new` for the rows that are still running at `time`, else `old`.
     pub(crate) fn hold<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
         match &self.lengths {
             None => Ok(new),
@@ -205,14 +209,16 @@ impl<B: Backend> Unroll<B> {
         }
     }
 
-    /// Runs a layer whose recurrence has a fused description, on the fastest path the device offers: the inputs
-    /// `[time, batch, depth]`, the kernel `[depth, gates * units]` and the bias `[gates * units]` that they meet, the
-    /// [parameters](Recurrence::parameters) that the state meets, and the state. Gives the outputs
-    /// `[time, batch, units]`, or as wide as a projection, and the final state, or `None` if the device has no plan for it, and the cell should
-    /// [`scan`](Self::scan).
+    /// Runs a layer as one operation on the device's fastest path.
+    ///
+    /// `inputs` are the inputs `[time, batch, depth]`, the input kernel `[depth, gates * units]`
+    /// and the bias `[gates * units]`. `parameters` are the [recurrent
+    /// parameters](Recurrence::parameters). Returns the outputs `[time, batch, units]` (or the
+    /// width of the projection) and the final state. Returns `None` if the device has no plan for
+    /// the layer; the cell should then [`scan`](Self::scan).
     ///
     /// # Errors
-    /// Shapes or types do not fit one another.
+    /// Shapes or types do not fit each other.
     pub fn sequence(
         &self,
         recurrence: Recurrence,
@@ -245,7 +251,7 @@ impl<B: Backend> Unroll<B> {
         Ok(Some((outputs, results.into_vec())))
     }
 
-    /// The lengths counted from the start of this part; none is negative.
+    /// The lengths counted from the start of this part, and at least 0.
     fn remaining_lengths(&self) -> Result<Option<Tensor<B>>> {
         let Some(lengths) = &self.lengths else {
             return Ok(None);
@@ -267,7 +273,7 @@ impl<B: Backend> Unroll<B> {
 }
 
 mod segmented {
-    //! Cutting a sequence for the memory policy.
+    //! Splits a sequence into segments for the memory policy.
 
     use std::sync::Arc;
 
@@ -286,14 +292,15 @@ mod segmented {
         O: Nest<B>,
     {
         let Some(device) = device(inputs, state) else {
-            // Nothing to keep, so nothing to save.
+            // Without tensors there is no device, and nothing to store.
             return body(u, inputs, state);
         };
         let length = u.segment.unwrap_or(u.steps).max(1);
         let mut state = state.clone();
         let mut parts: Vec<O> = Vec::new();
         let mut t = 0;
-        // One turn even for an empty sequence: the body knows the outputs' structure.
+        // Run once even for an empty sequence, because only the body knows the structure of the
+        // outputs.
         while t < u.steps || parts.is_empty() {
             let end = (t + length).min(u.steps);
             let part = Unroll {
@@ -322,7 +329,8 @@ mod segmented {
         leaves.first().map(|t| t.device().clone())
     }
 
-    /// One segment: inputs and state cross the device's hook as a list of tensors.
+    /// Runs one segment. Inputs, outputs and state are passed to the device as a flat list of
+    /// tensors.
     fn one<B, I, S, O>(
         device: &B,
         part: &Unroll<B>,
@@ -336,13 +344,13 @@ mod segmented {
         S: Nest<B>,
         O: Nest<B>,
     {
-        // The structure of the outputs is known only once the body has run.
+        // The structure of the outputs is known only after the body has run.
         let shape: Arc<std::sync::OnceLock<(O, S)>> = Arc::default();
         let (like_inputs, like_state) = (detached(inputs)?, detached(state)?);
         let mut flat: Vec<Tensor<B>> = inputs.leaves().into_iter().cloned().collect();
         let split = flat.len();
         flat.extend(state.leaves().into_iter().cloned());
-        // A part is not cut again by the cells inside of a cell.
+        // Sub-cells do not split a segment again.
         let unroll = Unroll {
             keep: Keep::All,
             segment: None,
@@ -358,7 +366,7 @@ mod segmented {
                 let (output, state) = body(&unroll, &inputs, &state)?;
                 let mut flat: Vec<Tensor<B>> = output.leaves().into_iter().cloned().collect();
                 flat.extend(state.leaves().into_iter().cloned());
-                // Only the structure is wanted: without history, so that nothing is kept alive.
+                // Only the structure is used; detached, so that it keeps no history alive.
                 if seen.get().is_none() {
                     let _ = seen.set((detached(&output)?, detached(&state)?));
                 }

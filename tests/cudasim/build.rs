@@ -1,8 +1,9 @@
-//! Compiles the simulator (`sim/*.cpp`) to one shared object, and beside it the libraries under whose names cudarc looks for
-//! CUDA: each is empty and needs the simulator.
+//! Compiles the simulator (`sim/*.cpp`) to one shared object, and links the libraries under whose
+//! names cudarc looks for CUDA: each is empty and depends on the simulator.
 //!
-//! `CXX` names the C++ compiler; it also compiles kernels at run time. `CUDASIM_SANITIZE=address` or `=thread` builds for a
-//! sanitizer (see `cargo xtask sanitize`). Without a compiler the crate still builds, and `install` says what is missing.
+//! `CXX` names the C++ compiler; it also compiles kernels at run time. `CUDASIM_SANITIZE=address`
+//! or `=thread` builds for a sanitizer (see `cargo xtask sanitize`). Without a compiler the crate
+//! still builds, and `install` returns the reason.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -11,7 +12,7 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs, thread};
 
-/// Both spellings of each library: the one that cudarc tries first, and the one with a version.
+/// Both names of each library: the one that cudarc tries first, and the one with a version.
 const NAMES: [&str; 6] = [
     "libcuda.so",
     "libcuda.so.1",
@@ -66,7 +67,8 @@ fn build() -> Result<(), String> {
                 .map(str::to_owned),
             );
         }
-        // The simulator's own data is touched from all fibers and is none of the sanitizer's business.
+        // Only kernels are instrumented: all fibers access the simulator's own data, which the
+        // sanitizer would report.
         "thread" => flags.push("-DCUDASIM_SANITIZE_THREAD".to_owned()),
         other => {
             return Err(format!(
@@ -117,7 +119,7 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// The first C++ compiler that can be started, and what it says of itself.
+/// The first C++ compiler that starts, and its version text.
 fn compiler() -> Result<(String, String), String> {
     let named = env::var("CXX").ok();
     let candidates = named
@@ -156,8 +158,9 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Names this build of the simulator. Compiled kernels are good for one build and one folder only, and whoever keeps them
-/// tells devices apart by name; so the time goes in too, for a folder that was emptied and filled again.
+/// Identifies this build of the simulator. A compiled kernel is valid only for one build and one
+/// folder, and kernel caches identify a device by its name, which contains the fingerprint. The
+/// time is included for a folder that was deleted and built again.
 fn fingerprint(sources: &[PathBuf], version: &str, sanitize: &str, out: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     for path in sources {
@@ -219,7 +222,7 @@ fn compile_all(
             .flat_map(|handle| handle.join().expect("a compile thread ends"))
             .collect()
     });
-    // What does not compile is a mistake in the simulator, not a missing tool.
+    // A compile error is a bug in the simulator, not a missing tool.
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     Ok(jobs.into_iter().map(|(_, object)| object).collect())
 }

@@ -1,4 +1,5 @@
-//! The default body of whole sequences: the input's product of all steps at once, then step after step.
+//! The default implementation of whole sequences: the input projection of all steps as one matmul,
+//! then step by step.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -6,9 +7,9 @@ use super::{ExtendedLstm, Recurrence, SequencePlan};
 use crate::compose::{Results, activation_grad};
 use crate::{Activation, Backend, Compare, Fused, Meta, Op, Result, Shape, Stacker, Tensor};
 
-/// The operands of a whole sequence by name, in the order that [`SequencePlan`] states.
+/// The operands of a whole sequence by name, in the order of [`SequencePlan`].
 struct Operands<'a, B: Backend> {
-    /// Zero where a row has ended, whatever is given there.
+    /// The inputs, with padding set to zero.
     x: Tensor<B>,
     kernel: &'a Tensor<B>,
     bias: &'a Tensor<B>,
@@ -53,7 +54,7 @@ impl<'a, B: Backend> Operands<'a, B> {
         &self.initial[self.initial.len() - 1]
     }
 
-    /// `new` for the rows that still run at step `t`, else `old`.
+    /// `new` for the rows that are still running at step `t`, else `old`.
     fn hold(&self, t: usize, new: Tensor<B>, old: &Tensor<B>) -> Result<Tensor<B>> {
         match self.lengths {
             Some(lengths) => lengths.fused(Fused::MaskedUpdate { time: t }, &[&new, old]),
@@ -61,7 +62,7 @@ impl<'a, B: Backend> Operands<'a, B> {
         }
     }
 
-    /// The peepholes `w_f`, `w_i`, `w_o`, if there are.
+    /// The peephole weights `w_f`, `w_i`, `w_o`, if enabled.
     fn peepholes(&self, lstm: &ExtendedLstm) -> Option<&'a [Tensor<B>]> {
         let first = 1 + usize::from(lstm.projection);
         lstm.peepholes.then(|| &self.parameters[first..])
@@ -75,7 +76,7 @@ fn clip<B: Backend>(x: Tensor<B>, limit: Option<f64>) -> Result<Tensor<B>> {
     }
 }
 
-/// A gradient that does not pass where a value met its limit.
+/// The gradient of a clipped value: 0 where the value is at its limit.
 fn unclipped<B: Backend>(grad: Tensor<B>, x: &Tensor<B>, limit: Option<f64>) -> Result<Tensor<B>> {
     let Some(limit) = limit else {
         return Ok(grad);
@@ -88,7 +89,7 @@ fn unclipped<B: Backend>(grad: Tensor<B>, x: &Tensor<B>, limit: Option<f64>) -> 
         .select_from(&grad, &zero)
 }
 
-/// The new state of a step and what it saves. `z` is the projected input of the step.
+/// The new state of a step, and the values it saves. `z` is the projected input of the step.
 fn step<B: Backend>(
     plan: &SequencePlan,
     ops: &Operands<'_, B>,
@@ -171,7 +172,7 @@ fn extended_lstm_step<B: Backend>(
     Ok((smallvec![c.clone(), h], smallvec![gates, c]))
 }
 
-/// The input's product at once; then one step after the other.
+/// The input projection of all steps as one matmul, then step by step.
 pub(crate) fn sequence<B: Backend>(
     device: &B,
     plan: &SequencePlan,
@@ -206,35 +207,35 @@ pub(crate) fn sequence<B: Backend>(
     Ok(results)
 }
 
-/// Zeros like one step of so many units, for sequences without steps.
+/// Zeros like one step of a saved value `width` units wide: for sequences without steps.
 fn wide<B: Backend>(device: &B, ops: &Operands<'_, B>, width: usize) -> Result<Tensor<B>> {
     let c0 = &ops.initial[0];
     let shape = Shape::new(&[c0.shape()[0], width * ops.units()])?;
     Tensor::zeros(device, Meta::new(shape, c0.dtype()))
 }
 
-/// What the steps back through a sequence pass on: a few tensors a step.
+/// The tensors of a state, or their gradients.
 type Passed<B> = SmallVec<[Tensor<B>; 2]>;
 
-/// The gradients of one step: of the projected input, and of the state before; besides, for a projection, what came
-/// through its limit.
+/// The gradients of one step: of the projected input, and of the previous state. With a projection,
+/// also the gradient before the projection's clipping.
 struct StepGrad<B: Backend> {
     dz: Tensor<B>,
     before: Passed<B>,
     projected: Option<Tensor<B>>,
 }
 
-/// What the gradient of a sequence is given besides its operands.
+/// The operands of the gradient operation that follow those of the sequence.
 struct Given<'a, B: Backend> {
     outputs: &'a Tensor<B>,
     saved: &'a [Tensor<B>],
     doutputs: &'a Tensor<B>,
     dfinal: &'a [Tensor<B>],
-    /// The parameters, transposed where they are matrices.
+    /// The recurrent parameters; matrices are transposed.
     transposed: Vec<Tensor<B>>,
 }
 
-/// `dh` has the gradient of the step's output in it.
+/// `dh` includes the gradient of the step's output.
 fn step_grad<B: Backend>(
     plan: &SequencePlan,
     ops: &Operands<'_, B>,
@@ -297,7 +298,8 @@ fn step_grad<B: Backend>(
             let op = Op::Fused(Fused::GruOutputGrad { activation });
             let outs = Tensor::call_all(device, &op, &[q, u, &h, dh])?;
             let [dzq, du, dh_direct] = [&outs[0], &outs[1], &outs[2]];
-            // What is reset is the product `m`, and its gradient is that of the candidate's sum.
+            // The reset gate multiplies `m`, so the gradient of `r m` is that of the candidate's
+            // sum.
             let op = Op::Fused(Fused::GruGatesGrad);
             let outs_g = Tensor::call_all(device, &op, &[r, u, m, du, dzq])?;
             let dh = outs_g[0]
@@ -313,7 +315,8 @@ fn step_grad<B: Backend>(
     })
 }
 
-/// `dz` and the gradient of the old cell state, from those of the new one and of `h` before the projection.
+/// `dz` and the gradient of the old cell state, from those of the new cell state and of `h` before
+/// the projection.
 fn extended_lstm_grad<B: Backend>(
     lstm: &ExtendedLstm,
     ops: &Operands<'_, B>,
@@ -369,7 +372,7 @@ pub(crate) fn sequence_grad<B: Backend>(
     let mut projected_newest_first = Vec::new();
     for t in (0..ops.steps()).rev() {
         let last = dstate.len() - 1;
-        // Rows past their length: their state passed through, and their output was constant.
+        // A row past its length passes its state through unchanged, and its output is constant.
         let dh = dstate[last].add(&given.doutputs.select(0, t)?)?;
         let grad = step_grad(plan, &ops, &given, t, &dstate, &dh)?;
         let masked = |x: Tensor<B>| match ops.lengths {
@@ -406,7 +409,8 @@ pub(crate) fn sequence_grad<B: Backend>(
     Ok(results)
 }
 
-/// The gradients of what meets the state, from `dz` of all steps; `projected` is what came to the projection.
+/// The gradients of the recurrent parameters, from `dz` of all steps. `projected` is the gradient
+/// of the projection's output for all steps.
 fn parameter_grads<B: Backend>(
     plan: &SequencePlan,
     ops: &Operands<'_, B>,
@@ -457,10 +461,10 @@ fn stack<B: Backend>(newest_first: Vec<Tensor<B>>, like: &Tensor<B>) -> Result<T
     stacker.finish(like)
 }
 
-/// `[T, B, n]`: the state that each step started from.
+/// `[T, B, n]`: the state at the start of each step.
 ///
-/// Past a row's length the outputs are 0 where the state was held; `dz` is 0 there too, so that
-/// the difference never shows.
+/// Past a row's length this is 0 instead of the row's final state. This has no effect, because `dz`
+/// is 0 there.
 fn before<B: Backend>(first: &Tensor<B>, all: &Tensor<B>) -> Result<Tensor<B>> {
     let steps = all.shape()[0];
     if steps == 0 {
@@ -475,12 +479,12 @@ fn rows<B: Backend>(x: &Tensor<B>) -> Result<Tensor<B>> {
     x.reshape(&[shape[0] * shape[1], shape[2]])
 }
 
-/// The gradient of a kernel as one product over all steps: `Σ_t x_tᵀ dz_t`.
+/// The gradient of a kernel as one matmul over all steps: `Σ_t x_tᵀ dz_t`.
 fn kernel_grad<B: Backend>(x: &Tensor<B>, dz: &Tensor<B>) -> Result<Tensor<B>> {
     rows(x)?.transpose(0, 1)?.matmul(&rows(dz)?)
 }
 
-/// The sum over all rows of all steps.
+/// Sums over all rows of all steps.
 fn sum_rows<B: Backend>(x: &Tensor<B>) -> Result<Tensor<B>> {
     rows(x)?.sum(0)
 }

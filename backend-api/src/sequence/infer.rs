@@ -6,7 +6,7 @@ use super::SequencePlan;
 use crate::operands::Args;
 use crate::{Error, Meta, Metas, Result, Shape};
 
-/// The operands of a sequence by what they have in common, checked.
+/// The checked operands of a sequence, grouped by role.
 struct Parts {
     x: Meta,
     kernel: Meta,
@@ -18,7 +18,7 @@ struct Parts {
 }
 
 impl SequencePlan {
-    /// The results of the sequence.
+    /// The results of the sequence operation.
     pub(crate) fn infer(&self, args: &Args<'_>) -> Result<Metas> {
         args.count(self.operands())?;
         let parts = self.parts(args)?;
@@ -28,7 +28,7 @@ impl SequencePlan {
         Ok(all)
     }
 
-    /// The results of its gradient.
+    /// The results of the gradient operation.
     pub(crate) fn infer_grad(&self, args: &Args<'_>) -> Result<Metas> {
         let states = self.recurrence.states();
         let all_saved = self.recurrence.saved_widths().len();
@@ -61,7 +61,7 @@ impl SequencePlan {
         let (x, kernel, bias) = (args.ins[0], args.ins[1], args.ins[2]);
         let states_at = 3 + r.parameter_count();
         let initial: Metas = args.ins[states_at..states_at + r.states()].into();
-        // The states have the sizes that the others are checked against.
+        // The states define the batch size and widths that the other operands are checked against.
         let (first, last) = (initial[0], initial[initial.len() - 1]);
         args.gates("initial state", first, 1)?;
         args.gates("initial state", last, 1)?;

@@ -1,4 +1,4 @@
-//! Whole recurrent sequences as operations: what devices are asked for, and how they may go about it.
+//! Whole recurrent sequences as single operations: requests, plans and operands.
 
 mod compose;
 mod infer;
@@ -11,8 +11,8 @@ use crate::{Activation, DType, Error, LstmGates, Result, Shape};
 
 pub(crate) use compose::{sequence, sequence_grad};
 
-/// The recurrences that have a fused description: what happens in a step once the input
-/// has been projected and the bias added.
+/// A recurrence that devices can run as one operation: the computation of a step after the input
+/// projection and the bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Recurrence {
@@ -21,50 +21,53 @@ pub enum Recurrence {
         /// The activation.
         activation: Activation,
     },
-    /// [`Fused::LstmStep`]; four gates, state `c, h`.
+    /// The LSTM, [`Fused::LstmStep`]; four gates, state `c, h`.
     Lstm(LstmGates),
     /// The LSTM with peepholes, clipping and projection; four gates, state `c, h`.
     ExtendedLstm(ExtendedLstm),
-    /// [`Fused::GruGates`] and [`Fused::GruOutput`]; three gates (`r`, `u`, candidate), state `h`.
+    /// The GRU, [`Fused::GruGates`] and [`Fused::GruOutput`]; three gates (`r`, `u`, candidate),
+    /// state `h`.
     Gru {
         /// The candidate's activation.
         activation: Activation,
     },
-    /// The GRU that resets after the product (Cho et al. 2014 in its first version; cuDNN's and PyTorch's):
-    /// `q = act(z + r (h · W + b))`, else as [`Gru`](Self::Gru).
+    /// The GRU that applies the reset gate after the matmul (the first version of Cho et al. 2014;
+    /// also cuDNN's and PyTorch's): `q = act(z + r (h · W + b))`, otherwise as [`Gru`](Self::Gru).
     GruResetAfter {
         /// The candidate's activation.
         activation: Activation,
     },
 }
 
-/// What TensorFlow's `LSTMCell` has besides the plain LSTM (Gers & Schmidhuber 2000; Sak et al. 2014,
-/// <https://arxiv.org/abs/1402.1128>). With `i, j, f, o` the four parts of `z`:
+/// The options of TensorFlow's `LSTMCell` that the plain LSTM lacks (Gers & Schmidhuber 2000; Sak
+/// et al. 2014, <https://arxiv.org/abs/1402.1128>). With `i, j, f, o` the four parts of `z`:
 ///
 /// `c' = clip(c σ(f + forget_bias + w_f c) + σ(i + w_i c) act(j))`,
 /// `h' = clip((σ(o + w_o c') act(c')) · projection)`.
 ///
-/// What is not asked for is left out. In the gradient a number that is saved as large as its limit, or larger, has met it: for
-/// 16-bit floats a limit that they cannot hold, or numbers that round to it, are told wrong, so that cells do not ask for it.
+/// Terms of options that are off are omitted. The gradient treats a saved value as clipped if its
+/// absolute value is at least the limit. In 16-bit floats this test is wrong if the type cannot
+/// represent the limit, or if an unclipped value rounds to it; cells therefore do not request
+/// `cell_clip` for these types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExtendedLstm {
-    /// As of the plain LSTM.
+    /// The constants of the plain LSTM.
     pub gates: LstmGates,
-    /// Whether the gates see the cell state through `w_f`, `w_i` and `w_o`.
+    /// Whether the gates depend on the cell state, through `w_f`, `w_i` and `w_o`.
     pub peepholes: bool,
-    /// The limit of the cell state's absolute value. Where it is met, no gradient passes.
+    /// The limit of the cell state's absolute value. The gradient of a clipped value is 0.
     pub cell_clip: Option<f64>,
-    /// Whether the output is projected.
+    /// Whether the output is multiplied by a projection matrix.
     pub projection: bool,
     /// The limit of the projected output's absolute value.
     pub proj_clip: Option<f64>,
 }
 
-/// The most tensors that a [`Recurrence`] has besides the input's kernel and the bias.
+/// The parameters of a [`Recurrence`] other than the input kernel and the bias: at most 5.
 type Parameters = SmallVec<[(&'static str, Shape); 5]>;
 
 impl Recurrence {
-    /// The activation of the step.
+    /// The activation function of the step.
     pub const fn activation(&self) -> Activation {
         match self {
             Self::Basic { activation }
@@ -75,7 +78,7 @@ impl Recurrence {
         }
     }
 
-    /// Number of gates, which is the width of the projected input in units.
+    /// Number of gates: the width of the projected input divided by the number of units.
     pub const fn gates(&self) -> usize {
         match self {
             Self::Basic { .. } => 1,
@@ -92,12 +95,12 @@ impl Recurrence {
         }
     }
 
-    /// Whether `h` may have another width than there are units.
+    /// Whether the width of `h` may differ from the number of units.
     pub const fn is_projected(&self) -> bool {
         matches!(self, Self::ExtendedLstm(lstm) if lstm.projection)
     }
 
-    /// The widths, in units, of the values that a sequence saves for its gradient.
+    /// The widths of the values that a sequence saves for its gradient, in units.
     pub const fn saved_widths(&self) -> &'static [usize] {
         match self {
             Self::Basic { .. } => &[],
@@ -119,16 +122,16 @@ impl Recurrence {
         }
     }
 
-    /// The name and shape of what meets the state, in the order of the operands. `n` is the number of units, `p` the
-    /// width of `h`, which is `n` but for a projection:
+    /// The names and shapes of the recurrent parameters, in the order of the operands. `n` is the
+    /// number of units, `p` the width of `h` (`n` without a projection):
     ///
     /// | recurrence | parameters |
     /// |---|---|
     /// | basic | kernel `[n, n]` |
     /// | LSTM | kernel `[n, 4n]` |
-    /// | extended LSTM | kernel `[p, 4n]`; projection `[n, p]`, if any; peepholes `w_f`, `w_i`, `w_o`: `[n]`, if any |
-    /// | GRU | gates' kernel `[n, 2n]`, candidate's kernel `[n, n]` |
-    /// | GRU, reset after | the same, and the bias of the candidate's product `[n]` |
+    /// | extended LSTM | kernel `[p, 4n]`; projection `[n, p]`; `w_f`, `w_i`, `w_o`: `[n]` each |
+    /// | GRU | kernel of the gates `[n, 2n]`, kernel of the candidate `[n, n]` |
+    /// | GRU, reset after | those of the GRU, and the bias of the candidate's matmul `[n]` |
     ///
     /// # Errors
     /// A shape has too many elements.
@@ -164,68 +167,80 @@ impl Recurrence {
     }
 }
 
-/// What a cell wants to run as one operation over a whole sequence.
+/// A cell's request to run a whole sequence as one operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SequenceRequest {
     /// The cell's step.
     pub recurrence: Recurrence,
-    /// `I`.
+    /// Depth of the inputs, `I`.
     pub inputs: usize,
-    /// `T`.
+    /// Number of steps, `T`.
     pub steps: usize,
-    /// `B`.
+    /// Batch size, `B`.
     pub batch: usize,
-    /// `n`.
+    /// Number of hidden units, `n`.
     pub units: usize,
-    /// Whether rows have lengths of their own.
+    /// Whether rows have individual lengths.
     pub ragged: bool,
-    /// Whether the same weights are going to be used again before they change: what is made of them is then worth keeping.
+    /// Whether the same weights will be used again before they change, so that the device should
+    /// cache their packed form.
     pub reuse: bool,
     /// The element type.
     pub dtype: DType,
 }
 
-/// How a device is going to run a whole sequence: a layer with its input's product. Time is the first axis.
+/// How a device runs a whole sequence: the input projection and the recurrence of one layer. Time
+/// is the first axis.
 ///
-/// [`Fused::Sequence`] takes, in this order,
+/// The operands of [`Fused::Sequence`] are, in this order:
 /// * `x: [T, B, I]`, the inputs;
-/// * the input's kernel `[I, gates n]` and the bias `[gates n]`: `z = x · kernel + bias` is the projected input;
-/// * the [parameters](Recurrence::parameters) that meet the state;
+/// * the input kernel `[I, gates n]` and the bias `[gates n]`; `z = x · kernel + bias` is the
+///   projected input;
+/// * the [recurrent parameters](Recurrence::parameters);
 /// * the initial state: `h: [B, n]`, or `c: [B, n]` and `h: [B, p]` (LSTMs);
-/// * if [`ragged`](Self::ragged): `lengths: [B]` int, not negative; more than `T` counts as `T`;
+/// * if [`ragged`](Self::ragged), `lengths: [B]` int, not negative; a length above `T` counts as
+///   `T`.
 ///
-/// and gives
+/// The results are:
 /// * `outputs: [T, B, p]`, zero at and after a row's length;
-/// * the final state, as of each row's last step, in the initial state's form;
-/// * if [`save`](Self::save), the saved values: nothing (basic); `gates: [T, B, 4n]`, the activated gates in the order of
-///   [`Fused::LstmStep`], and `cs: [T, B, n]`, the new cell states (LSTMs); `gates: [T, B, 3n]`, that is `r, u, q` (GRU), and
-///   `[T, B, 4n]` with the candidate's recurrent product, bias added, as the fourth (GRU, reset after). At and after
-///   a row's length they are unspecified but finite.
+/// * the final state, after each row's last step, in the form of the initial state;
+/// * if [`save`](Self::save), the saved values of the table. At and after a row's length they are
+///   unspecified but finite.
 ///
-/// [`Fused::SequenceGrad`] takes all operands of the sequence, then `outputs`, the saved values, `doutputs: [T, B, p]` and the
-/// gradient of the final state. It gives the gradients of the inputs if [`input_grad`](Self::input_grad), of the input's
-/// kernel, of the bias, of the parameters and of the initial state. What stands in the inputs at and after a row's
-/// length never matters, be it NaN.
+/// | recurrence | saved values |
+/// |---|---|
+/// | basic | none |
+/// | LSTMs | `gates: [T, B, 4n]`, as in [`Fused::LstmStep`]; `cs: [T, B, n]`, the new cell states |
+/// | GRU | `gates: [T, B, 3n]`: `r, u, q` |
+/// | GRU, reset after | `gates: [T, B, 4n]`: `r, u, q` and the candidate's `h · W + b` |
+///
+/// The operands of [`Fused::SequenceGrad`] are all operands of the sequence, then `outputs`, the
+/// saved values, `doutputs: [T, B, p]` and the gradient of the final state. The results are the
+/// gradients of the inputs (if [`input_grad`](Self::input_grad)), the input kernel, the bias, the
+/// recurrent parameters and the initial state. Inputs at and after a row's length have no effect,
+/// even if they are NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SequencePlan {
     /// The cell's step.
     pub recurrence: Recurrence,
-    /// Which way the device takes.
+    /// How the device runs the sequence.
     pub path: SequencePath,
-    /// Whether there is a `lengths` operand.
+    /// Whether the operands include `lengths`.
     pub ragged: bool,
-    /// Whether the values that the gradient needs are among the results. A request is made
-    /// without; automatic differentiation sets it when something is tracked.
+    /// Whether the results include the values that the gradient needs.
+    /// [`Backend::plan_sequence`](crate::Backend::plan_sequence) returns `false` here; automatic
+    /// differentiation sets it if an operand is tracked.
     pub save: bool,
-    /// Whether the device keeps what it makes of the weights, for as long as they are there; never changes a number.
+    /// Whether the device caches the packed weights as long as their buffers live. Does not affect
+    /// results.
     pub reuse: bool,
-    /// Whether the gradient of the inputs is among the results of the gradient. Automatic differentiation clears it where
-    /// nobody asks.
+    /// Whether the results of the gradient include the gradient of the inputs. Automatic
+    /// differentiation clears it if the inputs are not tracked.
     pub input_grad: bool,
 }
 
 impl SequencePlan {
-    /// The plan of the default body: step by step.
+    /// The plan of the default implementation, which runs step by step.
     pub fn stepwise(request: &SequenceRequest) -> Self {
         Self {
             recurrence: request.recurrence,
@@ -237,7 +252,7 @@ impl SequencePlan {
         }
     }
 
-    /// Number of saved results: as many as the recurrence has if [`save`](Self::save) is set.
+    /// Number of saved results; 0 unless [`save`](Self::save) is set.
     pub const fn saved(&self) -> usize {
         if self.save {
             self.recurrence.saved_widths().len()
@@ -252,13 +267,14 @@ impl SequencePlan {
     }
 }
 
-/// The ways of running a whole sequence, from slow to fast. All give the same numbers
-/// within the stated tolerance; which one ran is never hidden.
+/// How a whole sequence is run, from slow to fast. All paths give the same results within the
+/// documented tolerance. [`SequencePlan::path`] states which one runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SequencePath {
-    /// The default body: the inputs' product of all steps, then one step after the other.
+    /// The default implementation: the input projection of all steps as one matmul, then step by
+    /// step.
     Stepwise,
-    /// One kernel of the backend's own for all steps.
+    /// One kernel of the backend for all steps.
     Whole,
 }

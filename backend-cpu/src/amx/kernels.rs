@@ -1,4 +1,4 @@
-//! The innermost loops: instructions of the unit, written out.
+//! The innermost loops, with AMX instructions in inline assembly.
 
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -10,21 +10,24 @@ use std::{array, ptr};
 
 use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, ROWS, SPLIT, WORDS};
 
-/// The sums of two tiles of rows with two of columns: what they begin with and where they go, row after row.
+/// The sums of two tiles of rows with two tiles of columns: the memory they are loaded from and
+/// stored to, row after row.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
     pub(super) from: [*const f32; 2],
     pub(super) to: [*mut f32; 2],
-    /// Bytes from one row to the next, in both tiles.
+    /// Strides between rows, in bytes, for both tiles.
     pub(super) from_stride: usize,
     pub(super) to_stride: usize,
 }
 
-/// Two columns of tiles of the right side.
+/// Two tile columns of the right-hand side.
 #[derive(Clone, Copy)]
 pub(super) enum Tiles {
-    /// Rows of [`PAIR`] numbers that have to be split: where the first is and how far it is to the next; where the last block is, if not
-    /// there; where the parts go; and how many words further those of the next block go. If none, blocks take turns in two places.
+    /// Rows of [`PAIR`] numbers that still have to be split. `from` is the first row and `stride`
+    /// the distance between rows; `tail` holds the last block if it lies elsewhere. The parts are
+    /// written to `to`; those of each further block go `advance` words further. If `advance` is 0,
+    /// blocks alternate between two buffers.
     Numbers {
         from: *const f32,
         stride: usize,
@@ -32,16 +35,16 @@ pub(super) enum Tiles {
         to: *mut u16,
         advance: usize,
     },
-    /// Numbers that are split already, or what became of the others.
+    /// Numbers that are already split, or the parts that `Numbers` has written.
     Parts(*const u16),
     /// One part, rounded.
     Rounded(*const u16),
 }
 
-/// What the unit's tiles are: sums and left sides have `height` rows.
+/// Configures the AMX tiles: sums and left-hand tiles have `height` rows.
 ///
 /// # Safety
-/// There is the unit.
+/// AMX is available.
 pub(super) unsafe fn configure(height: usize) {
     #[repr(C, align(64))]
     struct Configuration {
@@ -65,32 +68,36 @@ pub(super) unsafe fn configure(height: usize) {
             _ => 0,
         }),
     };
-    // SAFETY: 64 bytes that say something valid: up to 16 rows of 64 bytes.
+    // SAFETY: the operand is 64 bytes with a valid configuration: tiles of up to 16 rows of 64
+    // bytes.
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) ptr::from_ref(&configuration), options(nostack, readonly, preserves_flags));
     }
 }
 
-/// Lets the tiles go, so that the system need not save them.
+/// Releases the tiles, so that the operating system need not save them.
 ///
 /// # Safety
-/// There is the unit.
+/// AMX is available.
 pub(super) unsafe fn release() {
-    // SAFETY: what tiles hold is stored when a kernel ends.
+    // SAFETY: `run` stores the sums before it returns, so the tiles hold nothing that is still
+    // needed.
     unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Adds the products of so many blocks of the inner index to the sums: of two tiles of rows of the left side with two columns of tiles
-/// of the right one.
+/// Adds the products of `blocks` blocks of the inner index to the sums: two tiles of left-hand rows
+/// times two tile columns of the right-hand side.
 ///
 /// # Safety
-/// There is the unit, configured for as many rows as `sums` has in each tile. The left side has tiles for all blocks, and so has the
-/// right one, or numbers and room for the parts of all blocks, of two if they take turns.
+/// AMX is available and configured for the number of rows that `sums` has in each tile. The
+/// left-hand side has tiles for all blocks. The right-hand side has tiles for all blocks, or
+/// numbers for all blocks and room for their parts; for the parts of two blocks if these alternate.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn run(mut a: [*const u16; 2], b: Tiles, blocks: usize, sums: &Sums) {
-    // SAFETY: the caller says that all tiles are there, and rows for all sums. The unit's tiles that are overwritten hold nothing: a
-    // product begins with loading sums and ends with storing them, and nothing else uses them. Pointers are moved past the end, but not
-    // read there; asking for memory ahead accesses none.
+    // SAFETY: the caller guarantees that all tiles exist, and rows for all sums. The AMX tiles that
+    // are overwritten hold nothing: a product begins by loading the sums and ends by storing them,
+    // and no other code uses tiles. Pointers are moved past the end but not read there; prefetching
+    // accesses no memory.
     unsafe {
         load_sums(sums);
         match b {
@@ -149,18 +156,18 @@ pub(super) unsafe fn run(mut a: [*const u16; 2], b: Tiles, blocks: usize, sums: 
     }
 }
 
-/// Asks for so many words.
+/// Prefetches `COUNT` words.
 #[inline]
 fn ask<const COUNT: usize>(from: *const u16) {
     for at in (0..COUNT).step_by(ROW) {
-        // SAFETY: a hint, which accesses no memory.
+        // SAFETY: a prefetch is a hint that accesses no memory.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
     }
 }
 
 #[inline]
 unsafe fn load_sums(sums: &Sums) {
-    // SAFETY: as of `run`.
+    // SAFETY: as for `run`.
     unsafe {
         asm!(
             "tileloadd tmm0, [{first} + {stride}*1]",
@@ -177,7 +184,7 @@ unsafe fn load_sums(sums: &Sums) {
 
 #[inline]
 unsafe fn store_sums(sums: &Sums) {
-    // SAFETY: as of `run`.
+    // SAFETY: as for `run`.
     unsafe {
         asm!(
             "tilestored [{first} + {stride}*1], tmm0",
@@ -192,7 +199,7 @@ unsafe fn store_sums(sums: &Sums) {
     }
 }
 
-/// Loads tiles of both sides, then multiplies two by two and adds.
+/// Loads tiles of both sides, then multiplies them two by two and accumulates.
 macro_rules! products {
     ($a:expr, $b:expr, $(($tile:literal, $from:literal, $at:literal)),+) => {
         asm!(
@@ -211,15 +218,16 @@ macro_rules! products {
     };
 }
 
-/// The steps of a block: six products of parts.
+/// The phases of a block: one per product of parts.
 const PHASES: usize = 6;
 
-/// The six products of a block, the smallest first but for what saves loading tiles twice; after each, `meanwhile` has something else to
-/// do, which the processor does at the same time.
+/// The six products of a block, in increasing order of magnitude except where another order saves
+/// loading tiles twice. `meanwhile` runs after each product; the CPU overlaps its work with the AMX
+/// instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn multiply_parts(a: [*const u16; 2], b: *const u16, meanwhile: impl Fn(usize)) {
-    // SAFETY: as of `run`: three tiles of each row of tiles, and of each column.
+    // SAFETY: as for `run`: there are three tiles for each row of tiles and for each column.
     unsafe {
         products!(
             a,
@@ -245,27 +253,30 @@ unsafe fn multiply_parts(a: [*const u16; 2], b: *const u16, meanwhile: impl Fn(u
 
 #[inline]
 unsafe fn multiply_rounded(a: [*const u16; 2], b: *const u16) {
-    // SAFETY: as of `run`: a tile of each row of tiles, and of each column.
+    // SAFETY: as for `run`: there is one tile for each row of tiles and for each column.
     unsafe { products!(a, b, (4, "a", 0), (5, "a1", 0), (6, "b", 0), (7, "b", 1024)) };
 }
 
-/// Splits a block: its tiles are those of the parts of the first 16 columns, then of the other ones.
+/// Splits a block into tiles: first the parts of the first 16 columns, then those of the other 16.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn split_block(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
     assert!(tiles.len() >= BLOCK && tiles.as_ptr().cast::<__m512i>().is_aligned());
     for phase in 0..PHASES {
-        // SAFETY: there are 32 rows of numbers, and room for their tiles, which begins at a cache line.
+        // SAFETY: there are 32 rows of numbers. The assertion checks that there is room for their
+        // tiles and that it begins at a cache line.
         unsafe { split_rows(numbers.as_ptr().cast(), PAIR, tiles.as_mut_ptr(), phase) };
     }
 }
 
-/// A phase's share of splitting a block: rows of numbers in pairs, each cut into three parts. Asks for the same rows of the next block.
+/// One phase's share of splitting a block: pairs of rows, each number truncated into three parts.
+/// Prefetches the same rows of the next block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn split_rows(from: *const f32, stride: usize, to: *mut u16, phase: usize) {
     const ROW_PAIRS: usize = DEPTH / 2;
     for pair in phase * ROW_PAIRS / PHASES..(phase + 1) * ROW_PAIRS / PHASES {
-        // SAFETY: as of `run`: 32 rows of numbers and six tiles, which begin at a cache line. Asking accesses no memory.
+        // SAFETY: as for `run`: 32 rows of numbers, and six tiles that begin at a cache line.
+        // Prefetching accesses no memory.
         unsafe {
             let low = from.add(2 * pair * stride);
             let high = low.add(stride);
@@ -285,13 +296,13 @@ unsafe fn split_rows(from: *const f32, stride: usize, to: *mut u16, phase: usize
     }
 }
 
-/// The parts of two rows of 16 numbers, whose words take turns: each the upper half of what is left. Three upper halves
-/// have all digits of a number.
+/// The parts of two rows of 16 numbers, with the words of the two rows interleaved. Each part is
+/// the upper half of the remainder. Three upper halves hold all digits of a number.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn split([low, high]: [*const f32; 2]) -> [__m512i; SPLIT] {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    // SAFETY: the caller says that there are 16 numbers in each row.
+    // SAFETY: the caller guarantees 16 numbers in each row.
     let mut rest = [low, high].map(|row| unsafe { _mm512_loadu_si512(row.cast()) });
     array::from_fn(|_| {
         let [low, high] = rest;

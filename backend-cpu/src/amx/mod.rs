@@ -1,21 +1,26 @@
-//! Products on the processor's matrix unit (Intel AMX), which multiplies bfloat16 numbers and sums in `f32`.
+//! Matmuls on Intel AMX, which multiplies bfloat16 numbers and accumulates in `f32`.
 //!
-//! A number of single precision is the sum of three of bfloat16, each the rest of the one before: rounded on the left side, cut off on the
-//! right one, which is split while it is multiplied. Of the nine products of
-//! two such sums six are made; the others are less than 2^-23 of the whole together. So products are as exact as those of `f32`, and their
-//! sums are more exact than a chain of additions, as the unit sums 32 products before it adds them to the rest; and
-//! this takes half the time of multiplying `f32`, or less. Where rounded operands have been asked for, there is one product of rounded
-//! numbers.
+//! A single-precision number is split into the sum of three bfloat16 parts; each further part
+//! approximates the remainder of the previous ones. Parts of the left-hand side are rounded. Parts
+//! of the right-hand side, which is split during the multiplication, are truncated. Of the nine
+//! products of parts, six are computed; the other three are together less than 2^-23 of the whole.
+//! Products are therefore as accurate as in `f32`. Their sums are more accurate than a chain of
+//! additions, as AMX sums 32 products before it adds them to the accumulator. This takes half the
+//! time of multiplying `f32`, or less. If rounded operands are requested, one product of rounded
+//! numbers is computed instead.
 //!
-//! `right.rs` has the right sides, packed or as they lie in memory, `pack.rs` what brings numbers into tiles, `multiply.rs` the loops over
-//! tiles, `kernels.rs` the innermost ones.
+//! `right.rs` holds the right-hand sides, packed or in place; `pack.rs` packs numbers into tiles;
+//! `multiply.rs` has the loops over tiles, and `kernels.rs` the innermost loops.
 //!
-//! The unit has no infinite sums of parts: a matrix with a number of 2^127 or more, infinite or NaN, is not for it, and such rows of the
-//! left side are multiplied by ordinary instructions. Subnormal parts count as 0.
+//! Numbers of magnitude 2^127 or more, infinities and NaN cannot be split into parts. A right-hand
+//! side that contains one is not multiplied by AMX, and a left-hand row that contains one is
+//! multiplied with ordinary instructions. Subnormal parts count as 0.
 //!
-//! The sum of an element is made in one order, whatever rows are computed together.
+//! Each element is summed in a fixed order that does not depend on which rows are computed
+//! together.
 //!
-//! A module with unsafe code: the unit's instructions, and vector instructions of the processors that have it.
+//! This module contains unsafe code: AMX instructions, and AVX-512 instructions of the CPUs that
+//! have AMX.
 #![allow(unsafe_code)]
 
 mod kernels;
@@ -34,23 +39,24 @@ use self::right::Right;
 pub(crate) use self::right::{Packed, Rows};
 use crate::packed::Start;
 
-/// A tile: 16 rows of 64 bytes. As 16-bit words; as rows of the inner index on the left side; and as columns of a result.
+/// A tile has 16 rows of 64 bytes. `WORDS` is its size in 16-bit words, `DEPTH` the range of the
+/// inner index in a left-hand tile, `COLUMNS` the columns and `ROWS` the rows of a result tile.
 const WORDS: usize = 512;
 const DEPTH: usize = 32;
 const COLUMNS: usize = 16;
 const ROWS: usize = 16;
-/// Words of a row of a tile.
+/// Words in a row of a tile.
 const ROW: usize = 32;
-/// Columns of two tiles, which are computed at a time.
+/// Columns of two tiles, which are computed together.
 const PAIR: usize = 2 * COLUMNS;
-/// The parts of a number of single precision.
+/// Parts of a single-precision number.
 const SPLIT: usize = 3;
-/// Words of the parts of a block: 32 rows of 32 columns of the right side.
+/// Words of the parts of a block: 32 rows of 32 columns of the right-hand side.
 const BLOCK: usize = 2 * SPLIT * WORDS;
-/// Rows from which on the unit is faster than multiplying `f32`, as parts or rounded.
+/// Rows from which on AMX is faster than multiplying `f32`, with parts or rounded.
 pub(crate) const MIN_ROWS: usize = 8;
 
-/// Whether this processor has the unit and the system lets the process use it.
+/// Whether this CPU has AMX and the operating system lets the process use it.
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
@@ -65,12 +71,13 @@ pub(crate) fn is_available() -> bool {
     })
 }
 
-/// Linux saves the tiles of a process only if it has asked for that, once for all threads.
+/// Requests AMX for the process: Linux lets a process use tiles only after a request, made once for
+/// all threads.
 #[cfg(target_os = "linux")]
 fn ask_system() -> bool {
     const REQUEST_PERMISSION: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
-    // SAFETY: a system call with two numbers, which changes no memory of the process.
+    // SAFETY: the system call takes two numbers and changes no memory of the process.
     unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 }
 }
 
@@ -79,7 +86,7 @@ fn ask_system() -> bool {
     false
 }
 
-/// `out = start + a b` for some rows, as [`crate::packed::Product`].
+/// `out = start + a b` for some rows, like [`crate::packed::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
     b: &Packed,
@@ -88,7 +95,7 @@ pub(crate) fn product(
 ) {
     assert_eq!(a_at.len(), out_at.len(), "a row for each row");
     let (k, n) = Right::Packed(b).sizes();
-    // SAFETY: there is a packed matrix, so the processor has these instructions.
+    // SAFETY: a `Packed` exists only if `is_available`, so the CPU has these instructions.
     let special = |at: &usize| !b.is_rounded() && unsafe { has_special(&a[*at..*at + k]) };
     if a_at.iter().any(special) {
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -105,7 +112,7 @@ pub(crate) fn product(
     multiply(pack_rows(a, a_at), Right::Packed(b), start, (out, out_at));
 }
 
-/// A row that has no parts.
+/// A row that contains numbers that cannot be split.
 fn special_row(a: &[f32], b: &Packed, start: Start<'_, f32>, out: &mut [f32]) {
     for (j, out) in out.iter_mut().enumerate() {
         let start = match start {
@@ -118,8 +125,9 @@ fn special_row(a: &[f32], b: &Packed, start: Start<'_, f32>, out: &mut [f32]) {
     }
 }
 
-/// `out = start + a b`, with a right side that is used once. Says whether all is finite: numbers without parts lead to others, and the
-/// result is worth nothing then.
+/// `out = start + a b`, with a right-hand side that is used once. Returns whether the result is
+/// finite. If it is not, an operand may contain a number that cannot be split; the result is then
+/// invalid.
 #[must_use]
 pub(crate) fn single_product(
     a: Left<'_>,
@@ -137,16 +145,17 @@ pub(crate) fn single_product(
             multiply(pack_columns(columns), Right::Rows(b), start, (out, out_at));
         }
     }
-    // A number without parts makes all of its row or column so.
+    // A number that cannot be split makes its whole row or column of the result non-finite, so it
+    // suffices to check the first column and the first row.
     let firsts = out_at.iter().map(|&at| &out[at..at + b.n.min(1)]);
     let row = out_at.first().map(|&at| &out[at..at + b.n]);
     firsts.chain(row).flatten().all(|x| x.is_finite())
 }
 
-/// The left side of a product.
+/// The left-hand side of a product.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Left<'a> {
-    /// Rows that begin in these places.
+    /// Rows at the offsets `at`.
     Rows {
         data: &'a [f32],
         at: &'a [usize],
@@ -154,7 +163,8 @@ pub(crate) enum Left<'a> {
     Columns(Columns<'a>),
 }
 
-/// Columns of a matrix that is `width` wide, from one on. Its rows lie in two places, so many of them in the first.
+/// Columns of a matrix of `width` columns, from `first` on, used as rows of the left-hand side. The
+/// first `split` rows of the matrix lie in `parts[0]`, the others in `parts[1]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Columns<'a> {
     pub(crate) parts: [&'a [f32]; 2],
@@ -163,14 +173,15 @@ pub(crate) struct Columns<'a> {
     pub(crate) first: usize,
 }
 
-/// Brings rows that begin in these places into tiles.
+/// Packs the rows at the offsets `at` into tiles.
 fn pack_rows(a: &[f32], at: &[usize]) -> impl Fn(LeftTiles<'_>) {
     move |to| {
         for (r, &at) in at[to.rows].iter().enumerate() {
             let (whole, rest) = a[at + to.depth.start..at + to.depth.end].as_chunks::<DEPTH>();
             let mut tiles = to.tiles.chunks_exact_mut(to.parts * WORDS);
             for (numbers, tiles) in whole.iter().zip(&mut tiles) {
-                // SAFETY: there is a product, so the processor has these instructions.
+                // SAFETY: called by `multiply`, whose callers ensure that AMX is available; so are
+                // these instructions.
                 unsafe { pack_row(numbers, r, tiles) };
             }
             if let (false, Some(tiles)) = (rest.is_empty(), tiles.next()) {
@@ -183,7 +194,7 @@ fn pack_rows(a: &[f32], at: &[usize]) -> impl Fn(LeftTiles<'_>) {
     }
 }
 
-/// Brings columns into tiles, as rows.
+/// Packs columns into tiles, as rows.
 fn pack_columns(x: Columns<'_>) -> impl Fn(LeftTiles<'_>) {
     move |to| {
         let (column, count) = (x.first + to.rows.start, to.rows.len());
@@ -192,7 +203,7 @@ fn pack_columns(x: Columns<'_>) -> impl Fn(LeftTiles<'_>) {
             Some(p) => &x.parts[1][p * x.width + column..][..count],
         };
         let blocks = to.depth.clone().step_by(DEPTH);
-        // All of them are set for each block.
+        // Every block overwrites all of them.
         let mut numbers = [[0.0; DEPTH]; ROWS];
         for (p, tiles) in blocks.zip(to.tiles.chunks_exact_mut(to.parts * WORDS)) {
             let rows = p..to.depth.end.min(p + DEPTH);
@@ -201,7 +212,8 @@ fn pack_columns(x: Columns<'_>) -> impl Fn(LeftTiles<'_>) {
                     p if rows.contains(&p) => row(p),
                     _ => &[],
                 };
-                // SAFETY: there is a product, so the processor has these instructions.
+                // SAFETY: called by `multiply`, whose callers ensure that AMX is available; so are
+                // these instructions.
                 unsafe { transpose(line, count, &mut numbers, half * 16) };
             }
             for (r, numbers) in numbers.iter().enumerate().take(count) {

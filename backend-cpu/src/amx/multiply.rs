@@ -9,19 +9,20 @@ use super::{BLOCK, DEPTH, PAIR, ROWS, SPLIT, WORDS};
 use crate::packed::Start;
 use crate::storage::Line;
 
-/// Rows that are multiplied at a time, at most.
+/// Maximum number of rows multiplied at a time.
 const GROUP: usize = 256;
-/// Words that the left side may have at a time, to stay in the second-level cache.
+/// Maximum words of the left-hand side in use at a time, so that they stay in L2.
 const LEFT_WORDS: usize = 1 << 19;
-/// Blocks whose parts are kept for further rows, at most, for the same reason.
+/// Maximum number of blocks whose parts are kept for further rows, for the same reason.
 const KEPT_BLOCKS: usize = 32;
 
-/// How rows lie in tiles: about equally many in each, in an even number of tiles, as they are multiplied two by two.
+/// The distribution of rows over tiles: about equally many rows per tile, and an even number of
+/// tiles, as they are multiplied two by two.
 #[derive(Clone, Copy)]
 struct Heights {
     rows: usize,
     tiles: usize,
-    /// Rows of a tile; the last may have fewer, or none.
+    /// Rows of a tile; the last tiles may have fewer, or none.
     height: usize,
 }
 
@@ -40,7 +41,8 @@ impl Heights {
         at(tile)..at(tile + 1)
     }
 
-    /// Where the rows of two tiles begin and how far apart they are, if both have all their rows and these are equally far apart.
+    /// The offsets of the first rows of two tiles and the stride between rows, if both tiles are
+    /// full and their rows have one stride.
     fn even_rows(&self, tile: usize, out_at: &[usize]) -> Option<Place> {
         let rows = [tile, tile + 1].map(|tile| &out_at[self.rows_of(tile)]);
         let all = rows.iter().all(|rows| rows.len() == self.height);
@@ -56,23 +58,23 @@ impl Heights {
     }
 }
 
-/// Where the rows of two tiles begin in a result, and how far apart they are.
+/// The offsets of the first rows of two tiles in a result, and the stride between rows.
 type Place = ([usize; 2], usize);
 
-/// Room for what a product takes, for each thread.
+/// Working memory of a product, one per thread.
 #[derive(Default)]
 struct Room {
-    /// The left side in tiles.
+    /// The left-hand side in tiles.
     left: Vec<Line>,
-    /// The parts of two columns of tiles of the right side.
+    /// The parts of two tile columns of the right-hand side.
     parts: Vec<Line>,
-    /// Rows of the right side, filled up.
+    /// Rows of the right-hand side, padded.
     rows: Vec<[f32; PAIR]>,
-    /// Of each two tiles, if their rows are equally far apart.
+    /// For each two tiles, their location if their rows have one stride.
     places: Vec<Option<Place>>,
-    /// Whether the last product went through its columns from the last to the first.
+    /// Whether the last product read its columns from the last to the first.
     backward: bool,
-    /// Sums with rows or columns that the result does not have. What those hold does not matter.
+    /// Sums that include rows or columns outside the result; those have no effect.
     spare: Spare,
 }
 
@@ -84,7 +86,7 @@ thread_local! {
     static ROOM: RefCell<Room> = RefCell::default();
 }
 
-/// So many words of some room, that begin at a cache line.
+/// `count` words of a buffer, aligned to a cache line.
 fn words(room: &mut Vec<Line>, count: usize) -> &mut [u16] {
     let lines = count.div_ceil(size_of::<Line>() / size_of::<u16>());
     if room.len() < lines {
@@ -93,7 +95,8 @@ fn words(room: &mut Vec<Line>, count: usize) -> &mut [u16] {
     &mut bytemuck::cast_slice_mut(room)[..count]
 }
 
-/// Rows of the left side that go into a tile for each part and block: which they are, and which of their numbers.
+/// Left-hand rows to pack into a tile for each part and block: the rows, and the range of the inner
+/// index.
 pub(super) struct LeftTiles<'a> {
     pub(super) rows: Range<usize>,
     pub(super) depth: Range<usize>,
@@ -102,7 +105,7 @@ pub(super) struct LeftTiles<'a> {
     pub(super) tiles: &'a mut [u16],
 }
 
-/// `out = start + a b`, for an `a` whose rows `pack` brings into tiles.
+/// `out = start + a b`; `pack` packs rows of `a` into tiles.
 pub(super) fn multiply(
     mut pack: impl FnMut(LeftTiles<'_>),
     b: Right<'_>,
@@ -162,10 +165,13 @@ pub(super) fn multiply(
                         Start::There
                     },
                 };
-                // SAFETY: there is a right side, so there is the unit.
+                // SAFETY: AMX is available: `Packed::new` asserts it for packed right-hand sides,
+                // `single_product` for the others.
                 unsafe { kernels::configure(heights.height) };
-                // What was read last is still near: the same weights in the next step. Tiles that are there already are few enough
-                // that all of them are, and are asked for in the order in which they lie.
+                // A right-hand side that is split here is read in alternating directions, as the
+                // columns that were read last are still in the cache when the next step reads the
+                // same weights. Packed tiles are prefetched in memory order and so are read
+                // forwards; packed parts are small enough to stay in the cache (`PARTS_BYTES`).
                 let pairs = n.div_ceil(PAIR);
                 room.backward = b.is_split() && !room.backward;
                 let backward = room.backward;
@@ -175,14 +181,15 @@ pub(super) fn multiply(
                     let room = (&room.places[..], &mut room.parts, &mut room.spare);
                     product.columns(right, pair * PAIR, room, (out, out_at));
                 }
-                // SAFETY: the tiles are not used any more.
+                // SAFETY: AMX is available, as above, and the tiles are no longer used.
                 unsafe { kernels::release() };
             }
         }
     });
 }
 
-/// Copies columns: mostly those of two tiles, whose known number needs no call.
+/// Copies columns. Mostly these are [`PAIR`] columns; the length is then a constant and needs no
+/// call.
 fn copy(to: &mut [f32], from: &[f32]) {
     match (to.as_chunks_mut::<PAIR>(), from.as_chunks::<PAIR>()) {
         (([to], []), ([from], [])) => *to = *from,
@@ -190,7 +197,7 @@ fn copy(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// What some columns of a row begin with.
+/// Sets some columns of a row to their initial value.
 fn begin(out: &mut [f32], start: Start<'_, f32>, column: usize) {
     match start {
         Start::Zero => out.fill(0.0),
@@ -199,7 +206,7 @@ fn begin(out: &mut [f32], start: Start<'_, f32>, column: usize) {
     }
 }
 
-/// A product of some rows and of some blocks of the inner index.
+/// A product of some rows and some blocks of the inner index.
 struct Product<'a> {
     left: &'a [u16],
     heights: Heights,
@@ -211,7 +218,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Two columns of tiles of the result, from a column on.
+    /// Two tile columns of the result, from `column` on.
     fn columns(
         &self,
         right: Pair<'_>,
@@ -236,7 +243,7 @@ impl Product<'_> {
             Pair::Numbers { rows, stride, tail } => {
                 let last = ((blocks - usize::from(tail.is_some())) * DEPTH - 1) * stride;
                 assert!(rows.len() >= last + PAIR, "rows for all blocks");
-                // The parts are kept where more rows meet them.
+                // The parts are kept if further rows are multiplied with them.
                 let (room, advance) = match heights.tiles {
                     0..=2 => (2, 0),
                     _ => (blocks, BLOCK),
@@ -258,7 +265,7 @@ impl Product<'_> {
         }
     }
 
-    /// Two tiles of rows times two columns of tiles.
+    /// Two tiles of rows times two tile columns.
     fn two_by_two(
         &self,
         (tile, place): (usize, Option<Place>),
@@ -288,8 +295,9 @@ impl Product<'_> {
                 from_stride,
                 to_stride: bytes,
             };
-            // SAFETY: tiles have `height` rows; as many are in `out` from `to` on, 32 columns wide, by what `even_rows` says and
-            // `multiply` asserts, and in `start`. Both sides have tiles or numbers for all blocks, as asserted.
+            // SAFETY: tiles have `height` rows. `even_rows` and the assertion in `multiply` ensure
+            // that `out` has as many rows of 32 columns from `to` on; `start` has them too. Both
+            // sides have tiles or numbers for all blocks, as asserted in `columns`.
             unsafe { kernels::run(left, right, self.blocks, &sums) };
             return;
         }
@@ -312,7 +320,8 @@ impl Product<'_> {
             from_stride: size_of::<[f32; PAIR]>(),
             to_stride: size_of::<[f32; PAIR]>(),
         };
-        // SAFETY: there is room for 16 rows of two tiles each. Both sides have tiles or numbers for all blocks.
+        // SAFETY: `spare` has room for 16 rows of two tiles each. Both sides have tiles or numbers
+        // for all blocks, as asserted in `columns`.
         unsafe { kernels::run(left, right, self.blocks, &sums) };
         for (spare, rows) in spare.0.iter().zip(rows) {
             for (from, &at) in spare.iter().zip(rows) {

@@ -1,4 +1,4 @@
-//! Numbers of single precision as parts, in tiles.
+//! Packing single-precision numbers into tiles, as bfloat16 parts.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_and_si512,
@@ -14,10 +14,11 @@ use std::{array, mem};
 use super::{COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS};
 use crate::packed::Unpacked;
 
-/// From this size on a number has no three parts: the first could round to infinity.
+/// Bits of 2^127. From this magnitude on a number has no three parts, as the first could round to
+/// infinity.
 const TOO_LARGE: u32 = (127 + 127) << 23;
 
-/// Some rows of up to 32 columns, the rest 0.
+/// Copies a block of up to 32 rows and 32 columns; the remainder is set to 0.
 pub(super) fn gather(
     source: &Unpacked<'_, f32>,
     first: usize,
@@ -37,7 +38,7 @@ pub(super) fn gather(
         for (p, to) in to.iter_mut().enumerate().take(rows) {
             let from = &source.data[(first + p) * source.row_stride + columns[0]..];
             match from.first_chunk() {
-                // Of a known length, which needs no call.
+                // A copy of constant length needs no call.
                 Some(whole) if columns.len() == PAIR => *to = *whole,
                 _ => to[..columns.len()].copy_from_slice(&from[..columns.len()]),
             }
@@ -50,7 +51,8 @@ pub(super) fn gather(
             };
             for (p, to) in (0..rows).step_by(16).zip(to.as_chunks_mut::<16>().0) {
                 let count = 16.min(rows - p);
-                // SAFETY: numbers are packed only where the processor has these instructions.
+                // SAFETY: numbers are packed only if AMX is available, and then the CPU has these
+                // instructions.
                 unsafe { transpose(|i| lines(i, p), count, to, half * COLUMNS) };
             }
         }
@@ -64,7 +66,8 @@ pub(super) fn gather(
     }
 }
 
-/// 16 rows as columns of `to`, from one on: the first numbers of each, so many; the rest of them, and rows that are empty, are 0.
+/// Writes 16 rows as columns `at..at + 16` of `to`, using the first `count` numbers of each row.
+/// Further numbers and empty rows are written as 0.
 #[target_feature(enable = "avx512f")]
 pub(super) fn transpose<'a, const WIDTH: usize>(
     row: impl Fn(usize) -> &'a [f32],
@@ -77,11 +80,12 @@ pub(super) fn transpose<'a, const WIDTH: usize>(
         [] => _mm512_setzero_ps(),
         row => {
             let row = &row[..count];
-            // SAFETY: the row has `count` numbers, and no others are loaded.
+            // SAFETY: the row has `count` numbers, and the mask loads no others.
             unsafe { _mm512_maskz_loadu_ps(there as u16, row.as_ptr()) }
         }
     });
-    // In each quarter of a vector, four rows of four become columns: row 4 g + i to place i of group g.
+    // Transpose the 4 x 4 blocks in the 128-bit lanes of four rows: rows 4 g + 0..4 become the
+    // vectors of group g.
     let mut groups = rows;
     for (g, group) in rows.as_chunks::<4>().0.iter().enumerate() {
         let [a, b, c, d] = *group;
@@ -97,10 +101,10 @@ pub(super) fn transpose<'a, const WIDTH: usize>(
         groups[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
         groups[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
     }
-    // Quarter q of place i of group g is quarter g of column 4 q + i.
+    // Lane q of vector i of group g is lane g of column 4 q + i.
     for i in 0..4 {
         let [a, b, c, d] = [groups[i], groups[4 + i], groups[8 + i], groups[12 + i]];
-        // Quarters 0 and 1 of two groups, and 2 and 3.
+        // Lanes 0 and 1 of two groups, and lanes 2 and 3.
         let (ab, cd) = (
             _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
             _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
@@ -117,19 +121,19 @@ pub(super) fn transpose<'a, const WIDTH: usize>(
         ];
         for (q, column) in quarters.into_iter().enumerate() {
             let to = &mut to[4 * q + i][at..at + 16];
-            // SAFETY: there are 16 numbers.
+            // SAFETY: `to` has 16 numbers.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), column) };
         }
     }
 }
 
-/// The parts of 16 numbers.
+/// The parts of 16 numbers, rounded.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn split<const PARTS: usize>(mut x: __m512) -> [__m256i; PARTS] {
     let mut parts = [_mm256_setzero_si256(); PARTS];
     for part in &mut parts {
-        // SAFETY: both are 32 bytes that may be anything.
+        // SAFETY: both types are 32 bytes, and every bit pattern is valid for both.
         *part = unsafe { mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) };
         let rounded = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(*part));
         x = _mm512_sub_ps(x, _mm512_castsi512_ps(rounded));
@@ -137,14 +141,14 @@ fn split<const PARTS: usize>(mut x: __m512) -> [__m256i; PARTS] {
     parts
 }
 
-/// Whether a number of a row has no parts.
+/// Whether a row contains a number that cannot be split.
 #[target_feature(enable = "avx512f")]
 pub(super) fn has_special(row: &[f32]) -> bool {
     let (vectors, rest) = row.as_chunks::<16>();
     let magnitude = _mm512_set1_epi32(i32::MAX);
     let mut largest = _mm512_setzero_si512();
     for x in vectors {
-        // SAFETY: 16 numbers.
+        // SAFETY: `x` has 16 numbers.
         let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
         largest = _mm512_max_epu32(largest, _mm512_and_si512(x, magnitude));
     }
@@ -152,7 +156,7 @@ pub(super) fn has_special(row: &[f32]) -> bool {
     _mm512_reduce_max_epu32(largest).max(rest.unwrap_or(0)) >= TOO_LARGE
 }
 
-/// Rounds rows of numbers and brings them into two tiles, in pairs.
+/// Rounds rows of numbers and packs them in pairs into two tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn pack_pairs(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
     for (half, tile) in tiles.as_chunks_mut::<WORDS>().0.iter_mut().enumerate() {
@@ -160,7 +164,7 @@ pub(super) fn pack_pairs(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
         for ([low, high], words) in rows.iter().zip(tile.as_chunks_mut::<ROW>().0) {
             let [low, high] = [low, high].map(|row| {
                 let numbers = &row[half * COLUMNS..][..COLUMNS];
-                // SAFETY: there are 16 numbers.
+                // SAFETY: `numbers` has 16 elements.
                 let [rounded] = split::<1>(unsafe { _mm512_loadu_ps(numbers.as_ptr()) });
                 _mm512_cvtepu16_epi32(rounded)
             });
@@ -171,7 +175,7 @@ pub(super) fn pack_pairs(numbers: &[[f32; PAIR]; DEPTH], tiles: &mut [u16]) {
     }
 }
 
-/// Brings 32 numbers into row `r` of one tile for each part.
+/// Packs 32 numbers into row `r` of one tile for each part.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn pack_row(numbers: &[f32; DEPTH], r: usize, tiles: &mut [u16]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
@@ -205,7 +209,7 @@ mod tests {
             for count in [1, 7, 16] {
                 let row = |i: usize| if i < 13 { &rows[i][..] } else { &[] };
                 let mut columns = [[-1.0; 20]; 16];
-                // SAFETY: the processor has the instructions.
+                // SAFETY: AMX is available, so the CPU has the instructions.
                 unsafe { transpose(row, count, &mut columns, 3) };
                 for (j, column) in columns.iter().enumerate() {
                     for (i, &found) in column.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The right sides of products.
+//! The right-hand sides of products.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,9 @@ use crate::half::bf16_to_f32;
 use crate::packed::Unpacked;
 use crate::pool::Scratch;
 
-/// A matrix `[k, n]` for many products, in blocks of 32 rows and 32 columns: all of the first 32 columns, then those of the next, so
-/// that a kernel reads it from one end to the other. Filled up with zeros.
+/// A matrix `[k, n]` packed for many products, in blocks of 32 rows and 32 columns. All blocks of
+/// the first 32 columns come first, then those of the next, so that a kernel reads memory
+/// sequentially. Padded with zeros.
 #[derive(Debug)]
 pub(crate) struct Packed {
     data: Form,
@@ -27,18 +28,19 @@ pub(crate) struct Packed {
 enum Form {
     /// Blocks of numbers.
     Whole(Scratch<f32>),
-    /// Blocks of the tiles of numbers that are split already.
+    /// Blocks of tiles of numbers that are already split.
     Parts(Scratch<u16>),
     /// Blocks of two tiles of numbers rounded to bfloat16.
     Rounded(Scratch<u16>),
 }
 
-/// Bytes that parts may have to be kept instead of the numbers, which are half as large again: what stays in the second-level cache is
-/// read fast enough, and splitting takes longer than few rows do.
+/// Maximum bytes of a matrix that is stored as parts instead of numbers. Parts take 1.5 times the
+/// memory of the numbers. While they stay in L2 they are read fast enough, and splitting takes
+/// longer than multiplying few rows.
 const PARTS_BYTES: usize = 1 << 20;
 
 impl Packed {
-    /// Packs a matrix as it is, or rounded.
+    /// Packs a matrix exactly, or rounded to bfloat16.
     pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, f32>, rounded: bool) -> Result<Self> {
         assert!(is_available(), "there is a matrix unit");
         let (k, n) = (source.k, source.columns.len());
@@ -49,12 +51,12 @@ impl Packed {
             gather(source, block * DEPTH, columns, to);
         };
         let note_special = |numbers: &[[f32; PAIR]; DEPTH]| {
-            // SAFETY: the processor has these instructions.
+            // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
             if unsafe { has_special(numbers.as_flattened()) } {
                 special.store(true, Ordering::Relaxed);
             }
         };
-        // Blocks of words that are made of numbers.
+        // Fills blocks of words from the numbers.
         let words =
             |block_words: usize, fill: &(dyn Fn(&[[f32; PAIR]; DEPTH], &mut [u16]) + Sync)| {
                 let size = block_words * blocks;
@@ -70,13 +72,13 @@ impl Packed {
                 Ok::<_, Error>(data)
             };
         let data = if rounded {
-            // SAFETY: the processor has these instructions.
+            // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
             let fill = |numbers: &_, tiles: &mut _| unsafe { pack_pairs(numbers, tiles) };
             Form::Rounded(words(2 * WORDS, &fill)?)
         } else if pairs * blocks * BLOCK * size_of::<u16>() <= PARTS_BYTES {
             let fill = |numbers: &_, tiles: &mut _| {
                 note_special(numbers);
-                // SAFETY: the processor has these instructions.
+                // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
                 unsafe { split_block(numbers, tiles) };
             };
             Form::Parts(words(BLOCK, &fill)?)
@@ -102,7 +104,7 @@ impl Packed {
         })
     }
 
-    /// Whether all numbers have their parts. With others the matrix is worth nothing.
+    /// Whether all numbers can be split into parts. Otherwise the packed matrix must not be used.
     pub(crate) fn is_regular(&self) -> bool {
         !self.special
     }
@@ -111,16 +113,16 @@ impl Packed {
         matches!(self.data, Form::Rounded(_))
     }
 
-    /// Number `(p, j)`.
+    /// Element `(p, j)`.
     pub(super) fn at(&self, p: usize, j: usize) -> f32 {
         let block = j / PAIR * self.k.div_ceil(DEPTH) + p / DEPTH;
         let (p, j) = (p % DEPTH, j % PAIR);
-        // Of a column of tiles, each word of these parts.
+        // The sum of an element's word in each part's tile.
         let sum = |data: &[u16], parts: usize| {
             let tiles = (2 * block + j / COLUMNS) * parts * WORDS;
             let word = p / 2 * ROW + j % COLUMNS * 2 + p % 2;
             let tiles = data[tiles..].chunks(WORDS).take(parts);
-            // The smallest first: the sum is exact.
+            // The smallest part first, so that the sum is exact.
             tiles.rev().map(|tile| bf16_to_f32(tile[word])).sum()
         };
         match &self.data {
@@ -131,7 +133,7 @@ impl Packed {
     }
 }
 
-/// A matrix `[k, n]` that lies in memory row after row, for one product.
+/// A matrix `[k, n]` with contiguous rows in memory, for one product.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [f32],
@@ -140,16 +142,16 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
 }
 
-/// The right side of a product.
+/// The right-hand side of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Right<'a> {
     Packed(&'a Packed),
     Rows(Rows<'a>),
 }
 
-/// Some rows of 32 columns, whole blocks of them.
+/// Some rows of 32 columns, in whole blocks.
 pub(super) enum Pair<'a> {
-    /// Rows of numbers, so far apart; the last block may lie elsewhere.
+    /// Rows of numbers, `stride` apart. The last block is in `tail` if it lies elsewhere.
     Numbers {
         rows: &'a [f32],
         stride: usize,
@@ -172,7 +174,7 @@ impl<'a> Right<'a> {
         matches!(self, Self::Packed(packed) if packed.is_rounded())
     }
 
-    /// Whether its numbers have to be split.
+    /// Whether its numbers still have to be split.
     pub(super) fn is_split(&self) -> bool {
         match self {
             Self::Packed(packed) => matches!(packed.data, Form::Whole(_)),
@@ -180,7 +182,7 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// The rows that are multiplied at a time: about equally many blocks, so many at most.
+    /// The ranges of rows to multiply at a time: about equally many blocks each, at most `most`.
     pub(super) fn depths(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (k, _) = self.sizes();
         let blocks = k.div_ceil(DEPTH);
@@ -190,7 +192,8 @@ impl<'a> Right<'a> {
         pieces.map(move |start| start..k.min(start + step))
     }
 
-    /// Some rows, beginning with a block, of the `pair`-th 32 columns. Blocks that are not whole are copied and filled up.
+    /// Some rows, beginning at a block, of the `pair`-th 32 columns. Incomplete blocks are copied
+    /// to `room` and padded.
     pub(super) fn pair<'b>(
         &'b self,
         pair: usize,
@@ -218,7 +221,7 @@ impl<'a> Right<'a> {
                 let column = pair * PAIR;
                 let width = PAIR.min(n - column);
                 let data = &data[rows.start * stride + column..];
-                // Whole blocks are read where they are, if they are wide enough.
+                // Complete blocks of full width are read in place.
                 let whole = match width {
                     PAIR => rows.len() / DEPTH,
                     _ => 0,

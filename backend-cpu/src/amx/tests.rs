@@ -5,7 +5,7 @@ use crate::packed::Unpacked;
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
     let number = |i: usize| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0;
-    // With bits in all places.
+    // Numbers that use all bits of the mantissa.
     (0..count).map(|i| number(i) * 1.234_567_9).collect()
 }
 
@@ -52,7 +52,8 @@ fn sizes() -> impl Iterator<Item = [usize; 3]> {
     })
 }
 
-/// `start + a b` in `f64`, with operands rounded if asked for, and the sum of the terms' sizes.
+/// `start + a b` in `f64`, with operands rounded if `rounded` is set, and the sum of the terms'
+/// magnitudes.
 fn expected(a: &[f32], b: impl Fn(usize) -> f32, start: f32, rounded: bool) -> [f64; 2] {
     let value = |x: f32| match rounded {
         false => f64::from(x),
@@ -96,7 +97,7 @@ fn products_are_as_exact_as_single_precision_and_rows_independent() {
         let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
         for (rounded, transposed) in [(false, false), (false, true), (true, false), (true, true)] {
             let packed = pack(&b, [k, n], transposed, rounded);
-            // Rows with a gap, for which tiles are stored where they belong.
+            // The result's rows have a gap, so tiles are stored directly to the result.
             let at = |rows: &[usize], width: usize| -> Vec<usize> {
                 rows.iter().map(|r| r * width).collect()
             };
@@ -116,14 +117,14 @@ fn products_are_as_exact_as_single_precision_and_rows_independent() {
                     };
                     let [exact, size] = expected(&a[r * k..][..k], b, row[j], rounded);
                     let found = f64::from(out[r * wide + j]);
-                    // Rounding errors go this way and that.
+                    // Rounding errors have random signs, so they grow with the square root of `k`.
                     let limit = 4e-8 * (k.max(100) as f64).sqrt() * size;
                     let close = (found - exact).abs() <= limit;
                     assert!(close, "{found} {exact}");
                 }
                 assert!(out[r * wide + n..][..5].iter().all(|&x| x == -7.0));
             }
-            // Any selection of rows, in any place, has the same bits.
+            // Any subset of rows gives the same bits.
             for keep in [
                 |r: usize| r % 3 != 1,
                 |r| r % 5 == 2,
@@ -154,7 +155,7 @@ fn products_are_as_exact_as_single_precision_and_rows_independent() {
 fn one_product_is_as_one_of_many() {
     for [rows, k, n] in sizes() {
         let (a, b) = (numbers(rows * k, 1), numbers(k * (n + 3), 2));
-        // The right side's rows have a gap.
+        // The right-hand side's rows have a gap.
         let tight: Vec<f32> = (0..k * n).map(|i| b[i / n * (n + 3) + i % n]).collect();
         let packed = pack(&tight, [k, n], false, false);
         let right = Rows {
@@ -175,7 +176,7 @@ fn one_product_is_as_one_of_many() {
         };
         assert!(single_product(left, right, start, (&mut found, &to)));
         assert_eq!(found, expected);
-        // Columns as rows, in one place or two: all, then the last alone.
+        // Columns as rows, in one slice or two: all rows, and then only the last ones.
         for split in [k, k / 3] {
             let (above, below) = x.split_at(split * rows);
             let columns = |first| {
@@ -246,7 +247,7 @@ fn numbers_without_parts_are_not_for_the_unit() {
             data: &a,
             at: &at(k),
         };
-        // The largest number has parts on the right side.
+        // The largest number can be split on the right-hand side, where parts are truncated.
         let finite = single_product(left, right, Start::Zero, (&mut out, &at(n)));
         assert_eq!(finite, special.is_finite());
         assert!(!pack(&b, [k, n], false, false).is_regular());

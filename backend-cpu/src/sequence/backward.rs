@@ -1,8 +1,9 @@
-//! Gradients of a layer over all steps: back through the steps for some rows on each thread, or some units, then the gradients of the
-//! kernels as products over all rows of all steps at once.
+//! Gradients of a layer over all steps. Each thread first runs back through the steps, for some
+//! rows or some units. The gradients of the kernels are then matmuls over all rows of all steps at
+//! once.
 //!
-//! What these products take is written without the rows that have ended: step after step, in each the rows that
-//! run, in order.
+//! The operands of these matmuls contain only running rows: step after step, the rows that run at
+//! the step, in order.
 
 use std::mem;
 use std::ops::Range;
@@ -22,10 +23,10 @@ use crate::packed::Start;
 use crate::pool::Scratch;
 use crate::storage::{CpuBuffer, Dense, Input, Output};
 
-/// Rows whose gradients of the inputs a thread makes at a time, if there is more than one.
+/// Rows per thread whose input gradients are computed at a time.
 const INPUT_ROWS: usize = 1024;
 
-/// What the forward pass left, and the gradients that come in: sequences over all rows.
+/// The results of the forward pass and the incoming gradients, for all rows.
 pub(super) struct Given<'a, T> {
     pub(super) outputs: Dense<'a, T>,
     pub(super) saved: Vec<Dense<'a, T>>,
@@ -74,8 +75,8 @@ impl Cpu {
 }
 
 impl<T: Float> Layer<'_, T> {
-    /// The widths of what is kept of each row besides `dz`: for the GRUs what meets the candidate's kernel on one side,
-    /// for a projection both sides of its gradient.
+    /// Widths of the values kept for each row besides `dz`: for the GRUs one operand of the
+    /// gradient of the candidate's kernel, for a projection both operands of its gradient.
     fn kept_widths(&self) -> SmallVec<[usize; 2]> {
         let Sizes { n, p, .. } = self.sizes;
         match self.recurrence {
@@ -162,23 +163,23 @@ impl<T: Float> Layer<'_, T> {
         self.parameter_grads(cpu, given, &h, (&dz, &kept), dparameters)
     }
 
-    /// How many rows of a range run at each step.
+    /// The number of rows of a range that run at each step.
     fn counts(&self, rows: &Range<usize>) -> Vec<usize> {
         let running = |t: usize| rows.clone().filter(|&row| t < self.length(row)).count();
         (0..self.sizes.steps).map(running).collect()
     }
 
-    /// How threads share the units, if that is better than sharing the rows.
+    /// The ranges of units if splitting the units is better than splitting the rows.
     fn gradient_units(&self, cpu: &Cpu) -> Option<Vec<Range<usize>>> {
-        // The GRU that resets before the product would have to meet three times a step.
+        // The GRU that resets before the matmul would have to synchronise three times per step.
         if matches!(self.recurrence, Recurrence::Gru { .. }) {
             return None;
         }
-        // All sums are told.
+        // Each step exchanges the gradients of all sums.
         self.unit_ranges(cpu, ROWS_ALONE_SAVING, [self.sizes.gates, 0])
     }
 
-    /// Each thread has some rows.
+    /// Splits the rows over the threads.
     fn rows_back(
         &self,
         cpu: &Cpu,
@@ -235,7 +236,8 @@ impl<T: Float> Layer<'_, T> {
         cpu.run_parts(parts, |part| part.run(self, given))
     }
 
-    /// Each thread has some units of all rows, whose gradients of sums all others need. `false` if the threads cannot meet now.
+    /// Splits the units over the threads; each needs the gradients of the sums of all units.
+    /// Returns `false` if the worker pool is busy or cannot be started.
     fn team_back(
         &self,
         cpu: &Cpu,
@@ -253,14 +255,15 @@ impl<T: Float> Layer<'_, T> {
             .iter()
             .map(|units| self.transposed(cpu, units))
             .collect::<Result<Vec<_>>>()?;
-        // Of a step, the sums and what is reset: of all units, then one's own; and the states and room.
+        // The gradients of one step's sums and of the product that is reset, of all units; then, of
+        // a thread's own units, the sums, the states and the working memory.
         let all = batch * (gates + 1) * n;
         let own = |units: &Range<usize>| batch * units.len() * (gates + states + 4);
         let mut blocks = units
             .iter()
             .map(|units| cpu.pool().scratch::<T>(own(units) + all))
             .collect::<Result<Vec<_>>>()?;
-        // The first one keeps what is told.
+        // The first thread keeps the gathered values.
         let counts = [self.counts(&(0..batch))];
         let mut dz_cut = cut_running(dz, gates * n, &counts);
         let mut kept_cut: Vec<_> = kept
@@ -304,7 +307,7 @@ impl<T: Float> Layer<'_, T> {
         Ok(true)
     }
 
-    /// The gradients of the inputs. Past a row's length nothing depends on them.
+    /// The gradients of the inputs; 0 past a row's length.
     fn input_gradients(
         &self,
         cpu: &Cpu,
@@ -324,7 +327,7 @@ impl<T: Float> Layer<'_, T> {
         if inputs == 0 {
             return;
         }
-        // Rows of some steps, so that all threads have some that run.
+        // Some steps at a time, so that every thread gets running rows.
         let size = cpu.threads() * INPUT_ROWS;
         for (i, dx) in dx.chunks_mut(size * inputs).enumerate() {
             let out = [(&mut *dx, inputs)];
@@ -349,7 +352,7 @@ impl<T: Float> Layer<'_, T> {
     }
 }
 
-/// Rows that run, cut by step for each of some ranges, of which `counts` says how many there are.
+/// Splits data of running rows by range and step; `counts` holds the number of rows of each.
 fn cut_running<'a, T>(
     mut data: &'a mut [T],
     width: usize,

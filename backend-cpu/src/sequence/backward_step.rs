@@ -1,4 +1,4 @@
-//! Back through the steps: what a thread does for its rows, or its units.
+//! Backward steps: the computation of one thread, for its rows or its units.
 
 use std::mem;
 use std::ops::Range;
@@ -18,50 +18,52 @@ use crate::gates::{
 use crate::packed::Start;
 use crate::simd::{Source, Target};
 
-/// What a thread computes.
+/// One thread's share of the backward pass.
 pub(super) struct Part<'a, T: Float> {
     pub(super) rows: Range<usize>,
-    /// All, but in a team.
+    /// All units, except in a team.
     pub(super) units: Range<usize>,
-    /// The matrices that meet the state, transposed.
+    /// The recurrent matrices, transposed.
     pub(super) weights: &'a [Matrix<T>],
     pub(super) team: Option<Team<'a, T>>,
-    /// One for each step, rows that run only: `dz`, and what else a product over all steps takes. In a team the first member has them.
+    /// One slice per step, of running rows only: `dz`, and the other operands of the matmuls over
+    /// all steps. In a team the first thread has them.
     pub(super) dz: Vec<&'a mut [T]>,
     pub(super) kept: Vec<Vec<&'a mut [T]>>,
-    /// The gradients of the states, which end as those of the initial ones.
+    /// The gradients of the states; in the end those of the initial states.
     pub(super) dstate: Vec<&'a mut [T]>,
-    /// `dz` of a step, of all rows, where some have ended.
+    /// `dz` of one step, of all rows, for steps that some rows do not reach.
     pub(super) sums: &'a mut [T],
-    /// In a team: `dz` of a step, of its own units, and what goes through the candidate's kernel, of all.
+    /// In a team: `dz` of one step, of the thread's own units; then the gradient that passes
+    /// through the candidate's kernel, of all units.
     pub(super) own_dz: &'a mut [T],
     pub(super) all_reset: &'a mut [T],
-    /// Of a step: `[rows, max(n, p)]` each.
+    /// Working memory of one step: `[rows, max(n, p)]` each.
     pub(super) spare: [&'a mut [T]; 4],
     pub(super) places: Places,
 }
 
-/// Threads that share the units of the same rows.
+/// A thread's membership in a group that splits the units of the same rows.
 pub(super) struct Team<'a, T> {
     pub(super) member: usize,
-    /// How often they have met.
+    /// The round of the exchanges: the number of steps done.
     pub(super) turn: usize,
-    /// For `dz`, and for what goes through the candidate's kernel.
+    /// For `dz`, and for the gradient that passes through the candidate's kernel.
     pub(super) exchanges: [&'a Exchange<T>; 2],
 }
 
 impl<T: Copy> Team<'_, T> {
-    /// Puts what is this thread's own in an exchange, and takes all of it, `n` wide.
+    /// All-gathers this thread's own columns into `all`, `n` columns wide.
     fn tell(&self, exchange: usize, own: &[T], (all, n): (&mut [T], usize)) -> Result<()> {
         self.exchanges[exchange].share(self.turn, self.member, own, (all, n))
     }
 }
 
-/// Room for numbers of rows.
+/// Buffers for row indices and offsets.
 #[derive(Default)]
 pub(super) struct Places {
     active: Vec<usize>,
-    /// Where the rows of an operand and of a result are.
+    /// Offsets of the rows of an operand and of a result.
     from: Vec<usize>,
     to: Vec<usize>,
 }
@@ -116,7 +118,7 @@ impl<T: Float> Part<'_, T> {
         Ok(())
     }
 
-    /// One step back, of the active rows, each of which has its place in `dz`.
+    /// One step back of the active rows. `dz` has a row for each row of the range.
     fn step(
         &mut self,
         layer: &Layer<'_, T>,
@@ -152,7 +154,7 @@ impl<T: Float> Part<'_, T> {
             places.extend(active.iter().map(|r| r * width + at));
         };
         let own = |data| layer.at_step(data, n, t, rows, first);
-        // A state of the step before: an initial one, or from a sequence.
+        // A state before the step: an initial one, or from the previous step of a sequence.
         let before = |which: usize, data| match t.checked_sub(1) {
             Some(before) => layer.at_step(data, n, before, rows, first),
             None => layer.at_step(&layer.initial[which], n, 0, rows, first),
@@ -162,7 +164,8 @@ impl<T: Float> Part<'_, T> {
             let data = given.saved.get(i).ok_or_else(missing)?;
             Ok::<&[T], Error>(data)
         };
-        // What both LSTMs saw: the gates, and the cell states before and after.
+        // The values that both LSTM gradients read: the gates, and the cell states before and
+        // after.
         let lstm_seen = |gates, cells| {
             let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
             [
@@ -174,12 +177,13 @@ impl<T: Float> Part<'_, T> {
                 own(cells),
             ]
         };
-        // Where the sums of these units go.
+        // The destination of the gradients of this thread's sums.
         let sums: &mut [T] = match team {
             Some(_) => own_dz,
             None => &mut *dz,
         };
-        // What the gradient of the state before begins with; what comes through the kernel is added to it below.
+        // The value that the gradient of the previous state accumulates onto; the matmul with the
+        // kernel below adds to it.
         let start = match (layer.recurrence, &mut **dstate) {
             (Recurrence::Basic { activation }, [dh]) => {
                 let ins = [own(&given.outputs), source(dh, len, 0), dout];
@@ -201,7 +205,7 @@ impl<T: Float> Part<'_, T> {
             }
             (Recurrence::ExtendedLstm(lstm), [dc, dh]) => {
                 let [i, j, f, o, c, c_new] = lstm_seen(saved(0)?, saved(1)?);
-                // The gradient of `h`, then of what was projected.
+                // The gradient of `h`, and then that of the value before the projection.
                 let y = layer.at_step(&given.outputs, p, t, rows, first);
                 let limit = lstm.proj_clip.filter(|_| lstm.projection);
                 let limit = limit.map_or(T::INFINITY, T::from_f64);
@@ -250,7 +254,8 @@ impl<T: Float> Part<'_, T> {
                 let h = before(0, &given.outputs);
                 let ins = [gate(2), gate(1), h, source(dh, n, 0), dout];
                 with_curve!(activation, C => {
-                    // The sums of `u` and of the candidate are the last two of three.
+                    // The gradients of the sums of `u` and of the candidate are the last two of
+                    // three.
                     let sums = Target { at: n, parts: 2, ..target(&mut *dz, 3, n) };
                     let outs = [sums, target(direct, 1, n)];
                     layer.each_row(each, ins, outs, GruOutputGrad(C::default()));
@@ -263,7 +268,8 @@ impl<T: Float> Part<'_, T> {
                     parts: 1,
                     ..target(&mut *dz, 3, n)
                 };
-                // `dh` is not read any more, so it takes what goes to `h` without the kernel.
+                // `dh` has been read and can be overwritten with the gradient that reaches `h`
+                // without the kernel.
                 let outs = [reset_sum, target(dh, 1, n), target(third, 1, n)];
                 layer.each_row(each, ins, outs, GruResetGrad);
                 keep_rows(kept[0][t], third, active, n);
@@ -319,14 +325,14 @@ impl<T: Float> Part<'_, T> {
     }
 }
 
-/// Copies rows to their places.
+/// Copies rows to the same row indices.
 fn copy_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
     for row in rows.iter().map(|r| r * width..(r + 1) * width) {
         to[row.clone()].copy_from_slice(&from[row]);
     }
 }
 
-/// Copies rows one after the other.
+/// Copies the given rows to consecutive rows.
 fn keep_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
     for (to, r) in to.chunks_exact_mut(width).zip(rows) {
         to.copy_from_slice(&from[r * width..(r + 1) * width]);

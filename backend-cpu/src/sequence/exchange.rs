@@ -1,4 +1,5 @@
-//! Threads that share the units of a layer: each computes some, and all need all of them for the next step.
+//! All-gather between threads that split the hidden units of a layer: each computes some units, and
+//! all need all of them for the next step.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,23 +9,25 @@ use std::{hint, thread};
 use backend_api::{Error, Result};
 use smallvec::SmallVec;
 
-/// How often a thread looks for the others before it lets somebody else run.
+/// Polls of a waiting thread between two calls of [`thread::yield_now`].
 const SPINS: usize = 2000;
 
-/// A place where threads put their columns of a matrix and take all of it, turn by turn.
+/// An all-gather: each thread writes its columns of a matrix and reads the whole matrix, once per
+/// round (`turn`).
 ///
-/// Each has two blocks that take turns: a thread can be at most one turn ahead, as for the turn after that it
-/// waits for all others to have come, and so to have read the one before. So no lock is ever waited for.
+/// Each thread has two blocks and alternates between them, so it is at most one round ahead of the
+/// others: before it overwrites a block, two rounds later, all threads have arrived in the round
+/// between and have therefore read the block. No thread ever waits for a lock.
 pub(super) struct Exchange<T> {
     members: SmallVec<[(Range<usize>, [RwLock<Vec<T>>; 2]); 2]>,
-    /// How often any thread has put its columns.
+    /// The number of blocks written so far, by all threads.
     arrived: AtomicUsize,
-    /// Whether some thread will never come again.
+    /// Whether a thread has failed and will not arrive again.
     left: AtomicBool,
 }
 
 impl<T: Copy> Exchange<T> {
-    /// An exchange of members with some columns each.
+    /// Creates an exchange; `columns` holds the columns of each thread.
     pub(super) fn new(columns: &[Range<usize>]) -> Self {
         let member = |columns: &Range<usize>| (columns.clone(), Default::default());
         Self {
@@ -34,8 +37,9 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Puts `mine`, the columns of a member for all rows, and waits for `all`: `[rows, n]`. Matrices side by side are as many rows,
-    /// part after part: `[rows, parts, n]`.
+    /// Writes `mine`, one thread's columns of all rows, and waits until `all`, `[rows, n]`, is
+    /// complete. Several matrices side by side count as further rows, `[rows, parts, n]`: part
+    /// after part within a row.
     ///
     /// # Errors
     /// Another thread has failed.
@@ -78,7 +82,8 @@ impl<T: Copy> Exchange<T> {
         Ok(())
     }
 
-    /// Tells the others, should this thread end before its work is done.
+    /// A guard that signals a failure to the other threads if it is dropped before
+    /// [`Member::done`].
     pub(super) fn member(&self) -> Member<'_> {
         Member {
             left: &self.left,
@@ -87,7 +92,7 @@ impl<T: Copy> Exchange<T> {
     }
 }
 
-/// A thread's part in an exchange.
+/// A thread's membership in an exchange.
 pub(super) struct Member<'a> {
     left: &'a AtomicBool,
     done: bool,

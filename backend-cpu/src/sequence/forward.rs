@@ -13,7 +13,7 @@ use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Input, Output};
 
-/// The steps of a result if it is asked for, else none.
+/// Splits an output into steps and row ranges; empty if the output is not requested.
 fn cut_output<'a, T: Float>(
     output: Option<&'a mut Output>,
     width: usize,
@@ -49,7 +49,7 @@ impl Cpu {
 }
 
 impl<T: Float> Layer<'_, T> {
-    /// Units of scratch memory that a row needs besides the sums.
+    /// Scratch memory per row besides the sums, in multiples of the number of units.
     fn spare_units(&self) -> usize {
         match self.recurrence {
             Recurrence::Basic { .. } => 0,
@@ -58,7 +58,7 @@ impl<T: Float> Layer<'_, T> {
         }
     }
 
-    /// How threads share the units, if that is better than sharing the rows.
+    /// The ranges of units if splitting the units is better than splitting the rows.
     fn forward_units(&self, cpu: &Cpu, saving: bool) -> Option<Vec<Range<usize>>> {
         let shared = match self.recurrence {
             Recurrence::Gru { .. } => 2,
@@ -71,7 +71,8 @@ impl<T: Float> Layer<'_, T> {
         }
     }
 
-    /// Numbers from one row of sums to the next. Rows a large power of two apart would share few places of a cache.
+    /// Stride between rows of sums, in elements. A stride of a large power of two maps all rows to
+    /// a few cache sets, so one cache line of padding is added.
     pub(super) fn sum_width(&self, units: usize) -> usize {
         let width = self.sizes.gates * units;
         match self.sizes.gates > 1 && (width * size_of::<T>()).is_multiple_of(2048) {
@@ -80,7 +81,7 @@ impl<T: Float> Layer<'_, T> {
         }
     }
 
-    /// Each thread has some rows.
+    /// Splits the rows over the threads.
     fn run_rows(&self, cpu: &Cpu, results: &mut [Output]) -> Result<()> {
         let sizes = self.sizes;
         let Sizes { n, p, .. } = sizes;
@@ -106,7 +107,7 @@ impl<T: Float> Layer<'_, T> {
                 cut_rows(state.elements::<T>(), width, &ranges).into_iter()
             })
             .collect();
-        // One block for all threads, so that their number does not show in the pool.
+        // One block for all threads, so that the pool's memory use does not depend on their number.
         let most_steps = self.chunk(1);
         let spare_units = self.spare_units();
         let sum_rows: usize = ranges.iter().map(|r| self.chunk(r.len()) * r.len()).sum();
@@ -183,7 +184,8 @@ impl<T: Float> Layer<'_, T> {
         }
     }
 
-    /// Each thread has some units of all rows, with results of its own that are put together in the end.
+    /// Splits the units over the threads. Each writes results of its own, which are combined at the
+    /// end.
     fn run_team(&self, cpu: &Cpu, ranges: &[Range<usize>], results: &mut [Output]) -> Result<()> {
         let Sizes {
             steps, batch, n, ..
@@ -195,7 +197,7 @@ impl<T: Float> Layer<'_, T> {
             .iter()
             .map(|units| self.weights(cpu, units))
             .collect::<Result<Vec<_>>>()?;
-        // Widths in units of what each thread gives: outputs, states, saved values.
+        // Widths, in units, of each thread's outputs and saved values.
         let saving = results.len() - 1 - states;
         let saved = self.recurrence.saved_widths().iter().take(saving);
         let widths: Vec<usize> = [1].iter().chain(saved).copied().collect();
@@ -243,7 +245,7 @@ impl<T: Float> Layer<'_, T> {
         if !cpu.run_together(parts, |part| part.run(self))? {
             return self.run_rows(cpu, results);
         }
-        // The results in order, and where each begins in a thread's block.
+        // The results in order: the offset of each in a thread's block, in rows, and its width.
         let mut at = 0;
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(results.len());
         for &width in &widths {

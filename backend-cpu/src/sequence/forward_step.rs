@@ -1,4 +1,4 @@
-//! Steps forward: what a thread computes for its rows, or its units.
+//! Forward steps: the computation of one thread, for its rows or its units.
 
 use std::marker::PhantomData;
 use std::mem;
@@ -15,18 +15,18 @@ use crate::gates::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, l
 use crate::packed::Start;
 use crate::simd::{RowKernel, Source, Target};
 
-/// Where the results of a sequence go: for all rows and units, or a part's own share.
+/// The destinations of a sequence's results: of all rows and units, or of one thread's share.
 pub(super) struct Results<'a, T> {
-    /// `[steps, rows, width]` step by step; the second empty if nothing is saved.
+    /// One slice `[rows, width]` per step, as for `gates`, which is empty if nothing is saved.
     pub(super) outputs: Vec<&'a mut [T]>,
     pub(super) gates: Vec<&'a mut [T]>,
-    /// For LSTMs. Two that take turns if nothing is saved.
+    /// For LSTMs: one slice per step, or two alternating ones if nothing is saved.
     pub(super) cells: Vec<&'a mut [T]>,
     /// The final states.
     pub(super) finals: Vec<&'a mut [T]>,
 }
 
-/// Threads that share the units of the same rows.
+/// A thread's membership in a group that splits the units of the same rows.
 pub(super) struct Team<'a, T> {
     pub(super) member: usize,
     pub(super) h: &'a Exchange<T>,
@@ -34,22 +34,23 @@ pub(super) struct Team<'a, T> {
     pub(super) reset: &'a Exchange<T>,
 }
 
-/// What a thread computes.
+/// One thread's share of a sequence.
 pub(super) struct Part<'a, T: Float> {
     pub(super) rows: Range<usize>,
-    /// All, but in a team.
+    /// All units, except in a team.
     pub(super) units: Range<usize>,
     pub(super) weights: &'a Weights<'a, T>,
     pub(super) team: Option<Team<'a, T>>,
     pub(super) results: Results<'a, T>,
     /// Sums of some steps before activation: `[steps, rows, gates units]`.
     pub(super) sums: &'a mut [T],
-    /// Of a step: for the GRUs `u` and `r h`, or what is reset; with a projection what is projected.
+    /// Working memory of one step. For the GRUs: `u` and `r h`, or the product that is reset. With
+    /// a projection: the state before it is projected.
     pub(super) spare: [&'a mut [T]; 2],
-    /// In a team: all units of `h`, and of what is reset.
+    /// In a team: `h` and the reset state, of all units.
     pub(super) all: [Vec<T>; 2],
     pub(super) active: Vec<usize>,
-    /// Where the rows of an operand and of a result are.
+    /// Offsets of the rows of an operand and of a result.
     pub(super) from: Vec<usize>,
     pub(super) to: Vec<usize>,
 }
@@ -71,7 +72,7 @@ impl<T: Float> Part<'_, T> {
         let len = self.units.len();
         let last = self.results.finals.len() - 1;
         for (which, state) in self.results.finals.iter_mut().enumerate() {
-            // A team never projects, so that `p` is `n` where units are shared.
+            // `unit_ranges` returns no ranges with a projection, so `p` equals `n` in a team.
             let width = if which == last { p } else { n };
             let own = if width == n { self.units.clone() } else { 0..p };
             let from = layer.initial[which]
@@ -104,7 +105,7 @@ impl<T: Float> Part<'_, T> {
         Ok(())
     }
 
-    /// The inputs of some steps times their kernel, bias added, for the rows that still run.
+    /// Computes the inputs of some steps times their kernel, plus the bias, for the running rows.
     fn project(&mut self, layer: &Layer<'_, T>, steps: Range<usize>, width: usize) {
         let (mut from, mut to) = (mem::take(&mut self.from), mem::take(&mut self.to));
         from.clear();
@@ -128,7 +129,8 @@ impl<T: Float> Part<'_, T> {
         (self.from, self.to) = (from, to);
     }
 
-    /// Past a row's length outputs are 0; saved values just have to be numbers.
+    /// Sets the outputs of rows past their length to 0. Their saved values are set to 0 as well, as
+    /// they must be finite.
     fn clear_ended(&mut self, layer: &Layer<'_, T>, t: usize, active: &[usize]) {
         if active.len() == self.rows.len() {
             return;
@@ -149,7 +151,7 @@ impl<T: Float> Part<'_, T> {
         }
     }
 
-    /// The state of row `r` as of step `t` is its final one.
+    /// Copies the state of row `r` after step `t` to its final state.
     fn finish_row(&mut self, r: usize, t: usize) {
         let Results {
             outputs,
@@ -192,7 +194,8 @@ impl<T: Float> Part<'_, T> {
         let each = (active, len);
         let sums = &mut self.sums[at..][..rows.len() * width];
         let out = mem::take(&mut results.outputs[t]);
-        // Rows that run now ran before, so their output is their state.
+        // A row that runs at this step also ran at the previous one, so its last output is its
+        // state.
         let before = t.checked_sub(1);
         let initial = &layer.initial[layer.initial.len() - 1];
         let (h, start): (&[T], usize) = match (before, &team) {
@@ -207,7 +210,7 @@ impl<T: Float> Part<'_, T> {
         places(from, p, start);
         places(to, width, 0);
         layer.product((h, from), &weights.recurrent[0], Start::There, (sums, to));
-        // The part's own units of the state.
+        // The state of this thread's own units.
         let own_h = match before {
             None => source(initial, n, rows.start * n + units.start),
             Some(before) => source(&*results.outputs[before], len, 0),
@@ -217,7 +220,7 @@ impl<T: Float> Part<'_, T> {
             Recurrence::Basic { activation } => with_curve!(activation, C => {
                 let f = Activate(C::default());
                 if active.len() == rows.len() {
-                    // Rows without gaps are one long row.
+                    // The rows are contiguous and are processed as one long row.
                     layer.arch.dispatch(RowKernel {
                         f,
                         rows: 0..1,
@@ -307,7 +310,7 @@ impl<T: Float> Part<'_, T> {
                 places(from, n, 0);
                 places(to, width, 2 * len);
                 let kernel = &weights.recurrent[1];
-                // The kernel's columns are the last ones of the sums.
+                // The candidate's columns are the last ones of the sums.
                 layer.product((reset, from), kernel, Start::There, (&mut *sums, to));
                 let candidate = source(&*sums, width, 2 * len);
                 let ins = [candidate, source(second, len, 0), own_h];

@@ -1,4 +1,4 @@
-//! The gradients of a layer's kernels and biases: products and sums over all rows of all steps that ran.
+//! Gradients of a layer's kernels and biases: matmuls and sums over all rows of all steps that ran.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::matmul::UNIT_COLUMNS;
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
 
-/// A matrix whose rows lie in one or two places one after the other.
+/// A matrix whose rows lie in one or two slices, one after the other.
 pub(super) struct Stack<'a, T> {
     pub(super) width: usize,
     pub(super) parts: SmallVec<[&'a [T]; 2]>,
 }
 
 impl<T: Float> Layer<'_, T> {
-    /// The inputs of the rows that run, in order.
+    /// The inputs of the running rows of all steps, in order.
     pub(super) fn running_inputs(&self, cpu: &Cpu, rows: usize) -> Result<Dense<'_, T>> {
         let Sizes {
             steps,
@@ -38,7 +38,7 @@ impl<T: Float> Layer<'_, T> {
         Ok(Dense::Copied(gathered))
     }
 
-    /// The state that each row that runs had before the step, in order.
+    /// The state before the step of each running row, in order.
     pub(super) fn running_states(
         &self,
         cpu: &Cpu,
@@ -53,7 +53,7 @@ impl<T: Float> Layer<'_, T> {
         })
     }
 
-    /// Rows that run, in order, in one piece.
+    /// Copies the running rows, in order, to contiguous memory.
     fn gather<'d>(
         &self,
         cpu: &Cpu,
@@ -78,8 +78,8 @@ impl<T: Float> Layer<'_, T> {
         Ok(all)
     }
 
-    /// The sum over all rows that run of some columns, each number times another one if there are such: `by` gives those of a
-    /// row of a step, for some columns.
+    /// Sums columns over all running rows. Each number is multiplied by another one if `by` returns
+    /// a row: `by` gets the step, the row and the columns.
     pub(super) fn sums<'d>(
         &self,
         cpu: &Cpu,
@@ -115,7 +115,7 @@ impl<T: Float> Layer<'_, T> {
         });
     }
 
-    /// The gradients of what meets the state, from `dz` and what was kept of the rows that run.
+    /// The gradients of the recurrent parameters, from `dz` and the rows kept by the backward pass.
     pub(super) fn parameter_grads(
         &self,
         cpu: &Cpu,
@@ -143,7 +143,7 @@ impl<T: Float> Layer<'_, T> {
                     let m = whole(&**m, n);
                     self.outer(cpu, projection.elements(), &m, (through, p, 0..p))?;
                 }
-                // `w_f` and `w_i` saw the old cell state, `w_o` the new one.
+                // `w_f` and `w_i` read the old cell state, `w_o` the new one.
                 for (out, (gate, old)) in
                     peepholes.iter_mut().zip([(2, true), (0, true), (3, false)])
                 {
@@ -175,7 +175,7 @@ impl<T: Float> Layer<'_, T> {
 }
 
 impl<T: Float> Layer<'_, T> {
-    /// `out = xᵀ y`, of some columns of `y` that is `width` wide.
+    /// `out = xᵀ y` for some columns of `y`, which has `width` columns in all.
     pub(super) fn outer(
         &self,
         cpu: &Cpu,

@@ -1,12 +1,14 @@
-//! Whole sequences: all steps of a layer, its input's product included, in one operation.
+//! Whole sequences: all steps of a layer, including its input matmul, in one operation.
 //!
-//! Rows of the batch are independent, so each thread runs all steps of some rows and never waits for the others. Where
-//! there are too few rows for that, the threads share the units instead ([`sharing`]), and meet once a step ([`exchange`]), the GRU
-//! that resets before the product twice. Either way each number is computed by the same operations in the same order, so that no bit
-//! depends on the number of threads.
+//! Rows of the batch are independent, so each thread runs all steps of some rows and never waits
+//! for the others. Where there are too few rows for that, the threads split the hidden units
+//! instead ([`sharing`]) and synchronise once per step ([`exchange`]), or twice for the GRU that
+//! resets before the matmul. Each number is computed by the same operations in the same order in
+//! both cases, so the result does not depend on the number of threads, down to the last bit.
 //!
-//! The input's product is made for some steps at a time, just before they need it: its result stays in a
-//! cache, where one for all steps would go through memory three times. Rows that have ended take part in nothing.
+//! The input matmul is computed for a few steps at a time, just before they need it. Its result
+//! then stays in a cache; the result for all steps at once would pass through memory three times.
+//! Rows past their length are skipped.
 
 mod backward;
 mod backward_step;
@@ -36,9 +38,9 @@ use crate::{amx, bf16};
 
 /// Multiplications below which rows are not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 18;
-/// Rows that a thread should have at least: fewer use the registers badly.
+/// Minimum rows per thread: fewer rows leave registers of the micro-kernel unused.
 const MIN_ROWS: usize = 4;
-/// Rows, over some steps, whose inputs are multiplied at a time.
+/// Rows, summed over consecutive steps, whose inputs are multiplied at a time.
 const CHUNK_ROWS: usize = 256;
 
 /// The sizes of a sequence.
@@ -47,18 +49,19 @@ struct Sizes {
     steps: usize,
     batch: usize,
     inputs: usize,
-    /// Units.
+    /// Hidden units.
     n: usize,
-    /// The width of `h`.
+    /// The width of `h`: differs from `n` with a projection.
     p: usize,
     gates: usize,
 }
 
-/// The inputs: rows of numbers without gaps, wherever they lie.
+/// The inputs: rows that are each contiguous, at any stride.
 #[derive(Debug)]
 struct Inputs<'a, T> {
     data: Dense<'a, T>,
-    /// Where the first row is, and how far it is to the next step's and to the next of the batch.
+    /// Offset of the first row, then the strides between steps (`steps`) and between rows of the
+    /// batch (`rows`).
     at: usize,
     steps: usize,
     rows: usize,
@@ -83,28 +86,28 @@ impl<'a, T: Float> Inputs<'a, T> {
         })
     }
 
-    /// Where the row of the batch is at step `t`.
+    /// The offset of a row of the batch at step `t`.
     fn row(&self, t: usize, row: usize) -> usize {
         self.at + t * self.steps + row * self.rows
     }
 }
 
-/// The operands of a sequence, which its gradient has too.
+/// The operands of a sequence, shared by the forward operation and its gradient.
 struct Layer<'a, T> {
     arch: Arch,
     recurrence: Recurrence,
     sizes: Sizes,
-    /// Whether what is made of the weights is kept with them.
+    /// Whether packed weights are cached with the weights' buffer.
     reuse: bool,
-    /// Whether products may round their operands to bfloat16.
+    /// Whether matmuls may round their operands to bfloat16.
     bf16: bool,
-    /// Whether products are made by the matrix unit. It depends on the size of the batch, not on how many rows run, so that a
-    /// stream goes the same way as the whole sequence.
+    /// Whether AMX computes the matmuls. This depends on the batch size, not on the number of
+    /// running rows, so that a stream takes the same path as the whole sequence.
     unit: bool,
     x: Inputs<'a, T>,
     kernel: Input<'a>,
     bias: Input<'a>,
-    /// The parameters that meet the state: first the matrices, then the vectors.
+    /// The parameters applied to the state: first the matrices, then the vectors.
     matrices: Vec<Input<'a>>,
     vectors: Vec<Dense<'a, T>>,
     initial: Vec<Dense<'a, T>>,
@@ -170,7 +173,7 @@ impl<'a, T: Float> Layer<'a, T> {
         active.extend((0..rows.len()).filter(|r| t < self.length(rows.start + r)));
     }
 
-    /// A part of a sequence `[steps, batch, width]`: the given rows at step `t`, from a column on.
+    /// A view of a sequence `[steps, batch, width]`: the given rows at step `t`, from `column` on.
     fn at_step<'d>(
         &self,
         data: &'d [T],
@@ -186,7 +189,7 @@ impl<'a, T: Float> Layer<'a, T> {
         }
     }
 
-    /// `out = start + a b` for some rows.
+    /// `out = start + a b` for the rows at the given offsets.
     fn product(
         &self,
         (a, a_at): (&[T], &[usize]),
@@ -204,7 +207,7 @@ impl<'a, T: Float> Layer<'a, T> {
                 out_at,
             }),
             Matrix::Bf16(_) | Matrix::Unit(_) => {
-                // Made of single precision only.
+                // These forms are packed for `f32` only.
                 let (Some(a), Some(start), Some(out)) =
                     (singles(a), start.singles(), singles_mut(out))
                 else {
@@ -220,7 +223,7 @@ impl<'a, T: Float> Layer<'a, T> {
         }
     }
 
-    /// Applies `f` to some rows of `n` units.
+    /// Applies `f` to the given rows of `n` units.
     fn each_row<const I: usize, const O: usize, const M: usize>(
         &self,
         (rows, n): (&[usize], usize),
@@ -237,7 +240,7 @@ impl<'a, T: Float> Layer<'a, T> {
         });
     }
 
-    /// Steps whose inputs are multiplied at a time, by a part with so many rows.
+    /// Steps whose inputs are multiplied at a time, by a thread with `rows` rows.
     fn chunk(&self, rows: usize) -> usize {
         CHUNK_ROWS
             .div_ceil(rows.max(1))
@@ -245,7 +248,7 @@ impl<'a, T: Float> Layer<'a, T> {
             .max(1)
     }
 
-    /// The ranges of rows that threads work on: about equally many steps each.
+    /// The ranges of rows for the threads, balanced by the number of steps to run.
     fn row_ranges(&self, cpu: &Cpu) -> Vec<Range<usize>> {
         let Sizes { batch, .. } = self.sizes;
         let total: usize = (0..batch).map(|row| self.length(row)).sum();
@@ -258,7 +261,7 @@ impl<'a, T: Float> Layer<'a, T> {
         let (mut start, mut done) = (0, 0);
         for i in 1..=pieces {
             let mut end = start;
-            // As many rows are left as the other pieces need at least.
+            // Leaves the minimum number of rows for each remaining piece.
             let most = batch - (pieces - i) * MIN_ROWS.min(batch / pieces);
             while end < most && (i == pieces || done * pieces < i * total || end < start + 1) {
                 done += self.length(end);
@@ -270,7 +273,7 @@ impl<'a, T: Float> Layer<'a, T> {
         ranges
     }
 
-    /// Multiplications of so many rows.
+    /// Multiplications of `rows` rows of one step.
     fn work_of(&self, rows: usize) -> usize {
         let Sizes {
             n,
@@ -295,12 +298,12 @@ impl<'a, T: Float> Start<'a, T> {
     }
 }
 
-/// A matrix without gaps to read.
+/// A read-only matrix view with contiguous rows.
 fn source<T>(data: &[T], stride: usize, at: usize) -> Source<'_, T> {
     Source { data, stride, at }
 }
 
-/// All of a matrix to write.
+/// A writable view of a whole matrix.
 fn target<T>(data: &mut [T], parts: usize, n: usize) -> Target<'_, T> {
     Target {
         data,
@@ -310,7 +313,7 @@ fn target<T>(data: &mut [T], parts: usize, n: usize) -> Target<'_, T> {
     }
 }
 
-/// Sets the rows that are not among `active` (in order) to 0.
+/// Sets the rows that are not in `active` (ascending) to 0.
 fn clear_others<T: Float>(data: &mut [T], width: usize, active: &[usize]) {
     if width == 0 {
         return;
@@ -323,7 +326,7 @@ fn clear_others<T: Float>(data: &mut [T], width: usize, active: &[usize]) {
     }
 }
 
-/// Cuts a sequence `[steps, batch, width]` into its steps for each range of rows.
+/// Splits a sequence `[steps, batch, width]` into its steps for each range of rows.
 fn cut_steps<'a, T>(
     data: &'a mut [T],
     width: usize,
@@ -342,7 +345,7 @@ fn cut_steps<'a, T>(
     cut
 }
 
-/// Cuts a matrix `[batch, width]` into the ranges of rows.
+/// Splits a matrix `[batch, width]` into the ranges of rows.
 fn cut_rows<'a, T>(
     mut data: &'a mut [T],
     width: usize,
@@ -354,7 +357,7 @@ fn cut_rows<'a, T>(
         .collect()
 }
 
-/// Takes the first `len` elements off a slice.
+/// Splits the first `len` elements off a slice.
 fn take<'a, T>(data: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (first, rest) = mem::take(data).split_at_mut(len);
     *data = rest;

@@ -1,4 +1,4 @@
-//! Threads that share the units of all rows: when, and how their results come together.
+//! Threads that split the hidden units of all rows: when, and how their results are combined.
 
 use std::ops::Range;
 
@@ -7,23 +7,27 @@ use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;
 
-/// Rows for each thread from which on none shares units: with fewer, the weights that every thread would read are more
-/// than what threads have to tell one another. With saved values, and back from them, a step has more to do.
+/// Rows per thread from which on threads split the rows. With fewer, reading all weights in every
+/// thread costs more than exchanging the states. The limit is lower when values are saved and in
+/// gradients, where a step computes more.
 pub(super) const ROWS_ALONE: usize = 12;
 pub(super) const ROWS_ALONE_SAVING: usize = 4;
-/// Units that a thread has at least where units are shared: fewer are not worth meeting for.
+/// Minimum units per thread: fewer units are not worth a synchronisation.
 const MIN_UNITS: usize = 32;
-/// Bytes of weights that a core may find in a cache of its own in the next step again. More are read from afar, by each
-/// thread all that it multiplies with.
+/// Bytes of weights that stay in a core's own cache from one step to the next. Larger weights are
+/// read from a shared cache or memory, by each thread all that it multiplies with.
 const OWN_CACHE: usize = 2 << 20;
-/// What it costs to tell other threads a byte, and to put a byte of a result in its place in the end, in bytes of weights read.
+/// The cost of exchanging one byte with the other threads, and of copying one byte of a result to
+/// its final offset, in bytes of weights read.
 const TELLING: usize = 16;
 const PLACING: usize = 4;
 
 impl<T: Float> Layer<'_, T> {
-    /// How threads share the units, if that is better than sharing the rows: as there are fewer than `alone` for each, or because so
-    /// many threads that share rows would read more weights, in each step, than threads that share units tell one another. These
-    /// are `told` matrices of all units, and as many in the results.
+    /// The ranges of units for the threads, or `None` if splitting the rows is better. Splitting
+    /// the units is better when a thread would get fewer than `alone` rows. It is also better when
+    /// threads that split the rows would read more weights in each step than threads that split the
+    /// units exchange. The latter exchange `told` matrices of all units per step, and copy
+    /// `results` matrices to the results.
     pub(super) fn unit_ranges(
         &self,
         cpu: &Cpu,
@@ -53,8 +57,8 @@ impl<T: Float> Layer<'_, T> {
     }
 }
 
-/// Puts a result in order, which threads have made some units of, `n` in all: theirs begin in a block for each, so many rows from its
-/// start.
+/// Combines a result of `n` units from the blocks of threads that have each computed the units
+/// `units[i]`. In its block, a thread's result begins at row `first`.
 pub(super) fn put_together<T: Float>(
     cpu: &Cpu,
     out: &mut [T],

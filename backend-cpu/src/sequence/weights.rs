@@ -1,4 +1,4 @@
-//! The matrices of a layer in panels.
+//! The packed matrices of a layer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use crate::packed::{FEW, Packed, Unpacked};
 use crate::storage::{Derivation, Input};
 use crate::{amx, bf16};
 
-/// A matrix to multiply with, as exact as the device has been asked for.
+/// A packed right-hand matrix, for the precision of the device.
 #[derive(Clone, Debug)]
 pub(super) enum Matrix<T> {
     Exact(Arc<Packed<T>>),
     Bf16(Arc<bf16::Packed>),
-    /// For the matrix unit, exact or not.
+    /// For AMX, exact or rounded to bfloat16.
     Unit(Arc<amx::Packed>),
 }
 
-/// What a part of a sequence multiplies with to go forward, for all units or some.
+/// The right-hand matrices of a forward pass, for all units or a range of them.
 #[derive(Debug)]
 pub(super) struct Weights<'a, T: Float> {
-    /// The input's kernel, and the bias of the same columns.
+    /// The input kernel, and the bias of the same columns.
     pub(super) input: Matrix<T>,
     pub(super) bias: Arc<Vec<T>>,
-    /// Those of the parameters that are matrices.
+    /// The recurrent parameters that are matrices.
     pub(super) recurrent: SmallVec<[Matrix<T>; 2]>,
-    /// Those that are vectors.
+    /// The recurrent parameters that are vectors.
     pub(super) vectors: Vec<&'a [T]>,
 }
 
-/// The widths in units of the matrices that meet `h`, or what is made of it.
+/// Widths, in gates, of the matrices that multiply `h` or a value computed from it.
 fn kernel_gates(recurrence: Recurrence) -> &'static [usize] {
     match recurrence {
         Recurrence::Gru { .. } | Recurrence::GruResetAfter { .. } => &[2, 1],
@@ -43,14 +43,14 @@ fn kernel_gates(recurrence: Recurrence) -> &'static [usize] {
     }
 }
 
-/// The columns that belong to some units, gate by gate.
+/// The columns of a range of units, gate by gate.
 fn columns(gates: usize, n: usize, units: &Range<usize>) -> Vec<usize> {
     let gate = |g| units.clone().map(move |u| g * n + u);
     (0..gates).flat_map(gate).collect()
 }
 
 impl<T: Float> Layer<'_, T> {
-    /// The weights of some units, to go forward.
+    /// The forward weights of a range of units.
     pub(super) fn weights(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Weights<'_, T>> {
         let Self { sizes, .. } = self;
         let n = sizes.n;
@@ -82,7 +82,7 @@ impl<T: Float> Layer<'_, T> {
         })
     }
 
-    /// The bias of some units, gate by gate.
+    /// The bias of a range of units, gate by gate.
     fn bias_of(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Arc<Vec<T>>> {
         let Sizes { n, gates, .. } = self.sizes;
         let of = Derivation {
@@ -97,13 +97,14 @@ impl<T: Float> Layer<'_, T> {
         })
     }
 
-    /// The matrices that meet the state, transposed, for the gradients of some units: gradients of sums go back to what these were made of.
+    /// The recurrent matrices, transposed, for the gradients of a range of units: the gradient of a
+    /// sum, times the transposed matrix, is the gradient of the matrix's input.
     pub(super) fn transposed(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Vec<Matrix<T>>> {
         let pack = |matrix| self.transpose(cpu, matrix, units, self.sizes.batch);
         self.matrices.iter().map(pack).collect()
     }
 
-    /// The input's kernel, transposed.
+    /// The input kernel, transposed.
     pub(super) fn transposed_input(&self, cpu: &Cpu) -> Result<Matrix<T>> {
         let Sizes {
             batch, steps, n, ..
@@ -130,8 +131,8 @@ impl<T: Float> Layer<'_, T> {
         })
     }
 
-    /// A matrix in panels, of some units or transposed, to be multiplied with so many rows at a time; kept with it if it is
-    /// going to be used again.
+    /// Packs a matrix, for a range of units or transposed, to be multiplied with `rows` rows at a
+    /// time. The packed matrix is cached with `matrix` if the plan reuses it.
     fn packed<'d>(
         &self,
         cpu: &Cpu,
@@ -149,7 +150,7 @@ impl<T: Float> Layer<'_, T> {
         if (self.unit || self.bf16)
             && let Some(data) = singles(&data)
         {
-            // What describes a matrix reads none of it.
+            // `describe` does not read the data, so an empty slice suffices.
             let Unpacked {
                 k,
                 row_stride,
@@ -178,7 +179,8 @@ impl<T: Float> Layer<'_, T> {
         Ok(Matrix::Exact(self.kept(matrix, &of, make)?))
     }
 
-    /// What is made of an operand; kept with it if it is going to be used again.
+    /// Computes a value from an operand. The value is cached with the operand if the plan reuses
+    /// it.
     fn kept<D: Send + Sync + 'static>(
         &self,
         operand: &Input<'_>,

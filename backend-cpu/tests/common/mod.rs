@@ -1,5 +1,5 @@
-//! What the tests of this crate share: random tensors of any layout next to their elements as a plain
-//! list, and an odometer over indices. Shares no code with the kernels.
+//! Shared by this crate's tests: random tensors of any layout together with their elements as a
+//! plain list, and iteration over indices. Shares no code with the kernels.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -11,7 +11,7 @@ use backend_api::{
 };
 use backend_cpu::{Cpu, CpuBuffer};
 
-/// A small generator of its own: tests do not test themselves.
+/// A small generator of its own, so that the tests do not depend on the code under test.
 pub struct Rng(u64);
 
 impl Rng {
@@ -40,7 +40,7 @@ impl Rng {
     }
 }
 
-/// A tensor and what it should hold.
+/// The expected shape and elements of a tensor.
 #[derive(Clone, Debug)]
 pub struct Plain {
     pub dims: Vec<usize>,
@@ -52,7 +52,7 @@ impl Plain {
         dims.iter().product()
     }
 
-    /// The result of a function of the index.
+    /// Computes each element from its index.
     pub fn build(dims: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Self {
         let mut data = Vec::new();
         each_index(dims, |index| data.push(f(index)));
@@ -62,7 +62,8 @@ impl Plain {
         }
     }
 
-    /// The element at an index; broadcast: axes aligned at the end, length 1 stretched.
+    /// The element at an index, with broadcasting: axes are aligned at the end, and axes of length
+    /// 1 are stretched.
     pub fn at(&self, index: &[usize]) -> f64 {
         let skip = index.len() - self.dims.len();
         let mut place = 0;
@@ -143,8 +144,8 @@ pub fn tensor(cpu: &Cpu, plain: &Plain, dtype: DType) -> Tensor<Cpu> {
     upload(cpu, &plain.data, &plain.dims, dtype)
 }
 
-/// The layout of a shape within a larger buffer: axes in any order, slices of longer ones.
-/// Also the number of elements of the buffer.
+/// A layout of the given shape within a larger buffer, with axes in any order and slices of longer
+/// axes. Also returns the number of elements of the buffer.
 pub fn scattered(rng: &mut Rng, dims: &[usize]) -> (Layout, usize) {
     let rank = dims.len();
     let mut order: Vec<usize> = (0..rank).collect();
@@ -177,7 +178,7 @@ pub fn scattered(rng: &mut Rng, dims: &[usize]) -> (Layout, usize) {
     (layout.permute(&inverse).unwrap(), Plain::count(&full))
 }
 
-/// A tensor of random numbers somewhere in a larger buffer, in any order of axes.
+/// A tensor of random numbers within a larger buffer, with axes in any order.
 pub fn random(cpu: &Cpu, rng: &mut Rng, dims: &[usize], dtype: DType) -> (Tensor<Cpu>, Plain) {
     let (layout, count) = scattered(rng, dims);
     let buffer: Vec<f64> = (0..count).map(|_| rounded(rng.number(), dtype)).collect();
@@ -192,7 +193,7 @@ pub fn random(cpu: &Cpu, rng: &mut Rng, dims: &[usize], dtype: DType) -> (Tensor
     )
 }
 
-/// A tensor of whole numbers in `0..n`.
+/// A tensor of integers in `0..n`.
 pub fn random_ids(
     cpu: &Cpu,
     rng: &mut Rng,
@@ -208,7 +209,7 @@ pub fn call(cpu: &Cpu, op: &Op, ins: &[&Tensor<Cpu>]) -> Result<Vec<Tensor<Cpu>>
     Ok(Tensor::call_all(cpu, op, ins)?.into_iter().collect())
 }
 
-/// Whether a tensor holds what it should, within a relative and absolute tolerance.
+/// Checks that a tensor has the expected elements, within a relative and absolute tolerance.
 pub fn check(what: &str, found: &Tensor<Cpu>, expected: &Plain, tolerance: f64) {
     assert_eq!(found.shape().dims(), expected.dims, "{what}: shape");
     let found = match found.dtype() {
@@ -234,14 +235,14 @@ pub fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     }
 }
 
-/// The tolerance for results of some roundings.
+/// The tolerance for results of a few roundings.
 pub fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F32 { 2e-6 } else { 1e-13 }
 }
 
-/// Runs an operation with results written into larger buffers at scattered places, and checks that they are what
-/// the operation gives otherwise, that the rest of the buffers is untouched, and that shared buffers are
-/// not changed.
+/// Runs an operation with results written to scattered elements of larger buffers. Checks that the
+/// results equal those in new buffers, that the rest of the buffers is unchanged, and that shared
+/// buffers are not modified.
 pub fn check_into(cpu: &Cpu, rng: &mut Rng, op: &Op, ins: &[&Tensor<Cpu>]) {
     let expected = call(cpu, op, ins).unwrap();
     let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view()).collect();
@@ -302,7 +303,7 @@ pub fn check_into(cpu: &Cpu, rng: &mut Rng, op: &Op, ins: &[&Tensor<Cpu>]) {
     }
 }
 
-/// Runs a fused operation as the default body does.
+/// Runs the default body of a fused operation.
 pub fn default_body(cpu: &Cpu, op: &Op, ins: &[&Tensor<Cpu>]) -> Vec<Tensor<Cpu>> {
     let Op::Fused(fused) = op else {
         panic!("{op:?} is not fused");
@@ -310,7 +311,7 @@ pub fn default_body(cpu: &Cpu, op: &Op, ins: &[&Tensor<Cpu>]) -> Vec<Tensor<Cpu>
     let metas: Vec<Meta> = ins.iter().map(|t| t.meta()).collect();
     let outs = op.infer(&metas).unwrap();
     let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view()).collect();
-    // Around the device, so that the body's own fused operations are composed too.
+    // On a device without fused operations, so that those in the body are composed too.
     let plain = backend_api::Unfused(cpu.clone());
     let dests = outs.iter().map(|&m| Dest::New(m)).collect();
     let buffers = compose(&plain, fused, &views, dests).unwrap();

@@ -1,4 +1,4 @@
-//! The kernel and bias that most cells are made of.
+//! The kernel and bias of most cells.
 
 use backend_api::{Backend, Result, Tensor};
 
@@ -7,8 +7,9 @@ use super::math::product;
 use crate::module::ParamId;
 use crate::{Initializer, Module, Param, Visitor};
 
-/// `[x, h] · kernel + bias`: the kernel's first rows belong to the input, the others to the state, as in
-/// TensorFlow. The halves are used apart, so that the input's share of all steps is one product.
+/// `[x, h] · kernel + bias`. The kernel's first rows are multiplied by the input, the others by the
+/// state, as in TensorFlow. They are used separately, so that the inputs of all steps are projected
+/// in one matmul.
 #[derive(Clone, Debug)]
 pub(crate) struct Affine<B: Backend> {
     input: usize,
@@ -16,7 +17,7 @@ pub(crate) struct Affine<B: Backend> {
     bias: Param<B>,
 }
 
-/// The first values of a kernel and its bias.
+/// Initializers of a kernel and its bias.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct First {
     pub(crate) kernel: Initializer,
@@ -24,7 +25,7 @@ pub(crate) struct First {
 }
 
 impl First {
-    /// A cell's options, or what stands for them: TensorFlow's default, and the given one of the bias.
+    /// The initializers that the caller gave, or the defaults of TensorFlow's cell.
     pub(crate) fn new(
         kernel: Option<Initializer>,
         bias: Option<Initializer>,
@@ -36,7 +37,7 @@ impl First {
         }
     }
 
-    /// A kernel as told, and a bias of zeros.
+    /// The given initializer of the kernel, and a bias of zeros.
     pub(crate) fn kernel(kernel: Option<Initializer>) -> Self {
         Self::new(kernel, None, Initializer::ZEROS)
     }
@@ -48,7 +49,7 @@ impl<B: Backend> Affine<B> {
         Self::with_state(device, sizes, sizes.units, width, first)
     }
 
-    /// The same for a state of another size than the units.
+    /// As [`new`](Self::new), for a state whose width is not the number of units.
     pub(crate) fn with_state(
         device: &B,
         sizes: Sizes,
@@ -64,7 +65,7 @@ impl<B: Backend> Affine<B> {
         })
     }
 
-    /// What tells this kernel from every other one.
+    /// Identity of the kernel.
     pub(crate) fn id(&self) -> ParamId {
         self.kernel.id()
     }
@@ -74,12 +75,12 @@ impl<B: Backend> Affine<B> {
         self.kernel.device()
     }
 
-    /// The rows of the kernel that meet the input.
+    /// The rows of the kernel that are multiplied by the input.
     pub(crate) fn input_kernel(&self) -> Result<Tensor<B>> {
         self.kernel.slice(0, 0..self.input)
     }
 
-    /// The rows of the kernel that meet the state.
+    /// The rows of the kernel that are multiplied by the state.
     pub(crate) fn recurrent_kernel(&self) -> Result<Tensor<B>> {
         self.kernel.slice(0, self.input..self.kernel.shape()[0])
     }
@@ -88,7 +89,7 @@ impl<B: Backend> Affine<B> {
         &self.bias
     }
 
-    /// `[.., input] -> [.., width]`: the input's share, bias added.
+    /// `[.., input] -> [.., width]`: the input projection, including the bias.
     pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         project(x, &self.input_kernel()?, &self.bias)
     }
@@ -104,7 +105,7 @@ pub(crate) fn project<B: Backend>(
 }
 
 impl<B: Backend> Affine<B> {
-    /// Shows the parameters under other names than `kernel` and `bias`.
+    /// Visits the parameters under other names than `kernel` and `bias`.
     pub(crate) fn params_as(&mut self, v: &mut Visitor<'_, B>, kernel: &str, bias: &str) {
         v.param(kernel, &mut self.kernel);
         v.param(bias, &mut self.bias);

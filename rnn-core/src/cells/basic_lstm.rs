@@ -7,7 +7,7 @@ use super::{Affine, First, Sizes};
 use crate::{Cell, Module, Step, Unroll, Visitor, nest};
 
 nest! {
-    /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, in that order.
+    /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
     pub struct LstmState<B> {
         /// The cell state, `[batch, units]`.
         c: Tensor<B>,
@@ -17,12 +17,12 @@ nest! {
 }
 
 impl<B: Backend> LstmState<B> {
-    /// The next state of the plain LSTM, from the projected input.
+    /// The next state of the plain LSTM. `z` is the projected input.
     pub(crate) fn step(&self, gates: LstmGates, z: &Tensor<B>, kernel: &Tensor<B>) -> Result<Self> {
         Self::next(gates, &self.h.matmul_add(kernel, z)?, &self.c)
     }
 
-    /// The state that the gates before their activations and the old cell state give.
+    /// The next state, from the gates before their activations and the old cell state.
     pub(crate) fn next(gates: LstmGates, z: &Tensor<B>, c: &Tensor<B>) -> Result<Self> {
         let op = Op::Fused(Fused::LstmStep(gates));
         let mut results = Tensor::call_all(z.device(), &op, &[z, c])?;
@@ -33,7 +33,8 @@ impl<B: Backend> LstmState<B> {
         }
     }
 
-    /// All steps of an LSTM from this state, if the device has a plan for them; see [`Unroll::sequence`].
+    /// Runs all steps of an LSTM from this state, if the device has a plan for them; see
+    /// [`Unroll::sequence`].
     pub(crate) fn sequence(
         &self,
         u: &Unroll<B>,
@@ -54,9 +55,9 @@ impl<B: Backend> LstmState<B> {
 ///
 /// `c' = c * σ(f + forget_bias) + σ(i) * act(j)`, `h' = act(c') * σ(o)`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + units, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 ///
 /// `forget_bias` is added at run time and is not part of `bias`.
@@ -92,18 +93,18 @@ impl<B: Backend> BasicLstmCell<B> {
 cell_builder! {
     BasicLstmCellBuilder builds BasicLstmCell, TensorFlow "BasicLSTMCell", scope "basic_lstm_cell";
     num_units;
-    /// What is added to the forget gate before its sigmoid; 1 if not given, so that the cell begins by
-    /// remembering.
+    /// Value added to the forget gate before its sigmoid. Default: 1, so that the cell initially
+    /// keeps its state.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
 }
 
 impl BasicLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<BasicLstmCell<B>> {
         let sizes = self.sizes()?;
         Ok(BasicLstmCell {

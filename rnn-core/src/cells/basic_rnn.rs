@@ -9,9 +9,9 @@ use crate::{Cell, Module, Step, Unroll, Visitor};
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, units]`, rows of the input first | Glorot uniform |
+/// | `kernel` | `[input + units, units]`, rows `x, h` | Glorot uniform |
 /// | `bias` | `[units]` | 0 |
 ///
 /// Input `[batch, input]`, state and output `[batch, units]`.
@@ -39,15 +39,15 @@ pub struct BasicRnnCell<B: Backend> {
 cell_builder! {
     BasicRnnCellBuilder builds BasicRnnCell, TensorFlow "BasicRNNCell", scope "basic_rnn_cell";
     num_units;
-    /// The activation; tanh if not given.
+    /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
 }
 
 impl BasicRnnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<BasicRnnCell<B>> {
         let sizes = self.sizes()?;
         Ok(BasicRnnCell {

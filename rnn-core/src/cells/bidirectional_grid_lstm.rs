@@ -1,4 +1,4 @@
-//! The grid LSTM in both directions of the frequency.
+//! The grid LSTM in both directions along the frequency axis.
 
 use backend_api::{Backend, DType, Result};
 use serde::Deserialize;
@@ -7,18 +7,21 @@ use super::grid_lstm::{Grid, GridLstmState, GridOptions, grid_builder};
 use super::same_as::same_as_inner;
 use crate::{CellConfig, Module, Visitor};
 
-/// A [`GridLstmCell`](super::GridLstmCell) from low to high frequencies, and one with weights of its own from high to
-/// low (after Kalchbrenner et al. 2015, <https://arxiv.org/abs/1507.01526>; TensorFlow's
-/// `tf.contrib.rnn.BidirectionalGridLSTMCell`). Time still runs one way.
+/// Two [`GridLstmCell`](super::GridLstmCell)s with separate weights, one from low to high
+/// frequencies and one from high to low (after Kalchbrenner et al. 2015,
+/// <https://arxiv.org/abs/1507.01526>; TensorFlow's `tf.contrib.rnn.BidirectionalGridLSTMCell`).
+/// The time direction is the same for both.
 ///
-/// The second one's windows may be shifted by `backward_slice_offset` features; what lies beyond the input is then 0.
+/// The windows of the backward direction can be shifted by `backward_slice_offset` features;
+/// features beyond the input are 0.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `fwd/..`, `bwd/..` | those of a grid LSTM | as there |
 ///
-/// Input `[batch, input]`; state [`GridLstmState`], its names `fwd_state_..` and `bwd_state_..`, where `f00` is the
-/// first window that the direction meets; output `[batch, 4 windows * units]`, forward before backward.
+/// Input `[batch, input]`. State [`GridLstmState`] with the names `fwd_state_..` and
+/// `bwd_state_..`, where `f00` is the first window of that direction. Output
+/// `[batch, 4 windows * units]`, forward before backward.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -57,13 +60,14 @@ pub struct BidirectionalGridLstmCellBuilder(GridOptions);
 grid_builder!(BidirectionalGridLstmCellBuilder);
 
 impl BidirectionalGridLstmCellBuilder {
-    /// How far the backward direction's windows are shifted to higher features; 0 if not given.
+    /// Shifts the windows of the backward direction by `offset` features to higher frequencies.
+    /// Default: 0.
     pub fn backward_slice_offset(mut self, offset: isize) -> Self {
         self.0.backward_slice_offset = Some(offset);
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
     /// As [`GridLstmCellBuilder::build`](super::GridLstmCellBuilder::build).

@@ -1,8 +1,9 @@
-//! Builders of cells.
+//! The macro for cell builders.
 
-/// Declares the options of a cell: a builder with a setter for each, which can also be read from JSON under
-/// the names of TensorFlow's arguments. First the number of units, then options with their defaults, then those that
-/// may be absent. What is left to write is `build`, for which `sizes` gives the checked sizes.
+/// Declares the options of a cell: a builder with a setter per option, which can also be
+/// deserialized from JSON under the names of TensorFlow's arguments. The number of units comes
+/// first, then options with defaults, then options that may be absent. The cell implements `build`,
+/// for which `sizes` returns the checked sizes.
 macro_rules! cell_builder {
     (
         $builder:ident builds $cell:ident, TensorFlow $class:literal, scope $scope:literal;
@@ -11,15 +12,15 @@ macro_rules! cell_builder {
         $(; $($(#[$option_doc:meta])* $option:ident: $option_type:ty,)*)?
     ) => {
         impl<B: ::backend_api::Backend> $cell<B> {
-            /// A cell with TensorFlow's defaults, in `f32`.
+            /// Creates a cell with TensorFlow's defaults, in `f32`.
             ///
             /// # Errors
-            /// The sizes do not fit, or the device has no room.
+            /// The sizes do not fit, or the device is out of memory.
             pub fn new(device: &B, input_size: usize, $units: usize) -> ::backend_api::Result<Self> {
                 $builder::new(input_size, $units).build(device)
             }
 
-            /// A cell with options.
+            /// Returns a builder with TensorFlow's defaults.
             pub fn builder(input_size: usize, $units: usize) -> $builder {
                 $builder::new(input_size, $units)
             }
@@ -39,13 +40,14 @@ macro_rules! cell_builder {
             $($($option: Option<$option_type>,)*)?
         }
 
-        /// What options that JSON does not name are. No units: a cell without is refused.
+        /// The values of options that JSON does not name. `units` is 0, so that a cell without
+        /// units is an error.
         fn absent() -> $builder {
             $builder::new(0, 0)
         }
 
         impl $builder {
-            /// TensorFlow's defaults.
+            /// Creates a builder with TensorFlow's defaults.
             pub fn new(input_size: usize, $units: usize) -> Self {
                 Self {
                     input_size,
@@ -68,7 +70,7 @@ macro_rules! cell_builder {
                 self
             })*)?
 
-            /// The element type; `f32` if not given.
+            /// Sets the element type. Default: `f32`.
             pub fn dtype(mut self, dtype: ::backend_api::DType) -> Self {
                 self.dtype = dtype;
                 self
@@ -78,7 +80,7 @@ macro_rules! cell_builder {
                 self.sizes_as($scope)
             }
 
-            /// The checked sizes, for a cell that goes by another name in messages.
+            /// The checked sizes, for a cell with another name in messages.
             fn sizes_as(&self, cell: &'static str) -> ::backend_api::Result<$crate::cells::Sizes> {
                 $crate::cells::Sizes {
                     cell,

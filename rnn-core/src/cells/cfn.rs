@@ -8,13 +8,14 @@ use super::math::product;
 use super::{First, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`), whose state fades
-/// to zero without input. With `a` the first `2 units` columns of `kernel` and `b` the others:
+/// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`).
+/// Without input, its state decays to zero. With `a` the first `2 units` columns of `kernel` and
+/// `b` the others:
 ///
-/// `θ, η = σ(x · a + h · recurrent_kernel + bias)`, `h' = θ * act(h) + (1 - η) * act(x · b)`; output and
-/// state are `h'`.
+/// `θ, η = σ(x · a + h · recurrent_kernel + bias)`, `h' = θ * act(h) + (1 - η) * act(x · b)`;
+/// output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[input, 3 units]`, columns `θ, η`, candidate | Glorot uniform |
 /// | `recurrent_kernel` | `[units, 2 units]`, columns `θ, η` | Glorot uniform |
@@ -45,20 +46,20 @@ cell_builder! {
     CfnCellBuilder builds CfnCell, TensorFlow "CFNCell", scope "cfn_cell";
     #[serde(alias = "num_units")]
     units;
-    /// The activation of the state and of the candidate; tanh if not given.
+    /// Activation of the state and of the candidate. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The first values of the kernels; Glorot uniform if not given.
+    /// Initializer of the kernels. Default: Glorot uniform.
     kernel_initializer: Initializer,
-    /// The first values of the bias; 1 if not given.
+    /// Initializer of the bias. Default: 1.
     bias_initializer: Initializer,
 }
 
 impl CfnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<CfnCell<B>> {
         let sizes = self.sizes()?;
         let units = sizes.units;
@@ -77,7 +78,7 @@ impl CfnCellBuilder {
 }
 
 impl<B: Backend> CfnCell<B> {
-    /// The input's share of the gates, bias added, and the candidate.
+    /// The input projection of the gates, including the bias, and the candidate.
     fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let units = self.sizes.units;
         let gates = self.kernel.slice(1, 0..2 * units)?;
@@ -86,7 +87,7 @@ impl<B: Backend> CfnCell<B> {
         Ok((project(x, &gates, &self.bias)?, candidate))
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         (z, candidate): &(Tensor<B>, Tensor<B>),

@@ -1,17 +1,18 @@
-//! Convolution from views and one product.
+//! Convolution as a matmul over windows.
 
 use backend_api::{Backend, Meta, Result, Tensor};
 
-/// `[rows, space.., channels] -> [rows * places, window * channels]`: for each place of the space, the values under a
-/// window of the given size around it, zeros beyond the edges. The product with a kernel `[window.., channels, width]`
-/// as a matrix is then the convolution that TensorFlow calls `SAME`, with stride 1.
+/// `[rows, space.., channels] -> [rows * positions, window * channels]`: for each spatial position,
+/// the values in a window of the given size around it, with zero padding. Multiplied by a kernel
+/// `[window.., channels, width]` as a matrix, this is the convolution with TensorFlow's `SAME`
+/// padding and stride 1.
 pub(crate) fn windows<B: Backend>(x: &Tensor<B>, window: &[usize]) -> Result<Tensor<B>> {
     let shape = x.shape();
     let space = shape.dims();
     let last = space.len() - 1;
     let mut padded = x.clone();
     for (i, &k) in window.iter().enumerate() {
-        // An even window reaches one place further at the end.
+        // A window of even size extends one position further at the end.
         let before = (k - 1) / 2;
         padded = pad(&padded, i + 1, before, k - 1 - before)?;
     }
@@ -28,7 +29,7 @@ pub(crate) fn windows<B: Backend>(x: &Tensor<B>, window: &[usize]) -> Result<Ten
     joined.reshape(&[places, joined.shape().last()])
 }
 
-/// Zeros before and after an axis.
+/// Pads an axis with zeros before and after.
 pub(crate) fn pad<B: Backend>(
     x: &Tensor<B>,
     axis: usize,

@@ -7,20 +7,24 @@ use super::LstmState;
 use super::conv::windows;
 use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Step, Unroll, Visitor};
 
-/// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its peepholes; TensorFlow's
-/// `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`, `Conv3DLSTMCell`), over one, two or three
-/// axes of space. With `i, j, f, o` the four parts, on the channels, of `conv([x, h], kernel) + biases`:
+/// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
+/// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
+/// `Conv3DLSTMCell`), with one, two or three spatial axes. With `i, j, f, o` the four parts of
+/// `conv([x, h], kernel) + biases` along the channels:
 ///
-/// `c' = σ(f + forget_bias) * c + σ(i) * tanh(j)`, `h' = tanh(c') * σ(o)`; the output is `h'`, or `[h', x]` on the
-/// channels with `skip_connection`. The convolution has stride 1 and zeros beyond the edges.
+/// `c' = σ(f + forget_bias) * c + σ(i) * tanh(j)`, `h' = tanh(c') * σ(o)`; the output is `h'`, or
+/// `[h', x]` along the channels with `skip_connection`. The convolution has stride 1 and zero
+/// padding.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `kernel_shape` + `[channels in + out, 4 out]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `kernel_shape` + `[in + out, 4 out]`, columns `i, j, f, o` | Glorot uniform |
 /// | `biases` | `[4 out]`, unless `use_bias` is false | 0 |
 ///
-/// Input `[batch, space.., channels in]`; state `c` and `h` and output `[batch, space.., out]`. With a skip connection
-/// TensorFlow also stores `[h', x]` as `h`, which its own next step refuses; here `h` stays `h'`.
+/// `in` and `out` are numbers of channels; the kernel's first `in` rows of each window position are
+/// multiplied by `x`, the others by `h`. Input `[batch, space.., in]`; state `c`, `h` and output
+/// `[batch, space.., out]`. With a skip connection TensorFlow also stores `[h', x]` as `h`, which
+/// the next step of its own cell refuses; here `h` stays `h'`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -36,7 +40,7 @@ use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Step, Unroll, Vi
 #[derive(Clone, Debug)]
 pub struct ConvLstmCell<B: Backend> {
     scope: &'static str,
-    /// Space and channels of the input.
+    /// Lengths of the spatial axes, then the number of channels of the input.
     input: Vec<usize>,
     window: Vec<usize>,
     gates: LstmGates,
@@ -49,7 +53,8 @@ pub struct ConvLstmCell<B: Backend> {
 const NAME: &str = "conv_lstm_cell";
 
 impl<B: Backend> ConvLstmCell<B> {
-    /// A cell with TensorFlow's defaults: biases, `forget_bias` 1, no skip connection, `f32`.
+    /// Creates a cell with TensorFlow's defaults: biases, `forget_bias` 1, no skip connection,
+    /// `f32`.
     ///
     /// # Errors
     /// As [`ConvLstmCellBuilder::build`].
@@ -62,7 +67,7 @@ impl<B: Backend> ConvLstmCell<B> {
         ConvLstmCellBuilder::new(input_shape, output_channels, kernel_shape).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(
         input_shape: &[usize],
         output_channels: usize,
@@ -71,7 +76,7 @@ impl<B: Backend> ConvLstmCell<B> {
         ConvLstmCellBuilder::new(input_shape, output_channels, kernel_shape)
     }
 
-    /// Axes of space.
+    /// Number of spatial axes.
     fn ndims(&self) -> usize {
         self.input.len() - 1
     }
@@ -95,7 +100,7 @@ impl<B: Backend> ConvLstmCell<B> {
         Tensor::zeros(self.kernel.device(), Meta::new(shape, self.kernel.dtype()))
     }
 
-    /// Checks an input or a state of one step. Gives the batch.
+    /// Checks an input or a state of one step, and returns the batch size.
     fn check(&self, arg: &str, found: Meta, channels: usize) -> Result<usize> {
         let dtype = self.kernel.dtype();
         if found.dtype != dtype {
@@ -122,7 +127,7 @@ impl<B: Backend> ConvLstmCell<B> {
         Ok(())
     }
 
-    /// The kernel's rows of some channels as a matrix, `[window * channels, 4 out]`.
+    /// The rows of the kernel for a range of channels as a matrix, `[window * channels, 4 out]`.
     fn matrix(&self, channels: std::ops::Range<usize>) -> Result<Tensor<B>> {
         let width = self.kernel.shape().last();
         let part = self.kernel.slice(self.ndims(), channels)?;
@@ -134,7 +139,8 @@ impl<B: Backend> ConvLstmCell<B> {
         self.matrix(start..start + self.channels_out())
     }
 
-    /// `[steps.., batch, space.., in] -> [steps * batch * places, 4 out]`: the input's share, biases added.
+    /// `[steps.., batch, space.., in] -> [steps * batch * positions, 4 out]`: the input projection,
+    /// including the biases.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let image = &self.input[..];
         let rows = x.shape().dims()[..x.shape().rank() - image.len()]
@@ -148,7 +154,7 @@ impl<B: Backend> ConvLstmCell<B> {
         }
     }
 
-    /// A step from the projected input; `kernel` is what meets the state.
+    /// One step from the projected input `z`; `kernel` is the recurrent kernel.
     fn gated(
         &self,
         x: &Tensor<B>,
@@ -156,7 +162,7 @@ impl<B: Backend> ConvLstmCell<B> {
         kernel: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
-        // To the gates, each place is a row of its own.
+        // The gates treat each spatial position as a row.
         let dims = state.c.dims();
         let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
         let z = windows(&state.h, &self.window)?.matmul_add(kernel, z)?;
@@ -204,8 +210,8 @@ fn one() -> f64 {
 }
 
 impl ConvLstmCellBuilder {
-    /// TensorFlow's defaults, for inputs `[batch, input_shape..]` whose last axis counts channels, and
-    /// a window of the given size.
+    /// Creates a builder with TensorFlow's defaults. Inputs are `[batch, input_shape..]`, where the
+    /// last axis of `input_shape` is the channels; `kernel_shape` is the size of the window.
     pub fn new(input_shape: &[usize], output_channels: usize, kernel_shape: &[usize]) -> Self {
         Self {
             scope: NAME,
@@ -220,35 +226,35 @@ impl ConvLstmCellBuilder {
         }
     }
 
-    /// Whether there are biases; yes if not given.
+    /// Whether the cell has biases. Default: true.
     pub fn use_bias(mut self, use_bias: bool) -> Self {
         self.use_bias = use_bias;
         self
     }
 
-    /// Whether the input's channels are added to the output's.
+    /// Whether to concatenate the input to the output, along the channels. Default: false.
     pub fn skip_connection(mut self, skip_connection: bool) -> Self {
         self.skip_connection = skip_connection;
         self
     }
 
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
         self
     }
 
-    /// The element type; `f32` if not given.
+    /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the space has no axis or more than three, or not as many as the window, the type is no float, or
-    /// the device has no room.
+    /// A size is 0, the number of spatial axes is not 1, 2 or 3 or differs from the window's, the
+    /// type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<ConvLstmCell<B>> {
         let problem = |arg: &str, text: String| Err(Error::argument(NAME, arg, text));
         let (input, window) = (self.input_shape, self.kernel_shape);
@@ -301,7 +307,7 @@ impl CellConfig for ConvLstmCellBuilder {
     const CLASS: &'static str = "ConvLSTMCell";
     type Cell<B: Backend> = ConvLstmCell<B>;
 
-    /// The input's size is among the options; `input_size`, of no single meaning for an image, is not looked at.
+    /// Ignores `input_size`: the input's shape is one of the options.
     fn build_for<B: Backend>(
         self,
         device: &B,

@@ -1,4 +1,4 @@
-//! The LSTM cell whose input gate follows from its forget gate.
+//! The LSTM cell with coupled input and forget gates.
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
@@ -12,26 +12,27 @@ use super::{LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
-/// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): what is not forgotten is not written. With `j, f, o` the three
-/// parts of `[x, h] · W + B`, the parts in brackets as options ask for them:
+/// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): the input gate is 1 minus the forget gate.
+/// With `j, f, o` the three parts of `[x, h] · W + B`, and optional terms in brackets:
 ///
 /// `s = σ(f + forget_bias [+ W_F_diag * c])`, `c' = s * c + (1 - s) * act(j)`,
 /// `h' = clip(σ(o [+ W_O_diag * c']) * act(c') [· W_P])`; the output is `h'`.
 ///
-/// With layer normalization `B` is left out, and `j` (`transform`), `f` (`forget`), `o` (`output`) and `c'` (`state`)
-/// become `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
+/// With layer normalization, `B` is unused, and `j` (`transform`), `f` (`forget`), `o` (`output`)
+/// and `c'` (`state`) are replaced by `(v - mean) / sqrt(variance + 1e-12) * gamma + beta`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `W_0`, `W_1`, .. | together `[input + p, 3 units]`, rows of the input first, columns `j, f, o` | Glorot uniform |
+/// | `W_0`, `W_1`, .. | together `[input + p, 3 units]`, columns `j, f, o` | Glorot uniform |
 /// | `B` | `[3 units]`; unused with layer normalization, as in TensorFlow | 0 |
 /// | `{transform,forget,output,state}/gamma` | `[units]`, with layer normalization | `norm_gain` |
 /// | `{transform,forget,output,state}/beta` | `[units]`, with layer normalization | `norm_shift` |
 /// | `W_F_diag`, `W_O_diag` | `[units]`, with peepholes | Glorot uniform |
 /// | `W_P_0`, `W_P_1`, .. | together `[units, p]`, with a projection | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`.
+/// `p` is `num_proj`, or `units` without a projection. The first rows of `W` are multiplied by `x`,
+/// the others by `h`. Input `[batch, input]`; state `c` `[batch, units]`, `h` `[batch, p]`; output
+/// `[batch, p]`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -55,7 +56,7 @@ pub struct CoupledInputForgetGateLstmCell<B: Backend> {
     kernel: Sharded<B>,
     bias: Param<B>,
     norms: Option<GateNorms<B>>,
-    /// How the forget and the output gate look at the cell state.
+    /// Peephole weights of the forget and the output gate.
     peepholes: Option<[Param<B>; 2]>,
     projection: Option<Sharded<B>>,
 }
@@ -64,35 +65,36 @@ cell_builder! {
     CoupledInputForgetGateLstmCellBuilder builds CoupledInputForgetGateLstmCell,
     TensorFlow "CoupledInputForgetGateLSTMCell", scope "coupled_input_forget_gate_lstm_cell";
     num_units;
-    /// Whether the forget and the output gate look at the cell state (Gers & Schmidhuber 2000).
+    /// Whether the forget and the output gate depend on the cell state (Gers & Schmidhuber 2000).
     use_peepholes: bool = false,
-    /// The number of variables that the kernel is cut into; 1 if not given.
+    /// Number of variables that the kernel is split into. Default: 1.
     num_unit_shards: usize = 1,
-    /// The number of variables that the projection is cut into; 1 if not given.
+    /// Number of variables that the projection is split into. Default: 1.
     num_proj_shards: usize = 1,
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
-    /// Whether there is layer normalization; if not given, there is none.
+    /// Whether to apply layer normalization. Default: false.
     layer_norm: bool = false,
-    /// The first value of every `gamma`; 1 if not given.
+    /// Initial value of every `gamma`. Default: 1.
     norm_gain: f64 = 1.0,
-    /// The first value of every `beta`; 0 if not given.
+    /// Initial value of every `beta`. Default: 0.
     norm_shift: f64 = 0.0,
     ;
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
-    /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
+    /// Clips the projected output to `±proj_clip`. No effect without a projection, as in
+    /// TensorFlow.
     proj_clip: f64,
 }
 
 impl CoupledInputForgetGateLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, there are more shards than rows, the clip is negative or NaN, the type is no float, or the
-    /// device has no room.
+    /// A size is 0, there are more shards than rows, the clip is negative or NaN, the type is not a
+    /// float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<CoupledInputForgetGateLstmCell<B>> {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
@@ -126,7 +128,7 @@ impl CoupledInputForgetGateLstmCellBuilder {
     }
 }
 
-/// The matrices, joined from their shards once a sequence.
+/// The matrices, concatenated from their shards once per sequence.
 struct Kernels<B: Backend> {
     input: Tensor<B>,
     recurrent: Tensor<B>,
@@ -150,7 +152,7 @@ impl<B: Backend> CoupledInputForgetGateLstmCell<B> {
         }
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         z: &Tensor<B>,

@@ -7,17 +7,17 @@ use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
 use crate::{Initializer, Module, Visitor};
 
-/// The GRU that cuDNN computes, which resets after the product (TensorFlow's
+/// The GRU that cuDNN computes, with the reset gate applied after the matmul (TensorFlow's
 /// `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`; the first version of Cho et al. 2014,
 /// <https://arxiv.org/abs/1406.1078v1>): a [`GruCell`] with tanh and
 /// [`reset_after`](GruCellBuilder::reset_after).
 ///
-/// `r, u = σ([x, h] · gates/kernel + gates/bias)`,
-/// `q = tanh(x · Wx + bx + r * (h · Wh + bh))`, `h' = (1 - u) * q + u * h`; output and state are `h'`.
+/// `r, u = σ([x, h] · gates/kernel + gates/bias)`, `q = tanh(x · Wx + bx + r * (h · Wh + bh))`,
+/// `h' = (1 - u) * q + u * h`; output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `gates/kernel` | `[input + units, 2 units]`, rows of the input first, columns `r, u` | Glorot uniform |
+/// | `gates/kernel` | `[input + units, 2 units]`, rows `x, h`, columns `r, u` | Glorot uniform |
 /// | `gates/bias` | `[2 units]` | 1 |
 /// | `candidate/input_projection/kernel` (`Wx`) | `[input, units]` | Glorot uniform |
 /// | `candidate/hidden_projection/kernel` (`Wh`) | `[units, units]` | Glorot uniform |
@@ -50,15 +50,15 @@ cell_builder! {
     TensorFlow "CudnnCompatibleGRUCell", scope "cudnn_compatible_gru_cell";
     num_units;
     ;
-    /// The first values of the kernels; Glorot uniform if not given.
+    /// Initializer of the kernels. Default: Glorot uniform.
     kernel_initializer: Initializer,
 }
 
 impl CudnnCompatibleGruCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleGruCell<B>> {
         let sizes = self.sizes()?;
         let mut cell = GruCellBuilder::new(sizes.input, sizes.units).reset_after(true);

@@ -8,14 +8,14 @@ use super::{LstmCell, LstmCellBuilder, LstmState};
 use crate::{CellConfig, Module, Visitor};
 
 /// The LSTM that cuDNN computes (TensorFlow's `tf.contrib.cudnn_rnn.CudnnCompatibleLSTMCell`): an
-/// [`LstmBlockCell`](super::LstmBlockCell) without a forget bias, peepholes and clipping. With `i, j, f, o` the four
-/// parts of `[x, h] · kernel + bias`:
+/// [`LstmBlockCell`](super::LstmBlockCell) without a forget bias, peepholes and clipping. With
+/// `i, j, f, o` the four parts of `[x, h] · kernel + bias`:
 ///
 /// `c' = σ(f) * c + σ(i) * tanh(j)`, `h' = σ(o) * tanh(c')`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + units, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 ///
 /// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
@@ -36,15 +36,15 @@ pub struct CudnnCompatibleLstmCell<B: Backend> {
 }
 
 impl<B: Backend> CudnnCompatibleLstmCell<B> {
-    /// A cell of type `f32`.
+    /// Creates a cell in `f32`.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
         CudnnCompatibleLstmCellBuilder::new(input_size, num_units).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(input_size: usize, num_units: usize) -> CudnnCompatibleLstmCellBuilder {
         CudnnCompatibleLstmCellBuilder::new(input_size, num_units)
     }
@@ -62,7 +62,7 @@ pub struct CudnnCompatibleLstmCellBuilder {
 }
 
 impl CudnnCompatibleLstmCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize) -> Self {
         Self {
             input_size,
@@ -71,16 +71,16 @@ impl CudnnCompatibleLstmCellBuilder {
         }
     }
 
-    /// The element type; `f32` if not given. TensorFlow's kernel has no `f64`.
+    /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleLstmCell<B>> {
         let cell = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(0.0)

@@ -1,10 +1,10 @@
-//! What the cells that walk along the frequency axis share.
+//! Helpers of the cells that iterate over the frequency axis.
 
 use backend_api::{Backend, Error, Result, Tensor};
 
 use super::Sizes;
 
-/// `[.., depth] -> [.., starts, size]`: the parts of the last axis that begin at `starts`.
+/// `[.., depth] -> [.., starts, size]`: slices of the last axis that begin at `starts`.
 pub(crate) fn cut<B: Backend>(
     x: &Tensor<B>,
     starts: impl Iterator<Item = usize>,
@@ -17,7 +17,7 @@ pub(crate) fn cut<B: Backend>(
     Tensor::concat(&parts.iter().collect::<Vec<_>>(), last)
 }
 
-/// How many windows of `feature_size`, `frequency_skip` apart, fit into `width`.
+/// Number of windows of `feature_size`, `frequency_skip` apart, in `width`.
 pub(crate) fn count(
     sizes: Sizes,
     width: usize,
@@ -35,7 +35,7 @@ pub(crate) fn count(
     Ok((width - feature_size) / frequency_skip + 1)
 }
 
-/// Refuses a clip that is no limit.
+/// Returns an error for a clip that is not a valid limit.
 pub(crate) fn check_clip(sizes: Sizes, clip: Option<f64>) -> Result<()> {
     if clip.is_some_and(|clip| clip < 0.0 || clip.is_nan()) {
         let text = "must not be negative or NaN";
@@ -44,7 +44,7 @@ pub(crate) fn check_clip(sizes: Sizes, clip: Option<f64>) -> Result<()> {
     Ok(())
 }
 
-/// A cell state cut at `±clip`, if there is a clip.
+/// A cell state clipped to `±clip`, if a clip is given.
 pub(crate) fn clip<B: Backend>(c: Tensor<B>, clip: Option<f64>) -> Result<Tensor<B>> {
     match clip {
         Some(clip) => c.clamp(-clip, clip),

@@ -7,23 +7,24 @@ use super::lstm_core::LstmSizes;
 use super::{LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`): input, state and units are
-/// cut into groups, and each group of units sees only its own group of input and state, so that the kernels
-/// together are smaller than one by the number of groups. With `i, j, f, o` the gates, each made of its groups
-/// side by side:
+/// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`). Input,
+/// state and units are split into groups, and each group of units depends only on its own group of
+/// input and state. All kernels together are smaller than a single one by the number of groups.
+/// With `i, j, f, o` the gates, each the concatenation of its groups:
 ///
 /// `i_g, j_g, f_g, o_g = [x_g, h_g] · group{g}/kernel`,
 /// `c' = σ(f + bias_f + forget_bias) * c + σ(i + bias_i) * tanh(j + bias_j)`,
 /// `h' = σ(o + bias_o) * act(c') [· projection]`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `group{g}/kernel` | `[(input + p) / groups, 4 units / groups]`, rows of the input first | Glorot uniform |
+/// | `group{g}/kernel` | `[(input + p) / groups, 4 units / groups]`, rows `x, h` | Glorot uniform |
 /// | `bias_i`, `bias_j`, `bias_f`, `bias_o` | `[units]` | 0 |
 /// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`. The number of groups divides `input`, `units` and `p`.
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c`
+/// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`. The number of groups divides `input`,
+/// `units` and `p`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -42,7 +43,7 @@ pub struct GlstmCell<B: Backend> {
     forget_bias: f64,
     activation: Activation,
     groups: Vec<Param<B>>,
-    /// Of `i, j, f, o`.
+    /// The biases of `i, j, f, o`.
     biases: [Param<B>; 4],
     projection: Option<Param<B>>,
 }
@@ -50,25 +51,26 @@ pub struct GlstmCell<B: Backend> {
 cell_builder! {
     GlstmCellBuilder builds GlstmCell, TensorFlow "GLSTMCell", scope "glstm_cell";
     num_units;
-    /// The number of groups; 1 if not given.
+    /// The number of groups. Default: 1.
     number_of_groups: usize = 1,
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the new cell state; tanh if not given. That of the candidate is always tanh, as in TensorFlow.
+    /// Activation of the new cell state. Default: tanh. The candidate's is always tanh, as in
+    /// TensorFlow.
     activation: Activation = Activation::Tanh,
     ;
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
-    /// The first values of the kernels and the projection; Glorot uniform if not given.
+    /// Initializer of the kernels and the projection. Default: Glorot uniform.
     initializer: Initializer,
 }
 
 impl GlstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the groups do not divide the input, the units or the projection, the type is no float, or
-    /// the device has no room.
+    /// A size is 0, the number of groups does not divide the input, the units or the projection,
+    /// the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GlstmCell<B>> {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
@@ -107,8 +109,9 @@ impl GlstmCellBuilder {
     }
 }
 
-/// `[.., groups * rows] -> [.., 4 units]`: each group's product with its kernel, in one batched product, and the
-/// results sorted by gates first and groups second. The kernels are `[groups, rows, 4 units / groups]`.
+/// `[.., groups * rows] -> [.., 4 units]`: multiplies each group by its kernel in one batched
+/// matmul. The result is ordered by gate first and group second. The kernels are
+/// `[groups, rows, 4 units / groups]`.
 fn grouped_product<B: Backend>(v: &Tensor<B>, kernels: &Tensor<B>) -> Result<Tensor<B>> {
     let [groups, rows, columns] = [kernels.shape()[0], kernels.shape()[1], kernels.shape()[2]];
     let mut dims = v.dims();
@@ -122,7 +125,7 @@ fn grouped_product<B: Backend>(v: &Tensor<B>, kernels: &Tensor<B>) -> Result<Ten
     z.permute(&[1, 2, 0, 3])?.reshape(&dims)
 }
 
-/// The kernels of all groups, `[groups, rows, 4 units / groups]`: stacked once a sequence.
+/// The kernels of all groups, `[groups, rows, 4 units / groups]`; stacked once per sequence.
 struct Kernels<B: Backend> {
     input: Tensor<B>,
     recurrent: Tensor<B>,
@@ -143,13 +146,13 @@ impl<B: Backend> GlstmCell<B> {
         })
     }
 
-    /// `[.., input] -> [.., 4 units]`: the input's share of the gates, biases added.
+    /// `[.., input] -> [.., 4 units]`: the input projection of the gates, including the biases.
     fn project(&self, x: &Tensor<B>, kernels: &Kernels<B>) -> Result<Tensor<B>> {
         let biases: Vec<_> = self.biases.iter().map(Param::value).collect();
         grouped_product(x, &kernels.input)?.add(&Tensor::concat(&biases, 0)?)
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         z: &Tensor<B>,

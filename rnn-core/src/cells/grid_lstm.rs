@@ -12,8 +12,9 @@ use super::same_as::same_as_inner;
 use super::{Affine, First, Sizes};
 use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Path, Step, Unroll, Visitor};
 
-/// The state of a grid LSTM: tensors `[batch, units]` under TensorFlow's names, `state_f02_b00_c` and
-/// `state_f02_b00_m` for window 2 of block 0; with `fwd_` or `bwd_` before if there are two directions.
+/// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
+/// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
+/// have the prefix `fwd_` or `bwd_`.
 #[derive(Clone, Debug)]
 pub struct GridLstmState<B: Backend> {
     names: Arc<[String]>,
@@ -26,7 +27,7 @@ impl<B: Backend> GridLstmState<B> {
         &self.names
     }
 
-    /// The tensor of a name.
+    /// The tensor with the given name.
     pub fn get(&self, name: &str) -> Option<&Tensor<B>> {
         let place = self.names.iter().position(|n| n == name)?;
         self.tensors.get(place)
@@ -48,30 +49,37 @@ impl<B: Backend> Nest<B> for GridLstmState<B> {
     }
 }
 
-/// The grid LSTM (Kalchbrenner et al. 2015, <https://arxiv.org/abs/1507.01526>, with the peepholes of Sainath & Li 2016;
-/// TensorFlow's `tf.contrib.rnn.GridLSTMCell`): two LSTMs that run along time and along frequency and see each other.
+/// The grid LSTM (Kalchbrenner et al. 2015, <https://arxiv.org/abs/1507.01526>, with the peepholes
+/// of Sainath & Li 2016; TensorFlow's `tf.contrib.rnn.GridLSTMCell`): two LSTMs, one along time and
+/// one along frequency, that read each other's state.
 ///
-/// The input is cut into blocks and each block `b` into windows of `feature_size` features, `frequency_skip` apart.
-/// For window `x_k`, with `c_t, m_t` the window's state of the last step and `c_f, m_f` that of the window
-/// before (0 for the first), with `i, j, f, o` the four parts of `[x_k, m_t, m_f] · W_f_b_0 + B_f_b` and `i', j', f', o'`
-/// those of `[x_k, m_t, m_f] · W_t_b_0 + B_t_b`:
+/// The input is split into blocks, and each block `b` into windows of `feature_size` features,
+/// `frequency_skip` apart. For window `x_k`, let `c_t, m_t` be the window's state of the previous
+/// step, `c_f, m_f` the state of the previous window (0 for the first), `i, j, f, o` the four parts
+/// of `[x_k, m_t, m_f] · W_f_b_0 + B_f_b`, and `i', j', f', o'` those of
+/// `[x_k, m_t, m_f] · W_t_b_0 + B_t_b`:
 ///
-/// `c_f* = clip(σ(f + forget_bias) * c_f + σ(i) * tanh(j))`, `c_t* = clip(σ(f' + forget_bias) * c_t + σ(i') * tanh(j'))`,
-/// `m_f* = σ(o) * tanh(c_f*)`, `m_t* = σ(o') * tanh(c_t*)`.
+/// `c_f* = clip(σ(f + forget_bias) * c_f + σ(i) * tanh(j))`, `m_f* = σ(o) * tanh(c_f*)`,
+/// `c_t* = clip(σ(f' + forget_bias) * c_t + σ(i') * tanh(j'))`, `m_t* = σ(o') * tanh(c_t*)`.
 ///
-/// `c_f*, m_f*` go on to the next window, `c_t*, m_t*` to the next step. With peepholes each gate `G` adds
-/// `W_G_diag_freqf_b * c_f + W_G_diag_freqt_b * c_t`, and each of time's `W_G_diag_timef_b * c_f + W_G_diag_timet_b * c_t`: the
-/// old cell states in the input and forget gates, the new ones in the output gate. With coupled gates `σ(f + ..)` is
-/// `1 - σ(i)` and there are three parts. With shared weights time's gates are frequency's.
+/// `c_f*, m_f*` are passed to the next window, `c_t*, m_t*` to the next step.
 ///
-/// | parameter, for each block `b` | shape | first value |
+/// * With peepholes, each frequency gate `G` adds
+///   `W_G_diag_freqf_b * c_f + W_G_diag_freqt_b * c_t`, and each time gate
+///   `W_G_diag_timef_b * c_f + W_G_diag_timet_b * c_t`. Input and forget gates use the old cell
+///   states, the output gate the new ones.
+/// * With coupled gates, `σ(f + ..)` is `1 - σ(i)`, and there are three parts.
+/// * With shared weights, the time gates use the weights of the frequency gates.
+///
+/// | parameter, for each block `b` | shape | initial value |
 /// |---|---|---|
-/// | `W_f_b_0`, `W_t_b_0` | `[feature_size + 2 units, gates * units]`, columns `i, j, f, o` or `i, j, o` | Glorot uniform |
+/// | `W_f_b_0`, `W_t_b_0` | `[feature_size + 2 units, gates * units]` | Glorot uniform |
 /// | `B_f_b`, `B_t_b` | `[gates * units]` | 0 |
-/// | `W_G_diag_freqf_b` and so on | `[units]`, with peepholes, `G` = `F`, `I`, `O` or `I`, `O` | Glorot uniform |
+/// | `W_G_diag_freqf_b`, .. | `[units]`, with peepholes | Glorot uniform |
 ///
-/// Input `[batch, input]`; state [`GridLstmState`]; output `[batch, 2 windows * units]`: `m_t*, m_f*` of each
-/// window of each block.
+/// The columns of the kernels are `i, j, f, o`, or `i, j, o` with coupled gates. `G` is `F`, `I`,
+/// `O`, or `I`, `O`. Input `[batch, input]`; state [`GridLstmState`]; output
+/// `[batch, 2 windows * units]`: `m_t*, m_f*` of each window of each block.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -100,12 +108,14 @@ impl<B: Backend> Module for GridLstmCell<B> {
 
 same_as_inner!(GridLstmCell, GridLstmState<B>, "grid_lstm_cell");
 
-/// The options that both builders have.
+/// The options that both builders have in common.
 macro_rules! grid_builder {
     ($name:ident) => {
         impl $name {
-            /// TensorFlow's defaults: one block that is the whole input, `forget_bias` 1, nothing shared or coupled, no
-            /// peepholes, no clipping. `num_frequency_blocks` is the number of windows in each block.
+            /// Creates a builder with TensorFlow's defaults: one block that covers the whole input,
+            /// `forget_bias` 1, separate weights for time and frequency, separate gates, no
+            /// peepholes, no clipping. `num_frequency_blocks` is the number of windows in each
+            /// block.
             pub fn new(
                 input_size: usize,
                 num_units: usize,
@@ -122,44 +132,44 @@ macro_rules! grid_builder {
                 ))
             }
 
-            /// Whether the gates look at the cell states.
+            /// Whether the gates depend on the cell states.
             pub fn use_peepholes(mut self, use_peepholes: bool) -> Self {
                 self.0.use_peepholes = use_peepholes;
                 self
             }
 
-            /// Whether time has the weights of frequency.
+            /// Whether time uses the weights of frequency. Default: false.
             pub fn share_time_frequency_weights(mut self, share: bool) -> Self {
                 self.0.share_time_frequency_weights = share;
                 self
             }
 
-            /// New cell states are cut at `±clip`.
+            /// Clips the new cell states to `±clip`.
             pub fn cell_clip(mut self, clip: f64) -> Self {
                 self.0.cell_clip = Some(clip);
                 self
             }
 
-            /// What is added to the forget gates before their sigmoid; 1 if not given.
+            /// Value added to the forget gates before their sigmoid. Default: 1.
             pub fn forget_bias(mut self, forget_bias: f64) -> Self {
                 self.0.forget_bias = forget_bias;
                 self
             }
 
-            /// The first feature of each block, and the feature after its last.
+            /// Sets the first feature of each block, and the end of each block (exclusive).
             pub fn freqindex_lists(mut self, start: &[usize], end: &[usize]) -> Self {
                 self.0.start_freqindex_list = Some(start.to_vec());
                 self.0.end_freqindex_list = Some(end.to_vec());
                 self
             }
 
-            /// Whether the forget gates are what the input gates leave.
+            /// Whether the forget gates are 1 minus the input gates. Default: false.
             pub fn couple_input_forget_gates(mut self, couple: bool) -> Self {
                 self.0.couple_input_forget_gates = couple;
                 self
             }
 
-            /// The element type; `f32` if not given.
+            /// Sets the element type. Default: `f32`.
             pub fn dtype(mut self, dtype: backend_api::DType) -> Self {
                 self.0.dtype = dtype;
                 self
@@ -178,11 +188,12 @@ pub struct GridLstmCellBuilder(GridOptions);
 grid_builder!(GridLstmCellBuilder);
 
 impl GridLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the windows of a block are not as many as expected or reach beyond the input, lists differ in
-    /// length, the clip is negative or NaN, the type is no float, or the device has no room.
+    /// A size is 0, a block does not have the expected number of windows, its windows exceed the
+    /// input, lists differ in length, the clip is negative or NaN, the type is not a float, or the
+    /// device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GridLstmCell<B>> {
         const NAME: &str = "grid_lstm_cell";
         if self.0.backward_slice_offset.is_some() {
@@ -210,7 +221,7 @@ impl CellConfig for GridLstmCellBuilder {
     }
 }
 
-/// What both grid cells do: one or two directions along the frequency.
+/// The common implementation of both grid cells: one or two directions along the frequency axis.
 #[derive(Clone, Debug)]
 pub(super) struct Grid<B: Backend> {
     sizes: Sizes,
@@ -229,14 +240,14 @@ pub(super) struct Grid<B: Backend> {
 #[derive(Clone, Debug)]
 struct Direction<B: Backend> {
     scope: &'static str,
-    /// Whether it begins at the last window.
+    /// Whether it starts at the last window.
     backward: bool,
-    /// How far its windows are shifted; what is beyond the input is zero.
+    /// How far its windows are shifted; features beyond the input are zero.
     offset: isize,
     blocks: Vec<Block<B>>,
 }
 
-/// The weights of a block: those of frequency, and those of time unless they are the same.
+/// The weights of a block: those of frequency, then those of time unless they are shared.
 #[derive(Clone, Debug)]
 struct Block<B: Backend>(Vec<Weights<B>>);
 
@@ -246,7 +257,7 @@ struct Weights<B: Backend> {
     peepholes: Option<Peepholes<B>>,
 }
 
-/// For each gate, what it sees of the cell state of frequency and of time.
+/// The peephole weights of each gate: for the cell states of frequency and of time.
 #[derive(Clone, Debug)]
 struct Peepholes<B: Backend> {
     /// `None` if coupled with the input gate.
@@ -255,7 +266,7 @@ struct Peepholes<B: Backend> {
     o: [Param<B>; 2],
 }
 
-/// The gates of one of the two LSTMs, all but the output gate activated.
+/// The gates of one of the two LSTMs. The output gate is before its activation, the others after.
 #[derive(Clone)]
 struct Gates<B: Backend> {
     i: Tensor<B>,
@@ -278,8 +289,8 @@ impl<B: Backend> Block<B> {
         Tensor::concat(&parts.iter().collect::<Vec<_>>(), axis)
     }
 
-    /// `[.., windows, feature_size] -> [.., windows, gates * units]` of frequency and time: the input's share, biases
-    /// added.
+    /// `[.., windows, feature_size] -> [.., windows, gates * units]` of frequency and time: the
+    /// input projection, including the biases.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let kernel = self.joined(Affine::input_kernel, 1)?;
         let bias = self.joined(|affine| Ok(affine.bias().clone()), 0)?;
@@ -287,7 +298,7 @@ impl<B: Backend> Block<B> {
     }
 }
 
-/// `gate`, and what it sees of the cell states.
+/// `gate` plus the peephole terms, if any.
 fn look<B: Backend>(
     gate: &Tensor<B>,
     peephole: Option<&[Param<B>; 2]>,
@@ -301,7 +312,7 @@ fn look<B: Backend>(
 }
 
 impl<B: Backend> Weights<B> {
-    /// The output gate, before its activation, once it has seen the new cell states.
+    /// The output gate before its activation, with the peephole terms of the new cell states.
     fn output(&self, o: &Tensor<B>, c_freq: &Tensor<B>, c_time: &Tensor<B>) -> Result<Tensor<B>> {
         look(o, self.peepholes.as_ref().map(|w| &w.o), c_freq, c_time)
     }
@@ -316,7 +327,7 @@ impl<B: Backend> Grid<B> {
         self.blocks.iter().map(|(_, count)| count).sum()
     }
 
-    /// For each block of each direction, the input's share: `[.., windows, gates * units]`.
+    /// The input projection of each block of each direction, `[.., windows, gates * units]`.
     fn project(&self, x: &Tensor<B>) -> Result<Vec<Tensor<B>>> {
         let mut all = Vec::new();
         for direction in &self.directions {
@@ -336,7 +347,7 @@ impl<B: Backend> Grid<B> {
         Ok(all)
     }
 
-    /// For each block of each direction, the kernel that meets `[m_t, m_f]`.
+    /// The kernel of each block of each direction that `[m_t, m_f]` is multiplied by.
     fn recurrent(&self) -> Result<Vec<Tensor<B>>> {
         let blocks = self.directions.iter().flat_map(|d| &d.blocks);
         blocks
@@ -374,7 +385,7 @@ impl<B: Backend> Grid<B> {
         clip(c, self.cell_clip)
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         z: &[Tensor<B>],
@@ -543,7 +554,7 @@ pub(super) struct GridOptions {
     pub(super) end_freqindex_list: Option<Vec<usize>>,
     #[serde(default)]
     pub(super) couple_input_forget_gates: bool,
-    /// Of the bidirectional cell only.
+    /// For the bidirectional cell only.
     #[serde(default)]
     pub(super) backward_slice_offset: Option<isize>,
 }
@@ -619,7 +630,8 @@ impl GridOptions {
         Ok(blocks)
     }
 
-    /// The cell with the given directions: scope, the state's prefix, whether it runs backward, its offset.
+    /// Builds the cell with the given directions: scope, prefix of the state's names, whether it
+    /// runs backward, offset.
     pub(super) fn build<B: Backend>(
         self,
         cell: &'static str,

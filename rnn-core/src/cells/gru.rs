@@ -7,29 +7,30 @@ use super::builder::cell_builder;
 use super::{Affine, First, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
-/// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's `GRUCell`, which resets
-/// the state before the product):
+/// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's
+/// `GRUCell`). The reset gate is applied before the matmul:
 ///
 /// `r, u = σ([x, h] · gates/kernel + gates/bias)`,
-/// `q = act([x, r * h] · candidate/kernel + candidate/bias)`, `h' = u * h + (1 - u) * q`; output and
-/// state are `h'`.
+/// `q = act([x, r * h] · candidate/kernel + candidate/bias)`, `h' = u * h + (1 - u) * q`; output
+/// and state are `h'`.
 ///
-/// With [`reset_after`](GruCellBuilder::reset_after), which TensorFlow's cell does not have, it resets after the product, as
-/// Keras (`reset_after=True`), PyTorch and cuDNN do, and the first version of the paper. With `Wx`, `bx` the kernel and the
-/// bias of `candidate/input_projection`, and `Wh`, `bh` those of `candidate/hidden_projection`:
+/// With [`reset_after`](GruCellBuilder::reset_after), which TensorFlow's cell does not have, the
+/// reset gate is applied after the matmul, as in Keras (`reset_after=True`), PyTorch, cuDNN and the
+/// first version of the paper. With `Wx`, `bx` the kernel and bias of `candidate/input_projection`,
+/// and `Wh`, `bh` those of `candidate/hidden_projection`:
 ///
 /// `q = act(x · Wx + bx + r * (h · Wh + bh))`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `gates/kernel` | `[input + units, 2 units]`, rows of the input first, columns `r, u` | Glorot uniform |
-/// | `gates/bias` | `[2 units]` | 1, so that the cell begins by keeping its state |
+/// | `gates/kernel` | `[input + units, 2 units]`, rows `x, h`, columns `r, u` | Glorot uniform |
+/// | `gates/bias` | `[2 units]` | 1, so that the cell initially keeps its state |
 /// | `candidate/kernel` | `[input + units, units]` | Glorot uniform |
 /// | `candidate/bias` | `[units]` | 0 |
 ///
-/// With `reset_after`, the candidate's are those of TensorFlow's `CudnnCompatibleGRUCell`:
+/// With `reset_after`, the candidate has the parameters of TensorFlow's `CudnnCompatibleGRUCell`:
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `candidate/input_projection/kernel` | `[input, units]` | Glorot uniform |
 /// | `candidate/hidden_projection/kernel` | `[units, units]` | Glorot uniform |
@@ -56,14 +57,14 @@ pub struct GruCell<B: Backend> {
     pub(super) sizes: Sizes,
     activation: Activation,
     gates: Affine<B>,
-    /// Of the input and the state; of the input alone if `hidden` is there.
+    /// The candidate's weights for input and state; for the input only if `hidden` is set.
     candidate: Affine<B>,
-    /// Of the state alone, which is reset after the product then.
+    /// With `reset_after`, the candidate's weights for the state.
     hidden: Option<Affine<B>>,
 }
 
 impl<B: Backend> GruCell<B> {
-    /// What meets the state: the kernels of the gates and of the candidate.
+    /// The recurrent kernels: of the gates and of the candidate.
     fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
         let candidate = match &self.hidden {
             None => self.candidate.recurrent_kernel()?,
@@ -72,8 +73,8 @@ impl<B: Backend> GruCell<B> {
         Ok([self.gates.recurrent_kernel()?, candidate])
     }
 
-    /// The kernel `[input, 3 units]` and the bias of the input's share of `r`, `u` and the candidate: joined, so that the
-    /// inputs are read once and the result is one block.
+    /// The input kernel `[input, 3 units]` and bias of `r`, `u` and the candidate. They are
+    /// concatenated, so that one matmul reads the inputs once and its result is one block.
     fn input(&self) -> Result<[Tensor<B>; 2]> {
         let (gates, candidate) = (self.gates.input_kernel()?, self.candidate.input_kernel()?);
         let kernel = Tensor::concat(&[&gates, &candidate], 1)?;
@@ -89,7 +90,7 @@ impl<B: Backend> GruCell<B> {
         }
     }
 
-    /// A step from the projected input.
+    /// One step from the projected input `z`.
     fn gated(
         &self,
         z: &Tensor<B>,
@@ -100,7 +101,7 @@ impl<B: Backend> GruCell<B> {
         let device = z.device();
         let zg = h.matmul_add(&recurrent[0], &z.slice(1, 0..2 * units)?)?;
         let zx = z.slice(1, 2 * units..3 * units)?;
-        // The gates' operation gives `u`, and what is reset times `r`.
+        // `GruGates` returns `u`, and `r` times its operand `reset`.
         let gates = |reset| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, reset]);
         let (gates, zq) = match &self.hidden {
             None => {
@@ -125,28 +126,29 @@ impl<B: Backend> GruCell<B> {
 cell_builder! {
     GruCellBuilder builds GruCell, TensorFlow "GRUCell", scope "gru_cell";
     num_units;
-    /// The candidate's activation; tanh if not given.
+    /// Activation of the candidate. Default: tanh.
     activation: Activation = Activation::Tanh,
-    /// Whether to reset after the product with the state and not before it; false if not given, as in TensorFlow.
+    /// Whether to apply the reset gate after the matmul with the state instead of before it.
+    /// Default: false, as in TensorFlow.
     reset_after: bool = false,
     ;
-    /// The first values of the kernels; Glorot uniform if not given.
+    /// Initializer of the kernels. Default: Glorot uniform.
     kernel_initializer: Initializer,
-    /// The first values of all biases; those in the cell's table if not given.
+    /// Initializer of all biases. Default: those in the cell's table.
     bias_initializer: Initializer,
 }
 
 impl GruCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruCell<B>> {
         let sizes = self.sizes()?;
         self.build_sized(device, sizes)
     }
 
-    /// The cell, by the name that is in `sizes`.
+    /// Builds the cell under the name in `sizes`.
     pub(super) fn build_sized<B: Backend>(self, device: &B, sizes: Sizes) -> Result<GruCell<B>> {
         let units = sizes.units;
         let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);

@@ -1,4 +1,4 @@
-//! The GRU of TensorFlow's block kernels.
+//! The GRU of TensorFlow's block kernel.
 
 use backend_api::{Backend, DType, Result, Tensor};
 use serde::Deserialize;
@@ -7,20 +7,22 @@ use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
 use crate::{CellConfig, Module, Visitor};
 
-/// The GRU that TensorFlow computes in one kernel (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>;
-/// `tf.contrib.rnn.GRUBlockCell`, or `GRUBlockCellV2` with [`v2`](GruBlockCellBuilder::v2)): a [`GruCell`] with tanh.
+/// The GRU that TensorFlow computes in one kernel (Cho et al. 2014,
+/// <https://arxiv.org/abs/1406.1078>; `tf.contrib.rnn.GRUBlockCell`, or `GRUBlockCellV2` with
+/// [`v2`](GruBlockCellBuilder::v2)): a [`GruCell`] with tanh.
 ///
-/// `r, u = σ([x, h] · w_ru + b_ru)`, `q = tanh([x, r * h] · w_c + b_c)`, `h' = u * h + (1 - u) * q`; output and
-/// state are `h'`.
+/// `r, u = σ([x, h] · w_ru + b_ru)`, `q = tanh([x, r * h] · w_c + b_c)`,
+/// `h' = u * h + (1 - u) * q`; output and state are `h'`.
 ///
-/// | parameter | with `v2` | shape | first value |
+/// | parameter | with `v2` | shape | initial value |
 /// |---|---|---|---|
-/// | `w_ru` | `gates/kernel` | `[input + units, 2 units]`, rows of the input first, columns `r, u` | Glorot uniform |
+/// | `w_ru` | `gates/kernel` | `[input + units, 2 units]`, columns `r, u` | Glorot uniform |
 /// | `b_ru` | `gates/bias` | `[2 units]` | 1 |
 /// | `w_c` | `candidate/kernel` | `[input + units, units]` | Glorot uniform |
 /// | `b_c` | `candidate/bias` | `[units]` | 0 |
 ///
-/// Input `[batch, input]`, state and output `[batch, units]`. The scope is `gru_cell`.
+/// The first rows of a kernel are multiplied by `x`, the others by `h`. Input `[batch, input]`,
+/// state and output `[batch, units]`. The scope is `gru_cell`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -40,15 +42,15 @@ pub struct GruBlockCell<B: Backend> {
 }
 
 impl<B: Backend> GruBlockCell<B> {
-    /// A cell with TensorFlow's defaults: the first version's names, `f32`.
+    /// Creates a cell with TensorFlow's defaults: the parameter names of the first version, `f32`.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
         GruBlockCellBuilder::new(input_size, num_units).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(input_size: usize, num_units: usize) -> GruBlockCellBuilder {
         GruBlockCellBuilder::new(input_size, num_units)
     }
@@ -68,7 +70,7 @@ pub struct GruBlockCellBuilder {
 }
 
 impl GruBlockCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize) -> Self {
         Self {
             input_size,
@@ -78,22 +80,22 @@ impl GruBlockCellBuilder {
         }
     }
 
-    /// Whether the parameters are named as in [`GruCell`], which is what `GRUBlockCellV2` does.
+    /// Whether to name the parameters as in [`GruCell`], as `GRUBlockCellV2` does. Default: false.
     pub fn v2(mut self, v2: bool) -> Self {
         self.v2 = v2;
         self
     }
 
-    /// The element type; `f32` if not given. TensorFlow's kernel has no `f64`.
+    /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruBlockCell<B>> {
         let inner = GruCellBuilder::new(self.input_size, self.num_units).dtype(self.dtype);
         Ok(GruBlockCell {

@@ -6,10 +6,11 @@ use super::builder::cell_builder;
 use super::{First, Independent, Sizes};
 use crate::{Cell, Module, Step, Unroll, Visitor};
 
-/// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>; TensorFlow's
-/// `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`; output and state are `h'`.
+/// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
+/// TensorFlow's `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`;
+/// output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel_w` | `[input, units]` | Glorot uniform |
 /// | `kernel_u` | `[1, units]` | uniform in `[-1, 1)` |
@@ -36,7 +37,7 @@ pub struct IndRnnCell<B: Backend> {
 }
 
 impl<B: Backend> IndRnnCell<B> {
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let h = self.kernels.add_state(z, h)?.activate(self.activation)?;
         Ok((h.clone(), h))
@@ -46,15 +47,15 @@ impl<B: Backend> IndRnnCell<B> {
 cell_builder! {
     IndRnnCellBuilder builds IndRnnCell, TensorFlow "IndRNNCell", scope "ind_rnn_cell";
     num_units;
-    /// The activation; tanh if not given.
+    /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
 }
 
 impl IndRnnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndRnnCell<B>> {
         let sizes = self.sizes()?;
         Ok(IndRnnCell {

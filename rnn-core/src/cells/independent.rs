@@ -1,4 +1,4 @@
-//! The kernels of cells whose units do not see one another's state.
+//! The kernels of cells with independent units.
 
 use backend_api::{Backend, Result, Tensor};
 
@@ -6,10 +6,11 @@ use super::affine::project;
 use super::{First, Sizes};
 use crate::{Initializer, Module, Param, Visitor};
 
-/// `x · w + h * u + bias`: each unit meets its own state alone (Li et al. 2018), in each of several gates.
+/// `x · w + h * u + bias` for one or several gates: each unit depends only on its own state (Li et
+/// al. 2018).
 #[derive(Clone, Debug)]
 pub(crate) struct Independent<B: Backend> {
-    /// TensorFlow's name of `w`, which is not the same everywhere.
+    /// TensorFlow's name of `w`, which differs between cells.
     name: &'static str,
     w: Param<B>,
     u: Param<B>,
@@ -17,7 +18,8 @@ pub(crate) struct Independent<B: Backend> {
 }
 
 impl<B: Backend> Independent<B> {
-    /// `w` `[input, gates * units]`; `u` `[1, gates * units]`, always uniform in ±1; a bias.
+    /// `w` is `[input, gates * units]`, `u` is `[1, gates * units]`, always uniform in ±1; and a
+    /// bias.
     pub(crate) fn new(
         device: &B,
         sizes: Sizes,
@@ -51,12 +53,12 @@ impl<B: Backend> Independent<B> {
         &self.bias
     }
 
-    /// `[.., input] -> [.., gates * units]`: the input's share, bias added.
+    /// `[.., input] -> [.., gates * units]`: the input projection, including the bias.
     pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         project(x, &self.w, &self.bias)
     }
 
-    /// `z + h * u`, with the state `h` `[batch, units]` in each gate.
+    /// `z + h * u`, with the state `h` `[batch, units]` repeated for each gate.
     pub(crate) fn add_state(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
         let (batch, units) = (h.shape()[0], h.shape()[1]);
         let width = self.u.shape()[1];

@@ -7,14 +7,15 @@ use super::builder::cell_builder;
 use super::{First, Independent, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
-/// The GRU whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
-/// TensorFlow's `tf.contrib.rnn.IndyGRUCell`), where `*` repeats `h` for each gate:
+/// The GRU with independent units: each unit depends only on its own state (after Li et al. 2018,
+/// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyGRUCell`). `*` repeats `h`
+/// for each gate:
 ///
 /// `r, u = σ(x · gates/kernel_w + h * gates/kernel_u + gates/bias)`,
 /// `q = act(x · candidate/kernel + (r * h) * candidate/kernel_u + candidate/bias)`,
 /// `h' = u * h + (1 - u) * q`; output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `gates/kernel_w` | `[input, 2 units]`, columns `r, u` | Glorot uniform |
 /// | `gates/kernel_u` | `[1, 2 units]` | uniform in `[-1, 1)` |
@@ -45,16 +46,17 @@ pub struct IndyGruCell<B: Backend> {
 }
 
 impl<B: Backend> IndyGruCell<B> {
-    /// `[.., input] -> [.., 3 units]`: the input's share of `r`, `u` and the candidate, biases added.
+    /// `[.., input] -> [.., 3 units]`: the input projection of `r`, `u` and the candidate, with
+    /// biases.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let (gates, candidate) = (&self.gates, &self.candidate);
-        // Joined, so that the inputs are read once and the result is one block.
+        // Concatenated, so that one matmul reads the inputs once and its result is one block.
         let kernel = Tensor::concat(&[gates.input_kernel(), candidate.input_kernel()], 1)?;
         let bias = Tensor::concat(&[gates.bias(), candidate.bias()], 0)?;
         project(x, &kernel, &bias)
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let units = self.sizes.units;
         let device = z.device();
@@ -74,20 +76,20 @@ impl<B: Backend> IndyGruCell<B> {
 cell_builder! {
     IndyGruCellBuilder builds IndyGruCell, TensorFlow "IndyGRUCell", scope "indy_gru_cell";
     num_units;
-    /// The candidate's activation; tanh if not given.
+    /// Activation of the candidate. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The first values of the kernels that meet the input; Glorot uniform if not given.
+    /// Initializer of the input kernels. Default: Glorot uniform.
     kernel_initializer: Initializer,
-    /// The first values of all biases; those in the cell's table if not given.
+    /// Initializer of all biases. Default: those in the cell's table.
     bias_initializer: Initializer,
 }
 
 impl IndyGruCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyGruCell<B>> {
         let sizes = self.sizes()?;
         let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);

@@ -6,13 +6,14 @@ use super::builder::cell_builder;
 use super::{First, Independent, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
-/// The LSTM whose units do not see one another's state (after Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
-/// TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With `i, j, f, o` the four parts of
-/// `x · kernel_w + h * kernel_u + bias`, where `*` repeats `h` for each part:
+/// The LSTM with independent units: each unit depends only on its own state (after Li et al. 2018,
+/// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With
+/// `i, j, f, o` the four parts of `x · kernel_w + h * kernel_u + bias`, where `*` repeats `h` for
+/// each part:
 ///
 /// `c' = c * σ(f + forget_bias) + σ(i) * act(j)`, `h' = act(c') * σ(o)`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel_w` | `[input, 4 units]`, columns `i, j, f, o` | Glorot uniform |
 /// | `kernel_u` | `[1, 4 units]` | uniform in `[-1, 1)` |
@@ -40,7 +41,7 @@ pub struct IndyLstmCell<B: Backend> {
 }
 
 impl<B: Backend> IndyLstmCell<B> {
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
         let z = self.kernels.add_state(z, &state.h)?;
         let state = LstmState::next(self.gates, &z, &state.c)?;
@@ -56,22 +57,22 @@ impl<B: Backend> IndyLstmCell<B> {
 cell_builder! {
     IndyLstmCellBuilder builds IndyLstmCell, TensorFlow "IndyLSTMCell", scope "indy_lstm_cell";
     num_units;
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The first values of the kernel that meets the input; Glorot uniform if not given.
+    /// Initializer of the input kernel. Default: Glorot uniform.
     kernel_initializer: Initializer,
-    /// The first values of the bias; 0 if not given.
+    /// Initializer of the bias. Default: 0.
     bias_initializer: Initializer,
 }
 
 impl IndyLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<IndyLstmCell<B>> {
         let sizes = self.sizes()?;
         let zeros = Initializer::ZEROS;

@@ -7,16 +7,17 @@ use super::math::mix;
 use super::{Affine, First, Sizes};
 use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
 
-/// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.IntersectionRNNCell`): gated in
-/// time and in depth, so its output is not its state. With `gh, j, gy, y` the four parts of `[x, s] · kernel + bias`:
+/// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's
+/// `tf.contrib.rnn.IntersectionRNNCell`). It has gates in time and in depth, so its output differs
+/// from its state. With `gh, j, gy, y` the four parts of `[x, s] · kernel + bias`:
 ///
 /// `s' = σ(gh + forget_bias) * s + (1 - σ(gh + forget_bias)) * tanh(j)`,
 /// `output = σ(gy + forget_bias) * x + (1 - σ(gy + forget_bias)) * y_act(y)`.
 ///
-/// An input of another depth than the units is projected first:
+/// If the depth of the input differs from `units`, the input is projected first:
 /// `x = input · in_projection/kernel + in_projection/bias`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `in_projection/kernel` | `[input, units]`, if `input` is not `units` | Glorot uniform |
 /// | `in_projection/bias` | `[units]`, if `input` is not `units` | 0 |
@@ -51,23 +52,23 @@ cell_builder! {
     IntersectionRnnCellBuilder builds IntersectionRnnCell,
     TensorFlow "IntersectionRNNCell", scope "intersection_rnn_cell";
     num_units;
-    /// What is added to both gates before their sigmoids; 1 if not given.
+    /// Value added to both gates before their sigmoids. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the output's candidate; relu if not given.
+    /// Activation of the output's candidate. Default: relu.
     y_activation: Activation = Activation::Relu,
     ;
-    /// The width that inputs of another depth than the units are projected to: it must be the number of units.
+    /// Width of the projection of inputs whose depth differs from `units`; must equal `units`.
     num_in_proj: usize,
-    /// The first values of the kernels; Glorot uniform if not given.
+    /// Initializer of the kernels. Default: Glorot uniform.
     initializer: Initializer,
 }
 
 impl IntersectionRnnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the input is not as deep as the units and `num_in_proj` does not make it so, the type
-    /// is no float, or the device has no room.
+    /// A size is 0, the depth of the input differs from `units` and `num_in_proj` is not `units`,
+    /// the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<IntersectionRnnCell<B>> {
         let sizes = self.sizes()?;
         let (input, units) = (sizes.input, sizes.units);
@@ -107,7 +108,7 @@ impl IntersectionRnnCellBuilder {
 }
 
 impl<B: Backend> IntersectionRnnCell<B> {
-    /// The input as deep as the units, and its share of the product.
+    /// The input projected to the width of the units, and its part of the matmul with `kernel`.
     fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let x = match &self.in_projection {
             Some(projection) => projection.forward(x)?,
@@ -117,7 +118,7 @@ impl<B: Backend> IntersectionRnnCell<B> {
         Ok((x, z))
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         (x, z): &(Tensor<B>, Tensor<B>),

@@ -5,7 +5,7 @@ use backend_api::{Backend, Error, Result, Tensor};
 use super::Sizes;
 use crate::{Initializer, Module, Param, Visitor};
 
-/// Layer normalization over the last axis (Ba et al. 2016), as `tf.contrib.layers.layer_norm` does it:
+/// Layer normalization over the last axis (Ba et al. 2016), as in `tf.contrib.layers.layer_norm`:
 /// `(x - mean) / sqrt(variance + 1e-12) * gamma + beta`.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerNorm<B: Backend> {
@@ -35,7 +35,7 @@ impl<B: Backend> LayerNorm<B> {
             let sum = t.sum(axis)?.unsqueeze(axis)?;
             sum.affine(1.0 / t.shape().last() as f64, 0.0)
         };
-        // Sums and differences of 16-bit floats would lose what is looked for.
+        // Sums and differences in 16 bits would lose the deviations from the mean.
         let wide = |t: &Tensor<B>| t.cast(x.dtype().computed_in());
         let centred = wide(x)?.sub(&mean(&wide(x)?)?)?;
         let deviation = mean(&centred.square()?)?.affine(1.0, 1e-12)?.sqrt()?;
@@ -52,7 +52,7 @@ impl<B: Backend> Module for LayerNorm<B> {
     }
 }
 
-/// The normalizations of an LSTM: one for each part of the product, and one for the new cell state.
+/// The layer normalizations of an LSTM: one per gate, and one for the new cell state.
 #[derive(Clone, Debug)]
 pub(crate) struct GateNorms<B: Backend> {
     gates: Vec<(&'static str, LayerNorm<B>)>,
@@ -60,7 +60,7 @@ pub(crate) struct GateNorms<B: Backend> {
 }
 
 impl<B: Backend> GateNorms<B> {
-    /// Normalizations of parts with the given names, in the order in which they lie in the product.
+    /// Normalizations of the gates with the given names, in the order of the gates in the matmul.
     pub(crate) fn new(
         device: &B,
         sizes: Sizes,
@@ -82,13 +82,13 @@ impl<B: Backend> GateNorms<B> {
         })
     }
 
-    /// The parts of the product, normalized.
+    /// The normalized gates.
     pub(crate) fn gates(&self, parts: &[Tensor<B>]) -> Result<Vec<Tensor<B>>> {
         let norms = self.gates.iter().map(|(_, norm)| norm);
         norms.zip(parts).map(|(norm, z)| norm.apply(z)).collect()
     }
 
-    /// The new cell state, normalized.
+    /// The normalized new cell state.
     pub(crate) fn state(&self, c: &Tensor<B>) -> Result<Tensor<B>> {
         self.state.apply(c)
     }

@@ -10,22 +10,23 @@ use super::math::product;
 use super::{LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta et al. 2016);
-/// TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four parts of `[x, h] · kernel`,
-/// each normalized over its units:
+/// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta
+/// et al. 2016); TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four
+/// parts of `[x, h] · kernel`, each normalized over its units:
 ///
-/// `c' = LN(c * σ(f + forget_bias) + σ(i) * dropout(act(j)))`, `h' = act(c') * σ(o)`; the output is `h'`.
+/// `c' = LN(c * σ(f + forget_bias) + σ(i) * dropout(act(j)))`, `h' = act(c') * σ(o)`; the output is
+/// `h'`.
 ///
-/// `LN(v) = (v - mean) / sqrt(variance + 1e-12) * gamma + beta`, with a `gamma` and a `beta` for each use: those of `i`
-/// are in `input`, of `j` in `transform`, of `f` in `forget`, of `o` in `output`, of `c'` in `state`. Dropout acts in
-/// training only.
+/// `LN(v) = (v - mean) / sqrt(variance + 1e-12) * gamma + beta`. Each use has its own `gamma` and
+/// `beta`, in these scopes: `input` for `i`, `transform` for `j`, `forget` for `f`, `output` for
+/// `o`, `state` for `c'`. Dropout acts in training only.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + units, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]`, without layer normalization | Glorot uniform, as in TensorFlow |
-/// | `{input,transform,forget,output,state}/gamma` | `[units]`, with layer normalization | `norm_gain` |
-/// | `{input,transform,forget,output,state}/beta` | `[units]`, with layer normalization | `norm_shift` |
+/// | `{input,transform,forget,output,state}/gamma` | `[units]`, if normalized | `norm_gain` |
+/// | `{input,transform,forget,output,state}/beta` | `[units]`, if normalized | `norm_shift` |
 ///
 /// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
 ///
@@ -51,28 +52,30 @@ cell_builder! {
     LayerNormBasicLstmCellBuilder builds LayerNormBasicLstmCell,
     TensorFlow "LayerNormBasicLSTMCell", scope "layer_norm_basic_lstm_cell";
     num_units;
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
-    /// Whether there is layer normalization; if not given, there is.
+    /// Whether to apply layer normalization. Default: true.
     layer_norm: bool = true,
-    /// The first value of every `gamma`; 1 if not given.
+    /// Initial value of every `gamma`. Default: 1.
     norm_gain: f64 = 1.0,
-    /// The first value of every `beta`; 0 if not given.
+    /// Initial value of every `beta`. Default: 0.
     norm_shift: f64 = 0.0,
-    /// The probability that a number of the candidate is kept; 1 if not given.
+    /// Probability that an element of the candidate is kept. Default: 1.
     dropout_keep_prob: f64 = 1.0,
     ;
-    /// Sets this cell's dropout apart from that of others; the run has a seed of its own.
+    /// Additional seed that makes this cell's dropout independent of other cells'; combined with
+    /// the seed of the run.
     dropout_prob_seed: i64,
 }
 
 impl LayerNormBasicLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the probability is not in `(0, 1]`, the type is no float, or the device has no room.
+    /// A size is 0, the probability is not in `(0, 1]`, the type is not a float, or the device is
+    /// out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<LayerNormBasicLstmCell<B>> {
         let sizes = self.sizes()?;
         let keep_prob = self.dropout_keep_prob;
@@ -204,7 +207,7 @@ mod tests {
         let whole = c(Mode::Evaluation, 0);
         let dropped = c(Mode::Training, 0);
         assert!(whole.iter().all(|&c| c != 0.0));
-        // From a zero state, what is dropped leaves no trace and the rest is doubled.
+        // From a zero state, dropped elements are 0 and the others are doubled.
         for (&whole, &dropped) in whole.iter().zip(&dropped) {
             assert!(dropped == 0.0 || (dropped - 2.0 * whole).abs() < 1e-6);
         }

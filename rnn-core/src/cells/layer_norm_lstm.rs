@@ -1,4 +1,4 @@
-//! The LSTM cell with everything and layer normalization.
+//! The LSTM cell with peepholes, clipping, projection and layer normalization.
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
@@ -9,27 +9,28 @@ use super::math::product;
 use super::{Affine, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The LSTM cell of [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
-/// `tf.contrib.rnn.LayerNormLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel`, each normalized over
-/// its units, and the parts in brackets as options ask for them:
+/// [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
+/// `tf.contrib.rnn.LayerNormLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel`, each
+/// normalized over its units, and optional terms in brackets:
 ///
 /// `c' = clip(LN(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j)))`,
 /// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
 ///
-/// `LN(v) = (v - mean) / sqrt(variance + 1e-12) * gamma + beta`, with a `gamma` and a `beta` for each use: those of `i`
-/// are in `input`, of `j` in `transform`, of `f` in `forget`, of `o` in `output`, of `c'` in `state`.
+/// `LN(v) = (v - mean) / sqrt(variance + 1e-12) * gamma + beta`. Each use has its own `gamma` and
+/// `beta`, in these scopes: `input` for `i`, `transform` for `j`, `forget` for `f`, `output` for
+/// `o`, `state` for `c'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + p, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + p, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]`; unused with layer normalization, as in TensorFlow | 0 |
-/// | `{input,transform,forget,output,state}/gamma` | `[units]`, with layer normalization | `norm_gain` |
-/// | `{input,transform,forget,output,state}/beta` | `[units]`, with layer normalization | `norm_shift` |
+/// | `{input,transform,forget,output,state}/gamma` | `[units]`, if normalized | `norm_gain` |
+/// | `{input,transform,forget,output,state}/beta` | `[units]`, if normalized | `norm_shift` |
 /// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
 /// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`.
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c`
+/// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -55,34 +56,36 @@ cell_builder! {
     LayerNormLstmCellBuilder builds LayerNormLstmCell,
     TensorFlow "LayerNormLSTMCell", scope "layer_norm_lstm_cell";
     num_units;
-    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
+    /// Whether the gates depend on the cell state (Gers & Schmidhuber 2000).
     use_peepholes: bool = false,
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
-    /// Whether there is layer normalization; if not given, there is none.
+    /// Whether to apply layer normalization. Default: false.
     layer_norm: bool = false,
-    /// The first value of every `gamma`; 1 if not given.
+    /// Initial value of every `gamma`. Default: 1.
     norm_gain: f64 = 1.0,
-    /// The first value of every `beta`; 0 if not given.
+    /// Initial value of every `beta`. Default: 0.
     norm_shift: f64 = 0.0,
     ;
-    /// The new cell state is cut at `±cell_clip`.
+    /// Clips the new cell state to `±cell_clip`.
     cell_clip: f64,
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
-    /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
+    /// Clips the projected output to `±proj_clip`. No effect without a projection, as in
+    /// TensorFlow.
     proj_clip: f64,
-    /// The first values of the kernel, the peepholes and the projection; Glorot uniform if not given.
+    /// Initializer of the kernel, the peepholes and the projection. Default: Glorot uniform.
     initializer: Initializer,
 }
 
 impl LayerNormLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
+    /// A size is 0, a clip is negative or NaN, the type is not a float, or the device is out of
+    /// memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<LayerNormLstmCell<B>> {
         let sizes = self.sizes()?;
         let names = ["input", "transform", "forget", "output"];

@@ -1,4 +1,4 @@
-//! The LSTM cell with everything: peepholes, clipping, projection.
+//! The LSTM cell with peepholes, clipping and projection.
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
@@ -8,20 +8,20 @@ use super::{Affine, First, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
-/// `[x, h] · kernel + bias`, the parts in brackets as options ask for them:
+/// `[x, h] · kernel + bias`, and optional terms in brackets:
 ///
 /// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j))`,
 /// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + p, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + p, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 /// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
 /// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`. The gradient of a clipped value is 0 where it was cut.
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c`
+/// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`. The gradient of a clipped value is 0.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -53,35 +53,36 @@ impl<B: Backend> LstmCell<B> {
 cell_builder! {
     LstmCellBuilder builds LstmCell, TensorFlow "LSTMCell", scope "lstm_cell";
     num_units;
-    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
+    /// Whether the gates depend on the cell state (Gers & Schmidhuber 2000).
     use_peepholes: bool = false,
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The new cell state is cut at `±clip`.
+    /// Clips the new cell state to `±clip`.
     cell_clip: f64,
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
-    /// The projected output is cut at `±clip`. Without a projection it has no effect, as in TensorFlow.
+    /// Clips the projected output to `±clip`. No effect without a projection, as in TensorFlow.
     proj_clip: f64,
-    /// The first values of the kernel, the peepholes and the projection; Glorot uniform if not given.
+    /// Initializer of the kernel, the peepholes and the projection. Default: Glorot uniform.
     initializer: Initializer,
 }
 
 impl LstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
+    /// A size is 0, a clip is negative or NaN, the type is not a float, or the device is out of
+    /// memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmCell<B>> {
         self.sizes()
             .and_then(|sizes| self.build_with(sizes, false, device))
     }
 
-    /// The same for a cell that computes what this one does: under another name in messages, and with
-    /// a gradient that ignores `cell_clip` if it is `straight_through`.
+    /// Builds the cell for a class that computes the same. `cell` is its name in messages. With
+    /// `straight_through`, the gradient ignores `cell_clip`.
     pub(crate) fn build_as<B: Backend>(
         self,
         cell: &'static str,
@@ -121,7 +122,7 @@ impl LstmCellBuilder {
 }
 
 impl<B: Backend> LstmCell<B> {
-    /// What is added to the forget gate before its sigmoid; it is not part of the bias.
+    /// Value added to the forget gate before its sigmoid; it is not part of the bias.
     pub fn forget_bias(&self) -> f64 {
         self.core.forget_bias()
     }

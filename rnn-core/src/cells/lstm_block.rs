@@ -1,4 +1,4 @@
-//! The LSTM of TensorFlow's block kernels.
+//! The LSTM of TensorFlow's block kernel.
 
 use backend_api::{Backend, DType, Result};
 use serde::Deserialize;
@@ -7,22 +7,22 @@ use super::same_as::same_as_inner;
 use super::{LstmCell, LstmCellBuilder, LstmState};
 use crate::{CellConfig, Module, Visitor};
 
-/// The LSTM that TensorFlow computes in one kernel (Zaremba et al. 2014, <https://arxiv.org/abs/1409.2329>;
-/// `tf.contrib.rnn.LSTMBlockCell`): an [`LstmCell`] with tanh, without projection, and with a clip that its gradient
-/// ignores. With `i, j, f, o` the four parts of `[x, h] · kernel + bias`, the parts in brackets as options ask for
-/// them:
+/// The LSTM that TensorFlow computes in one kernel (Zaremba et al. 2014,
+/// <https://arxiv.org/abs/1409.2329>; `tf.contrib.rnn.LSTMBlockCell`): an [`LstmCell`] with tanh,
+/// without projection, and with a clip that its gradient ignores. With `i, j, f, o` the four parts
+/// of `[x, h] · kernel + bias`, and optional terms in brackets:
 ///
 /// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * tanh(j))`,
 /// `h' = σ(o [+ w_o_diag * c']) * tanh(c')`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + units, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 /// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
 ///
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`. The scope is `lstm_cell`, so that
-/// checkpoints fit both cells.
+/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`. The scope is `lstm_cell`,
+/// so that both cells can read each other's checkpoints.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -40,15 +40,16 @@ pub struct LstmBlockCell<B: Backend> {
 }
 
 impl<B: Backend> LstmBlockCell<B> {
-    /// A cell with TensorFlow's defaults: `forget_bias` 1, no peepholes, no clipping, `f32`.
+    /// Creates a cell with TensorFlow's defaults: `forget_bias` 1, no peepholes, no clipping,
+    /// `f32`.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
         LstmBlockCellBuilder::new(input_size, num_units).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(input_size: usize, num_units: usize) -> LstmBlockCellBuilder {
         LstmBlockCellBuilder::new(input_size, num_units)
     }
@@ -76,7 +77,7 @@ fn one() -> f64 {
 }
 
 impl LstmBlockCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize) -> Self {
         Self {
             input_size,
@@ -88,41 +89,41 @@ impl LstmBlockCellBuilder {
         }
     }
 
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
         self
     }
 
-    /// The new cell state is cut at `±clip`; 0 or less is no limit, as in TensorFlow. The gradient flows as
-    /// if nothing were cut.
+    /// Clips the new cell state to `±clip`; 0 or less means no limit, as in TensorFlow. The
+    /// gradient ignores the clipping.
     pub fn cell_clip(mut self, clip: f64) -> Self {
         self.cell_clip = Some(clip);
         self
     }
 
-    /// Whether the gates look at the cell state.
+    /// Whether the gates depend on the cell state.
     pub fn use_peephole(mut self, use_peephole: bool) -> Self {
         self.use_peephole = use_peephole;
         self
     }
 
-    /// The element type; `f32` if not given. TensorFlow's kernel has no `f64`.
+    /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the clip is NaN, the type is no float, or the device has no room.
+    /// A size is 0, the clip is NaN, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmBlockCell<B>> {
         let mut inner = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(self.forget_bias)
             .use_peepholes(self.use_peephole)
             .dtype(self.dtype);
-        // A NaN must reach the check.
+        // Keep NaN, so that the check in `build_as` refuses it.
         if let Some(clip) = self.cell_clip.filter(|clip| *clip > 0.0 || clip.is_nan()) {
             inner = inner.cell_clip(clip);
         }

@@ -1,4 +1,4 @@
-//! The LSTM of TensorFlow's whole-sequence block kernel.
+//! The LSTM of TensorFlow's block kernel for whole sequences.
 
 use backend_api::{Backend, DType, Result, Tensor};
 use serde::Deserialize;
@@ -6,8 +6,9 @@ use serde::Deserialize;
 use super::{LstmBlockCell, LstmBlockCellBuilder, LstmState};
 use crate::{FusedRnnCell, FusedRnnCellAdaptor, Module, RnnOutput, Visitor};
 
-/// The LSTM that TensorFlow computes in one kernel for a whole sequence (`tf.contrib.rnn.LSTMBlockFusedCell`): an
-/// [`LstmBlockCell`] over `[time, batch, depth]`, with its parameters under the scope `lstm_fused_cell`.
+/// The LSTM that TensorFlow computes in one kernel for a whole sequence
+/// (`tf.contrib.rnn.LSTMBlockFusedCell`): an [`LstmBlockCell`] over `[time, batch, depth]`, with
+/// its parameters in the scope `lstm_fused_cell`.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -39,30 +40,30 @@ impl<B: Backend> LstmBlockFusedCell<B> {
 pub struct LstmBlockFusedCellBuilder(LstmBlockCellBuilder);
 
 impl LstmBlockFusedCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize) -> Self {
         Self(LstmBlockCellBuilder::new(input_size, num_units))
     }
 
-    /// With the options of a block cell.
+    /// Creates a builder from the options of a block cell.
     pub fn with(options: LstmBlockCellBuilder) -> Self {
         Self(options)
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// Those of [`LstmBlockCellBuilder::build`].
+    /// As [`LstmBlockCellBuilder::build`].
     pub fn build<B: Backend>(self, device: &B) -> Result<LstmBlockFusedCell<B>> {
         Ok(LstmBlockFusedCell {
             cell: FusedRnnCellAdaptor(self.0.build(device)?),
         })
     }
 
-    /// The cell for inputs of a given depth and type: for options that were read from JSON.
+    /// Builds the cell for inputs of the given depth and type: for options deserialized from JSON.
     ///
     /// # Errors
-    /// Those of [`LstmBlockCellBuilder::build`].
+    /// As [`LstmBlockCellBuilder::build`].
     pub fn build_for<B: Backend>(
         self,
         device: &B,

@@ -1,4 +1,5 @@
-//! What the LSTMs with peepholes, clipping, projection or normalization share: all but the input's kernel and the bias.
+//! The common part of LSTMs with peepholes, clipping, projection or normalization: everything
+//! except the input kernel and the bias.
 
 use backend_api::{
     Activation, Backend, Distribution, Error, ExtendedLstm, LstmGates, Recurrence, Result, Tensor,
@@ -10,11 +11,11 @@ use super::math::{check_limit, clip};
 use super::{LstmState, Sizes};
 use crate::{Initializer, Mode, Module, Param, Step, Unroll, Visitor};
 
-/// The sizes of a cell whose state is an [`LstmState`], and the checks that rest on them.
+/// The sizes of a cell whose state is an [`LstmState`], and checks against them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LstmSizes {
     cell: Sizes,
-    /// The same for `h`, which a projection makes narrower or wider.
+    /// The sizes of `h`, whose width a projection changes.
     output: Sizes,
 }
 
@@ -35,7 +36,7 @@ impl LstmSizes {
         self.output.units
     }
 
-    /// Shows the element type.
+    /// Visits the element type.
     pub(crate) fn params<B: Backend>(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.cell.dtype);
         v.dtype(&mut self.output.dtype);
@@ -68,7 +69,7 @@ impl LstmSizes {
     }
 }
 
-/// How the gates look at the cell state (Gers & Schmidhuber 2000).
+/// Peephole weights: how the gates depend on the cell state (Gers & Schmidhuber 2000).
 #[derive(Clone, Debug)]
 pub(crate) struct Peepholes<B: Backend> {
     f: Param<B>,
@@ -87,7 +88,7 @@ impl<B: Backend> Peepholes<B> {
     }
 }
 
-/// Recurrent dropout (Semeniuta et al. 2016): numbers are dropped from the candidate, in training only.
+/// Recurrent dropout (Semeniuta et al. 2016) of the candidate, in training only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CandidateDropout {
     pub(crate) keep_prob: f64,
@@ -105,15 +106,15 @@ impl CandidateDropout {
             low: keep,
             high: keep + 1.0,
         };
-        // 1 with the probability to keep, else 0.
-        // Not in 16 bits: rounded to these, the numbers would keep another share.
+        // 1 with probability `keep`, else 0. Not drawn in 16 bits: rounding would change the
+        // probability.
         let (dtype, wide) = (g.dtype(), g.cast(g.dtype().computed_in())?);
         let mask = Tensor::random(g.device(), key, uniform, wide.meta())?.floor()?;
         wide.mul(&mask.affine(1.0 / keep, 0.0)?)?.cast(dtype)
     }
 }
 
-/// The options that LSTMs share.
+/// The options that LSTMs have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LstmOptions {
     pub(crate) use_peepholes: bool,
@@ -122,7 +123,7 @@ pub(crate) struct LstmOptions {
     pub(crate) proj_clip: Option<f64>,
     pub(crate) forget_bias: f64,
     pub(crate) activation: Activation,
-    /// Of the peepholes.
+    /// The initializer of the peepholes.
     pub(crate) initializer: Option<Initializer>,
 }
 
@@ -153,7 +154,7 @@ impl LstmOptions {
     }
 }
 
-/// An LSTM without the kernel and bias that its input meets.
+/// An LSTM without its input kernel and bias.
 #[derive(Clone, Debug)]
 pub(crate) struct LstmCore<B: Backend> {
     pub(crate) sizes: LstmSizes,
@@ -167,7 +168,7 @@ pub(crate) struct LstmCore<B: Backend> {
     pub(crate) straight_through: bool,
 }
 
-/// The matrices of an LSTM that meet the state: computed once for a sequence.
+/// The recurrent matrices of an LSTM, computed once per sequence.
 #[derive(Clone, Debug)]
 pub(crate) struct LstmKernels<B: Backend> {
     pub(crate) recurrent: Tensor<B>,
@@ -179,12 +180,12 @@ impl<B: Backend> LstmCore<B> {
         self.gates.forget_bias
     }
 
-    /// Whether the parts of the product are normalized; their bias is then left out.
+    /// Whether the gates are normalized; their bias is then unused.
     pub(crate) fn is_normalized(&self) -> bool {
         self.norms.is_some()
     }
 
-    /// Whether this is the plain LSTM that devices have kernels for.
+    /// Whether this is the plain LSTM, for which devices have kernels.
     fn is_plain(&self, kernels: &LstmKernels<B>) -> bool {
         self.norms.is_none()
             && self.peepholes.is_none()
@@ -193,7 +194,7 @@ impl<B: Backend> LstmCore<B> {
             && kernels.projection.is_none()
     }
 
-    /// A step; `z` is the projected input `[batch, 4 units]`.
+    /// One step. `z` is the projected input, `[batch, 4 units]`.
     pub(crate) fn step(
         &self,
         cx: &Step,
@@ -242,14 +243,15 @@ impl<B: Backend> LstmCore<B> {
         Ok((h.clone(), LstmState { c, h }))
     }
 
-    /// What devices may know to run as one, if this is such a cell.
+    /// The recurrence that devices may run as one operation, if the options allow it.
     fn recurrence(&self, kernels: &LstmKernels<B>) -> Option<Recurrence> {
         if self.is_plain(kernels) {
             return Some(Recurrence::Lstm(self.gates));
         }
         let through = self.straight_through && self.cell_clip.is_some();
         let own = self.norms.is_some() || self.dropout.is_some() || through;
-        // Which numbers met a limit is told by what is saved of them, and 16 bits would round them to it, or away from it.
+        // The gradient recognises clipped values by comparing saved values with the limit; 16-bit
+        // rounding makes this wrong.
         let dtype = kernels.recurrent.dtype();
         let rounded = self.cell_clip.is_some() && dtype.computed_in() != dtype;
         (!own && !rounded).then(|| {
@@ -263,7 +265,8 @@ impl<B: Backend> LstmCore<B> {
         })
     }
 
-    /// All steps of a segment as one operation, if the device has a plan for it; see [`Unroll::sequence`].
+    /// Runs all steps of a segment as one operation, if the device has a plan for it; see
+    /// [`Unroll::sequence`].
     pub(crate) fn sequence(
         &self,
         u: &Unroll<B>,
@@ -282,7 +285,7 @@ impl<B: Backend> LstmCore<B> {
         state.sequence(u, recurrence, inputs, &parameters)
     }
 
-    /// All steps of a segment; `z` is the projected inputs `[time, batch, 4 units]`.
+    /// Runs all steps of a segment. `z` are the projected inputs, `[time, batch, 4 units]`.
     pub(crate) fn unroll(
         &self,
         u: &Unroll<B>,

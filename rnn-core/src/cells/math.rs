@@ -1,4 +1,4 @@
-//! Formulas that several cells use.
+//! Formulas that several cells share.
 
 use backend_api::{Backend, Error, Result, Tensor};
 
@@ -7,7 +7,7 @@ pub(crate) fn mix<B: Backend>(gate: &Tensor<B>, a: &Tensor<B>, b: &Tensor<B>) ->
     gate.mul(a)?.add(&gate.affine(-1.0, 1.0)?.mul(b)?)
 }
 
-/// `t` cut at `±limit`, if there is one.
+/// `t` clipped to `±limit`, if a limit is given.
 pub(crate) fn clip<B: Backend>(t: Tensor<B>, limit: Option<f64>) -> Result<Tensor<B>> {
     match limit {
         Some(limit) => t.clamp(-limit, limit),
@@ -15,7 +15,7 @@ pub(crate) fn clip<B: Backend>(t: Tensor<B>, limit: Option<f64>) -> Result<Tenso
     }
 }
 
-/// Refuses a limit that [`clip`] cannot cut at.
+/// Returns an error for a limit that is negative or NaN.
 pub(crate) fn check_limit(cell: &'static str, arg: &str, limit: Option<f64>) -> Result<()> {
     match limit {
         Some(limit) if limit.is_nan() || limit < 0.0 => {
@@ -32,11 +32,11 @@ pub(crate) fn product<B: Backend>(x: &Tensor<B>, kernel: &Tensor<B>) -> Result<T
         let expected = "at least [batch, depth] is needed";
         return Err(Error::shape("project", "x", x.shape(), expected));
     }
-    // One product over all steps wants rows without gaps; inputs that come batch first have some.
+    // A matmul over all steps needs contiguous rows; batch-major inputs are strided.
     x.contiguous()?.matmul(kernel)
 }
 
-/// Each column of a matrix divided by its length; `tf.nn.l2_normalize` with its epsilon.
+/// Each column of a matrix divided by its norm; `tf.nn.l2_normalize` with its epsilon.
 pub(crate) fn l2_normalize<B: Backend>(matrix: &Tensor<B>) -> Result<Tensor<B>> {
     let squares = matrix.square()?.sum(0)?;
     matrix.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)

@@ -8,12 +8,13 @@ use super::math::{mix, product};
 use super::{First, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the state and an
-/// encoding of the input. With `a, b, c` the rows of `kernel` that belong to `x`, `z` and `h`:
+/// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the
+/// state and an encoding of the input. With `a, b, c` the rows of `kernel` for `x`, `z` and `h`:
 ///
-/// `z = act(x · a)`, `u = σ(z · b + h · c + bias)`, `h' = u * h + (1 - u) * z`; output and state are `h'`.
+/// `z = act(x · a)`, `u = σ(z · b + h · c + bias)`, `h' = u * h + (1 - u) * z`; output and state
+/// are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[input + 2 units, units]`, rows of `x`, `z`, `h` | Glorot uniform |
 /// | `bias` | `[units]` | 1 |
@@ -42,20 +43,20 @@ cell_builder! {
     MinimalRnnCellBuilder builds MinimalRnnCell, TensorFlow "MinimalRNNCell", scope "minimal_rnn_cell";
     #[serde(alias = "num_units")]
     units;
-    /// The activation of the input's encoding; tanh if not given.
+    /// Activation of the input's encoding. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The first values of the kernel; Glorot uniform if not given.
+    /// Initializer of the kernel. Default: Glorot uniform.
     kernel_initializer: Initializer,
-    /// The first values of the bias; 1 if not given.
+    /// Initializer of the bias. Default: 1.
     bias_initializer: Initializer,
 }
 
 impl MinimalRnnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<MinimalRnnCell<B>> {
         let sizes = self.sizes()?;
         let (units, dtype) = (sizes.units, sizes.dtype);
@@ -72,7 +73,7 @@ impl MinimalRnnCellBuilder {
 }
 
 impl<B: Backend> MinimalRnnCell<B> {
-    /// `count` rows of the kernel from row `first`.
+    /// `count` rows of the kernel, from row `first`.
     fn rows(&self, first: usize, count: usize) -> Result<Tensor<B>> {
         self.kernel.slice(0, first..first + count)
     }
@@ -81,7 +82,7 @@ impl<B: Backend> MinimalRnnCell<B> {
         self.rows(self.sizes.input + self.sizes.units, self.sizes.units)
     }
 
-    /// The input's encoding and its share of the gate, bias added.
+    /// The encoding of the input and its part of the gate, including the bias.
     fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
         let (input, units) = (self.sizes.input, self.sizes.units);
         let z = product(x, &self.rows(0, input)?)?.activate(self.activation)?;
@@ -89,7 +90,7 @@ impl<B: Backend> MinimalRnnCell<B> {
         Ok((z, gate))
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         (z, gate): &(Tensor<B>, Tensor<B>),

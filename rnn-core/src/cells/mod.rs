@@ -1,5 +1,5 @@
-//! The cells of TensorFlow 1.x, one file each: equations, parameters, code. A new one is a file here, its lines
-//! below, and a line in the `registry`.
+//! The cells of TensorFlow 1.x, one file per cell: equations, parameters, code. To add a cell, add
+//! its file, its lines below and a line in the `registry`.
 
 mod affine;
 mod basic_lstm;

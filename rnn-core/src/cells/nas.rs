@@ -8,24 +8,25 @@ use super::math::product;
 use super::{LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's `tf.contrib.rnn.NASCell`). With `i0..i7`
-/// the eight parts of `x · kernel` and `m0..m7` those of `h · recurrent_kernel [+ bias]`:
+/// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's
+/// `tf.contrib.rnn.NASCell`). With `i0..i7` the eight parts of `x · kernel` and `m0..m7` those of
+/// `h · recurrent_kernel [+ bias]`:
 ///
 /// `p0 = tanh(tanh(σ(i0 + m0) * relu(i1 + m1)) + c)`, `p1 = tanh(σ(i2 + m2) + relu(i3 * m3))`,
 /// `p2 = tanh(tanh(i4 + m4) * σ(i5 + m5))`, `p3 = σ(tanh(i6 + m6) + σ(i7 + m7))`,
 /// `c' = p0 * p1`, `h' = tanh(c' * tanh(p2 + p3)) [· projection_weights]`; the output is `h'`.
 ///
-/// The fourth pair is multiplied, not added.
+/// `i3` and `m3` are multiplied; the other pairs are added.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `recurrent_kernel` | `[p, 8 units]` | Glorot uniform |
 /// | `kernel` | `[input, 8 units]` | Glorot uniform |
 /// | `bias` | `[8 units]`, with `use_bias` | 0 |
 /// | `projection_weights` | `[units, p]`, with a projection | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`.
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c`
+/// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -50,18 +51,18 @@ pub struct NasCell<B: Backend> {
 cell_builder! {
     NasCellBuilder builds NasCell, TensorFlow "NASCell", scope "nas_cell";
     num_units;
-    /// Whether there is a bias; if not given, there is none.
+    /// Whether the cell has a bias. Default: false.
     use_bias: bool = false,
     ;
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
 }
 
 impl NasCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<NasCell<B>> {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
@@ -84,7 +85,7 @@ impl NasCellBuilder {
 }
 
 impl<B: Backend> NasCell<B> {
-    /// A step; `z` is the input's product.
+    /// One step from the input projection `z`.
     fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
         use Activation::{Relu, Sigmoid, Tanh};
         let mut m = state.h.matmul(&self.recurrent_kernel)?;

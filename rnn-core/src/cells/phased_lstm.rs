@@ -8,18 +8,18 @@ use super::{Affine, First, LstmState, Sizes};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
-/// `tf.contrib.rnn.PhasedLSTMCell`), for events at times of their own: each unit changes only while its time gate `k`
-/// is open. The parts in brackets with peepholes:
+/// `tf.contrib.rnn.PhasedLSTMCell`), for events at irregular times: each unit is updated only while
+/// its time gate `k` is open. With terms for peepholes in brackets:
 ///
 /// `i, f = σ([x, h(, c)] · mask_gates)`, `j = tanh([x, h] · new_input)`, `c~ = c * f + i * j`,
 /// `o = σ([x, h(, c~)] · output_gate)`, `h~ = tanh(c~) * o`;
 ///
-/// `r = mod(t - phase, period) / period`, `k = 2 r / ratio_on` while `r < ratio_on / 2`, then `2 - 2 r / ratio_on` while
-/// `r < ratio_on`, then `leak * r`;
+/// `r = mod(t - phase, period) / period`, `k = 2 r / ratio_on` if `r < ratio_on / 2`, else
+/// `2 - 2 r / ratio_on` if `r < ratio_on`, else `leak * r`;
 ///
 /// `c' = k * c~ + (1 - k) * c`, `h' = k * h~ + (1 - k) * h`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `mask_gates/kernel` | `[input + units (+ units), 2 units]`, columns `i, f` | Glorot uniform |
 /// | `new_input/kernel` | `[input + units, units]` | Glorot uniform |
@@ -29,9 +29,10 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// | `phase` | `[units]` | uniform between 0 and the unit's period |
 /// | `ratio_on` | `[units]` | the option `ratio_on` |
 ///
-/// The gradient of `mod` is TensorFlow's: 1 for its first argument, 0 for its second, so that `period` learns through
-/// the division alone. Input `(t, x)`: times `[batch, 1]`, of a float type that may be another than the cell's, and
-/// `[batch, input]`; state [`LstmState`]; output `[batch, units]`.
+/// The gradient of `mod` is TensorFlow's: 1 for its first argument and 0 for its second, so that
+/// `period` is trained through the division only. The input is `(t, x)`: times `[batch, 1]`, whose
+/// float type may differ from the cell's, and `[batch, input]`. State [`LstmState`], output
+/// `[batch, units]`.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -61,24 +62,26 @@ pub struct PhasedLstmCell<B: Backend> {
     ratio_on: Param<B>,
 }
 
-/// What meets the state.
+/// The recurrent kernels.
 struct Recurrent<B: Backend> {
     /// `[units, 4 units]`, columns `i, f, j, o`.
     h: Tensor<B>,
-    /// With peepholes, `[units, 2 units]` for the old cell state and `[units, units]` for the new one.
+    /// With peepholes, `[units, 2 units]` for the old cell state and `[units, units]` for the new
+    /// one.
     c: Option<[Tensor<B>; 2]>,
 }
 
 impl<B: Backend> PhasedLstmCell<B> {
-    /// A cell with TensorFlow's defaults: no peepholes, `leak` 0.001, `ratio_on` 0.1, periods from 1 to 1000, `f32`.
+    /// Creates a cell with TensorFlow's defaults: no peepholes, `leak` 0.001, `ratio_on` 0.1,
+    /// periods from 1 to 1000, `f32`.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
         PhasedLstmCellBuilder::new(input_size, num_units).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(input_size: usize, num_units: usize) -> PhasedLstmCellBuilder {
         PhasedLstmCellBuilder::new(input_size, num_units)
     }
@@ -99,7 +102,7 @@ impl<B: Backend> PhasedLstmCell<B> {
         Ok(Recurrent { h, c })
     }
 
-    /// `[.., input] -> [.., 4 units]`: the input's share of `i, f, j, o`, biases added.
+    /// `[.., input] -> [.., 4 units]`: the input projection of `i, f, j, o`, including the biases.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let parts = [&self.mask_gates, &self.new_input, &self.output_gate];
         let [a, b, c] = [
@@ -112,9 +115,9 @@ impl<B: Backend> PhasedLstmCell<B> {
         project(x, &kernel, &bias)
     }
 
-    /// `[.., 1] -> [.., units]`: how far the time gates are open.
+    /// `[.., 1] -> [.., units]`: the openness `k` of the time gates.
     fn openness(&self, time: &Tensor<B>) -> Result<Tensor<B>> {
-        // In the type of the times: they may be long.
+        // In the type of the times, which may need more digits than the cell's.
         let period = self.period.cast(time.dtype())?;
         let passed = time.sub(&self.phase.cast(time.dtype())?)?;
         let r = passed.floor_mod(&period.detach())?.div(&period)?;
@@ -134,7 +137,7 @@ impl<B: Backend> PhasedLstmCell<B> {
         early.select_from(&rising, &k)
     }
 
-    /// A step from the projected input and the time gates.
+    /// One step, from the projected input `z` and the time gates `k`.
     fn gated(
         &self,
         z: &Tensor<B>,
@@ -164,7 +167,7 @@ impl<B: Backend> PhasedLstmCell<B> {
         Ok((state.h.clone(), state))
     }
 
-    /// Checks the times and the state of a step, given the rows of `x`.
+    /// Checks the times and the state of a step against the batch size of `x`.
     fn check(&self, time: Meta, state: &LstmState<B>, batch: usize) -> Result<()> {
         let cell = self.sizes.cell;
         if !time.dtype.is_float() {
@@ -221,7 +224,7 @@ mod defaults {
 }
 
 impl PhasedLstmCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize) -> Self {
         Self {
             input_size,
@@ -236,54 +239,55 @@ impl PhasedLstmCellBuilder {
         }
     }
 
-    /// Options read elsewhere, for inputs of a given depth.
+    /// Sets the depth of the input: for options deserialized from JSON.
     pub fn input_size(mut self, input_size: usize) -> Self {
         self.input_size = input_size;
         self
     }
 
-    /// Whether the gates look at the cell state.
+    /// Whether the gates depend on the cell state.
     pub fn use_peepholes(mut self, use_peepholes: bool) -> Self {
         self.use_peepholes = use_peepholes;
         self
     }
 
-    /// How much of the phase comes through a closed time gate; 0.001 if not given.
+    /// The slope of a closed time gate: `k = leak * r`. Default: 0.001.
     pub fn leak(mut self, leak: f64) -> Self {
         self.leak = leak;
         self
     }
 
-    /// The first share of the period in which the time gate is open; 0.1 if not given.
+    /// Initial value of `ratio_on`, the fraction of the period during which the time gate is open.
+    /// Default: 0.1.
     pub fn ratio_on(mut self, ratio_on: f64) -> Self {
         self.ratio_on = ratio_on;
         self
     }
 
-    /// Whether that share learns; yes if not given. If not, no gradient reaches it.
+    /// Whether `ratio_on` is trainable. Default: true. If not, its gradient is 0.
     pub fn trainable_ratio_on(mut self, trainable: bool) -> Self {
         self.trainable_ratio_on = trainable;
         self
     }
 
-    /// The smallest and the largest first period; 1 and 1000 if not given.
+    /// The smallest and the largest initial period. Default: 1 and 1000.
     pub fn period_init(mut self, min: f64, max: f64) -> Self {
         self.period_init_min = min;
         self.period_init_max = max;
         self
     }
 
-    /// The element type; `f32` if not given.
+    /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the first periods are no range of positive numbers, the type is no float, or the device has no
-    /// room.
+    /// A size is 0, the initial periods are not a range of positive numbers, the type is not a
+    /// float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<PhasedLstmCell<B>> {
         let sizes = Sizes {
             cell: "phased_lstm_cell",

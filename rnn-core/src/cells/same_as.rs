@@ -1,6 +1,7 @@
-//! Cells that compute what another computes, under names of their own.
+//! Cells that compute the same as another cell, under their own names.
 
-/// Implements [`Cell`](crate::Cell) for a struct with a field `cell` that does all the work; the scope is its own.
+/// Implements [`Cell`](crate::Cell) for a struct by forwarding to its field `cell`. The scope is
+/// its own.
 macro_rules! same_as_inner {
     ($name:ident, $state:ty, $scope:literal) => {
         impl<B: backend_api::Backend> crate::Cell for $name<B> {

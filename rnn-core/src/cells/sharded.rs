@@ -1,19 +1,20 @@
-//! Matrices that TensorFlow keeps as several variables.
+//! Matrices that TensorFlow stores as several variables.
 
 use backend_api::{Backend, Error, Result, Tensor};
 
 use super::Sizes;
 use crate::{Initializer, Param, Visitor};
 
-/// A matrix cut by rows into shards, each a parameter: `NAME_0`, `NAME_1` and so on. The first ones have one row
-/// more where the rows do not divide.
+/// A matrix split by rows into shards. Each shard is a parameter: `NAME_0`, `NAME_1`, .. If the
+/// rows do not divide evenly, the first shards have one row more.
 #[derive(Clone, Debug)]
 pub(crate) struct Sharded<B: Backend> {
     shards: Vec<Param<B>>,
 }
 
 impl<B: Backend> Sharded<B> {
-    /// A matrix `[rows, columns]` of `count` shards, each Glorot uniform; `arg` names the count in messages.
+    /// A matrix `[rows, columns]` of `count` shards, each Glorot uniform. `arg` is the name of
+    /// `count` in messages.
     pub(crate) fn new(
         device: &B,
         sizes: Sizes,

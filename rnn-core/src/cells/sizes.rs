@@ -1,8 +1,9 @@
-//! The sizes of a cell, and the checks that rest on them: bad input is refused before anything is computed.
+//! The sizes of a cell, and checks against them: invalid operands are refused before any
+//! computation.
 
 use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
 
-/// The sizes that a cell's parameters fix.
+/// The sizes of a cell's parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     /// The cell's name in messages.
@@ -16,12 +17,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Refuses sizes that no cell can have.
+    /// Returns an error for sizes that no cell can have.
     pub(crate) fn check(self) -> Result<Self> {
         self.check_as("num_units")
     }
 
-    /// The same for a cell whose constructor has another name for the number of units.
+    /// As [`check`](Self::check), for a constructor with another name for the number of units.
     pub(crate) fn check_as(self, units: &'static str) -> Result<Self> {
         let problem = |arg: &'static str| Error::argument(self.cell, arg, "must not be 0");
         if self.units == 0 {
@@ -30,7 +31,7 @@ impl Sizes {
         if self.input == 0 {
             return Err(problem("input_size"));
         }
-        // Beyond this, products of sizes may not be countable, and no memory would hold them.
+        // Larger sizes could overflow products of sizes, and would not fit into memory anyway.
         const MOST: usize = 1 << 24;
         for (arg, size) in [(units, self.units), ("input_size", self.input)] {
             if size > MOST {
@@ -45,13 +46,13 @@ impl Sizes {
         Ok(self)
     }
 
-    /// Checks the input of one step: `x` is `[batch, input]`. Gives the batch.
+    /// Checks the input of one step, `[batch, input]`, and returns the batch size.
     pub(crate) fn input<B: Backend>(self, x: &Tensor<B>) -> Result<usize> {
         self.step_input(x.meta())
     }
 
-    /// Checks the inputs of a sequence: `[time, batch, input]`. Messages tell of one step, since the
-    /// caller's layout may be another.
+    /// Checks the inputs of a sequence, `[time, batch, input]`. Messages show the shape of one
+    /// step, because the caller's inputs may be batch-major.
     pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>) -> Result<usize> {
         if xs.shape().rank() == 0 {
             let expected = "a sequence of [batch, depth] is needed";

@@ -7,14 +7,14 @@ use super::builder::cell_builder;
 use super::math::{mix, product};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`), whose gates do not see the
-/// state: all products are made before the first step. With `xb, f, r, xt` the four parts of `x · kernel`
-/// and `bf, br` those of `bias`:
+/// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`). Its gates
+/// do not depend on the state, so a sequence needs only one matmul, before the first step. With
+/// `xb, f, r, xt` the four parts of `x · kernel` and `bf, br` those of `bias`:
 ///
-/// `c' = σ(f + bf) * c + (1 - σ(f + bf)) * xb`, `output = σ(r + br) * act(c') + (1 - σ(r + br)) * xt`;
-/// the state is `c'`.
+/// `c' = σ(f + bf) * c + (1 - σ(f + bf)) * xb`,
+/// `output = σ(r + br) * act(c') + (1 - σ(r + br)) * xt`; the state is `c'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[input, 4 units]`, columns `xb, f, r, xt` | Glorot uniform |
 /// | `bias` | `[2 units]`, for `f, r` | 0 |
@@ -42,15 +42,15 @@ pub struct SruCell<B: Backend> {
 cell_builder! {
     SruCellBuilder builds SruCell, TensorFlow "SRUCell", scope "sru_cell";
     num_units;
-    /// The activation of the new state in the output; tanh if not given.
+    /// Activation of the new state in the output. Default: tanh.
     activation: Activation = Activation::Tanh,
 }
 
 impl SruCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<SruCell<B>> {
         let sizes = self.sizes()?;
         let (rows, units, dtype) = (sizes.input, sizes.units, sizes.dtype);
@@ -64,7 +64,7 @@ impl SruCellBuilder {
     }
 }
 
-/// What a step needs of its input: `xb`, the gates `f, r`, and `xt`.
+/// The projected input of a step: `xb`, the gates `f, r`, and `xt`.
 type Projected<B> = (Tensor<B>, Tensor<B>, Tensor<B>);
 
 impl<B: Backend> SruCell<B> {
@@ -75,7 +75,7 @@ impl<B: Backend> SruCell<B> {
         Ok((z.slice(axis, 0..n)?, gates, z.slice(axis, 3 * n..4 * n)?))
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         (xb, gates, xt): &Projected<B>,

@@ -7,25 +7,27 @@ use super::frequency::{check_clip, clip, count, cut};
 use super::{Affine, First, Sizes};
 use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs. Convolutional
-/// Architectures for LVCSR Tasks"; TensorFlow's `tf.contrib.rnn.TimeFreqLSTMCell`).
+/// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs.
+/// Convolutional Architectures for LVCSR Tasks"; TensorFlow's `tf.contrib.rnn.TimeFreqLSTMCell`).
 ///
-/// The input is cut into windows of `feature_size` features, `frequency_skip` apart. The same LSTM walks over them:
-/// for window `k`, with its state `c, m` of the last step and the `m` of the window before (0 for the first), with
-/// `i, j, f, o` the four parts of `[x_k, m, m_before] · W_0 + B`, the parts in brackets with peepholes:
+/// The input is split into windows of `feature_size` features, `frequency_skip` apart, and one LSTM
+/// iterates over them. For window `k`, let `c, m` be its state of the previous step, `m_before` the
+/// `m` of the previous window (0 for the first), and `i, j, f, o` the four parts of
+/// `[x_k, m, m_before] · W_0 + B`. With optional terms in brackets:
 ///
 /// `c' = clip(σ(f + forget_bias [+ W_F_diag * c]) * c + σ(i [+ W_I_diag * c]) * tanh(j))`,
 /// `m' = σ(o [+ W_O_diag * c']) * tanh(c')`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `W_0` | `[feature_size + 2 units, 4 units]`, columns `i, j, f, o` | Glorot uniform |
 /// | `B` | `[4 units]` | 0 |
 /// | `W_F_diag`, `W_I_diag`, `W_O_diag` | `[units]`, with peepholes | Glorot uniform |
 ///
-/// Input `[batch, input]`; state `[batch, 2 windows * units]`, which is `c, m` of each window; output
-/// `[batch, windows * units]`, which is all `m`. TensorFlow's own sizes are those of one window, so that its drivers
-/// take no more than one; here they are what the cell gives.
+/// Input `[batch, input]`; state `[batch, 2 windows * units]`, the `c, m` of each window; output
+/// `[batch, windows * units]`, the `m` of each window. TensorFlow's cell declares the sizes of a
+/// single window, so that its drivers support only one; here the declared sizes are those of all
+/// windows.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -47,12 +49,13 @@ pub struct TimeFreqLstmCell<B: Backend> {
     forget_bias: f64,
     cell_clip: Option<f64>,
     affine: Affine<B>,
-    /// Of the forget, input and output gate.
+    /// Peephole weights of the forget, input and output gate.
     peepholes: Option<[Param<B>; 3]>,
 }
 
 impl<B: Backend> TimeFreqLstmCell<B> {
-    /// A cell with TensorFlow's defaults: windows one feature apart, `forget_bias` 1, no peepholes, no clipping, `f32`.
+    /// Creates a cell with TensorFlow's defaults: windows one feature apart, `forget_bias` 1, no
+    /// peepholes, no clipping, `f32`.
     ///
     /// # Errors
     /// As [`TimeFreqLstmCellBuilder::build`].
@@ -65,7 +68,7 @@ impl<B: Backend> TimeFreqLstmCell<B> {
         TimeFreqLstmCellBuilder::new(input_size, num_units, feature_size).build(device)
     }
 
-    /// A cell with options.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(
         input_size: usize,
         num_units: usize,
@@ -74,7 +77,7 @@ impl<B: Backend> TimeFreqLstmCell<B> {
         TimeFreqLstmCellBuilder::new(input_size, num_units, feature_size)
     }
 
-    /// The sizes of a tensor that holds `count` times the units of each window.
+    /// The sizes of a tensor with `count` times the units of each window.
     fn wide(&self, count: usize) -> Sizes {
         Sizes {
             units: count * self.windows * self.sizes.units,
@@ -82,13 +85,13 @@ impl<B: Backend> TimeFreqLstmCell<B> {
         }
     }
 
-    /// `[.., input] -> [.., windows, 4 units]`: the input's share, bias added.
+    /// `[.., input] -> [.., windows, 4 units]`: the input projection, including the bias.
     fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
         let starts = (0..self.windows).map(|k| k * self.frequency_skip);
         self.affine.project(&cut(x, starts, self.feature_size)?)
     }
 
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         z: &Tensor<B>,
@@ -152,7 +155,7 @@ fn skip() -> usize {
 }
 
 impl TimeFreqLstmCellBuilder {
-    /// TensorFlow's defaults.
+    /// Creates a builder with TensorFlow's defaults.
     pub fn new(input_size: usize, num_units: usize, feature_size: usize) -> Self {
         Self {
             input_size,
@@ -167,47 +170,48 @@ impl TimeFreqLstmCellBuilder {
         }
     }
 
-    /// Whether the gates look at the cell state.
+    /// Whether the gates depend on the cell state.
     pub fn use_peepholes(mut self, use_peepholes: bool) -> Self {
         self.use_peepholes = use_peepholes;
         self
     }
 
-    /// The new cell state is cut at `±clip`.
+    /// Clips the new cell state to `±clip`.
     pub fn cell_clip(mut self, clip: f64) -> Self {
         self.cell_clip = Some(clip);
         self
     }
 
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
         self
     }
 
-    /// How far apart windows begin; 1 if not given.
+    /// Distance between the starts of windows. Default: 1.
     pub fn frequency_skip(mut self, frequency_skip: usize) -> Self {
         self.frequency_skip = frequency_skip;
         self
     }
 
-    /// The number of windows that is expected: an error if there are more or fewer. No option of TensorFlow's.
+    /// Sets the expected number of windows; another number is an error. Not an option of
+    /// TensorFlow.
     pub fn blocks(mut self, blocks: usize) -> Self {
         self.blocks = Some(blocks);
         self
     }
 
-    /// The element type; `f32` if not given.
+    /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, a window is wider than the input, there are not as many windows as expected, the clip is
-    /// negative or NaN, the type is no float, or the device has no room.
+    /// A size is 0, a window is wider than the input, the number of windows is not the expected
+    /// one, the clip is negative or NaN, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<TimeFreqLstmCell<B>> {
         let sizes = Sizes {
             cell: "time_freq_lstm_cell",

@@ -7,14 +7,14 @@ use super::math::mix;
 use super::{Affine, First, Sizes};
 use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 
-/// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU without reset gate. With
-/// `g, q` the two parts of `[x, h] · kernel + bias`:
+/// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU
+/// without a reset gate. With `g, q` the two parts of `[x, h] · kernel + bias`:
 ///
 /// `u = σ(g + forget_bias)`, `h' = u * h + (1 - u) * act(q)`; output and state are `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + units, 2 units]`, rows of the input first, columns `g, q` | Glorot uniform |
+/// | `kernel` | `[input + units, 2 units]`, rows `x, h`, columns `g, q` | Glorot uniform |
 /// | `bias` | `[2 units]` | 0 |
 ///
 /// Input `[batch, input]`, state and output `[batch, units]`.
@@ -40,20 +40,20 @@ pub struct UgrnnCell<B: Backend> {
 cell_builder! {
     UgrnnCellBuilder builds UgrnnCell, TensorFlow "UGRNNCell", scope "ugrnn_cell";
     num_units;
-    /// What is added to the gate before its sigmoid; 1 if not given.
+    /// Value added to the gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The candidate's activation; tanh if not given.
+    /// Activation of the candidate. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The first values of the kernel; Glorot uniform if not given.
+    /// Initializer of the kernel. Default: Glorot uniform.
     initializer: Initializer,
 }
 
 impl UgrnnCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the type is no float, or the device has no room.
+    /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<UgrnnCell<B>> {
         let sizes = self.sizes()?;
         Ok(UgrnnCell {
@@ -71,7 +71,7 @@ impl UgrnnCellBuilder {
 }
 
 impl<B: Backend> UgrnnCell<B> {
-    /// A step from the projected input.
+    /// One step, from the projected input.
     fn gated(
         &self,
         z: &Tensor<B>,

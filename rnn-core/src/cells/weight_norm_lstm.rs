@@ -1,4 +1,4 @@
-//! The LSTM cell with everything and weight normalization.
+//! The LSTM cell with peepholes, clipping, projection and weight normalization.
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
@@ -8,26 +8,26 @@ use super::math::l2_normalize;
 use super::{Affine, First, LstmState, affine};
 use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 
-/// The LSTM cell of [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
-/// `tf.contrib.rnn.WeightNormLSTMCell`): every matrix `w` is replaced by `w / |w| * norm`, where `|w|` is the length of
-/// a column and `norm` has one number for a column. The kernel counts as two matrices, its rows of the input
-/// (`norm_0`) and of the state (`norm_1`); all that happens once a sequence, not in each step. The rest is
-/// the plain cell:
+/// [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
+/// `tf.contrib.rnn.WeightNormLSTMCell`). Every matrix `w` is replaced by `w / |w| * norm`, where
+/// `|w|` is the norm of each column and `norm` has one element per column. The rows of the kernel
+/// for the input (`norm_0`) and for the state (`norm_1`) are normalized separately. A sequence
+/// normalizes its matrices once, not in each step. The other equations are those of the plain cell:
 ///
 /// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j))`,
 /// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `kernel` | `[input + p, 4 units]`, rows of the input first, columns `i, j, f, o` | Glorot uniform |
+/// | `kernel` | `[input + p, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 /// | `norm_0`, `norm_1` | `[4 units]`, unless `norm` is off | Glorot uniform, as in TensorFlow |
 /// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
 /// | `projection/kernel` | `[units, p]`, with a projection | Glorot uniform |
 /// | `projection/norm_0` | `[p]`, with a projection, unless `norm` is off | Glorot uniform |
 ///
-/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c` `[batch, units]`, `h`
-/// `[batch, p]`; output `[batch, p]`.
+/// `p` is `num_proj`, or `units` without a projection. Input `[batch, input]`; state `c`
+/// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -57,30 +57,33 @@ cell_builder! {
     WeightNormLstmCellBuilder builds WeightNormLstmCell,
     TensorFlow "WeightNormLSTMCell", scope "wn_lstm_cell";
     num_units;
-    /// Whether there is weight normalization; if not given, there is.
+    /// Whether to apply weight normalization. Default: true.
     norm: bool = true,
-    /// Whether the gates look at the cell state (Gers & Schmidhuber 2000).
+    /// Whether the gates depend on the cell state (Gers & Schmidhuber 2000).
     use_peepholes: bool = false,
-    /// What is added to the forget gate before its sigmoid; 1 if not given.
+    /// Value added to the forget gate before its sigmoid. Default: 1.
     forget_bias: f64 = 1.0,
-    /// The activation of the candidate and of the new cell state; tanh if not given.
+    /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
     ;
-    /// The new cell state is cut at `±cell_clip`.
+    /// Clips the new cell state to `±cell_clip`.
     cell_clip: f64,
-    /// The width that the output is projected to.
+    /// Width of the output projection. Default: no projection.
     num_proj: usize,
-    /// The projected output is cut at `±proj_clip`. Without a projection it has no effect, as in TensorFlow.
+    /// Clips the projected output to `±proj_clip`. No effect without a projection, as in
+    /// TensorFlow.
     proj_clip: f64,
-    /// The first values of the kernel, the norms, the peepholes and the projection; Glorot uniform if not given.
+    /// Initializer of the kernel, the norms, the peepholes and the projection. Default: Glorot
+    /// uniform.
     initializer: Initializer,
 }
 
 impl WeightNormLstmCellBuilder {
-    /// The cell.
+    /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, a clip is negative or NaN, the type is no float, or the device has no room.
+    /// A size is 0, a clip is negative or NaN, the type is not a float, or the device is out of
+    /// memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<WeightNormLstmCell<B>> {
         let sizes = self.sizes()?;
         let core = LstmOptions {
@@ -112,7 +115,7 @@ impl WeightNormLstmCellBuilder {
     }
 }
 
-/// A matrix with columns of the lengths `norm`; as it is without.
+/// A matrix whose columns have the norms `norm`; unchanged without `norm`.
 fn normalized<B: Backend>(kernel: Tensor<B>, norm: Option<&Param<B>>) -> Result<Tensor<B>> {
     match norm {
         Some(norm) => l2_normalize(&kernel)?.mul(norm),
@@ -162,7 +165,7 @@ impl<B: Backend> Cell for WeightNormLstmCell<B> {
     type State = LstmState<B>;
     type Output = Tensor<B>;
 
-    /// TensorFlow's class opens a scope of its own name inside its scope.
+    /// TensorFlow's class opens a scope with its own name inside its scope.
     fn scope(&self) -> String {
         "wn_lstm_cell/wn_lstm_cell".into()
     }

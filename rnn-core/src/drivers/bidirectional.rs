@@ -1,4 +1,4 @@
-//! Reading sequences in both directions.
+//! Drivers that run over sequences in both directions.
 
 use backend_api::{Backend, Error, Result, Tensor};
 
@@ -9,11 +9,13 @@ use super::{DynamicRnn, RnnOutput, StaticRnn};
 use crate::step::Mode;
 use crate::{Cell, Nest};
 
-/// Two cells over a batch of sequences, one forwards, one backwards; TensorFlow's `bidirectional_dynamic_rnn`.
+/// Runs two cells over a batch of sequences, one forward and one backward; TensorFlow's
+/// `bidirectional_dynamic_rnn`.
 ///
-/// The backward cell reads each row from its last step to its first; padding stays where it is. So the
-/// backward output at `t` has seen the steps from `t` on, and the backward state has seen the whole row. Outputs are
-/// not joined: [`Tensor::concat`] on the last axis does that.
+/// The backward cell reads each row from its last step to its first; padding stays in place. The
+/// backward output at `t` therefore depends on the steps from `t` on, and the final backward state
+/// on the whole row. The outputs of both directions are separate; [`Tensor::concat`] on the last
+/// axis joins them.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -38,7 +40,7 @@ pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     time_major: bool,
 }
 
-/// What a bidirectional driver gives: forward first.
+/// Output of a bidirectional driver: pairs of forward and backward.
 pub type BidirectionalOutput<OF, OB, SF, SB> = RnnOutput<(OF, OB), (SF, SB)>;
 
 impl<'a, F, G> BidirectionalDynamicRnn<'a, F, G>
@@ -46,7 +48,7 @@ where
     F: Cell,
     G: Cell<B = F::B, Input = F::Input>,
 {
-    /// A driver for two cells.
+    /// Creates a driver for two cells.
     pub fn new(forward: &'a F, backward: &'a G) -> Self {
         Self {
             forward: DynamicRnn::new(forward).time_major(true),
@@ -56,7 +58,8 @@ where
         }
     }
 
-    /// The length of each row, in steps; none may be above the number of steps. Any integer type.
+    /// Sets the length of each row in steps, in any integer type. A length must not be above the
+    /// number of steps.
     pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self.forward = self.forward.sequence_length(lengths);
@@ -64,28 +67,28 @@ where
         self
     }
 
-    /// The state that the forward cell starts from.
+    /// Sets the initial state of the forward cell.
     pub fn initial_state_fw(mut self, state: F::State) -> Self {
         self.forward = self.forward.initial_state(state);
         self
     }
 
-    /// The state that the backward cell starts from, at the end of each row.
+    /// Sets the initial state of the backward cell, at the last step of each row.
     pub fn initial_state_bw(mut self, state: G::State) -> Self {
         self.backward = self.backward.initial_state(state);
         self
     }
 
-    /// Whether inputs and outputs are `[time, batch, ..]`.
+    /// Whether inputs and outputs are `[time, batch, ..]`; `true` avoids transposes.
     pub fn time_major(mut self, time_major: bool) -> Self {
         self.time_major = time_major;
         self
     }
 
-    /// What the network is run for, and the seed of its random numbers.
+    /// Sets inference or training, and the seed of the random numbers.
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
         self.forward = self.forward.mode(mode, seed);
-        // The two cells draw different numbers.
+        // The two cells have independent random streams.
         self.backward = self
             .backward
             .mode(mode, backend_api::philox::derive(seed, 1));
@@ -107,7 +110,7 @@ where
     /// Runs the cells over the inputs.
     ///
     /// # Errors
-    /// Those of [`DynamicRnn::run`]; a length above the number of steps.
+    /// As [`DynamicRnn::run`]; also if a length is above the number of steps.
     pub fn run(
         &self,
         inputs: &F::Input,
@@ -138,18 +141,18 @@ where
     }
 }
 
-/// Time-major sequences with the first steps of each row in reverse order.
+/// Time-major sequences with each row reversed up to its length.
 fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<N> {
     sequences.map(&mut |x| x.reverse(&upload(x.device(), lengths)?, 0, 1))
 }
 
-/// The list form: two cells over a list of inputs, the outputs of each step joined on the last axis;
-/// TensorFlow's `static_bidirectional_rnn`.
+/// Runs two cells over a list of inputs, one forward and one backward, and concatenates their
+/// outputs of each step on the last axis; TensorFlow's `static_bidirectional_rnn`.
 ///
-/// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]; states that are not given are zero.
+/// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]. Initial states default to zero.
 ///
 /// # Errors
-/// Those of [`StaticRnn::run`]; a length above the number of steps.
+/// As [`StaticRnn::run`]; also if a length is above the number of steps.
 pub fn static_bidirectional_rnn<F, G>(
     forward: StaticRnn<'_, F>,
     backward: StaticRnn<'_, G>,
@@ -195,7 +198,7 @@ where
     })
 }
 
-/// A list of steps with the first steps of each row in reverse order.
+/// A list of steps with each row reversed up to its length.
 fn reversed_list<B: Backend, N: Nest<B>>(steps: &[N], lengths: &[usize]) -> Result<Vec<N>> {
     let leaves: Vec<Vec<&Tensor<B>>> = steps.iter().map(Nest::leaves).collect();
     let columns = leaves.first().map_or(0, Vec::len);
@@ -221,8 +224,8 @@ fn reversed_list<B: Backend, N: Nest<B>>(steps: &[N], lengths: &[usize]) -> Resu
         .collect()
 }
 
-/// Layers of bidirectional cells, the outputs of both directions of a layer joined as the input of the next;
-/// TensorFlow's `stack_bidirectional_dynamic_rnn`.
+/// Layers of bidirectional cells; TensorFlow's `stack_bidirectional_dynamic_rnn`. The concatenated
+/// outputs of both directions are the input of the next layer.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -258,7 +261,7 @@ where
     F: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
     G: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
-    /// A driver for as many layers as there are cells in each list.
+    /// Creates a driver with one layer per cell of each list.
     pub fn new(forward: &'a [F], backward: &'a [G]) -> Self {
         Self {
             forward,
@@ -272,31 +275,32 @@ where
         }
     }
 
-    /// The length of each row, in steps; none may be above the number of steps. Any integer type.
+    /// Sets the length of each row in steps, in any integer type. A length must not be above the
+    /// number of steps.
     pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
 
-    /// One state for each forward cell to start from.
+    /// Sets the initial state of each forward cell.
     pub fn initial_states_fw(mut self, states: Vec<F::State>) -> Self {
         self.initial_states_fw = Some(states);
         self
     }
 
-    /// One state for each backward cell to start from.
+    /// Sets the initial state of each backward cell.
     pub fn initial_states_bw(mut self, states: Vec<G::State>) -> Self {
         self.initial_states_bw = Some(states);
         self
     }
 
-    /// Whether inputs and outputs are `[time, batch, depth]`.
+    /// Whether inputs and outputs are `[time, batch, depth]`; `true` avoids transposes.
     pub fn time_major(mut self, time_major: bool) -> Self {
         self.time_major = time_major;
         self
     }
 
-    /// What the network is run for, and the seed of its random numbers.
+    /// Sets inference or training, and the seed of the random numbers.
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
         self.mode = (mode, seed);
         self
@@ -313,10 +317,11 @@ where
         self
     }
 
-    /// Runs the layers over the inputs; the outputs of the last, joined, and the states of all.
+    /// Runs the layers over the inputs. Returns the concatenated outputs of the last layer and the
+    /// states of all layers.
     ///
     /// # Errors
-    /// There is no cell, or the lists differ in length from one another or from the states given; those of
+    /// There is no cell, or the lists of cells and initial states differ in length; also as
     /// [`BidirectionalDynamicRnn::run`].
     pub fn run(
         &self,
@@ -363,7 +368,7 @@ where
     }
 }
 
-/// The number of layers: of forward cells, which there must be as many of as of all else that is given.
+/// The number of layers. Checks that every given list has one entry per forward cell.
 fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) -> Result<usize> {
     if forward == 0 {
         return Err(Error::argument(op, "cells_fw", "must not be empty"));
@@ -377,10 +382,11 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
     Ok(forward)
 }
 
-/// The list form of [`StackBidirectionalDynamicRnn`]: layers of two cells each over a list of inputs `[batch, depth]`; TensorFlow's
-/// `stack_bidirectional_rnn`. Gives a list of the last layer's outputs, both directions joined, and the states of all layers.
+/// The list form of [`StackBidirectionalDynamicRnn`]; TensorFlow's `stack_bidirectional_rnn`. Runs
+/// layers of two cells each over a list of inputs `[batch, depth]`. Returns the list of the last
+/// layer's concatenated outputs and the states of all layers.
 ///
-/// Initial states are those of the [`StaticRnn`]s; states that are not given are zero. Lengths as in
+/// The [`StaticRnn`]s define the initial states, zero by default. Lengths as in
 /// [`BidirectionalDynamicRnn::sequence_length`].
 ///
 /// ```
@@ -403,7 +409,7 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// ```
 ///
 /// # Errors
-/// There is no cell, or the lists differ in length; those of [`static_bidirectional_rnn`].
+/// There is no cell, or the lists differ in length; also as [`static_bidirectional_rnn`].
 #[expect(
     clippy::type_complexity,
     reason = "one state for each layer and direction"

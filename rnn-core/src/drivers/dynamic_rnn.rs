@@ -8,11 +8,13 @@ use crate::{Cell, Nest, Step, Unroll};
 
 /// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
 ///
-/// Inputs are `[batch, time, ..]` in every leaf, or `[time, batch, ..]` with [`time_major`](Self::time_major); outputs
-/// are in the same order. With [`sequence_length`](Self::sequence_length), the outputs of a row are zero at and
-/// after its length, and its final state is the one after its last step, so that padding reaches neither
-/// results nor gradients. A length of 0 gives the initial state back; a length above the number of steps counts
-/// as all of them.
+/// Inputs are `[batch, time, ..]` in every leaf, or `[time, batch, ..]` with
+/// [`time_major`](Self::time_major). Outputs have the same order of axes.
+///
+/// With [`sequence_length`](Self::sequence_length), the outputs of a row are zero at and after its
+/// length, and its final state is the state after its last step. Padding therefore affects neither
+/// results nor gradients. A row of length 0 returns its initial state; a length above the number of
+/// steps is the same as the number of steps.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -41,17 +43,18 @@ pub struct DynamicRnn<'a, C: Cell> {
     segment: Option<usize>,
 }
 
-/// What a driver gives.
+/// Outputs and final state of a driver.
 #[derive(Clone, Debug)]
 pub struct RnnOutput<O, S> {
-    /// The output of each step, in the order of the inputs.
+    /// The output of each step, in the axis order of the inputs.
     pub outputs: O,
     /// The state of each row after its last step.
     pub state: S,
 }
 
 impl<'a, C: Cell> DynamicRnn<'a, C> {
-    /// A driver for a cell: batch first, all rows of full length, from the zero state, for evaluation.
+    /// Creates a driver with the defaults: batch-major, all rows of full length, zero initial
+    /// state, inference.
     pub fn new(cell: &'a C) -> Self {
         Self {
             cell,
@@ -64,51 +67,51 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         }
     }
 
-    /// The length of each row, in steps. Any integer type.
+    /// Sets the length of each row in steps, in any integer type.
     pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
 
-    /// The state to start from; the cell's zero state if not given.
+    /// Sets the initial state. Default: the cell's zero state.
     pub fn initial_state(mut self, state: C::State) -> Self {
         self.initial_state = Some(state);
         self
     }
 
-    /// Whether inputs and outputs are `[time, batch, ..]`: saves turning them.
+    /// Whether inputs and outputs are `[time, batch, ..]`; `true` avoids two transposes.
     pub fn time_major(mut self, time_major: bool) -> Self {
         self.time_major = time_major;
         self
     }
 
-    /// What the network is run for, and the seed of its random numbers (dropout, for example).
+    /// Sets inference or training, and the seed of the random numbers (for example of dropout).
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
         self.step = Step::new(mode, seed);
         self
     }
 
-    /// What is kept for the gradient: everything, or less in exchange for time. Never changes a number, given
-    /// the same [`segment_length`](Self::segment_length).
+    /// Sets the memory policy of back-propagation: what is stored for the gradient. Does not affect
+    /// results for a given [`segment_length`](Self::segment_length).
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self
     }
 
-    /// TensorFlow's `swap_memory`: keeps for the gradient in host memory, where that is another
-    /// memory than the device's ([`Keep::Host`]). Never changes a number.
+    /// TensorFlow's `swap_memory`: offloads values stored for the gradient to host memory, if the
+    /// device has its own memory ([`Keep::Host`]). Does not affect results.
     pub fn swap_memory(self, swap: bool) -> Self {
         self.keep(if swap { Keep::Host } else { Keep::All })
     }
 
-    /// TensorFlow's `parallel_iterations`: how many steps may run at once where they do not depend on one another.
-    /// Steps of a recurrent cell do, so this is accepted and has no effect; it never changes a number.
+    /// TensorFlow's `parallel_iterations`: how many independent steps may run at once. The steps of
+    /// a recurrent cell depend on each other, so this has no effect.
     pub fn parallel_iterations(self, _iterations: usize) -> Self {
         self
     }
 
-    /// Cuts the sequence into segments of so many steps for the memory policy; one segment if not
-    /// given. Sums of gradients are rounded in another order for another length.
+    /// Splits the sequence into segments of `steps` steps for the memory policy. Default: one
+    /// segment. The length affects the rounding of gradients, which are summed in another order.
     pub fn segment_length(mut self, steps: usize) -> Self {
         self.segment = Some(steps.max(1));
         self
@@ -117,9 +120,10 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// Runs the cell over the inputs.
     ///
     /// # Errors
-    /// The inputs have no leaf or leaves without axes of time, batch and depth (ids need no depth), or differ in
-    /// time or batch; there are more or fewer
-    /// lengths than rows, or a negative one; the inputs or the initial state do not fit the cell.
+    /// * The inputs have no leaf, or a leaf lacks an axis of time, batch or depth (integer ids need
+    ///   no depth), or the leaves differ in time or batch.
+    /// * The number of lengths differs from the batch size, or a length is negative.
+    /// * The inputs or the initial state do not fit the cell.
     pub fn run(&self, inputs: &C::Input) -> Result<RnnOutput<C::Output, C::State>> {
         let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
         let inputs = if self.time_major {
@@ -135,7 +139,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
             Some(state) => state.clone(),
             None => self.cell.zero_state(batch)?,
         };
-        // Steps that no row takes are not computed: their outputs are zero.
+        // Steps past every row's length are not computed: their outputs are zero.
         let longest = lengths.as_ref().and_then(|l| l.iter().max());
         let active = longest.map_or(steps, |&l| steps.min(l));
         let mut unroll = Unroll::new(self.step, active, batch);
@@ -161,7 +165,8 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     }
 }
 
-/// Steps and batch of inputs as the caller gives them, so that messages tell of shapes that the caller knows.
+/// Steps and batch size. Checks the caller's own inputs, so that error messages show the caller's
+/// shapes.
 pub(super) fn extent<B: Backend, N: Nest<B>>(
     op: &'static str,
     inputs: &N,
@@ -178,7 +183,7 @@ pub(super) fn extent<B: Backend, N: Nest<B>>(
             let arg = format!("inputs {path}");
             Error::shape(op, arg.trim_end(), shape, expected)
         };
-        // Integers may be ids, which have no depth.
+        // Integers can be ids, which have no depth axis.
         if shape.rank() < 2 + usize::from(leaf.dtype().is_float()) {
             return Err(wrong(format!("{axes}, depth] is needed")));
         }
@@ -195,12 +200,12 @@ pub(super) fn extent<B: Backend, N: Nest<B>>(
     }
 }
 
-/// `[batch, time, ..]` as `[time, batch, ..]`, and back.
+/// Swaps `[batch, time, ..]` and `[time, batch, ..]`.
 pub(super) fn turn<B: Backend, N: Nest<B>>(sequences: &N) -> Result<N> {
     sequences.map(&mut |x| x.transpose(0, 1))
 }
 
-/// Zeros after the steps that were computed.
+/// Appends zeros for the steps that were not computed.
 fn pad<B: Backend>(outputs: &Tensor<B>, steps: usize) -> Result<Tensor<B>> {
     let active = outputs.shape()[0];
     if active == steps {

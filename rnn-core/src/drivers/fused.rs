@@ -1,4 +1,4 @@
-//! Cells that take a whole sequence at once.
+//! Cells that run over a whole sequence at once.
 
 use backend_api::{Backend, Result, Tensor};
 
@@ -8,12 +8,13 @@ use crate::{Cell, Nest};
 
 /// A recurrence over a whole time-major sequence; TensorFlow's `FusedRNNCell`.
 pub trait FusedRnnCell {
-    /// The device type.
+    /// The backend.
     type B: Backend;
-    /// The state.
+    /// The recurrent state.
     type State: Nest<Self::B>;
 
-    /// Runs over `[time, batch, depth]`, from the zero state if none is given, each row to its length if there are some.
+    /// Runs over `[time, batch, depth]`. The initial state defaults to zero, the length of each row
+    /// to the number of steps.
     ///
     /// # Errors
     /// Inputs, state or lengths do not fit.
@@ -25,8 +26,9 @@ pub trait FusedRnnCell {
     ) -> Result<RnnOutput<Tensor<Self::B>, Self::State>>;
 }
 
-/// A cell as a [`FusedRnnCell`]; TensorFlow's `FusedRNNCellAdaptor`. Every cell here takes whole sequences, so
-/// TensorFlow's choice between a static and a dynamic loop makes no difference and is left out.
+/// Adapts a cell to [`FusedRnnCell`]; TensorFlow's `FusedRNNCellAdaptor`. TensorFlow's option to
+/// use a static instead of a dynamic loop is omitted, because every cell here processes whole
+/// sequences.
 #[derive(Clone, Debug)]
 pub struct FusedRnnCellAdaptor<C>(pub C);
 
@@ -55,7 +57,8 @@ where
     }
 }
 
-/// A [`FusedRnnCell`] that reads each row from its last step to its first; TensorFlow's `TimeReversedFusedRNN`.
+/// Runs a [`FusedRnnCell`] over each row from its last step to its first; TensorFlow's
+/// `TimeReversedFusedRNN`.
 ///
 /// ```
 /// use backend_api::Tensor;

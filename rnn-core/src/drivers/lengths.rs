@@ -1,24 +1,24 @@
-//! Lengths of rows, as callers give them.
+//! Sequence lengths as callers give them.
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-/// One length for each row, in steps. Anything an integer type can hold, until it is checked.
+/// One length per row, in steps. Values are not checked until [`check`](Self::check).
 #[derive(Clone, Debug)]
 pub(crate) struct Lengths(Vec<i128>);
 
 impl Lengths {
     pub(crate) fn new<L: Copy + TryInto<i128>>(lengths: &[L]) -> Self {
-        // Only a u128 can hold more, and then it is longer than any sequence.
+        // Only a `u128` can exceed `i128`, and such a length is above any number of steps.
         let wide = |&l: &L| l.try_into().unwrap_or(i128::MAX);
         Self(lengths.iter().map(wide).collect())
     }
 
-    /// The lengths as they were given.
+    /// The lengths as given.
     pub(crate) fn values(&self) -> &[i128] {
         &self.0
     }
 
-    /// The lengths, none of them negative, one for each row of the batch.
+    /// The lengths, checked to be non-negative and one per row of the batch.
     pub(crate) fn check(&self, op: &'static str, batch: usize) -> Result<Vec<usize>> {
         let problem = |text| Err(Error::argument(op, "sequence_length", text));
         if self.0.len() != batch {
@@ -39,7 +39,8 @@ impl Lengths {
         Ok(checked)
     }
 
-    /// The same, and none longer than the sequence: for drivers that reverse it.
+    /// As [`check`](Self::check), and no length above the number of steps: for drivers that reverse
+    /// sequences.
     pub(crate) fn check_within(
         &self,
         op: &'static str,
@@ -58,7 +59,7 @@ impl Lengths {
     }
 }
 
-/// Lengths on a device.
+/// Copies lengths to a device.
 pub(crate) fn upload<B: Backend>(device: &B, lengths: &[usize]) -> Result<Tensor<B>> {
     let lengths: Vec<i64> = lengths
         .iter()

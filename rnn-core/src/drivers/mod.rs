@@ -1,5 +1,5 @@
-//! What runs a cell over sequences. Drivers own the time axis, lengths, reversal and the memory policy;
-//! cells never see them.
+//! Drivers run a cell over sequences. They own the time axis, lengths, reversal and the memory
+//! policy; a cell's step sees none of these.
 
 mod bidirectional;
 mod dynamic_rnn;

@@ -1,4 +1,4 @@
-//! TensorFlow's `raw_rnn`: a loop whose inputs are made as it runs.
+//! TensorFlow's `raw_rnn`: a loop that computes its inputs as it runs.
 
 use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
 
@@ -6,41 +6,44 @@ use super::static_rnn::batch;
 use crate::nest::check_places;
 use crate::{Cell, Nest, Step};
 
-/// What a turn of the loop of [`raw_rnn`] decides, and what there is before the first.
+/// The result of one iteration of [`raw_rnn`]'s loop, and the values before the first iteration.
 ///
-/// The value before the first turn is what TensorFlow's `loop_fn` gives in its first call: its `emit` tells
-/// structure, shapes (batch axis included) and types of what later turns emit, and its numbers do not matter.
+/// The values before the first iteration correspond to the result of the first call of TensorFlow's
+/// `loop_fn`. Their `emit` only defines the structure, shapes (including the batch axis) and types
+/// of later emits; its elements are ignored.
 #[derive(Clone, Debug)]
 pub struct RawTurn<B: Backend, I, S, E, L> {
-    /// `[batch]` of `bool`: rows that take no further step. A row that has finished stays so.
+    /// `[batch]` of `bool`: rows that take no further step. A finished row stays finished.
     pub finished: Tensor<B>,
     /// The input of the next step.
     pub input: I,
-    /// The state of the next step; rows that had finished before this turn keep the one they had.
+    /// The state of the next step. Rows that were finished before this iteration keep their state.
     pub state: S,
-    /// What this step gives; zero for rows that had finished before it.
+    /// The value to emit for this step. Zero for rows that were finished before it.
     pub emit: E,
-    /// Whatever the loop carries beside the state, never masked.
+    /// Other values that the loop carries, never masked.
     pub loop_state: L,
 }
 
-/// What [`raw_rnn`] gives.
+/// The result of [`raw_rnn`].
 #[derive(Clone, Debug)]
 pub struct RawOutput<S, E, L> {
-    /// What was emitted, `[steps, batch, ..]` in every leaf.
+    /// The emitted values, `[steps, batch, ..]` in every leaf.
     pub emits: E,
     /// The state of each row after its last step.
     pub state: S,
-    /// What the loop carried at its end.
+    /// The final loop state.
     pub loop_state: L,
 }
 
-/// Runs a cell in a loop that decides at each step what comes next; TensorFlow's `raw_rnn`. Decoders that feed
-/// on their own output, stops that depend on the data, and attention over a changing memory are written with it.
+/// Runs a cell in a loop that computes the input of each step; TensorFlow's `raw_rnn`. It is for
+/// decoders that feed back their output, for stop conditions that depend on the data, and for
+/// attention over a memory that changes.
 ///
-/// `loop_fn` takes the number of steps done so far (from 1), the cell's output and new state, and what the loop carries. The
-/// mask of a turn is what had finished *before* it: the step at which a row finishes still emits and
-/// changes the state. The loop ends when all rows have finished, and has no limit of its own.
+/// The arguments of `loop_fn` are the number of steps done (from 1), the cell's output, the new
+/// state and the loop state. An iteration is masked by the rows that were finished *before* it: the
+/// step in which a row finishes still emits and updates the state. The loop ends when all rows are
+/// finished; it has no other limit.
 ///
 /// ```
 /// use backend_api::{Compare, DType, Meta, Shape, Tensor};
@@ -77,8 +80,10 @@ pub struct RawOutput<S, E, L> {
 /// ```
 ///
 /// # Errors
-/// `finished` is no `[batch]` of `bool`; the state is not of the cell's structure; an emit or a state changes its structure,
-/// shapes or types; what the cell and `loop_fn` give.
+/// * `finished` is not `[batch]` of `bool`.
+/// * The state does not have the structure of the cell's state.
+/// * An emit or a state changes its structure, shapes or types.
+/// * The cell or `loop_fn` returns an error.
 pub fn raw_rnn<C, E, L>(
     cell: &C,
     step: Step,
@@ -150,7 +155,7 @@ fn all<B: Backend>(finished: &Tensor<B>) -> Result<bool> {
     Ok(finished.to_f64_vec()?.iter().all(|&f| f != 0.0))
 }
 
-/// `old` for the rows that have finished, `new` for the others. Scalars have no rows, and are always new.
+/// `old` for finished rows, `new` for the others. Scalars have no rows and are always `new`.
 fn where_finished<B: Backend, N: Nest<B>>(
     arg: &'static str,
     finished: &Tensor<B>,
@@ -176,7 +181,7 @@ fn where_finished<B: Backend, N: Nest<B>>(
     })
 }
 
-/// One nest with a leading axis from many without.
+/// Stacks the leaves of several nests along a new first axis.
 fn stacked<B: Backend, N: Nest<B>>(parts: &[N], like: &N) -> Result<N> {
     let leaves: Vec<Vec<&Tensor<B>>> = parts.iter().map(Nest::leaves).collect();
     let mut column = 0;

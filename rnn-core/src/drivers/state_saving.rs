@@ -7,29 +7,30 @@ use super::{RnnOutput, StaticRnn};
 use crate::nest::places;
 use crate::{Cell, Nest};
 
-/// Where the states of sequences are kept between one stretch of a sequence and the next.
+/// Storage for the states of long sequences between segments.
 pub trait StateSaver<B: Backend> {
-    /// The state of that name, `[batch, ..]`.
+    /// The state with the given name, `[batch, ..]`.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// No state has that name.
     fn state(&self, name: &str) -> Result<Tensor<B>>;
 
-    /// Keeps a state under its name.
+    /// Stores a state under its name.
     ///
     /// # Errors
-    /// There is none of that name, or the new one does not fit.
+    /// No state has that name, or the value does not fit.
     fn save_state(&mut self, name: &str, value: Tensor<B>) -> Result<()>;
 }
 
-/// Runs a cell over a stretch of long sequences, from the states that a saver holds, and saves the states after it;
-/// TensorFlow's `static_state_saving_rnn`.
+/// Runs a cell over a segment of long sequences; TensorFlow's `static_state_saving_rnn`. The
+/// initial states come from a saver, which then stores the final states.
 ///
-/// `names` has one name for each tensor of the state, in order (`c` before `h` for an LSTM). What is saved
-/// has no history: no gradient crosses from one stretch to the next.
+/// `names` has one name per tensor of the state, in order (`c` before `h` for an LSTM). Saved
+/// states are detached: no gradient flows from one segment to the previous one.
 ///
 /// # Errors
-/// There are more or fewer names than tensors in the state; those of the saver and of [`StaticRnn::run`].
+/// The number of names differs from the number of state tensors; also as the saver and
+/// [`StaticRnn::run`].
 pub fn static_state_saving_rnn<C: Cell>(
     rnn: StaticRnn<'_, C>,
     cell: &C,

@@ -7,10 +7,11 @@ use super::lengths::{Lengths, upload};
 use crate::step::Mode;
 use crate::{Cell, Nest, Step, Unroll};
 
-/// Runs a cell over a list of inputs, one for each step; TensorFlow's `static_rnn`.
+/// Runs a cell over a list of inputs, one per step; TensorFlow's `static_rnn`.
 ///
-/// Gives the numbers of [`DynamicRnn`](super::DynamicRnn) on the same steps, for callers who have the steps one by one, or who
-/// want each output apart. Inputs are `[batch, ..]` in every leaf; outputs are a list as long.
+/// Computes the same results as [`DynamicRnn`](super::DynamicRnn), for callers that have the steps
+/// as separate tensors or need the outputs as such. Inputs are `[batch, ..]` in every leaf; there
+/// is one output per input.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -36,7 +37,7 @@ pub struct StaticRnn<'a, C: Cell> {
 }
 
 impl<'a, C: Cell> StaticRnn<'a, C> {
-    /// A driver for a cell: all rows of full length, from the zero state, for evaluation.
+    /// Creates a driver with the defaults: all rows of full length, zero initial state, inference.
     pub fn new(cell: &'a C) -> Self {
         Self {
             cell,
@@ -46,19 +47,19 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         }
     }
 
-    /// The length of each row, in steps. Any integer type.
+    /// Sets the length of each row in steps, in any integer type.
     pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
         self.lengths = Some(Lengths::new(lengths));
         self
     }
 
-    /// The state to start from; the cell's zero state if not given.
+    /// Sets the initial state. Default: the cell's zero state.
     pub fn initial_state(mut self, state: C::State) -> Self {
         self.initial_state = Some(state);
         self
     }
 
-    /// What the network is run for, and the seed of its random numbers.
+    /// Sets inference or training, and the seed of the random numbers.
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
         self.step = Step::new(mode, seed);
         self
@@ -67,8 +68,9 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
     /// Runs the cell over the inputs.
     ///
     /// # Errors
-    /// There is no input, or one without a batch axis; the inputs differ in their batch; there are more or fewer lengths than rows,
-    /// or a negative one; an input or the initial state does not fit the cell.
+    /// * There is no input, an input has no batch axis, or the inputs differ in batch size.
+    /// * The number of lengths differs from the batch size, or a length is negative.
+    /// * An input or the initial state does not fit the cell.
     pub fn run(&self, inputs: &[C::Input]) -> Result<RnnOutput<Vec<C::Output>, C::State>> {
         let batch = batch("static_rnn", inputs)?;
         let lengths = match &self.lengths {
@@ -91,7 +93,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         };
         let mut outputs = Vec::with_capacity(inputs.len());
         for (time, input) in inputs.iter().enumerate() {
-            // A step that no row takes does not run the cell.
+            // The cell does not run for steps past every row's length.
             if longest.is_some_and(|longest| time >= longest) {
                 outputs.push(zero.clone());
                 continue;
@@ -104,7 +106,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
     }
 }
 
-/// The batch of a list of inputs that agree in it.
+/// The common batch size of a list of inputs.
 pub(super) fn batch<B: backend_api::Backend, N: Nest<B>>(
     op: &'static str,
     inputs: &[N],

@@ -1,16 +1,20 @@
-//! Inference on sequences that come step by step.
+//! Inference on sequences that arrive step by step.
 
 use backend_api::{Error, Result};
 
 use super::dynamic_rnn::extent;
 use crate::{Cell, Mode, Nest, Step, Unroll};
 
-/// Runs a cell on sequences whose steps come one at a time, or some at a time: the state is carried from call to call.
+/// Runs a cell on sequences that arrive one or several steps at a time. The state is carried from
+/// call to call.
 ///
-/// The numbers are those that [`DynamicRnn`](crate::DynamicRnn) gives for the whole sequence, however it is cut: bit for bit on the
-/// processor, for cells that run as one operation there (of `f32` or `f64`), else within rounding. What the processor makes of
-/// the weights is kept while they live, so that a step does no more with them than read them once; once a stream has
-/// run, the device's pool asks the system for nothing. The cell cannot change meanwhile, as the stream borrows it.
+/// The results equal those of [`DynamicRnn`](crate::DynamicRnn) on the whole sequence, however the
+/// sequence is split into calls. They are bit-identical on the CPU for `f32` and `f64` cells that
+/// run there as one operation, and equal within rounding otherwise.
+///
+/// The CPU caches the packed weights as long as the weights live, so that a step only reads them
+/// once. After the first steps, the device's pool allocates nothing from the operating system. The
+/// stream borrows the cell, so the weights cannot change during the stream.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -38,18 +42,18 @@ pub struct StreamingRnn<'a, C: Cell> {
 }
 
 impl<'a, C: Cell> StreamingRnn<'a, C> {
-    /// A stream of so many rows, from the cell's zero state.
+    /// Creates a stream of `batch` rows that starts from the cell's zero state.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device is out of memory.
     pub fn new(cell: &'a C, batch: usize) -> Result<Self> {
         Self::from_state(cell, batch, cell.zero_state(batch)?)
     }
 
-    /// A stream of so many rows that begins with a state.
+    /// Creates a stream of `batch` rows that starts from the given state.
     ///
     /// # Errors
-    /// None yet: whether the state fits shows in the first step.
+    /// None at present: the first step checks the state.
     pub fn from_state(cell: &'a C, batch: usize, state: C::State) -> Result<Self> {
         let mut unroll = Unroll::new(Step::new(Mode::Evaluation, 0), 1, batch);
         unroll.memo = Some(Default::default());
@@ -60,35 +64,37 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
         })
     }
 
-    /// The state after the last step.
+    /// The current state.
     pub fn state(&self) -> &C::State {
         &self.state
     }
 
-    /// How many steps have been taken.
+    /// The number of steps taken.
     pub fn time(&self) -> usize {
         self.unroll.start
     }
 
-    /// Begins anew with a state.
+    /// Restarts the stream from the given state.
     pub fn restart(&mut self, state: C::State) {
         self.state = state;
         self.unroll.start = 0;
     }
 
-    /// One step: `[batch, depth]` in every leaf to an output `[batch, units]`. After an error the state is as before.
+    /// Runs one step: `[batch, depth]` in every leaf to an output `[batch, units]`. After an error
+    /// the state is unchanged.
     ///
     /// # Errors
-    /// The input or the state does not fit the cell or the number of rows.
+    /// The input or the state does not fit the cell or the batch size.
     pub fn step(&mut self, input: &C::Input) -> Result<C::Output> {
         let inputs = input.map(&mut |x| x.unsqueeze(0))?;
         self.run(&inputs)?.map(&mut |x| x.select(0, 0))
     }
 
-    /// Some steps: `[time, batch, depth]` in every leaf to outputs `[time, batch, units]`.
+    /// Runs several steps: `[time, batch, depth]` in every leaf to outputs `[time, batch, units]`.
+    /// After an error the state is unchanged.
     ///
     /// # Errors
-    /// The inputs or the state do not fit the cell or the number of rows.
+    /// The inputs or the state do not fit the cell or the batch size.
     pub fn run(&mut self, inputs: &C::Input) -> Result<C::Output> {
         let (steps, batch) = extent("streaming_rnn", inputs, true)?;
         if batch != self.unroll.batch {

@@ -1,15 +1,15 @@
-//! Initializers from JSON.
+//! Deserializes initializers from JSON.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
 use super::{Fan, Initializer, Scaled};
 
-/// TensorFlow's names, arguments and defaults.
+/// Initializers with TensorFlow's names, arguments and defaults.
 #[derive(serde::Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum Named {
-    // Braces, without which fields that do not exist would be taken.
+    // With braces, serde rejects unknown fields; without, it would ignore them.
     Zeros {},
     Ones {},
     Constant {

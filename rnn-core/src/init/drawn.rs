@@ -1,8 +1,9 @@
-//! Distributions that devices do not have: drawn on the host, so that every device gets the same numbers.
+//! Distributions that backends do not implement. They are drawn on the host, so that all devices
+//! get the same numbers.
 
 use backend_api::philox;
 
-/// Number `index` of a standard normal tensor.
+/// Element `index` of a standard normal tensor.
 fn normal(key: u64, index: usize) -> f64 {
     let [a, b, c, d] = philox::block(key, index as u64 / 4);
     match index % 4 {
@@ -11,7 +12,7 @@ fn normal(key: u64, index: usize) -> f64 {
     }
 }
 
-/// Standard normal numbers; one that is not within ±2 is replaced by that of another key.
+/// Standard normal numbers within ±2. A number outside is redrawn with a derived key.
 pub(super) fn truncated_normal(key: u64, count: usize) -> impl Iterator<Item = f64> {
     (0..count).map(move |i| {
         let mut key = key;
@@ -25,12 +26,13 @@ pub(super) fn truncated_normal(key: u64, count: usize) -> impl Iterator<Item = f
     })
 }
 
-/// A matrix with orthonormal rows or columns, whichever are fewer, in row-major order.
+/// A matrix in row-major order with orthonormal rows or columns, whichever are fewer.
 ///
-/// It has the distribution of `Q` in the factorization `A = QR` of a matrix of normal numbers, with the diagonal
-/// of `R` made positive, which is what TensorFlow computes. But the reflections that would zero the columns
-/// of `A` one after the other can be drawn directly: what earlier ones leave of a column is normal again (Stewart
-/// 1980, "The efficient generation of random orthogonal matrices").
+/// It has the distribution of `Q` in the QR factorization of a matrix `A` of normal numbers, with
+/// the diagonal of `R` made positive, as TensorFlow computes it. The Householder reflections that
+/// would zero the columns of `A` are drawn directly instead: the part of a column that earlier
+/// reflections leave is again normally distributed (Stewart 1980, "The efficient generation of
+/// random orthogonal matrices").
 pub(super) fn orthogonal(key: u64, rows: usize, columns: usize) -> Vec<f64> {
     let (count, length) = (rows.min(columns), rows.max(columns));
     let mut q = vec![0.0; count * length];
@@ -41,15 +43,15 @@ pub(super) fn orthogonal(key: u64, rows: usize, columns: usize) -> Vec<f64> {
         let mut v: Vec<f64> = (k..length).map(|i| normal(key, k * length + i)).collect();
         let norm = dot(&v, &v).sqrt();
         let sign = if v[0] < 0.0 { -1.0 } else { 1.0 };
-        // The reflection takes the drawn vector to `-sign * norm` on its first axis.
+        // The reflection maps the drawn vector to `-sign * norm` on its first axis.
         v[0] += sign * norm;
         let half = dot(&v, &v) / 2.0;
         q[k * length + k] = -sign;
-        // Nothing to reflect: a single number that was drawn as 0.
+        // A single number drawn as 0 needs no reflection.
         if half == 0.0 {
             continue;
         }
-        // The vectors before the k-th are still 0 where it acts.
+        // Vectors before the k-th are still 0 where the reflection acts.
         for vector in q.chunks_exact_mut(length).skip(k) {
             let tail = &mut vector[k..];
             let share = dot(&v, tail) / half;
@@ -63,7 +65,7 @@ pub(super) fn orthogonal(key: u64, rows: usize, columns: usize) -> Vec<f64> {
     transposed.collect()
 }
 
-/// In parts that can be added side by side.
+/// Sums in independent lanes, so that the loop vectorizes.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0; LANES];

@@ -1,4 +1,4 @@
-//! First values of parameters.
+//! Initial values of parameters.
 
 mod config;
 mod drawn;
@@ -8,22 +8,26 @@ use serde::Deserialize;
 
 use crate::ParamId;
 
-/// How a parameter gets its first value: a function of a key, the same on every device.
+/// The initializer of a parameter. The initial value is a function of a key, and identical on every
+/// device.
 ///
-/// In the JSON options of a cell, an initializer is an object whose `type` is TensorFlow's name of it, with the arguments that
-/// TensorFlow's has; or the name alone, for its defaults.
+/// In the JSON options of a cell, an initializer is an object: `type` is TensorFlow's name, the
+/// other fields are TensorFlow's arguments. The name alone selects the defaults.
 ///
-/// | in JSON | here | defaults |
+/// | JSON | variant | defaults |
 /// |---|---|---|
 /// | `"zeros"`, `"ones"` | [`ZEROS`](Self::ZEROS), [`ONES`](Self::ONES) | |
 /// | `constant` | [`Constant`](Self::Constant) | `value` 0 |
 /// | `random_uniform` | [`Uniform`](Self::Uniform) | `minval` 0, `maxval` 1 |
 /// | `random_normal` | [`Normal`](Self::Normal) | `mean` 0, `stddev` 1 |
 /// | `truncated_normal` | [`TruncatedNormal`](Self::TruncatedNormal) | `mean` 0, `stddev` 1 |
-/// | `"glorot_uniform"`, `"glorot_normal"` | [`GlorotUniform`](Self::GlorotUniform), [`GlorotNormal`](Self::GlorotNormal) | |
+/// | `"glorot_uniform"` | [`GlorotUniform`](Self::GlorotUniform) | |
+/// | `"glorot_normal"` | [`GlorotNormal`](Self::GlorotNormal) | |
 /// | `orthogonal` | [`Orthogonal`](Self::Orthogonal) | `gain` 1 |
 /// | `identity` | [`Identity`](Self::Identity) | `gain` 1 |
-/// | `variance_scaling` | [`VarianceScaling`](Self::VarianceScaling) | `scale` 1, `mode` `"fan_in"`, `distribution` `"truncated_normal"` |
+/// | `variance_scaling` | [`VarianceScaling`](Self::VarianceScaling) | `scale` 1 |
+///
+/// In `variance_scaling`, `mode` defaults to `"fan_in"` and `distribution` to `"truncated_normal"`.
 ///
 /// ```
 /// use backend_api::DType;
@@ -49,59 +53,62 @@ use crate::ParamId;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Initializer {
-    /// Every element the same.
+    /// The same value for every element.
     Constant(f64),
     /// Uniform in `[low, high)`.
     Uniform {
-        /// Lower end.
+        /// Lower end, inclusive.
         low: f64,
-        /// Upper end.
+        /// Upper end, exclusive.
         high: f64,
     },
-    /// The logarithm is uniform between those of `low` and `high`, which are above 0.
+    /// The logarithm is uniform between `ln(low)` and `ln(high)`; both limits are positive.
     LogUniform {
         /// Lower end.
         low: f64,
         /// Upper end.
         high: f64,
     },
-    /// Uniform in `[0, p)` with `p` the elements of another parameter of the same shape, which the module shows
-    /// before. What knows no other parameters draws in `[0, 1)`: [`Module::initialize`](crate::Module::initialize)
-    /// multiplies.
+    /// Uniform in `[0, p)`, where `p` are the elements of another parameter of the same shape that
+    /// the module visits earlier. [`tensor`](Self::tensor) alone draws in `[0, 1)`;
+    /// [`Module::initialize`](crate::Module::initialize) multiplies by `p`.
     UniformBelow(ParamId),
-    /// Normal.
+    /// Normally distributed.
     Normal {
         /// Mean.
         mean: f64,
         /// Standard deviation.
         std: f64,
     },
-    /// Normal, but what is two standard deviations or more from the mean is drawn again.
+    /// Normally distributed; values two standard deviations or more from the mean are redrawn.
     TruncatedNormal {
         /// Mean.
         mean: f64,
-        /// Standard deviation of the normal distribution that is cut off.
+        /// Standard deviation before truncation.
         std: f64,
     },
-    /// Uniform in `±sqrt(6 / (fan_in + fan_out))` (Glorot & Bengio 2010): TensorFlow's default.
+    /// Uniform in `±sqrt(6 / (fan_in + fan_out))` (Glorot & Bengio 2010). TensorFlow's default.
     ///
-    /// Fans are rows and columns of a matrix; both are the length of a vector; with more axes, the product
-    /// of all but the last two multiplies the last two.
+    /// The fans of a matrix are its numbers of rows and columns; both fans of a vector are its
+    /// length. With more axes, the fans of the last two are multiplied by the product of all other
+    /// axes.
     #[default]
     GlorotUniform,
     /// [`VarianceScaling`](Self::VarianceScaling) with the average of the fans.
     GlorotNormal,
-    /// Of a variance of `scale / fan`, with fans as in [`GlorotUniform`](Self::GlorotUniform) (He et al. 2015 and others).
+    /// Zero mean and variance `scale / fan`, with the fans of
+    /// [`GlorotUniform`](Self::GlorotUniform) (He et al. 2015 and others).
     VarianceScaling {
-        /// Above 0.
+        /// The factor of the variance, above 0.
         scale: f64,
-        /// What divides it.
+        /// The fan to divide by.
         mode: Fan,
-        /// What is drawn from.
+        /// The shape of the distribution.
         distribution: Scaled,
     },
-    /// A matrix with orthonormal rows or columns, whichever are fewer, times `gain`; each such matrix is as likely as any other
-    /// (Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>). All axes but the last count as rows.
+    /// A matrix with orthonormal rows or columns, whichever are fewer, times `gain`, uniformly
+    /// distributed over all such matrices (Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>).
+    /// All axes but the last are flattened to rows.
     Orthogonal {
         /// The factor.
         gain: f64,
@@ -113,26 +120,27 @@ pub enum Initializer {
     },
 }
 
-/// What [`Initializer::VarianceScaling`] divides by.
+/// The fan that [`Initializer::VarianceScaling`] divides by. Default: `"fan_in"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Fan {
-    /// Rows.
+    /// The number of rows.
     #[default]
     #[serde(rename = "fan_in")]
     In,
-    /// Columns.
+    /// The number of columns.
     #[serde(rename = "fan_out")]
     Out,
-    /// Their mean.
+    /// The mean of both.
     #[serde(rename = "fan_avg")]
     Average,
 }
 
-/// What [`Initializer::VarianceScaling`] draws from; the mean is 0.
+/// The distribution of [`Initializer::VarianceScaling`], with mean 0. Default:
+/// `"truncated_normal"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaled {
-    /// Normal, cut off at two standard deviations of what is cut.
+    /// Normal, truncated at two standard deviations of the untruncated distribution.
     #[default]
     #[serde(alias = "normal")]
     TruncatedNormal,
@@ -142,7 +150,7 @@ pub enum Scaled {
     Uniform,
 }
 
-/// The standard deviation of a standard normal distribution that is cut off at ±2.
+/// The standard deviation of a standard normal distribution truncated at ±2.
 const CUT_STD: f64 = 0.879_625_661_034_239_8;
 
 impl Initializer {
@@ -151,10 +159,11 @@ impl Initializer {
     /// All ones.
     pub const ONES: Self = Self::Constant(1.0);
 
-    /// A tensor of first values: a function of the key, the same on every device.
+    /// Computes an initial value from a key, identically on every device.
     ///
     /// # Errors
-    /// The shape has too few axes or a number is out of its range, the type is no float, or the device has no room.
+    /// The shape has too few axes, an argument is out of its range, the type is not a float, or the
+    /// device is out of memory.
     pub fn tensor<B: Backend>(self, device: &B, key: u64, meta: Meta) -> Result<Tensor<B>> {
         let distribution = match self {
             Self::Constant(value) => return Tensor::full(device, value, meta),
@@ -210,7 +219,7 @@ impl Initializer {
     }
 }
 
-/// [`Initializer::VarianceScaling`] in a shape, as a distribution.
+/// [`Initializer::VarianceScaling`] for a shape, as a concrete distribution.
 fn scaled(scale: f64, mode: Fan, distribution: Scaled, shape: &Shape) -> Result<Initializer> {
     if !(scale > 0.0 && scale.is_finite()) {
         let problem = format!("is {scale}, but must be above 0");
@@ -240,7 +249,7 @@ fn scaled(scale: f64, mode: Fan, distribution: Scaled, shape: &Shape) -> Result<
     })
 }
 
-/// Rows and columns, all axes but the last counting as rows.
+/// Rows and columns of a matrix; all axes but the last are flattened to rows.
 fn matrix(op: &'static str, shape: &Shape) -> Result<(usize, usize)> {
     match shape.dims() {
         [rows @ .., columns] if !rows.is_empty() => Ok((rows.iter().product(), *columns)),

@@ -10,26 +10,29 @@ use crate::{
     cell_from_config,
 };
 
-/// A cell that attends to its own last outputs (Bahdanau et al. 2014; TensorFlow's `AttentionCellWrapper`). Of the
-/// state `(s, attns, memory)`, `memory` holds the last `L = attn_length` outputs `m_1 .. m_L`, oldest first:
+/// A cell with attention over its own recent outputs (Bahdanau et al. 2014; TensorFlow's
+/// `AttentionCellWrapper`). In the state `(s, attns, memory)`, `memory` contains the last
+/// `L = attn_length` outputs `m_1 .. m_L`, oldest first:
 ///
 /// * `y, s' = cell([x, attns] · kernel + bias, s)`
-/// * `a = softmax over l of Σ attn_v * tanh(m_l · attn_w + [s'] · attention/kernel + attention/bias)`, with
-///   `[s']` the tensors of the new state side by side
+/// * `a = softmax over l of Σ attn_v * tanh(m_l · attn_w + q)`, with
+///   `q = [s'] · attention/kernel + attention/bias`, where `[s']` is the concatenation of the new
+///   state's tensors
 /// * `attns' = Σ_l a_l m_l`
 /// * `out = [y, attns'] · attn_output_projection/kernel + attn_output_projection/bias`, the output
 /// * `memory' = m_2 .. m_L, out`
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel`, `bias` | `[input + A, input_size]`, `[input_size]` | Glorot uniform, 0 |
 /// | `attention/attn_w` | `[1, 1, A, V]` | Glorot uniform |
 /// | `attention/attn_v` | `[V]` | Glorot uniform |
 /// | `attention/kernel`, `attention/bias` | `[sizes of s', V]`, `[V]` | Glorot uniform, 0 |
-/// | `attn_output_projection/kernel`, `/bias` | `[cell's output + A, A]`, `[A]` | Glorot uniform, 0 |
+/// | `attn_output_projection/kernel`, `/bias` | `[output + A, A]`, `[A]` | Glorot uniform, 0 |
 ///
-/// `A` is `attn_size`, `V` is `attn_vec_size`. The cell, built for inputs of depth `input_size`, has its own parameters
-/// below its scope. Input `[batch, input]`, output `[batch, A]`, `attns` `[batch, A]`, `memory` `[batch, A L]`.
+/// `A` is `attn_size`, `V` is `attn_vec_size`, `output` is the width of the cell's output. The cell
+/// takes inputs of depth `input_size`; its parameters are in its own scope. Input `[batch, input]`,
+/// output `[batch, A]`, `attns` `[batch, A]`, `memory` `[batch, A L]`.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -62,8 +65,8 @@ impl<C> AttentionCellWrapper<C>
 where
     C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
 {
-    /// Options for a wrapper that takes inputs of depth `input_size`, as the cell does, and attends to the last
-    /// `attn_length` outputs.
+    /// Returns a builder. `input_size` is the depth of the inputs of wrapper and cell,
+    /// `attn_length` the number of recent outputs to attend to.
     pub fn builder(
         cell: C,
         input_size: usize,
@@ -79,7 +82,7 @@ where
         }
     }
 
-    /// What the memory says to a query: `[batch, A]`.
+    /// The attention of a query over the memory: `[batch, A]`.
     fn attend(&self, query: &Tensor<C::B>, memory: &Tensor<C::B>) -> Result<Tensor<C::B>> {
         let batch = memory.shape()[0];
         let vec_size = self.attn_v.shape()[0];
@@ -96,9 +99,10 @@ where
     }
 }
 
-/// Shares of the last axis `[batch, n]` that add up to 1.
+/// The softmax of `[batch, n]` over the last axis.
 fn softmax<B: Backend>(scores: &Tensor<B>) -> Result<Tensor<B>> {
-    // The largest is subtracted against overflow; it changes nothing, so it needs no gradient.
+    // Subtracting the maximum prevents overflow. It does not change the result, so it needs no
+    // gradient.
     let largest = scores.detach().max(1)?.unsqueeze(1)?;
     let shares = scores.sub(&largest)?.exp()?;
     shares.div(&shares.sum(1)?.unsqueeze(1)?)
@@ -134,7 +138,7 @@ where
     C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
 {
     type Input = Tensor<C::B>;
-    /// State of the cell, what was attended to, memory.
+    /// State of the cell, last attention, memory.
     type State = (C::State, Tensor<C::B>, Tensor<C::B>);
     type Output = Tensor<C::B>;
 
@@ -178,12 +182,13 @@ where
     }
 }
 
-/// Options of an [`AttentionCellWrapper`]: around a cell, or (`C` is [`Value`]) around one that is known at run time.
+/// Options of an [`AttentionCellWrapper`] around a cell `C`; if `C` is [`Value`], around a cell
+/// from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionCellWrapperBuilder<C> {
     cell: C,
-    /// Of the wrapper's input.
+    /// Depth of the wrapper's input.
     #[serde(skip)]
     depth: usize,
     attn_length: usize,
@@ -191,25 +196,25 @@ pub struct AttentionCellWrapperBuilder<C> {
     attn_size: Option<usize>,
     #[serde(default)]
     attn_vec_size: Option<usize>,
-    /// Of the cell's input.
+    /// Depth of the cell's input.
     #[serde(default)]
     input_size: Option<usize>,
 }
 
 impl<C> AttentionCellWrapperBuilder<C> {
-    /// The width of the output and of what is attended to; the width of the cell's output if not given.
+    /// Width of the output and of the attention. Default: the width of the cell's output.
     pub fn attn_size(mut self, size: usize) -> Self {
         self.attn_size = Some(size);
         self
     }
 
-    /// The width in which query and memory are compared; `attn_size` if not given.
+    /// Width of the projections of query and memory. Default: `attn_size`.
     pub fn attn_vec_size(mut self, size: usize) -> Self {
         self.attn_vec_size = Some(size);
         self
     }
 
-    /// The depth of the cell's input; that of the wrapper's if not given.
+    /// Depth of the cell's input. Default: that of the wrapper's input.
     pub fn input_size(mut self, size: usize) -> Self {
         self.input_size = Some(size);
         self
@@ -220,10 +225,10 @@ impl<C> AttentionCellWrapperBuilder<C>
 where
     C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
 {
-    /// The wrapper.
+    /// Builds the wrapper.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn build(self) -> Result<AttentionCellWrapper<C>> {
         let y = sample_output(&self.cell)?;
         let (device, dtype, width) = (y.device(), y.dtype(), y.shape().last());
@@ -236,7 +241,7 @@ where
             ("attn_vec_size", vec_size),
             ("input_size", input_size),
         ] {
-            // As for the sizes of cells: beyond this, products may not be countable.
+            // As for cells: larger sizes could overflow products of sizes.
             let problem = match value {
                 0 => "must not be 0".to_owned(),
                 _ if value > 1 << 24 => format!("is {value}, but at most {} is supported", 1 << 24),

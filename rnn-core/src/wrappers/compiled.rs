@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::{AnyCell, CellConfig, cell_from_config};
 
-/// Options of TensorFlow's `CompiledWrapper`, which asks for a cell to be compiled. A cell takes the fastest path that its
-/// device has without being asked, so this is the cell itself.
+/// Options of TensorFlow's `CompiledWrapper`, which requests that a cell be compiled. Cells here
+/// always use the fastest path of their device, so this builds the cell itself.
 ///
 /// ```
 /// use backend_api::DType;

@@ -4,9 +4,9 @@ use backend_api::{Error, Result, Tensor};
 
 use crate::{Cell, Module, Nest, Step, Unroll, Visitor};
 
-/// A cell whose state is one tensor `[batch, sizes added up]`: the tensors of the inner state side by side, in
-/// their order (`c` before `h`). What TensorFlow calls `state_is_tuple=False`; a form that old checkpoints and
-/// scripts use.
+/// A cell whose state is a single tensor `[batch, total size]`: the concatenation of the wrapped
+/// cell's state tensors, in order (`c` before `h`). TensorFlow's `state_is_tuple=False`, which old
+/// checkpoints and scripts use.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -23,17 +23,17 @@ pub struct ConcatState<C> {
 }
 
 impl<C: Cell> ConcatState<C> {
-    /// A wrapper around a cell whose state tensors are `[batch, size]` each.
+    /// Wraps a cell whose state tensors are `[batch, size]` each.
     pub fn new(cell: C) -> Self {
         Self { cell }
     }
 
-    /// The inner state as one tensor.
+    /// Concatenates the inner state.
     fn join(&self, state: &C::State) -> Result<Tensor<C::B>> {
         Tensor::concat(&state.leaves(), 1)
     }
 
-    /// One tensor as the inner state.
+    /// Splits the tensor into the inner state.
     fn split(&self, state: &Tensor<C::B>) -> Result<C::State> {
         if state.shape().rank() != 2 {
             let expected = "[batch, sizes added up] is needed";

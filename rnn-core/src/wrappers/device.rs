@@ -9,15 +9,15 @@ use crate::{
     AnyCell, Cell, CellConfig, Mode, Module, Nest, Step, Unroll, Visitor, cell_from_config,
 };
 
-/// A cell that runs on another device than the network around it (TensorFlow's `DeviceWrapper`).
+/// Runs a cell on another device than the network around it (TensorFlow's `DeviceWrapper`).
 ///
-/// The cell's parameters are moved to the device, once. Inputs and states are copied there, outputs and states are
-/// copied back to the device that the cell was built on, for a whole sequence at once where the
-/// cell runs over one; no number changes. Parameters keep their names. Where both devices are the same one, nothing is
-/// copied.
+/// [`new`](Self::new) copies the cell's parameters to the device. Inputs and states are copied
+/// there, and outputs and states are copied back to the device on which the cell was built. A
+/// sequence is copied as a whole. Results do not change. Parameters keep their names. If both
+/// devices are the same, nothing is copied.
 ///
-/// A copy between devices has no gradient, so training across two devices is refused. [`Module::to`]
-/// moves parameters only: wrap a cell once it is where the network is.
+/// A copy between devices has no gradient, so training across two devices is an error.
+/// [`Module::to`] only moves parameters: move a cell to the network's device before wrapping it.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -32,17 +32,17 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct DeviceWrapper<C: Cell> {
     cell: C,
-    /// Where the cell runs.
+    /// The device on which the cell runs.
     device: C::B,
-    /// Where everything around it is.
+    /// The device of the network around it.
     home: C::B,
 }
 
 impl<C: Cell> DeviceWrapper<C> {
-    /// A wrapper that runs a cell on a device.
+    /// Creates a wrapper that runs a cell on a device.
     ///
     /// # Errors
-    /// A device has no room.
+    /// The device is out of memory.
     pub fn new(cell: C, device: &C::B) -> Result<Self> {
         Ok(Self {
             home: sample_output(&cell)?.device().clone(),
@@ -59,7 +59,7 @@ impl<C: Cell> DeviceWrapper<C> {
         nest.map(&mut |t| t.to(&self.home))
     }
 
-    /// Runs the cell with everything on its device.
+    /// Runs the cell with all operands on its device.
     fn run(
         &self,
         mode: Mode,
@@ -121,8 +121,9 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
     }
 }
 
-/// Options of a [`DeviceWrapper`] around a cell that is known at run time. A name like TensorFlow's `/gpu:0` stands
-/// for no device here, and placement changes no number: the cell is on the device that the rest is built on.
+/// Options of a [`DeviceWrapper`] around a cell from JSON. TensorFlow's device names, for example
+/// `/gpu:0`, have no meaning here. Placement does not affect results, so the cell runs on the
+/// device on which it is built.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceWrapperConfig {

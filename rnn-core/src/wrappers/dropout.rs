@@ -11,17 +11,21 @@ use crate::{
     AnyCell, Cell, CellConfig, Mode, Module, Nest, Path, Step, Unroll, Visitor, cell_from_config,
 };
 
-/// A cell with dropout on its input, its state and its output (TensorFlow's `DropoutWrapper`; Zaremba et al. 2014).
+/// A cell with dropout on its input, state and output (TensorFlow's `DropoutWrapper`; Zaremba et
+/// al. 2014).
 ///
-/// In training, `y, s' = cell(drop(x), s)`; the output is `drop(y)`, the new state `drop(s')`. Each element of
-/// `drop(v)` is `v / keep_prob` with probability `keep_prob`, else 0. In evaluation there is no dropout. Which of
-/// both a run is, its driver says ([`DynamicRnn::mode`](crate::DynamicRnn::mode)), with the seed of the random numbers.
+/// In training, `y, s' = cell(drop(x), s)`; the output is `drop(y)`, the new state `drop(s')`. Each
+/// element of `drop(v)` is `v / keep_prob` with probability `keep_prob`, else 0. In evaluation
+/// there is no dropout. The driver sets the mode and the seed of the random numbers
+/// ([`DynamicRnn::mode`](crate::DynamicRnn::mode)).
 ///
-/// * Every step draws anew; with [`variational_recurrent`](DropoutWrapperBuilder::variational_recurrent), all
-///   steps of a run and all rows of the batch share what one row draws (Gal & Ghahramani 2016).
-/// * Of the state, an LSTM's `c` is not dropped unless a [`StateFilter`] says so.
-/// * What is drawn depends on seed, place in the network, step and element alone: not on the device, on how a long
-///   sequence is cut, or on whether a step is computed again.
+/// * Every step draws new numbers. With
+///   [`variational_recurrent`](DropoutWrapperBuilder::variational_recurrent), all steps of a run
+///   and all rows of the batch share the numbers of one row (Gal & Ghahramani 2016).
+/// * In the state, an LSTM's `c` is not dropped unless a [`StateFilter`] selects it.
+/// * The numbers depend only on the seed, the position of the wrapper in the network, the step and
+///   the element. They depend neither on the device nor on how a long sequence is split, and a
+///   recomputed step draws the same numbers.
 ///
 /// The wrapper has no parameters; the cell's keep their names. Shapes are the cell's.
 ///
@@ -52,15 +56,16 @@ pub struct DropoutWrapper<C: Cell> {
     noise: Arc<dyn NoiseSource<C::B>>,
 }
 
-/// Where dropout gets its random numbers from; to run with numbers that are known.
+/// A source of random numbers for dropout: for runs with known numbers.
 pub trait NoiseSource<B: Backend>: fmt::Debug + Send + Sync {
-    /// Numbers in `[0, 1)` of a shape and type (`f32` for what is dropped of 16-bit floats): an element is kept where its number is `1 - keep_prob` or more.
+    /// Returns numbers in `[0, 1)` of the given shape and type. For 16-bit floats, `meta` has the
+    /// type `f32`. An element is kept if its number is at least `1 - keep_prob`.
     ///
-    /// `place` tells what is dropped: `input`, `state` or `output`, and the place in it if it is no single
-    /// tensor, such as `state/0/h`. Variational dropout asks at time 0 only.
+    /// `place` names the tensor: `input`, `state` or `output`, followed by the path of the leaf in
+    /// a nest, for example `state/0/h`. Variational dropout only calls this at time 0.
     ///
     /// # Errors
-    /// There are no such numbers, or the device failed.
+    /// The source has no such numbers, or the device failed.
     fn noise(&self, device: &B, cx: &Step, place: &str, meta: Meta) -> Result<Tensor<B>>;
 }
 
@@ -82,12 +87,12 @@ impl<B: Backend> NoiseSource<B> for Drawn {
     }
 }
 
-/// Which tensors of a state are dropped: TensorFlow's `dropout_state_filter_visitor`.
+/// Selects the tensors of a state to drop; TensorFlow's `dropout_state_filter_visitor`.
 #[derive(Clone)]
 pub struct StateFilter(Arc<dyn Fn(&Path<'_>) -> bool + Send + Sync>);
 
 impl StateFilter {
-    /// Drops the tensors whose place the function says yes to.
+    /// Drops the tensors for whose path the function returns `true`.
     pub fn new(drops: impl Fn(&Path<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(drops))
     }
@@ -97,13 +102,13 @@ impl StateFilter {
         Self::new(|_| true)
     }
 
-    /// Whether the tensor at a place is dropped.
+    /// Whether to drop the tensor at the given path.
     pub fn drops(&self, path: &Path<'_>) -> bool {
         self.0(path)
     }
 }
 
-/// Drops all but the `c` of an LSTM: it is the memory, and what is dropped from it is lost for good.
+/// Drops all tensors except the `c` of an LSTM, the long-term memory.
 impl Default for StateFilter {
     fn default() -> Self {
         Self::new(|path| !matches!(path, Path::Field(_, "c")))
@@ -117,12 +122,12 @@ impl fmt::Debug for StateFilter {
 }
 
 impl<C: Cell> DropoutWrapper<C> {
-    /// Options for a wrapper around a cell.
+    /// Returns a builder with TensorFlow's defaults.
     pub fn builder(cell: C) -> DropoutWrapperBuilder<C> {
         DropoutWrapperBuilder::new(cell)
     }
 
-    /// The same with random numbers from elsewhere.
+    /// Replaces the source of random numbers.
     pub fn noise(mut self, source: impl NoiseSource<C::B> + 'static) -> Self {
         self.noise = Arc::new(source);
         self
@@ -156,19 +161,19 @@ impl<C: Cell> DropoutWrapper<C> {
         u.noise(&like, |cx| self.step_noise(cx, place, &like))
     }
 
-    /// A state with elements of some of its tensors dropped.
+    /// Applies dropout to the selected tensors of a state.
     fn drop_state(&self, cx: &Step, state: &C::State) -> Result<C::State> {
         let noise = |place: &str, t: &_| self.step_noise(cx, place, t);
         dropout(state, "state", self.state_keep, &self.filter, noise)
     }
 }
 
-/// The noise for a tensor: rounded to 16 bits, it would keep another share.
+/// Shape and type of the noise for a tensor. Not in 16 bits: rounding would change the probability.
 fn noise_of(tensor: Meta) -> Meta {
     Meta::new(tensor.shape, tensor.dtype.computed_in())
 }
 
-/// A nest with elements of its tensors dropped, as `noise` says for each.
+/// Applies dropout to the tensors of a nest, with the noise of each.
 fn dropout<B: Backend, N: Nest<B>>(
     nest: &N,
     name: &str,
@@ -191,7 +196,7 @@ fn dropout<B: Backend, N: Nest<B>>(
         }
         // 1 where the noise is at least `1 - keep`, else 0.
         let kept = noise(place, t)?.affine(1.0, keep)?.floor()?;
-        // In the type of the noise, so that `1 / keep` is not rounded to a short one.
+        // In the type of the noise, so that `1 / keep` is not rounded to 16 bits.
         let wide = t.cast(kept.dtype())?;
         wide.mul(&kept.affine(1.0 / keep, 0.0)?)?.cast(t.dtype())
     };
@@ -226,7 +231,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
     }
 
     fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
-        // The cell inside may drop too, and must not draw the same numbers.
+        // The wrapped cell may also use dropout and must draw different numbers.
         let inner = cx.child(0);
         if cx.mode == Mode::Evaluation {
             return self.cell.step(&inner, input, state);
@@ -249,7 +254,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
             return self.cell.unroll(&u.child(0), inputs, state);
         }
         if self.state_keep < 1.0 {
-            // What a step leaves decides what the next one gets.
+            // The dropped state of a step is the input state of the next.
             return u.stepwise(self, inputs, state);
         }
         let wrapper = self.clone();
@@ -264,7 +269,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
     }
 }
 
-/// Options of a [`DropoutWrapper`]: around a cell, or (`C` is [`Value`]) around one that is known at run time.
+/// Options of a [`DropoutWrapper`] around a cell `C`; if `C` is [`Value`], around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropoutWrapperBuilder<C> {
@@ -290,7 +295,7 @@ fn one() -> f64 {
 }
 
 impl<C> DropoutWrapperBuilder<C> {
-    /// TensorFlow's defaults, which drop nothing.
+    /// Creates a builder with TensorFlow's defaults: no dropout.
     pub fn new(cell: C) -> Self {
         Self {
             cell,
@@ -304,43 +309,44 @@ impl<C> DropoutWrapperBuilder<C> {
         }
     }
 
-    /// The probability that an element of the input is kept. 1, the default, means no dropout.
+    /// Probability that an element of the input is kept. Default: 1, no dropout.
     pub fn input_keep_prob(mut self, keep_prob: f64) -> Self {
         self.input_keep_prob = keep_prob;
         self
     }
 
-    /// The probability that an element of the output is kept.
+    /// Probability that an element of the output is kept. Default: 1, no dropout.
     pub fn output_keep_prob(mut self, keep_prob: f64) -> Self {
         self.output_keep_prob = keep_prob;
         self
     }
 
-    /// The probability that an element of the state is kept. Below 1, steps run one by one.
+    /// Probability that an element of the state is kept. Default: 1, no dropout. Below 1, the cell
+    /// runs step by step.
     pub fn state_keep_prob(mut self, keep_prob: f64) -> Self {
         self.state_keep_prob = keep_prob;
         self
     }
 
-    /// Whether all steps and rows drop the same elements.
+    /// Whether all steps and rows drop the same elements. Default: false.
     pub fn variational_recurrent(mut self, variational: bool) -> Self {
         self.variational_recurrent = variational;
         self
     }
 
-    /// Another stream of random numbers for the same run.
+    /// Selects another random stream for the same seed of the run.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Which tensors of the state are dropped.
+    /// Selects the tensors of the state to drop. Default: all except an LSTM's `c`.
     pub fn state_filter(mut self, filter: StateFilter) -> Self {
         self.filter = filter;
         self
     }
 
-    /// The same options around another cell.
+    /// The same options for another cell.
     pub fn around<D>(self, cell: D) -> DropoutWrapperBuilder<D> {
         DropoutWrapperBuilder {
             cell,
@@ -356,13 +362,13 @@ impl<C> DropoutWrapperBuilder<C> {
 }
 
 impl<C: Cell> DropoutWrapperBuilder<C> {
-    /// The wrapper.
+    /// Builds the wrapper.
     ///
     /// # Errors
-    /// A probability is not above 0 and at most 1. TensorFlow takes 0 and fails when it divides by it.
+    /// A probability is not in `(0, 1]`. TensorFlow accepts 0, and fails when it divides by it.
     pub fn build(self) -> Result<DropoutWrapper<C>> {
         let checked = |arg: &str, keep: f64| {
-            // TensorFlow's constants are 32-bit whatever the cell is.
+            // TensorFlow's constants are 32-bit floats in cells of any type.
             let rounded = f64::from(keep as f32);
             if rounded > 0.0 && keep <= 1.0 {
                 return Ok(rounded);

@@ -9,16 +9,18 @@ use crate::{
     AnyCell, Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor, cell_from_config,
 };
 
-/// A cell that takes ids, whose rows in a table are the input of the cell inside (TensorFlow's `EmbeddingWrapper`):
+/// A cell that takes ids, and looks up the input of the wrapped cell in a table (TensorFlow's
+/// `EmbeddingWrapper`):
 ///
 /// `y, state' = cell(embedding[id], state)`; the output is `y`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
-/// | `embedding` | `[embedding_classes, embedding_size]` | uniform in `±sqrt(3)`, so of variance 1 |
+/// | `embedding` | `[embedding_classes, embedding_size]` | uniform in `±sqrt(3)`: variance 1 |
 ///
-/// The cell, built for inputs of depth `embedding_size`, has its own parameters below its scope. Input `[batch]` or
-/// `[batch, 1]`, integers in `0..embedding_classes`, padding included; state and output are the cell's.
+/// The wrapped cell takes inputs of depth `embedding_size`; its parameters are in its own scope.
+/// Input `[batch]` or `[batch, 1]`, integers in `0..embedding_classes`, including the padding.
+/// State and output are the cell's.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -39,10 +41,11 @@ pub struct EmbeddingWrapper<C: Cell> {
 }
 
 impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
-    /// A table of `embedding_classes` rows of `embedding_size`, which the cell takes.
+    /// Wraps a cell with a table of `embedding_classes` rows of width `embedding_size`, the cell's
+    /// input depth.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(cell: C, embedding_classes: usize, embedding_size: usize) -> Result<Self> {
         let limit = 3f64.sqrt();
         let initializer = Initializer::Uniform {
@@ -52,7 +55,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
         Self::with(cell, embedding_classes, embedding_size, initializer)
     }
 
-    /// The same with other first values.
+    /// As [`new`](Self::new), with an initializer.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -73,7 +76,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
         Ok(Self { cell, embedding })
     }
 
-    /// The rows of ids `[batch]` or `[batch, 1]`, with `lead` axes in front of these.
+    /// Looks up ids `[batch]` or `[batch, 1]`, with `lead` additional leading axes.
     fn embed(&self, ids: &Tensor<C::B>, lead: usize) -> Result<Tensor<C::B>> {
         if ids.dtype().is_float() {
             let expected = "ids are integers";
@@ -142,7 +145,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for EmbeddingWrapper<C> {
     }
 }
 
-/// Options of an [`EmbeddingWrapper`] around a cell that is known at run time.
+/// Options of an [`EmbeddingWrapper`] around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingWrapperConfig {
@@ -157,7 +160,7 @@ impl CellConfig for EmbeddingWrapperConfig {
     const CLASS: &'static str = "EmbeddingWrapper";
     type Cell<B: Backend> = EmbeddingWrapper<AnyCell<B>>;
 
-    /// The depth of the input does not matter: ids have none.
+    /// Ignores the depth of the input: ids have no depth.
     fn build_for<B: Backend>(
         self,
         device: &B,

@@ -9,19 +9,22 @@ use crate::{
     AnyCell, Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor, cell_from_config,
 };
 
-/// A cell with gates that let its input pass it by (Srivastava et al. 2015; TensorFlow's `HighwayWrapper`):
+/// A cell with highway gates, which pass the input around the cell (Srivastava et al. 2015;
+/// TensorFlow's `HighwayWrapper`):
 ///
-/// `y, state' = cell(x, state)`, `carry = σ(x · carry_w + carry_b)`; the output is `x * carry + y * (1 - carry)`,
-/// or, with gates that are not coupled, `x * carry + y * σ(x · transform_w + transform_b)`.
+/// `y, state' = cell(x, state)`, `carry = σ(x · carry_w + carry_b)`; the output is
+/// `x * carry + y * (1 - carry)`. With uncoupled gates the output is
+/// `x * carry + y * σ(x · transform_w + transform_b)`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `carry_w` | `[size, size]` | Glorot uniform |
 /// | `carry_b` | `[size]` | `carry_bias_init` |
-/// | `transform_w`, `transform_b` | the same, if not coupled | Glorot uniform, `-carry_bias_init` |
+/// | `transform_w`, `transform_b` | the same, if uncoupled | Glorot uniform, `-carry_bias_init` |
 ///
-/// The cell's parameters are below its scope, beside these; the wrapper has no scope of its own. Input and
-/// output `[batch, size]`, so the cell's output must be as wide as its input; the state is the cell's.
+/// The cell's parameters are in its own scope, beside these; the wrapper has no scope. Input and
+/// output are `[batch, size]`, so the cell's output must be as wide as its input. The state is the
+/// cell's.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -48,7 +51,7 @@ struct Gate<B: Backend> {
 }
 
 impl<B: Backend> Gate<B> {
-    /// A gate for what `like` is the output of.
+    /// Creates a gate for outputs with the shape of `like`.
     fn new(like: &Tensor<B>, bias: f64) -> Result<Self> {
         let (device, size, dtype) = (like.device(), like.shape().last(), like.dtype());
         Ok(Self {
@@ -65,15 +68,16 @@ impl<B: Backend> Gate<B> {
 }
 
 impl<C: Cell<Output = Tensor<<C as Module>::B>>> HighwayWrapper<C> {
-    /// A wrapper with coupled gates and a carry bias of 1, so that it begins by passing its input on.
+    /// Wraps a cell, with coupled gates and a carry bias of 1, so that the wrapper initially passes
+    /// its input on.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device is out of memory.
     pub fn new(cell: C) -> Result<Self> {
         Self::with(cell, true, 1.0)
     }
 
-    /// A wrapper with options.
+    /// Wraps a cell, with options.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -90,13 +94,13 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> HighwayWrapper<C> {
         })
     }
 
-    /// Input and output of one step, or of all, mixed.
+    /// Mixes input and output, of one step or of all steps.
     fn mix(&self, x: &Tensor<C::B>, y: &Tensor<C::B>) -> Result<Tensor<C::B>> {
         if x.shape() != y.shape() {
             let expected = format!("the output, which it is mixed with, is {}", y.shape());
             return Err(Error::shape("highway_wrapper", "x", x.shape(), expected));
         }
-        // One product over all steps wants rows without gaps.
+        // A matmul over all steps needs contiguous rows.
         let x = x.contiguous()?;
         let carry = self.carry.open(&x)?;
         match &self.transform {
@@ -154,7 +158,7 @@ where
     }
 }
 
-/// Options of a [`HighwayWrapper`] around a cell that is known at run time.
+/// Options of a [`HighwayWrapper`] around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HighwayWrapperConfig {

@@ -7,17 +7,17 @@ use serde_json::Value;
 use super::sample_output;
 use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
 
-/// A cell whose input goes through a fully connected layer (TensorFlow's `InputProjectionWrapper`):
+/// A cell with a fully connected layer before its input (TensorFlow's `InputProjectionWrapper`):
 ///
 /// `y, state' = cell(act(x · kernel + bias), state)`; the output is `y`.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[input, num_proj]` | Glorot uniform |
 /// | `bias` | `[num_proj]` | 0 |
 ///
-/// The cell, built for inputs of depth `num_proj`, has its own parameters below its scope. Input `[batch, input]`; state
-/// and output are the cell's.
+/// The wrapped cell takes inputs of depth `num_proj`; its parameters are in its own scope. Input
+/// `[batch, input]`; state and output are the cell's.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -38,15 +38,16 @@ pub struct InputProjectionWrapper<C: Cell> {
 }
 
 impl<C: Cell<Input = Tensor<<C as Module>::B>>> InputProjectionWrapper<C> {
-    /// A projection from `input_size` to `num_proj`, which the cell takes, without activation.
+    /// Wraps a cell with a projection from `input_size` to `num_proj`, the cell's input depth,
+    /// without an activation.
     ///
     /// # Errors
-    /// A size is 0, or the device has no room.
+    /// A size is 0, or the device is out of memory.
     pub fn new(cell: C, input_size: usize, num_proj: usize) -> Result<Self> {
         Self::with(cell, input_size, num_proj, Activation::Identity)
     }
 
-    /// A projection with an activation.
+    /// As [`new`](Self::new), with an activation.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -110,7 +111,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for InputProjectionWrapper<
     }
 }
 
-/// Options of an [`InputProjectionWrapper`] around a cell that is known at run time.
+/// Options of an [`InputProjectionWrapper`] around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputProjectionWrapperConfig {

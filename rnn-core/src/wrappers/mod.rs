@@ -1,4 +1,4 @@
-//! Cells around cells.
+//! Cells that wrap other cells.
 
 mod attention;
 mod compiled;
@@ -28,8 +28,8 @@ use backend_api::{Error, Result, Tensor};
 
 use crate::{Cell, Nest};
 
-/// The first output tensor of a cell, for one row: tells what a wrapper's own parameters have to match in
-/// device, type and width.
+/// The first output tensor of a cell, for one row. A wrapper's own parameters have its device, type
+/// and width.
 fn sample_output<C: Cell>(cell: &C) -> Result<Tensor<C::B>> {
     match cell.zero_output(1)?.leaves().first() {
         Some(&leaf) => Ok(leaf.clone()),

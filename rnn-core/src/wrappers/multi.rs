@@ -11,14 +11,17 @@ use crate::{
     AnyCell, Cell, CellConfig, Module, Nest, ParamId, Step, Unroll, Visitor, cell_from_config,
 };
 
-/// Cells on top of one another, the output of each the input of the next; TensorFlow's `MultiRNNCell`.
+/// A stack of cells, where the output of each cell is the input of the next; TensorFlow's
+/// `MultiRNNCell`.
 ///
-/// `MultiRnnCell<Vec<C>>` stacks cells of one type (of any, as [`AnyCell`]); `MultiRnnCell<(A, B)>` and
-/// `MultiRnnCell<(A, B, C)>` stack cells of different types without boxing. The state is a `Vec` or a
-/// tuple of the cells' states. Parameters are named `cell_0/lstm_cell/kernel` and so on.
+/// `MultiRnnCell<Vec<C>>` stacks cells of one type (of any type, as [`AnyCell`]).
+/// `MultiRnnCell<(A, B)>` and `MultiRnnCell<(A, B, C)>` stack cells of different types without
+/// boxing. The state is a `Vec` or a tuple of the cells' states. Parameters are named
+/// `cell_0/lstm_cell/kernel` and so on.
 ///
-/// Each cell has parameters of its own. A clone of a cell *is* that cell, so that TensorFlow's `[cell] * 3`, which
-/// shares one set of weights, is refused: build three cells, or ask for sharing by [`shared`](MultiRnnCell::shared).
+/// Each cell must have its own parameters. A clone of a cell shares its parameters, so that
+/// TensorFlow's `[cell] * 3`, which shares one set of weights, is an error: build three cells, or
+/// share the weights with [`shared`](MultiRnnCell::shared).
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -37,10 +40,11 @@ pub struct MultiRnnCell<L> {
 }
 
 impl<L: Layers> MultiRnnCell<L> {
-    /// A stack of cells, the first at the bottom.
+    /// Creates a stack; the first cell takes the input.
     ///
     /// # Errors
-    /// There is none, two share a parameter, or one does not take what the one below it gives.
+    /// There is no cell, two cells share a parameter, or the output of a cell does not fit the next
+    /// one.
     pub fn new(layers: L) -> Result<Self> {
         let wrong = |problem: &str| Error::argument("multi_rnn_cell", "cells", problem);
         let ids = layers.param_ids();
@@ -59,10 +63,11 @@ impl<L: Layers> MultiRnnCell<L> {
 }
 
 impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
-    /// One cell used for `count` layers, with one set of parameters and a state for each layer.
+    /// Creates a stack of `count` layers that use one cell, with one set of parameters and a
+    /// separate state for each layer.
     ///
     /// # Errors
-    /// `count` is 0, or the cell does not take what it gives.
+    /// `count` is 0, or the cell's output does not fit its input.
     pub fn shared(cell: C, count: usize) -> Result<Self> {
         if count == 0 {
             return Err(Error::argument("multi_rnn_cell", "count", "must not be 0"));
@@ -75,35 +80,35 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
     }
 }
 
-/// What [`MultiRnnCell`] can stack: a `Vec` of cells, or a tuple of two to four.
+/// The layers of a [`MultiRnnCell`]: a `Vec` of cells, or a tuple of two to four.
 pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
-    /// The device type.
+    /// The backend.
     type B: Backend;
-    /// The input of the first.
+    /// The input of the first layer.
     type Input: Nest<Self::B>;
-    /// The states of all.
+    /// The states of all layers.
     type State: Nest<Self::B>;
-    /// The output of the last.
+    /// The output of the last layer.
     type Output: Nest<Self::B>;
 
-    /// Shows the parameters of each under its name.
+    /// Visits the parameters of each layer under its name.
     fn params(&mut self, v: &mut Visitor<'_, Self::B>);
-    /// The parameters of each layer by identity.
+    /// The identities of the parameters of each layer.
     fn param_ids(&self) -> Vec<Vec<ParamId>>;
-    /// Refuses layers of which one does not take what the one below it gives.
+    /// Returns an error if the output of a layer does not fit the next one.
     fn check_fit(&self) -> Result<()>;
-    /// The zero states of all.
+    /// The zero states of all layers.
     fn zero_state(&self, batch: usize) -> Result<Self::State>;
-    /// An output of zeros of the last.
+    /// An output of zeros of the last layer.
     fn zero_output(&self, batch: usize) -> Result<Self::Output>;
-    /// A step of each.
+    /// Runs one step of each layer.
     fn step(
         &self,
         cx: &Step,
         input: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)>;
-    /// A sequence through one after the other, so that each can take its fast path.
+    /// Runs the sequence through one layer after the other, so that each uses its fast path.
     fn unroll(
         &self,
         u: &Unroll<Self::B>,
@@ -112,7 +117,7 @@ pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> Result<(Self::Output, Self::State)>;
 }
 
-/// `cell_<i>/` and the cell's scope.
+/// `cell_<i>/` followed by the cell's scope.
 fn layer_name<C: Cell>(i: usize, cell: &C) -> String {
     let scope = cell.scope();
     let slash = if scope.is_empty() { "" } else { "/" };
@@ -123,7 +128,8 @@ fn ids<C: Cell>(cell: &C) -> Vec<ParamId> {
     cell.named_params().iter().map(|(_, p)| p.id()).collect()
 }
 
-/// Refuses cell `i` below another that does not take what it gives. Only a step can tell, so one is taken, of one row.
+/// Returns an error if cell `i` does not accept the output of the cell below it. Runs one step of
+/// one row, since only a step checks this.
 fn check_fit<A, C>(i: usize, below: &A, above: &C) -> Result<()>
 where
     A: Cell,
@@ -195,7 +201,7 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
     }
 }
 
-/// Passes an input through cell after cell, collecting their states.
+/// Passes an input through all cells and collects their states.
 fn through<C: Cell<Input = <C as Cell>::Output>>(
     cells: &[C],
     input: &C::Input,
@@ -325,12 +331,13 @@ impl<L: Layers> Cell for MultiRnnCell<L> {
     }
 }
 
-/// Options of a [`MultiRnnCell`] of cells that are known at run time.
+/// Options of a [`MultiRnnCell`] of cells from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MultiRnnCellConfig {
     cells: Vec<Value>,
-    /// How often the one cell of `cells` is used, sharing its parameters: TensorFlow's `[cell] * k`.
+    /// How many layers use the single cell of `cells`, sharing its parameters: TensorFlow's
+    /// `[cell] * k`.
     #[serde(default)]
     same_object: Option<usize>,
 }

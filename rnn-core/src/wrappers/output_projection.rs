@@ -7,16 +7,18 @@ use serde_json::Value;
 use super::sample_output;
 use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
 
-/// A cell whose output goes through a fully connected layer (TensorFlow's `OutputProjectionWrapper`):
+/// A cell with a fully connected layer after its output (TensorFlow's `OutputProjectionWrapper`):
 ///
-/// `y, state' = cell(x, state)`; the output is `act(y · kernel + bias)`. The state is not projected.
+/// `y, state' = cell(x, state)`; the output is `act(y · kernel + bias)`. The state is not
+/// projected.
 ///
-/// | parameter | shape | first value |
+/// | parameter | shape | initial value |
 /// |---|---|---|
 /// | `kernel` | `[cell's output, output_size]` | Glorot uniform |
 /// | `bias` | `[output_size]` | 0 |
 ///
-/// The cell's own parameters are below its scope. Input and state are the cell's; output `[batch, output_size]`.
+/// The cell's parameters are in its own scope. Input and state are the cell's; output
+/// `[batch, output_size]`.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -35,15 +37,15 @@ pub struct OutputProjectionWrapper<C: Cell> {
 }
 
 impl<C: Cell<Output = Tensor<<C as Module>::B>>> OutputProjectionWrapper<C> {
-    /// A projection without activation.
+    /// Wraps a cell with a projection to `output_size`, without an activation.
     ///
     /// # Errors
-    /// `output_size` is 0, or the device has no room.
+    /// `output_size` is 0, or the device is out of memory.
     pub fn new(cell: C, output_size: usize) -> Result<Self> {
         Self::with(cell, output_size, Activation::Identity)
     }
 
-    /// A projection with an activation.
+    /// As [`new`](Self::new), with an activation.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -104,7 +106,7 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> Cell for OutputProjectionWrappe
     }
 }
 
-/// Options of an [`OutputProjectionWrapper`] around a cell that is known at run time.
+/// Options of an [`OutputProjectionWrapper`] around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputProjectionWrapperConfig {

@@ -10,18 +10,18 @@ use serde_json::Value;
 use crate::nest::check_places;
 use crate::{AnyCell, Cell, CellConfig, Module, Nest, Step, Unroll, Visitor, cell_from_config};
 
-/// What combines the input and the output of a step.
+/// Combines the input and the output of a step.
 type Combine<C> = Arc<
     dyn Fn(&<C as Cell>::Input, &<C as Cell>::Output) -> Result<<C as Cell>::Output> + Send + Sync,
 >;
 
-/// A cell whose input is added to its output (He et al. 2015; TensorFlow's `ResidualWrapper`):
+/// A cell with a residual connection (He et al. 2015; TensorFlow's `ResidualWrapper`):
 ///
-/// `y, state' = cell(x, state)`; the output is `x + y`, tensor by tensor, so that input and output must be alike in
-/// structure and shapes.
+/// `y, state' = cell(x, state)`; the output is `x + y`, leaf by leaf. Input and output must have
+/// the same structure and shapes.
 ///
-/// [`residual_fn`](Self::residual_fn) combines them in another way. The state is the cell's, and there are no parameters
-/// but the cell's, under the cell's own names.
+/// [`residual_fn`](Self::residual_fn) replaces the addition. The state and the parameters, with
+/// their names, are the cell's.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -43,7 +43,7 @@ pub struct ResidualWrapper<C: Cell> {
 }
 
 impl<C: Cell> ResidualWrapper<C> {
-    /// A wrapper that adds.
+    /// Wraps a cell; adds input and output.
     pub fn new(cell: C) -> Self {
         Self {
             cell,
@@ -51,8 +51,8 @@ impl<C: Cell> ResidualWrapper<C> {
         }
     }
 
-    /// What makes the output from input and output of a step, instead of adding them. It must give the
-    /// structure and shapes of the cell's output.
+    /// Replaces the addition by a function of the input and the output of a step. It must return
+    /// the structure and shapes of the cell's output.
     pub fn residual_fn(
         mut self,
         combine: impl Fn(&C::Input, &C::Output) -> Result<C::Output> + Send + Sync + 'static,
@@ -70,7 +70,8 @@ impl<C: Cell> fmt::Debug for ResidualWrapper<C> {
     }
 }
 
-/// Refuses an input that is not alike to the output; the input has `lead` more axes, in front.
+/// Returns an error if input and output differ in structure or shapes. The input has `lead`
+/// additional leading axes.
 fn check<B: Backend>(input: &impl Nest<B>, lead: usize, output: &impl Nest<B>) -> Result<()> {
     let op = "residual_wrapper";
     check_places(op, "input", input, output)?;
@@ -85,7 +86,7 @@ fn check<B: Backend>(input: &impl Nest<B>, lead: usize, output: &impl Nest<B>) -
     Ok(())
 }
 
-/// `input + output`, tensor by tensor.
+/// `input + output`, leaf by leaf.
 fn add<B: Backend, O: Nest<B>>(input: &impl Nest<B>, output: &O) -> Result<O> {
     check(input, 0, output)?;
     let pairs = input.leaves().into_iter().zip(output.leaves());
@@ -133,14 +134,15 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
         if self.combine.is_none() {
-            // Before anything is computed, and in the shapes of a step, which callers know.
+            // Checked before any computation, and for one step, so that messages show shapes that
+            // the caller knows.
             check(inputs, 1, &self.cell.zero_output(u.batch())?)?;
         }
         let wrapper = self.clone();
         u.segments(inputs, state, move |u, inputs, state| {
             let (outputs, state) = wrapper.cell.unroll(u, inputs, state)?;
             let outputs = match &wrapper.combine {
-                // A function of one step, so that it is shown one step at a time.
+                // The function takes one step, so it is called step by step.
                 Some(combine) => {
                     let zero = wrapper.cell.zero_output(u.batch())?;
                     let pairs = (inputs.clone(), outputs);
@@ -154,7 +156,7 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
     }
 }
 
-/// Options of a [`ResidualWrapper`] around a cell that is known at run time.
+/// Options of a [`ResidualWrapper`] around a cell from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResidualWrapperConfig {
@@ -163,7 +165,7 @@ pub struct ResidualWrapperConfig {
     residual_fn: Option<NamedFn>,
 }
 
-/// The functions that have a name in a config.
+/// The functions that have a name in JSON.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum NamedFn {

@@ -1,4 +1,4 @@
-// What the Rust side sets and asks.
+// Functions that the Rust side calls to change settings and read state.
 #include <cstring>
 
 #include "memory.h"
@@ -8,7 +8,7 @@
 
 namespace cudasim {
 
-/// Whether kernels can be compiled; if not, why.
+/// Checks that kernels can be compiled; otherwise writes the reason.
 CUDASIM_EXPORT int cudasim_check_compiler(char* reason, size_t room) {
   Outcome outcome = run_program({CUDASIM_CXX, "--version"});
   if (outcome.status == 0) return success;
@@ -47,7 +47,7 @@ CUDASIM_EXPORT void cudasim_set_multiprocessors(int count) {
   settings.multiprocessors = count;
 }
 
-/// What is queued is dropped if the context is poisoned, else it runs.
+/// Work still queued is dropped if the context is poisoned, otherwise it runs.
 CUDASIM_EXPORT void cudasim_clear_error() {
   Lock lock(mutex);
   drain_all();
@@ -77,7 +77,7 @@ CUDASIM_EXPORT size_t cudasim_allocations() {
   return allocations();
 }
 
-/// The length of the report; as much of it as there is room for.
+/// Returns the length of the report; copies as much of it as fits.
 CUDASIM_EXPORT size_t cudasim_last_report(char* to, size_t room) {
   Lock lock(mutex);
   std::string text = last_report();

@@ -1,5 +1,5 @@
-// cuBLAS: matrix products. Operands are rounded as the compute type and math mode say, sums are made in the type of the
-// computation, in an order of our own: compare with tolerances.
+// cuBLAS: matrix products. Operands are rounded according to the compute type and math mode. Sums
+// are computed in the compute type, in an order that differs from cuBLAS: compare with tolerances.
 #include <cstring>
 #include <set>
 #include <type_traits>
@@ -53,7 +53,7 @@ struct Matrix {
   long long stride;
 };
 
-/// C[m,n] = alpha op(A)[m,k] op(B)[k,n] + beta C, column by column in memory, as often as `batch` says.
+/// C[m,n] = alpha op(A)[m,k] op(B)[k,n] + beta C, column-major, for each of `batch` matrices.
 struct Product {
   bool transpose_a, transpose_b;
   int m, n, k;
@@ -95,7 +95,7 @@ void store(void* data, int type, size_t at, T value) {
   }
 }
 
-/// A copy of op(M) with `rows` rows, dense, column by column, rounded.
+/// A dense, column-major copy of op(M) with `rows` rows, rounded.
 template <class T>
 std::vector<T> unpack(const Matrix& matrix, size_t offset, bool transposed, int rows, int columns, Rounding rounding) {
   std::vector<T> out(static_cast<size_t>(rows) * static_cast<size_t>(columns));
@@ -160,7 +160,7 @@ double scalar(const void* pointer, int compute) {
   return wide ? *static_cast<const double*>(pointer) : static_cast<double>(*static_cast<const float*>(pointer));
 }
 
-/// Which types cuBLAS multiplies: two of the same kind, into that kind or float.
+/// The type combinations of cuBLAS: A and B of one type, C of that type or float.
 bool supported(const Product& p) {
   if (p.a.type != p.b.type) return false;
   if (p.compute == compute_f64 || p.compute == compute_f64_pedantic)
@@ -246,7 +246,7 @@ static int with(Handle* handle, Change change) {
 CUDASIM_EXPORT int cublasSetStream_v2(Handle* handle, StreamHandle stream) {
   return with(handle, [=](Handle& h) {
     h.stream = stream;
-    h.workspace = false;  // as documented: back to cuBLAS's own
+    h.workspace = false;  // as documented: setting the stream resets the workspace to the default
     return ok;
   });
 }
@@ -272,7 +272,7 @@ CUDASIM_EXPORT int cublasSetPointerMode_v2(Handle* handle, int mode) {
 CUDASIM_EXPORT int cublasGetPointerMode_v2(Handle* handle, int* mode) {
   return with(handle, [=](Handle& h) { return *mode = h.pointer_mode, ok; });
 }
-// There are no atomics in these products, whatever the mode.
+// These products use no atomics in any mode.
 CUDASIM_EXPORT int cublasSetAtomicsMode(Handle* handle, int) {
   return with(handle, [](Handle&) { return ok; });
 }

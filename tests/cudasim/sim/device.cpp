@@ -1,4 +1,4 @@
-// Devices, contexts, and what can be asked about them.
+// Devices, contexts and their attributes.
 #include "device.h"
 
 #include <array>
@@ -22,7 +22,7 @@ int check_device(int device) {
   return device >= 0 && device < settings.devices ? success : invalid_device;
 }
 
-/// The attributes that have a meaning here, by the driver's numbers.
+/// The attributes that the simulator supports, by the driver's numbers.
 int attribute(int number) {
   switch (number) {
     case 1: return max_block_threads;             // MAX_THREADS_PER_BLOCK
@@ -94,7 +94,7 @@ CUDASIM_EXPORT int cuDeviceGet(int* device, int ordinal) {
 CUDASIM_EXPORT int cuDeviceGetName(char* name, int size, int device) {
   Lock lock(mutex);
   CUDASIM_TRY(check_device(device));
-  // Whoever keeps compiled kernels for a device of this name must not give them to another build.
+  // Kernel caches identify a device by its name; another build must not load their kernels.
   std::snprintf(name, static_cast<size_t>(size), "simulated device " CUDASIM_BUILD);
   return success;
 }
@@ -175,7 +175,7 @@ CUDASIM_EXPORT int cuCtxSynchronize() {
   return poisoned();
 }
 
-// The simulator counts no time, so there is nothing for a profiler to see.
+// The simulator measures no time, so a profiler has nothing to record.
 CUDASIM_EXPORT int cuProfilerStart() { return success; }
 CUDASIM_EXPORT int cuProfilerStop() { return success; }
 

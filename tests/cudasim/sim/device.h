@@ -3,7 +3,7 @@
 
 namespace cudasim {
 
-/// A device's context. There is one for each device; all share one state, since no test needs two busy devices.
+/// A device's context, one per device. All share one state, since no test needs two busy devices.
 struct Context {
   int device;
 };
@@ -16,7 +16,7 @@ constexpr int max_multiprocessor_threads = 2048;
 constexpr int default_block_shared = 48 << 10;
 constexpr int max_block_shared = 227 << 10;
 constexpr int max_multiprocessor_shared = 228 << 10;
-/// What the device keeps of a block's shared memory for itself.
+/// Shared memory of each block that the device reserves for itself.
 constexpr int reserved_block_shared = 1 << 10;
 
 }  // namespace cudasim

@@ -1,5 +1,5 @@
-// Names and texts of the driver's errors. The text of an error that the simulator can explain carries its report, so that it
-// shows wherever the error is printed.
+// Names and texts of the driver's errors. The text of the error that poisoned the context includes
+// the simulator's report, so that it appears wherever the error is printed.
 #include <string>
 
 #include "state.h"

@@ -5,7 +5,7 @@
 namespace cudasim {
 namespace {
 
-// Kernels run one at a time: under the lock of the simulator.
+// Kernels run one at a time, under the simulator's lock.
 FaultGuard* active = nullptr;
 
 }  // namespace
@@ -15,12 +15,12 @@ void FaultGuard::handle(int signal, siginfo_t* info, void*) {
     active->address = info->si_addr;
     siglongjmp(active->back, 1);
   }
-  // Another thread's fault: it happens again, for whoever was there before.
+  // A fault of another thread: restores the previous handler, and the fault occurs again.
   if (active) sigaction(signal, signal == SIGSEGV ? &active->before_segv_ : &active->before_bus_, nullptr);
 }
 
 FaultGuard::FaultGuard() : thread_(pthread_self()) {
-  // The sanitizers report such accesses themselves, and better.
+  // The sanitizers report illegal accesses themselves, in more detail.
   if (sanitizer::mode() != sanitizer::Mode::none) return;
   struct sigaction action = {};
   action.sa_sigaction = handle;

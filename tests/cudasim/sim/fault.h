@@ -1,4 +1,4 @@
-// Kernels that touch memory which is not there.
+// Handling of kernels that access unmapped memory.
 #pragma once
 #include <pthread.h>
 
@@ -8,8 +8,9 @@
 
 namespace cudasim {
 
-/// While one exists, an access outside of all memory by this host thread goes back to `sigsetjmp(guard.back, 1)`, which then
-/// returns something else than 0. Nothing on the way there may have a destructor.
+/// While a guard exists, an illegal memory access of this host thread jumps back to
+/// `sigsetjmp(guard.back, 1)`, which then returns a value other than 0. No destructors run for the
+/// frames in between, so none of them may need one.
 class FaultGuard {
  public:
   FaultGuard();
@@ -18,7 +19,7 @@ class FaultGuard {
   FaultGuard& operator=(const FaultGuard&) = delete;
 
   sigjmp_buf back;
-  /// What could not be accessed.
+  /// The address that could not be accessed.
   const void* address = nullptr;
 
  private:

@@ -9,9 +9,9 @@
 
 #include "sanitizer.h"
 
-// `cudasim_switch(save, load)` keeps the callee-saved registers on the stack, stores the stack pointer in `*save` and goes on
-// from the stack pointer `load`. `swapcontext` would do, with a system call each time. Control words of the floating point
-// unit are not kept: no kernel changes them.
+// `cudasim_switch(save, load)` pushes the callee-saved registers, stores the stack pointer in
+// `*save` and continues from the stack pointer `load`. `swapcontext` does the same, but with a
+// system call per switch. The floating-point control words are not saved: no kernel changes them.
 extern "C" void cudasim_switch(void** save, void* load);
 
 #if defined(__x86_64__)
@@ -78,7 +78,7 @@ cudasim_switch:
 .size cudasim_switch, .-cudasim_switch
 )");
 namespace {
-/// x19 to x30 and d8 to d15; x30 is where `ret` goes.
+/// x19 to x30 and d8 to d15; `ret` jumps to x30.
 constexpr size_t frame_words = 20, entry_word = 11;
 }  // namespace
 #else
@@ -90,7 +90,7 @@ namespace {
 
 constexpr size_t stack_size = sanitizer::mode() == sanitizer::Mode::none ? 64 << 10 : 256 << 10;
 
-/// Where `resume` was called: outside of all fibers.
+/// The context that called `resume`, outside all fibers.
 struct {
   void* stack_pointer = nullptr;
   const void* bottom = nullptr;
@@ -100,8 +100,8 @@ struct {
 
 Fiber* running = nullptr;
 
-/// A stack with a page below it that must not be touched. Where the top lies in its page differs from stack to stack, so that
-/// the stacks of a block do not compete for the same lines of the cache.
+/// A stack with a guard page below it. The start of the stack within its page differs between
+/// stacks (`next_colour`), so that the stacks of a block do not compete for the same cache sets.
 char* new_stack() {
   auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   void* memory = mmap(nullptr, page + stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -159,7 +159,7 @@ void Fiber::finish() {
   sanitizer::start_switch(nullptr, outside.bottom, outside.size);
   sanitizer::switch_to(outside.sanitizer);
   cudasim_switch(&stack_pointer_, outside.stack_pointer);
-  std::abort();  // nobody resumes a finished fiber
+  std::abort();  // a finished fiber is never resumed
 }
 
 void Fiber::retire() {

@@ -1,4 +1,4 @@
-// Fibers: threads of execution with a stack of their own that one host thread switches among.
+// Fibers: threads of execution with their own stacks, which one host thread switches between.
 #pragma once
 #include <cstddef>
 
@@ -10,15 +10,15 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  /// The next `resume` begins at the start of `body`, on a stack that is kept from use to use.
+  /// Makes the next `resume` start `body`, on a stack that is reused.
   void prepare(void (*body)(Fiber&));
-  /// Runs the fiber until it suspends or finishes. Only from outside of fibers.
+  /// Runs the fiber until it suspends or finishes. Must be called outside all fibers.
   void resume();
-  /// Goes back to the caller of `resume`.
+  /// Returns to the caller of `resume`.
   void suspend();
-  /// The same for good.
+  /// Returns to the caller of `resume` for the last time.
   [[noreturn]] void finish();
-  /// After `finish`, or instead of ever going on.
+  /// Releases the fiber after `finish`, or if it will never be resumed.
   void retire();
 
  private:

@@ -1,5 +1,5 @@
-// Graphs by stream capture. A graph keeps which work follows which, so that a replay with a seed can choose any order that the
-// captured events allow.
+// Graphs by stream capture. A graph stores the dependencies of its nodes, so that a replay with a
+// seed can choose any order that the captured events allow.
 #include <algorithm>
 #include <set>
 #include <thread>
@@ -62,7 +62,7 @@ void replay(const Graph& graph) {
   }
 }
 
-/// Every node leads to one of `ends`.
+/// Whether every node is one of `ends` or precedes one.
 bool joined(const Graph& graph, const std::vector<size_t>& ends) {
   std::vector<bool> reached(graph.nodes.size());
   for (size_t end : ends) reached[end] = true;
@@ -115,7 +115,7 @@ int capture_record(Stream& stream, Event& event) {
 
 int capture_wait(Stream& stream, Event& event) {
   if (!event.capture) {
-    // The event is of work outside the capture.
+    // The event was recorded outside the capture.
     stream.capture->lost = true;
     report("a captured stream waits for an event that was recorded outside the capture");
     return capture_isolation;
@@ -194,7 +194,7 @@ CUDASIM_EXPORT int cuGraphExecUpdate_v2(GraphHandle* executable, GraphHandle* gr
   auto& to = graph->graph->nodes;
   bool same = from.size() == to.size() &&
               std::equal(from.begin(), from.end(), to.begin(), [](auto& a, auto& b) { return a.after == b.after; });
-  // The result begins with an enumeration: 0 success, 1 error, 2 topology changed.
+  // The result struct begins with an enum: 0 success, 1 error, 2 topology changed.
   if (result) *static_cast<int*>(result) = same ? 0 : 2;
   if (!same) return graph_update_failure;
   executable->graph = graph->graph;

@@ -1,20 +1,22 @@
-// What the simulated NVRTC returns as PTX or CUBIN: one line that names the shared object with the compiled kernels.
+// The PTX or CUBIN of the simulated NVRTC: one line that names the shared object with the compiled
+// kernels.
 #pragma once
 #include <string>
 
 namespace cudasim {
 
 struct Image {
-  /// For one architecture, as a CUBIN; else for it and all later ones, as PTX.
+  /// True for a CUBIN, which is for one architecture; false for PTX, which is for that and all
+  /// later ones.
   bool binary = false;
   int architecture = 0;
-  /// The build of the simulator that made it.
+  /// The build of the simulator that created the image.
   std::string build;
   std::string path;
 };
 
 std::string write_image(const Image& image);
-/// False if it is something else. Reads no further than the line's end.
+/// Returns false if `data` is not an image. Reads at most one line.
 bool read_image(const char* data, Image* image);
 
 bool read_file(const std::string& path, std::string* text);

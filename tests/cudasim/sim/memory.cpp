@@ -1,4 +1,5 @@
-// Device memory is host memory, filled with 0xFF on allocation and again when it is freed: every float type reads as NaN.
+// Device memory is host memory, filled with 0xFF when it is allocated and when it is freed: every
+// float type reads as NaN.
 #include "memory.h"
 
 #include <cstdint>
@@ -27,8 +28,8 @@ struct Allocation {
 std::map<uintptr_t, Allocation> live;
 size_t used = 0;
 
-/// Freed memory waits here before the host may have it back, so that a late write by a kernel does no harm and a late read
-/// sees poison.
+/// Freed memory is kept here before it returns to the host, so that a late write by a kernel does
+/// no harm and a late read returns poison.
 struct Quarantine {
   std::deque<std::pair<void*, size_t>> blocks;
   size_t bytes = 0;
@@ -76,7 +77,7 @@ bool release(void* pointer, Memory kind) {
     std::memset(pointer, poison_byte, bytes);
     quarantine.add(pointer, bytes);
   } else {
-    std::free(pointer);  // the sanitizer has a quarantine of its own
+    std::free(pointer);  // the sanitizer has its own quarantine
   }
   return true;
 }
@@ -118,7 +119,7 @@ int allocate_device(DevicePointer* to, size_t bytes) {
   if (bytes == 0) return invalid_value;
   void* pointer = allocate(bytes, Memory::device);
   if (!pointer) {
-    // Frees that are still queued give memory back; the driver waits for them too.
+    // Queued frees return memory; the driver waits for them too.
     drain_all();
     CUDASIM_TRY(poisoned());
     pointer = allocate(bytes, Memory::device);
@@ -133,7 +134,8 @@ int copy_to_device(DevicePointer to, const void* from, size_t bytes, Stream& str
   auto copy = [to, bytes](const void* source) {
     if (check_access(pointer_of(to), bytes, "a copy to the device")) std::memcpy(pointer_of(to), source, bytes);
   };
-  if (page_locked(from, bytes)) return submit(stream, [=] { copy(from); });  // read when the copy runs
+  // Page-locked memory is read when the copy runs.
+  if (page_locked(from, bytes)) return submit(stream, [=] { copy(from); });
   if (capturing(stream)) return violate_capture(stream, "a copy from pageable host memory");
   std::string staged(static_cast<const char*>(from), bytes);
   return submit(stream, [=, staged = std::move(staged)] { copy(staged.data()); });
@@ -146,7 +148,7 @@ int copy_to_host(void* to, DevicePointer from, size_t bytes, Stream& stream) {
   CUDASIM_TRY(submit(stream, [=] {
     if (check_access(pointer_of(from), bytes, "a copy to the host")) std::memcpy(to, pointer_of(from), bytes);
   }));
-  if (!pinned) drain(stream);  // the driver comes back only after such a copy
+  if (!pinned) drain(stream);  // the driver returns only after such a copy
   return poisoned();
 }
 
@@ -169,7 +171,7 @@ int fill(DevicePointer to, T value, size_t count, Stream& stream) {
   });
 }
 
-/// The calls without `Async` use the default stream and wait for it.
+/// Calls without `Async` use the default stream and wait for it.
 template <class Queue>
 int synchronously(const char* name, Queue queue) {
   Lock lock(mutex);

@@ -1,4 +1,4 @@
-// Modules, functions, and what a launch checks before it queues the kernel.
+// Modules, functions, and the checks of a launch before the kernel is queued.
 #include <dlfcn.h>
 #include <link.h>
 
@@ -37,7 +37,7 @@ struct Module {
 std::set<Module*> modules;
 std::set<Function*> functions;
 
-/// The attributes of functions by the driver's numbers.
+/// Function attributes, by the driver's numbers.
 enum FunctionAttribute {
   max_threads_per_block = 0,
   num_registers = 4,
@@ -231,7 +231,8 @@ CUDASIM_EXPORT int cuFuncGetParamInfo(Function* function, size_t index, size_t* 
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   if (index >= function->entry->arguments) return invalid_value;
-  // As the driver passes them: each at a multiple of its size, or of 8 bytes. The backend looks at sizes only.
+  // Offsets as the driver's: aligned to the size of the argument, at most 8 bytes. The backend uses
+  // only the sizes.
   size_t at = 0;
   for (size_t i = 0;; i++) {
     size_t bytes = function->entry->argument_sizes[i], alignment = bytes >= 8 ? 8 : bytes >= 4 ? 4 : bytes;
@@ -339,7 +340,7 @@ CUDASIM_EXPORT int cuLaunchKernelEx(const LaunchConfig* config, Function* functi
     if (attribute.id == cooperative_attribute) cooperative = attribute.value.cooperative != 0;
     if (attribute.id == cluster_attribute) {
       auto& c = attribute.value.cluster;
-      if (c.x != 1 || c.y != 1 || c.z != 1) return not_supported;  // there are no clusters here
+      if (c.x != 1 || c.y != 1 || c.z != 1) return not_supported;  // clusters are not simulated
     }
   }
   auto& g = config->grid;

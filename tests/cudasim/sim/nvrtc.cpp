@@ -1,5 +1,6 @@
-// NVRTC: compiles CUDA C++ to a shared object with the host's compiler. Objects are kept in a folder under a name that is a hash
-// of everything that went in; several processes may make the same one at once.
+// NVRTC: compiles CUDA C++ to a shared object with the host's compiler. Objects are cached in a
+// folder; the file name is a hash of all inputs. Several processes may create the same object at
+// once.
 #include <unistd.h>
 
 #include <atomic>
@@ -36,14 +37,14 @@ enum NvrtcStatus {
 
 struct Program {
   std::string source, name;
-  /// Name and text of what may be included.
+  /// Name and text of each header.
   std::vector<std::pair<std::string, std::string>> headers;
   std::string log, ptx, binary;
 };
 
 std::set<Program*> programs;
 
-/// The options of a program, as far as they mean something to the host's compiler.
+/// The options of a program that affect the host's compiler.
 struct Options {
   std::vector<std::string> flags;
   int architecture = 0;
@@ -53,7 +54,7 @@ struct Options {
 
 bool starts(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
-/// What has no meaning on the simulated device.
+/// Options without effect on the simulated device.
 bool ignored(const std::string& option) {
   for (const char* known :
        {"-default-device", "--device-as-default-execution-space", "--ptxas-options", "-Xptxas", "--maxrregcount",
@@ -64,8 +65,8 @@ bool ignored(const std::string& option) {
   return false;
 }
 
-/// Understands one option; `next` is the one behind, for those that come in two words. Returns how many were used; 0 if the
-/// option is unknown.
+/// Parses one option. `next` is the option after it, for those that take two words. Returns the
+/// number of words used; 0 if the option is unknown.
 int understand(const std::string& option, const char* next, Options& options) {
   auto value = [&](const char* prefix) { return option.substr(std::strlen(prefix)); };
   auto set_architecture = [&](const std::string& name) {
@@ -104,7 +105,7 @@ std::vector<std::string> host_flags(const Options& options) {
   return flags;
 }
 
-/// 128 bits of FNV-1a over pieces of text, each with its length.
+/// 128-bit FNV-1a over strings, each with its length.
 class Hash {
  public:
   void add(const std::string& text) {
@@ -131,7 +132,7 @@ class Hash {
 
 std::string key(const Program& program, const Options& options, const std::vector<std::string>& flags) {
   Hash hash;
-  hash.add(CUDASIM_BUILD);  // the simulator's own sources and the compiler
+  hash.add(CUDASIM_BUILD);  // covers the simulator's own sources and the compiler
   hash.add(program.source);
   hash.add(program.name);
   for (auto& [name, text] : program.headers) hash.add(name), hash.add(text);
@@ -140,7 +141,7 @@ std::string key(const Program& program, const Options& options, const std::vecto
   return hash.hex();
 }
 
-/// A folder that is gone when it is no longer needed.
+/// A folder that is deleted on destruction.
 struct WorkFolder {
   fs::path path;
   explicit WorkFolder(fs::path p) : path(std::move(p)) { fs::create_directories(path); }
@@ -155,7 +156,7 @@ void write(const fs::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }
 
-/// A header's name leads nowhere outside the folder of headers.
+/// Whether a header's name stays inside the folder of headers.
 bool harmless(const std::string& name) {
   fs::path path(name);
   if (path.is_absolute() || name.empty()) return false;
@@ -181,7 +182,7 @@ int build(Program& program, const Options& options, const std::vector<std::strin
         "#include \"cudasim_device.h\"\n#line 1 \"" + program.name + "\"\n" + program.source + "\n");
 
   std::vector<std::string> preprocess = flags;
-  // NVRTC finds no header of the system either.
+  // NVRTC does not find system headers either.
   preprocess.insert(preprocess.end(), {"-E", "-nostdinc", "-nostdinc++",
                                        "-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10),
                                        "-I" + (work.path / "headers").string(), "-I" CUDASIM_INCLUDE,
@@ -202,7 +203,7 @@ int build(Program& program, const Options& options, const std::vector<std::strin
                                  (work.path / "kernel.so").string()});
   outcome = compiler(compile);
   if (outcome.status != 0) return program.log = outcome.output, compilation_error;
-  fs::rename(work.path / "kernel.so", object);  // whoever is last wins, and all made the same
+  fs::rename(work.path / "kernel.so", object);  // the last process wins; all objects are the same
   return ok;
 }
 
@@ -293,7 +294,7 @@ CUDASIM_EXPORT int nvrtcCompileProgram(Program* program, int count, const char* 
   try {
     return compile(*program, count, options);
   } catch (const std::exception& error) {
-    program->log = error.what();  // of the file system
+    program->log = error.what();  // thrown by the file system
     return internal_error;
   }
 }
@@ -314,7 +315,7 @@ CUDASIM_EXPORT int nvrtcGetPTX(Program* program, char* to) {
   Lock lock(mutex);
   return known(program) ? copy_out(to, program->ptx) : invalid_program;
 }
-// No CUBIN for a virtual architecture: the size is 0 then.
+// A virtual architecture has no CUBIN: its size is 0.
 CUDASIM_EXPORT int nvrtcGetCUBINSize(Program* program, size_t* size) {
   Lock lock(mutex);
   return known(program) ? *size = program->binary.size(), ok : invalid_program;

@@ -1,4 +1,4 @@
-// Memory pools. Memory is never kept back here, so a pool only remembers what was asked of it.
+// Memory pools. The simulator keeps no freed memory, so a pool only stores its attributes.
 #include <cstdint>
 #include <set>
 
@@ -18,7 +18,7 @@ Pool default_pool;
 std::set<Pool*> pools{&default_pool};
 Pool* device_pool = &default_pool;
 
-/// The attributes by the driver's numbers.
+/// The attributes, by the driver's numbers.
 enum Attribute { reuse_first = 1, reuse_last = 3, release_threshold = 4, reserved_current = 5, used_high = 8 };
 
 }  // namespace

@@ -8,11 +8,11 @@ namespace cudasim {
 struct Outcome {
   /// The exit status; -1 if the program could not be started.
   int status;
-  /// What it wrote to both of its outputs.
+  /// The program's output on stdout and stderr.
   std::string output;
 };
 
-/// Runs a program found on PATH, without the libraries that were preloaded into this process.
+/// Runs a program from PATH, without the libraries that are preloaded into this process.
 Outcome run_program(const std::vector<std::string>& command);
 
 }  // namespace cudasim

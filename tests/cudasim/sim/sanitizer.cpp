@@ -1,7 +1,7 @@
 #include "sanitizer.h"
 
-// Declared here and not by the sanitizers' headers, and weak: the library itself is not instrumented, the runtime comes with
-// the kernels and LD_PRELOAD.
+// Declared here instead of including the sanitizers' headers, and weak: under ThreadSanitizer this
+// library is not instrumented. The runtime comes with the kernels and LD_PRELOAD.
 #define CUDASIM_WEAK __attribute__((weak))
 extern "C" {
 CUDASIM_WEAK void __sanitizer_start_switch_fiber(void**, const void*, size_t);
@@ -19,7 +19,7 @@ namespace cudasim::sanitizer {
 namespace {
 
 constexpr bool address = mode() == Mode::address, thread = mode() == Mode::thread;
-/// Switching must not count as synchronisation.
+/// Switching fibers must not count as synchronisation.
 constexpr unsigned no_sync = 1;
 
 }  // namespace

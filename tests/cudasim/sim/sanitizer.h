@@ -1,12 +1,12 @@
-// What AddressSanitizer and ThreadSanitizer must be told about fibers. Their runtimes are preloaded; without one, every call
-// here does nothing.
+// Annotations of fibers for AddressSanitizer and ThreadSanitizer. Their runtimes are preloaded;
+// without a sanitizer, every function here does nothing.
 #pragma once
 #include <cstddef>
 
 namespace cudasim::sanitizer {
 
 enum class Mode { none, address, thread };
-/// How the simulator was built, and kernels are compiled.
+/// The sanitizer that the simulator is built for and kernels are compiled with.
 constexpr Mode mode() {
 #if defined(CUDASIM_SANITIZE_ADDRESS)
   return Mode::address;
@@ -17,7 +17,7 @@ constexpr Mode mode() {
 #endif
 }
 
-/// What happened before `release` of a token is known to whoever calls `acquire` later.
+/// Everything before `release` of a token happens before a later `acquire` of it.
 void acquire(void* token);
 void release(void* token);
 
@@ -28,7 +28,7 @@ void switch_to(void* fiber);
 
 void start_switch(void** fake_stack, const void* bottom, size_t size);
 void finish_switch(void* fake_stack, const void** bottom, size_t* size);
-/// A stack that was left in the middle is clean again.
+/// Marks an abandoned stack as clean.
 void forget_stack(void* bottom, size_t size);
 
 }  // namespace cudasim::sanitizer

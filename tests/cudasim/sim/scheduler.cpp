@@ -1,5 +1,5 @@
-// One fiber for each thread of the device, all on the host thread that waits for the kernel: so a schedule can be repeated
-// from its seed. Kernels in which no thread ever waits for another run as plain loops.
+// One fiber per device thread, all on the host thread that waits for the kernel, so that a seed
+// reproduces a schedule. Kernels in which no thread ever waits for another run as plain loops.
 #include "scheduler.h"
 
 #include <algorithm>
@@ -17,17 +17,17 @@
 namespace cudasim {
 namespace {
 
-/// Rounds in which threads only spin, before the kernel counts as stuck.
+/// Yields without progress after which the kernel counts as stuck.
 constexpr uint64_t idle_yield_limit = 20'000'000;
-/// Looks at a flag before a thread that forgot `__nanosleep` lets others go on.
+/// Reads of a flag after which a thread without `__nanosleep` lets others run.
 constexpr unsigned polls_before_yield = 64;
-/// ThreadSanitizer has about 8000 fibers.
+/// ThreadSanitizer supports about 8000 fibers.
 constexpr unsigned most_sanitized_threads = 2048;
 
-/// Thrown through a kernel that runs as a plain loop, to leave it.
+/// Thrown to leave a kernel that runs as a plain loop.
 struct Stop {};
 
-/// The kernel that is running.
+/// The state of the running kernel.
 struct Execution {
   const Launch* launch = nullptr;
   Thread* current = nullptr;
@@ -56,13 +56,13 @@ void fail_at(const void* address) {
   fail("access to the illegal address " + std::string(text) + " in " + describe(*execution.api.current), illegal_address);
 }
 
-/// Leaves the running thread for good after a failure.
+/// Ends the running thread after a failure.
 [[noreturn]] void stop_thread() {
   if (!execution.current) throw Stop{};
   execution.current->finish();
 }
 
-/// The running thread, for calls that make it wait for others.
+/// The running thread, for calls that wait for other threads.
 Thread& waiting_thread() {
   if (execution.current) return *execution.current;
   fail("a thread waits for others in a kernel that seemed to have no barrier; call barriers by name, not through pointers");
@@ -118,7 +118,7 @@ Thread* lane_of(Block& block, size_t warp, unsigned lane) {
   return at < block.threads.size() ? block.threads[at] : nullptr;
 }
 
-/// If all lanes that still run have come, lets them do what they met for.
+/// Runs a collective once all of its lanes that are alive have arrived.
 void hold_meeting(Block& block, size_t warp_index, Meeting& meeting) {
   Warp& warp = block.warps[warp_index];
   if (meeting.arrived == 0 || meeting.arrived != (meeting.mask & warp.alive)) return;
@@ -164,7 +164,7 @@ void warp_collective(Site site, unsigned mask, Combine combine, void* operand) {
   meeting.arrived |= 1u << lane;
   me.wait = Wait::warp;
   me.mask = mask;
-  // Null says that a lane is not there.
+  // Null means that a lane does not take part.
   static char no_operand;
   me.operand = operand ? operand : &no_operand;
   sanitizer::release(&warp);
@@ -173,7 +173,7 @@ void warp_collective(Site site, unsigned mask, Combine combine, void* operand) {
   sanitizer::acquire(&warp);
 }
 
-// ---- places where others may go on ----
+// ---- points where other threads may run ----
 
 void yield() {
   Thread& me = waiting_thread();
@@ -229,7 +229,7 @@ void copy_async(void* shared, const void* global, unsigned bytes, void (*make)(v
     stop_thread();
   }
   Thread* me = execution.current;
-  // As late as allowed, or by chance at once.
+  // With a random schedule some copies run at once; otherwise as late as allowed.
   if (!me || (randomized() && random_below(2) == 0)) return make(shared, global);
   me->copies.push_back({shared, global, make, me->copy_group});
 }
@@ -253,13 +253,13 @@ void fail_from_kernel(const char* message) {
 }
 
 bool is_device_pointer(const void* pointer) {
-  // One past the end is a pointer that a launch may pass.
+  // A launch may pass a pointer one past the end.
   return on_device(pointer, 0) || on_device(static_cast<const char*>(pointer) - 1, 1);
 }
 
-// ---- a kernel from begin to end ----
+// ---- running a kernel ----
 
-/// All blocks of the grid, in the order in which they run.
+/// All blocks of the grid, in execution order.
 class BlockOrder {
  public:
   explicit BlockOrder(const Launch& launch) : grid_(launch.grid), count_(size_t{grid_.x} * grid_.y * grid_.z) {
@@ -313,7 +313,7 @@ void thread_body(Fiber& fiber) {
   sanitizer::release(&end_token);
   me.wait = Wait::done;
   execution.idle_yields = 0;
-  // Barriers and collectives wait only for threads that still run.
+  // Barriers and collectives wait only for threads that are still running.
   Block& block = *me.block;
   Warp& warp = block.warps[me.number / 32];
   warp.alive &= ~(1u << me.state.lane);
@@ -354,14 +354,15 @@ void report_deadlock(size_t threads) {
   fail(text + " (" + std::to_string(waiting) + " threads wait)");
 }
 
-/// Blocks that are there together. More than one unless they may not know of each other: a GPU runs several too.
+/// Number of blocks that are resident at once. Cooperative: all. Otherwise one, but several with a
+/// random schedule or ThreadSanitizer, since a GPU runs several too.
 size_t resident_blocks(const Launch& launch, size_t blocks, unsigned threads) {
   if (launch.cooperative) return blocks;
   if (sanitizer::mode() == sanitizer::Mode::thread) return std::max(1u, most_sanitized_threads / threads);
   return randomized() ? 1 + random_below(4) : 1;
 }
 
-/// Until nobody can go on.
+/// Runs threads until none is ready.
 void run_ready_threads() {
   FaultGuard guard;
   if (sigsetjmp(guard.back, 1)) {
@@ -415,7 +416,7 @@ void run(const Launch& launch) {
   execution.failed = false;
   execution.idle_yields = 0;
   const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
-  // ThreadSanitizer must see each thread as one.
+  // ThreadSanitizer must see each device thread as its own fiber.
   if (launch.entry->suspends || sanitizer::mode() == sanitizer::Mode::thread)
     run_as_fibers(launch, threads);
   else

@@ -1,4 +1,4 @@
-// Runs kernels.
+// Execution of kernels.
 #pragma once
 #include <string>
 
@@ -12,14 +12,14 @@ struct Launch {
   const void* arguments;
   Index3 grid, block;
   unsigned dynamic_shared;
-  /// All blocks are there at once.
+  /// All blocks are resident at once.
   bool cooperative;
 };
 
-/// Runs a kernel to its end. One that cannot end, or breaks a rule, poisons the context.
+/// Runs a kernel to its end. A kernel that cannot end, or breaks a rule, poisons the context.
 void run(const Launch& launch);
 
-/// What kernels call.
+/// The functions that kernels call.
 const DeviceApi& device_api();
 
 }  // namespace cudasim

@@ -13,7 +13,7 @@ namespace {
 struct Token {
   enum Kind { word, string, space, directive, symbol } kind;
   std::string text;
-  /// Where it stood in the file that the preprocessor read.
+  /// The position in the file that the preprocessor read.
   std::string file;
   int line;
 
@@ -23,7 +23,8 @@ struct Token {
 
 bool in_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
-/// Splits preprocessed text: there are no comments and no macros any more, and lines `# 12 "file"` tell the place.
+/// Splits preprocessed text. It contains no comments and no macros; lines `# 12 "file"` give the
+/// position.
 std::vector<Token> split(const std::string& text) {
   std::vector<Token> tokens;
   std::string file;
@@ -49,7 +50,7 @@ std::vector<Token> split(const std::string& text) {
       at++;
     } else if (in_word(c)) {
       kind = Token::word;
-      // A number may hold quotes between digits.
+      // A number may contain quotes between digits.
       bool number = std::isdigit(static_cast<unsigned char>(c));
       while (at < text.size() && (in_word(text[at]) || (number && text[at] == '\''))) at++;
     } else {
@@ -72,7 +73,7 @@ std::vector<Token> split(const std::string& text) {
   throw SourceError(at.file + "(" + std::to_string(at.line) + "): error: " + why);
 }
 
-/// The index behind the bracket that closes the one at `open`.
+/// The index after the bracket that closes the one at `open`.
 size_t behind_brackets(const std::vector<Token>& tokens, size_t open) {
   int depth = 0;
   for (size_t i = open; i < tokens.size(); i++) {
@@ -102,15 +103,15 @@ std::string join(const std::vector<Token>& tokens, size_t from, size_t to) {
 
 // ---- which functions can make a thread wait for another ----
 
-/// A declaration at namespace level: what it names and what it mentions.
+/// A declaration at namespace level: its name and the names that it mentions.
 struct Declaration {
   std::string name;
   std::vector<std::string> mentions;
-  /// Calls one of the simulator's functions that suspend.
+  /// Whether it calls a `suspend_` function of the simulator.
   bool suspends = false;
 };
 
-/// The name that a declaration gives something, or nothing.
+/// The name that a declaration introduces, or an empty string.
 std::string declared_name(const std::vector<const Token*>& tokens) {
   size_t at = 0;
   if (tokens[0]->is("template")) {
@@ -163,7 +164,7 @@ std::vector<Declaration> declarations_of(const std::vector<Token>& tokens) {
       bool space = current[0]->is("namespace") || (current[0]->is("inline") && current[1]->is("namespace"));
       bool linkage = current.size() == 3 && current[0]->is("extern") && current[1]->kind == Token::string;
       if (space || linkage) {
-        current.clear();  // what is inside counts as outside
+        current.clear();  // the contents of the block are at namespace level
         continue;
       }
     }
@@ -180,7 +181,7 @@ std::vector<Declaration> declarations_of(const std::vector<Token>& tokens) {
   return declarations;
 }
 
-/// Names of all functions that may suspend a thread, themselves or through others.
+/// Names of all functions that may suspend a thread, directly or through other functions.
 std::unordered_set<std::string> suspending_names(const std::vector<Token>& tokens) {
   std::vector<Declaration> declarations = declarations_of(tokens);
   std::unordered_map<std::string, std::vector<const Declaration*>> mentioned_by;
@@ -256,7 +257,7 @@ class Translator {
     if (names_.insert(kernel.name).second) kernels_.push_back(kernel);
   }
 
-  /// Takes back a storage class that stands before `__shared__`.
+  /// Removes a storage class that precedes `__shared__`.
   bool take_back(const char* word) {
     if (last_piece_ >= pieces_.size() || pieces_[last_piece_] != word) return false;
     pieces_[last_piece_].clear();
@@ -302,7 +303,7 @@ class Translator {
     return type + "(&" + name + ")" + dimensions + " = *reinterpret_cast<" + type + "(*)" + dimensions + ">(" + memory + ")";
   }
 
-  /// `extern __shared__ T name[]`, perhaps with further dimensions.
+  /// `extern __shared__ T name[]`, optionally with further dimensions.
   static std::string dynamic_array(const std::string& type, const std::string& name, const std::vector<Token>& parts,
                                    size_t name_at) {
     if (name_at + 2 >= parts.size() || !parts[name_at + 1].is("[") || !parts[name_at + 2].is("]"))

@@ -1,4 +1,4 @@
-// What all parts share: the lock, error codes, settings, random numbers, the report of the latest finding.
+// Shared state: the lock, error codes, settings, random numbers, and the latest report.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -48,7 +48,7 @@ enum Status : int {
 };
 
 struct Settings {
-  /// 0: one fixed schedule, streams as late as events allow. Any other: random schedules.
+  /// 0: one fixed schedule, streams as late as events allow. Other values: random schedules.
   uint64_t seed = 0;
   size_t memory_limit = size_t{4} << 30;
   int devices = 1;
@@ -57,28 +57,29 @@ struct Settings {
 };
 
 extern Settings settings;
-/// Where compiled kernels are kept.
+/// The folder of compiled kernels.
 extern std::string cache_folder;
 
-/// Every entry point holds this while it runs: the device is one, whatever the number of host threads.
+/// Every entry point holds this lock: there is one device, whatever the number of host threads.
 using Lock = std::lock_guard<std::recursive_mutex>;
 extern std::recursive_mutex mutex;
 
-/// Draws from the schedule's random numbers: below `n`. Only meaningful with a seed.
+/// A random number below `n` from the schedule's generator. Only meaningful with a seed.
 unsigned random_below(unsigned n);
 bool randomized();
 void seed_schedule(uint64_t seed);
 
-/// The error that has poisoned the context, as a failed kernel does on a GPU.
+/// The error that poisoned the context, as a failed kernel does on a GPU.
 int poisoned();
-/// Poisons the context and keeps the report. The first report stays until `clear_error`.
+/// Poisons the context and stores the report. The first report stays until `clear_error`.
 void poison(int status, const std::string& report);
-/// Keeps a report of a refused call, without poisoning anything.
+/// Stores the report of a refused call, without poisoning the context.
 void report(const std::string& text);
 std::string last_report();
 void clear_error();
 
-/// What a call needs that works on the device: a context that is current on this thread and not poisoned.
+/// Checks the requirements of a call that uses the device: a context is current on this thread and
+/// not poisoned.
 int usable();
 
 void count_launch(const std::string& kernel);

@@ -10,7 +10,7 @@
 namespace cudasim {
 namespace {
 
-/// A GPU's queue is bounded too: past this, starting work waits for the oldest.
+/// A GPU's queue is bounded too: above this limit, queueing work runs the oldest.
 constexpr size_t queue_limit = 1024;
 
 Stream legacy;
@@ -35,7 +35,7 @@ void run_front(Stream& stream) {
   if (work.run) work.run();
 }
 
-/// With a seed, a stream may get ahead of the others now: by a little, or by all it has.
+/// With a seed, a random stream may run some or all of its queued work now.
 void run_something() {
   if (!randomized() || random_below(4) != 0) return;
   Stream& stream = *streams[random_below(static_cast<unsigned>(streams.size()))];
@@ -49,7 +49,7 @@ MarkerPointer mark(Stream& stream) {
   return marker;
 }
 
-/// What the default stream and blocking streams owe each other.
+/// The implicit synchronisation between the default stream and blocking streams.
 std::vector<MarkerPointer> implicit_waits(Stream& stream) {
   std::vector<MarkerPointer> waits;
   auto wait_for = [&](Stream& other) {
@@ -101,7 +101,7 @@ int submit(Stream& stream, std::function<void()> run) {
   submit_always(stream, [run = std::move(run)] {
     if (!poisoned()) run();
   });
-  return success;  // if the work has failed already, the next call says so
+  return success;  // if the work has already failed, the next call returns the error
 }
 
 void drain(Stream& stream) {
@@ -162,7 +162,7 @@ CUDASIM_EXPORT int cuStreamQuery(StreamHandle handle) {
   if (!stream) return invalid_handle;
   if (capturing(*stream)) return violate_capture(*stream, "cuStreamQuery");
   if (stream->queue.empty()) return success;
-  run_front(*stream);  // whoever asks in a loop must see an end
+  run_front(*stream);  // a polling loop must end
   CUDASIM_TRY(poisoned());
   return stream->queue.empty() ? success : not_ready;
 }
@@ -190,7 +190,7 @@ CUDASIM_EXPORT int cuStreamWaitEvent(StreamHandle handle, void* event_handle, un
   Event* event = event_of(event_handle);
   if (!stream || !event) return invalid_handle;
   if (event->capture || capturing(*stream)) return capture_wait(*stream, *event);
-  // An event that was never recorded holds nobody up.
+  // An event that was never recorded blocks nothing.
   if (event->marker && !event->marker->done) enqueue(*stream, {nullptr, {event->marker}});
   return success;
 }
@@ -255,7 +255,7 @@ CUDASIM_EXPORT int cuEventQuery(void* handle) {
   if (!event) return invalid_handle;
   if (event->capture) return captured_event;
   if (!event->marker || event->marker->done) return success;
-  run_front(*event->marker->stream);  // whoever asks in a loop must see an end
+  run_front(*event->marker->stream);  // a polling loop must end
   CUDASIM_TRY(poisoned());
   return event->marker->done ? success : not_ready;
 }

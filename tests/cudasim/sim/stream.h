@@ -1,5 +1,6 @@
-// Streams and events. Work is queued, and runs only when somebody must wait for it: as late as events allow, so that a
-// forgotten wait shows as a wrong result. With a seed, now and then some of it runs earlier.
+// Streams and events. Work is queued and runs only when a call must wait for it: as late as events
+// allow, so that a missing wait causes a wrong result. With a seed, some of it runs earlier at
+// random.
 #pragma once
 #include <deque>
 #include <functional>
@@ -27,12 +28,12 @@ struct Work {
 };
 
 struct Stream {
-  /// Waits for the default stream and is waited for by it.
+  /// Waits for the default stream, and the default stream waits for it.
   bool blocking = true;
   int priority = 0;
   int device = 0;
   std::deque<Work> queue;
-  /// While captured: the capture, and the nodes that the next one follows.
+  /// While captured: the capture, and the predecessors of the next node.
   std::shared_ptr<Capture> capture;
   std::vector<size_t> frontier;
 };
@@ -40,7 +41,7 @@ struct Stream {
 struct Event {
   bool timing = true;
   MarkerPointer marker;
-  /// When it was recorded in a captured stream.
+  /// The capture, if the event was recorded in a captured stream.
   std::shared_ptr<Capture> capture;
   std::vector<size_t> frontier;
 };
@@ -52,21 +53,21 @@ const std::vector<Stream*>& all_streams();
 
 /// Queues work, or adds it to the capture. Work does not run in a poisoned context.
 int submit(Stream& stream, std::function<void()> run);
-/// The same for what must happen even then: giving memory back.
+/// Like `submit`, for work that also runs in a poisoned context: freeing memory.
 int submit_always(Stream& stream, std::function<void()> run);
-/// Queues as it is: neither captured nor refused.
+/// Queues work without capture or checks.
 void enqueue(Stream& stream, Work work);
 
-/// Runs all that is queued in a stream, and what it waits for elsewhere.
+/// Runs all queued work of a stream, and the work in other streams that it waits for.
 void drain(Stream& stream);
 void drain_all();
 
 // ---- capture (graph.cpp) ----
 
 bool capturing(const Stream& stream);
-/// A call that a capturing stream does not allow: the capture is lost.
+/// Reports a call that is not allowed while capturing, and invalidates the capture.
 int violate_capture(Stream& stream, const std::string& call);
-/// A call that no thread may make, or this one, while any stream is captured.
+/// Refuses a call that is not allowed while any stream is captured, depending on the capture mode.
 int refuse_in_any_capture(const std::string& call);
 int capture_work(Stream& stream, std::function<void()> run);
 int capture_record(Stream& stream, Event& event);

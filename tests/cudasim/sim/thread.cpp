@@ -18,7 +18,7 @@ void* shared_memory(size_t bytes) {
   void* memory = nullptr;
   if (posix_memalign(&memory, shared_alignment, bytes)) std::abort();
   std::memset(memory, poison_byte, bytes);
-  sanitizer::release(memory);  // the poison was there before any thread looked
+  sanitizer::release(memory);  // the poison is written before any thread reads
   return memory;
 }
 

@@ -1,4 +1,4 @@
-// Threads and blocks of a running kernel, and the queue of threads that can go on.
+// Threads and blocks of a running kernel, and the queue of runnable threads.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Block;
 
 enum class Wait { nothing, barrier, warp, done };
 
-/// A copy to shared memory that has been issued and not yet made.
+/// A copy to shared memory that is issued and not yet performed.
 struct AsyncCopy {
   void* to;
   const void* from;
@@ -27,12 +27,12 @@ struct AsyncCopy {
 struct Thread : Fiber {
   ThreadState state{};
   Block* block = nullptr;
-  /// In its block.
+  /// Index in its block.
   unsigned number = 0;
   Wait wait = Wait::nothing;
-  /// Where it waits.
+  /// The call at which the thread waits.
   Site site{};
-  /// Of the warp collective it waits in.
+  /// The mask of the warp collective at which the thread waits.
   unsigned mask = 0;
   void* operand = nullptr;
   uint32_t priority = 0;
@@ -41,7 +41,7 @@ struct Thread : Fiber {
   std::vector<AsyncCopy> copies;
 };
 
-/// Lanes of a warp on their way into one collective.
+/// Lanes of a warp that are gathering for one collective.
 struct Meeting {
   unsigned mask = 0;
   unsigned arrived = 0;
@@ -50,7 +50,7 @@ struct Meeting {
 
 struct Warp {
   unsigned alive = 0;
-  /// Lanes with different masks may meet at the same time.
+  /// Lanes with different masks may gather at the same time.
   std::array<Meeting, 32> meetings;
 };
 
@@ -65,11 +65,11 @@ struct Block {
   Index3 index{};
   std::vector<Thread*> threads;
   unsigned alive = 0;
-  // The barrier: who came first tells which it is.
+  // The current barrier; the first thread to arrive identifies it.
   unsigned arrived = 0;
   Thread* first = nullptr;
   unsigned votes = 0;
-  // Of the barrier that opened last.
+  // The result of the last barrier that opened.
   unsigned result = 0;
   unsigned voters = 0;
   std::vector<Warp> warps;
@@ -85,14 +85,15 @@ struct Block {
   void* dynamic_array();
 };
 
-/// Threads that can go on. Without a seed they take turns. With one, each has a random priority and the highest goes on until
-/// it must wait: unfairness is what brings missing barriers to light. Who spins loses its priority.
+/// Runnable threads. Without a seed, the order is round-robin. With a seed, each thread has a
+/// random priority, and the highest runs until it must wait: unfair schedules expose missing
+/// barriers. A thread that spins loses its priority.
 class ReadyQueue {
  public:
   void clear();
   void add(Thread* thread);
   void add_demoted(Thread* thread);
-  /// Null when nobody can go on.
+  /// Null if no thread is runnable.
   Thread* take();
 
  private:

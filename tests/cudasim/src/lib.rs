@@ -1,8 +1,9 @@
-//! A CUDA device simulated on the processor, for tests on machines without a GPU.
+//! A CUDA device simulated on the CPU, for tests on machines without a GPU.
 //!
-//! [`install`] puts a stand-in for the driver, NVRTC and cuBLAS into the process, where cudarc finds it. Kernels are compiled
-//! by the machine's C++ compiler and run thread by thread under a schedule that a seed decides; what a GPU would let pass by
-//! luck (a barrier or an event left out, memory that was never written) shows as a wrong result or an error with a report.
+//! [`install`] loads a replacement of the driver, NVRTC and cuBLAS into the process, where cudarc
+//! finds it. The machine's C++ compiler compiles kernels, and they run thread by thread under a
+//! schedule that depends on a seed. Bugs that a GPU may hide by luck (a missing barrier or event,
+//! uninitialised memory) cause a wrong result or an error with a report.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! The device is one for the whole process, its settings too: tests that change them, or make kernels fail, take turns
-//! through [`Simulator::exclusive`].
+//! The process has one device with one set of settings. Tests that change settings or make kernels
+//! fail get exclusive access through [`Simulator::exclusive`].
 
 mod symbols;
 
@@ -26,38 +27,38 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use symbols::Symbols;
 
-/// Why there is no simulated device.
+/// The reason why the simulated device is not available.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The build script could not build the simulator.
     #[error("the simulated CUDA device was not built: {0}")]
     NotBuilt(String),
-    /// Kernels cannot be compiled.
+    /// The C++ compiler for kernels cannot be started.
     #[error("{0}")]
     NoCompiler(String),
     /// One of the libraries could not be opened.
     #[error("the simulated CUDA device cannot be loaded: {0}")]
     Load(String),
-    /// Another CUDA library was there first.
+    /// Another CUDA library was loaded first.
     #[error(
         "{0} is another library already: install the simulated device before the first CUDA call"
     )]
     TooLate(String),
 }
 
-/// The simulated device: its settings, and what it has seen.
+/// The simulated device: its settings, counters and reports.
 #[derive(Debug)]
 pub struct Simulator {
     symbols: Symbols,
     turn: Mutex<()>,
 }
 
-/// Makes this process's CUDA device a simulated one. Later calls return the same.
+/// Makes the simulated device this process's CUDA device. Later calls return the same one.
 ///
 /// # Errors
-/// The simulator was not built, there is no C++ compiler to compile kernels with, or the process has opened a CUDA library
-/// before.
+/// If the simulator was not built, there is no C++ compiler for kernels, or the process has already
+/// opened a CUDA library.
 pub fn install() -> Result<&'static Simulator, Error> {
     static INSTALLED: OnceLock<Result<Simulator, Error>> = OnceLock::new();
     INSTALLED
@@ -81,44 +82,46 @@ fn load(folder: &Path) -> Result<Simulator, Error> {
     Ok(simulator)
 }
 
-/// Text for C; what follows a NUL is cut off.
+/// A C string; the text is cut off at the first NUL.
 fn c_string(text: &str) -> CString {
     CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
 }
 
 impl Simulator {
-    /// The schedule: 0 is fixed, with streams as late as events allow; any other seed gives random schedules of threads,
-    /// blocks and streams, the same ones each time.
+    /// Sets the schedule. Seed 0 is a fixed schedule, with streams as late as events allow. Any
+    /// other seed gives random schedules of threads, blocks and streams, reproducibly.
     pub fn set_seed(&self, seed: u64) {
         self.symbols.set_seed(seed);
     }
 
-    /// How much memory the device has, in bytes. What is allocated already counts.
+    /// Sets the device's memory in bytes. Existing allocations count.
     pub fn set_memory_limit(&self, bytes: usize) {
         self.symbols.set_memory_limit(bytes);
     }
 
-    /// How many devices there are; they share everything but their number.
+    /// Sets the number of devices. They share everything but their number.
     pub fn set_device_count(&self, count: u8) {
         self.symbols.set_device_count(count.into());
     }
 
-    /// The compute capability, as 90 for 9.0.
+    /// Sets the compute capability: 90 for 9.0.
     pub fn set_compute_capability(&self, capability: u8) {
         self.symbols.set_compute_capability(capability.into());
     }
 
-    /// How many multiprocessors the device has: how many blocks a cooperative launch may have depends on it.
+    /// Sets the number of multiprocessors, which limits the blocks of a cooperative launch.
     pub fn set_multiprocessors(&self, count: u8) {
         self.symbols.set_multiprocessors(count.into());
     }
 
-    /// Makes the context usable again after a failed kernel, and forgets the report. What was queued is dropped then.
+    /// Makes the context usable again after a failed kernel, and clears the report. Work that is
+    /// still queued after a failure is dropped.
     pub fn clear_error(&self) {
         self.symbols.clear_error();
     }
 
-    /// Forgets error, report and counts; all settings are as in the beginning. The seed is 0, or `CUDASIM_SEED`.
+    /// Clears error, report and counters, and resets all settings. The seed becomes 0, or
+    /// `CUDASIM_SEED` if that is set.
     pub fn reset(&self) {
         self.symbols.reset();
         if let Some(seed) = std::env::var("CUDASIM_SEED")
@@ -129,13 +132,14 @@ impl Simulator {
         }
     }
 
-    /// How many kernels were launched or captured since [`reset`](Simulator::reset); replays of graphs do not count.
+    /// The number of kernels launched or captured since [`reset`](Simulator::reset). Graph replays
+    /// do not count.
     #[must_use]
     pub fn launches(&self) -> u64 {
         self.symbols.launches(&CString::default())
     }
 
-    /// The same for the kernels of one name.
+    /// Like [`launches`](Simulator::launches), for the kernels of one name.
     #[must_use]
     pub fn launches_of(&self, kernel: &str) -> u64 {
         self.symbols.launches(&c_string(kernel))
@@ -147,19 +151,20 @@ impl Simulator {
         self.symbols.used_memory()
     }
 
-    /// How many allocations of device memory there are.
+    /// The number of device memory allocations in use.
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.symbols.allocations()
     }
 
-    /// What the simulator has to say about the latest failed kernel or refused call; empty if there was none.
+    /// The report of the latest failed kernel or refused call; empty if there was none.
     #[must_use]
     pub fn last_report(&self) -> String {
         self.symbols.last_report()
     }
 
-    /// Waits until no other thread of this process holds the device, and resets it; it is reset again in the end.
+    /// Waits until no other thread of this process has exclusive access, then resets the device.
+    /// Dropping the result resets it again.
     pub fn exclusive(&self) -> Exclusive<'_> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.reset();
@@ -170,7 +175,7 @@ impl Simulator {
     }
 }
 
-/// The simulated device for one thread alone, by [`Simulator::exclusive`].
+/// Exclusive access to the simulated device, from [`Simulator::exclusive`].
 #[derive(Debug)]
 pub struct Exclusive<'a> {
     simulator: &'a Simulator,

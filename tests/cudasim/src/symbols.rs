@@ -1,4 +1,4 @@
-//! The shared objects, and the simulator's functions in them. All unsafe code of the crate.
+//! The shared objects and the simulator's functions in them. Contains all unsafe code of the crate.
 
 use std::ffi::{CStr, c_char, c_int, c_ulonglong};
 use std::path::Path;
@@ -7,7 +7,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::Error;
 
-/// The names under which cudarc looks for its libraries first, and those with a version.
+/// Both names of each library: the one that cudarc tries first, and the one with a version.
 const NAMES: [&str; 6] = [
     "libcuda.so",
     "libcuda.so.1",
@@ -19,7 +19,7 @@ const NAMES: [&str; 6] = [
 
 macro_rules! symbols {
     ($($field:ident = $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// The functions that the simulator exports beside CUDA's.
+        /// The functions that the simulator exports in addition to CUDA's.
         #[derive(Debug)]
         pub(crate) struct Symbols {
             $($field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
@@ -27,7 +27,8 @@ macro_rules! symbols {
 
         impl Symbols {
             fn find(library: &Library) -> Result<Self, libloading::Error> {
-                // SAFETY: the types are those of the definitions in sim/control.cpp, and the library stays open for good.
+                // SAFETY: the types are those of the definitions in sim/control.cpp, and the
+                // library is never closed.
                 unsafe { Ok(Self { $($field: *library.get($symbol)?,)* }) }
             }
         }
@@ -51,8 +52,9 @@ symbols! {
 }
 
 impl Symbols {
-    /// Opens the libraries by full path. The dynamic linker knows each by its SONAME from then on, so that a later lookup by
-    /// bare name finds it, wherever it looks. They are never closed.
+    /// Opens the libraries by full path. From then on the dynamic linker knows each by its SONAME,
+    /// so that a later lookup by bare name finds it, whatever the search path. They are never
+    /// closed.
     pub(crate) fn load(folder: &Path) -> Result<Self, Error> {
         let core = open(&folder.join("libcudasim.so"))?;
         let symbols = Self::find(&core).map_err(|error| Error::Load(error.to_string()))?;
@@ -62,7 +64,7 @@ impl Symbols {
         }
         for name in NAMES {
             let found = open(Path::new(name))?;
-            // SAFETY: the symbol is only looked up, not used.
+            // SAFETY: the symbol is only looked up, not called.
             let ours = unsafe { found.get::<unsafe extern "C" fn()>(b"cudasim_reset") }.is_ok();
             std::mem::forget(found);
             if !ours {
@@ -74,7 +76,8 @@ impl Symbols {
 
     pub(crate) fn check_compiler(&self) -> Result<(), String> {
         let mut reason = [0; 1024];
-        // SAFETY: the function writes at most as many characters as it is told, a NUL among them, when it returns an error.
+        // SAFETY: the function writes at most `reason.len()` characters, including a NUL if it
+        // returns an error.
         unsafe {
             if (self.check_compiler)(reason.as_mut_ptr(), reason.len()) == 0 {
                 return Ok(());
@@ -86,7 +89,8 @@ impl Symbols {
     }
 
     pub(crate) fn last_report(&self) -> String {
-        // SAFETY: with no room nothing is written; then there is room for `text.len()` bytes, and the function writes no more.
+        // SAFETY: with a size of 0 the function writes nothing; otherwise it writes at most
+        // `text.len()` bytes.
         unsafe {
             let mut text = vec![0; (self.last_report)(std::ptr::null_mut(), 0)];
             let length = (self.last_report)(text.as_mut_ptr(), text.len());
@@ -111,7 +115,7 @@ macro_rules! numbers {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         impl Symbols {$(
             pub(crate) fn $name(&self $(, $argument: $type)*) $(-> $result)? {
-                // SAFETY: the function takes its own lock, and no pointer is involved.
+                // SAFETY: the function takes the simulator's lock, and no pointer is involved.
                 unsafe { (self.$name)($($argument),*) }
             }
         )*}
@@ -131,7 +135,7 @@ numbers! {
 }
 
 fn open(path: &Path) -> Result<Library, Error> {
-    // SAFETY: the libraries' constructors have no effect but on the simulator itself.
+    // SAFETY: the libraries' constructors only affect the simulator itself.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
         .map_err(|error| Error::Load(error.to_string()))
 }

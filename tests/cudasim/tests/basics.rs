@@ -1,4 +1,4 @@
-//! Memory, modules, launches: what a program without a bug sees.
+//! Memory, modules and launches: behaviour of correct programs.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn barriers_shuffles_and_shared_memory_work_under_32_schedules() {
     for seed in common::schedules() {
         device.sim.set_seed(seed);
         let dx = device.stream.clone_htod(&x).unwrap();
-        // SAFETY: the kernel writes all of it.
+        // SAFETY: the kernel writes every element.
         let mut parts = unsafe { device.stream.alloc::<f32>(8) }.unwrap();
         launch!(
             device.stream,
@@ -69,7 +69,7 @@ fn barriers_shuffles_and_shared_memory_work_under_32_schedules() {
             "seed {seed}: {sum} instead of {want}"
         );
 
-        // SAFETY: the kernel writes all of it.
+        // SAFETY: the kernel writes every element.
         let mut dy = unsafe { device.stream.alloc::<f32>(3500) }.unwrap();
         let tiles = LaunchConfig {
             grid_dim: (5, 4, 1),
@@ -160,7 +160,7 @@ fn globals_of_a_module_can_be_read_and_written() {
 fn fresh_memory_is_poisoned_and_freed_memory_is_given_back() {
     let device = device();
     let before = device.sim.used_memory();
-    // SAFETY: that nothing was written is what the test is about.
+    // SAFETY: reading memory that was never written is the purpose of this test.
     let fresh = unsafe { device.stream.alloc::<f32>(1000) }.unwrap();
     assert!(
         device
@@ -184,7 +184,7 @@ fn out_of_memory_is_an_error_that_one_recovers_from() {
     let half = device.stream.alloc_zeros::<u8>(600 << 10).unwrap();
     let error = device.stream.alloc_zeros::<u8>(600 << 10).unwrap_err();
     assert_eq!(error.0, CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-    // A free that is still queued counts.
+    // A queued free counts: an allocation waits for it.
     drop(half);
     let other = device.stream.alloc_zeros::<u8>(600 << 10).unwrap();
     assert!(
@@ -215,7 +215,7 @@ fn a_thread_without_a_context_is_refused() {
     let pointer = device.stream.alloc_zeros::<u8>(1).unwrap();
     let address = pointer.device_ptr(&device.stream).0;
     let code = std::thread::spawn(move || {
-        // SAFETY: the address is one of device memory of this size.
+        // SAFETY: the address points to device memory of this size.
         unsafe { result::memset_d8_sync(address, 1, 1) }
             .err()
             .map(|error| error.0)
@@ -265,7 +265,7 @@ fn modules_of_another_build_are_refused() {
     assert_eq!(error.0, CUresult::CUDA_ERROR_INVALID_IMAGE);
 }
 
-/// Several processes meet in one folder of compiled kernels; each is this test again.
+/// Several processes share one folder of compiled kernels; each process runs this test again.
 #[test]
 fn several_processes_may_compile_the_same_at_once() {
     const TAG: &str = "CUDASIM_TEST_TAG";
@@ -279,7 +279,7 @@ fn several_processes_may_compile_the_same_at_once() {
         assert_eq!(device.stream.clone_dtoh(&x).unwrap(), [4.0; 8]);
         return;
     }
-    // Never compiled before.
+    // A tag that has never been compiled before.
     let tag = std::process::id().to_string();
     let name = "several_processes_may_compile_the_same_at_once";
     let start = || {
@@ -320,7 +320,7 @@ fn launches_that_no_device_would_take_are_refused() {
         code(grid(1, 2048, 0)),
         Some(CUresult::CUDA_ERROR_INVALID_VALUE)
     );
-    // Above __launch_bounds__.
+    // More threads than `__launch_bounds__` allows.
     assert_eq!(
         code(grid(1, 512, 0)),
         Some(CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES)
@@ -334,7 +334,7 @@ fn launches_that_no_device_would_take_are_refused() {
     assert_eq!(code(grid(1, 32, 100 << 10)), None);
     assert!(sums.set_attribute(attribute, 300 << 10).is_err());
     assert!(module.load_function("warp_sum").is_err());
-    // None of it does the context any harm.
+    // None of these errors poisons the context.
     device.stream.synchronize().unwrap();
 }
 

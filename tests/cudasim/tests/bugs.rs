@@ -1,5 +1,5 @@
-//! Mistakes planted into kernels and launches: each is found, and the right version passes. What only a sanitizer finds is in
-//! `sanitizers.rs`.
+//! Bugs planted in kernels and launches: the simulator finds each, and the correct version passes.
+//! `sanitizers.rs` has the bugs that only a sanitizer finds.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::sys_code::CUresult;
 use common::{Device, device, grid, numbers, schedules};
 use cudarc::driver::CudaFunction;
 
-/// The place in `bugs.cu` that carries this mark, as reports write it.
+/// The position of a mark in `bugs.cu`, in the format of reports.
 fn place(mark: &str) -> String {
     let line = BUGS
         .lines()
@@ -19,7 +19,7 @@ fn place(mark: &str) -> String {
     format!("kernel.cu:{}", line + 1)
 }
 
-/// How often a program went wrong under the seeds given.
+/// The number of seeds for which a program gave a wrong result.
 fn findings(
     device: &Device,
     seeds: impl Iterator<Item = u64>,
@@ -78,7 +78,7 @@ fn either_barrier_left_out_of_a_persistent_lstm() {
     let device = device();
     for bug in ["BUG_NO_GROUP_BARRIER", "BUG_NO_CLOSING_BARRIER"] {
         let kernel = device.function(PERSISTENT, &[bug], "lstm_forward");
-        // The fixed schedule of seed 0 may be lucky.
+        // The fixed schedule of seed 0 may hide the bug.
         let found = findings(&device, schedules().skip(1), |device| {
             lstm_is_wrong(device, &kernel)
         });
@@ -99,7 +99,7 @@ fn a_write_that_others_read_without_a_barrier_between() {
     let kernel = device.function(BUGS, &[], "read_after_write");
     let wrong = |right: i32| {
         move |device: &Device, kernel: &CudaFunction| {
-            // SAFETY: the kernel writes all of it.
+            // SAFETY: the kernel writes every element.
             let [mut x, mut y] =
                 [(); 2].map(|()| unsafe { device.stream.alloc::<i32>(64) }.unwrap());
             launch!(
@@ -127,8 +127,8 @@ fn a_write_that_others_read_without_a_barrier_between() {
 
 // ---- rules of barriers and collectives ----
 
-/// Runs a kernel with `right` 0 and 1 on 32 numbers under all schedules: the first must be reported each time, with these
-/// words, the second never.
+/// Runs a kernel on 32 numbers under all schedules, with `right` 0 and 1. The first must always be
+/// reported with these words, the second never.
 fn reported(name: &str, words: &[&str]) {
     let device = device();
     let kernel = device.function(BUGS, &[], name);
@@ -280,7 +280,7 @@ fn a_host_pointer_for_a_device_pointer() {
         "{}",
         device.sim.last_report()
     );
-    // The report is part of what cudarc prints.
+    // cudarc prints the report as part of the error.
     assert!(error.to_string().contains("argument 1"), "{error}");
 }
 
@@ -317,7 +317,7 @@ fn addresses_that_nobody_owns() {
         module.load_function("write_to_without_barrier").unwrap(),
     );
     for barrier in [true, false] {
-        // Null is allowed as an argument; using it is not.
+        // A null pointer may be passed, but not dereferenced.
         if barrier {
             launch!(device.stream, with, grid(1, 32, 0), &0_u64, &1_i32).unwrap();
         } else {

@@ -1,5 +1,6 @@
-//! Every function of CUDA that the backend or cudarc calls is there. cudarc looks functions up at their first call and panics
-//! if one is missing; here an upgrade fails with the names instead.
+//! Checks that the simulator exports every CUDA function that the backend or cudarc calls. cudarc
+//! looks functions up at their first call and panics if one is missing; this test fails after an
+//! upgrade with the missing names instead.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,9 @@ use std::process::Command;
 
 use libloading::Library;
 
-/// What cudarc wraps and we have no use for.
+/// Functions that cudarc wraps and the backend does not use.
 const NOT_WANTED: [&str; 22] = [
-    // Contexts other than the primary one, and their limits.
+    // Contexts other than the primary one, and context limits.
     "cuCtxCreate_v3",
     "cuCtxCreate_v4",
     "cuCtxDestroy_v2",
@@ -17,7 +18,7 @@ const NOT_WANTED: [&str; 22] = [
     "cuCtxSetCacheConfig",
     "cuCtxGetLimit",
     "cuCtxSetLimit",
-    // Memory of other devices, other programs, or moved by itself.
+    // Memory of other devices and programs, and managed memory.
     "cuDestroyExternalMemory",
     "cuExternalMemoryGetMappedBuffer",
     "cuImportExternalMemory",
@@ -29,7 +30,7 @@ const NOT_WANTED: [&str; 22] = [
     // Clusters of blocks.
     "cuOccupancyMaxActiveClusters",
     "cuOccupancyMaxPotentialClusterSize",
-    // Of cuBLAS all but single and batched products.
+    // cuBLAS functions other than single and batched matrix products.
     "cublasDasum_v2",
     "cublasDgemv_v2",
     "cublasGemmGroupedBatchedEx",
@@ -47,7 +48,7 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Names of CUDA functions that are called, or taken as a value, in the sources below a path.
+/// Names of CUDA functions that the sources below a path call or take as a value.
 fn used(path: &Path) -> BTreeSet<String> {
     let mut paths = Vec::new();
     files(path, &mut paths);
@@ -83,7 +84,7 @@ fn cudarc() -> PathBuf {
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .unwrap();
-    // What other systems need has not been fetched to build for this one.
+    // Crates for other systems may not have been downloaded.
     let output = cargo(&[
         "metadata",
         "--format-version",
@@ -108,7 +109,7 @@ struct Exports([Library; 3]);
 impl Exports {
     fn new() -> Self {
         cudasim::install().unwrap();
-        // SAFETY: the libraries are in the process already.
+        // SAFETY: the libraries are already loaded in this process.
         Self(
             ["libcuda.so.1", "libnvrtc.so.13", "libcublas.so.13"]
                 .map(|name| unsafe { Library::new(name) }.unwrap()),
@@ -116,7 +117,7 @@ impl Exports {
     }
 
     fn have(&self, name: &str) -> bool {
-        // SAFETY: the symbol is looked up and not used.
+        // SAFETY: the symbol is looked up, not called.
         self.0
             .iter()
             .any(|library| unsafe { library.get::<unsafe extern "C" fn()>(name) }.is_ok())

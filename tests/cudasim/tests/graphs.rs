@@ -1,4 +1,4 @@
-//! Capturing streams, replaying graphs, and what a capture forbids.
+//! Stream capture, graph replay, and calls that are illegal during a capture.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn a_graph_repeats_what_was_captured() {
     launch!(device.stream, add_to, grid(1, 16, 0), &x, &mut sum, &16_i32).unwrap();
     launch!(device.stream, add_to, grid(1, 16, 0), &x, &mut sum, &8_i32).unwrap();
     let graph = end(&device.stream).unwrap().unwrap();
-    // Capturing runs nothing.
+    // Capturing does not run anything.
     assert_eq!(device.stream.clone_dtoh(&sum).unwrap(), [0.0; 16]);
     for _ in 0..3 {
         graph.launch().unwrap();
@@ -42,8 +42,8 @@ fn a_graph_repeats_what_was_captured() {
     assert_eq!((sum[0], sum[15]), (6.0, 3.0));
 }
 
-/// Two streams in one capture: the second waits for the first's event and is waited for in the end. `waits` and `joins` say
-/// which of the two events are there.
+/// Captures two streams. The second waits for the first's event (if `waits`), and the first waits
+/// for the second at the end (if `joins`).
 fn fork(device: &Device, waits: bool, joins: bool) -> Result<Vec<f32>, CUresult> {
     let module = device.module(RING, &[]);
     let (fill, add_to) = (
@@ -88,7 +88,7 @@ fn a_stream_that_joined_a_capture_must_be_waited_for() {
         fork(&device, true, false),
         Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNJOINED)
     );
-    // The streams are free again.
+    // The streams are usable again.
     assert_eq!(fork(&device, true, true).unwrap()[0], 5.0);
 }
 
@@ -102,7 +102,7 @@ fn what_a_capture_forbids() {
         device.sim.clear_error();
         device.stream.begin_capture(MODE).unwrap();
         assert_eq!(call().unwrap_err().0, code, "{name}");
-        // One such call, and the capture is lost.
+        // One illegal call invalidates the capture.
         let lost = end(&device.stream).err().map(|error| error.0);
         assert_eq!(
             lost,
@@ -176,7 +176,7 @@ fn cublas_needs_a_workspace_in_a_capture() {
     assert!(end(&device.stream).is_err());
 
     let address = workspace.device_ptr_mut(&device.stream).0;
-    // SAFETY: the workspace lives as long as the handle is used.
+    // SAFETY: the workspace outlives the use of the handle.
     unsafe { blas::cublasSetWorkspace_v2(*cublas.handle(), address as *mut _, 1 << 16) }
         .result()
         .unwrap();

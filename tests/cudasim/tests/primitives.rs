@@ -1,4 +1,4 @@
-//! The functions of `prim.cuh`, collectives and atomics, against the same thing written plainly here.
+//! The functions of `prim.cuh`, collectives and atomics, compared with plain implementations.
 
 mod common;
 
@@ -101,7 +101,7 @@ fn floats_narrow_to_nearest_even() {
             "bf16 of {:#x}",
             v.to_bits()
         );
-        // No further away than half of the last of 10 bits.
+        // The error is at most half a unit of the last of 10 bits.
         assert_eq!(t[i] & 0x1fff, 0);
         let step = f64::from(f32::from_bits((v.to_bits() & 0x7f80_0000).max(0x80_0000))) / 1024.0;
         let near = (f64::from(got_t) - f64::from(v)).abs() <= step / 2.0;
@@ -264,7 +264,7 @@ fn atomics_add_up() {
     }
 }
 
-/// What CUDA does not have must not compile here either.
+/// Functions that CUDA does not have must not compile here either.
 #[test]
 fn what_cuda_lacks_is_missing() {
     cudasim::install().unwrap();

@@ -1,4 +1,4 @@
-//! cuBLAS against plain loops.
+//! cuBLAS compared with plain loops.
 
 mod common;
 
@@ -12,7 +12,8 @@ use sys::cudaDataType_t as Type;
 
 const SHAPE: (usize, usize, usize) = (33, 29, 47);
 
-/// Row-major C[m,n] = A[m,k] B[k,n] + beta C, as column-major C' = B' A'; operands stored transposed where asked.
+/// Row-major C[m,n] = A[m,k] B[k,n] + beta C, computed as column-major C' = B' A'. Operands are
+/// stored transposed if `transposed` says so.
 struct Product<'a> {
     blas: &'a CudaBlas,
     types: (Type, Type),
@@ -40,7 +41,7 @@ impl Product<'_> {
         };
         let (op_a, lda) = if self.transposed.0 { (T, m) } else { (N, k) };
         let (op_b, ldb) = if self.transposed.1 { (T, k) } else { (N, n) };
-        // SAFETY: the slices have the sizes of the matrices, and the scalars live until the call returns.
+        // SAFETY: the slices have the sizes of the matrices, and the scalars outlive the call.
         unsafe {
             cudarc::cublas::result::gemm_strided_batched_ex(
                 *self.blas.handle(),
@@ -117,7 +118,7 @@ fn all_transpositions_and_batches_in_both_widths() {
             device.stream.clone_htod(&a).unwrap(),
             device.stream.clone_htod(&b).unwrap(),
         );
-        // SAFETY: the product writes all of it, and with beta 0 must not read the poison.
+        // SAFETY: the product writes every element; with beta 0 it must not read the poison.
         let mut c = unsafe { device.stream.alloc::<f32>(2 * m * n) }.unwrap();
         let single = product(
             (Type::CUDA_R_32F, Type::CUDA_R_32F),
@@ -175,7 +176,7 @@ fn beta_adds_what_was_there() {
     assert!(error(wide(&device.stream.clone_dtoh(&c).unwrap()), &want) < 1e-5);
 }
 
-/// The error shows that inputs were rounded, and not too much.
+/// The error shows that inputs are rounded, and not more than expected.
 #[test]
 fn compute_types_and_math_modes_round_the_inputs() {
     let device = device();
@@ -206,7 +207,7 @@ fn compute_types_and_math_modes_round_the_inputs() {
     assert!(tf32.contains(&error_of(Compute::CUBLAS_COMPUTE_32F_FAST_TF32)));
     assert!(tf32.contains(&error_of(Compute::CUBLAS_COMPUTE_32F_FAST_16F)));
     assert!(bf16.contains(&error_of(Compute::CUBLAS_COMPUTE_32F_FAST_16BF)));
-    // SAFETY: the handle lives.
+    // SAFETY: the handle is alive.
     unsafe {
         sys::cublasSetMathMode(
             *blas.handle(),

@@ -1,5 +1,6 @@
-//! What AddressSanitizer and ThreadSanitizer must find, and what they must not. `cargo xtask sanitize` builds the simulator for
-//! one of them, runs each of these tests in a process of its own and reads the reports; alone they prove nothing.
+//! Programs that AddressSanitizer and ThreadSanitizer must report, and programs that they must not.
+//! `cargo xtask sanitize` builds the simulator for one of them, runs each test in its own process
+//! and reads the reports. Without it, these tests prove nothing.
 
 mod common;
 
@@ -10,7 +11,7 @@ use common::programs::{
 use common::{Device, device, grid};
 use cudarc::driver::{CudaFunction, DevicePtr};
 
-/// Under a few schedules: a sanitizer does not need luck.
+/// Runs a program under a few schedules: a sanitizer does not depend on luck.
 fn run(
     kernel: &str,
     source: &str,
@@ -39,7 +40,7 @@ fn right_programs() {
     mistake("read_one_too_many", "right");
 }
 
-/// A kernel of `bugs.cu`, with its mistake or without.
+/// Runs a kernel of `bugs.cu`, with or without its bug.
 fn mistake(kernel: &str, which: &str) {
     let device = device();
     let function = device.function(BUGS, &[], kernel);
@@ -94,7 +95,7 @@ fn read_one_too_many() {
     mistake("read_one_too_many", "wrong");
 }
 
-/// A pointer that is kept in device memory escapes the check of arguments.
+/// The check of arguments does not see a pointer that is stored in device memory.
 #[test]
 #[ignore = "for cargo xtask sanitize"]
 fn memory_freed_before_its_use() {

@@ -1,4 +1,5 @@
-//! Streams, events and pinned memory: right orders pass under every schedule, and each event left out is found.
+//! Streams, events and pinned memory: correct programs pass under every schedule, and each missing
+//! event is found.
 
 mod common;
 
@@ -10,16 +11,16 @@ use cudarc::driver::{CudaEvent, CudaFunction, CudaSlice, CudaStream, PinnedHostS
 
 const RING: &str = include_str!("kernels/ring.cu");
 
-/// An event of the ring's protocol that one may leave out.
+/// An event of the ring's protocol that a test can leave out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Edge {
     /// Compute waits until the slot's previous copy to the host is done.
     Out,
     /// The copy to the host waits until the chunk is computed.
     Full,
-    /// The way back begins when all copies to the host are done.
+    /// The copies back begin when all copies to the host are done.
     Turn,
-    /// The copy from the host waits until the slot was read the last time.
+    /// The copy from the host waits until the slot's last use is done.
     Freed,
     /// Compute waits until the copy from the host is done.
     Ready,
@@ -32,8 +33,9 @@ const SLOTS: usize = 3;
 const AHEAD: usize = 2;
 const LENGTH: usize = 64;
 
-/// Chunks of a sequence go to pinned host memory through a ring of device buffers and come back in reverse, on a stream each
-/// way beside the computing one; nothing but events orders them.
+/// A sequence is copied in chunks to pinned host memory through a ring of device buffers, and
+/// copied back in reverse order. Each direction has its own stream beside the compute stream; only
+/// events order them.
 struct Ring {
     compute: Arc<CudaStream>,
     to_host: Arc<CudaStream>,
@@ -51,7 +53,8 @@ impl Ring {
         let module = device.module(RING, &[]);
         let stream = || device.context.new_stream().unwrap();
         let compute = stream();
-        // SAFETY: each slot and slab is written before it is read, if no event is left out; else poison is what shows it.
+        // SAFETY: if no event is left out, each slot and slab is written before it is read;
+        // otherwise the test reads poison, which is how it finds the bug.
         let (slots, slabs) = unsafe {
             let slots = (0..SLOTS)
                 .map(|_| compute.alloc::<f32>(LENGTH).unwrap())
@@ -140,7 +143,7 @@ impl Ring {
             freed[slot] = Some(self.compute.record_event(None).unwrap());
         }
         let bad = self.compute.clone_dtoh(&self.bad).unwrap()[0];
-        // Slabs and slots are given back only when nobody uses them any more.
+        // Slabs and slots may be freed only when no stream uses them any more.
         self.compute.context().synchronize().unwrap();
         bad
     }
@@ -176,7 +179,7 @@ fn a_wait_left_out_between_two_streams() {
     let add_to = device.function(RING, &[], "add_to");
     let side = device.context.new_stream().unwrap();
     let wrong = |waits: bool| {
-        // SAFETY: the slab is written before it is read; the slice by the copy.
+        // SAFETY: the slab is written before it is read; the copy writes the slice.
         let (mut slab, mut x) = unsafe {
             (
                 device.context.alloc_pinned_with_flags::<f32>(8, 0).unwrap(),
@@ -208,9 +211,9 @@ fn a_wait_left_out_between_two_streams() {
 #[test]
 fn pinned_memory_is_filled_only_when_the_copy_has_run() {
     let device = device();
-    device.sim.set_seed(0); // nothing runs before somebody waits
+    device.sim.set_seed(0); // nothing runs before a call waits
     let x = device.stream.clone_htod(&[3_f32; 4]).unwrap();
-    // SAFETY: it is poison until the copy has run, which is what the test is about.
+    // SAFETY: the slab is poison until the copy has run, which is what this test checks.
     let mut slab = unsafe { device.context.alloc_pinned_with_flags::<f32>(4, 0) }.unwrap();
     device.stream.memcpy_dtoh(&x, &mut slab).unwrap();
     assert!(slab.as_slice().unwrap()[0].is_nan());
@@ -231,7 +234,7 @@ fn pageable_memory_is_read_at_once() {
 #[test]
 fn events_tell_whether_and_when() {
     let device = device();
-    device.sim.set_seed(0); // nothing runs before somebody waits
+    device.sim.set_seed(0); // nothing runs before a call waits
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
     let start = device.stream.record_event(timed).unwrap();
     let x = device.stream.alloc_zeros::<f32>(1 << 16).unwrap();
@@ -247,7 +250,7 @@ fn events_tell_whether_and_when() {
         start.elapsed_ms(&untimed).unwrap_err().0,
         CUresult::CUDA_ERROR_INVALID_HANDLE
     );
-    // Asking again and again comes to an end.
+    // A polling loop ends.
     let last = device.stream.record_event(None).unwrap();
     while !last.is_complete() {}
     drop(x);
@@ -258,7 +261,8 @@ fn the_default_stream_waits_for_blocking_streams() {
     let device = device();
     for seed in schedules() {
         device.sim.set_seed(seed);
-        // SAFETY: streams and memory are used as the driver's documentation asks, and freed once.
+        // SAFETY: streams and memory are used as the driver's documentation requires, and freed
+        // once.
         unsafe {
             use cudarc::driver::{result, sys};
             let mut blocking = std::ptr::null_mut();

@@ -31,7 +31,7 @@ inline void combine_ballot(unsigned, void* const* lanes) {
     if (lanes[i]) static_cast<BallotOperand*>(lanes[i])->result = votes;
 }
 
-/// Votes, and the mask of lanes that took part.
+/// Performs a vote; returns the mask of lanes whose predicate is true.
 inline unsigned ballot(unsigned mask, int predicate, Site site) {
   BallotOperand operand{predicate, 0};
   api->suspend_warp_collective(site, mask, combine_ballot, &operand);
@@ -50,7 +50,7 @@ void combine_shuffle(unsigned, void* const* lanes) {
   for (unsigned i = 0; i < 32; i++) {
     if (!lanes[i]) continue;
     auto* mine = static_cast<ShuffleOperand<T>*>(lanes[i]);
-    // What a lane gives that takes no part is undefined: poison.
+    // The value from a lane that does not take part is undefined: poison.
     if (auto* theirs = static_cast<ShuffleOperand<T>*>(lanes[mine->source]))
       mine->result = theirs->value;
     else

@@ -1,5 +1,5 @@
-// The CUDA C++ dialect as ordinary C++17: what the host's compiler reads in front of every kernel source. Like NVRTC it
-// brings no header of the standard library.
+// The CUDA C++ dialect as ordinary C++17: the host's compiler reads this before every kernel
+// source. Like NVRTC, it includes no header of the standard library.
 #pragma once
 #include "cudasim_abi.h"
 
@@ -17,14 +17,15 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) alignas(n)
-// `__global__`, `__shared__` and `__launch_bounds__` stay as they are: source.cpp rewrites them.
+// `__global__`, `__shared__` and `__launch_bounds__` are not macros: source.cpp rewrites them.
 
 typedef __SIZE_TYPE__ size_t;
 typedef __PTRDIFF_TYPE__ ptrdiff_t;
 
 namespace cudasim {
 
-// Set when the module is loaded. Internal to each compiled source, so that reading it costs one load.
+// Set when the module is loaded. Internal to each compiled source, so that reading it costs one
+// load.
 static const DeviceApi* api;
 
 }  // namespace cudasim

@@ -1,5 +1,5 @@
-// Conversions between float and its short forms, as bits; round to nearest, ties to even, unless said otherwise. Shared by
-// the kernels and the simulated cuBLAS.
+// Conversions between float and the 16-bit formats, as bits. They round to nearest, ties to even,
+// unless stated otherwise. Shared by the kernels and the simulated cuBLAS.
 #pragma once
 
 namespace cudasim {
@@ -20,7 +20,7 @@ inline float bf16_to_float(unsigned short bits) { return float_of_bits(static_ca
 
 inline unsigned short float_to_bf16(float x) {
   unsigned bits = float_bits(x);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // the NaN that cvt.rn.bf16.f32 gives
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // the NaN that cvt.rn.bf16.f32 returns
   return static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
@@ -35,9 +35,10 @@ inline float half_to_float(unsigned short bits) {
 inline unsigned short float_to_half(float x) {
   unsigned bits = float_bits(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return 0x7fff;
-  if (magnitude >= 0x477ff000u) return static_cast<unsigned short>(sign | 0x7c00u);  // rounds to infinity
+  // Rounds to infinity.
+  if (magnitude >= 0x477ff000u) return static_cast<unsigned short>(sign | 0x7c00u);
   if (magnitude < 0x38800000u) {
-    // Below the least normal number: adding 0.5 leaves the units of 2^-24 in the mantissa, rounded by the addition.
+    // Subnormal: adding 0.5 leaves the units of 2^-24 in the mantissa, rounded by the addition.
     unsigned units = float_bits(float_of_bits(magnitude) + 0.5f) - 0x3f000000u;
     return static_cast<unsigned short>(sign | units);
   }
@@ -45,7 +46,7 @@ inline unsigned short float_to_half(float x) {
   return static_cast<unsigned short>(sign | (rounded - 0x38000000u) >> 13);
 }
 
-/// To nearest, ties away from zero, 10 bits of mantissa: what cvt.rna.tf32.f32 does.
+/// Rounds to nearest, ties away from zero, to 10 bits of mantissa, like cvt.rna.tf32.f32.
 inline unsigned float_to_tf32(float x) {
   unsigned bits = float_bits(x);
   if ((bits & 0x7f800000u) == 0x7f800000u) return bits;

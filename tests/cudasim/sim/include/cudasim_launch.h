@@ -1,5 +1,6 @@
-// Launch glue. The kernel's own signature says how large each argument is and which are pointers, so a launch can copy them
-// exactly when it is queued. source.cpp appends one `entry` per kernel.
+// Launch glue. The sizes of the arguments, and which are pointers, come from the kernel's own
+// signature, so a launch can copy them exactly when it is queued. source.cpp appends one `entry`
+// per kernel.
 #pragma once
 
 namespace cudasim {
@@ -58,7 +59,7 @@ struct Glue;
 
 template <class... A, void (*Kernel)(A...)>
 struct Glue<Kernel> {
-  // With one more, since a kernel may have no arguments.
+  // One extra element, since a kernel may have no arguments.
   static constexpr unsigned sizes[] = {sizeof(A)..., 0};
 
   template <class List>

@@ -1,5 +1,5 @@
-// Math functions of CUDA. The accurate ones are the C library's; the fast ones are accurate too, which is within their
-// contract, and one more reason to compare with tolerances.
+// CUDA's math functions. The accurate ones are the C library's. The fast ones are accurate too,
+// which their contract allows: one more reason to compare with tolerances.
 #pragma once
 
 #define CUDASIM_UNARY(name)                                   \
@@ -124,7 +124,7 @@ inline void sincosf(float x, float* s, float* c) { *s = sinf(x), *c = cosf(x); }
 inline void sincos(double x, double* s, double* c) { *s = sin(x), *c = cos(x); }
 inline void __sincosf(float x, float* s, float* c) { sincosf(x, s, c); }
 
-// Operations that must not be fused with their neighbours.
+// Operations that the compiler must not fuse.
 namespace cudasim {
 template <class T>
 inline T rounded(T x) {
@@ -150,7 +150,7 @@ inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return sqrt(a); }
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 
-// Bits and conversions.
+// Bit operations and conversions.
 namespace cudasim {
 template <class To, class From>
 inline To bits_as(From from) {
@@ -159,7 +159,7 @@ inline To bits_as(From from) {
   __builtin_memcpy(&to, &from, sizeof to);
   return to;
 }
-/// Float to integer as the GPU does it: out of range saturates, NaN is 0.
+/// Converts float to integer as a GPU does: values out of range saturate, NaN becomes 0.
 template <class I, class F>
 inline I saturate_to(F x) {
   constexpr I least = static_cast<I>(-1) < 0 ? static_cast<I>(1ull << (8 * sizeof(I) - 1)) : 0;

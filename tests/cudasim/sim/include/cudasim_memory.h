@@ -1,5 +1,5 @@
-// Loads and stores with cache hints, fences, and atomics. One host thread runs all threads of the device, so nothing here
-// needs to be atomic for its own sake; the compiler's atomics tell ThreadSanitizer what is meant.
+// Loads and stores with cache hints, fences, and atomics. One host thread runs all device threads,
+// so nothing here needs to be atomic; the compiler's atomics inform ThreadSanitizer.
 #pragma once
 
 template <class T>
@@ -75,7 +75,7 @@ inline T atomic_compare(T* p, T expected, T v) {
 
 }  // namespace cudasim
 
-// Overloads and not templates: a type that CUDA has no atomic for must not compile here either.
+// Overloads, not templates: a type without a CUDA atomic must not compile here either.
 #define CUDASIM_ATOMIC_ADD(T) \
   inline T atomicAdd(T* p, T v) { return cudasim::atomic_add(p, v); }
 CUDASIM_ATOMIC_ADD(int)

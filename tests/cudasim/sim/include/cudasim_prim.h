@@ -1,4 +1,4 @@
-// What prim.cuh of the CUDA backend writes in inline PTX, under the same names.
+// The functions that prim.cuh of the CUDA backend writes in inline PTX, under the same names.
 #pragma once
 #include "cudasim_half.h"
 
@@ -25,7 +25,7 @@ inline unsigned pack_half(float low, float high) {
   return float_to_half(low) | static_cast<unsigned>(float_to_half(high)) << 16;
 }
 
-// ---- copies from global to shared memory that run beside the thread ----
+// ---- asynchronous copies from global to shared memory ----
 namespace cudasim {
 template <class Word, unsigned Words>
 void copy_words(void* to, const void* from) {
@@ -47,7 +47,7 @@ inline void copy_async_wait() {
 #if __CUDA_ARCH__ >= 800
 inline unsigned float_to_tf32(float x) { return cudasim::float_to_tf32(x); }
 
-// ---- tensor cores: D[16,8] += A[16,K] B[K,8], one tile a warp ----
+// ---- tensor cores: D[16,8] += A[16,K] B[K,8], one tile per warp ----
 namespace cudasim {
 
 template <unsigned K>
@@ -57,8 +57,8 @@ struct MmaOperand {
   const unsigned* b;
 };
 
-// Lane l holds of A the rows l/4 and l/4 + 8, of B the column l/4, of D the rows of A and the columns 2(l%4), 2(l%4)+1.
-// An operand word is one tf32 number, or two 16-bit numbers that are neighbours along K.
+// Lane l holds rows l/4 and l/4 + 8 of A, column l/4 of B, and of D the rows of A and columns
+// 2(l%4), 2(l%4)+1. An operand word is one tf32 number, or two 16-bit numbers adjacent along K.
 template <unsigned PerWord, float (*Decode)(unsigned word, unsigned part)>
 void combine_mma(unsigned, void* const* lanes) {
   constexpr unsigned K = 8 * PerWord;

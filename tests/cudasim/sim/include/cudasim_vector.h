@@ -24,7 +24,7 @@ CUDASIM_VECTOR_TYPES(double, double, 16, 16)
 CUDASIM_VECTOR_TYPES(long long, longlong, 16, 16)
 CUDASIM_VECTOR_TYPES(unsigned long long, ulonglong, 16, 16)
 
-// `uint3` is the type of threadIdx, so the family of unsigned is spelt out.
+// `uint3` is the type of threadIdx, so the unsigned types are written out.
 struct uint1 { unsigned x; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };

@@ -1,4 +1,5 @@
-//! What the tests of the simulated device share: a device for one test alone, kernels compiled as the backend does it.
+//! Shared by the tests of the simulated device: a device for exclusive use, and kernels compiled as
+//! the backend does.
 
 #![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
 
@@ -15,11 +16,11 @@ use cudasim::Exclusive;
 
 pub const PRIM: &str = include_str!("../../../../backend-cuda/kernels/prim.cuh");
 
-/// A device that no other test of the process uses, without cudarc's event tracking.
+/// A device for exclusive use by one test, without cudarc's event tracking.
 pub struct Device {
     pub context: Arc<CudaContext>,
     pub stream: Arc<CudaStream>,
-    // Last, so that all else is gone when the device is reset.
+    // The last field: everything else is dropped before the device is reset.
     pub sim: Exclusive<'static>,
 }
 
@@ -27,12 +28,12 @@ pub fn device() -> Device {
     device_with(|_| ())
 }
 
-/// A device with other settings.
+/// A device with changed settings.
 pub fn device_with(change: impl FnOnce(&Exclusive<'_>)) -> Device {
     let sim = cudasim::install().unwrap().exclusive();
     change(&sim);
     let context = CudaContext::new(0).unwrap();
-    // SAFETY: the tests order their streams by events of their own.
+    // SAFETY: the tests order their streams with their own events.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
     Device {
@@ -53,7 +54,7 @@ impl Device {
         self.module(source, defines).load_function(name).unwrap()
     }
 
-    /// The code of the error that waiting for all work gives, and the simulator's report.
+    /// The error code of waiting for all work, and the simulator's report.
     pub fn failure(&self) -> (Option<sys_code::CUresult>, String) {
         let code = self
             .stream
@@ -68,7 +69,7 @@ pub mod sys_code {
     pub use cudarc::driver::sys::CUresult;
 }
 
-/// A CUBIN for the simulated device, or the compiler's log.
+/// Compiles a CUBIN for the simulated device, or returns the compiler's log.
 pub fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
     let source = CString::new(source).unwrap();
     let (prim, prim_name) = (CString::new(PRIM).unwrap(), c"prim.cuh");
@@ -76,7 +77,7 @@ pub fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
     let mut options = options.to_vec();
     options
         .extend(["--gpu-architecture=sm_90", "--std=c++17", "-default-device"].map(str::to_owned));
-    // SAFETY: all strings live until the call returns, and the program is destroyed once.
+    // SAFETY: all strings outlive the call, and the program is destroyed once.
     unsafe {
         let (texts, names) = ([prim.as_ptr()], [prim_name.as_ptr()]);
         sys::nvrtcCreateProgram(
@@ -121,7 +122,7 @@ pub fn grid(blocks: u32, threads: u32, shared: u32) -> LaunchConfig {
     }
 }
 
-/// Numbers between -scale and scale, the same for the same seed.
+/// Numbers between -scale and scale, determined by the seed.
 pub fn numbers(count: usize, seed: u32, scale: f32) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -131,7 +132,7 @@ pub fn numbers(count: usize, seed: u32, scale: f32) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// The seeds of 32 schedules: the fixed one, and random ones.
+/// The seeds of 32 schedules: the fixed one and 31 random ones.
 pub fn schedules() -> impl Iterator<Item = u64> {
     0..32
 }
@@ -145,12 +146,12 @@ macro_rules! launch {
         let config = $config;
         let mut builder = $stream.launch_builder(&$function);
         $(builder.arg($argument);)*
-        // SAFETY: each call names the arguments in the kernel's order, with its types.
+        // SAFETY: each call passes the arguments in the kernel's order, with its types.
         unsafe { builder.launch(config) }.map(|_| ())
     }};
 }
 
-/// The same with all blocks there at once.
+/// Like `launch!`, with all blocks resident at once.
 #[macro_export]
 macro_rules! launch_cooperative {
     ($stream:expr, $function:expr, $config:expr $(, $argument:expr)* $(,)?) => {{
@@ -159,7 +160,7 @@ macro_rules! launch_cooperative {
         let config = $config;
         let mut builder = $stream.launch_builder(&$function);
         $(builder.arg($argument);)*
-        // SAFETY: each call names the arguments in the kernel's order, with its types.
+        // SAFETY: each call passes the arguments in the kernel's order, with its types.
         unsafe { builder.launch_cooperative(config) }.map(|_| ())
     }};
 }

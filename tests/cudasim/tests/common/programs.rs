@@ -1,4 +1,5 @@
-//! Programs that more than one test runs. Each takes its kernel, which may have a mistake, and says whether its result is wrong.
+//! Programs that several tests run. Each gets its kernel, which may have a bug, and returns whether
+//! its result is wrong.
 
 use cudarc::driver::CudaFunction;
 
@@ -32,7 +33,8 @@ pub fn elman_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
         device.stream.clone_htod(&xw).unwrap(),
         device.stream.clone_htod(&r).unwrap(),
     );
-    // SAFETY: the kernel writes what it reads, but for the first state, which is written here.
+    // SAFETY: the kernel writes everything that it reads, except the first state, which is written
+    // here.
     let mut all = unsafe { device.stream.alloc::<f32>((t + 1) * b * h) }.unwrap();
     device
         .stream
@@ -80,7 +82,7 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// The persistent LSTM with groups of blocks and lengths, against a plain loop.
+/// The persistent LSTM with groups of blocks and sequence lengths, compared with a plain loop.
 pub fn lstm_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
     let (t, b, h, rows, units) = (9_usize, 7_usize, 24_usize, 3_usize, 8_usize);
     let (groups, per) = (b.div_ceil(rows), h.div_ceil(units));
@@ -96,7 +98,7 @@ pub fn lstm_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
         up(&c0),
         stream.clone_htod(&lengths).unwrap(),
     );
-    // SAFETY: the kernel writes all of it.
+    // SAFETY: the kernel writes every element.
     let fresh = |count| unsafe { stream.alloc::<f32>(count) }.unwrap();
     let (mut y, mut h_last, mut c_last) = (fresh(t * b * h), fresh(b * h), fresh(b * h));
     let mut flags = stream.alloc_zeros::<u32>(groups).unwrap();
@@ -161,7 +163,7 @@ pub fn lstm_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
     wrong || (0..b * h).any(|i| differs(got_h[i], state[i]) || differs(got_c[i], cell[i]))
 }
 
-/// Sums of chunks that come through asynchronous copies.
+/// Sums of chunks loaded with asynchronous copies.
 pub fn pipeline_is_wrong(device: &Device, kernel: &CudaFunction) -> bool {
     let x = numbers(32 * 7, 1, 1.0);
     let dx = device.stream.clone_htod(&x).unwrap();

@@ -11,7 +11,7 @@ __device__ __forceinline__ float warp_sum(float v) {
     return v;
 }
 
-// One partial sum a block: static shared memory, one barrier, shuffles.
+// One partial sum per block, with static shared memory, one barrier, and shuffles.
 extern "C" __global__ void __launch_bounds__(256) partial_sums(const float* x, float* out, int n) {
     __shared__ float part[32];
     float v = 0.f;
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(256) partial_sums(const float* x, f
     }
 }
 
-// Through dynamic shared memory, in tiles of 16.
+// Transposes tiles of 16 x 16 in dynamic shared memory.
 extern "C" __global__ void transpose(const float* x, float* y, int rows, int columns) {
     extern __shared__ float tile[];
     int c = blockIdx.x * 16 + threadIdx.x, r = blockIdx.y * 16 + threadIdx.y;

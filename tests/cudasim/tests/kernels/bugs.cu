@@ -1,7 +1,7 @@
-// Kernels with one mistake each, and beside them the right ones.
+// Kernels with one bug each. A nonzero `right`, if a kernel has it, selects the correct version.
 #include "prim.cuh"
 
-// Barriers in two branches. `right`: both branches meet at one.
+// Barriers in two branches. `right`: a branch that all threads take, with one barrier.
 extern "C" __global__ void branches(float* x, int right) {
     if (right) {
         x[threadIdx.x] = threadIdx.x < 16 ? 1.f : 2.f;
@@ -15,7 +15,8 @@ extern "C" __global__ void branches(float* x, int right) {
     }
 }
 
-// A collective of the whole warp that half of it never reaches, since it waits at the block's barrier.
+// A collective of the whole warp that half of the warp never reaches: it waits at the block
+// barrier.
 extern "C" __global__ void absent_lanes(float* x, int right) {
     float v = threadIdx.x;
     if (right || threadIdx.x < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);  // here: half a warp
@@ -23,13 +24,13 @@ extern "C" __global__ void absent_lanes(float* x, int right) {
     x[threadIdx.x] = v;
 }
 
-// A lane in a collective that its own mask does not name.
+// A lane calls a collective with a mask that does not contain it.
 extern "C" __global__ void wrong_mask(float* x, int right) {
     unsigned mask = right || threadIdx.x < 16 ? 0xffffffffu : 0x0000ffffu;
     x[threadIdx.x] = __shfl_sync(mask, (float)threadIdx.x, 3);  // here: own mask
 }
 
-// Two collectives at once with the same mask.
+// Two different collectives at once with the same mask.
 extern "C" __global__ void mixed_collectives(float* x, int right) {
     if (right || threadIdx.x < 16) {
         x[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.f, 1);
@@ -38,7 +39,7 @@ extern "C" __global__ void mixed_collectives(float* x, int right) {
     }
 }
 
-// Waits for a flag that nobody sets.
+// Waits for a flag that no thread sets.
 extern "C" __global__ void no_progress(unsigned* flag, int right) {
     if (right && threadIdx.x == 31) st_release(flag, 1u);
     while (ld_acquire(flag) == 0u) __nanosleep(20);
@@ -63,7 +64,7 @@ extern "C" __global__ void check_behind_a_barrier(const int* x, int limit) {
     assert(x[threadIdx.x] < limit);  // here: late assert
 }
 
-// Copies beside the thread that nobody waits for.
+// Asynchronous copies without a wait.
 extern "C" __global__ void forgotten_copy(const float* x, float* y, int right) {
     __shared__ __align__(16) float tile[128];
     copy_async_16(tile + 4 * threadIdx.x, x + 4 * threadIdx.x);
@@ -73,12 +74,12 @@ extern "C" __global__ void forgotten_copy(const float* x, float* y, int right) {
     for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = tile[127 - (4 * threadIdx.x + i)];
 }
 
-// Every thread writes one word that all read later.
+// Each thread writes one word; another thread reads it later.
 extern "C" __global__ void read_after_write(int* x, int* y, int right) {
     x[threadIdx.x] = threadIdx.x;
     if (right) __syncthreads();
     y[threadIdx.x] = x[(threadIdx.x + 1) % blockDim.x];
-    // Makes it a kernel in which threads can wait, whatever `right` is.
+    // All threads wait once, whatever `right` is.
     __syncthreads();
 }
 

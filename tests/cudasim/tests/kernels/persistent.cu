@@ -1,8 +1,10 @@
 #include "prim.cuh"
 
-// Persistent LSTM forward. A group of `per` blocks owns `rows` rows of the batch; groups know nothing of each other. A block
-// owns U units with all four gates: its slice of R stays in shared memory, its cell state in registers.
-// xw [T,B,4H] = x W + bias (order i, j, f, o); R [H,4H]; y [T,B,H] is the output and the exchange between blocks.
+// Persistent LSTM forward. A group of `per` blocks owns `rows` rows of the batch; groups are
+// independent. A block owns U units with all four gates. Its slice of R stays in shared memory, its
+// cell states in registers.
+// xw [T,B,4H] = x W + bias (order i, j, f, o); R [H,4H]; y [T,B,H] is the output, through which
+// blocks exchange the state.
 __device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -18,12 +20,13 @@ lstm_forward(const float* __restrict__ xw, const float* __restrict__ R, const fl
         int k = i / nu, u = i % nu;
         for (int q = 0; q < 4; q++) Rs[(k * U + u) * 4 + q] = R[(size_t)k * 4 * H + q * H + u0 + u];
     }
-    int u = threadIdx.x % U, b = threadIdx.x / U;  // one row and unit a thread
+    int u = threadIdx.x % U, b = threadIdx.x / U;  // each thread: one unit of one row
     bool mine = u < nu && b < nb;
     size_t at = (size_t)(b0 + b) * H + u0 + u;
     float c = mine ? c0[at] : 0.f, h = mine ? h0[at] : 0.f;
     int length = mine ? lengths[b0 + b] : 0, last = 0;
-    for (int i = 0; i < nb; i++) last = max(last, lengths[b0 + i]);  // the group stops at its own longest row
+    // The group stops at its longest row.
+    for (int i = 0; i < nb; i++) last = max(last, lengths[b0 + i]);
     for (int t = 0; t < T; t++) {
         size_t row = (size_t)t * B + b0 + b;
         if (t >= last) {
@@ -51,7 +54,7 @@ lstm_forward(const float* __restrict__ xw, const float* __restrict__ R, const fl
         }
 #ifndef BUG_NO_GROUP_BARRIER
         __syncthreads();
-        if (threadIdx.x == 0) {  // arrive and wait: this group only
+        if (threadIdx.x == 0) {  // barrier of this group only
             add_release(flags + group, 1u);
             while (ld_acquire(flags + group) < (unsigned)((t + 1) * per)) __nanosleep(20);
         }
@@ -63,7 +66,7 @@ lstm_forward(const float* __restrict__ xw, const float* __restrict__ R, const fl
     if (mine) h_last[at] = h, c_last[at] = c;
 }
 
-// All blocks wait for all. Needs a cooperative launch and a counter that is zero.
+// A barrier for all blocks. Needs a cooperative launch and a counter that is initially 0.
 __device__ void grid_barrier(unsigned* counter, unsigned goal) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -74,7 +77,7 @@ __device__ void grid_barrier(unsigned* counter, unsigned goal) {
     __syncthreads();
 }
 
-// Persistent Elman RNN: h_t = tanh(xw_t + R h_{t-1}), the block's rows of R in shared memory for all steps.
+// Persistent Elman RNN: h_t = tanh(xw_t + R h_{t-1}). The block's rows of R stay in shared memory.
 extern "C" __global__ void elman(const float* xw, const float* R, float* h, int T, int B, int H, unsigned* counter) {
     extern __shared__ float Rs[];
     int rows = (H + gridDim.x - 1) / gridDim.x, r0 = blockIdx.x * rows, nr = min(rows, H - r0);

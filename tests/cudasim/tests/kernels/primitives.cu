@@ -41,7 +41,7 @@ extern "C" __global__ void tile(const float* A, const float* B, float* C, int K,
     C[(g + 8) * 8 + 2 * t] = d[2], C[(g + 8) * 8 + 2 * t + 1] = d[3];
 }
 
-// Sums chunks of 32 numbers through two buffers; the next chunk is on its way while one is added.
+// Sums chunks of 32 numbers, double-buffered: the next chunk is loaded while one is added.
 extern "C" __global__ void pipeline(const float* x, float* sum, int chunks) {
     __shared__ __align__(16) float buffer[2][32];
     float total = 0.f;
@@ -62,7 +62,7 @@ extern "C" __global__ void pipeline(const float* x, float* sum, int chunks) {
     sum[31 - threadIdx.x] = total;
 }
 
-// Votes and shuffles of a block, in all forms. One row of 32 words a warp and form.
+// All forms of votes and shuffles. Each form writes one row of 32 words per warp.
 template <class T>
 __device__ void shuffles(T* out, T v) {
     int i = threadIdx.x;
@@ -83,10 +83,10 @@ extern "C" __global__ void collectives(int* ints, double* doubles, unsigned long
     votes[96 + i] = __syncthreads_count(i < 10);
     votes[128 + i] = __syncthreads_and(i < 32) + 2 * __syncthreads_and(i < 31);
     votes[160 + i] = __syncthreads_or(i == 0) + 2 * __syncthreads_or(i == 40);
-    // The halves of the warp go different ways and meet each for themselves.
+    // Each half of the warp runs its own collective.
     if (i < 16) votes[192 + i] = __ballot_sync(0x0000ffffu, i & 1);
     else votes[192 + i] = __ballot_sync(0xffff0000u, i & 2);
-    // Who has left is not waited for.
+    // Collectives do not wait for lanes that have exited.
     if (i >= 24) return;
     votes[224 + i] = __ballot_sync(0xffffffffu, 1);
 }
@@ -96,7 +96,7 @@ extern "C" __global__ void atomics(int* i, unsigned* u, unsigned long long* l, f
     atomicAdd(i, t), atomicAdd(u, 1u), atomicAdd(l, 1ull << 33), atomicAdd(f, 0.5f), atomicAdd(d, 0.25);
     atomicMax(i + 1, t), atomicMin(i + 2, -t), atomicOr(u + 1, 1u << (t % 32)), atomicSub(i + 3, 2);
     atomicInc(u + 2, 9u), atomicExch(i + 4, 77);
-    // Addition by compare and swap.
+    // Addition by compare-and-swap.
     unsigned long long seen = atomicAdd(l + 1, 0ull), last;
     do last = seen;
     while ((seen = atomicCAS(l + 1, last, last + 3)) != last);
