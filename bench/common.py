@@ -1,6 +1,7 @@
-"""What the scripts that `cargo xtask bench --compare` calls have in common: arguments, timing (that of bench/timing.rs), output.
+"""Shared by the scripts that `cargo xtask bench --compare` runs: arguments, timing as in bench/timing.rs,
+and output.
 
-Import it before the framework: it sets how many threads that may use, and on which cores.
+Import this module before the framework: it limits the framework's threads and pins them to cores.
 """
 import argparse
 import json
@@ -30,7 +31,7 @@ def arguments():
 def limit_threads(threads, device="cpu"):
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if device == "cpu" and hasattr(os, "sched_setaffinity"):
-        # Changes nothing when the caller has chosen the cores already.
+        # Has no effect if the caller has already chosen the cores.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
@@ -58,7 +59,7 @@ def stream(step):
 
 
 def report(args, peer, version, times, **more):
-    """Prints the line of a measurement; `times` are sorted."""
+    """Prints the line of a measurement. `times` must be sorted."""
     median = statistics.median(times)
     line = {"peer": peer, "version": version, "workload": args.workload, "mode": args.mode, "threads": args.threads,
             "median_s": median, "repeats": len(times)}
@@ -72,6 +73,6 @@ def report(args, peer, version, times, **more):
 
 
 def status(key):
-    """A figure of the process in KiB."""
+    """A value of /proc/self/status in KiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(key))

@@ -1,12 +1,13 @@
-"""The input pipeline of tf.data, to time beside ours: prints a line of JSON for each form.
+"""The input pipeline of tf.data, for comparison with ours: prints a line of JSON for each form.
 
     python bench/input_tensorflow.py --file FILE --batch 64 --threads 2 --form both
 
 FILE is a plain TFRecord file of SequenceExamples: `label` and `length` (int64) in the context,
-lists `values` (float, 16 a step) and `labels` (int64, one a step). A run reads all of it, parses,
-pads and batches; nothing is copied out of TensorFlow. `single` parses example by example, `batched`
-a batch at a time; with `--bucket` the first fills a batch from examples of about the same length.
-`checksum` is the sum of `labels`; `max_rss_kib` is that of the process so far. Needs tensorflow 2.
+lists `values` (float, 16 per step) and `labels` (int64, one per step). A run reads the whole file,
+parses, pads and batches; nothing is copied out of TensorFlow. `single` parses one example at a time,
+`batched` one batch at a time. With `--bucket`, `single` forms batches of examples of similar length.
+`checksum` is the sum of `labels`; `max_rss_kib` is the peak memory of the process so far. Needs
+tensorflow 2.
 """
 import argparse
 import os
@@ -59,7 +60,7 @@ def single(records):
 
 
 def batched(records):
-    # The dense outputs of the parser are padded already.
+    # The parser's dense outputs are already padded.
     return records.batch(args.batch).map(
         lambda batch: tf.io.parse_sequence_example(batch, CONTEXT, LISTS)[:2], tf.data.AUTOTUNE)
 
@@ -78,7 +79,7 @@ def one_pass(dataset):
 
 
 def totals(dataset):
-    """What a pass reads: two pipelines can be seen to read the same. It warms up, too."""
+    """The amount of data that a pass reads, to check that two pipelines read the same. Also warms up."""
     examples = batches = steps = checksum = 0
     for context, lists in dataset:
         examples += len(context["length"])

@@ -1,8 +1,9 @@
-"""The network of examples/mnist.rs in PyTorch, to time beside it.
+"""The network of examples/mnist.rs in PyTorch, for comparison.
 
     python bench/mnist_torch.py --threads 1 --epochs 3
 
-Needs torch and numpy, and MNIST in data/mnist (cargo xtask data mnist). Prints the example's line for each epoch.
+Needs torch and numpy, and MNIST in data/mnist (cargo xtask data mnist). Prints a line per epoch, in the
+format of the example.
 """
 import argparse
 import os
@@ -40,7 +41,7 @@ class Classifier(nn.Module):
         kind = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[args.cell]
         self.rnn = kind(COLUMNS, UNITS, batch_first=True)
         self.logits = nn.Linear(UNITS, CLASSES)
-        # TensorFlow's initialization: Glorot's limit is that of one kernel for input and state.
+        # TensorFlow's initialization: Glorot's limit for one kernel that covers input and state.
         gates = {"basic": 1, "lstm": 4, "gru": 3}[args.cell]
         recurrent = (6 / (COLUMNS + UNITS + gates * UNITS)) ** 0.5
         for name, p in self.named_parameters():

@@ -1,5 +1,5 @@
-//! What the programs of `bench/candle` and `bench/burn` have in common: the arguments of `rnn_torch.py`, what a measurement
-//! does, and its line of JSON.
+//! Shared by the programs of `bench/candle` and `bench/burn`: the arguments of `rnn_torch.py`, the
+//! procedure of a measurement, and its line of JSON.
 
 #[path = "timing.rs"]
 mod timing;
@@ -10,7 +10,7 @@ use timing::Times;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The sizes of a workload, and what to do with it.
+/// The sizes of a workload, and the measurement.
 #[derive(Debug, Default)]
 pub struct Args {
     workload: String,
@@ -51,7 +51,7 @@ impl Args {
                 "--units" => it.units = value.parse()?,
                 "--classes" => it.classes = value.parse()?,
                 "--flops" => it.flops = value.parse()?,
-                // Rows of all lengths run padded; products are exact.
+                // Ragged rows run padded; matmuls are exact.
                 "--lengths" | "--precision" => {}
                 _ => return Err(format!("there is no option {arg}").into()),
             }
@@ -74,21 +74,21 @@ impl Args {
     }
 }
 
-/// A framework's network with its inputs.
+/// A network in another framework, with its inputs.
 pub trait Network {
-    /// Makes inputs of so many steps.
+    /// Creates inputs of `steps` steps.
     fn inputs(&mut self, steps: usize) -> Result<()>;
-    /// The whole sequence, without a record.
+    /// The whole sequence, without recording.
     fn forward(&mut self) -> Result<()>;
     /// Forward, mean of all outputs (or cross-entropy of the last one), backward, Adam.
     fn train(&mut self) -> Result<()>;
-    /// One step, the state carried.
+    /// One step; the state is carried.
     fn step(&mut self) -> Result<()>;
-    /// How to multiply two square matrices.
+    /// Returns a function that multiplies two square matrices.
     fn product(&self, side: usize) -> Result<Box<dyn FnMut() -> Result<()>>>;
 }
 
-/// Does what was asked for, and prints its line. On anything but the processor there is none.
+/// Runs the measurement and prints its line. Prints nothing for a device other than the CPU.
 pub fn measure(peer: &str, network: impl FnOnce(&Args) -> Result<Box<dyn Network>>) -> Result<()> {
     let args = Args::parse()?;
     if args.device != "cpu" {

@@ -1,7 +1,7 @@
-"""A workload of `cargo xtask bench` in ONNX Runtime, to time beside it: prints one line of JSON.
+"""A workload of `cargo xtask bench` in ONNX Runtime, for comparison: prints one line of JSON.
 
-`cargo xtask bench --compare onnxruntime` calls it with the arguments of rnn_torch.py. Needs onnxruntime and onnx.
-It does not train and runs on the processor: asked for anything else it prints nothing.
+`cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs onnxruntime
+and onnx. It supports only inference on the CPU; for any other mode or device it prints nothing.
 """
 import sys
 
@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import TensorProto, checker, helper, numpy_helper
 
 operator, gates, states = {"rnn_tanh": ("RNN", 1, "h"), "lstm": ("LSTM", 4, "hc"), "gru": ("GRU", 3, "h")}[args.cell]
-# PyTorch's GRU, and that of the workloads, resets after the product.
+# The GRU of PyTorch and of the workloads resets after the product.
 attributes = {"hidden_size": args.units} | ({"linear_before_reset": 1} if operator == "GRU" else {})
 random = np.random.default_rng(0)
 streaming = args.mode == "stream"
@@ -27,7 +27,7 @@ def value(name, dims, dtype=TensorProto.FLOAT):
 
 
 def model():
-    """Layers one after the other; `x: [T, B, inputs]` to `y: [T, B, units]`. A stream's states come in and go out."""
+    """Stacked layers, `x: [T, B, inputs]` to `y: [T, B, units]`. When streaming, states are inputs and outputs."""
     limit = args.units ** -0.5
     inputs, outputs = [value("x", [args.steps, args.batch, args.inputs])], [value("y", [args.steps, args.batch, args.units])]
     nodes, weights = [], [numpy_helper.from_array(np.array([1]), "direction")]
@@ -59,7 +59,7 @@ def compiled(graph):
 
 
 def peak():
-    """GFLOP/s of a square product, the best of some runs: as `cargo xtask bench` measures it."""
+    """GFLOP/s of a square matmul, the best of several runs, measured as in `cargo xtask bench`."""
     side = 1024
     numbers = random.random((side, side), dtype=np.float32)
     weights = [numpy_helper.from_array(numbers, "w")]
@@ -74,7 +74,7 @@ session = compiled(model())
 feed = {"x": random.standard_normal((args.steps, args.batch, args.inputs), dtype=np.float32)}
 
 if streaming:
-    # Two sets of states take turns, each read in one step and written in the next, so that none is copied.
+    # Two sets of states alternate: a step reads one and writes the other, so no state is copied.
     names = [f"{s}{layer}" for layer in range(args.layers) for s in states]
     zeros = np.zeros((1, args.batch, args.units), np.float32)
     sets = [{name: onnxruntime.OrtValue.ortvalue_from_numpy(zeros) for name in names} for _ in range(2)]

@@ -1,10 +1,11 @@
-"""A workload of `cargo xtask bench` in PyTorch, to time beside it: prints one line of JSON, two for ragged rows (packed, padded).
+"""A workload of `cargo xtask bench` in PyTorch, for comparison. Prints one line of JSON; for ragged rows
+two lines (packed, padded).
 
-`cargo xtask bench --compare torch` calls it with the sizes. Alone:
+`cargo xtask bench --compare torch` runs it with the sizes. To run it alone:
 
     python bench/rnn_torch.py --workload W3_lstm512 --mode fwd --cell lstm --batch 64 --steps 100 --inputs 512 --units 512
 
-Needs torch. On a GPU (--device cuda) this is cuDNN.
+Needs torch. On a GPU (--device cuda) it uses cuDNN.
 """
 import common
 
@@ -35,7 +36,7 @@ class Network(nn.Module):
 
 
 def waited(f, *operands):
-    """`f`, and waiting for it."""
+    """A function that runs `f` and waits for the device."""
     def run():
         f(*operands)
         if args.device == "cuda":
@@ -44,7 +45,7 @@ def waited(f, *operands):
 
 
 def peak():
-    """GFLOP/s of a square product, the best of some runs: as `cargo xtask bench` measures it."""
+    """GFLOP/s of a square matmul, the best of several runs, measured as in `cargo xtask bench`."""
     side = 1024 if args.device == "cpu" else 4096
     x = torch.rand(side, side, device=device)
     with torch.inference_mode():

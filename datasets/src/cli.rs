@@ -20,12 +20,11 @@ usage: cargo xtask data NAME... [--source npm|url|apt]
 Files that are there and right are not fetched again.
 ";
 
-/// Runs `cargo xtask data` with the arguments that follow `data`; what it has
-/// to say goes to the standard output.
+/// Runs `cargo xtask data` with the arguments that follow `data`. Prints to standard output.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`], or what [`Dataset::fetch`] met.
+/// [`Error::Usage`], or an error of [`Dataset::fetch`].
 pub fn cli(args: &[String]) -> Result<()> {
     run(args, &default_root(), &mut io::stdout().lock())
 }

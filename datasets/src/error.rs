@@ -1,4 +1,4 @@
-//! What can go wrong, and what the user can do about it.
+//! Errors, and how the user can resolve them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use crate::{Checksum, Source, all};
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong with a data set.
+/// An error about a data set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[error("{0}\nrun `cargo xtask data --help` for the usage")]
     Usage(String),
-    /// No data set has that name.
+    /// No data set has this name.
     #[error("there is no data set `{0}`, only {list}", list = names(all().iter().map(|d| d.name)))]
     UnknownDataset(String),
-    /// The data set cannot be had from the source asked for.
+    /// The requested source does not offer the data set.
     #[error("{dataset} cannot be had from {asked}, only from {offered}")]
     NoSuchSource {
         /// The data set.
         dataset: &'static str,
-        /// The source asked for.
+        /// The requested source.
         asked: Source,
-        /// The sources it has.
+        /// The sources that offer the data set.
         offered: String,
     },
     /// Files of the data set are missing.
@@ -39,27 +39,27 @@ pub enum Error {
         dataset: &'static str,
         /// Its folder.
         folder: PathBuf,
-        /// The files that are not there.
+        /// The missing files.
         lacking: Vec<&'static str>,
     },
-    /// A file holds something else than it should.
+    /// A file has the wrong content.
     #[error("{}: expected {expected}, but found {found}{}", path.display(), cut(expected, found))]
     Mismatch {
         /// The file, or the archive and the file in it.
         path: PathBuf,
-        /// What the catalog says.
+        /// The checksum in the catalog.
         expected: Checksum,
-        /// What was there. Of a file that is too long, only its beginning.
+        /// The actual checksum; for a file that is too long, only of its beginning.
         found: Checksum,
     },
-    /// A file, folder or archive that holds nothing of the data set.
+    /// A file, folder or archive has no file of the data set.
     #[error("{} holds none of the files of {dataset}: {}", path.display(), names(wanted.iter().copied()))]
     NothingUseful {
-        /// What was looked through.
+        /// The path that was searched.
         path: PathBuf,
         /// The data set.
         dataset: &'static str,
-        /// The files that it would have to hold, by name.
+        /// The names of the files that were searched for.
         wanted: Vec<&'static str>,
     },
     /// An archive that is damaged or malicious.
@@ -67,15 +67,15 @@ pub enum Error {
     Archive {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A program that fetches did not do it.
+    /// A download program failed.
     #[error("`{command}`: {problem}")]
     Client {
         /// The command as it was run.
         command: String,
-        /// What became of it.
+        /// The failure.
         problem: String,
     },
     /// Every source failed.
@@ -86,9 +86,9 @@ pub enum Error {
     Exhausted {
         /// The data set.
         dataset: &'static str,
-        /// What each source said, in the order tried.
+        /// The error of each source, in the order tried.
         attempts: Vec<Attempt>,
-        /// The commands for each source, and where the files belong.
+        /// The commands for each source, and the folder for the files.
         by_hand: String,
     },
     /// The operating system refused a file operation.
@@ -106,7 +106,7 @@ pub enum Error {
 pub struct Attempt {
     /// The source.
     pub source: Source,
-    /// What it said.
+    /// The error.
     pub error: Error,
 }
 
@@ -123,7 +123,8 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// A file that is too long is not read to its end; its checksum says so.
+/// A file that is too long is not read to its end; the message says that its checksum is of the
+/// beginning.
 fn cut(expected: &Checksum, found: &Checksum) -> &'static str {
     if found.size() > expected.size() {
         ", where reading stopped"

@@ -1,4 +1,4 @@
-//! Getting a data set into its folder.
+//! Downloading a data set to its folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,13 +8,13 @@ use crate::archive::{damaged, search};
 use crate::checksum::CopyError;
 use crate::{Attempt, Checksum, DataFile, Dataset, Error, Origin, Result, Source};
 
-/// How [`Dataset::fetch`] goes about it. The default tries every source.
+/// Options of [`Dataset::fetch`]. The default tries every source.
 #[derive(Clone, Debug, Default)]
 pub struct FetchOptions {
-    /// Only this source.
+    /// Tries only this source.
     pub source: Option<Source>,
-    /// No source: take the files from this `.tgz`, `.tar`, `.gz`, folder or
-    /// plain file, which the user got otherwise.
+    /// Instead of downloading, takes the files from this `.tgz`, `.tar`, `.gz`, folder or plain
+    /// file.
     pub from: Option<PathBuf>,
 }
 
@@ -24,16 +24,13 @@ impl Dataset {
         root.join(self.name)
     }
 
-    /// The data set's folder if all of its files are in it, `None` if some are
-    /// missing.
+    /// The data set's folder if it has all files, `None` if some are missing.
     ///
-    /// Reads every file to its end, which for MNIST takes a fraction of a
-    /// second.
+    /// Reads every file to its end, which for MNIST takes a fraction of a second.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if a file is there but is not what it should be;
-    /// [`Dataset::fetch`] replaces it.
+    /// [`Error::Mismatch`] if a file has the wrong content; [`Dataset::fetch`] replaces it.
     pub fn locate(&self, root: &Path) -> Result<Option<PathBuf>> {
         let folder = self.folder(root);
         for file in self.files {
@@ -44,12 +41,12 @@ impl Dataset {
         Ok(Some(folder))
     }
 
-    /// The data set's folder, with all of its files in it. Downloads nothing.
+    /// The data set's folder, with all of its files. Downloads nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`], which says what to run, if some are missing;
-    /// [`Error::Mismatch`] as for [`Dataset::locate`].
+    /// [`Error::Absent`], which names the command to run, if files are missing; [`Error::Mismatch`]
+    /// as for [`Dataset::locate`].
     pub fn require(&self, root: &Path) -> Result<PathBuf> {
         match self.locate(root)? {
             Some(folder) => Ok(folder),
@@ -57,8 +54,8 @@ impl Dataset {
         }
     }
 
-    /// The data set's folder; what is missing or wrong is fetched first, from
-    /// the first source that has it.
+    /// The data set's folder. Missing or wrong files are first downloaded from the first source
+    /// that offers them.
     ///
     /// # Errors
     ///
@@ -67,23 +64,21 @@ impl Dataset {
         self.fetch(root, &FetchOptions::default())
     }
 
-    /// Fetches what is missing or wrong in the data set's folder, and returns
-    /// the folder.
+    /// Downloads the missing or wrong files of the data set, and returns its folder.
     ///
-    /// Each file is written beside its place, checked, flushed to the disk and
-    /// then renamed, so that whatever has its name is right, even after a crash
-    /// and with two of these at work.
+    /// Each file is written to a temporary name, verified, flushed to the disk and then renamed. A
+    /// file with its final name is therefore always correct, even after a crash or with two
+    /// processes at work.
     ///
     /// # Errors
     ///
-    /// - With [`FetchOptions::from`]: [`Error::Mismatch`] for a file that is
-    ///   not what it should be, [`Error::NothingUseful`], [`Error::Archive`],
-    ///   and [`Error::Absent`] if it held some of the files, which are kept,
-    ///   and others are still missing.
-    /// - Otherwise: [`Error::Exhausted`] with what each source said and how to
-    ///   do it by hand, or [`Error::NoSuchSource`].
-    /// - [`Error::Io`] if a file or folder here cannot be read or written; while
-    ///   a source is tried, that is what the source said.
+    /// - With [`FetchOptions::from`]: [`Error::Mismatch`] for a file with the wrong content,
+    ///   [`Error::NothingUseful`], [`Error::Archive`], and [`Error::Absent`] if it had some of the
+    ///   files, which are kept, and others are still missing.
+    /// - Otherwise: [`Error::Exhausted`] with the error of each source and instructions for
+    ///   downloading by hand, or [`Error::NoSuchSource`].
+    /// - [`Error::Io`] if a local file or folder cannot be read or written; while a source is
+    ///   tried, this counts as the error of the source.
     pub fn fetch(&self, root: &Path, options: &FetchOptions) -> Result<PathBuf> {
         if let Some(from) = &options.from {
             self.import(from, root)?;
@@ -128,7 +123,7 @@ impl Dataset {
         }
     }
 
-    /// Takes over what `from` holds of this data set.
+    /// Imports the files of this data set from `from`.
     fn import(&self, from: &Path, root: &Path) -> Result<()> {
         let folder = self.folder(root);
         let count = search(self, from, &mut |file, path, bytes| {
@@ -190,8 +185,8 @@ impl Dataset {
         }
     }
 
-    /// For someone who has to fetch it on another machine: the commands for
-    /// each source, and where the files belong.
+    /// Instructions for downloading on another machine: the commands for each source, and the
+    /// folder for the files.
     fn by_hand(&self, root: &Path) -> String {
         let mut text = String::new();
         for origin in self.origins {
@@ -210,8 +205,7 @@ impl Dataset {
 }
 
 impl DataFile {
-    /// Whether this file is in `folder`; an error if something else is there
-    /// under its name.
+    /// Whether this file is in `folder`; an error if a file with this name has the wrong content.
     fn is_in(&self, folder: &Path) -> Result<bool> {
         let path = folder.join(self.name);
         let file = match File::open(&path) {
@@ -225,13 +219,13 @@ impl DataFile {
         Ok(true)
     }
 
-    /// Puts `bytes`, which came from `path`, into `folder`.
+    /// Installs `bytes`, which were read from `path`, in `folder`.
     fn install(&self, path: &Path, bytes: &mut dyn Read, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let mut builder = tempfile::Builder::new();
         let prefix = format!(".{}.", self.name);
         builder.prefix(&prefix).suffix(".part");
-        // Temporary files are private; a data set is as readable as any file.
+        // Temporary files are private by default; a data set is as readable as any other file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut part = builder
@@ -252,7 +246,7 @@ impl DataFile {
             .map_err(|e| Error::io(part.path(), e))?;
         part.persist(&target)
             .map_err(|e| Error::io(&target, e.error))?;
-        // The name, too, has to outlive a crash. Windows flushes no folders.
+        // The rename must survive a crash too. Windows cannot flush folders.
         #[cfg(unix)]
         File::open(folder)
             .and_then(|folder| folder.sync_all())

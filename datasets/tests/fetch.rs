@@ -1,4 +1,4 @@
-//! Fetching, without a network: a small data set, and archives made here.
+//! Fetching without a network: a small data set and archives built by the tests.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -30,7 +30,7 @@ static SMALL: Dataset = Dataset {
         },
     ],
     origins: &[Origin::Url {
-        // Refused by any machine at once, and by curl as fast.
+        // Every machine refuses this connection at once, so curl fails quickly.
         base: "http://127.0.0.1:1/small",
     }],
 };
@@ -56,7 +56,7 @@ fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        // Written by hand, since the builder refuses names that point outside.
+        // Written by hand, since the builder rejects names that point outside the archive.
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         builder.append(&header, *bytes).unwrap();
@@ -64,7 +64,7 @@ fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// A root, and beside it a file with these bytes.
+/// A root folder, and next to it a file with these bytes.
 fn setup(name: &str, bytes: &[u8]) -> (TempDir, PathBuf, PathBuf) {
     let top = tempfile::tempdir().unwrap();
     let root = top.path().join("data");
@@ -101,7 +101,7 @@ fn a_tgz_a_tar_and_a_folder_serve() {
         ("package/data/abc-idx1-ubyte", b"abc"),
         ("package/data/empty-idx1-ubyte", b""),
     ]);
-    // What it is shows in the bytes, so the names may be anything.
+    // The content decides the type, so any name works.
     for bytes in [gzip(&packed), packed] {
         let (_top, root, file) = setup("download", &bytes);
         assert_eq!(SMALL.fetch(&root, &from(file)).unwrap(), root.join("small"));
@@ -205,7 +205,7 @@ fn whatever_is_cut_off_or_garbage_is_an_error_and_leaves_nothing() {
     let whole = gzip(&tar(&RIGHT));
     for cut in 0..whole.len() {
         let (_top, root, file) = setup("cut.tgz", &whole[..cut]);
-        // The last bytes come after both files, so they may go unread.
+        // The last bytes follow both files, so they may stay unread.
         let fetched = SMALL.fetch(&root, &from(file));
         assert!(fetched.is_err() || is_complete(&root) && cut > whole.len() / 2);
         for file in files(&root) {
@@ -240,7 +240,7 @@ fn flipped_bytes_never_pass_and_never_panic() {
         bytes[at] ^= 0x55;
         let (_top, root, file) = setup("flipped.tgz", &bytes);
         let fetched = SMALL.fetch(&root, &from(file));
-        // Some bytes of a gzip header mean nothing.
+        // Some bytes of a gzip header have no meaning.
         assert!(fetched.is_err() || is_complete(&root));
         for file in files(&root) {
             let bytes = fs::read(file).unwrap();
@@ -263,7 +263,7 @@ fn what_is_there_is_found_and_a_wrong_file_is_named_and_replaced() {
 
     SMALL.fetch(&root, &from(file)).unwrap();
     assert!(is_complete(&root));
-    // Nothing to fetch any more, so the unreachable source is not asked.
+    // All files are present, so the unreachable source is not tried.
     assert_eq!(SMALL.ensure(&root).unwrap(), root.join("small"));
 }
 

@@ -1,7 +1,8 @@
-//! Learns to write like a book, character by character, with an LSTM.
+//! Trains a character-level language model on a book with an LSTM.
 //!
-//! Truncated back-propagation through time: the state is carried from one stretch of the text to the next. Prints the
-//! bits per character on the last tenth of the text, which is not trained on, and a sample.
+//! Uses truncated back-propagation through time: the state carries over from one window of the text
+//! to the next. Prints the bits per character on the last tenth of the text, which is held out, and
+//! a sample.
 
 mod support;
 
@@ -33,10 +34,10 @@ const STEPS: usize = 64;
 const EMBEDDING: usize = 64;
 const LEARNING_RATE: f64 = 0.003;
 const CLIP_NORM: f64 = 5.0;
-/// Below 1, likely characters are preferred.
+/// A temperature below 1 favours likely characters.
 const TEMPERATURE: f32 = 0.7;
 
-/// Characters as vectors, an LSTM, and a score for each next character.
+/// An embedding of characters, an LSTM, and an output layer for the next character.
 #[derive(Clone, Debug)]
 struct Writer {
     embedding: Param,
@@ -66,7 +67,8 @@ impl Writer {
         })
     }
 
-    /// `[batch, steps]` ids and a state to `[batch, steps, characters]` scores and the next state.
+    /// Maps ids `[batch, steps]` and a state to logits `[batch, steps, characters]` and the next
+    /// state.
     fn forward(&self, ids: &Tensor, state: &LstmState) -> recurrent::Result<(Tensor, LstmState)> {
         let vectors = self.embedding.gather(ids)?;
         let rnn = DynamicRnn::new(&self.cell)
@@ -75,7 +77,7 @@ impl Writer {
         Ok((self.logits.forward(&rnn.outputs)?, rnn.state))
     }
 
-    /// The mean cross entropy of a window in nats, and the state after it.
+    /// Mean cross entropy of a window in nats, and the state after it.
     fn loss(
         &self,
         device: &Device,
@@ -104,7 +106,7 @@ impl Writer {
         Ok(total / f64::from(count) / std::f64::consts::LN_2)
     }
 
-    /// Goes on from `start` for `count` characters.
+    /// Generates `count` characters that continue `start`.
     fn write(
         &self,
         device: &Device,
@@ -116,7 +118,7 @@ impl Writer {
         let mut ids = vocabulary.encode(start)?;
         let mut state = self.cell.zero_state(1)?;
         let mut unread = ids.clone();
-        // One number in 0..1 for each character.
+        // One number in `0..1` per character.
         let uniform = Distribution::Uniform {
             low: 0.0,
             high: 1.0,
@@ -136,7 +138,7 @@ impl Writer {
     }
 }
 
-/// The id that a number in `0..1` falls on, when each has its share.
+/// Samples an id from the softmax of `scores`; `draw` is a uniform number in `0..1`.
 fn pick(scores: &[f32], draw: f32) -> i32 {
     let highest = scores.iter().copied().fold(f32::MIN, f32::max);
     let shares: Vec<f32> = scores

@@ -1,8 +1,9 @@
-//! A cell that the library does not have, in about thirty lines, and what comes with it: every driver and
-//! wrapper, gradients, training.
+//! A custom cell in about thirty lines, and the features that work with it without further code:
+//! every driver and wrapper, gradients, training.
 //!
-//! The cell is the minimal gated unit (Zhou et al. 2016): `f = σ([x, h] · gate)`, `q = tanh(x · input + (f * h) · recurrent)`,
-//! `h' = (1 - f) * h + f * q`. It learns to tell which of two marked numbers of a sequence is the larger.
+//! The cell is the minimal gated unit (Zhou et al. 2016): `f = σ([x, h] · gate)`,
+//! `q = tanh(x · input + (f * h) · recurrent)`, `h' = (1 - f) * h + f * q`. It learns which of two
+//! marked numbers of a sequence is larger.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -69,7 +70,7 @@ impl Cell for MinimalGatedUnit {
 const BATCH: usize = 64;
 const STEPS: usize = 12;
 
-/// Sequences of numbers, two of them marked, and which mark is on the larger: 1 for the first.
+/// Sequences of numbers, two of them marked. The target is 1 if the first marked number is larger.
 fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
     let uniform = recurrent::Distribution::Uniform {
         low: 0.0,
@@ -79,7 +80,7 @@ fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
     let numbers: Vec<f32> = Tensor::random(device, seed, uniform, meta)?.to_vec()?;
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     for row in numbers.chunks(STEPS) {
-        // Where the marks are is drawn from the row too.
+        // The row's own random numbers determine the marked positions.
         let first = (row[0] * 5.0) as usize;
         let second = 6 + (row[1] * 5.0) as usize;
         for (t, &number) in row.iter().enumerate() {
@@ -96,7 +97,7 @@ fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
 fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::from_env()?;
 
-    // Every driver and wrapper takes it.
+    // Every driver and wrapper accepts the cell.
     let cell = MinimalGatedUnit::new(&device, 2, 32)?;
     let (x, _) = batch(&device, 0)?;
     let lengths = [STEPS; BATCH];
@@ -128,7 +129,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     writeln!(stdout(), "stacked {:?}", stacked.outputs.shape())?;
 
-    // And it trains.
+    // The cell can be trained.
     let mut model = (cell, Dense::new(&device, 32, 1)?);
     model.initialize(1)?;
     let mut adam = Adam::new(0.01);

@@ -1,6 +1,7 @@
-//! Classifies handwritten digits, each read as 28 rows of 28 pixels, with a recurrent network of 150 units.
+//! Classifies handwritten digits, each read as 28 rows of 28 pixels, with a recurrent network of
+//! 150 hidden units.
 //!
-//! `cargo run --release --example mnist` is all there is to do: the first run fetches MNIST into `data/`.
+//! Run it with `cargo run --release --example mnist`. The first run downloads MNIST to `data/`.
 
 mod support;
 
@@ -35,7 +36,7 @@ const CLASSES: usize = 10;
 const BATCH: usize = 150;
 const LEARNING_RATE: f64 = 0.001;
 
-/// The recurrent network and the layer that reads its last output.
+/// A recurrent network and an output layer on its last output.
 #[derive(Clone, Debug)]
 struct Classifier {
     cell: AnyCell,
@@ -69,7 +70,7 @@ impl Classifier {
     }
 }
 
-/// Images and labels, one to one.
+/// Images and their labels.
 struct Digits {
     images: Idx,
     labels: Idx,
@@ -91,7 +92,7 @@ impl Digits {
         Ok(Self { images, labels })
     }
 
-    /// The given items: pixels in `0..=1`, labels.
+    /// The given items: pixels in `0..=1`, and labels.
     fn batch(&self, device: &Device, items: &[usize]) -> recurrent::Result<(Tensor, Tensor)> {
         let pixels = self.images.gather(items, |byte| f32::from(byte) / 255.0)?;
         let labels = self.labels.gather(items, i32::from)?;
@@ -101,7 +102,7 @@ impl Digits {
         ))
     }
 
-    /// The share of the first `count` items that the model gets right.
+    /// Fraction of the first `count` items that the model classifies correctly.
     fn accuracy(
         &self,
         model: &Classifier,
@@ -140,7 +141,7 @@ fn run() -> Result<(), Error> {
     let kind = options.get("cell", "basic".to_owned())?;
     let epochs: u64 = options.get("epochs", 10)?;
     let seed: u64 = options.get("seed", 0)?;
-    // Now and then a plain recurrent network meets a batch whose gradient is many times the usual one.
+    // A plain recurrent network occasionally produces a gradient many times larger than usual.
     let clip_norm: f64 = options.get("clip-norm", 1.0)?;
 
     let (train, test) = (Digits::open("train")?, Digits::open("t10k")?);
@@ -183,7 +184,7 @@ fn run() -> Result<(), Error> {
                 softmax_cross_entropy(&model.forward(&images)?, &labels)
             })?;
         let seconds = start.elapsed().as_secs_f64();
-        // The first tenth of a data set tells how well it is learnt about as well as all of it.
+        // The first 10,000 images estimate the accuracy about as well as all of them.
         let on_train = train.accuracy(&model, &device, 10_000)?;
         let on_test = test.accuracy(&model, &device, 10_000)?;
         writeln!(

@@ -1,9 +1,9 @@
-//! Labels each step of sequences that are stored as records, as TensorFlow's tutorial of
-//! `SequenceExample`s does.
+//! Labels each step of sequences that are stored as records, like TensorFlow's tutorial on
+//! `SequenceExample`.
 //!
-//! Writes ragged sequences of tokens and labels to TFRecord files, reads them back, puts sequences
-//! of similar length together, pads them, runs a GRU with their lengths, and leaves the padding out
-//! of the loss. The label of a step is the last marker seen so far, which may be long ago.
+//! Writes ragged sequences of tokens and labels to TFRecord files, reads them back, groups
+//! sequences of similar length, pads them, runs a GRU with their lengths, and masks the padding in
+//! the loss. The label of a step is the last marker seen so far, which may be long ago.
 
 mod support;
 
@@ -33,15 +33,16 @@ Options:
   --seed N           of the data, initialization and order (0)
 ";
 
-/// Tokens below this one are markers, and so are the labels; label 0 stands before any marker.
+/// Tokens below this value are markers, and so are the labels. Label 0 means that no marker has
+/// been seen yet.
 const MARKERS: i64 = 5;
 const TOKENS: usize = 30;
 const BATCH: usize = 32;
 const BOUNDARIES: [usize; 4] = [15, 30, 60, 90];
-/// The fraction of steps of new sequences that are labelled right after training.
+/// Fraction of the steps of new sequences that are labelled correctly after training.
 pub const STATED_ACCURACY: f64 = 0.99;
 
-/// Tokens as vectors, a GRU, and a score for each label.
+/// An embedding of tokens, a GRU, and an output layer over the labels.
 #[derive(Clone, Debug)]
 struct Tagger {
     embedding: Param,
@@ -73,7 +74,7 @@ impl Tagger {
         Ok(model)
     }
 
-    /// `[batch, time]` ids to `[batch, time, labels]` scores.
+    /// Maps ids `[batch, time]` to logits `[batch, time, labels]`.
     fn forward(&self, tokens: &Tensor, lengths: &[i64]) -> recurrent::Result<Tensor> {
         let vectors = self.embedding.gather(tokens)?;
         let rnn = DynamicRnn::new(&self.cell).sequence_length(lengths);
@@ -98,7 +99,7 @@ impl Fields {
         })
     }
 
-    /// Scores, labels and weights of a batch: the weights are 0 in the padding.
+    /// Logits, labels and weights of a batch; the weights are 0 in the padding.
     fn scores(
         &self,
         device: &Device,
@@ -114,7 +115,7 @@ impl Fields {
     }
 }
 
-/// A sequence of 5 to 120 tokens, most of them short, and their labels.
+/// A sequence of 5 to 120 tokens, usually short, and its labels.
 fn sequence(draw: &mut impl FnMut(usize) -> usize) -> SequenceExample {
     let longest = [15, 30, 60, 120][draw(4)];
     let steps = 5 + draw(longest - 4);
@@ -138,7 +139,7 @@ fn sequence(draw: &mut impl FnMut(usize) -> usize) -> SequenceExample {
         .feature_list("labels", labels)
 }
 
-/// Writes four files for training and one for testing, of which each has a quarter as many.
+/// Writes four files for training and one for testing, each with a quarter of `sequences`.
 fn write(folder: &Path, sequences: usize, seed: u64) -> Result<(), Error> {
     let mut random = seed;
     let mut draw = |below: usize| {
@@ -160,7 +161,7 @@ fn write(folder: &Path, sequences: usize, seed: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The share of steps that are padding in the batches of an epoch.
+/// Fraction of padding among the steps of an epoch's batches.
 fn padding(batches: &mut impl Source<Item = Batch>, tokens: Field<i64>) -> Result<f64, Error> {
     let (mut all, mut real) = (0, 0);
     while let Some(batch) = batches.next_item()? {
@@ -193,14 +194,14 @@ fn run() -> Result<(), Error> {
         options.get("epochs", 6)?,
         options.get("seed", 0)?,
     );
-    // Nothing is left of what the program made for itself.
+    // Remove the data if the program generated it.
     if options.text("data").is_none() {
         std::fs::remove_dir_all(&temporary)?;
     }
     result.map(|_| ())
 }
 
-/// Writes the data if there is none, trains, and gives the accuracy on new sequences.
+/// Generates the data if it does not exist, trains, and returns the accuracy on new sequences.
 pub fn train(
     device: &Device,
     folder: &Path,
@@ -253,7 +254,7 @@ pub fn train(
                 let (logits, labels, weights) = fields.scores(device, model, batch)?;
                 SequenceLoss::default().of(&logits, &labels, &weights)
             })?;
-        // Weighted by the number of steps, as batches differ in it.
+        // Weighted by the number of steps, which differs between batches.
         let mut held_out = samples(std::slice::from_ref(&test))?
             .group(BATCH, Remainder::Keep)?
             .pad(Pad::new());

@@ -1,7 +1,8 @@
-//! Predicts the next value of a series with a recurrent network of 100 units, and lets it go on by itself.
+//! Predicts the next value of a series with a recurrent network of 100 hidden units, then continues
+//! the series from its own predictions.
 //!
-//! The network of A. Géron's tutorial: windows of 20 steps, a projection of each output to one number,
-//! mean squared error. Test windows lie after all that was trained on.
+//! The network of A. Géron's tutorial: windows of 20 steps, a projection of each output to one
+//! number, mean squared error. Test windows lie after all training data.
 
 mod support;
 
@@ -33,7 +34,7 @@ const STEPS: usize = 20;
 const UNITS: usize = 100;
 const BATCH: usize = 50;
 const LEARNING_RATE: f64 = 0.001;
-/// How far the network goes on by itself.
+/// Number of values that the network predicts from its own predictions.
 const CONTINUATION: usize = 60;
 
 /// A recurrent network with a projection of each output to one number.
@@ -61,13 +62,13 @@ impl Predictor {
         })
     }
 
-    /// `[batch, steps, 1] -> [batch, steps, 1]`: the value after each.
+    /// `[batch, steps, 1] -> [batch, steps, 1]`: the predicted next value at each step.
     fn forward(&self, values: &Tensor) -> recurrent::Result<Tensor> {
         let rnn = DynamicRnn::new(&self.cell).run(values)?;
         self.output.forward(&rnn.outputs)
     }
 
-    /// The value after each window's last.
+    /// The predicted value after the end of each window.
     fn next(&self, device: &Device, windows: &[&[f32]]) -> recurrent::Result<Vec<f32>> {
         let shape = [windows.len(), STEPS, 1];
         let values = Tensor::from_slice(device, &windows.concat(), &shape)?;
@@ -133,7 +134,7 @@ fn run() -> Result<(), Error> {
         mse / persistence
     )?;
 
-    // The network goes on from the end of the series, fed with what it says itself.
+    // The network continues the series from its end and feeds each prediction back as input.
     let mut continued = test[test.len() - STEPS..].to_vec();
     for _ in 0..CONTINUATION {
         let window = &continued[continued.len() - STEPS..];
@@ -184,7 +185,7 @@ fn train_model(
     Ok(())
 }
 
-/// Draws truth and prediction one after the other in time, then the continuation.
+/// Plots the true values and the predictions over time, then the continuation.
 fn draw(
     path: &Path,
     truth: &[f64],

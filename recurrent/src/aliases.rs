@@ -1,4 +1,4 @@
-//! The types of the crates inside, fixed to [`Device`].
+//! The types of the underlying crates, instantiated for [`Device`].
 
 use crate::Device;
 
@@ -8,7 +8,7 @@ pub type Tensor = backend_api::Tensor<Device>;
 /// A trainable tensor; see [`rnn_core::Param`].
 pub type Param = rnn_core::Param<Device>;
 
-/// What [`Module::params`](crate::Module::params) shows parameters to; see [`rnn_core::Visitor`].
+/// The visitor of [`Module::params`](crate::Module::params); see [`rnn_core::Visitor`].
 pub type Visitor<'a> = rnn_core::Visitor<'a, Device>;
 
 /// The gradients of a model; see [`rnn_train::Gradients`].
@@ -17,7 +17,7 @@ pub type Gradients = rnn_train::Gradients<Device>;
 /// The gradient of one parameter; see [`rnn_train::Gradient`].
 pub type Gradient = rnn_train::Gradient<Device>;
 
-/// The gradient of an embedding table by its rows; see [`rnn_train::IndexedSlices`].
+/// The sparse gradient of an embedding table; see [`rnn_train::IndexedSlices`].
 pub type IndexedSlices = rnn_train::IndexedSlices<Device>;
 
 /// The plain recurrent cell; see [`rnn_core::BasicRnnCell`].

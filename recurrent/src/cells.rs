@@ -1,4 +1,4 @@
-//! The contributed cells, fixed to [`Device`]; the core cells stand at the crate's root.
+//! The contributed cells, instantiated for [`Device`]; the core cells are in the crate root.
 
 use crate::Device;
 

@@ -1,4 +1,4 @@
-//! The device as a value.
+//! The device, chosen at run time.
 
 use std::str::FromStr;
 
@@ -20,10 +20,12 @@ dispatch! {
     }
 }
 
-/// What tensors live on and what computes: the processor or a GPU, and always able to differentiate.
+/// The device that stores tensors and runs operations: the CPU or a GPU. It can always
+/// differentiate.
 ///
-/// Cheap to clone. Two devices, or the processor with two thread counts, can be used side by side; tensors of
-/// different devices do not mix, [`Tensor::to`](backend_api::Tensor::to) moves one over.
+/// Cloning is cheap. Several devices can be used side by side, for example two CPU devices with
+/// different numbers of threads. An operation cannot mix tensors of different devices;
+/// [`Tensor::to`](backend_api::Tensor::to) copies a tensor to another device.
 ///
 /// ```
 /// use recurrent::Device;
@@ -41,30 +43,31 @@ dispatch! {
 pub struct Device(Autodiff<Dispatch>);
 
 impl Device {
-    /// The processor, with as many threads as it runs at once.
+    /// The CPU, with one thread per hardware thread that the process may use.
     pub fn cpu() -> Self {
         Self::from_cpu(Cpu::new())
     }
 
-    /// The processor, with a given number of threads.
+    /// The CPU, with a given number of threads.
     ///
     /// # Errors
-    /// The number is 0, or the system refused the threads.
+    /// `threads` is 0, or the system could not start the threads.
     pub fn cpu_with_threads(threads: usize) -> Result<Self> {
         Ok(Self::from_cpu(Cpu::builder().threads(threads).build()?))
     }
 
-    /// The processor with a given number of threads, whose products of `f32` are rounded more coarsely in inference:
-    /// [`Precision::Bf16`] reads half as much memory. Training stays exact.
+    /// The CPU, with a given number of threads and reduced precision of `f32` matmuls in inference.
+    /// [`Precision::Bf16`] halves the memory traffic for weights. Training stays exact.
     ///
     /// # Errors
-    /// As of [`cpu_with_threads`](Self::cpu_with_threads); or the processor has no such products.
+    /// Those of [`cpu_with_threads`](Self::cpu_with_threads), or the CPU does not support the
+    /// precision.
     pub fn cpu_with_precision(threads: usize, precision: Precision) -> Result<Self> {
         let builder = Cpu::builder().threads(threads).precision(precision);
         Ok(Self::from_cpu(builder.build()?))
     }
 
-    /// The processor with other settings: [`Cpu::builder`] has them.
+    /// A CPU device with other settings; see [`Cpu::builder`].
     ///
     /// ```
     /// use recurrent::{Cpu, Device};
@@ -77,10 +80,10 @@ impl Device {
         Self(Autodiff::new(Dispatch::Cpu(cpu)))
     }
 
-    /// An NVIDIA GPU, counted from 0.
+    /// The NVIDIA GPU with this index.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], with what is missing and what to do about it.
+    /// [`Error::Unavailable`], which says what is missing and how to fix it.
     pub fn cuda(index: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
         return Self::cuda_with_precision(index, Precision::Exact);
@@ -93,25 +96,27 @@ impl Device {
         })
     }
 
-    /// An NVIDIA GPU whose products of `f32` are rounded more coarsely: [`Precision::Tf32`] is what cuDNN takes by default.
+    /// An NVIDIA GPU with reduced precision of `f32` matmuls. [`Precision::Tf32`] is cuDNN's
+    /// default.
     ///
     /// # Errors
-    /// As of [`cuda`](Self::cuda).
+    /// Those of [`cuda`](Self::cuda).
     #[cfg(feature = "cuda")]
     pub fn cuda_with_precision(index: usize, precision: Precision) -> Result<Self> {
         let cuda = Cuda::with_precision(index, precision)?;
         Ok(Self(Autodiff::new(Dispatch::Cuda(cuda))))
     }
 
-    /// The first GPU if there is one that works, else the processor.
+    /// The first GPU if it works, else the CPU.
     pub fn best() -> Self {
         Self::cuda(0).unwrap_or_else(|_| Self::cpu())
     }
 
-    /// The device that the environment variable `RECURRENT_DEVICE` names; [`best`](Self::best) if it is not set.
+    /// The device named by the environment variable `RECURRENT_DEVICE`, or [`best`](Self::best) if
+    /// it is not set.
     ///
     /// # Errors
-    /// The variable names no device, or one that is not there.
+    /// The variable does not name a device, or the device is not available.
     pub fn from_env() -> Result<Self> {
         match std::env::var_os("RECURRENT_DEVICE") {
             Some(name) => name.to_string_lossy().parse(),

@@ -1,8 +1,9 @@
-//! Recurrent neural networks: TensorFlow 1.x's cells, wrappers and drivers in Rust, trained by back-propagation
-//! through time, on the processor and on NVIDIA GPUs.
+//! Recurrent neural networks: the cells, wrappers and drivers of TensorFlow 1.x in Rust, trained by
+//! back-propagation through time, on CPUs and NVIDIA GPUs.
 //!
-//! Nothing here has a type parameter for the device: [`Device`] is a value, and the types below are those of the
-//! crates inside, fixed to it.
+//! The types at the root of this crate have no type parameter for the device. [`Device`] is a value,
+//! and these types are those of the underlying crates, instantiated for it. The modules re-exported
+//! from `rnn_train`, such as [`optim`] and [`training`], stay generic over the backend.
 //!
 //! ```
 //! use recurrent::prelude::*;
@@ -19,8 +20,9 @@
 //!
 //! # Features
 //!
-//! * `cpu` (default): the processor.
-//! * `cuda`: NVIDIA GPUs. Builds on any machine; what is missing at run time is in the error of [`Device::cuda`].
+//! * `cpu` (default): the CPU.
+//! * `cuda`: NVIDIA GPUs. Builds on any machine; the error of [`Device::cuda`] says what is missing
+//!   at run time.
 
 #![forbid(unsafe_code)]
 
@@ -51,7 +53,7 @@ pub use rnn_train::{
     Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,
 };
 
-/// The code in the README, which must compile and run.
+/// The code in the README must compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! What most programs use: `use recurrent::prelude::*;`
+//! The items that most programs need: `use recurrent::prelude::*;`
 
 pub use crate::aliases::*;
 pub use crate::losses::{accuracy, mean_squared_error, softmax_cross_entropy};

@@ -1,4 +1,4 @@
-//! The example `sequences` on less data: what it reads back, trains and states.
+//! Runs the example `sequences` on less data.
 
 #[allow(dead_code)]
 #[path = "../examples/sequences.rs"]
@@ -10,7 +10,7 @@ use recurrent::Device;
 fn the_tutorial_reaches_the_accuracy_that_it_states() {
     let folder = std::env::temp_dir().join(format!("sequences-test-{}", std::process::id()));
     let train = |epochs| sequences::train(&Device::cpu(), &folder, 600, 32, epochs, 1);
-    // Without training, the accuracy is below the one stated, which is an error.
+    // Without training, the accuracy is below the stated one, which is an error.
     let untrained = train(1).unwrap_err().to_string();
     assert!(untrained.contains("below the 0.99 stated"), "{untrained}");
     let accuracy = train(12);

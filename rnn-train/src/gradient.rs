@@ -1,23 +1,24 @@
-//! The gradient of one tensor: every element, or the rows of a table that were looked up.
+//! The gradient of one tensor: dense, or the looked-up rows of a table.
 
 use std::collections::HashMap;
 
 use backend_api::{Backend, DType, Meta, Op, Result, Shape, Tensor};
 
-/// The gradient of one tensor, as `tf.gradients` gives it.
+/// The gradient of one tensor, in the form in which `tf.gradients` returns it.
 #[derive(Clone, Debug)]
 pub enum Gradient<B: Backend> {
-    /// A number for each element.
+    /// One value for each element.
     Dense(Tensor<B>),
-    /// Of a table that the loss only looks rows up in ([`Tensor::gather`]).
+    /// The gradient of a table of which the loss only looks up rows ([`Tensor::gather`]).
     Sparse(IndexedSlices<B>),
 }
 
 impl<B: Backend> Gradient<B> {
-    /// A number for each element: the tensor as it is, or a table with the looked-up rows summed up and zeros elsewhere.
+    /// One value for each element. A sparse gradient becomes the whole table: repeated rows are
+    /// summed, and rows that were not looked up are zero.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device is out of memory.
     pub fn to_dense(&self) -> Result<Tensor<B>> {
         match self {
             Self::Dense(grad) => Ok(grad.clone()),
@@ -25,7 +26,8 @@ impl<B: Backend> Gradient<B> {
         }
     }
 
-    /// The numbers that are there: every element, or the looked-up rows, not summed. TensorFlow's norms are over these.
+    /// The stored values: every element, or the looked-up rows without summing repeated ones.
+    /// TensorFlow's norms are taken over these values.
     pub fn values(&self) -> &Tensor<B> {
         match self {
             Self::Dense(grad) => grad,
@@ -33,7 +35,7 @@ impl<B: Backend> Gradient<B> {
         }
     }
 
-    /// Shape and type of the tensor that this is the gradient of.
+    /// Shape and element type of the tensor that this gradient belongs to.
     pub fn meta(&self) -> Meta {
         match self {
             Self::Dense(grad) => grad.meta(),
@@ -41,7 +43,7 @@ impl<B: Backend> Gradient<B> {
         }
     }
 
-    /// The same with other values, of the same shape.
+    /// Applies `f`, which must keep the shape, to the stored values.
     pub(crate) fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
         Ok(match self {
             Self::Dense(grad) => Self::Dense(f(grad)?),
@@ -52,7 +54,8 @@ impl<B: Backend> Gradient<B> {
         })
     }
 
-    /// The same gradient on a device around this one, or inside it.
+    /// The same gradient on an outer or inner device that shares the buffers; `f` converts each
+    /// tensor.
     pub(crate) fn on<B2: Backend>(&self, f: impl Fn(&Tensor<B>) -> Tensor<B2>) -> Gradient<B2> {
         match self {
             Self::Dense(grad) => Gradient::Dense(f(grad)),
@@ -65,10 +68,10 @@ impl<B: Backend> Gradient<B> {
     }
 }
 
-/// The gradient of a table by its rows; TensorFlow's `IndexedSlices`.
+/// The gradient of a table by rows; TensorFlow's `IndexedSlices`.
 ///
-/// Row `k` of [`values`](Self::values) belongs to row `indices[k]` of the table, and rows with equal indices count
-/// together: a row that is looked up twice is here twice.
+/// Row `k` of [`values`](Self::values) belongs to row `indices[k]` of the table. Rows with equal
+/// indices add up: a row that was looked up twice occurs twice.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -97,7 +100,8 @@ pub struct IndexedSlices<B: Backend> {
 }
 
 impl<B: Backend> IndexedSlices<B> {
-    /// What a lookup of ids of any shape `S` in a table of `rows` rows gives: `values` is `[S.., rest..]`.
+    /// The gradient of a lookup of `ids` of shape `S` in a table of `rows` rows; `values` is
+    /// `[S.., rest..]`.
     pub(crate) fn new(ids: &Tensor<B>, values: &Tensor<B>, rows: usize) -> Result<Self> {
         let count = ids.shape().count();
         let mut dims = vec![count];
@@ -109,7 +113,7 @@ impl<B: Backend> IndexedSlices<B> {
         })
     }
 
-    /// Several of one table, one after the other; there is at least one.
+    /// Concatenates the gradients of several lookups in one table. `parts` must not be empty.
     pub(crate) fn concat(parts: &[Self]) -> Result<Self> {
         let values: Vec<_> = parts.iter().map(|part| &part.values).collect();
         let mut indices: Vec<_> = parts.iter().map(|part| part.indices.clone()).collect();
@@ -131,7 +135,7 @@ impl<B: Backend> IndexedSlices<B> {
         &self.values
     }
 
-    /// `[N]` integers: which row of the table each belongs to.
+    /// `[N]` integers: the row of the table that each row of [`values`](Self::values) belongs to.
     pub fn indices(&self) -> &Tensor<B> {
         &self.indices
     }
@@ -144,14 +148,14 @@ impl<B: Backend> IndexedSlices<B> {
     /// The gradient of the whole table, zero where no row was looked up.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device is out of memory.
     pub fn to_dense(&self) -> Result<Tensor<B>> {
         self.scatter(&self.indices, self.rows)
     }
 
-    /// The same with each index once, in the order of their first appearance, and the rows of equal indices summed.
+    /// Sums rows with equal indices. Each index occurs once, in the order of first appearance.
     ///
-    /// Waits for the indices: which of them are equal is found out on the host.
+    /// Waits for the device, because the host finds the equal indices.
     ///
     /// # Errors
     /// The device failed.

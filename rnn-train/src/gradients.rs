@@ -7,9 +7,10 @@ use rnn_core::{Module, ParamId};
 
 use crate::{Differentiable, Gradient};
 
-/// The model with its parameters tracked: what is computed from them is recorded.
+/// A copy of the model whose parameters are tracked, so that computations with them are recorded.
 ///
-/// [`value_and_grad`] does this, and takes the gradient too; this is for several gradients of one forward pass.
+/// [`value_and_grad`] calls this function and computes the gradient. Call it directly to take
+/// several gradients of one forward pass.
 ///
 /// # Errors
 /// The device failed.
@@ -28,11 +29,12 @@ where
 
 /// The value of a loss, and its gradient with respect to every parameter of a model.
 ///
-/// `loss` is called once, with a copy of the model whose parameters are tracked, and gives a scalar.
-/// The model itself stays untracked, so that using it outside records nothing.
+/// Calls `loss` once, with a copy of the model whose parameters are tracked. `loss` returns a
+/// scalar. The model itself stays untracked, so using it elsewhere records nothing.
 ///
 /// # Errors
-/// What `loss` gives; a loss that is no scalar, or that depends on no parameter of the model it was given.
+/// `loss` fails, or its result is not a scalar or depends on no parameter of the model passed to
+/// it.
 pub fn value_and_grad<M>(
     model: &M,
     loss: impl FnOnce(&M) -> Result<Tensor<M::B>>,
@@ -58,7 +60,7 @@ where
     Ok((value.detach(), Gradients { entries }))
 }
 
-/// The gradient of a loss with respect to the parameters of a model, in the model's order.
+/// The gradients of a loss with respect to the parameters of a model, in the model's order.
 #[derive(Clone, Debug)]
 pub struct Gradients<B: Backend> {
     entries: Vec<Entry<B>>,
@@ -72,20 +74,21 @@ struct Entry<B: Backend> {
 }
 
 impl<B: Backend> Gradients<B> {
-    /// Each parameter's name and gradient; `None` where the loss does not depend on the parameter.
+    /// The name and gradient of each parameter; `None` if the loss does not depend on the
+    /// parameter.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Gradient<B>>)> {
         self.entries
             .iter()
             .map(|entry| (entry.name.as_str(), entry.grad.as_ref()))
     }
 
-    /// The gradient of the parameter of that name, if the loss depends on it.
+    /// The gradient of the parameter with this name; `None` if the loss does not depend on it.
     pub fn get(&self, name: &str) -> Option<&Gradient<B>> {
         let entry = self.entries.iter().find(|entry| entry.name == name)?;
         entry.grad.as_ref()
     }
 
-    /// The gradients by the identity of their parameters: for optimizers.
+    /// The gradients by parameter id, for optimizers.
     pub fn by_id(&self) -> HashMap<ParamId, &Gradient<B>> {
         self.entries
             .iter()
@@ -93,8 +96,9 @@ impl<B: Backend> Gradients<B> {
             .collect()
     }
 
-    /// The norm of all gradients together: the root of the sum of all squares. As in TensorFlow, a row of a table
-    /// that was looked up twice counts as two rows, which is not the norm of their sum.
+    /// The global norm: the square root of the sum of the squares of all gradients. As in
+    /// TensorFlow, a table row that was looked up twice counts as two rows; this differs from the
+    /// norm of their sum.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.
@@ -110,8 +114,9 @@ impl<B: Backend> Gradients<B> {
         Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &grads)?.sqrt()
     }
 
-    /// The gradients, scaled down together if their global norm is above `clip_norm`; TensorFlow's
-    /// `clip_by_global_norm`. A norm that is not finite makes every gradient NaN, so that it is noticed.
+    /// Scales all gradients down by one factor if their global norm exceeds `clip_norm`;
+    /// TensorFlow's `clip_by_global_norm`. If the norm is not finite, every gradient becomes NaN,
+    /// which makes the failure visible.
     ///
     /// # Errors
     /// `clip_norm` is not a positive number, there is no gradient at all, or the device failed.
@@ -120,8 +125,8 @@ impl<B: Backend> Gradients<B> {
         self.clip_by_known_norm(clip_norm, norm)
     }
 
-    /// [`clip_by_global_norm`](Self::clip_by_global_norm) for gradients whose norm is known already; TensorFlow's
-    /// argument `use_norm`.
+    /// [`clip_by_global_norm`](Self::clip_by_global_norm) with a norm that is already known;
+    /// TensorFlow's argument `use_norm`.
     ///
     /// # Errors
     /// `clip_norm` is not a positive number, or the device failed.

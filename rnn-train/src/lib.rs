@@ -1,13 +1,14 @@
-//! Training of recurrent networks: gradients by back-propagation through time, losses,
-//! optimizers, data input, checkpoints and a training loop.
+//! Training of recurrent networks: gradients by back-propagation through time, losses, optimizers,
+//! data input, checkpoints and a training loop.
 //!
-//! * [`Autodiff`]: a device around a device that records what it computes; [`value_and_grad`] uses it.
-//! * [`losses`], [`optim`]: what is made small, and how.
-//! * [`checkpoint`]: saving and resuming, bit for bit.
-//! * [`convert`]: weights from and for PyTorch and Keras.
+//! * [`Autodiff`]: a backend that wraps another backend and records operations; [`value_and_grad`]
+//!   uses it.
+//! * [`losses`], [`optim`]: loss functions, metrics and optimizers.
+//! * [`checkpoint`]: saving and resuming a run, bit for bit.
+//! * [`convert`]: weights from and to PyTorch and Keras.
 //! * [`data`]: readers and batches.
 //!
-//! This crate names no device.
+//! This crate depends on no particular backend.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! A training run whose process is killed again and again ends where an undisturbed one does.
+//! A training run whose process is killed repeatedly ends in the same state as an undisturbed run.
 //!
-//! The processes are this test itself, started anew with [`FOLDER`] set.
+//! The killed processes are this test itself, started with [`FOLDER`] set.
 
 #[allow(dead_code, reason = "shared with the other tests, which use all of it")]
 #[path = "suite/common.rs"]
@@ -21,13 +21,13 @@ use rnn_train::optim::Adam;
 use rnn_train::training::Trainer;
 use tempfile::tempdir;
 
-/// Tells a process that it is to train, and where.
+/// Environment variable that makes a process train in the given folder.
 const FOLDER: &str = "RECURRENT_TEST_KILL_RESUME";
 const KILLS: u64 = 50;
 const EPOCHS: u64 = 50;
 const STEPS: u64 = EPOCHS * 6;
 
-/// The program that is killed. Without [`FOLDER`] there is nothing to do.
+/// The program that is killed. Without [`FOLDER`] it does nothing.
 #[test]
 fn child() {
     let Some(folder) = env::var_os(FOLDER) else {
@@ -45,7 +45,7 @@ fn child() {
     while trainer.state().epoch < EPOCHS {
         trainer
             .run_epoch(&mut model, &mut adam, &mut batches, |model, items, step| {
-                // As dropout would, this uses the random numbers of the step.
+                // Uses the random numbers of the step, as dropout would.
                 let scale = 0.5 + f64::from(philox::unit(step.seed as u32));
                 model.loss(items)?.affine(scale, 0.0)
             })
@@ -62,12 +62,13 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// The last checkpoint of a run, which holds all of it: parameters, optimizer, place in the data.
+/// The last checkpoint of a run, with its complete state: parameters, optimizer, position in the
+/// data.
 fn result(folder: &Path) -> Vec<u8> {
     fs::read(folder.join(format!("step-{STEPS:08}.safetensors"))).unwrap()
 }
 
-/// The step of the newest checkpoint, which must be readable if there is one.
+/// The step of the newest checkpoint, which must be readable if it exists.
 fn newest(folder: &Path) -> u64 {
     let Some(checkpoint) = Checkpoints::new(folder).latest().unwrap() else {
         return 0;
@@ -102,7 +103,8 @@ fn fifty_kills_change_nothing() {
         loop {
             let mut child = start(&folder);
             if kills < KILLS {
-                // From before the first step of the process to an eighth of the run.
+                // Between the start of the process, before its first step, and an eighth of the
+                // run.
                 let share = philox::unit(philox::derive(1, kills) as u32);
                 thread::sleep(took.mul_f32(share / 8.0).max(Duration::from_millis(1)));
                 child.kill().unwrap();
@@ -111,7 +113,7 @@ fn fifty_kills_change_nothing() {
             if status.success() {
                 break;
             }
-            // That is how a test ends that fails by itself.
+            // Exit code of a failed test.
             assert_ne!(status.code(), Some(101), "the program went wrong");
             kills += 1;
             let step = newest(&folder);

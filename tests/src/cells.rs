@@ -1,25 +1,26 @@
-//! Cells to try: every class that `cell_from_config` knows, with every option that changes its equations.
+//! Cells under test: every class that `cell_from_config` supports, with every option that changes
+//! its equations.
 
 use rnn_core::{CELL_CLASSES, Mode};
 use serde_json::{Value, json};
 
-/// A cell, and what it takes.
+/// A cell configuration and its inputs.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// What `cell_from_config` takes.
+    /// The argument of `cell_from_config`.
     pub config: Value,
-    /// The shape of one row's input in one step.
+    /// Shape of one row's input in one step.
     pub input: Vec<usize>,
-    /// The inputs are ids below this.
+    /// If set, the inputs are ids below this number.
     pub ids: Option<usize>,
-    /// Parameters without effect.
+    /// Parameters without effect on the result.
     pub unused: Vec<&'static str>,
-    /// What it is run for.
+    /// Whether the cell runs in evaluation or in training.
     pub mode: Mode,
 }
 
 impl Subject {
-    /// Inputs are vectors of length 3, nothing is unused, nothing is dropped.
+    /// Inputs are vectors of length 3, no parameter is unused, and there is no dropout.
     pub(crate) fn new(config: Value) -> Self {
         Self {
             config,
@@ -45,7 +46,7 @@ impl Subject {
         self
     }
 
-    /// The number of inputs, as `cell_from_config` takes it.
+    /// The input width, as passed to `cell_from_config`.
     pub fn depth(&self) -> usize {
         self.input.last().copied().unwrap_or(1)
     }
@@ -55,7 +56,8 @@ impl Subject {
     }
 }
 
-/// Cells without others inside. One that is registered without a line here is tried with 4 units.
+/// Cells that wrap no other cell. A cell that is registered but not listed here runs with 4 hidden
+/// units.
 pub fn plain() -> Vec<Subject> {
     let mut all = listed();
     let wrappers = wrapped();
@@ -95,7 +97,8 @@ fn tensorflow() -> Vec<Subject> {
     .into()
 }
 
-/// LSTMs of `tf.contrib.rnn`. No clip of a block cell: its gradient is not the derivative.
+/// LSTMs of `tf.contrib.rnn`. The block cells run without clipping, because their gradient of a
+/// clipped value is not the derivative.
 fn contributed_lstms() -> Vec<Subject> {
     let dropped = |layer_norm: bool| {
         Subject::new(
@@ -122,7 +125,7 @@ fn contributed_lstms() -> Vec<Subject> {
     ]
     .map(Subject::new)
     .into();
-    // With layer normalization the bias is there, but unused.
+    // With layer normalization the bias exists but is unused.
     all.push(
         Subject::new(
             json!({ "type": "LayerNormLSTMCell", "num_units": 4, "layer_norm": true, "use_peepholes": true,
@@ -171,7 +174,7 @@ fn contributed() -> Vec<Subject> {
     all
 }
 
-/// Cells that read their inputs as frequencies.
+/// Cells that read their inputs along a frequency axis.
 fn over_frequencies() -> Vec<Subject> {
     [
         json!({ "type": "TimeFreqLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
@@ -214,7 +217,7 @@ fn convolutional() -> Vec<Subject> {
     ]
 }
 
-/// Cells around cells, in training.
+/// Wrapped cells, in training mode.
 pub fn wrapped() -> Vec<Subject> {
     let gru = || json!({ "type": "GRUCell", "num_units": 4 });
     let lstm = || json!({ "type": "LSTMCell", "num_units": 4 });

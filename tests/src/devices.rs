@@ -7,7 +7,8 @@ use cudasim::Exclusive;
 use rnn_train::Autodiff;
 
 dispatch! {
-    /// Backends and decorated backends as one type, so that cells and drivers are compiled once for all of them.
+    /// All backends and decorated backends as one type, so that cells and drivers are compiled only
+    /// once.
     pub enum TestBackend, TestBuffer, TestSwapped {
         Cpu(Cpu),
         UnfusedCpu(Unfused<Cpu>),
@@ -19,16 +20,18 @@ dispatch! {
 /// A device under test.
 pub type TestDevice = Autodiff<TestBackend>;
 
-/// The names of the devices that every machine has, in the order in which they run. `sim` is the CUDA backend on a simulated
-/// device, `sim-unfused` the same without its fused kernels. A real GPU is `cuda` and `cuda-unfused`.
+/// The devices that every machine has, in the order in which they run. `sim` is the CUDA backend on
+/// a simulated device, and `sim-unfused` the same without fused kernels. A real GPU is `cuda` and
+/// `cuda-unfused`.
 pub const NAMES: [&str; 4] = ["cpu", "cpu-unfused", "sim", "sim-unfused"];
 
-/// The device of a name.
+/// The device with a name.
 ///
-/// The simulated device takes the place of a real one for the whole process: one process can use either.
+/// The simulated device replaces a real one for the whole process, so a process can use only one of
+/// them.
 ///
 /// # Errors
-/// There is none of that name, or not on this machine.
+/// No device has this name, or it is not available on this machine.
 pub fn device(name: &str) -> Result<TestDevice> {
     let backend = match name {
         "cpu" => TestBackend::Cpu(Cpu::new()),
@@ -48,15 +51,16 @@ pub fn device(name: &str) -> Result<TestDevice> {
     Ok(Autodiff::new(backend))
 }
 
-/// Whether tests of the CUDA backend shall run on a GPU: with `RECURRENT_CUDA=real`. Else they run on the simulated device.
+/// Whether tests of the CUDA backend run on a GPU: set `RECURRENT_CUDA=real`. The default is the
+/// simulated device.
 pub fn on_real_gpu() -> bool {
     std::env::var_os("RECURRENT_CUDA").is_some_and(|kind| kind == "real")
 }
 
-/// The simulated device for one test at a time, if tests of the CUDA backend run on it.
+/// Locks the simulated device for one test, if tests of the CUDA backend run on it.
 ///
 /// # Panics
-/// It cannot be installed: a test that needs it has failed then.
+/// The simulated device cannot be installed, so a test that needs it fails.
 pub fn simulator() -> Option<Exclusive<'static>> {
     (!on_real_gpu()).then(|| {
         cudasim::install()

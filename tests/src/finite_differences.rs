@@ -1,14 +1,16 @@
-//! Gradients against finite differences, in `f64`.
+//! Compares gradients with finite differences, in `f64`.
 
 use backend_api::{Error, Result, Tensor};
 use rnn_core::Module;
 use rnn_train::{Differentiable, value_and_grad};
 
-/// Compares the gradient of every parameter with central differences of the loss, element by element, and demands
-/// that every parameter matters: a gradient that is zero everywhere is as wrong as a false one.
+/// Compares the gradient of every parameter with central differences of the loss, element by
+/// element. Every parameter must affect the loss: a gradient that is zero everywhere is an error
+/// too.
 ///
 /// # Errors
-/// A gradient is missing, zero or off by more than `tolerance`, relative to `1 + |difference|`; the message tells which.
+/// A gradient is missing, zero or off by more than `tolerance`, relative to `1 + |difference|`. The
+/// message names the parameter.
 pub fn check<M>(model: &M, loss: impl Fn(&M) -> Result<Tensor<M::B>>, tolerance: f64) -> Result<()>
 where
     M: Module,
@@ -17,10 +19,11 @@ where
     check_all_but(&[], model, loss, tolerance)
 }
 
-/// The same, but for parameters that have no effect: those must have no gradient, or one that is zero.
+/// Like [`check`], except for parameters that have no effect: they must have no gradient, or a zero
+/// one.
 ///
 /// # Errors
-/// As [`check`], or a parameter that should have no effect has one.
+/// Those of [`check`], or a parameter that should have no effect has one.
 pub fn check_all_but<M>(
     unused: &[&str],
     model: &M,
@@ -71,7 +74,7 @@ where
             let step = 1e-5 * (1.0 + value[i].abs());
             let expected = (at(step)? - at(-step)?) / (2.0 * step);
             let error = (found - expected).abs() / (1.0 + expected.abs());
-            // Not `error > tolerance`: a NaN must not pass.
+            // Not `error > tolerance`, because a NaN must not pass.
             if !(error <= tolerance) {
                 let text = format!("[{i}]: gradient {found}, difference {expected}");
                 return Err(wrong(&name, text));

@@ -1,4 +1,4 @@
-//! What tests of 16-bit floats have in common: the `half` crate as the reference, and every device.
+//! Helpers for tests of 16-bit floats, with the `half` crate as the reference.
 
 use backend_api::{DType, Tensor};
 use half::{bf16, f16};
@@ -8,14 +8,14 @@ use crate::devices::{NAMES, TestDevice, device};
 /// The 16-bit floats.
 pub const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
-/// The same on every device.
+/// Runs a test on every device.
 pub fn on_devices(test: impl Fn(&str, &TestDevice)) {
     for name in NAMES {
         test(name, &device(name).expect("every machine has it"));
     }
 }
 
-/// What a pattern of a 16-bit type stands for.
+/// The value of a 16-bit pattern.
 pub fn number(dtype: DType, bits: u16) -> f32 {
     match dtype {
         DType::F16 => f16::from_bits(bits).to_f32(),
@@ -23,7 +23,7 @@ pub fn number(dtype: DType, bits: u16) -> f32 {
     }
 }
 
-/// The pattern that a number becomes.
+/// The 16-bit pattern of a rounded number.
 pub fn rounded(dtype: DType, x: f32) -> u16 {
     match dtype {
         DType::F16 => f16::from_f32(x).to_bits(),
@@ -31,7 +31,7 @@ pub fn rounded(dtype: DType, x: f32) -> u16 {
     }
 }
 
-/// The patterns of a tensor.
+/// The 16-bit patterns of a tensor.
 pub fn bits(t: &Tensor<TestDevice>) -> Vec<u16> {
     let bytes = t.to_bytes().expect("a device that works");
     let words = bytes.as_chunks::<2>().0.iter();

@@ -1,7 +1,7 @@
-//! Record files from and to TensorFlow, with every kind of feature.
+//! Record files exchanged with TensorFlow, with every kind of feature.
 //!
-//! A JSON file says what the record files beside it hold; `tests/golden/README.md` has its form.
-//! `tests/golden/records_interop.py` is the same from TensorFlow's side.
+//! A JSON file describes the content of the record files next to it; `tests/golden/README.md`
+//! documents its format. `tests/golden/records_interop.py` is TensorFlow's side.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use rnn_train::data::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What the files hold.
+/// The content of the files.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     sequence_examples: Vec<Record>,
@@ -28,7 +28,7 @@ struct Record {
     feature_lists: BTreeMap<String, Vec<StoredFeature>>,
 }
 
-/// A feature: integers as decimal digits, floats as their bits, bytes in latin-1.
+/// A feature: integers as decimal digits, floats as their bits, bytes in Latin-1.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredFeature {
     kind: Option<String>,
@@ -125,7 +125,7 @@ impl Record {
     }
 }
 
-/// Features of every type, with the values that are easily got wrong.
+/// Features of every type, with values that implementations often get wrong.
 fn features() -> [(&'static str, Feature); 3] {
     let ints = vec![
         0,
@@ -198,7 +198,7 @@ fn sequence_examples() -> Vec<SequenceExample> {
     vec![all, single, empty, SequenceExample::new(), long]
 }
 
-/// Writes `rust.{plain,gzip,zlib,example}.tfrecord`, and `rust.json` with what they hold.
+/// Writes `rust.{plain,gzip,zlib,example}.tfrecord`, and `rust.json`, which describes them.
 ///
 /// # Errors
 /// A file cannot be written.

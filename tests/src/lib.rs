@@ -1,13 +1,14 @@
-//! The conformance suite of recurrent: what every backend must agree on, with TensorFlow and with the others.
+//! The conformance suite of recurrent: results that every backend must share with TensorFlow and
+//! with the other backends.
 //!
 //! * [`cells`]: every cell with its options.
-//! * [`conformance`]: every operation and everything made of them, case by case.
+//! * [`conformance`]: cases from single operations to whole networks.
 //! * [`devices`]: the backends under test, as values of one type.
-//! * [`finite_differences`]: gradients against differences.
-//! * [`problem`]: a cell under the driver, as something to differentiate.
-//! * [`halves`]: what tests of 16-bit floats have in common.
+//! * [`finite_differences`]: gradients compared with finite differences.
+//! * [`problem`]: a cell under a driver, as a function to differentiate.
+//! * [`halves`]: helpers for tests of 16-bit floats.
 //! * [`golden`]: files of numbers that TensorFlow computed.
-//! * [`interop`]: record files to and from TensorFlow.
+//! * [`interop`]: record files exchanged with TensorFlow.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! A cell under the driver as a problem to differentiate: several rows and steps, ragged lengths, an initial state
-//! that is not zero.
+//! A cell under a driver as a function to differentiate, with several rows and steps, ragged
+//! lengths and a nonzero initial state.
 
 use backend_api::{Backend, DType, Error, Keep, Result, Tensor, philox};
 use rnn_core::{Cell, DynamicRnn, Initializer, Mode, Module, Nest, Param, Step, Visitor};
@@ -7,7 +7,7 @@ use rnn_train::{Differentiable, Gradient, Gradients, value_and_grad};
 
 use crate::finite_differences::check_all_but;
 
-/// How every parameter is drawn.
+/// The initializer of every parameter.
 pub const NORMAL: Initializer = Initializer::Normal {
     mean: 0.0,
     std: 0.8,
@@ -16,7 +16,8 @@ const BATCH: usize = 3;
 const STEPS: usize = 5;
 const LENGTHS: [i32; BATCH] = [3, 0, 5];
 
-/// A cell with its inputs and its initial state as parameters, so that all are differentiated.
+/// A cell with its inputs and its initial state as parameters, so that all of them are
+/// differentiated.
 #[derive(Clone, Debug)]
 pub struct Problem<C: Cell> {
     cell: C,
@@ -42,7 +43,7 @@ where
     C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
     C::B: Differentiable,
 {
-    /// A problem in `f64`; `depth` is the shape of an input without batch and time.
+    /// A problem in `f64`; `depth` is the shape of an input without the batch and time axes.
     ///
     /// # Errors
     /// The device failed.
@@ -57,7 +58,7 @@ where
             mode: Mode::Evaluation,
             unused: Vec::new(),
         };
-        // Biases and kernels random, so that no two gates are alike.
+        // Random biases and kernels, so that no two gates are equal.
         let mut seed = 7;
         problem.each_param(&mut |_, param| {
             seed += 1;
@@ -67,26 +68,26 @@ where
         Ok(problem)
     }
 
-    /// The same problem in training, where dropout acts. It is not compared with a loop over rows, since the masks of a
-    /// batch are not those of its rows.
+    /// The same problem in training mode, with dropout. It is not compared with a loop over rows,
+    /// since the masks of a batch differ from those of its rows.
     #[must_use]
     pub fn training(mut self) -> Self {
         self.mode = Mode::Training;
         self
     }
 
-    /// The same problem with a parameter of the cell that has no effect, and so no gradient.
+    /// Marks a parameter of the cell as having no effect, and therefore no gradient.
     #[must_use]
     pub fn unused(mut self, name: &str) -> Self {
         self.unused.push(format!("cell/{name}"));
         self
     }
 
-    /// Compares the gradients with finite differences, the driver with a loop over the cell's steps, and the memory
-    /// policies with one another.
+    /// Compares the gradients with finite differences, the driver with a loop over the cell's
+    /// steps, and the memory policies with each other.
     ///
     /// # Errors
-    /// Something differs.
+    /// Two results differ.
     pub fn check(&self) -> Result<()> {
         let whole = |p: &Self| p.driver_loss(Keep::All, None);
         let unused: Vec<&str> = self.unused.iter().map(String::as_str).collect();
@@ -100,7 +101,7 @@ where
         let segmented = |keep| value_and_grad(self, |p| p.driver_loss(keep, Some(2)));
         let all = segmented(Keep::All)?.1;
         for keep in [Keep::Inputs, Keep::Host] {
-            // Memory policies change no bit for one segment length.
+            // For one segment length, memory policies must not change a bit.
             close_all(&all, &segmented(keep)?.1, 0.0)?;
         }
         close_all(&all, &grads, 1e-12)
@@ -124,7 +125,8 @@ where
         weighted(&result.outputs, 0.3)?.add(&weighted(&result.state, 1.1)?)
     }
 
-    /// The same without the driver: the cell's own step, and the lengths by hand.
+    /// The same loss without the driver: the cell's own step, with explicit handling of the
+    /// lengths.
     fn loop_loss(&self) -> Result<Tensor<C::B>> {
         let mut outputs = Vec::new();
         let mut finals: Vec<Vec<Tensor<C::B>>> = Vec::new();
@@ -159,7 +161,7 @@ where
     }
 }
 
-/// A sum of everything that comes out, each element with a weight of its own.
+/// A weighted sum of all results, with a different weight for each element.
 fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
     let mut total: Option<Tensor<B>> = None;
     for (i, leaf) in nest.leaves().into_iter().enumerate() {

@@ -1,11 +1,12 @@
-//! Inference with products of bfloat16 numbers: near the exact one, and only where it was asked for.
+//! Inference with bfloat16 matmuls: the results are near the exact ones, and only change on
+//! request.
 
 use backend_api::{DType, Error, Meta, Precision, Result, Shape, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module, StreamingRnn};
 use rnn_train::{Autodiff, value_and_grad};
 
-/// The exact device and the one with rounded products, if there is one here.
+/// The exact device and the one with rounded matmuls, if this CPU supports them.
 fn devices(threads: usize) -> Option<[Cpu; 2]> {
     let builder = Cpu::builder().threads(threads);
     match builder.precision(Precision::Bf16).build() {
@@ -62,7 +63,7 @@ fn outputs_are_near_and_threads_do_not_change_them() {
             .map(|(a, b)| (a - b).abs())
             .fold(0.0, f64::max);
         assert!(error < 0.02, "{error}");
-        // If nothing was rounded, the option does nothing.
+        // Without a rounding error the option would have no effect.
         assert!(error > 1e-5, "{error}");
         assert_eq!(
             *seen.get_or_insert(found.clone()),

@@ -1,4 +1,4 @@
-//! Every operation and everything made of them, on every backend that is there.
+//! The conformance suite on every available backend.
 
 use recurrent_tests::conformance::{EXPECTED, Request, cases, run};
 use recurrent_tests::devices::NAMES;

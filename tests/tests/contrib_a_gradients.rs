@@ -1,4 +1,5 @@
-//! Gradients of all cells against finite differences, with every option that changes the equations.
+//! Gradients of all cells compared with finite differences, with every option that changes the
+//! equations.
 
 use backend_api::{DType, Result, Unfused};
 use backend_cpu::Cpu;

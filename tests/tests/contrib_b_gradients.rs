@@ -1,6 +1,7 @@
-//! The gradients of the phased LSTM, whose input is a pair, against finite differences: every parameter, the inputs and
-//! the initial state, with several rows and steps, ragged lengths and a state that is not zero. The memory policies
-//! change nothing. And what contributed cells compute and refuse.
+//! Gradients of the phased LSTM, whose input is a pair, compared with finite differences: every
+//! parameter, the inputs and the initial state, with several rows and steps, ragged lengths and a
+//! nonzero initial state. Memory policies must not change the results. Also tests results and
+//! errors of contributed cells.
 
 use backend_api::{Backend, DType, Error, Keep, Result, Tensor, Unfused, philox};
 use backend_cpu::Cpu;
@@ -20,7 +21,8 @@ const BATCH: usize = 3;
 const STEPS: usize = 4;
 const LENGTHS: [i32; BATCH] = [3, 0, 4];
 
-/// A cell with its inputs and its initial state as parameters, so that all are differentiated.
+/// A cell with its inputs and its initial state as parameters, so that all of them are
+/// differentiated.
 #[derive(Clone, Debug)]
 struct Problem<C: Cell> {
     cell: C,
@@ -85,7 +87,7 @@ impl<C: Cell> Module for Problem<C> {
     }
 }
 
-/// A sum of everything that comes out, each element with a weight of its own.
+/// A weighted sum of all results, with a different weight for each element.
 fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
     let mut total: Option<Tensor<B>> = None;
     for (i, leaf) in nest.leaves().into_iter().enumerate() {
@@ -102,7 +104,7 @@ fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
     total.ok_or_else(|| Error::argument("weighted", "nest", "is empty"))
 }
 
-/// Differences, the cell's own steps, and the memory policies.
+/// Compares with finite differences, with the cell's own steps, and between memory policies.
 fn check_problem<C>(
     problem: &Problem<C>,
     inputs: impl Fn(&[Tensor<C::B>]) -> C::Input,
@@ -161,7 +163,7 @@ fn phased_cells<B: Differentiable>(device: &B) {
     }
 }
 
-/// Times that lie in the first period, where the gradient that TensorFlow gives to `mod` is its derivative.
+/// Times in the first period, where TensorFlow's gradient of `mod` equals the derivative.
 fn phased<B: Differentiable>(device: &B, peepholes: bool) -> Result<()> {
     let cell = PhasedLstmCellBuilder::new(3, 4)
         .use_peepholes(peepholes)
@@ -196,7 +198,7 @@ fn default_bodies() {
     phased_cells(&Autodiff::new(Unfused(Cpu::new())));
 }
 
-/// Of the cells that no golden file covers: one step of one unit, by hand.
+/// Cells without golden files: one step of one hidden unit, computed by hand.
 #[test]
 fn cudnn_compatible_cells_compute_what_cudnn_does() {
     let device = Cpu::new();
@@ -219,7 +221,8 @@ fn cudnn_compatible_cells_compute_what_cudnn_does() {
     };
     let (x, h, c) = (0.7, -0.4, 0.9);
 
-    // gates/kernel (r, u of the input, then of the state), gates/bias, of each of the candidate's two projections kernel and bias
+    // gates/kernel (r, u of the input, then of the state), gates/bias; then kernel and bias of each
+    // of the candidate's two projections.
     let w = [0.3, -0.5, 0.8, 0.6, 0.1, -0.2, 0.9, -1.1, 0.25, 0.35];
     let r = sigmoid(x * w[0] + h * w[2] + w[4]);
     let u = sigmoid(x * w[1] + h * w[3] + w[5]);
@@ -237,7 +240,7 @@ fn cudnn_compatible_cells_compute_what_cudnn_does() {
     assert!((found[1] - sigmoid(z(3)) * new.tanh()).abs() < 1e-15);
 }
 
-/// A clip of a block cell cuts the value, and not the gradient.
+/// Clipping in a block cell limits the value but not the gradient.
 #[test]
 fn a_block_cell_clips_straight_through() {
     let device = Autodiff::new(Cpu::new());
@@ -258,11 +261,11 @@ fn a_block_cell_clips_straight_through() {
     let (cut, found) = gradient(Some(0.3)).unwrap();
     assert!(free > 1.0 && (cut - 0.3).abs() < 1e-15);
     assert_eq!(found, expected);
-    // 0 and less are no limit.
+    // Limits of 0 and below disable clipping.
     assert_eq!(gradient(Some(-1.0)).unwrap().0, free);
 }
 
-/// Phases lie below their periods, whoever draws them.
+/// Phases lie below their periods, whichever initializer draws them.
 #[test]
 fn phases_lie_within_their_periods() {
     let device = Cpu::new();

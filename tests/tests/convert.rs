@@ -1,4 +1,4 @@
-//! Weights of PyTorch and Keras become cells that compute what the layers did, and go back.
+//! Weights of PyTorch and Keras become cells that compute the same results, and are exported back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rnn_train::convert::pytorch::Stack;
 use rnn_train::convert::{Weights, keras, pytorch};
 use serde_json::Value;
 
-/// What a layer of another program computed, with its weights.
+/// The results of a layer of another framework, with its weights.
 struct Case {
     name: String,
     layer: String,
@@ -50,7 +50,8 @@ impl Case {
         })
     }
 
-    /// The state of the file in a row of the layers, in the form of the cell's; `None` for files without rows.
+    /// The state in the file at a row of the layers, as the cell's state; `None` for files without
+    /// rows.
     fn initial_state<C: Cell<B = Cpu>>(&self, cell: &C, row: Option<usize>) -> Result<C::State> {
         let like = cell.zero_state(self.tensors.get("input/x")?.shape()[0])?;
         let leaves = like.named_leaves().into_iter().map(|(path, _)| {
@@ -76,7 +77,7 @@ impl Case {
         Ok(())
     }
 
-    /// Compares the states of all layers, in the file's order of rows.
+    /// Compares the states of all layers, in the order of the file's rows.
     fn compare_states<S: Nest<Cpu>>(&self, states: &[&S]) -> Result<()> {
         for (leaf, (path, _)) in states[0].named_leaves().iter().enumerate() {
             let path = if path.is_empty() { "h" } else { path };
@@ -90,7 +91,7 @@ impl Case {
         Ok(())
     }
 
-    /// Runs cells over the file's inputs and compares with what PyTorch gave.
+    /// Runs cells over the file's inputs and compares with PyTorch's results.
     fn check_stack<C>(&self, stack: &Stack<C>) -> Result<()>
     where
         C: Cell<B = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
@@ -125,7 +126,7 @@ impl Case {
         self.compare_states(&rows)
     }
 
-    /// The same with one cell and what Keras gave.
+    /// Runs one cell over the file's inputs and compares with Keras's results.
     fn check_cell<C>(&self, cell: &C) -> Result<()>
     where
         C: Cell<B = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
@@ -141,7 +142,7 @@ impl Case {
         Ok(())
     }
 
-    /// What goes back are the same matrices, bit for bit; biases may be split in another way.
+    /// Exported matrices are equal bit for bit; biases may be split differently.
     fn same_matrices(&self, back: &Weights<Cpu>) -> Result<()> {
         let matrices = |weights: &Weights<Cpu>| -> Vec<String> {
             let names = weights.names().filter(|name| !name.starts_with("bias"));
@@ -251,8 +252,8 @@ fn layers_of_keras_compute_what_they_did() {
     }
 }
 
-/// A forget bias that our cells add at run time is in the others' biases; a GRU that resets before the product, which PyTorch
-/// has not, goes to Keras and back.
+/// The others' biases include the forget bias that our cells add at run time. A GRU that resets
+/// before the product, which PyTorch does not have, is exported to Keras and back.
 #[test]
 fn trained_cells_go_out_and_come_back() -> Result<()> {
     let device = Cpu::new();
@@ -355,7 +356,7 @@ fn entries_that_are_missing_left_over_or_misshaped_are_named() -> Result<()> {
         lstm("weight_hr_l0", Some(entry(&[2, 7]))),
         &["weight_hh_l0 is [28, 7]", "[28, 2]"],
     );
-    // A whole model is not a layer.
+    // The weights of a whole model are not those of a layer.
     refused(
         lstm("fc.weight", Some(entry(&[2, 14]))),
         &["fc.weight", "left over"],

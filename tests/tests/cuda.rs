@@ -1,7 +1,7 @@
-//! The CUDA backend's own promises: which way a sequence goes, what that costs, that all ways agree under any schedule,
-//! and that everything that can be missing or run out is an error that says so.
+//! Guarantees of the CUDA backend: which path a sequence takes and its cost, equal results of all
+//! paths under any schedule, and an error message for everything that can be missing or run out.
 //!
-//! They run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
+//! The tests run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
 
 use backend_api::{
     Activation, Backend, DType, Error, Keep, LstmGates, Meta, Precision, Recurrence, Result,
@@ -18,7 +18,7 @@ use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::{Autodiff, value_and_grad};
 
-/// Random schedules that each test of agreement runs under.
+/// Number of random schedules for each test of equal results.
 const SCHEDULES: u64 = 32;
 
 /// The device, and the simulator if it is simulated.
@@ -29,7 +29,7 @@ fn cuda() -> (Option<Exclusive<'static>>, Cuda) {
     (sim, device)
 }
 
-/// A sequence with everything that can go wrong in it: ragged rows, an initial state, random weights.
+/// A sequence with all difficulties: ragged rows, an initial state, random weights.
 #[derive(Clone, Debug)]
 struct Case {
     steps: usize,
@@ -138,7 +138,7 @@ fn close(name: &str, got: &[f64], expected: &[f64], tolerance: f64) {
 
 #[test]
 fn an_lstm_that_fits_is_one_launch_and_right_under_every_schedule() {
-    // One block; several blocks of a group; several tiles of rows; ragged edges of all.
+    // One block; several blocks of a group; several tiles of rows; partial tiles in all of them.
     for (steps, batch, units) in [(9, 7, 12), (5, 3, 40), (4, 70, 9), (1, 1, 1), (3, 33, 17)] {
         let case = Case::new(steps, batch, units, DType::F32);
         let expected = case.run(&case.lstm(&Cpu::new()).unwrap()).unwrap();
@@ -147,7 +147,8 @@ fn an_lstm_that_fits_is_one_launch_and_right_under_every_schedule() {
             if let Some(sim) = &sim {
                 sim.set_seed(seed);
             }
-            // A device of its own: what another schedule left in its memory would be right.
+            // A new device, since correct results of another schedule could remain in the memory of
+            // the old one.
             let device = Cuda::new(0).unwrap();
             assert_eq!(path(&device, &case), SequencePath::Whole, "{case:?}");
             let got = case.run(&case.lstm(&device).unwrap()).unwrap();
@@ -176,7 +177,7 @@ fn what_does_not_fit_goes_step_by_step() {
     }
 }
 
-/// What the third run of a sequence queues, with the numbers of the first and the third.
+/// The launches of the third run of a sequence, and the numbers of the first and the third run.
 fn third_run<C>(device: &Cuda, case: &Case, cell: &C) -> (u64, Vec<f64>, Vec<f64>)
 where
     C: Cell<B = Cuda, Input = Tensor<Cuda>, Output = Tensor<Cuda>>,
@@ -208,7 +209,7 @@ fn steps_take_two_launches_and_recorded_ones_far_fewer() {
         assert_eq!(first, third, "a replayed sequence gives the same bits");
         launches
     };
-    // Below a chunk nothing is recorded.
+    // Sequences shorter than a chunk are not recorded.
     assert_eq!(launches(30, 4, false) - launches(10, 4, false), 2 * 20);
     assert_eq!(launches(30, 4, true) - launches(10, 4, true), 4 * 20);
     // A chunk of 32 steps is one launch.
@@ -231,7 +232,7 @@ impl<B: Backend> Module for Classifier<B> {
     }
 }
 
-/// The losses of some steps of training, dropout included.
+/// The losses of a few training steps, with dropout.
 fn losses<B: Backend>(device: &B, keep: Keep) -> Result<Vec<f64>> {
     let device = Autodiff::new(device.clone());
     let mut model = Classifier {
@@ -316,7 +317,8 @@ fn swapping_bounds_the_memory_in_use() {
         gpu.memory().peak
     };
     let (all, inputs, host) = (peak(Keep::All), peak(Keep::Inputs), peak(Keep::Host));
-    // What is kept of all steps is 5 numbers a unit: 2.6 MB, of which some segments are left.
+    // The saved values of all steps are 5 numbers per hidden unit: 2.6 MB, of which a few segments
+    // remain.
     let (less, least) = (all - host, all - inputs);
     assert!(
         less > 2 << 20 && least > 2 << 20,

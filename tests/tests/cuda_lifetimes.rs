@@ -1,6 +1,6 @@
-//! Who uses a CUDA device when: threads that share it, and its end while work is queued.
+//! Lifetimes of a CUDA device: threads that share it, and dropping it while work is queued.
 //!
-//! They run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
+//! The tests run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
 
 use backend_api::{Backend, DType, Result, Tensor};
 use backend_cpu::Cpu;
@@ -8,7 +8,7 @@ use backend_cuda::Cuda;
 use recurrent_tests::devices::simulator;
 use rnn_core::{BasicLstmCell, DynamicRnn, Module};
 
-/// Long enough to be recorded.
+/// Enough steps for the sequence to be recorded.
 const STEPS: usize = 40;
 
 fn cell<B: Backend>(device: &B) -> Result<BasicLstmCell<B>> {
@@ -28,7 +28,7 @@ fn outputs<B: Backend>(cell: &BasicLstmCell<B>, x: &Tensor<B>) -> Result<Vec<f64
     DynamicRnn::new(cell).run(x)?.outputs.to_vec()
 }
 
-/// A sum that the caller knows, with a buffer that is in host memory meanwhile.
+/// The sum of `data`, computed from a buffer that was swapped out to host memory and back.
 fn swapped_sum(device: &Cuda, data: &[f32]) -> Result<f64> {
     let x = Tensor::from_slice(device, data, &[data.len()])?;
     let moved = device.swap_out(x.buffer().clone())?;
@@ -46,7 +46,8 @@ fn threads_share_a_device() {
     let device = Cuda::new(0).unwrap();
     let data: Vec<f32> = (0..500).map(|i| (i % 17) as f32).collect();
     let total = f64::from(data.iter().sum::<f32>());
-    // Some queue sequences of one kind, others upload, compute and swap. None of them has selected the device before.
+    // Some threads queue sequences of one kind; others upload, compute and swap. None of them has
+    // selected the device before.
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (device, expected, data) = (device.clone(), &expected, &data);
@@ -66,7 +67,7 @@ fn threads_share_a_device() {
             });
         }
     });
-    // The last owner goes on a thread that has not used the device.
+    // Drop the last owner on a thread that has not used the device.
     std::thread::spawn(move || drop(device)).join().unwrap();
 }
 
@@ -85,7 +86,7 @@ fn a_device_goes_while_work_is_queued() {
         let swapped = device.swap_out(x.buffer().clone()).unwrap();
         let last = DynamicRnn::new(&cell).run(&x).unwrap();
         drop((cell, x, last, device, swapped));
-        // Another one finds everything in order.
+        // A new device must work as usual.
         assert_eq!(
             swapped_sum(&Cuda::new(0).unwrap(), &[1.0, 2.0]).unwrap(),
             3.0
@@ -113,7 +114,8 @@ fn kinds_beyond_those_that_are_kept_make_room() {
         let outputs = DynamicRnn::new(&cell).run(&x.unwrap()).unwrap().outputs;
         outputs.select(0, 0).unwrap()
     };
-    // Each kind twice, so that it is recorded; results are read when all recordings but the last 16 are gone.
+    // Run each kind twice, so that it is recorded. The results are read after all but the last 16
+    // recordings were evicted.
     let rows: Vec<_> = (1..20).flat_map(|batch| [run(batch), run(batch)]).collect();
     let expected = rows[0].to_vec::<f64>().unwrap();
     for row in rows {

@@ -1,4 +1,5 @@
-//! A machine as it is: the simulated device is not installed here. Whatever is missing is an error that says so.
+//! The CUDA backend on the machine itself, without the simulated device. A missing GPU or library
+//! is an error that names it.
 
 use backend_api::{Error, Tensor};
 use backend_cuda::Cuda;

@@ -1,7 +1,7 @@
-//! Operations of the CUDA backend that are cut up in ways of their own: every way gives what the processor gives, the same
-//! bits each time.
+//! Operations that the CUDA backend splits in its own ways: every split gives the CPU's result,
+//! with the same bits each time.
 //!
-//! They run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
+//! The tests run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
 
 use backend_api::{
     Activation, Backend, DType, Element, Error, Fused, LstmGates, Op, Recurrence, Result,
@@ -17,7 +17,7 @@ fn cuda() -> (Option<Exclusive<'static>>, Cuda) {
     (sim, Cuda::new(0).unwrap())
 }
 
-/// What an operation gives on the processor and on the device.
+/// The results of an operation on the CPU and on the device.
 fn both<T: Element>(
     device: &Cuda,
     data: &[f64],
@@ -38,7 +38,7 @@ fn both<T: Element>(
 #[test]
 fn reductions_of_all_shapes_are_right_and_the_same_every_time() {
     let (sim, device) = cuda();
-    // One thread a result, one block, several blocks; along rows and along columns; no element at all.
+    // One thread per result, one block, several blocks; along rows and along columns; no elements.
     for (dims, axis) in [
         (vec![3, 5], 1),
         (vec![3, 300], 1),
@@ -62,7 +62,7 @@ fn reductions_of_all_shapes_are_right_and_the_same_every_time() {
             if let Some(sim) = &sim {
                 sim.set_seed(seed);
             }
-            // Of whole numbers all sums are exact; of those with a fraction the order shows.
+            // Sums of whole numbers are exact; fractions reveal the order of summation.
             let (expected, got) = both::<f32>(&device, &data, &dims, DType::F32, sum);
             assert_eq!(got, expected, "sum of {dims:?} along {axis}");
             let (expected, got) = both::<i64>(&device, &data, &dims, DType::I64, sum);
@@ -107,7 +107,7 @@ fn nan_goes_through_maxima_and_is_passed_over_by_argmax() {
 #[test]
 fn rows_of_many_ids_add_up_in_order() {
     let (sim, device) = cuda();
-    // Several sections of ids, some ids very often, some never.
+    // Several sections of ids; some ids are very frequent, some never occur.
     let ids: Vec<i64> = (0..700).map(|i: i64| (i * i) % 37 % 23).collect();
     let values: Vec<f64> = (0..1400).map(|i| 1.0 / f64::from(i + 1)).collect();
     let run = |device: TestBackend| {
@@ -124,7 +124,7 @@ fn rows_of_many_ids_add_up_in_order() {
         if let Some(sim) = &sim {
             sim.set_seed(seed);
         }
-        // Bit for bit: the order of a sum is that of the ids.
+        // Bit for bit, because the ids determine the order of summation.
         assert_eq!(
             run(TestBackend::Cuda(device.clone())).unwrap(),
             expected,
@@ -160,7 +160,7 @@ fn the_place_of_a_bad_index_is_that_in_the_view() {
     );
 }
 
-/// A ragged sequence of two rows and its gradient, with `past` for all inputs past the end of a row.
+/// A ragged sequence of two rows and its gradient. All inputs past the end of a row are `past`.
 fn ragged_sequence(
     device: &Cuda,
     recurrence: Recurrence,
@@ -187,7 +187,7 @@ fn ragged_sequence(
     };
     let wave = |i: usize| (i as f64 * 0.7).sin();
     let width = gates * units;
-    // The first row has all its steps, the second one 1.
+    // The first row has all its steps, the second one has 1.
     let x = tensor(
         &|i| match i / 2 {
             3 | 5 | 7 => past,
@@ -246,7 +246,7 @@ fn what_is_past_a_rows_end_never_matters() {
 #[test]
 fn uploads_of_any_size_arrive() {
     let (_sim, device) = cuda();
-    // Copied aside, and too large for that.
+    // Small enough to be staged in pinned memory, and too large for it.
     for count in [1, 1000, (17 << 20) / 4] {
         let data: Vec<i32> = (0..count).collect();
         let x = Tensor::from_slice(&device, &data, &[count as usize]).unwrap();
@@ -277,7 +277,7 @@ fn products_read_every_layout_in_place_or_copied() {
             .unwrap();
         (on(&cpu), there)
     };
-    // [2, 3, 4] and [2, 4, 5] in several orders of memory, and one right side for all.
+    // `[2, 3, 4]` and `[2, 4, 5]` in several axis orders, and one right operand for all batches.
     for a in [
         ([2, 3, 4], [0, 1, 2]),
         ([2, 4, 3], [0, 2, 1]),

@@ -1,4 +1,5 @@
-//! One program on several devices: the same model, masks and batches from a seed, and models that move.
+//! One program on several devices: a seed gives the same model, masks and batches, and models can
+//! be moved.
 
 use std::path::Path;
 
@@ -75,7 +76,7 @@ fn a_seed_gives_the_same_model_everywhere() {
 fn a_seed_gives_the_same_masks_and_numbers_everywhere() {
     let dropped = |device: &TestDevice| -> Result<Vec<f64>> {
         let cell = GruCell::new(device, 5, 9)?;
-        // Nothing but the mask makes an output 0.
+        // Only the mask can make an output 0.
         let cell = DropoutWrapper::builder(cell)
             .output_keep_prob(0.5)
             .build()?;
@@ -150,7 +151,7 @@ impl<B: Backend> Module for Classifier<B> {
     }
 }
 
-/// The losses of some steps of training on digits.
+/// The losses of a few training steps on digits.
 fn digits(device: &TestDevice) -> Result<Vec<f64>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/mnist-sample");
     let images = Idx::open(folder.join("train-images-idx3-ubyte.gz"))?;

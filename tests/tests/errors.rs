@@ -1,4 +1,5 @@
-//! Bad input is refused with a message that names the argument and both shapes, and changes nothing.
+//! Invalid input is rejected with a message that names the argument and both shapes, and changes
+//! nothing.
 
 use backend_api::{DType, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
@@ -88,7 +89,7 @@ fn a_state_of_another_structure_is_refused_where_types_cannot_tell() {
     );
     assert!(wants.contains("LstmState<"), "{refused}");
 
-    // What there is before the first turn, and what the first turn gives.
+    // The loop's values before the first step and after it.
     let turn = |state: &AnyState<Cpu>, emit: Vec<Option<Tensor<Cpu>>>| {
         let meta = Meta::new(Shape::new(&[2]).unwrap(), DType::Bool);
         RawTurn {
@@ -114,7 +115,7 @@ fn a_state_of_another_structure_is_refused_where_types_cannot_tell() {
     let state = "raw_rnn: state is one tensor, but a nest of `c`, `h` is needed";
     assert_eq!(looped(&one, &zero, 0), state);
     assert_eq!(looped(&zero, &one, 0), state);
-    // As many tensors as before, at other places.
+    // The number of tensors is unchanged, but their paths differ.
     assert_eq!(
         looped(&zero, &zero, 1),
         "raw_rnn: emit is a nest of `1`, but a nest of `0` is needed"
@@ -196,7 +197,7 @@ fn longer_than_the_sequence_is_as_long_as_it() {
     let x = Tensor::from_slice(&device, &[0.5f32; 40], &[2, 5, 4]).unwrap();
     let steps: Vec<_> = (0..5).map(|t| x.select(1, t).unwrap()).collect();
     let numbers = |t: &Tensor<Cpu>| t.to_vec::<f32>().unwrap();
-    // One row ends early, so that lengths matter at all.
+    // One row ends early, so that the lengths have an effect.
     let exact = DynamicRnn::new(&gru).sequence_length(&[2, 5]).run(&x);
     let exact = exact.unwrap();
     let exact_listed = StaticRnn::new(&gru).sequence_length(&[2, 5]).run(&steps);
@@ -240,7 +241,7 @@ fn inputs_without_time_are_refused() {
         refused(true, &zeros(&device, &[2, 4])),
         "dynamic_rnn: inputs is [2, 4], but [time, batch, depth] is needed"
     );
-    // Integers may be ids, so that it is the cell that refuses them.
+    // Integers are valid ids, so the cell must reject them.
     let ids = Tensor::from_slice(&device, &[0i32; 8], &[2, 4]).unwrap();
     assert_eq!(
         refused(false, &ids),
@@ -329,7 +330,7 @@ fn a_stack_shares_only_when_asked() {
     let shared = MultiRnnCell::shared(cell.clone(), 3).unwrap();
     assert_eq!(shared.param_count(), cell.param_count());
     assert_eq!(shared.named_params()[0].0, "cell_0/gru_cell/gates/kernel");
-    // All layers follow when the one set of parameters is changed.
+    // All layers share one set of parameters, so a change affects all of them.
     let mut changed = shared.clone();
     changed
         .each_param(&mut |_, p| p.set(p.affine(0.0, 0.25)?))
@@ -382,7 +383,7 @@ fn a_stack_of_lists_needs_as_many_cells_in_both_directions() {
     );
     let text = message(run(0, 0, None));
     assert_eq!(text, "stack_bidirectional_rnn: cells_fw must not be empty");
-    // The second layer is given what the first makes.
+    // The input of the second layer is the output of the first.
     let text = message(run(2, 2, None));
     assert!(text.contains("[2, 12]") && text.contains("4"), "{text}");
     let text = message(run(1, 1, Some(&[4, 1])));

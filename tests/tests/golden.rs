@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use recurrent_tests::devices::{NAMES, device};
 use recurrent_tests::golden::{Outcome, run_folder};
 
-/// Every case of a folder passes on every device, and there are as many as are committed.
+/// Every case of a folder passes on every device, and the number of cases is as committed.
 fn all_pass(folder: &str, cases: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
@@ -31,7 +31,7 @@ fn dynamic_rnn_optimizers_and_losses() {
 
 #[test]
 fn drivers_wrappers_and_contributed_cells() {
-    // Of `errors.json`, each call is a case.
+    // Each call in `errors.json` counts as a case.
     all_pass("surface", 217 + 53);
 }
 
@@ -45,7 +45,7 @@ fn records_and_what_is_batched_of_them() {
 fn records_that_differ_from_their_results_fail() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/records");
     let device = device("cpu").unwrap();
-    // A file, what is replaced in it, and how many cases fail then.
+    // A file, the bytes to replace, their replacement, and the number of cases that then fail.
     let changes: [(&str, &[u8], &[u8], usize); 6] = [
         ("records.examples.mixed.safetensors", b"w0_", b"w9_", 1),
         (
@@ -67,7 +67,7 @@ fn records_that_differ_from_their_results_fail() {
             1,
         ),
         ("records.errors.json", b"InvalidArgumentError", b"", 1),
-        // Everything that is read from this file.
+        // All cases that read this file fail.
         ("records.plain.tfrecord", b"tokens", b"token5", 9),
     ];
     for (name, from, to, failures) in changes {
@@ -85,7 +85,7 @@ fn records_that_differ_from_their_results_fail() {
             .position(|window| window == from)
             .unwrap();
         if to.is_empty() {
-            // The first error of the list becomes a success: `null`, with blanks to fill.
+            // The first error of the list becomes a success: `null`, padded with spaces.
             let quoted = at - 1..at + from.len() + 1;
             let blank = format!("{:1$}", "null", quoted.len());
             bytes.splice(quoted, blank.into_bytes());
@@ -123,7 +123,7 @@ fn a_broken_file_fails_with_a_reason() {
             header.replace(from, to)
         })
     };
-    // What it is, its bytes, and what is said of it.
+    // A description, the bytes, and a part of the error message.
     let broken = [
         ("cut", whole[..whole.len() / 2].to_vec(), "cut"),
         ("empty", Vec::new(), "empty"),

@@ -1,5 +1,6 @@
-//! Gradients through the driver against finite differences: every parameter of every cell, the inputs and the
-//! initial state, with several rows and steps, ragged lengths and a state that is not zero.
+//! Gradients through the driver compared with finite differences: every parameter of every cell,
+//! the inputs and the initial state, with several rows and steps, ragged lengths and a nonzero
+//! initial state.
 
 use backend_api::{Backend, Counting, DType, Result, Tensor, Unfused};
 use backend_cpu::Cpu;
@@ -77,7 +78,7 @@ fn a_decorator_around_everything() {
     assert!(device.counts().launches > 0);
 }
 
-/// A cell that the library does not have: a leaky integrator with a nested state.
+/// A custom cell: a leaky integrator with a nested state.
 #[derive(Clone, Debug)]
 struct Leaky<B: Backend> {
     kernel: Param<B>,

@@ -11,7 +11,7 @@ fn tensor<E: Element>(device: &TestDevice, data: &[E], dims: &[usize]) -> T {
     Tensor::from_slice(device, data, dims).unwrap()
 }
 
-/// The same number: all NaN are one.
+/// Whether both patterns are the same number; all NaNs count as one.
 fn same(dtype: DType, a: u16, b: u16) -> bool {
     a == b || (number(dtype, a).is_nan() && number(dtype, b).is_nan())
 }
@@ -30,7 +30,7 @@ fn every_pattern_is_read_exactly() {
                 let place = format!("{name} {dtype} {pattern:#06x}");
                 assert!(equal || (found.is_nan() && expected.is_nan()), "{place}");
             }
-            // And back.
+            // Cast back.
             let back = bits(&x.cast(DType::F32).unwrap().cast(dtype).unwrap());
             for (pattern, found) in (0..=u16::MAX).zip(back) {
                 let place = format!("{name} {dtype} {pattern:#06x}");
@@ -42,7 +42,8 @@ fn every_pattern_is_read_exactly() {
 
 #[test]
 fn numbers_are_rounded_to_nearest_and_ties_to_even() {
-    // Next to each number of 16 bits, half-way to the next one, and next to that.
+    // Around each 16-bit number: its neighbours, the midpoint to the next number, and the
+    // midpoint's neighbours.
     let near = |dtype| {
         let mut all = vec![f32::NAN, f32::MIN_POSITIVE, 1e-45, f32::MAX, f32::INFINITY];
         for pattern in 0..=u16::MAX {

@@ -24,7 +24,7 @@ fn normal(device: &TestDevice, key: u64, dims: &[usize], dtype: DType) -> T {
     normal.tensor(device, key, meta).unwrap()
 }
 
-/// The largest difference of two tensors.
+/// The largest absolute difference of two tensors.
 fn distance(a: &T, b: &T) -> f64 {
     let (a, b) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
     assert_eq!(a.len(), b.len());
@@ -32,12 +32,13 @@ fn distance(a: &T, b: &T) -> f64 {
     differences.fold(0.0, |most, d| if d <= most { most } else { d })
 }
 
-/// How far sequences may be from those of `f32`: some units of the last place.
+/// Tolerance of sequences relative to `f32`: a few units of the last place.
 fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F16 { 0.004 } else { 0.03 }
 }
 
-/// Runs a cell with ragged lengths in `f32` and in 16 bits, converted or built so, and compares.
+/// Runs a cell with ragged lengths in `f32` and in 16 bits, once converted and once built in 16
+/// bits, and compares.
 fn compare<C>(name: &str, device: &TestDevice, cell: C, built: impl Fn(DType) -> C)
 where
     C: Cell<B = TestDevice, Input = T, Output = T>,
@@ -177,10 +178,10 @@ fn every_cell_can_be_converted_and_trained() {
             assert_eq!(found.dtype(), dtype, "{config}");
             let far = distance(&found, &expected);
             assert!(far < 4.0 * tolerance(dtype), "{config} {dtype}: {far}");
-            // Of the parameters in `f32`, through the cast.
+            // Gradients of the `f32` parameters, through the cast.
             let (_, grads) = value_and_grad(&cell, |cell| loss(cell, dtype)).unwrap();
             for ((name, grad), (_, exact)) in grads.iter().zip(exact.iter()) {
-                // A layer norm may leave a bias unused.
+                // A bias can be unused with layer normalization.
                 assert_eq!(grad.is_some(), exact.is_some(), "{config} {name}");
                 let (Some(grad), Some(exact)) = (grad, exact) else {
                     continue;
@@ -228,7 +229,7 @@ fn dropout_keeps_its_share() {
     });
 }
 
-/// Names which of two halves of a sequence is larger.
+/// A task: which half of a sequence is larger.
 fn task(device: &TestDevice) -> (T, T) {
     const STEPS: usize = 6;
     let x: Vec<f32> = (0..24 * STEPS)
@@ -244,7 +245,7 @@ fn task(device: &TestDevice) -> (T, T) {
 
 type Model = (MultiRnnCell<Vec<LstmCell<TestDevice>>>, Dense<TestDevice>);
 
-/// Losses before and after training, and steps that were left out.
+/// The losses before and after training, and the number of skipped steps.
 fn train(device: &TestDevice, dtype: DType) -> (f64, f64, usize) {
     let (x, labels) = task(device);
     let cells = vec![
@@ -255,7 +256,7 @@ fn train(device: &TestDevice, dtype: DType) -> (f64, f64, usize) {
     let mut model: Model = (MultiRnnCell::new(cells).unwrap(), dense);
     model.initialize(4).unwrap();
     let mut adam = Adam::new(0.03);
-    // So large that `f16` cannot hold what it gives at first.
+    // So large that the first gradients overflow `f16`.
     let mut scale = LossScale::new()
         .with_factor(1e9f64.log2().floor().exp2())
         .unwrap();

@@ -1,4 +1,5 @@
-//! 16-bit floats on every device: every operation gives the rounded result of the one on `f32`.
+//! 16-bit floats on every device: every operation returns the rounded result of the `f32`
+//! operation.
 
 use backend_api::{
     Activation, AdamStep, Backend, Binary, Compare, DType, Dest, Distribution, Fused, Layout,
@@ -15,7 +16,7 @@ fn tensor<E: backend_api::Element>(device: &TestDevice, data: &[E], dims: &[usiz
     Tensor::from_slice(device, data, dims).unwrap()
 }
 
-/// Operations with operands: floats, which are then rounded to 16 bits, and others.
+/// Operations with their operands: floats, which are rounded to 16 bits, and other types.
 struct Cases<'d> {
     device: &'d TestDevice,
     key: u64,
@@ -190,7 +191,7 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
     cases.all
 }
 
-/// A ragged sequence with what its gradient needs, and the gradient, as the device plans them for 16 bits.
+/// A ragged sequence with its saved values, and its gradient, as the device plans them for 16 bits.
 fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     let (steps, batch, units) = (4, 3, 5);
     let request = SequenceRequest {
@@ -228,7 +229,7 @@ fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     all.push(Op::Fused(Fused::SequenceGrad(plan)), ins);
 }
 
-/// The operands in 16 bits, and the numbers that these stand for in `f32`.
+/// The operands in 16 bits, and the same numbers in `f32`.
 fn both(ins: &[T], dtype: DType) -> [Vec<T>; 2] {
     let cast = |t: &T, to| match t.dtype() {
         DType::F32 => t.cast(to).unwrap(),
@@ -275,7 +276,7 @@ fn operations_round_the_result_of_f32() {
     });
 }
 
-/// Sums may be made in another order, so that a result can round to a neighbour.
+/// The order of summation may differ, so a result can round to a neighbour.
 #[test]
 fn products_round_the_sum_of_f32() {
     on_devices(|name, device| {
@@ -346,7 +347,7 @@ fn numbers_are_made_in_16_bits() {
             let filled = T::full(device, 0.1, Meta::new(shape, dtype)).unwrap();
             assert_eq!(bits(&filled), [rounded(dtype, 0.1); 300], "{name} {dtype}");
         }
-        // 20000 fit into `f16`, their sum does not.
+        // 20000 fits into `f16`, the sum does not.
         let large = T::full(
             device,
             2e4,

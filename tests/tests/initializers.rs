@@ -1,4 +1,4 @@
-//! First values: distributions, TensorFlow's defaults, and the options of cells that change them.
+//! Initial values: distributions, TensorFlow's defaults, and the options of cells that change them.
 
 use backend_api::{DType, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
@@ -44,9 +44,9 @@ fn a_truncated_normal_is_normal_within_two_deviations() {
     assert!(largest(&cut) < 2.0 && largest(&cut) > 1.99);
     let (mean, variance) = moments(&cut);
     near(mean, 0.0, 0.02);
-    // The variance of what is left, from the normal density and distribution at 2.
+    // The variance after truncation, from the normal density and distribution at 2.
     near(variance, 0.773_741, 0.02);
-    // Only what is outside was drawn again, which is one in twenty.
+    // Only numbers outside the limits were drawn again: one in twenty.
     let kept = cut.iter().zip(&whole).filter(|(a, b)| a == b).count();
     near(kept as f64 / 40_000.0, 0.9545, 0.005);
 
@@ -77,7 +77,7 @@ fn variances_are_scaled_by_fans() {
             let (mean, variance) = moments(&drawn);
             near(mean, 0.0, 0.002);
             near(variance * fan / 2.0, 1.0, 0.03);
-            // How far out they lie tells the distributions apart.
+            // The largest value distinguishes the distributions.
             let reach = largest(&drawn) / (2.0f64 / fan).sqrt();
             match distribution {
                 Scaled::TruncatedNormal => near(reach, 2.0 / 0.8796, 0.01),
@@ -121,8 +121,9 @@ fn orthogonal_matrices_are_orthogonal() {
     }
 }
 
-/// In the distribution that no rotation changes, each element of a matrix of three rows has mean 0, variance 1/3 and a
-/// fourth moment of 1/5, any two elements are uncorrelated, and the determinant is 1 as often as -1.
+/// In the rotation-invariant distribution, each element of a matrix of three rows has mean 0,
+/// variance 1/3 and a fourth moment of 1/5. Any two elements are uncorrelated, and the determinant
+/// is 1 as often as -1.
 #[test]
 fn orthogonal_matrices_favour_no_direction() {
     let count = 20_000;
@@ -158,7 +159,7 @@ fn an_identity_may_have_more_rows_or_columns() {
     assert_eq!(numbers(identity, 0, &[3, 2]), [2., 0., 0., 2., 0., 0.]);
 }
 
-/// `f32` parameters hold the numbers of `f64` ones, rounded; another key gives others.
+/// `f32` parameters are the rounded numbers of `f64` parameters; another key gives other numbers.
 #[test]
 fn numbers_are_a_function_of_the_key() {
     let (mean, std) = UNIT;
@@ -277,8 +278,8 @@ fn drawn(class: &str, options: Value) -> Vec<(String, Vec<f64>)> {
         .collect()
 }
 
-/// Every cell whose constructor in TensorFlow takes initializers and uses them: the option reaches the kernels (and what
-/// else it does in TensorFlow), and nothing else.
+/// Every cell whose constructor in TensorFlow takes and uses initializers. The option affects the
+/// kernels (and everything else that it affects in TensorFlow), and nothing else.
 #[test]
 fn options_of_cells_reach_their_parameters() {
     let kernels = "kernel_initializer";
@@ -426,7 +427,7 @@ fn a_gru_begins_by_keeping_its_state_unless_told_otherwise() {
     assert_eq!(bias(json!({})), (vec![1.0; 8], vec![0.0; 4]));
     let given = bias(json!({ "bias_initializer": "zeros" }));
     assert_eq!(given, (vec![0.0; 8], vec![0.0; 4]));
-    // None, as Python writes what is not given.
+    // JSON for Python's `None`, the default.
     assert_eq!(bias(json!({ "bias_initializer": null })).0, [1.0; 8]);
 }
 

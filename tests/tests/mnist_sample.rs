@@ -1,4 +1,5 @@
-//! The row-by-row classifier on the committed sample of MNIST: readers, batches, training loop and checkpoints together.
+//! The row-by-row classifier on the committed sample of MNIST: readers, batches, training loop and
+//! checkpoints together.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,7 @@ fn batch<B: Backend>(
     ))
 }
 
-/// Trains to `epochs`, from the newest checkpoint in `folder` if there is one.
+/// Trains to `epochs`, starting from the newest checkpoint in `folder` if it has one.
 fn train(device: &Device, folder: &Path, epochs: u64) -> Result<Classifier<Device>> {
     let data = sample("train");
     let mut model = Classifier::new(device)?;
@@ -97,7 +98,7 @@ fn digits_are_learnt_and_a_resumed_run_is_the_same() {
     let items: Vec<usize> = (0..test.0.len()).collect();
     let (images, labels) = batch(&device, &test, &items).unwrap();
     let right = accuracy(&whole.forward(&images).unwrap(), &labels).unwrap();
-    // Guessing gives 0.1.
+    // Random guessing gives 0.1.
     assert!(right > 0.7, "{right}");
 
     let folder = scratch("mnist-halves");

@@ -1,4 +1,4 @@
-//! The gradient of each operation against finite differences.
+//! The gradient of each operation compared with finite differences.
 
 use backend_api::{
     Activation, Backend, Binary, Compare, DType, Fused, LstmGates, Op, Precision, Reduce, Result,
@@ -22,7 +22,7 @@ impl<B: Backend> Module for Operands<B> {
     }
 }
 
-/// Checks `f` of operands of the given shapes, drawn from `low..high`.
+/// Checks `f` on operands of the given shapes, drawn from `low..high`.
 fn check_op<B: Differentiable>(
     device: &B,
     name: &str,
@@ -35,7 +35,8 @@ fn check_op<B: Differentiable>(
         .iter()
         .zip(1..)
         .map(|(dims, key)| {
-            // The same numbers whatever else runs: the first ones of a parameter depend on how many there are.
+            // Fixed initial values: a parameter's default values depend on the number of parameters
+            // created so far.
             let mut param = Param::new(device, uniform, dims, DType::F64).unwrap();
             let value = uniform.tensor(device, key, param.meta()).unwrap();
             param.set(value).unwrap();
@@ -43,12 +44,12 @@ fn check_op<B: Differentiable>(
         })
         .collect();
     let mut operands = Operands(operands);
-    // The same numbers whichever tests run beside this one.
+    // The same numbers regardless of the tests that run in parallel.
     operands.initialize(11).unwrap();
     let loss = |m: &Operands<B>| {
         let operands: Vec<_> = m.0.iter().map(|p| p.value().clone()).collect();
         let y = f(&operands)?;
-        // Each element counts differently.
+        // A different weight for each element.
         let weights: Vec<f64> = (0..y.shape().count())
             .map(|k| 0.5 + (k as f64).sin())
             .collect();
@@ -83,7 +84,7 @@ fn all<B: Differentiable>(device: &B) {
     check_op(device, "cos", &[&[5]], both, |x| x[0].cos());
     for f in Activation::ALL {
         let range = match f {
-            // All three pieces.
+            // The interval covers all three pieces.
             Activation::HardSigmoid | Activation::Relu6 => (-4.0, 8.0),
             _ => both,
         };
@@ -107,7 +108,7 @@ fn all<B: Differentiable>(device: &B) {
             [&[3, 1], &[2, 1, 5]],
             [&[], &[7]],
         ] {
-            // One number against seven may never be the larger one, and then has no gradient.
+            // One number compared with seven may never be selected, and then has no gradient.
             if shapes[0].is_empty() && matches!(f, Binary::Max | Binary::Min) {
                 continue;
             }
@@ -201,7 +202,7 @@ fn all<B: Differentiable>(device: &B) {
         op(Op::ScatterAdd { rows: 5 }, &[&ids, &x[0]])
     });
     check_op(device, "scatter_update", &[&[4, 2], &[3, 2]], both, |x| {
-        // Of the two rows for id 1 the last one counts.
+        // Of the two rows for id 1, the last one counts.
         let ids = ints(x[0].device(), &[1, 3, 1], &[3])?;
         x[0].scatter_update(&ids, &x[1])
     });
@@ -212,7 +213,7 @@ fn fused<B: Differentiable>(device: &B) {
     let both = (-2.0, 2.0);
     let several = |f: Fused, ins: &[&Tensor<B>], results: usize| -> Result<Tensor<B>> {
         let outs = Tensor::call_all(ins[0].device(), &Op::Fused(f), ins)?;
-        // All but the saved results.
+        // All results except the saved ones.
         let outs: Vec<_> = outs.iter().take(results).collect();
         Tensor::concat(&outs, 1)
     };
@@ -255,7 +256,7 @@ fn fused<B: Differentiable>(device: &B) {
     check_op(device, "squared_norm", &[&[2, 3], &[4]], both, |x| {
         x[0].fused(Fused::SquaredNorm, &[&x[1]])
     });
-    // These have no gradient rule: their default bodies are recorded.
+    // These have no gradient rule; the operations of their default bodies are recorded.
     check_op(device, "sgd", &[&[4], &[4]], both, |x| {
         x[0].fused(Fused::Sgd { lr: 0.3 }, &[&x[1]])
     });
@@ -276,7 +277,7 @@ fn composed_gradients() {
     all(&Unfused(Autodiff::new(Cpu::new())));
 }
 
-/// Which slope counts where two meet, and what is left of small ones, is TensorFlow's choice.
+/// The slopes at the points where pieces join, and for very small numbers, follow TensorFlow.
 #[test]
 fn slopes_where_pieces_meet() {
     let device = Autodiff::new(Cpu::new());
@@ -313,7 +314,7 @@ fn a_record_of_100_000_steps_needs_no_stack() {
         let grads = device.backward(&y.sum_all()?, &[&x])?;
         assert_eq!(grads[0].as_ref().unwrap().to_vec::<f64>()?, [1.0, 1.0]);
         drop(unused);
-        // A record that is dropped without being walked.
+        // A graph that is dropped without a backward pass.
         let mut z = x.clone();
         for _ in 0..100_000 {
             z = z.affine(1.0, 0.0)?;
@@ -340,7 +341,7 @@ fn misuse_is_told() {
     assert!(message(device.backward(&y, &[&plain])).contains("leaf 0"));
     assert!(device.backward(&y, &[&x]).is_ok());
     assert!(message(device.backward(&y, &[&x])).contains("used up"));
-    // What the loss does not depend on has no gradient.
+    // A leaf that the loss does not depend on has no gradient.
     let other = device.leaf(&plain).unwrap();
     let y = x.square().unwrap().sum_all().unwrap();
     assert!(device.backward(&y, &[&other]).unwrap()[0].is_none());

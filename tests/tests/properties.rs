@@ -1,5 +1,5 @@
-//! Laws that hold for every cell, shape and length, tried on random ones. The random numbers are fixed, so that a run is
-//! like the last.
+//! Properties that hold for every cell, shape and length, tested on random ones. The seeds are
+//! fixed, so every run tests the same cases.
 
 use std::cell::RefCell;
 
@@ -26,14 +26,14 @@ type T = Tensor<TestDevice>;
 type Any = AnyCell<TestDevice>;
 type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// Cases of a property; each runs on every device.
+/// Number of cases of a property; each runs on every device.
 const CASES: u32 = 48;
-/// How far two orders of the same sums may be apart, relative to the largest number of a tensor.
+/// Tolerance for another order of summation, relative to the largest number of a tensor.
 const ROUNDING: f64 = 1e-12;
 /// The seed of dropout.
 const SEED: u64 = 5;
 
-/// Tries `test` on `cases` values, always the same.
+/// Runs `test` on `cases` values, which are the same in every run.
 fn property<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Outcome) {
     let config = ProptestConfig {
         cases,
@@ -50,7 +50,7 @@ fn property<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Ou
     }
 }
 
-/// The same on every device.
+/// Runs the property on every device.
 fn on_devices<S>(strategy: &S, test: impl Fn(&TestDevice, &S::Value) -> Outcome)
 where
     S: Strategy,
@@ -95,7 +95,7 @@ fn activation() -> impl Strategy<Value = &'static str> {
     select(vec!["tanh", "sigmoid", "relu", "softsign", "identity"])
 }
 
-/// Cells without others inside whose output has a width.
+/// Cells of a given output width that wrap no other cell.
 fn plain(width: usize) -> BoxedStrategy<Value> {
     let rnn = activation()
         .prop_map(move |f| json!({ "type": "BasicRNNCell", "num_units": width, "activation": f }));
@@ -150,7 +150,7 @@ fn residual(cell: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Value
         .boxed()
 }
 
-/// A layer from one width to another.
+/// A layer from `depth` to `width`.
 fn layer(depth: usize, width: usize) -> BoxedStrategy<Value> {
     if depth == width {
         prop_oneof![3 => plain(width), 1 => dropout(plain(width)), 1 => residual(plain(width))]
@@ -171,7 +171,7 @@ fn stack(depth: usize, most: usize) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Any cell for inputs of a depth, with up to `most` units.
+/// Any cell for inputs of width `depth`, with up to `most` hidden units.
 fn cell(depth: usize, most: usize) -> BoxedStrategy<Value> {
     prop_oneof![
         5 => (1..=most).prop_flat_map(plain),
@@ -208,12 +208,13 @@ fn case_of(
     })
 }
 
-/// A small case; lengths may be above the number of steps.
+/// A small case; lengths may exceed the number of steps.
 fn case() -> impl Strategy<Value = Case> {
     case_of(1..=5usize, 0..=9usize, 1..=5usize, 6, 2)
 }
 
-/// A cell with its inputs and its initial state as parameters, so that all are differentiated.
+/// A cell with its inputs and its initial state as parameters, so that all of them are
+/// differentiated.
 #[derive(Clone, Debug)]
 struct Subject<C: Cell> {
     cell: C,
@@ -233,7 +234,7 @@ impl<C: Cell<B = TestDevice>> Module for Subject<C> {
 }
 
 impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
-    /// All numbers random, and a function of the case alone.
+    /// All numbers are random and a function of the case alone.
     fn new(device: &TestDevice, cell: C, case: &Case) -> Result<Self> {
         let param = |dims: &[usize]| Param::new(device, Initializer::ZEROS, dims, DType::F64);
         let zero = cell.zero_state(case.batch)?;
@@ -246,7 +247,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         let mut place = 0;
         subject.each_param(&mut |_, param| {
             place += 1;
-            // Wide sums stay of the size of narrow ones.
+            // Scales the values so that sums over many inputs are no larger than sums over few.
             let rows = param.dims().first().map_or(1, |&rows| rows.max(4));
             let (mean, std) = (0.0, (2.0 / rows as f64).sqrt().min(0.6));
             let key = philox::derive(case.seed, place);
@@ -273,7 +274,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         Ok((vec![result.outputs], owned(&result.state)))
     }
 
-    /// Each row alone and cut to its length, for evaluation.
+    /// Runs each row alone, cut to its length, in evaluation mode.
     fn rows(&self, case: &Case) -> Result<Run> {
         let (mut outputs, mut finals) = (Vec::new(), Vec::new());
         for (row, &length) in case.lengths.iter().enumerate() {
@@ -292,7 +293,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         Ok((vec![joined(&outputs, 0)?], joined_states(&finals)?))
     }
 
-    /// The cell's steps, and the lengths by hand.
+    /// Runs the cell's own steps, with explicit handling of the lengths.
     fn stepped(&self, case: &Case) -> Result<Run> {
         let mut states = vec![self.initial(case.batch)?];
         let mut outputs = Vec::new();
@@ -307,7 +308,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         let (mut rows, mut finals) = (Vec::new(), Vec::new());
         for (row, &length) in case.lengths.iter().enumerate() {
             let of_row = |t: &T| t.slice(0, row..row + 1);
-            // One of no steps first, should there be no other.
+            // An empty part first, in case there are no steps.
             let mut parts = vec![zero.slice(1, 0..0)?];
             for (t, output) in outputs.iter().enumerate() {
                 parts.push(match t < length {
@@ -322,7 +323,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         Ok((vec![joined(&rows, 0)?], joined_states(&finals)?))
     }
 
-    /// Parts of `chunk` steps, the state carried from one to the next, for evaluation.
+    /// Runs chunks of `chunk` steps with the state carried over, in evaluation mode.
     fn chunked(&self, case: &Case, chunk: usize) -> Result<Run> {
         let mut state = self.initial(case.batch)?;
         let mut parts = Vec::new();
@@ -345,7 +346,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         Ok((vec![joined(&parts, 1)?], owned(&state)))
     }
 
-    /// The same with other numbers in the padding: large and small ones, but all finite.
+    /// The same problem with other finite numbers, large and small, in the padding.
     fn spoiled(&self, case: &Case) -> Result<Self> {
         let mut values = self.inputs.to_vec::<f64>()?;
         for (i, value) in values.iter_mut().enumerate() {
@@ -374,7 +375,7 @@ fn joined(parts: &[T], axis: usize) -> Result<T> {
     Tensor::concat(&parts.iter().collect::<Vec<_>>(), axis)
 }
 
-/// The states of rows as the state of a batch.
+/// Joins the states of rows to the state of a batch.
 fn joined_states(rows: &[Vec<T>]) -> Result<Vec<T>> {
     (0..rows[0].len())
         .map(|i| {
@@ -389,7 +390,8 @@ fn joined_states(rows: &[Vec<T>]) -> Result<Vec<T>> {
 /// Outputs, state and gradients, by name.
 type Numbers = Vec<(String, Vec<f64>)>;
 
-/// What comes out of a run, and the gradient of a sum of all of it, each element with a weight of its own.
+/// The results of a run, and the gradient of a weighted sum of them with a different weight for
+/// each element.
 fn measure<M: Module<B = TestDevice>>(
     model: &M,
     run: impl FnOnce(&M) -> Result<Run>,
@@ -423,8 +425,8 @@ fn measure<M: Module<B = TestDevice>>(
     Ok(numbers)
 }
 
-/// Fails where two runs differ by more than `tolerance` times the largest number of a tensor. With 0, every
-/// number is the same, but a zero may have another sign.
+/// Fails if two runs differ by more than `tolerance` times the largest number of a tensor. A
+/// tolerance of 0 requires equal numbers, but zeros may differ in sign.
 fn close(a: &Numbers, b: &Numbers, tolerance: f64) -> Outcome {
     if a.len() != b.len() {
         return Err(format!("{} and {} tensors", a.len(), b.len()).into());
@@ -439,7 +441,7 @@ fn close(a: &Numbers, b: &Numbers, tolerance: f64) -> Outcome {
     Ok(())
 }
 
-/// Fails where two runs differ in a bit.
+/// Fails if two runs differ in any bit.
 fn same_bits(a: &Numbers, b: &Numbers) -> Outcome {
     close(a, b, 0.0)?;
     for ((name, a), (_, b)) in a.iter().zip(b) {
@@ -465,7 +467,7 @@ fn ragged_rows_are_rows_alone() {
 fn chunks_with_carried_state_are_the_whole() {
     on_devices(&(case(), 1..=4usize), |device, (case, chunk)| {
         let subject = case.build(device)?;
-        // By the driver's own segments, with any memory policy.
+        // The driver's own segments, with any memory policy.
         let whole = measure(&subject, |s| s.driver(case))?;
         for keep in [Keep::All, Keep::Inputs, Keep::Host] {
             let parts = measure(&subject, |s| {
@@ -475,7 +477,7 @@ fn chunks_with_carried_state_are_the_whole() {
             })?;
             close(&parts, &whole, ROUNDING).map_err(|e| format!("{keep:?}: {e}"))?;
         }
-        // By several runs. Each starts its random numbers anew.
+        // Several runs. Each run starts its random numbers anew, so this needs evaluation mode.
         let case = case.evaluation();
         let whole = measure(&subject, |s| s.driver(&case))?;
         close(
@@ -650,7 +652,7 @@ fn reversed_twice_is_the_same() {
         if twice != x {
             return Err(format!("{x:?} and {twice:?}").into());
         }
-        // Which would hold for one that does nothing, too.
+        // The test above would also pass if `reverse` did nothing.
         let strides: Vec<usize> = (0..4).map(|i| dims[i + 1..].iter().product()).collect();
         let moved = |i: usize| {
             let at = |axis: usize| i / strides[axis] % dims[axis];
@@ -675,7 +677,8 @@ fn saved_parameters_come_back() {
     on_devices(&strategy, |device, (case, dtype)| {
         let build = || cell_from_config(device, &case.cell, case.depth, *dtype);
         let (mut saved, mut loaded) = (build()?, build()?);
-        // Any bits: subnormal numbers, zeros with a sign, infinities and NaN with a payload are among them.
+        // Arbitrary bits, which include subnormal numbers, signed zeros, infinities and NaN
+        // payloads.
         let mut place = 0;
         saved.each_param(&mut |_, param| {
             let bits: Vec<u64> = (0..param.shape().count())
@@ -736,7 +739,7 @@ fn threads_change_no_bit() {
             [fused, TestBackend::UnfusedCpu(Unfused(cpu()))].map(Autodiff::new)
         })
         .collect();
-    // Small ones are left to one thread.
+    // Small sizes run on one thread.
     let wide = case_of(20..=90usize, 1..=6usize, 1..=60usize, 90, 2);
     let strategy = prop_oneof![1 => case(), 3 => wide];
     property(24, &strategy, |case| {

@@ -1,4 +1,5 @@
-//! The table of calls that TensorFlow refuses: as readers see it, as the file lists it, and how it judges.
+//! The table of calls that TensorFlow rejects: its presentation to readers, the list in the file,
+//! and its verdicts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -55,7 +56,7 @@ fn every_call_that_types_refuse_has_code_that_does_not_compile() {
     let mut proven = Vec::new();
     for section in proofs.split("//!\n//! # ").skip(1) {
         let call = section.lines().next().unwrap();
-        // One that compiles, and one that does not.
+        // One example compiles, and one does not.
         assert_eq!(section.matches("//! ```\n//! #").count(), 1, "{call}");
         assert_eq!(
             section.matches("//! ```compile_fail,E").count(),
@@ -67,7 +68,7 @@ fn every_call_that_types_refuse_has_code_that_does_not_compile() {
     assert_eq!(by_type().collect::<Vec<_>>(), proven);
 }
 
-/// Runs a file that lists some calls.
+/// Runs a file with the given calls.
 fn judge(listed: &Value) -> (Summary, Vec<(String, Outcome)>) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("errors.json"), listed.to_string()).unwrap();
@@ -116,7 +117,7 @@ fn what_is_not_known_is_not_skipped() {
     let (summary, outcomes) = judge(&json!([{ "call": "nothing: like it", "error": null }]));
     assert_eq!((summary.passed, summary.unsupported), (0, 1));
     assert_eq!(outcomes[0].0, "errors/nothing:_like_it");
-    // No verdict is not the same as none to complain of.
+    // A missing verdict is an error; it does not count as acceptance.
     let (summary, _) = judge(&json!([{ "call": "static_rnn: empty inputs" }]));
     assert_eq!((summary.passed, summary.failed), (0, 1));
 }

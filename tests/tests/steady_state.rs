@@ -1,4 +1,4 @@
-//! A loop in steady state asks the system for no memory, and its launches are counted.
+//! A loop in steady state makes no system allocations, and its launches are counted.
 
 use backend_api::{Backend, Counting, Counts, Result, Tensor};
 use backend_cpu::Cpu;
@@ -17,7 +17,7 @@ fn input<B: Backend>(device: &B, dims: &[usize]) -> Result<Tensor<B>> {
     Tensor::from_slice(device, &data, dims)
 }
 
-/// What `turn` costs once it has run a few times: the counts of `turns` more.
+/// The counts of `turns` calls of `turn`, after ten calls to warm up.
 fn warm(device: &Device, turns: usize, mut turn: impl FnMut() -> Result<()>) -> Result<Counts> {
     for _ in 0..10 {
         turn()?;

@@ -1,4 +1,4 @@
-//! Streams give what whole sequences give, bit for bit, however they are cut.
+//! Streaming gives the same bits as whole sequences, however the stream is cut.
 
 use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
@@ -69,7 +69,7 @@ fn bits<N: Nest<Cpu>>(nest: &N) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_stream_gives_the_bits_of_the_whole_sequence() {
-    // One thread, and threads that share rows or units.
+    // One thread, and several threads that split rows or hidden units.
     for threads in [1, 2, 3] {
         let device = Cpu::builder().threads(threads).build().unwrap();
         for (name, cell) in cells(&device).unwrap() {
@@ -104,7 +104,7 @@ fn a_stream_gives_the_bits_of_the_whole_sequence() {
                         bits(&whole.state),
                         "{what}, {cut} a time"
                     );
-                    // Begun anew it gives the same again.
+                    // After a restart the stream gives the same results.
                     stream.restart(cell.zero_state(batch).unwrap());
                     let again = stream.run(&x).unwrap();
                     assert_eq!(bits(&again), bits(&whole.outputs), "{what}, again");
@@ -136,7 +136,7 @@ fn a_running_stream_asks_the_system_for_nothing() {
     }
 }
 
-/// What is kept of weights must not outlive them.
+/// Values cached for weights must not outlive them.
 #[test]
 fn weights_that_change_are_seen() {
     let device = Cpu::new();
@@ -161,7 +161,8 @@ fn weights_that_change_are_seen() {
     }
     let in_use = device.memory().in_use;
     drop(cell);
-    // Gone with the weights: at least kernel and panels, of 13 rows and 32 columns each.
+    // The cached panels are freed with the weights: at least kernel and panels, of 13 rows and 32
+    // columns each.
     assert!(device.memory().in_use + 2 * 13 * 32 * 4 <= in_use);
 }
 

@@ -1,4 +1,4 @@
-//! Cells around cells: dropout's random numbers, gradients, and what is refused.
+//! Wrapped cells: random numbers of dropout, gradients, and errors.
 
 use backend_api::{Backend, DType, Keep, Meta, Result, Shape, Tensor};
 use recurrent_tests::devices::{NAMES, TestDevice, device};
@@ -23,11 +23,12 @@ const STEPS: usize = 5;
 const UNITS: usize = 4;
 const LENGTHS: [i32; BATCH] = [3, 0, 5];
 
-/// A cell with its inputs and its initial state as parameters, so that all are differentiated.
+/// A cell with its inputs and its initial state as parameters, so that all of them are
+/// differentiated.
 #[derive(Clone, Debug)]
 struct Problem {
     cell: AnyCell<TestDevice>,
-    /// Ids if the inputs have no gradient.
+    /// A plain tensor of ids if the inputs have no gradient.
     inputs: Result<Param<TestDevice>, Tensor<TestDevice>>,
     state: Vec<Param<TestDevice>>,
 }
@@ -83,7 +84,8 @@ impl Problem {
         weighted(&result.outputs, 0.3)?.add(&weighted(&result.state, 1.1)?)
     }
 
-    /// The same without the driver: the cell's own step, and the lengths by hand.
+    /// The same loss without the driver: the cell's own step, with explicit handling of the
+    /// lengths.
     fn loop_loss(&self) -> Result<Tensor<TestDevice>> {
         let mut states = vec![self.initial()?];
         let mut outputs = Vec::new();
@@ -136,7 +138,7 @@ fn joined<B: Backend>(parts: &[Tensor<B>], axis: usize) -> Result<Tensor<B>> {
     Tensor::concat(&parts.iter().collect::<Vec<_>>(), axis)
 }
 
-/// A sum of everything that comes out, each element with a weight of its own.
+/// A weighted sum of all results, with a different weight for each element.
 fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
     let mut parts = Vec::new();
     for (i, leaf) in nest.leaves().into_iter().enumerate() {
@@ -151,7 +153,7 @@ fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
 
 type Numbers = Vec<(String, Vec<f64>)>;
 
-/// Value and gradients of a loss, in training mode and with a fixed seed.
+/// Value and gradients of a loss, in training mode with a fixed seed.
 fn numbers(
     problem: &Problem,
     loss: impl Fn(&Problem) -> Result<Tensor<TestDevice>>,
@@ -174,7 +176,8 @@ fn assert_close(a: &Numbers, b: &Numbers) {
     }
 }
 
-/// Gradients against differences; one loop and another, whole and in parts, with less kept: all the same.
+/// Compares gradients with finite differences, the driver with a loop, whole sequences with
+/// segments, and memory policies with each other.
 fn check_wrapper(options: &Value) {
     for name in NAMES {
         let device = device(name).unwrap();
@@ -260,7 +263,7 @@ fn wrappers_in_wrappers() {
     check_wrapper(&json!({ "type": "DropoutWrapper", "cell": stack, "input_keep_prob": 0.8 }));
 }
 
-/// Gives its input and its state on, so that dropout shows.
+/// Returns its input and its state, so that dropped elements are visible.
 #[derive(Clone, Debug)]
 struct Echo {
     device: TestDevice,
@@ -306,7 +309,7 @@ impl Cell for Echo {
     }
 }
 
-/// What a wrapper around [`Echo`] makes of ones: outputs `[batch, steps, size]`.
+/// The result of a wrapper around [`Echo`] for inputs of ones: outputs `[batch, steps, size]`.
 fn echo<C>(wrapper: &C, echo: &Echo, batch: usize, steps: usize, seed: u64) -> Vec<f32>
 where
     C: Cell<B = TestDevice, Input = Tensor<TestDevice>, Output = Tensor<TestDevice>>,
@@ -325,7 +328,7 @@ fn masks_have_the_asked_mean() {
         let scale = 1.0 / keep as f32;
         assert!(out.iter().all(|&v| v == 0.0 || (v - scale).abs() < 1e-6));
         let kept = out.iter().filter(|&&v| v != 0.0).count() as f64 / out.len() as f64;
-        // Four standard deviations of a share of 10240.
+        // Four standard deviations of a fraction of 10240 elements.
         let limit = 4.0 * (keep * (1.0 - keep) / out.len() as f64).sqrt();
         assert!((kept - keep).abs() < limit, "{kept} of {keep}");
     }
@@ -348,7 +351,7 @@ fn masks_differ_by_everything_but_variational_ones() {
     assert_ne!(echo(&wrapper, &cell, 4, 6, 4), out);
     let other = builder().seed(1).build().unwrap();
     assert_ne!(echo(&other, &cell, 4, 6, 3), out);
-    // One around the other draws on its own: not all that one keeps is kept by both.
+    // Nested wrappers draw independently: some elements are kept by only one of them.
     let both = DropoutWrapper::builder(wrapper)
         .input_keep_prob(0.5)
         .build()
@@ -377,7 +380,7 @@ fn masks_do_not_depend_on_where_a_sequence_is_cut() {
         let out = rnn.segment_length(segment).run(&ones).unwrap().outputs;
         assert_eq!(out.to_vec::<f32>().unwrap(), whole, "{segment}");
     }
-    // Nor on how many rows and steps there are.
+    // The mask does not depend on the numbers of rows and steps either.
     let fewer = echo(&wrapper, &cell, 1, 4, 3);
     assert_eq!(fewer, whole[..4 * 8]);
 }
@@ -438,7 +441,7 @@ fn the_filter_says_which_states_are_dropped() {
 #[test]
 fn a_residual_function_sees_one_step() {
     let device = device("cpu").unwrap();
-    // Input wider than output: the first columns are added.
+    // The input is wider than the output: only its first columns are added.
     let cell = GruCell::new(&device, 6, UNITS).unwrap();
     let wrapper = ResidualWrapper::new(cell.clone())
         .residual_fn(|x, y| x.slice(1, 0..y.shape().last())?.add(y));
@@ -462,7 +465,7 @@ fn a_residual_function_sees_one_step() {
 #[test]
 fn padding_does_not_show() {
     let nan = |device: &TestDevice| {
-        // Row 1 has two steps; what follows is no number.
+        // Row 1 has two steps; NaN follows.
         let mut x = vec![0.5f32; 2 * 4 * UNITS];
         x[6 * UNITS..].fill(f32::NAN);
         Tensor::from_slice(device, &x, &[2, 4, UNITS]).unwrap()
@@ -506,7 +509,7 @@ fn a_cell_on_another_device() {
         let (a, b) = (a.to_vec::<f32>().unwrap(), b.to_vec::<f32>().unwrap());
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6));
     }
-    // Step by step too.
+    // The same step by step.
     let state = moved.zero_state(2).unwrap();
     let x0 = x.select(1, 0).unwrap();
     let (y, state) = moved.step(&Step::default(), &x0, &state).unwrap();
@@ -702,7 +705,7 @@ fn structures_that_differ() {
         error.unwrap_err().to_string(),
         "residual_wrapper: input is one tensor, but a nest of `0`, `1` is needed"
     );
-    // A function of one's own may join them.
+    // A custom function may combine them.
     let joined = ResidualWrapper::new(cell).residual_fn(|x, (a, b)| Ok((x.add(a)?, b.clone())));
     let ((a, _), ()) = joined.step(&Step::default(), &x, &()).unwrap();
     assert_eq!(a.to_vec::<f32>().unwrap(), [2.0; 6]);

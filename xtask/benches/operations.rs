@@ -1,6 +1,6 @@
-//! Single operations and drivers on one thread of the processor: `cargo bench --package xtask -- [FILTER]`.
+//! Single operations and drivers on one CPU thread: `cargo bench --package xtask -- [FILTER]`.
 //!
-//! Whole workloads, and other frameworks beside them, are in `cargo xtask bench`.
+//! `cargo xtask bench` measures whole workloads and compares them with other frameworks.
 
 #![forbid(unsafe_code)]
 
@@ -39,7 +39,7 @@ fn normal(device: &Cpu, dims: &[usize]) -> Result<Tensor<Cpu>> {
     Tensor::random(device, 1, distribution, meta)
 }
 
-/// The products of the workloads, by `m, k, n`; GFLOP/s are printed as elements.
+/// The matmuls of the workloads, by `m, k, n`. GFLOP/s are printed as elements.
 fn products(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     let mut group = criterion.benchmark_group("matmul");
     for (what, [m, k, n], transposed) in [
@@ -65,7 +65,7 @@ fn products(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     Ok(())
 }
 
-/// The kernels between products, for 64 rows of 512 units.
+/// The kernels between matmuls, for 64 rows of 512 hidden units.
 fn gates(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     const ROWS: usize = 64;
     const UNITS: usize = 512;
@@ -75,7 +75,7 @@ fn gates(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
         activation,
     };
     let mut group = criterion.benchmark_group("gates");
-    // With the width of each operand, in units.
+    // Each with the widths of its operands, in hidden units.
     let kernels: [(&str, Fused, &[usize]); 6] = [
         ("LstmStep", Fused::LstmStep(lstm), &[4, 1]),
         ("LstmStepGrad", Fused::LstmStepGrad(lstm), &[4, 1, 1, 1, 1]),
@@ -105,7 +105,8 @@ fn gates(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     Ok(())
 }
 
-/// An LSTM forward under each driver, with as many inputs as units; steps of rows are printed as elements.
+/// The forward pass of an LSTM under each driver, with as many inputs as hidden units. Steps times
+/// rows are printed as elements.
 fn drivers(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     for (size, [steps, batch, units]) in [("small", [20, 4, 32]), ("middle", [50, 32, 128])] {
         let mut cells = (
@@ -143,7 +144,7 @@ fn drivers(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     Ok(())
 }
 
-/// `raw_rnn` over given inputs: what `dynamic_rnn` computes, the long way.
+/// `raw_rnn` over given inputs: the same result as `dynamic_rnn`, computed by a user-defined loop.
 fn feed(device: &Cpu, cell: &LstmCell<Cpu>, inputs: &[Tensor<Cpu>]) -> Result<Tensor<Cpu>> {
     let batch = inputs[0].shape()[0];
     let limit = Tensor::from_slice(device, &vec![inputs.len() as i64; batch], &[batch])?;
@@ -161,7 +162,7 @@ fn feed(device: &Cpu, cell: &LstmCell<Cpu>, inputs: &[Tensor<Cpu>]) -> Result<Te
     let result = raw_rnn(cell, Step::default(), start, |steps, output, state, ()| {
         Ok(RawTurn {
             finished: finished(steps)?,
-            // After the last step any input will do.
+            // The input after the last step is never used.
             input: inputs[steps.min(inputs.len() - 1)].clone(),
             state: state.clone(),
             emit: output.clone(),

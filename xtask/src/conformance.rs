@@ -1,4 +1,5 @@
-//! `cargo xtask conformance`: every operation and everything made of them against the backends.
+//! `cargo xtask conformance`: runs the conformance suite, from operations to networks, on the
+//! backends.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! `cargo xtask golden`: golden files against the backends.
+//! `cargo xtask golden`: checks the backends against the golden files.
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;

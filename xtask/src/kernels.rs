@@ -1,4 +1,5 @@
-//! `cargo xtask kernels`: every CUDA kernel through the real compiler, for every architecture, on a machine without a GPU.
+//! `cargo xtask kernels`: compiles every CUDA kernel for every architecture with the real compiler,
+//! on a machine without a GPU.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,13 +23,14 @@ one that takes more than its budget. No GPU and no driver are needed.
 NVRTC is taken from RECURRENT_NVRTC (the library's path), else from target/nvrtc, else from the system.
 ";
 
-/// The Python package that brings NVRTC, in the version whose machine code the oldest supported driver takes.
+/// The Python package with NVRTC, in the version whose machine code the oldest supported driver
+/// accepts.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
 const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_100"];
 const HEADER: &str =
     "# kernel\tregisters for sm_75 sm_80 sm_90a sm_100\tbytes of stack\tbytes of shared memory";
 
-/// What a kernel takes.
+/// The resources that a kernel uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Resources {
     registers: [u32; ARCHITECTURES.len()],
@@ -93,7 +95,7 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens NVRTC where it is; a library that is already open is found by its name.
+/// Opens NVRTC from `folder`. The backend finds a library that is already open by its name.
 fn open_compiler(folder: &Path, install: bool) -> Result<(), Box<dyn Error>> {
     if let Some(library) = std::env::var_os("RECURRENT_NVRTC") {
         return Ok(kernels::open_compiler(Path::new(&library))?);
@@ -137,7 +139,7 @@ fn compile_all() -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
     Ok(taken)
 }
 
-/// The kernels of a compiler's log, with the registers of the one architecture in the first place.
+/// The kernels in a compiler log for one architecture, whose registers are in index 0.
 fn parse(log: &str) -> Vec<(String, Resources)> {
     let number_before = |line: &str, what: &str| -> u32 {
         line.find(what)

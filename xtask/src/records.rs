@@ -1,4 +1,5 @@
-//! `cargo xtask records`: record files to TensorFlow and back.
+//! `cargo xtask records`: checks that TensorFlow reads our record files, and that we read its
+//! files.
 
 use std::error::Error;
 use std::path::Path;

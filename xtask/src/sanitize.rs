@@ -1,5 +1,6 @@
-//! `cargo xtask sanitize`: runs the tests of the simulated CUDA device with kernels compiled for AddressSanitizer or
-//! ThreadSanitizer. What must be found is run too, each in a process of its own.
+//! `cargo xtask sanitize`: runs the tests of the simulated CUDA device with kernels compiled for
+//! AddressSanitizer or ThreadSanitizer. Tests with planted mistakes, which the sanitizer must find,
+//! run in a process each.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,19 +18,21 @@ struct Clean {
     package: &'static str,
     target: &'static str,
     arguments: &'static [&'static str],
-    /// Each run sets the schedule of tests that do not go through schedules themselves.
+    /// Number of runs, each with another schedule seed. The seed matters to tests that do not
+    /// iterate over schedules themselves.
     seeds: u64,
 }
 
 struct Sanitizer {
     name: &'static str,
-    /// The runtime that is loaded in front of everything, with the C++ library, which it must find there.
+    /// The sanitizer's runtime. It is preloaded together with the C++ library, which it must be
+    /// able to find.
     runtime: &'static str,
     options: (&'static str, &'static str),
-    /// How reports begin.
+    /// Prefix of a report.
     report: &'static str,
     clean: &'static [Clean],
-    /// Tests of planted mistakes (in `sanitizers`), and what the report must mention.
+    /// Tests of planted mistakes (in `sanitizers`), and a word that the report must contain.
     planted: &'static [(&'static str, &'static str)],
 }
 
@@ -37,7 +40,8 @@ const SANITIZERS: [Sanitizer; 2] = [
     Sanitizer {
         name: "address",
         runtime: "libasan.so",
-        // Libraries stay open, and Rust's test harness keeps some memory to the end.
+        // The simulator never closes its libraries, and Rust's test harness keeps some memory until
+        // the end.
         options: ("ASAN_OPTIONS", "detect_leaks=0"),
         report: "AddressSanitizer:",
         clean: &[
@@ -60,10 +64,11 @@ const SANITIZERS: [Sanitizer; 2] = [
     Sanitizer {
         name: "thread",
         runtime: "libtsan.so",
-        // The simulator and the test harness are not instrumented; what they do through libc is no race of kernels.
+        // The simulator and the test harness are not instrumented; their accesses through libc are
+        // not kernel races.
         options: ("TSAN_OPTIONS", "ignore_noninstrumented_modules=1"),
         report: "WARNING: ThreadSanitizer:",
-        // Threads are dear here, so only what has few.
+        // Threads are slow under ThreadSanitizer, so only tests with few threads run.
         clean: &[
             Clean::new("sanitizers", &["--ignored", "--exact", "right_programs"], 1),
             Clean::new("basics", &["globals", "arguments", "barriers_shuffles"], 1),
@@ -140,7 +145,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 }
 
 impl Sanitizer {
-    /// What was not as it should be.
+    /// The failures.
     fn run(&self) -> Result<Vec<String>, String> {
         let runtime = [
             compiler_library(self.runtime)?,
@@ -192,7 +197,7 @@ impl Sanitizer {
         Ok(failures)
     }
 
-    /// The test binaries in the list.
+    /// Builds the test binaries of the list.
     fn build(&self) -> Result<Vec<(String, PathBuf)>, String> {
         let mut command = Command::new(env!("CARGO"));
         command.args([
@@ -253,7 +258,7 @@ fn compiler_library(name: &str) -> Result<String, String> {
         .output();
     let output = output.map_err(|error| format!("{compiler} cannot be started: {error}"))?;
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    // The compiler gives the bare name back if it has no such file.
+    // The compiler prints the bare name if it has no such file.
     if path == name {
         Err(format!("{compiler} has no {name}"))
     } else {

@@ -1,6 +1,7 @@
-//! The workloads of `cargo xtask bench` in burn: `cargo xtask bench --compare burn` builds and calls this.
+//! The workloads of `cargo xtask bench` in burn. `cargo xtask bench --compare burn` builds and runs
+//! this program.
 //!
-//! The backend is burn-flex, burn's own for the processor. It masks no rows.
+//! The backend is burn-flex, burn's own CPU backend. It does not mask rows.
 
 #![forbid(unsafe_code)]
 
@@ -49,7 +50,7 @@ enum Layer {
 #[derive(Clone)]
 struct State {
     hidden: Tensor<2>,
-    /// Of an LSTM.
+    /// The cell state of an LSTM.
     cell: Option<Tensor<2>>,
 }
 
@@ -77,7 +78,7 @@ impl Layer {
     }
 }
 
-/// The outputs of the last step.
+/// The output of the last step.
 fn last(outputs: &Tensor<3>) -> Tensor<2> {
     let [batch, steps, units] = outputs.dims();
     let last = outputs.clone().narrow(1, steps - 1, 1);

@@ -1,13 +1,15 @@
-//! The workloads of `cargo xtask bench` in candle: `cargo xtask bench --compare candle` builds and calls this.
+//! The workloads of `cargo xtask bench` in candle. `cargo xtask bench --compare candle` builds and
+//! runs this program.
 //!
-//! The cells are candle-nn's, and a plain one, which it lacks, in their manner. It masks no rows.
+//! The cells are candle-nn's, plus a basic cell written in the same style, which candle-nn lacks.
+//! Rows are not masked.
 
 #![forbid(unsafe_code)]
 
 #[path = "../../peer.rs"]
 mod peer;
 
-// Its features are all that is wanted of it.
+// A dependency only for its features.
 use gemm as _;
 
 use std::hint::black_box;
@@ -44,7 +46,7 @@ impl Candle {
             classes => Some(candle_nn::linear(args.units, classes, from.pp("head"))?),
         };
         if !args.trains() {
-            // What comes from variables is recorded; this is not.
+            // Detached weights, because computations with candle's variables are recorded.
             let data = weights.data().lock().map_err(|e| e.to_string())?;
             let plain = data.iter().map(|(name, v)| (name.clone(), v.detach()));
             from = VarBuilder::from_tensors(plain.collect(), DType::F32, &CPU);
@@ -119,7 +121,7 @@ impl Network for Candle {
 trait Layer {
     /// `[B, T, inputs]` to `[B, T, units]`, from the zero state.
     fn outputs(&self, inputs: &Tensor) -> Result<Tensor>;
-    /// `[B, inputs]` to `[B, units]`, from the state of the step before.
+    /// `[B, inputs]` to `[B, units]`, from the state of the previous step.
     fn step(&mut self, input: &Tensor) -> Result<Tensor>;
 }
 

@@ -1,4 +1,4 @@
-//! What the examples share: reading their options.
+//! Code shared by the examples: reading options and reporting errors.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -8,7 +8,8 @@ use std::str::FromStr;
 /// The error type of the examples.
 pub type Error = Box<dyn std::error::Error>;
 
-/// How a program ends: an error is told in words. That nobody reads what it prints any more (`| head`) is none.
+/// The exit code of a program; prints the error if it failed. A broken pipe (`| head`) is not an
+/// error.
 pub fn report(result: Result<(), Error>) -> ExitCode {
     let unread = |e: &Error| {
         let io = e.downcast_ref::<io::Error>();
@@ -28,7 +29,8 @@ pub fn report(result: Result<(), Error>) -> ExitCode {
 pub struct Options(HashMap<String, String>);
 
 impl Options {
-    /// Reads the command line. `known` has the names of all options; `--help` prints `help` and ends.
+    /// Reads the command line. `known` lists the names of all options; `--help` prints `help` and
+    /// exits.
     pub fn read(help: &str, known: &[&str]) -> Result<Self, Error> {
         let mut options = HashMap::new();
         let mut args = std::env::args().skip(1);
@@ -47,7 +49,7 @@ impl Options {
         Ok(Self(options))
     }
 
-    /// The value of an option, or what stands for it.
+    /// The value of an option, or its default.
     pub fn get<T: FromStr>(&self, name: &str, default: T) -> Result<T, Error>
     where
         T::Err: std::fmt::Display,
@@ -60,7 +62,7 @@ impl Options {
         }
     }
 
-    /// The value of an option that may be left out.
+    /// The value of an option, if it was given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

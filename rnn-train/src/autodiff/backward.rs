@@ -1,4 +1,5 @@
-//! The walk: newest node first, so that every gradient is complete when its turn comes.
+//! The backward pass. It visits the newest node first, so that a node's gradient is complete when
+//! the pass reaches it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use super::node::{Input, Inputs, Node, Source, Work};
 use super::{Autodiff, TrackedBuffer, rules};
 use crate::{Gradient, IndexedSlices};
 
-/// Nodes that a gradient has reached, by number.
+/// Nodes that have received a gradient and were not visited yet, by number.
 type Frontier<B> = BTreeMap<u64, Reached<B>>;
 
 struct Reached<B: Backend> {
     node: Arc<Node<B>>,
-    /// The gradient of each result's buffer, as far as it has come.
+    /// The gradient of each result's buffer, accumulated so far.
     grads: Vec<Option<B::Buffer>>,
-    /// What lookups in a leaf gave it besides, newest first.
+    /// Sparse gradients from lookups in a leaf, newest first.
     lookups: Vec<IndexedSlices<B>>,
 }
 
@@ -61,7 +62,7 @@ pub(super) fn gradients<B: Backend>(
     let mut found: Vec<Option<Gradient<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
     while let Some((number, reached)) = frontier.pop_last() {
         if reached.node.is_leaf() {
-            // Leaves stay: another record may start from the same one.
+            // Leaves are not consumed: another graph may start from the same leaf.
             if let Some(places) = wanted.get(&number) {
                 let grad = arrived(inner, reached)?;
                 let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
@@ -72,7 +73,7 @@ pub(super) fn gradients<B: Backend>(
             continue;
         }
         let Reached { node, grads, .. } = reached;
-        // What the next nodes need can travel while this one is computed.
+        // Overlaps the transfer of values for the next nodes with the computation of this one.
         node.fetch(inner)?;
         for parent in node.parents() {
             parent.fetch(inner)?;
@@ -111,14 +112,14 @@ pub(super) fn gradients<B: Backend>(
     Ok(found)
 }
 
-/// The leaf that an operand of a lookup is, whole and in its own shape.
+/// The leaf that a lookup reads, if the operand is the whole leaf in its own shape.
 fn looked_up<B: Backend>(table: &Input<B>) -> Option<&Arc<Node<B>>> {
     let node = &table.source.as_ref()?.node;
     let whole = Layout::contiguous(node.out_meta(0).shape);
     (node.is_leaf() && table.layout == whole).then_some(node)
 }
 
-/// All that has come to a leaf: rows if there were only lookups, else a number for each element.
+/// The total gradient of a leaf: sparse if it has only lookups, else dense.
 fn arrived<B: Backend>(device: &B, reached: Reached<B>) -> Result<Option<Gradient<B>>> {
     let rows = match &reached.lookups[..] {
         [] => None,
@@ -137,14 +138,14 @@ fn arrived<B: Backend>(device: &B, reached: Reached<B>) -> Result<Option<Gradien
     Ok(Some(Gradient::Dense(dense)))
 }
 
-/// A tensor of the device inside, without a record.
+/// The tensor on the inner device, without its graph.
 fn untracked<B: Backend>(device: &Autodiff<B>, t: &Tensor<B>) -> Tensor<Autodiff<B>> {
     let buffer = Autodiff::wrap(t.buffer().clone());
     Tensor::from_parts(device, buffer, *t.layout(), t.dtype())
 }
 
-/// Computes a segment again, attached to its original history, and goes on with its results: their nodes are
-/// newer than all that is left, so they come next.
+/// Recomputes a segment, attached to its original graph, and continues with the gradients of its
+/// results. The recomputed nodes are newer than all others, so the pass visits them next.
 fn again<B: Backend>(
     device: &Autodiff<B>,
     frontier: &mut Frontier<B>,
@@ -181,7 +182,7 @@ fn again<B: Backend>(
     Ok(())
 }
 
-/// What has come to a node so far; nothing if it is reached for the first time.
+/// The entry of a node in the frontier; an empty one if no gradient has reached it yet.
 fn reach<'a, B: Backend>(frontier: &'a mut Frontier<B>, node: &Arc<Node<B>>) -> &'a mut Reached<B> {
     frontier.entry(node.number).or_insert_with(|| Reached {
         node: node.clone(),
@@ -190,7 +191,7 @@ fn reach<'a, B: Backend>(frontier: &'a mut Frontier<B>, node: &Arc<Node<B>>) -> 
     })
 }
 
-/// Adds a gradient to what has come to a place of a result's buffer so far.
+/// Accumulates a gradient into the part of a result's buffer that an operand views.
 fn add<B: Backend>(
     device: &B,
     frontier: &mut Frontier<B>,
@@ -202,7 +203,8 @@ fn add<B: Backend>(
     let slot = &mut reach(frontier, node).grads[source.out];
     let whole = node.out_meta(source.out);
     if slot.is_none() && at.is_whole(whole.shape.count()) {
-        // Gradients often are views of something larger, or stretched; the slot is just this one.
+        // A gradient can be a view of a larger buffer or a broadcast; the accumulator holds a plain
+        // copy.
         let plain = *grad.layout() == Layout::contiguous(grad.shape());
         let grad = if plain { grad } else { grad.copy()? };
         *slot = Some(grad.into_buffer());
@@ -216,7 +218,7 @@ fn add<B: Backend>(
     Ok(())
 }
 
-/// What a gradient rule can ask for.
+/// The inputs of a gradient rule.
 pub(super) struct Arguments<'a, B: Backend> {
     pub(super) device: &'a B,
     node: &'a Node<B>,
@@ -225,7 +227,7 @@ pub(super) struct Arguments<'a, B: Backend> {
 }
 
 impl<B: Backend> Arguments<'_, B> {
-    /// Operand `i`, which [`rules::needs`] must have asked for.
+    /// Operand `i`, which [`rules::needs`] must have requested.
     pub(super) fn input(&self, i: usize) -> Result<Tensor<B>> {
         let input = &self.inputs[i];
         let buffer = input.buffer(self.device)?;
@@ -247,12 +249,12 @@ impl<B: Backend> Arguments<'_, B> {
         Meta::new(self.inputs[i].layout.shape(), self.inputs[i].dtype)
     }
 
-    /// Whether the gradient of operand `i` is wanted.
+    /// Whether operand `i` needs a gradient.
     pub(super) fn tracked(&self, i: usize) -> bool {
         self.inputs[i].source.is_some()
     }
 
-    /// Result `k`, which [`rules::needs`] must have asked for.
+    /// Result `k`, which [`rules::needs`] must have requested.
     pub(super) fn output(&self, k: usize) -> Result<Tensor<B>> {
         let buffer = self.node.kept(self.device, k)?;
         Ok(self.as_result(k, buffer))
@@ -266,7 +268,8 @@ impl<B: Backend> Arguments<'_, B> {
         }
     }
 
-    /// Refuses a gradient of result `k`, which is there for other gradients only.
+    /// Fails if result `k`, which exists only for the gradients of other results, has a gradient
+    /// itself.
     pub(super) fn saved(&self, k: usize, op: &str) -> Result<()> {
         match self.grads[k] {
             None => Ok(()),

@@ -1,14 +1,15 @@
-//! Automatic differentiation as a device around a device.
+//! Automatic differentiation as a backend that wraps a backend.
 //!
-//! [`Autodiff<B>`] is a [`Backend`]. Code written against the trait is differentiable as it is: a buffer may carry
-//! a reference to the node that made it, an operation with such an operand leaves a node of its own, and
-//! everything else passes straight through. There is no tape: the record is what can be reached
-//! from a tensor, and it goes when the tensor goes.
+//! [`Autodiff<B>`] is a [`Backend`], so code written against the trait is differentiable without
+//! changes. A buffer may refer to the graph node that produced it. An operation with such an
+//! operand adds a node; every other operation goes straight to the inner backend. There is no tape:
+//! the graph consists of the nodes reachable from a tensor, and is freed with the tensor.
 //!
-//! * `node`: the record.
+//! * `node`: the graph.
 //! * `rules`: the gradient of each operation, in terms of operations.
-//! * `backward`: the walk, newest node first.
-//! * `segment`: keeping less for the walk: computing again, or moving to host memory.
+//! * `backward`: the backward pass, newest node first.
+//! * `segment`: lower memory for the backward pass by recomputing values or moving them to host
+//!   memory.
 
 mod backward;
 mod node;
@@ -27,28 +28,31 @@ use node::{Input, Kept, Node, Source};
 
 use crate::Gradient;
 
-/// A device that can record what it computes and run it backwards.
+/// A backend that can record operations and differentiate them.
 pub trait Differentiable: Backend {
-    /// The same elements as the start of a record: what is computed from the result is tracked.
+    /// A copy of a tensor as a leaf of a graph: operations on the result are recorded.
     ///
     /// # Errors
-    /// The tensor is a view with gaps, and the device has no room for a copy.
+    /// The tensor is a view with gaps and the device has no memory for a copy.
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>>;
 
-    /// The gradient of a scalar with respect to each of the given leaves; `None` where it does not depend on one.
-    /// Of a table that was only looked up in, these are the rows: TensorFlow's `tf.gradients`.
+    /// The gradients of a scalar with respect to the given leaves; `None` for a leaf that the
+    /// scalar does not depend on. The gradient of a table that is only used in lookups is sparse,
+    /// as in TensorFlow's `tf.gradients`.
     ///
-    /// The record is used up as it is walked: memory falls during the walk, and a second walk is an error.
+    /// The backward pass consumes the graph: memory is freed during the pass, and a second pass is
+    /// an error.
     ///
     /// # Errors
-    /// The loss is no scalar or is not tracked, a leaf is not one, or the record has been used up.
+    /// The loss is not a scalar or not tracked, a leaf is not a leaf of a graph, or the graph was
+    /// already consumed.
     fn gradients(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>>;
 
-    /// The same with a number for each element, of tables too.
+    /// Like [`gradients`](Self::gradients), but every gradient is dense, those of tables included.
     ///
     /// # Errors
     /// Those of [`gradients`](Self::gradients).
@@ -65,7 +69,7 @@ pub trait Differentiable: Backend {
     }
 }
 
-/// A device around `B` that differentiates.
+/// A backend that wraps `B` and differentiates.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -87,12 +91,12 @@ pub struct Autodiff<B> {
 }
 
 impl<B: Backend> Autodiff<B> {
-    /// Differentiation around a device. Two values around one device are the same device.
+    /// Wraps a device. Two wrappers of the same device count as the same device.
     pub fn new(inner: B) -> Self {
         Self { inner }
     }
 
-    /// The device inside.
+    /// The inner device.
     pub fn inner(&self) -> &B {
         &self.inner
     }
@@ -105,7 +109,7 @@ impl<B: Backend> Autodiff<B> {
     }
 }
 
-/// A buffer of the device inside, and where it came from if that is recorded.
+/// A buffer of the inner device, and its graph node if it is tracked.
 #[derive(Debug)]
 pub struct TrackedBuffer<B: Backend> {
     inner: B::Buffer,
@@ -121,7 +125,7 @@ impl<B: Backend> Clone for TrackedBuffer<B> {
     }
 }
 
-/// A swapped buffer of the device inside, and where it came from.
+/// A buffer of the inner device that was moved to host memory, and its graph node if it is tracked.
 #[derive(Debug)]
 pub struct TrackedSwapped<B: Backend> {
     inner: B::Swapped,
@@ -243,7 +247,7 @@ impl<B: Backend> Backend for Autodiff<B> {
 }
 
 impl<B: Backend> Autodiff<B> {
-    /// Runs an operation without a record.
+    /// Runs an operation without recording it.
     fn run_inner(
         &self,
         op: &Op,
@@ -262,7 +266,7 @@ impl<B: Backend> Autodiff<B> {
         Ok(results.into_iter().map(Self::wrap).collect())
     }
 
-    /// Runs an operation with a tracked operand or place, and records it.
+    /// Runs an operation with a tracked operand or destination, and records it.
     fn run_tracked(
         &self,
         op: &Op,
@@ -272,7 +276,7 @@ impl<B: Backend> Autodiff<B> {
         if let Op::Fused(fused) = op
             && !rules::has_rule(fused)
         {
-            // Its default body is made of operations that have one.
+            // The default body consists of operations that have gradient rules.
             return compose(self, fused, ins, outs);
         }
         if outs.iter().any(|dest| matches!(dest, Dest::Into(_))) {
@@ -300,13 +304,14 @@ impl<B: Backend> Autodiff<B> {
             let node = node.clone();
             buffer.source = Some(Source { node, out });
         }
-        // What was saved for the gradient stays with the node.
+        // The node keeps the results that were saved for the gradient.
         results.truncate(outs.len());
         Ok(results)
     }
 }
 
-/// [`Differentiable::gradients`] of a decorator, by the device inside it that has the same buffers.
+/// Implements [`Differentiable::gradients`] for a decorator by delegating to the inner device,
+/// which has the same buffers.
 pub fn gradients_inside<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,
@@ -326,7 +331,7 @@ where
         .collect())
 }
 
-/// Decorators with the same buffers differentiate by what is inside.
+/// Implements `Differentiable` for a decorator that has the same buffers as its inner device.
 macro_rules! differentiable_decorator {
     ($($decorator:ident . $inner:ident),*) => {
         $(impl<B: Differentiable> Differentiable for $decorator<B> {
@@ -348,12 +353,12 @@ macro_rules! differentiable_decorator {
 
 differentiable_decorator!(Unfused.inner, Counting.inner);
 
-/// The view as the device inside sees it.
+/// The same view on the inner device.
 fn inner_view<'a, B: Backend>(view: &View<'a, Buffer<B>>) -> View<'a, B::Buffer> {
     view.with_buffer(&view.buffer.inner)
 }
 
-/// A whole sequence that keeps what its gradient needs; any other operation as it is.
+/// For a whole sequence, the variant that saves values for its gradient; else the operation itself.
 fn saving(op: &Op) -> Cow<'_, Op> {
     match op {
         Op::Fused(Fused::Sequence(plan)) => {

@@ -1,4 +1,4 @@
-//! The record: what was computed from what.
+//! The graph of recorded operations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,13 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{Autodiff, TrackedBuffer};
 
-/// One recorded computation.
+/// One recorded operation.
 ///
-/// A value that a gradient needs is kept once, by the node that made it, however many others read it, and
-/// goes when the walk has passed that node.
+/// The node that produced a value stores it once, no matter how many gradients read it. The value
+/// is freed when the backward pass has passed that node.
 pub(super) struct Node<B: Backend> {
-    /// Nodes are walked by falling number; one is larger than those it was made from.
+    /// A node has a larger number than its operands; the backward pass visits numbers in falling
+    /// order.
     pub(super) number: u64,
     outs: Metas,
     record: Mutex<Record<B>>,
@@ -29,19 +30,19 @@ struct Record<B: Backend> {
 
 pub(super) type Inputs<B> = SmallVec<[Input<B>; 4]>;
 
-/// What a node stands for.
+/// The computation that a node records.
 pub(super) enum Work<B: Backend> {
-    /// The start of a record.
+    /// A leaf of the graph.
     Leaf,
     /// An operation.
     Op(Op),
-    /// A segment that is computed again when the walk reaches it.
+    /// A segment that the backward pass recomputes.
     Segment(SegmentBody<Autodiff<B>>),
-    /// The walk has been here.
+    /// The backward pass has consumed the node.
     Spent,
 }
 
-/// A value that a gradient needs.
+/// A value stored for a gradient.
 pub(super) enum Kept<B: Backend> {
     /// On the device.
     Here(B::Buffer),
@@ -49,18 +50,18 @@ pub(super) enum Kept<B: Backend> {
     Away(B::Swapped),
 }
 
-/// An operand of a recorded computation.
+/// An operand of a recorded operation.
 pub(super) struct Input<B: Backend> {
-    /// Where in its buffer the operand lies.
+    /// The layout of the operand in its buffer.
     pub(super) layout: Layout,
     pub(super) dtype: DType,
-    /// The node that made the buffer, if it is tracked.
+    /// The node that produced the buffer, if it is tracked.
     pub(super) source: Option<Source<B>>,
-    /// The buffer, if it is needed and no node keeps it.
+    /// The buffer, if a gradient reads it and no node stores it.
     value: Option<B::Buffer>,
 }
 
-/// Which result of which node a buffer is.
+/// The node that produced a buffer, and the index of the result.
 pub(super) struct Source<B: Backend> {
     pub(super) node: Arc<Node<B>>,
     pub(super) out: usize,
@@ -95,14 +96,14 @@ impl<B: Backend> Node<B> {
         })
     }
 
-    /// The start of a record. `layout` is the leaf's place in its buffer, which is kept whole.
+    /// A leaf of the graph: a contiguous tensor of `shape` at the start of `buffer`.
     pub(super) fn leaf(buffer: B::Buffer, shape: Shape, dtype: DType) -> Arc<Self> {
         let kept = smallvec![Some(Kept::Here(buffer))];
         let outs = smallvec![Meta::new(shape, dtype)];
         Self::new(Work::Leaf, SmallVec::new(), outs, kept)
     }
 
-    /// A recorded operation.
+    /// A node for an operation.
     pub(super) fn operation(
         op: Op,
         inputs: Inputs<B>,
@@ -112,7 +113,7 @@ impl<B: Backend> Node<B> {
         Self::new(Work::Op(op), inputs, outs, kept)
     }
 
-    /// A segment to be computed again.
+    /// A node for a segment that is recomputed.
     pub(super) fn segment(
         body: SegmentBody<Autodiff<B>>,
         inputs: Inputs<B>,
@@ -122,11 +123,12 @@ impl<B: Backend> Node<B> {
     }
 
     fn record(&self) -> MutexGuard<'_, Record<B>> {
-        // A panic while the lock was held leaves the record whole: every change is one assignment.
+        // The record is consistent even after a panic under the lock: every change is one
+        // assignment.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shape and type of the buffer that is result `out`.
+    /// Shape and element type of result `out`.
     pub(super) fn out_meta(&self, out: usize) -> Meta {
         self.outs[out]
     }
@@ -136,7 +138,7 @@ impl<B: Backend> Node<B> {
         self.outs.len()
     }
 
-    /// Keeps a result for a gradient that needs it, if it is not kept already.
+    /// Stores result `out` for a gradient that reads it, if it is not stored already.
     fn keep(&self, out: usize, buffer: &B::Buffer) {
         let kept = &mut self.record().kept;
         if kept.len() <= out {
@@ -147,7 +149,7 @@ impl<B: Backend> Node<B> {
         }
     }
 
-    /// A result that is kept, brought back to the device if it was moved away.
+    /// A stored result, copied back to the device if it is in host memory.
     pub(super) fn kept(&self, device: &B, out: usize) -> Result<B::Buffer> {
         let kept = &mut self.record().kept;
         let slot = kept.get_mut(out).ok_or_else(used_up)?;
@@ -159,7 +161,7 @@ impl<B: Backend> Node<B> {
         Ok(buffer)
     }
 
-    /// Moves what is kept here to host memory.
+    /// Moves the stored values to host memory.
     pub(super) fn swap_out(&self, device: &B) -> Result<()> {
         for slot in &mut self.record().kept {
             *slot = match slot.take() {
@@ -170,7 +172,7 @@ impl<B: Backend> Node<B> {
         Ok(())
     }
 
-    /// Starts bringing back what is kept here.
+    /// Starts copying the stored values back to the device.
     pub(super) fn fetch(&self, device: &B) -> Result<()> {
         for slot in &mut self.record().kept {
             *slot = match slot.take() {
@@ -181,22 +183,22 @@ impl<B: Backend> Node<B> {
         Ok(())
     }
 
-    /// The nodes that this one was made from.
+    /// The nodes that produced the operands.
     pub(super) fn parents(&self) -> Vec<Arc<Self>> {
         let record = self.record();
         let sources = record.inputs.iter().filter_map(|i| i.source.as_ref());
         sources.map(|source| source.node.clone()).collect()
     }
 
-    /// Whether this is the start of a record.
+    /// Whether this node is a leaf.
     pub(super) fn is_leaf(&self) -> bool {
         matches!(self.record().work, Work::Leaf)
     }
 
-    /// Takes what the walk needs; the node is spent after that.
+    /// Takes the recorded computation for the backward pass; the node is spent afterwards.
     ///
     /// # Errors
-    /// The walk has been here before.
+    /// A backward pass has already consumed this node.
     pub(super) fn take(&self) -> Result<(Work<B>, Inputs<B>)> {
         let mut record = self.record();
         match std::mem::replace(&mut record.work, Work::Spent) {
@@ -205,14 +207,14 @@ impl<B: Backend> Node<B> {
         }
     }
 
-    /// Lets go of what is kept here.
+    /// Frees the stored values.
     pub(super) fn release(&self) {
         self.record().kept.clear();
     }
 }
 
-/// A record can be thousands of nodes deep, so it is taken apart in a loop: the nodes that only
-/// this one held are emptied before they are dropped.
+/// A graph can be thousands of nodes deep, so recursive drops could overflow the stack. This loop
+/// empties the nodes that only this node owns before they are dropped.
 impl<B: Backend> Drop for Node<B> {
     fn drop(&mut self) {
         let take = |node: &mut Self| {
@@ -234,7 +236,7 @@ impl<B: Backend> Drop for Node<B> {
 }
 
 impl<B: Backend> Input<B> {
-    /// The operand that a view is; `needed` says whether the gradient reads its elements.
+    /// The operand for a view; `needed` says whether the gradient reads its elements.
     pub(super) fn new(view: &View<'_, TrackedBuffer<B>>, needed: bool) -> Self {
         let source = view.buffer.source.clone();
         let mut value = None;
@@ -254,7 +256,7 @@ impl<B: Backend> Input<B> {
     /// The operand's buffer.
     ///
     /// # Errors
-    /// It was not needed, or the record has been used up.
+    /// The gradient did not request it, or the graph was already consumed.
     pub(super) fn buffer(&self, device: &B) -> Result<B::Buffer> {
         match (&self.value, &self.source) {
             (Some(value), _) => Ok(value.clone()),
@@ -272,9 +274,9 @@ fn used_up() -> Error {
     )
 }
 
-/// The number that the next node gets: those made later have larger ones.
+/// The number of the next node; numbers increase.
 pub(super) fn next_number() -> u64 {
-    // One counter for the process: only the order matters, and tensors may cross threads.
+    // One counter for the process: only the order matters, and tensors may be sent between threads.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -8,10 +8,11 @@ use smallvec::{SmallVec, smallvec};
 
 use super::backward::Arguments;
 
-/// One gradient for each operand; `None` where there is none or where none is wanted.
+/// One gradient per operand; `None` if the operand has no gradient or needs none.
 type InputGrads<B> = SmallVec<[Option<Tensor<B>>; 4]>;
 
-/// Whether the results of an operation vary smoothly with some operand. Of others nothing is recorded.
+/// Whether the results of an operation depend differentiably on an operand. Other operations are
+/// not recorded.
 pub(super) fn differentiable(op: &Op) -> bool {
     match op {
         Op::Fill { .. } | Op::Random { .. } | Op::Compare(_) | Op::ArgMax { .. } => false,
@@ -32,8 +33,8 @@ pub(super) fn differentiable(op: &Op) -> bool {
     }
 }
 
-/// Whether a fused operation has a gradient of its own. The default body of the others is
-/// recorded instead.
+/// Whether a fused operation has its own gradient rule. For the others, the operations of the
+/// default body are recorded.
 pub(super) fn has_rule(fused: &Fused) -> bool {
     matches!(
         fused,
@@ -48,7 +49,7 @@ pub(super) fn has_rule(fused: &Fused) -> bool {
     )
 }
 
-/// Which values a gradient reads, as sets of bits.
+/// The operands and results that a gradient reads, as bit sets.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Needs {
     inputs: u64,
@@ -66,7 +67,7 @@ impl Needs {
         self
     }
 
-    /// Every operand, however many there are.
+    /// Every operand, whatever their number.
     const ALL_INPUTS: Self = Self {
         inputs: u64::MAX,
         outputs: 0,
@@ -81,7 +82,7 @@ impl Needs {
     }
 }
 
-/// What [`gradient`] will read, given which operands are tracked.
+/// The values that [`gradient`] reads, given which operands are tracked.
 pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
     let none = Needs::default();
     match op {
@@ -97,7 +98,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
         Op::Clamp { .. } => Needs::inputs(&[0]),
         Op::Binary(f) => match f {
             Binary::Add | Binary::Sub => none,
-            // Each side's gradient reads the other side.
+            // The gradient of each side reads the other side.
             Binary::Mul => Needs {
                 inputs: u64::from(tracked[1]) | u64::from(tracked[0]) << 1,
                 outputs: 0,
@@ -139,7 +140,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
     }
 }
 
-/// The gradients of an operation's operands, given those of its results.
+/// The gradients of an operation's operands, given the gradients of its results.
 pub(super) fn gradient<B: Backend>(op: &Op, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
     Ok(match op {
         Op::Copy => smallvec![Some(a.grad(0)?)],
@@ -193,7 +194,7 @@ fn no_rule(op: &str) -> Error {
     Error::Gradient(format!("{op} has no gradient"))
 }
 
-/// The gradient of operand `i`, if it is wanted.
+/// The gradient of operand `i`, or `None` if it is not tracked.
 fn wanted<B: Backend>(
     a: &Arguments<'_, B>,
     i: usize,
@@ -206,7 +207,7 @@ fn scalar<B: Backend>(like: &Tensor<B>, value: f64) -> Result<Tensor<B>> {
     Tensor::scalar(like.device(), value, like.dtype())
 }
 
-/// Sums over the axes along which an operand was stretched.
+/// Sums over the axes along which the operand was broadcast.
 fn sum_to<B: Backend>(mut grad: Tensor<B>, operand: Meta) -> Result<Tensor<B>> {
     while grad.shape().rank() > operand.shape.rank() {
         grad = grad.sum(0)?;
@@ -219,7 +220,7 @@ fn sum_to<B: Backend>(mut grad: Tensor<B>, operand: Meta) -> Result<Tensor<B>> {
     Ok(grad)
 }
 
-/// The tensor stretched to a shape: a view with stride 0, for the walk alone.
+/// Broadcasts a tensor to a shape by strides of 0; only the backward pass uses such views.
 fn stretch<B: Backend>(t: &Tensor<B>, shape: Shape) -> Tensor<B> {
     let layout: Layout = t.layout().broadcast_to(shape);
     Tensor::from_parts(t.device(), t.buffer().clone(), layout, t.dtype())
@@ -244,7 +245,8 @@ fn unary<B: Backend>(f: Unary, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
     }
 }
 
-/// As TensorFlow has it: 1 within the limits and at them, 0 outside.
+/// As in TensorFlow: the slope is 1 within the limits, including the limits themselves, and 0
+/// outside.
 fn clamp<B: Backend>(min: f64, max: f64, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
     let (x, g) = (a.input(0)?, a.grad(0)?);
     let zero = scalar(&x, 0.0)?;
@@ -260,7 +262,7 @@ fn binary<B: Backend>(f: Binary, a: &Arguments<'_, B>) -> Result<InputGrads<B>> 
     let side = |i: usize, grad: &dyn Fn() -> Result<Tensor<B>>| {
         wanted(a, i, || sum_to(grad()?, a.meta(i)))
     };
-    // Where the two are equal, the whole gradient goes to the first, as in TensorFlow.
+    // Where both operands are equal, the first receives the whole gradient, as in TensorFlow.
     let chosen = |compare: Compare| {
         let first = a.input(0)?.compare(compare, &a.input(1)?)?;
         let zero = scalar(&g, 0.0)?;
@@ -297,7 +299,7 @@ fn reduce<B: Backend>(kind: Reduce, axis: usize, a: &Arguments<'_, B>) -> Result
     match kind {
         Reduce::Sum => Ok(stretch(&g, shape)),
         Reduce::Max => {
-            // Equal largest elements share the gradient, as in TensorFlow.
+            // Elements that tie for the maximum share the gradient equally, as in TensorFlow.
             let x = a.input(0)?;
             let largest = x.compare(Compare::Eq, &a.output(0)?.unsqueeze(axis)?)?;
             let ones = largest.cast(x.dtype())?;
@@ -309,7 +311,7 @@ fn reduce<B: Backend>(kind: Reduce, axis: usize, a: &Arguments<'_, B>) -> Result
 
 fn matmul<B: Backend>(alpha: f64, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
     let g = a.grad(0)?;
-    // Scaled once, on the side that is there anyway.
+    // Scale the gradient once; both products read it.
     let scaled = if alpha == 1.0 {
         g.clone()
     } else {
@@ -326,7 +328,7 @@ fn matmul<B: Backend>(alpha: f64, a: &Arguments<'_, B>) -> Result<InputGrads<B>>
         if right.rank() == left.rank() {
             return turned(&x)?.matmul(&scaled);
         }
-        // One kernel served every batch: one product over all rows.
+        // The batches share one right operand, so its gradient is one matmul over all rows.
         let rows = x.shape().count() / x.shape().last().max(1);
         let x = x.reshape(&[rows, x.shape().last()])?;
         let g = scaled.reshape(&[rows, scaled.shape().last()])?;
@@ -410,7 +412,7 @@ fn activation_grad<B: Backend>(
 }
 
 fn sequence_needs(plan: &SequencePlan) -> Needs {
-    // Of the results, all but the final state.
+    // All results but the final state.
     let inputs: Vec<usize> = (0..plan.operands()).collect();
     let states = plan.recurrence.states();
     let saved = 1 + states..1 + states + plan.saved();

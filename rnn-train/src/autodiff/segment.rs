@@ -1,4 +1,4 @@
-//! Keeping less for the walk.
+//! Segments: memory policies for the values that the backward pass reads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ pub(super) fn run<B: Backend>(
     }
 }
 
-/// Runs the body, forgets how, and leaves a node that runs it again.
+/// Runs the body, drops its graph, and creates a node that recomputes it.
 ///
-/// The first run is recorded like any other: what the body captures may be tracked (a cell's parameters
-/// are), and only so it is known whether there is anything to differentiate.
+/// The first run is recorded too. The body may capture tracked tensors (the parameters of a cell),
+/// so only the recorded results show whether anything needs a gradient.
 fn recompute<B: Backend>(
     device: &Autodiff<B>,
     inputs: &[Tensor<Autodiff<B>>],
@@ -34,7 +34,7 @@ fn recompute<B: Backend>(
     if outputs.iter().all(|t| t.buffer().source.is_none()) {
         return Ok(outputs);
     }
-    // Contiguous, since the node's results are read as buffers of their own.
+    // Results must be contiguous because the node's results are read as whole buffers.
     let outputs: Vec<Tensor<Autodiff<B>>> = outputs
         .iter()
         .map(|t| t.detach().contiguous())
@@ -59,7 +59,7 @@ fn recompute<B: Backend>(
         .collect())
 }
 
-/// Runs the body and moves what it keeps to host memory.
+/// Runs the body and moves the values stored for its gradients to host memory.
 fn swap<B: Backend>(
     device: &Autodiff<B>,
     inputs: &[Tensor<Autodiff<B>>],
@@ -74,7 +74,7 @@ fn swap<B: Backend>(
         .map(|source| source.node.clone())
         .collect();
     while let Some(node) = left.pop() {
-        // Older nodes belong to what came before the segment.
+        // Older nodes belong to the graph before the segment.
         if node.number > first && seen.insert(node.number) {
             node.swap_out(device.inner())?;
             left.extend(node.parents());

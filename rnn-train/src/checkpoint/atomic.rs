@@ -1,4 +1,4 @@
-//! Files that are there complete or not at all.
+//! Atomic file replacement.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +10,8 @@ use tempfile::Builder;
 const PREFIX: &str = ".unfinished-";
 const SUFFIX: &str = ".tmp";
 
-/// Writes a file so that at every moment, whoever is killed, its name stands for the old content or the new.
+/// Writes a file atomically: even if the process is killed, the path refers to the old or the new
+/// content, never to a partial file.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -22,18 +23,18 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 fn try_write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut builder = Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
-    // Temporary files are private unless told otherwise; this one is to become an ordinary one.
+    // Temporary files are private by default; this one becomes an ordinary file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
-    // The name must not reach the disk before the content.
+    // The content must reach the disk before the name does.
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_folder(folder)
 }
 
-/// Makes the renaming last. Where folders cannot be opened, the system has no such call either.
+/// Makes the rename durable. Systems that cannot open a directory have no such call.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;
@@ -41,7 +42,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what killed processes left half written.
+/// Removes partial files left by killed processes.
 pub(super) fn clean(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -54,7 +55,7 @@ pub(super) fn clean(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file that may already be removed.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

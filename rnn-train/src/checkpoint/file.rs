@@ -1,4 +1,4 @@
-//! Files of named tensors with a sealed header.
+//! Files of named tensors with a checksum in the header.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,24 +13,24 @@ use serde_json::Value;
 
 use super::{FORMAT, atomic, seal};
 
-/// The metadata's one key.
+/// The only key of the metadata.
 const KEY: &str = "recurrent";
 
-/// The metadata. `sha256` must come first: see [`seal`].
+/// The metadata. `sha256` must be the first field; see [`seal`].
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     sha256: String,
     format: u64,
     written_by: String,
-    /// Of checkpoints, not of parameters alone.
+    /// Present in checkpoints, absent in files of parameters.
     run: Option<Value>,
 }
 
-/// A tensor on its way into a file.
+/// A tensor to be written to a file.
 #[derive(Debug)]
 pub(crate) struct Content {
     meta: Meta,
-    /// Little-endian.
+    /// Little-endian elements.
     bytes: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ impl View for &Content {
             DType::U8 => Dtype::U8,
             DType::Bool => Dtype::BOOL,
             DType::F32 => Dtype::F32,
-            // A new type needs a line here before anything can be saved in it.
+            // A new element type needs a line here before it can be saved.
             other => unreachable!("{other} has no name in safetensors yet"),
         }
     }
@@ -68,7 +68,7 @@ impl View for &Content {
     }
 }
 
-/// Writes tensors, and of a checkpoint the state of its run, to a file.
+/// Writes tensors and, for a checkpoint, the state of its run to a file.
 pub(crate) fn write(
     path: &Path,
     run: Option<Value>,
@@ -91,17 +91,17 @@ pub(crate) fn write(
     atomic::write(path, &bytes)
 }
 
-/// A file that was read and found whole.
+/// A file that was read and whose checksum, if it has one, is correct.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(super) path: PathBuf,
-    /// Of checkpoints, not of parameters alone.
+    /// Present in checkpoints, absent in files of parameters.
     pub(super) run: Option<Value>,
     bytes: Vec<u8>,
     places: BTreeMap<String, Place>,
 }
 
-/// What a tensor is, and where in the file.
+/// Type, shape and byte range of a tensor in the file.
 #[derive(Debug)]
 struct Place {
     meta: Meta,
@@ -127,7 +127,7 @@ impl Stored {
         self.places.contains_key(name)
     }
 
-    /// A tensor of the file on a device.
+    /// Copies a tensor of the file to a device.
     pub(crate) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
         let place = self.place(name)?;
         let bytes = self.bytes[place.bytes.clone()].to_vec();
@@ -135,7 +135,7 @@ impl Stored {
         Tensor::from_bytes(device, &bytes, place.meta)
     }
 
-    /// A tensor of the file on the device of one of the model's, which it must be like.
+    /// Copies a tensor of the file to the device of `like`, whose shape and type it must have.
     pub(super) fn tensor_like<B: Backend>(
         &self,
         like: &Tensor<B>,
@@ -160,7 +160,8 @@ impl Stored {
     }
 }
 
-/// Nothing here trusts the file before its seal is checked; and a file without one, never.
+/// Nothing here trusts the content before the checksum is verified; a file without one is never
+/// trusted.
 fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
     if seal::is_whole(&bytes) == Some(false) {
         return Err("is damaged or cut off: its checksum is not that of its content".to_owned());
@@ -201,7 +202,7 @@ fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
 
 fn parse_header(json: &str) -> Result<Option<Value>, String> {
     let broken = |e: serde_json::Error| format!("has metadata that cannot be read: {e}");
-    // The version first: the rest may have another form in another version.
+    // Check the version first: another version may structure the rest differently.
     let header: Value = serde_json::from_str(json).map_err(broken)?;
     match header["format"].as_u64() {
         Some(1..=FORMAT) => {}
@@ -231,8 +232,8 @@ fn header(bytes: &[u8]) -> Result<&[u8], String> {
         })
 }
 
-/// Checks that no tensor claims to lie outside of the file. The safetensors crate adds up what is
-/// claimed before it looks at the length of the file, and the sum may overflow.
+/// Checks that no tensor claims bytes outside the file. The safetensors crate sums the claimed
+/// sizes before it compares them with the length of the file, and that sum may overflow.
 fn check_extents(header: &[u8], data: usize) -> Result<(), String> {
     let broken = |e| format!("is no safetensors file, or damaged: its header: {e}");
     let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(broken)?;
@@ -261,7 +262,7 @@ fn dtype(stored: Dtype) -> Option<DType> {
     })
 }
 
-/// Between the host's byte order and the file's.
+/// Converts between the host's byte order and little-endian.
 fn swap_on_big_endian(mut bytes: Vec<u8>, dtype: DType) -> Vec<u8> {
     if cfg!(target_endian = "big") {
         bytes

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Checkpoint, TrainState, atomic, read};
 use crate::optim::Optimizer;
 
-/// The folder of a run, and the rules for the checkpoints in it. One run at a time may write there.
+/// The folder of a run, and the rules for its checkpoints. Only one run at a time may write to it.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -46,7 +46,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In the given folder, which need not exist yet. The last two checkpoints are kept.
+    /// Uses the given folder, which need not exist yet. Keeps the last two checkpoints.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self {
             folder: folder.as_ref().to_owned(),
@@ -55,33 +55,35 @@ impl Checkpoints {
         }
     }
 
-    /// How many checkpoints are kept; at least one.
+    /// Number of checkpoints to keep; at least 1.
     #[must_use]
     pub fn keep(mut self, count: usize) -> Self {
         self.keep = count.max(1);
         self
     }
 
-    /// The model's configuration: saved with each checkpoint, and compared with it before going on from it.
+    /// The model's configuration. It is saved with each checkpoint and compared when a run is
+    /// resumed.
     ///
     /// # Errors
-    /// It cannot be written as JSON.
+    /// The configuration cannot be written as JSON.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
         self.config = serde_json::to_value(config)
             .map_err(|e| Error::argument("checkpoint", "config", format!("is no JSON: {e}")))?;
         Ok(self)
     }
 
-    /// The folder.
+    /// The path of the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Saves a checkpoint, and removes the oldest ones and what killed processes left half written. The new one
-    /// is safe on the disk before anything is removed.
+    /// Saves a checkpoint, then removes the oldest ones and partial files left by killed processes.
+    /// The new checkpoint is on the disk before anything is removed.
     ///
     /// # Errors
-    /// The folder has checkpoints of later steps, which are another run's; the device or the system failed.
+    /// The folder has checkpoints of later steps, which belong to another run; or the device or the
+    /// system failed.
     pub fn save<M: Module, O: Optimizer<M::B>>(
         &self,
         model: &M,
@@ -111,11 +113,11 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// The newest checkpoint; `None` if there is none, or no folder.
+    /// The newest checkpoint; `None` if the folder has none or does not exist.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or is one of a newer format. An older one is never taken
-    /// in its place; the message says if there is one to go on from.
+    /// The newest checkpoint cannot be read, is damaged, or has a newer format. An older one never
+    /// replaces it silently; the error message names the newest readable one, if there is any.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         let steps = self.steps()?;
         let Some((&last, older)) = steps.split_last() else {
@@ -142,12 +144,14 @@ impl Checkpoints {
         }
     }
 
-    /// Goes on from the newest checkpoint: gives the model its parameters, the optimizer its state and its configuration
-    /// (the learning rate included), and says where the run was. `None`, and nothing happens, if there is none.
+    /// Resumes from the newest checkpoint: restores the model's parameters and the optimizer's
+    /// state and configuration (including the learning rate), and returns the state of the run.
+    /// Returns `None` and changes nothing if there is no checkpoint.
     ///
     /// # Errors
-    /// Those of [`latest`](Self::latest) and [`Checkpoint::restore`]; the checkpoint has another model configuration
-    /// than [`config`](Self::config) (if that was given). Nothing has changed then.
+    /// Those of [`latest`](Self::latest) and [`Checkpoint::restore`]; or the checkpoint has another
+    /// model configuration than [`config`](Self::config), if that was set. Nothing has changed
+    /// then.
     pub fn resume<M: Module, O: Optimizer<M::B>>(
         &self,
         model: &mut M,
@@ -162,7 +166,7 @@ impl Checkpoints {
         checkpoint.restore(model, optimizer).map(Some)
     }
 
-    /// The steps that there are checkpoints of, in order.
+    /// The steps that have checkpoints, in increasing order.
     fn steps(&self) -> Result<Vec<u64>> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -176,7 +180,8 @@ impl Checkpoints {
                 .to_str()
                 .and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors"))
                 .and_then(|step| step.parse().ok());
-            // A file by another spelling of the number is not ours.
+            // Ignore a file that spells the number differently; `save` did not write
+            // it.
             steps.extend(step.filter(|&step| self.path(step).ends_with(&name)));
         }
         steps.sort_unstable();

@@ -1,27 +1,27 @@
-//! Saving a training run, and going on with it exactly where it was.
+//! Saving a training run, and resuming it exactly.
 //!
-//! A run has a folder, and a checkpoint in it is one file, `step-00001200.safetensors`, with all that a
-//! resumed run needs to take the same steps as one that was never stopped:
+//! Each run has a folder. A checkpoint is one file in it, such as `step-00001200.safetensors`. It
+//! contains everything that a resumed run needs to take the same steps as an uninterrupted one:
 //!
 //! | in the file | as |
 //! |---|---|
 //! | parameters | tensors `param/<name>` |
 //! | optimizer slots | tensors `slot/<name>/Adam`, `slot/<name>/Adam_1` |
 //! | recurrent state carried from batch to batch | tensors `carry/0`, `carry/1`, .. |
-//! | step, epoch, seed, place in the data ([`TrainState`]) | metadata |
+//! | step, epoch, seed, position in the data ([`TrainState`]) | metadata |
 //! | model configuration ([`Checkpoints::config`]), optimizer and its configuration | metadata |
 //! | format version, version of this crate, checksum | metadata |
 //!
 //! Any reader of safetensors opens it. The metadata is JSON under the key `recurrent`.
 //!
-//! * A file appears under its name complete and on the disk, or not at all: a process may be killed, and the power
-//!   may fail, at any moment.
-//! * A file with a single wrong bit is refused, as is one of another model, another optimizer
-//!   or a newer format. What is refused changes nothing.
-//! * Nothing is passed over in silence: if the newest checkpoint is damaged, that is an error, which
-//!   says from where one could go on.
+//! * Writing is atomic: after a crash or a power failure, a file is either complete and on the
+//!   disk, or absent.
+//! * A file with a single wrong bit is rejected. So is a checkpoint of another model, another
+//!   optimizer or a newer format. A rejected file changes nothing.
+//! * A damaged newest checkpoint is an error and is never skipped silently. The error names the
+//!   checkpoint from which the run can be resumed.
 //!
-//! [`save_params`] and [`load_params`] are for the parameters alone.
+//! [`save_params`] and [`load_params`] save and load only the parameters.
 
 mod atomic;
 pub(crate) mod file;
@@ -43,10 +43,10 @@ pub use state::TrainState;
 
 use crate::optim::Optimizer;
 
-/// The format that is written; it and all before it are read.
+/// The format version that is written. This and all earlier versions can be read.
 pub const FORMAT: u64 = 1;
 
-/// Saves a checkpoint in the folder of a run: [`Checkpoints::save`] with the defaults.
+/// Saves a checkpoint in the folder of a run: [`Checkpoints::save`] with default settings.
 ///
 /// # Errors
 /// Those of [`Checkpoints::save`].
@@ -59,7 +59,8 @@ pub fn save<M: Module, O: Optimizer<M::B>>(
     Checkpoints::new(folder).save(model, optimizer, state)
 }
 
-/// Goes on from the newest checkpoint in the folder of a run: [`Checkpoints::resume`] with the defaults.
+/// Resumes from the newest checkpoint in the folder of a run: [`Checkpoints::resume`] with default
+/// settings.
 ///
 /// # Errors
 /// Those of [`Checkpoints::resume`].

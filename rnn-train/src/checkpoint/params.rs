@@ -1,4 +1,4 @@
-//! Parameters alone, and parameters from a file into a model.
+//! Saving and loading only the parameters of a model.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -8,11 +8,11 @@ use rnn_core::Module;
 
 use super::file::{self, Content, Stored};
 
-/// What parameters are called in a checkpoint, before their names.
+/// Prefix of parameter names in a checkpoint.
 pub(super) const PARAM: &str = "param/";
 
-/// Saves the parameters of a model, under their names, as a safetensors file: for using the model,
-/// and for other programs. The file is there complete or not at all.
+/// Saves the parameters of a model by name in a safetensors file, for inference and for other
+/// programs. The file is written atomically.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -40,11 +40,13 @@ pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
     file::write(path.as_ref(), None, &contents(model, "")?)
 }
 
-/// Gives a model the parameters of a safetensors file: one of [`save_params`], a checkpoint, or another
-/// program's that has the same names, shapes and types. A file without a checksum is taken as it is.
+/// Loads the parameters of a model from a safetensors file: one written by [`save_params`], a
+/// checkpoint, or a file of another program with the same names, shapes and types. A file without a
+/// checksum is accepted unchecked.
 ///
 /// # Errors
-/// The file cannot be read, is damaged, or has other parameters than the model; nothing has changed then.
+/// The file cannot be read, is damaged, or has other parameters than the model. Nothing has changed
+/// then.
 pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<()> {
     let stored = Stored::read(path.as_ref())?;
     let prefix = if stored.run.is_some() { PARAM } else { "" };
@@ -52,7 +54,7 @@ pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<(
     Ok(())
 }
 
-/// The parameters of a model, to be written.
+/// The parameters of a model, ready for writing.
 pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<String, Content>> {
     let mut all = BTreeMap::new();
     for (name, param) in model.named_params() {
@@ -65,7 +67,7 @@ pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<St
     Ok(all)
 }
 
-/// The model with the parameters of a file, which must have just these.
+/// A copy of the model with the parameters of a file, whose names must match exactly.
 pub(super) fn filled<M: Module>(model: &M, stored: &Stored, prefix: &str) -> Result<M> {
     let mut filled = model.clone();
     let mut known = HashSet::new();

@@ -1,4 +1,4 @@
-//! A checkpoint that was read, and what was in it for a run.
+//! A checkpoint that was read, and its content.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -23,7 +23,7 @@ struct Run {
     /// The model's configuration.
     model: Value,
     optimizer: OptimizerHeader,
-    /// How many tensors are carried from batch to batch.
+    /// Number of tensors carried from batch to batch.
     carried: usize,
     state: Value,
 }
@@ -35,10 +35,10 @@ struct OptimizerHeader {
     config: Value,
 }
 
-/// A checkpoint that was read from its file and found whole.
+/// A checkpoint that was read and verified.
 ///
-/// [`Checkpoints`](super::Checkpoints) does what a training run needs; this is for using what it left:
-/// build a model from [`config`](Self::config), and give it its parameters.
+/// [`Checkpoints`](super::Checkpoints) resumes training runs. This type is for using the result of
+/// a run: build a model from [`config`](Self::config), then restore its parameters.
 #[derive(Debug)]
 pub struct Checkpoint {
     stored: Stored,
@@ -49,7 +49,7 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, is no checkpoint, or is one of a newer format.
+    /// The file cannot be read, is damaged, is not a checkpoint, or has a newer format.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let mut stored = Stored::read(path.as_ref())?;
         let refuse = |problem: String| Error::format(path.as_ref(), problem);
@@ -62,25 +62,26 @@ impl Checkpoint {
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.stored.path
     }
 
-    /// The model's configuration, as it was given to [`Checkpoints::config`](super::Checkpoints::config).
+    /// The model's configuration, as passed to [`Checkpoints::config`](super::Checkpoints::config).
     ///
     /// # Errors
-    /// It is not that of a `T`.
+    /// The configuration does not deserialize to `T`.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         T::deserialize(&self.run.model)
             .map_err(|e| self.refuse(format!("has another model configuration: {e}")))
     }
 
-    /// Gives a model its parameters, an optimizer its state and its configuration (the learning rate included), and says
-    /// where the run was.
+    /// Restores the parameters of a model and the state and configuration of an optimizer
+    /// (including the learning rate), and returns the state of the run.
     ///
     /// # Errors
-    /// The model or the optimizer is another, or the device has no room; nothing has changed then.
+    /// The checkpoint is of another model or optimizer, or the device is out of memory. Nothing has
+    /// changed then.
     pub fn restore<M: Module, O: Optimizer<M::B>>(
         &self,
         model: &mut M,
@@ -114,7 +115,7 @@ impl Checkpoint {
                 .iter()
                 .map(|slot| slot_name(&param, slot.name))
                 .collect();
-            // All or none: none if the parameter had no gradient yet.
+            // All slots or none: a parameter without a gradient so far has none.
             if !names.iter().any(|name| self.stored.has(name)) {
                 continue;
             }
@@ -148,7 +149,7 @@ impl Checkpoint {
         Ok(state)
     }
 
-    /// Refuses another model configuration than the given one.
+    /// Fails if the checkpoint has another model configuration than the given one.
     pub(super) fn check_config(&self, here: &Value) -> Result<()> {
         match difference(here, &self.run.model, "the model configuration") {
             None => Ok(()),
@@ -211,7 +212,7 @@ fn slot_name(param: &str, slot: &str) -> String {
     format!("{SLOT}{param}/{slot}")
 }
 
-/// The first difference between two configurations, in words.
+/// Describes the first difference between two configurations.
 fn difference(here: &Value, stored: &Value, at: &str) -> Option<String> {
     if let (Value::Object(here), Value::Object(stored)) = (here, stored) {
         let missing = stored.keys().filter(|&key| !here.contains_key(key));

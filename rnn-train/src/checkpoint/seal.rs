@@ -1,22 +1,22 @@
-//! The checksum of a whole file, inside it.
+//! The checksum of a whole file, stored inside the file.
 //!
-//! The file's very first metadata is its SHA-256, taken of every byte but its own digits. So
-//! the header is covered as well as the tensors, and a file with a seal is one that was written here and
-//! has not changed since.
+//! The first entry of the metadata is the SHA-256 of every byte of the file except its own digits.
+//! The checksum therefore covers the header as well as the tensors. A valid seal means that this
+//! crate wrote the file and that it has not changed since.
 
 use std::fmt::Write;
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-/// What a sealed file begins with, after the eight bytes of the header's length.
+/// Start of a sealed file, after the eight bytes of the header's length.
 const START: &[u8] = br#"{"__metadata__":{"recurrent":"{\"sha256\":\""#;
 const DIGITS: Range<usize> = 8 + START.len()..8 + START.len() + 64;
 
-/// What stands in the place of the digits before the file is sealed.
+/// Placeholder for the digits before the file is sealed.
 pub(super) const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Puts the checksum in its place; `false` if the file has none.
+/// Writes the checksum into the file; `false` if the file has no field for one.
 pub(super) fn seal(file: &mut [u8]) -> bool {
     if !has_place(file) {
         return false;
@@ -26,7 +26,7 @@ pub(super) fn seal(file: &mut [u8]) -> bool {
     true
 }
 
-/// Whether the file is what was sealed; `None` if it has no seal.
+/// Whether the checksum is correct; `None` if the file has none.
 pub(super) fn is_whole(file: &[u8]) -> Option<bool> {
     has_place(file).then(|| checksum(file).as_bytes() == &file[DIGITS])
 }
@@ -41,7 +41,7 @@ fn checksum(file: &[u8]) -> String {
         .chain_update(&file[DIGITS.end..])
         .finalize();
     hash.iter().fold(String::new(), |mut digits, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })

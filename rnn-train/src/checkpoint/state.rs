@@ -1,10 +1,10 @@
-//! Where a run is.
+//! The position of a run.
 
 use backend_api::{Backend, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where a training run is, apart from the model and the optimizer.
+/// The state of a training run, apart from the model and the optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct TrainState<B: Backend> {
@@ -14,20 +14,20 @@ pub struct TrainState<B: Backend> {
     pub epoch: u64,
     /// Steps taken in this epoch.
     pub epoch_steps: u64,
-    /// The sum of the losses of these steps.
+    /// Sum of the losses of these steps.
     pub epoch_loss: f64,
-    /// What the random numbers of every step are made from.
+    /// Seed of the random numbers of every step.
     pub seed: u64,
-    /// Where the data source is ([`Source::State`](crate::data::Source::State)).
+    /// Position of the data source ([`Source::State`](crate::data::Source::State)).
     pub data: Value,
-    /// The recurrent state that the next batch starts from, leaf by leaf; nothing if batches do not depend on one
-    /// another.
+    /// The leaves of the recurrent state that the next batch starts from; empty if batches are
+    /// independent.
     #[serde(skip)]
     pub carry: Vec<Tensor<B>>,
 }
 
 impl<B: Backend> TrainState<B> {
-    /// The start of a run.
+    /// The state at the start of a run.
     pub fn new(seed: u64) -> Self {
         Self {
             step: 0,

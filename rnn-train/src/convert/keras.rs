@@ -1,8 +1,9 @@
-//! `keras.layers.SimpleRNN`, `LSTM` and `GRU`, of Keras 2 and 3.
+//! `keras.layers.SimpleRNN`, `LSTM` and `GRU` of Keras 2 and 3.
 //!
-//! A layer is one cell; its weights are the entries `kernel`, `recurrent_kernel` and `bias`, the last not with `use_bias=False`. The
-//! layer's `recurrent_activation` must be the sigmoid, which is the default but in TensorFlow 1. Of a `Bidirectional` layer, each
-//! direction is a layer of its own.
+//! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`;
+//! `bias` is absent with `use_bias=False`. The layer's `recurrent_activation` must be the sigmoid,
+//! which is the default except in TensorFlow 1. Each direction of a `Bidirectional` layer is
+//! converted as a layer of its own.
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::{BasicRnnCell, GruCell, LstmCell};
@@ -10,13 +11,13 @@ use rnn_core::{BasicRnnCell, GruCell, LstmCell};
 use super::parts::{self, Order, Parts, no_biases, reordered, zeros_like};
 use super::{Entries, Weights};
 
-/// Keras has the update gate first: `z, r` and the candidate.
+/// Keras orders the gates `z, r`, candidate, with the update gate first.
 const GRU: Order = &[1, 0, 2];
 
-/// The cell of a `SimpleRNN`, whose `activation` is given.
+/// The cell of a `SimpleRNN` with the given `activation`.
 ///
 /// # Errors
-/// An entry is missing, left over or of another shape, or the types differ.
+/// An entry is missing, unexpected or of the wrong shape, or the types differ.
 pub fn simple_rnn<B: Backend>(
     weights: &Weights<B>,
     activation: Activation,
@@ -24,7 +25,8 @@ pub fn simple_rnn<B: Backend>(
     import("keras::simple_rnn", weights, parts::PLAIN, false)?.basic_rnn(activation)
 }
 
-/// The cell of an `LSTM`, whose `activation` is given (tanh by Keras's default). Its forget bias is 0: Keras's is in its bias.
+/// The cell of an `LSTM` with the given `activation` (Keras's default is tanh). Its forget bias is
+/// 0, because Keras stores the forget bias in `bias`.
 ///
 /// ```
 /// use backend_api::{Activation, Tensor};
@@ -49,15 +51,17 @@ pub fn simple_rnn<B: Backend>(
 /// ```
 ///
 /// # Errors
-/// An entry is missing, left over or of another shape, or the types differ.
+/// An entry is missing, unexpected or of the wrong shape, or the types differ.
 pub fn lstm<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result<LstmCell<B>> {
     import("keras::lstm", weights, parts::LSTM, false)?.lstm(activation)
 }
 
-/// The cell of a `GRU`, whose `activation` (tanh by Keras's default) and `reset_after` (true by Keras's default) are given.
+/// The cell of a `GRU` with the given `activation` and `reset_after` (Keras's defaults are tanh and
+/// true).
 ///
 /// # Errors
-/// An entry is missing, left over or of another shape (that of the bias depends on `reset_after`), or the types differ.
+/// An entry is missing, unexpected or of the wrong shape (that of the bias depends on
+/// `reset_after`), or the types differ.
 pub fn gru<B: Backend>(
     weights: &Weights<B>,
     activation: Activation,
@@ -66,7 +70,8 @@ pub fn gru<B: Backend>(
     import("keras::gru", weights, GRU, reset_after)?.gru(activation, reset_after)
 }
 
-/// The weights of a `SimpleRNN` for a cell; its `activation` must be the cell's.
+/// The weights of a `SimpleRNN` equivalent to a cell. The layer's `activation` must be set to the
+/// cell's.
 ///
 /// # Errors
 /// The device failed.
@@ -74,10 +79,11 @@ pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>>
     export(&Parts::of_basic_rnn(cell)?, parts::PLAIN, false)
 }
 
-/// The weights of an `LSTM` for a cell, its forget bias included. Its `activation` must be the cell's, which must not clip.
+/// The weights of an `LSTM` equivalent to a cell; the bias includes the cell's forget bias. The
+/// layer's `activation` must be set to the cell's, and the cell must not clip.
 ///
 /// # Errors
-/// The cell has peepholes or a projection, which Keras's has not.
+/// The cell has peepholes or a projection, which Keras does not support.
 pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     let op = "keras::from_lstm";
     let parts = Parts::of_lstm(op, cell)?;
@@ -88,7 +94,8 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     export(&parts, parts::LSTM, false)
 }
 
-/// The weights of a `GRU` for a cell; its `activation` and `reset_after` must be the cell's.
+/// The weights of a `GRU` equivalent to a cell. The layer's `activation` and `reset_after` must be
+/// set to the cell's.
 ///
 /// # Errors
 /// The device failed.
@@ -97,7 +104,7 @@ pub fn from_gru<B: Backend>(cell: &GruCell<B>) -> Result<Weights<B>> {
     export(&parts, GRU, reset_after)
 }
 
-/// `two_biases`: as the rows of one entry.
+/// `two_biases`: whether one entry stores both biases, as its rows.
 fn import<B: Backend>(
     op: &'static str,
     weights: &Weights<B>,

@@ -1,7 +1,7 @@
-//! Weights from and for other programs: [`pytorch`], [`keras`].
+//! Weights from and to other frameworks: [`pytorch`], [`keras`].
 //!
-//! What the others call a layer becomes cells with the same numbers, and back. They save their weights as safetensors, which
-//! [`Weights`] reads and writes:
+//! A layer of the other framework becomes one or more cells with the same numbers, and back. The
+//! frameworks save weights as safetensors, which [`Weights`] reads and writes:
 //!
 //! ```python
 //! safetensors.torch.save_file(model.state_dict(), "model.safetensors")  # PyTorch
@@ -10,7 +10,8 @@
 //! safetensors.numpy.save_file(dict(zip(names, layer.get_weights())), "layer.safetensors")
 //! ```
 //!
-//! Nothing is passed over: an entry that is missing, left over or of another shape is an error that names it.
+//! No entry is skipped: a missing entry, an unexpected one or one of the wrong shape is an error
+//! that names it.
 
 pub mod keras;
 mod parts;
@@ -45,17 +46,17 @@ pub struct Weights<B: Backend> {
 }
 
 impl<B: Backend> Weights<B> {
-    /// Tensors with their names.
+    /// Creates weights from named tensors.
     pub fn new(tensors: impl IntoIterator<Item = (String, Tensor<B>)>) -> Self {
         let tensors = tensors.into_iter().collect();
         Self { tensors }
     }
 
-    /// The tensors of a safetensors file, on a device.
+    /// Reads the tensors of a safetensors file to a device.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, or has a tensor of a type that is not there (half precision, say); the device
-    /// has no room.
+    /// The file cannot be read, is damaged, or has a tensor of an unsupported element type (an
+    /// 8-bit float, for example); or the device is out of memory.
     pub fn read(device: &B, path: impl AsRef<Path>) -> Result<Self> {
         let stored = Stored::read(path.as_ref())?;
         let tensor = |name: &str| Ok((name.to_owned(), stored.tensor(device, name)?));
@@ -63,7 +64,7 @@ impl<B: Backend> Weights<B> {
         Ok(Self { tensors })
     }
 
-    /// Writes a safetensors file, which is there complete or not at all.
+    /// Writes a safetensors file atomically.
     ///
     /// # Errors
     /// The device or the system failed.
@@ -74,10 +75,11 @@ impl<B: Backend> Weights<B> {
         file::write(path.as_ref(), None, &contents)
     }
 
-    /// The tensors whose names begin with `prefix`, which their names lose: those of one layer of a model.
+    /// The tensors whose names start with `prefix`, with the prefix removed: those of one layer of
+    /// a model.
     ///
     /// # Errors
-    /// There is none.
+    /// No name starts with `prefix`.
     pub fn under(&self, prefix: &str) -> Result<Self> {
         let inside = self.tensors.iter().filter_map(|(name, tensor)| {
             let name = name.strip_prefix(prefix)?;
@@ -91,17 +93,17 @@ impl<B: Backend> Weights<B> {
         Ok(inside)
     }
 
-    /// A tensor by its name.
+    /// The tensor with this name.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// No tensor has this name.
     pub fn get(&self, name: &str) -> Result<&Tensor<B>> {
         self.tensors
             .get(name)
             .ok_or_else(|| self.missing("weights", name))
     }
 
-    /// The names, in order.
+    /// The names, in sorted order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -122,12 +124,12 @@ impl<B: Backend> Weights<B> {
     }
 }
 
-/// Weights of which each must be taken once.
+/// Weights of which every entry must be taken exactly once.
 struct Entries<'w, B: Backend> {
     op: &'static str,
     weights: &'w Weights<B>,
     taken: BTreeSet<String>,
-    /// Of the first that was taken: all have one.
+    /// The type of the first entry taken, which all others must share.
     dtype: Option<DType>,
 }
 
@@ -150,7 +152,7 @@ impl<'w, B: Backend> Entries<'w, B> {
         found.ok_or_else(|| self.weights.missing(self.op, name))
     }
 
-    /// The rows and columns of an entry, which is left to be taken.
+    /// Rows and columns of an entry, without taking it.
     fn matrix(&self, name: &str) -> Result<[usize; 2]> {
         let entry = self.get(name)?;
         match *entry.shape().dims() {
@@ -166,7 +168,7 @@ impl<'w, B: Backend> Entries<'w, B> {
         }
     }
 
-    /// An entry of a known shape.
+    /// Takes an entry, which must have the given shape.
     fn take(&mut self, name: &str, dims: &[usize]) -> Result<Tensor<B>> {
         let entry = self.get(name)?;
         if entry.shape().dims() != dims {
@@ -181,7 +183,7 @@ impl<'w, B: Backend> Entries<'w, B> {
         Ok(entry.clone())
     }
 
-    /// Checks that nothing is left.
+    /// Fails if an entry was not taken.
     fn finish(self) -> Result<()> {
         match self
             .weights

@@ -1,17 +1,17 @@
-//! What layers of other programs and cells of ours have in common.
+//! The weights of a layer in a form that all frameworks share.
 
 use std::collections::BTreeMap;
 
 use backend_api::{Activation, Backend, DType, Error, Meta, Result, Tensor};
 use rnn_core::{BasicRnnCell, GruCell, LstmCell, Module};
 
-/// The number of gates, and the order of ours among the other's: gate `i` of one is gate `ORDER[i]` of the other, both
-/// ways.
+/// The number of gates and their permutation: gate `i` of this crate is gate `ORDER[i]` of the
+/// other framework. Each permutation is its own inverse, so it converts both ways.
 pub(super) type Order = &'static [usize];
 
 /// A recurrence without gates.
 pub(super) const PLAIN: Order = &[0];
-/// An LSTM's `i, f, g, o` for our `i, j, f, o`.
+/// Converts the LSTM gates `i, f, g, o` of other frameworks to this crate's `i, j, f, o`.
 pub(super) const LSTM: Order = &[0, 2, 1, 3];
 
 const KERNEL_X: &str = "candidate/input_projection/kernel";
@@ -19,20 +19,21 @@ const BIAS_X: &str = "candidate/input_projection/bias";
 const KERNEL_H: &str = "candidate/hidden_projection/kernel";
 const BIAS_H: &str = "candidate/hidden_projection/bias";
 
-/// The weights of one layer in one direction. Matrices multiply on the right; gates are in our order.
+/// The weights of one layer in one direction. Inputs are multiplied by the matrices on the right;
+/// gates are in this crate's order.
 #[derive(Debug)]
 pub(super) struct Parts<B: Backend> {
     /// `[depth, gates * units]`
     pub(super) input: Tensor<B>,
     /// `[state, gates * units]`
     pub(super) recurrent: Tensor<B>,
-    /// `[gates * units]`: what is added to the input's product, and to the state's.
+    /// `[gates * units]`: the biases added to the input's product and to the state's product.
     pub(super) biases: [Tensor<B>; 2],
     /// `[units, state]`
     pub(super) projection: Option<Tensor<B>>,
 }
 
-/// The gates, along the last axis, in another order.
+/// Permutes the gates along the last axis.
 pub(super) fn reordered<B: Backend>(t: &Tensor<B>, order: Order) -> Result<Tensor<B>> {
     let last = t.shape().rank() - 1;
     let width = t.shape().last() / order.len();
@@ -47,7 +48,7 @@ pub(super) fn zeros_like<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
     Tensor::zeros(t.device(), t.meta())
 }
 
-/// The biases of a layer that has none, with the kernel `[depth, gates * units]`.
+/// Zero biases for a layer without biases, given the kernel `[depth, gates * units]`.
 pub(super) fn no_biases<B: Backend>(kernel: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
     let meta = Meta::new(kernel.shape().without(0), kernel.dtype());
     let zeros = Tensor::zeros(kernel.device(), meta)?;
@@ -63,12 +64,12 @@ impl<B: Backend> Parts<B> {
         self.input.shape()[0]
     }
 
-    /// The width of the state that the layer gives.
+    /// Width of the layer's output state.
     pub(super) fn state(&self) -> usize {
         self.recurrent.shape()[0]
     }
 
-    /// `[depth + state, gates * units]`, and both biases in one.
+    /// The kernel `[depth + state, gates * units]`, and the sum of both biases.
     fn joined(&self) -> Result<[Tensor<B>; 2]> {
         Ok([
             Tensor::concat(&[&self.input, &self.recurrent], 0)?,
@@ -92,7 +93,7 @@ impl<B: Backend> Parts<B> {
         Self::split(&kernel, units, bias, None)
     }
 
-    /// With a forget bias of 0: the others have theirs in the bias.
+    /// The forget bias is 0, because other frameworks include it in the bias.
     pub(super) fn lstm(&self, activation: Activation) -> Result<LstmCell<B>> {
         let units = self.input.shape()[1] / LSTM.len();
         let mut options = LstmCell::<B>::builder(self.depth(), units)
@@ -157,7 +158,7 @@ impl<B: Backend> Parts<B> {
         filled(cell, params)
     }
 
-    /// And whether it resets after the product.
+    /// The weights, and whether the cell resets after the product.
     pub(super) fn of_gru(cell: &GruCell<B>) -> Result<(Self, bool)> {
         let mut params = Params::of(cell);
         let (kernel, bias) = (params.take("gates/kernel")?, params.take("gates/bias")?);
@@ -185,7 +186,8 @@ impl<B: Backend> Parts<B> {
         Ok((parts, true))
     }
 
-    /// The parts of a kernel `[depth + state, gates * units]`, the whole bias being the input's.
+    /// Splits a kernel `[depth + state, gates * units]`. `bias` becomes the input's bias; the
+    /// state's is 0.
     fn split(
         kernel: &Tensor<B>,
         state: usize,
@@ -202,14 +204,14 @@ impl<B: Backend> Parts<B> {
     }
 }
 
-/// The cell with other values of its parameters.
+/// The cell with its parameters replaced.
 fn filled<B: Backend, M: Module<B = B>>(
     mut cell: M,
     params: impl IntoIterator<Item = (&'static str, Tensor<B>)>,
 ) -> Result<M> {
     let mut params: BTreeMap<&str, Tensor<B>> = params.into_iter().collect();
     cell.each_param(&mut |name, param| match params.remove(name) {
-        // A tensor of its own, and no view of the whole that it was cut from.
+        // Copy, so that the parameter does not keep the larger tensor alive that it is a view of.
         Some(value) => param.set(value.copy()?),
         None => Err(Error::argument("convert", name, "has no value")),
     })?;

@@ -1,13 +1,15 @@
 //! `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
 //!
-//! A layer of PyTorch is a [`Stack`] of cells: `stack.forward` as a [`MultiRnnCell`](rnn_core::MultiRnnCell), or both
-//! directions in a [`StackBidirectionalDynamicRnn`](rnn_core::StackBidirectionalDynamicRnn). The number of layers, their
-//! sizes, `bidirectional`, `bias` and `proj_size` are read off the entries of the state dict. PyTorch's row `2 l + d` of a state is that of
-//! layer `l` in direction `d`. Its dropout between layers is not part of the weights:
-//! [`DropoutWrapper`](rnn_core::DropoutWrapper) around the cells.
+//! A PyTorch layer becomes a [`Stack`] of cells. Use `stack.forward` as a
+//! [`MultiRnnCell`](rnn_core::MultiRnnCell), or both directions in a
+//! [`StackBidirectionalDynamicRnn`](rnn_core::StackBidirectionalDynamicRnn). The entries of the
+//! state dict determine the number of layers, their sizes, `bidirectional`, `bias` and `proj_size`.
+//! Row `2 l + d` of a PyTorch state belongs to layer `l` in direction `d`. PyTorch's dropout
+//! between layers is not part of the weights; wrap the cells in a
+//! [`DropoutWrapper`](rnn_core::DropoutWrapper).
 //!
-//! PyTorch adds two biases; ours is their sum, and goes back as `bias_ih` beside a `bias_hh` of 0. Only in a GRU, which
-//! resets one of the candidate's, are these two kept apart.
+//! PyTorch has two biases. The cells store their sum, which is exported as `bias_ih` next to a zero
+//! `bias_hh`. Only a GRU keeps the two apart for the candidate, because it resets one of them.
 
 use std::collections::BTreeMap;
 
@@ -17,22 +19,23 @@ use rnn_core::{BasicRnnCell, GruCell, LstmCell};
 use super::parts::{self, Order, Parts, no_biases, reordered};
 use super::{Entries, Weights};
 
-/// Both have the gates `r, u` (PyTorch's `z`) and the candidate.
+/// Both frameworks order the gates `r, u` (PyTorch's `z`), candidate.
 const GRU: Order = &[0, 1, 2];
 
 /// The cells of all layers.
 #[derive(Clone, Debug)]
 pub struct Stack<C> {
-    /// The first layer first.
+    /// Cells of the forward direction, first layer first.
     pub forward: Vec<C>,
-    /// As many, or none if the layers read in one direction.
+    /// Cells of the backward direction: as many as `forward`, or none if the layers are
+    /// unidirectional.
     pub backward: Vec<C>,
 }
 
-/// The cells of a `torch.nn.RNN`, whose `nonlinearity` is `activation`.
+/// The cells of a `torch.nn.RNN` whose `nonlinearity` is `activation`.
 ///
 /// # Errors
-/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn rnn<B: Backend>(
     weights: &Weights<B>,
     activation: Activation,
@@ -41,7 +44,8 @@ pub fn rnn<B: Backend>(
     import("pytorch::rnn", weights, parts::PLAIN, build)
 }
 
-/// The cells of a `torch.nn.LSTM`, whose forget bias is 0: PyTorch's is in its biases.
+/// The cells of a `torch.nn.LSTM`. Their forget bias is 0, because PyTorch includes it in its
+/// biases.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -69,7 +73,7 @@ pub fn rnn<B: Backend>(
 /// ```
 ///
 /// # Errors
-/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
     let build = |parts: Parts<B>| parts.lstm(Activation::Tanh);
     import("pytorch::lstm", weights, parts::LSTM, build)
@@ -78,36 +82,38 @@ pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
 /// The cells of a `torch.nn.GRU`, which reset after the product.
 ///
 /// # Errors
-/// An entry of the state dict is missing, left over or of another shape, or the types differ.
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
     let build = |parts: Parts<B>| parts.gru(Activation::Tanh, true);
     import("pytorch::gru", weights, GRU, build)
 }
 
-/// The state dict of a `torch.nn.RNN` for cells; its `nonlinearity` must be their activation.
+/// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
+/// their activation.
 ///
 /// # Errors
-/// The cells are no layers of one `torch.nn.RNN`.
+/// The cells do not form the layers of one `torch.nn.RNN`.
 pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>> {
     let parts = |cell: &BasicRnnCell<B>| Parts::of_basic_rnn(cell);
     export("pytorch::from_rnn", cells, parts::PLAIN, parts)
 }
 
-/// The state dict of a `torch.nn.LSTM` for cells, their forget bias included. They must have tanh and no clipping, which
-/// cannot be seen from weights.
+/// The state dict of a `torch.nn.LSTM` equivalent to the cells; the biases include their forget
+/// bias. The cells must use tanh and must not clip; the weights do not show either.
 ///
 /// # Errors
-/// The cells are no layers of one `torch.nn.LSTM`, or have peepholes.
+/// The cells do not form the layers of one `torch.nn.LSTM`, or have peepholes.
 pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
     let op = "pytorch::from_lstm";
     let parts = |cell: &LstmCell<B>| Parts::of_lstm(op, cell);
     export(op, cells, parts::LSTM, parts)
 }
 
-/// The state dict of a `torch.nn.GRU` for cells. They must have tanh, which cannot be seen from weights.
+/// The state dict of a `torch.nn.GRU` equivalent to the cells. The cells must use tanh; the weights
+/// do not show it.
 ///
 /// # Errors
-/// The cells are no layers of one `torch.nn.GRU`, or reset before the product.
+/// The cells do not form the layers of one `torch.nn.GRU`, or reset before the product.
 pub fn from_gru<B: Backend>(cells: &Stack<GruCell<B>>) -> Result<Weights<B>> {
     let op = "pytorch::from_gru";
     let parts = |cell: &GruCell<B>| match Parts::of_gru(cell)? {
@@ -120,7 +126,7 @@ pub fn from_gru<B: Backend>(cells: &Stack<GruCell<B>>) -> Result<Weights<B>> {
     export(op, cells, GRU, parts)
 }
 
-/// The ending of the names of a layer's entries.
+/// Suffix of the names of a layer's entries.
 fn suffix(layer: usize, backward: bool) -> String {
     let direction = if backward { "_reverse" } else { "" };
     format!("_l{layer}{direction}")
@@ -133,7 +139,7 @@ fn import<B: Backend, C>(
     build: impl Fn(Parts<B>) -> Result<C>,
 ) -> Result<Stack<C>> {
     let mut entries = Entries::new(op, weights);
-    // One entry of a kind is enough for the others to be needed.
+    // If one entry of a kind exists, all others of that kind are required.
     let any = |matches: &dyn Fn(&str) -> bool| weights.names().any(matches);
     let has_layer = |layer: &usize| any(&|name| name.ends_with(&suffix(*layer, false)));
     let layers = (0..).take_while(has_layer).count().max(1);
@@ -143,7 +149,7 @@ fn import<B: Backend, C>(
         forward: Vec::new(),
         backward: Vec::new(),
     };
-    // The width of what the layer below gives.
+    // `depth` is the width of the previous layer's output.
     let [wide, mut depth] = entries.matrix("weight_ih_l0")?;
     for layer in 0..layers {
         let mut output = 0;
@@ -183,7 +189,7 @@ fn one<B: Backend>(
         return Err(entries.misshaped(&name("weight_ih"), expected));
     }
     let units = wide / gates;
-    // Only an LSTM has one; of others it will be left over.
+    // Only an LSTM has a projection; for other layers the entry stays untaken, which is an error.
     let projected = order.len() == parts::LSTM.len() && entries.has(&name("weight_hr"));
     let state = match projected {
         true => entries.matrix(&name("weight_hr"))?[0],
@@ -241,7 +247,8 @@ fn export<B: Backend, C>(
         }
     }
     let weights = Weights { tensors };
-    // What PyTorch would refuse, the reader does: cells of several sizes, or that do not fit on one another.
+    // Importing the result rejects what PyTorch would reject: cells of different sizes, or cells
+    // whose sizes do not fit on top of each other.
     import(op, &weights, order, Ok)?;
     Ok(weights)
 }

@@ -1,4 +1,4 @@
-//! The adapters that turn one source into another.
+//! The adapters that convert one source to another.
 
 use backend_api::Result;
 
@@ -14,7 +14,7 @@ use super::source::Source;
 
 /// The adapters of every [`Source`].
 pub trait SourceExt: Source {
-    /// Turns each item into another.
+    /// Applies a function to each item.
     fn map<T, F>(self, f: F) -> Map<Self, F>
     where
         Self: Sized,

@@ -1,4 +1,4 @@
-//! The order in which items are seen in training.
+//! Mini-batches of item indices in random order.
 
 use backend_api::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -6,33 +6,32 @@ use serde::{Deserialize, Serialize};
 use super::random::permutation;
 use super::source::Source;
 
-/// What to do with the items of an epoch that fill no batch.
+/// What to do with the last items of an epoch if they do not fill a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Remainder {
-    /// They make a smaller batch, so every item is seen in every epoch.
+    /// They form a smaller batch, so every item is used in every epoch.
     Keep,
-    /// They are left out, so every batch has the same shape. The order is new in
-    /// every epoch, and so are the items left out.
+    /// They are left out, so every batch has the same shape. Each epoch has a new order and leaves
+    /// out different items.
     Drop,
 }
 
-/// Where a run through the data is: all it takes to go on from there.
+/// The position in the data: everything that is needed to resume from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchState {
-    /// What the order of every epoch is made from.
+    /// Seed of the order of every epoch.
     pub seed: u64,
     /// Epochs completed.
     pub epoch: u64,
-    /// Items of this epoch that were handed out.
+    /// Items of this epoch that were yielded.
     pub position: u64,
 }
 
 /// Mini-batches of item indices, in a new order every epoch.
 ///
-/// An iterator over one epoch: `None` ends it, and the next call begins the
-/// next. The order depends on the number of items, the seed and the epoch and on
-/// nothing else, on every machine and in every version, so a [`BatchState`] is
-/// enough to continue exactly where a run was interrupted.
+/// An iterator over one epoch: `None` ends the epoch, and the next call begins the next one. The
+/// order depends only on the number of items, the seed and the epoch, on every machine and in every
+/// version. A [`BatchState`] is therefore enough to resume a run exactly where it was interrupted.
 ///
 /// ```
 /// use rnn_train::data::{Batches, Remainder};
@@ -65,8 +64,8 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `len` or `batch` is 0, or if an epoch would have
-    /// no batch at all: fewer items than `batch`, and those dropped.
+    /// [`Error::Argument`] if `len` or `batch` is 0, or if an epoch would have no batch: fewer
+    /// items than `batch`, with [`Remainder::Drop`].
     pub fn new(len: usize, batch: usize, remainder: Remainder, seed: u64) -> Result<Self> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("Batches::new", arg, problem));
@@ -100,7 +99,7 @@ impl Batches {
         }
     }
 
-    /// Where this is. To be saved with a checkpoint.
+    /// The position, to be saved in a checkpoint.
     pub fn state(&self) -> BatchState {
         BatchState {
             seed: self.seed,
@@ -109,13 +108,12 @@ impl Batches {
         }
     }
 
-    /// Goes to where another run, over as many items in batches of the same
-    /// size, was when it gave its [`Batches::state`].
+    /// Moves to the position of another run over the same number of items and with the same batch
+    /// size; `state` is the result of its [`Batches::state`].
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if no such run can have been there; nothing changes
-    /// then.
+    /// [`Error::Argument`] if no such run can have this state. Nothing changes then.
     pub fn restore(&mut self, state: BatchState) -> Result<()> {
         let len = self.order.len();
         let position = usize::try_from(state.position).ok().filter(|&at| {

@@ -20,7 +20,7 @@ pub struct Grouped<S: Source> {
 /// The position of a [`Grouped`] or a [`Bucket`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupState<T> {
-    /// The options, which have to be those of the source restored.
+    /// The options, which must be those of the source restored.
     boundaries: Vec<u64>,
     sizes: Vec<u64>,
     keep_remainder: bool,
@@ -72,7 +72,7 @@ fn overfull() -> Error {
     )
 }
 
-/// Takes the items with those numbers out.
+/// Removes the items with these numbers.
 fn take<S: Source>(ahead: &mut Lookahead<S>, numbers: &mut Vec<u64>) -> Vec<S::Item> {
     let items = numbers.drain(..).filter_map(|number| ahead.take(number));
     items.collect()
@@ -199,7 +199,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
         })
     }
 
-    /// Puts an item that is held into its bucket, whose index it gives.
+    /// Adds a held item to its bucket, and returns the bucket's index.
     fn place(&mut self, number: u64) -> Result<usize> {
         let item = self.ahead.get(number);
         let length = item.map_or(Ok(0), &mut self.length)?;
@@ -208,7 +208,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
         Ok(bucket)
     }
 
-    /// Goes to a state, and puts the items held into their buckets.
+    /// Restores a state, and adds the held items to their buckets.
     fn refill(&mut self, state: LookaheadState<S::State>) -> Result<()> {
         let numbers = self.ahead.restore(state)?;
         self.buckets.iter_mut().for_each(Vec::clear);
@@ -247,7 +247,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Source for Bucket<S, F> {
 
     fn state(&self) -> Self::State {
         let mut held: Vec<u64> = self.buckets.iter().flatten().copied().collect();
-        // In order of arrival, in which `restore` places them again.
+        // In order of arrival; `restore` adds them in this order.
         held.sort_unstable();
         GroupState {
             boundaries: self.boundaries.iter().map(|&b| b as u64).collect(),

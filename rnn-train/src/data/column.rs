@@ -201,8 +201,8 @@ impl Column {
     /// A copy on a device.
     ///
     /// # Errors
-    /// The column holds byte strings or is ragged, has too many axes for a tensor, or the device
-    /// has no room.
+    /// The column holds byte strings or is ragged, has too many axes for a tensor, or the device is
+    /// out of memory.
     pub fn tensor<B: Backend>(&self, device: &B) -> Result<Tensor<B>> {
         self.check_dense("tensor")?;
         match (self.kind().dtype(), self.values.as_bytes()) {
@@ -219,7 +219,7 @@ impl Column {
     /// Index `i` of the first axis, as a column with that axis removed.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no such index or no axis.
+    /// [`Error::Argument`] if the index is out of range or there are no axes.
     pub fn select(&self, index: usize) -> Result<Self> {
         if self.dims.is_empty() || index >= self.dims[0] {
             let problem = format!("is {index}, but the shape is {:?}", self.dims);
@@ -279,7 +279,7 @@ mod tests {
         for dims in [&[2, 2][..], &[], &[0], &[usize::MAX, 2]] {
             Column::new(dims, vec![1i32, 2, 3]).unwrap_err();
         }
-        // Nothing computes with axes whose product overflows, though there is no element.
+        // Nothing computes with axes whose product overflows, even if there are no elements.
         Column::new(&[0, usize::MAX, 2], Vec::<i32>::new()).unwrap_err();
         let empty = Column::new(&[0, usize::MAX], Vec::<i32>::new()).unwrap();
         assert!(empty.is_empty());

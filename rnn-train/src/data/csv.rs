@@ -13,15 +13,15 @@ use super::in_memory::InMemory;
 use super::sample::{Field, Sample, Schema};
 use super::values::{ColumnType, Values};
 
-/// What the sequences of a CSV file hold, and how the rows of the file make them.
+/// The fields of the sequences in a CSV file, and the mapping from rows to sequences.
 ///
-/// The first row names the columns, and every other row is one step. Rows of one
-/// [`group_by`](Self::group_by) key that follow each other are one sequence; without a key the
-/// whole file is one. A field is declared with its element type, `f32`, `f64`, `i32`, `i64`, `u8`
-/// or [`ByteStrings`](super::ByteStrings), and read by the handle that the declaration gives.
+/// The first row names the columns, and every other row is one step. Consecutive rows with the same
+/// [`group_by`](Self::group_by) key form one sequence; without a key the whole file is one
+/// sequence. A field is declared with its element type, `f32`, `f64`, `i32`, `i64`, `u8` or
+/// [`ByteStrings`](super::ByteStrings), and read with the handle that the declaration returns.
 ///
-/// Cells may be quoted. White space around numbers and blank lines are passed over, and so is a
-/// byte order mark. Byte strings are the bytes of their cells, whatever the encoding.
+/// Cells may be quoted. White space around numbers, blank lines and a byte order mark are skipped.
+/// Byte strings are the bytes of their cells, whatever the encoding.
 ///
 /// ```
 /// use rnn_train::data::{CsvSpec, Source};
@@ -103,7 +103,7 @@ impl CsvSpec {
     /// `[steps, columns.len()]` from several.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is a field of that name, or `columns` is empty.
+    /// [`Error::Argument`] if a field with this name exists, or `columns` is empty.
     pub fn sequence<T: ColumnType>(
         &mut self,
         name: impl Into<String>,
@@ -123,10 +123,10 @@ impl CsvSpec {
     }
 
     /// Adds a field with one value for a sequence, a column without axes. All rows of a sequence
-    /// have to agree on it.
+    /// must agree on it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is a field of that name.
+    /// [`Error::Argument`] if a field with this name exists.
     pub fn context<T: ColumnType>(
         &mut self,
         name: impl Into<String>,
@@ -148,7 +148,7 @@ impl CsvSpec {
     /// Reads the sequences of a file.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; otherwise those of [`parse`](Self::parse).
+    /// [`Error::Io`] if the file cannot be read; or an error of [`parse`](Self::parse).
     ///
     /// ```
     /// use rnn_train::data::{CsvSpec, Source};
@@ -170,14 +170,14 @@ impl CsvSpec {
         self.parse(file, path)
     }
 
-    /// Reads the sequences of a stream. `name` is for messages.
+    /// Reads the sequences of a stream. `name` is used in error messages.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no field is declared or the delimiter is no character of ASCII, a
-    /// quotation mark, or a line break. [`Error::Io`] if the stream cannot be read.
+    /// [`Error::Argument`] if no field is declared or the delimiter is not an ASCII character, or
+    /// is a quotation mark or a line break. [`Error::Io`] if the stream cannot be read.
     /// [`Error::Format`], naming the line and the column,
-    /// - if a column that a field or the key needs is not there, or is there twice,
-    /// - if a row has more or fewer cells than the first, or there are no rows behind it,
+    /// - if a column that a field or the key needs is missing or occurs twice,
+    /// - if a row has more or fewer cells than the first, or no rows follow it,
     /// - if a cell is not of the type of its field, is outside its range, or is not finite (a
     ///   decimal comma is not guessed at),
     /// - if the rows of a sequence disagree on a context field,
@@ -342,7 +342,7 @@ fn number<T: FromStr>(cell: &[u8], kind: &str) -> Result<T, String> {
     })
 }
 
-/// A cell for messages.
+/// A cell for error messages.
 fn shown(cell: &[u8]) -> String {
     let text = String::from_utf8_lossy(&cell[..cell.len().min(200)]);
     let mut start: String = text.chars().take(40).collect();
@@ -397,7 +397,7 @@ impl<'a, R: Read> Table<'a, R> {
         )
     }
 
-    /// The place of the column of that name.
+    /// The index of the column with this name.
     fn column(&self, name: &str) -> Result<usize> {
         let trimmed = |cell| <[u8]>::trim_ascii(cell) == name.as_bytes();
         let mut places = (0..self.header.len()).filter(|&at| trimmed(&self.header[at]));
@@ -458,7 +458,7 @@ impl<'a, R: Read> Table<'a, R> {
     }
 
     /// Whether the row is white space without quotation marks: `""` is an empty cell and no blank
-    /// line. `ends` is the number of line ends in the row and behind it.
+    /// line. `ends` is the number of line ends in the row and after it.
     fn is_blank(&self, ends: u64) -> bool {
         let bytes = self.row.as_slice();
         if self.row.len() > 1 || !bytes.trim_ascii().is_empty() {
@@ -466,7 +466,7 @@ impl<'a, R: Read> Table<'a, R> {
         }
         let (start, end) = (self.row.position(), self.reader.position());
         let passed = start.map_or(0, |start| end.byte() - start.byte());
-        // Line ends that the parser passed over before the row.
+        // Line ends that the parser skipped before the row.
         let before = start.map_or(0, |start| end.line() - start.line() - ends);
         passed - before == bytes.len() as u64 + 1
     }
@@ -486,7 +486,7 @@ struct Lines<R> {
     start: io::Cursor<Vec<u8>>,
     rest: R,
     last: u8,
-    /// Whether the parser has asked for more than there is.
+    /// Whether the parser has read past the end of the stream.
     ended: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The IDX format of MNIST and its successors.
 //!
-//! Four bytes: 0, 0, the element type, the rank. Then one big-endian `u32` a
-//! dimension, then the elements, the last dimension running fastest. A header
-//! can claim far more than its file holds, so nothing is allocated on its word.
+//! A file starts with four bytes: 0, 0, the element type and the rank. One big-endian `u32` per
+//! dimension follows, then the elements in row-major order. A header can claim far more data than
+//! the file holds, so the reader never trusts it for an allocation.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -11,14 +11,14 @@ use std::path::Path;
 use backend_api::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
-/// The highest rank read.
+/// The highest rank that is read.
 const MAX_RANK: u8 = 4;
 
-/// No more than this is allocated before as much has been read.
+/// The largest allocation before the same amount of data was read.
 const FIRST_ALLOCATION: u64 = 1 << 16;
 
-/// An array of bytes: MNIST's images are `[60000, 28, 28]`, its labels
-/// `[60000]`. The first dimension counts the items.
+/// An array of bytes. MNIST's images have shape `[60000, 28, 28]`, its labels `[60000]`. The first
+/// dimension counts the items.
 ///
 /// ```
 /// use rnn_train::data::Idx;
@@ -36,13 +36,13 @@ pub struct Idx {
 }
 
 impl Idx {
-    /// Reads a file, plain or gzip, whatever it is called.
+    /// Reads a file, plain or gzip. The content decides which, not the file name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not
-    /// IDX, holds something else than bytes, has a rank of 0 or above 4, is
-    /// damaged, or is not exactly as long as its header says.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not IDX, has elements
+    /// other than bytes, has a rank of 0 or above 4, is damaged, or its length differs from its
+    /// header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
@@ -50,7 +50,7 @@ impl Idx {
         Self::parse(file, path, metadata.is_file().then_some(metadata.len()))
     }
 
-    /// Reads `reader` to its end, plain or gzip. `name` is for messages.
+    /// Reads `reader` to its end, plain or gzip. `name` is used in error messages.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Idx {
         Self::parse(reader, name.as_ref(), None)
     }
 
-    /// `stored` is how long the input is, where that is known without reading.
+    /// `stored` is the length of the input, if it is known without reading.
     fn parse(mut reader: impl Read, path: &Path, stored: Option<u64>) -> Result<Self> {
         let mut head = Vec::new();
         (&mut reader)
@@ -75,7 +75,7 @@ impl Idx {
         }
     }
 
-    /// The dimensions, items first.
+    /// The dimensions; the first one counts the items.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -90,7 +90,7 @@ impl Idx {
         self.len() == 0
     }
 
-    /// Number of elements in an item: 784 in an image of MNIST, 1 in a label.
+    /// Number of elements in an item: 784 for an image of MNIST, 1 for a label.
     pub fn item_len(&self) -> usize {
         self.shape[1..].iter().product()
     }
@@ -100,18 +100,17 @@ impl Idx {
         &self.data
     }
 
-    /// The elements of one item, or `None` if there is no such item.
+    /// The elements of one item, or `None` if the index is out of range.
     pub fn item(&self, index: usize) -> Option<&[u8]> {
         let start = self.item_len().checked_mul(index)?;
         (index < self.len()).then(|| &self.data[start..start + self.item_len()])
     }
 
-    /// The elements of some items, one item after the other, each mapped by
-    /// `map`: a batch of shape `[items.len(), ..]`.
+    /// Gathers items and applies `map` to each element: a batch of shape `[items.len(), ..]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if there is no such item.
+    /// [`Error::Argument`] if an index is out of range.
     ///
     /// ```
     /// # use rnn_train::data::Idx;
@@ -137,7 +136,7 @@ impl Idx {
     }
 }
 
-/// `stored` as in [`Idx::parse`], of the bytes as they are read here.
+/// `stored` as in [`Idx::parse`], counted after decompression.
 fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result<Idx> {
     let magic: [u8; 4] = read_exactly(&mut bytes, path)?;
     let rank = match magic {
@@ -183,8 +182,8 @@ fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result
         return Err(Error::format(path, format!("{claim}, but holds {found}")));
     }
 
-    // The vector grows with what comes, and one byte too many is enough to know
-    // that there are too many.
+    // The vector grows with the data that arrives. Reading one byte past the expected end is enough
+    // to detect excess data.
     let mut data = Vec::with_capacity(elements.min(FIRST_ALLOCATION) as usize);
     bytes
         .take(elements + 1)
@@ -221,7 +220,7 @@ fn read_exactly(bytes: &mut impl Read, path: &Path) -> Result<[u8; 4]> {
     }
 }
 
-/// A damaged archive is the file's fault, anything else the system's.
+/// A damaged archive is the file's fault; any other error is the system's.
 fn unreadable(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Error::format(path, "is gzip that ends in the middle"),
@@ -254,7 +253,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Reads the bytes in every way there is; all of them have to agree.
+    /// Reads the bytes in all supported ways, which must agree.
     fn read(bytes: &[u8]) -> Result<Idx> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();

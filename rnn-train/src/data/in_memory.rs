@@ -79,8 +79,8 @@ impl InMemory<Sample> {
     /// The samples that arrays of equal first length hold: sample i has row i of each.
     ///
     /// `lengths` are those of the rows, and the names of the arrays that have steps as their second
-    /// axis: row i of these is cut to its first `lengths[i]` steps, so that padding in the arrays is
-    /// not data. [`Schema::field`] gives the typed fields.
+    /// axis: row i of these is cut to its first `lengths[i]` steps, so that padding in the arrays
+    /// is not data. [`Schema::field`] returns the typed fields.
     ///
     /// ```
     /// use rnn_train::data::{Column, InMemory, Source};
@@ -98,8 +98,8 @@ impl InMemory<Sample> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no array or no row, the arrays differ in their first length
-    /// or have none, two have one name, or the lengths do not fit the arrays.
+    /// [`Error::Argument`] if there are no arrays or no rows, the arrays differ in their first
+    /// length or have none, two have one name, or the lengths do not fit the arrays.
     pub fn from_arrays(
         arrays: Vec<(String, Column)>,
         lengths: Option<(&[usize], &[&str])>,

@@ -10,10 +10,10 @@ use super::column::Column;
 use super::in_memory::InMemory;
 use super::sample::{Field, Sample, Schema};
 
-/// The words that a model knows, numbered from 2 by how often they occur.
+/// The words known to a model, numbered from 2 in order of decreasing frequency.
 ///
-/// Words are what white space separates. Id 0 is for padding and stands for no word, and id 1 is
-/// every word that is not in the vocabulary, as in Keras's `TextVectorization`.
+/// Words are separated by white space. Id 0 is padding and no word, and id 1 is every word that is
+/// not in the vocabulary, as in Keras's `TextVectorization`.
 ///
 /// ```
 /// use rnn_train::data::WordVocabulary;
@@ -71,7 +71,7 @@ impl WordVocabulary {
         Self { words, ids }
     }
 
-    /// The words; the id of each is its index and 2.
+    /// The words; the id of each is its index plus 2.
     pub fn words(&self) -> &[String] {
         &self.words
     }
@@ -100,7 +100,7 @@ impl WordVocabulary {
         text.split_whitespace().map(|word| self.id(word)).collect()
     }
 
-    /// Writes the words to a file, one a line, in the order of their ids. A file of that name is
+    /// Writes the words to a file, one a line, in the order of their ids. An existing file is
     /// replaced.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl WordVocabulary {
     }
 }
 
-/// What makes a sample of a text.
+/// The part of a text that becomes one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextUnit {
     /// A line, without its end.
@@ -162,8 +162,8 @@ pub enum TextUnit {
 /// Reads a text file as samples: [`parse_text`] on its text.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not UTF-8; otherwise those
-/// of [`parse_text`].
+/// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not UTF-8; or an error of
+/// [`parse_text`].
 ///
 /// ```
 /// use rnn_train::data::{TextUnit, Vocabulary, read_text};
@@ -187,12 +187,12 @@ pub fn read_text(
 }
 
 /// Makes a sample of each line or paragraph of a text. The samples have one field, `tokens`, of
-/// shape `[steps]`: the ids that `encode` gives. Blank lines are passed over, and so is a byte
-/// order mark. `name` is for messages.
+/// shape `[steps]`: the ids that `encode` returns. Blank lines and a byte order mark are skipped.
+/// `name` is used in error messages.
 ///
 /// # Errors
-/// [`Error::Format`] if there is no line that is not blank, or, naming the line, if `encode` fails
-/// or gives no ids.
+/// [`Error::Format`] if all lines are blank, or, naming the line, if `encode` fails or returns no
+/// ids.
 ///
 /// ```
 /// use rnn_train::data::{Source, TextUnit, WordVocabulary, parse_text};
@@ -258,7 +258,7 @@ pub fn parse_text(
     Ok((tokens, InMemory::new(samples)?))
 }
 
-/// The start of a text, for messages.
+/// The start of a text, for error messages.
 fn start_of(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -43,9 +43,9 @@ pub struct LookaheadState<T> {
     source: T,
     /// Items to read from there.
     read: u64,
-    /// Which of them are held, counted from 0.
+    /// The numbers of the held items among them, counted from 0.
     held: Vec<u64>,
-    /// Which of the reads fail, rising.
+    /// The numbers of the reads that fail, in increasing order.
     faults: Vec<u64>,
     /// Whether the source has ended the epoch.
     ended: bool,
@@ -127,7 +127,7 @@ impl<S: Source> Lookahead<S> {
         self.held.get(&number)
     }
 
-    /// Takes an item out.
+    /// Removes an item and returns it.
     pub(super) fn take(&mut self, number: u64) -> Option<S::Item> {
         let item = self.held.remove(&number);
         let oldest = self.held.keys().next().copied().unwrap_or(self.next);
@@ -176,7 +176,7 @@ impl<S: Source> Lookahead<S> {
         }
     }
 
-    /// Goes to a state. Gives the numbers of the items held, in the order of the state.
+    /// Restores a state. Returns the numbers of the held items, in the order of the state.
     pub(super) fn restore(&mut self, state: LookaheadState<S::State>) -> Result<Vec<u64>> {
         let before = self.source.state();
         match self.read_again(&state) {

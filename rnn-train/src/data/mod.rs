@@ -104,8 +104,8 @@ pub use text::{TextWindow, TextWindows, Vocabulary};
 pub use tfrecord::{Compression, RecordReader, RecordWriter};
 pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 
-/// Splits off the last `1 / part` of `items`, rounded down: the past to train
-/// on, and what comes after it to validate with.
+/// Splits off the last `1 / part` of `items`, rounded down: the first part is the past, for
+/// training, the second the future, for validation.
 ///
 /// # Errors
 ///

@@ -54,7 +54,7 @@ impl Pad {
     /// The batch of some samples.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no sample, or if the samples are of different schemas or
+    /// [`Error::Argument`] if there are no samples, or if the samples are of different schemas or
     /// differ in the number of axes of a field.
     pub fn pad(&self, samples: &[Sample]) -> Result<Batch> {
         let Some(first) = samples.first() else {
@@ -144,7 +144,7 @@ fn extend_dense(
     let own = &part.dims()[axis..];
     let inner: usize = dims.iter().skip(axis + 1).product();
     if axis >= dims.len() || own[1..] == dims[axis + 1..] {
-        // What is inside is contiguous in both.
+        // The inner axes are contiguous in both.
         let count: usize = own.iter().product();
         values.extend(part.all_values(), *next..*next + count)?;
         *next += count;
@@ -173,7 +173,7 @@ fn extend_ragged(
     values.fill(padding, (dims[0] - rows.len()) * dims[1])
 }
 
-/// Samples of different lengths, padded: what a step of training takes.
+/// Samples of different lengths, padded to a batch: the input of one training step.
 #[derive(Clone, Debug)]
 pub struct Batch {
     size: usize,
@@ -203,7 +203,7 @@ impl Batch {
         self.padded.column(field)
     }
 
-    /// The column of the field with that name.
+    /// The column of the field with this name.
     pub fn named(&self, name: &str) -> Option<&Column> {
         self.padded.named(name)
     }
@@ -211,7 +211,7 @@ impl Batch {
     /// The field as a tensor, `[batch, ..]`.
     ///
     /// # Errors
-    /// The field is of another schema or holds byte strings, or the device has no room.
+    /// The field is of another schema or holds byte strings, or the device is out of memory.
     pub fn tensor<T, B: Backend>(&self, device: &B, field: Field<T>) -> Result<Tensor<B>> {
         self.column(field)?.tensor(device)
     }
@@ -220,7 +220,7 @@ impl Batch {
     /// weights that [`SequenceLoss`](crate::losses::SequenceLoss) takes.
     ///
     /// # Errors
-    /// The field is of another schema, or the device has no room.
+    /// The field is of another schema, or the device is out of memory.
     pub fn mask<T, B: Backend>(
         &self,
         device: &B,

@@ -12,13 +12,13 @@ use super::source::Source;
 /// The most items that can be read ahead: the channel has a slot for each from the start.
 const MAX_ITEMS: usize = 1 << 16;
 
-/// A source that a thread of its own reads ahead: see
+/// A source that a separate thread reads ahead; see
 /// [`SourceExt::prefetch`](super::SourceExt::prefetch).
 ///
-/// The thread holds at most the number of items given to `prefetch`, and one more that it is
-/// waiting to send, each with the state of the source after it: behind a large shuffle buffer,
-/// whose state is large, prefetch groups rather than single items. An error of the source reaches
-/// the consumer in its place in the order; a panic of the source becomes an [`Error::Failed`].
+/// The thread holds at most the number of items given to `prefetch` plus the one that it is waiting
+/// to send, each with the state of the source after it. Behind a large shuffle buffer, whose state
+/// is large, prefetch groups rather than single items. The consumer receives an error of the source
+/// at its position among the items; a panic of the source becomes an [`Error::Failed`].
 ///
 /// Dropping a `Prefetch` ends its thread as soon as the current read returns. `restore` waits for
 /// the current read, so a source that waits for another thread, such as one that takes from a
@@ -64,7 +64,8 @@ where
         })
     }
 
-    /// Stops the thread and gives the source back, ahead of the items yielded by what was read.
+    /// Stops the thread and returns the source, whose position includes the items that were read
+    /// but not yielded.
     ///
     /// # Errors
     /// [`Error::Failed`] if the source panicked.

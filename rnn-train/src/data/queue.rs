@@ -8,8 +8,8 @@ use backend_api::{Error, Result};
 use super::pad::{Batch, Pad};
 use super::sample::Sample;
 
-/// A bounded first-in first-out queue of samples, shared by threads, that pads what it yields to
-/// batches: TensorFlow's `PaddingFIFOQueue`.
+/// A bounded first-in first-out queue of samples, shared by threads, that pads the samples that it
+/// yields to batches: TensorFlow's `PaddingFIFOQueue`.
 ///
 /// ```
 /// use std::thread;
@@ -47,13 +47,13 @@ pub struct PaddingFifoQueue {
 #[derive(Debug, Default)]
 struct QueueState {
     samples: VecDeque<Sample>,
-    /// Of the first sample.
+    /// The form of the first sample, which all others must share.
     form: Option<SampleForm>,
     /// Consumers and producers are served in the order of their arrival.
     consumers: WaitQueue,
     producers: WaitQueue,
     closed: bool,
-    /// Closed, and producers that wait give up.
+    /// The queue is closed, and waiting producers give up.
     cancelled: bool,
 }
 
@@ -64,7 +64,7 @@ impl QueueState {
     }
 }
 
-/// What all samples of a queue have in common: the schema, and the number of axes of each field.
+/// The properties that all samples of a queue share: the schema, and the rank of each field.
 #[derive(Clone, Debug, PartialEq)]
 struct SampleForm(u64, Vec<usize>);
 
@@ -75,7 +75,7 @@ impl SampleForm {
     }
 }
 
-/// Threads that wait for their turn.
+/// Threads waiting in the order of their arrival.
 #[derive(Debug, Default)]
 struct WaitQueue {
     next: u64,
@@ -198,8 +198,8 @@ impl PaddingFifoQueue {
         }
     }
 
-    /// Closes the queue: nothing more can be enqueued, and what is in it can be taken. Producers
-    /// that wait for room go on to wait, or fail with `cancel_pending`.
+    /// Closes the queue: no sample can be enqueued, and the samples in it can still be dequeued.
+    /// Producers that wait for room keep waiting, or fail if `cancel_pending` is set.
     pub fn close(&self, cancel_pending: bool) {
         let mut state = self.lock();
         state.closed = true;
@@ -218,7 +218,7 @@ impl PaddingFifoQueue {
         self.lock().samples.len()
     }
 
-    /// Whether there is no sample in the queue.
+    /// Whether there are no samples in the queue.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -77,7 +77,7 @@ mod tests {
                 }
             }
         }
-        // 2,000 each, give or take five standard deviations of 40.
+        // 2,000 each, plus or minus five standard deviations of 40.
         for count in counts.concat() {
             assert!((1_800..2_200).contains(&count), "{counts:?}");
         }

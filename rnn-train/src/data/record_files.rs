@@ -79,7 +79,7 @@ impl Deref for Record {
 #[derive(Debug)]
 pub struct RecordFiles {
     files: Vec<(Arc<Path>, Compression)>,
-    /// Of the names and sizes of the files, so that a state of other files is refused.
+    /// A hash of the files' names and sizes, which detects a state of other files.
     fingerprint: u64,
     seed: Option<u64>,
     epoch: u64,
@@ -105,7 +105,7 @@ impl RecordFiles {
     /// The records of some files, whose compression is [detected](Compression::detect).
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no file, [`Error::Io`] if one cannot be read.
+    /// [`Error::Argument`] if there are no files, [`Error::Io`] if one cannot be read.
     pub fn open<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<Self> {
         Self::of(files, None)
     }
@@ -113,7 +113,7 @@ impl RecordFiles {
     /// The records of some files that are all compressed that way.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no file, [`Error::Io`] if one does not exist.
+    /// [`Error::Argument`] if there are no files, [`Error::Io`] if one does not exist.
     pub fn open_with<P: AsRef<Path>>(
         files: impl IntoIterator<Item = P>,
         compression: Compression,

@@ -11,8 +11,8 @@ use super::values::{ColumnType, ValueKind};
 
 /// The fields that samples of one kind have: names and element types.
 ///
-/// Declaring a field gives a [`Field`], the typed handle that reads it from every sample and batch
-/// of this schema. [`ExampleSpec`](super::ExampleSpec) makes one for records.
+/// Declaring a field returns a [`Field`], the typed handle that reads it from every sample and
+/// batch of this schema. [`ExampleSpec`](super::ExampleSpec) makes one for records.
 ///
 /// ```
 /// use rnn_train::data::{Column, Schema};
@@ -84,7 +84,7 @@ impl Schema {
     /// Adds a field.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is a field of that name.
+    /// [`Error::Argument`] if a field with this name exists.
     pub fn add<T: ColumnType>(&mut self, name: impl Into<String>) -> Result<Field<T>> {
         let index = self.add_kind(name.into(), T::KIND)?;
         Ok(Field {
@@ -160,11 +160,11 @@ impl Schema {
         (self.0.ids.get(index).copied().unwrap_or(0), index)
     }
 
-    /// The handle of the field with that name, to read samples that a reader made, such as
+    /// The handle of the field with this name, to read samples that a reader made, such as
     /// [`InMemory::from_arrays`](super::InMemory::from_arrays).
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no field of that name, or its elements are not of type `T`.
+    /// [`Error::Argument`] if no field has this name, or its elements are not of type `T`.
     pub fn field<T: ColumnType>(&self, name: &str) -> Result<Field<T>> {
         let refuse = |problem: String| Err(Error::argument("schema", "field", problem));
         let Some(index) = self.0.fields.iter().position(|(known, _)| known == name) else {
@@ -190,7 +190,7 @@ impl Schema {
     }
 }
 
-/// The columns of one sequence: what a source of sequences gives.
+/// The columns of one sequence; sources of sequences yield samples.
 #[derive(Clone, Debug)]
 pub struct Sample {
     schema: Schema,
@@ -232,7 +232,7 @@ impl Sample {
         Ok(self.column(field)?.len())
     }
 
-    /// The column of the field with that name.
+    /// The column of the field with this name.
     pub fn named(&self, name: &str) -> Option<&Column> {
         let index = self.schema.fields().position(|(known, _)| known == name)?;
         self.columns.get(index)

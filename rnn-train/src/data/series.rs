@@ -1,4 +1,4 @@
-//! Series of numbers in time.
+//! Time series of numbers.
 
 use std::fs;
 use std::ops::Range;
@@ -6,27 +6,24 @@ use std::path::Path;
 
 use backend_api::{Error, Result};
 
-/// Reads a series from a CSV file: [`parse_series`] on its text.
+/// Reads a series from a CSV file with [`parse_series`].
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read, otherwise those of
-/// [`parse_series`].
+/// [`Error::Io`] if the file cannot be read, or an error of [`parse_series`].
 pub fn read_series(path: impl AsRef<Path>) -> Result<Vec<f64>> {
     let path = path.as_ref();
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     parse_series(&text, path)
 }
 
-/// Reads a series from CSV: a value a line, or a date, a comma and a value. The
-/// first line may be a heading; blank lines are passed over. `name` is for
-/// messages.
+/// Reads a series from CSV. Each line has a value, or a date, a comma and a value. The first line
+/// may be a heading; blank lines are skipped. `name` is used in error messages.
 ///
 /// # Errors
 ///
-/// [`Error::Format`], naming the line, if there is a line of more than two
-/// columns, or whose value is missing, not a number, or not finite; and if there
-/// are no values at all.
+/// [`Error::Format`], naming the line, if a line has more than two columns, or its value is
+/// missing, not a number, or not finite; also if there are no values at all.
 ///
 /// ```
 /// let csv = "month,passengers\n1949-01,112\n1949-02,118\n";
@@ -37,7 +34,7 @@ pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
     let name = name.as_ref();
     let mut values = Vec::new();
     let mut heading_allowed = true;
-    // Spreadsheets put a byte order mark first.
+    // Spreadsheets write a byte order mark first.
     for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         if line.trim().is_empty() {
             continue;
@@ -65,10 +62,10 @@ pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
     Ok(values)
 }
 
-/// Shift and scale to mean 0 and deviation 1.
+/// Shift and scale to mean 0 and standard deviation 1.
 ///
-/// Always [fitted](Normalization::fit) to the part that is trained on: the mean
-/// of the whole series would tell the model about what is to come.
+/// Always [fit](Normalization::fit) to the training part: the mean of the whole series would leak
+/// information about the future to the model.
 ///
 /// ```
 /// use rnn_train::data::{Normalization, split_tail};
@@ -82,9 +79,9 @@ pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Normalization {
-    /// What becomes 0.
+    /// Mean.
     pub mean: f64,
-    /// What becomes a distance of 1.
+    /// Standard deviation.
     pub deviation: f64,
 }
 
@@ -93,8 +90,7 @@ impl Normalization {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `train` is empty, is the same value throughout,
-    /// or has a mean or deviation that is not finite.
+    /// [`Error::Argument`] if `train` is empty or constant, or its mean or deviation is not finite.
     pub fn fit(train: &[f64]) -> Result<Self> {
         let refuse = |problem| Err(Error::argument("Normalization::fit", "train", problem));
         if train.is_empty() {
@@ -117,7 +113,7 @@ impl Normalization {
         Ok(Self { mean, deviation })
     }
 
-    /// The values as a model should see them.
+    /// Normalizes values for the model's input.
     pub fn apply(&self, values: &[f64]) -> Vec<f32> {
         values
             .iter()
@@ -125,18 +121,16 @@ impl Normalization {
             .collect()
     }
 
-    /// What a model's output stands for.
+    /// Converts an output of the model back to the scale of the series.
     pub fn invert(&self, value: f32) -> f64 {
         f64::from(value) * self.deviation + self.mean
     }
 }
 
-/// All stretches of so many steps in a series, each with the next values as
-/// targets.
+/// All windows of `steps` consecutive values of a series, with the following values as targets.
 ///
-/// The targets are the inputs moved by one step, so a sequence-to-sequence
-/// model is told the next value at every step; one that answers at the end
-/// needs only the last of them.
+/// The targets are the inputs shifted by one step. A sequence-to-sequence model predicts the next
+/// value at every step; a model with one output at the end uses only the last target.
 ///
 /// ```
 /// use rnn_train::data::SeriesWindows;
@@ -161,8 +155,7 @@ impl<'a> SeriesWindows<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `steps` is 0, or `values` has not one value more
-    /// than that.
+    /// [`Error::Argument`] if `steps` is 0, or `values` has fewer than `steps + 1` elements.
     pub fn new(values: &'a [f32], steps: usize) -> Result<Self> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("SeriesWindows::new", arg, problem));
@@ -185,19 +178,18 @@ impl<'a> SeriesWindows<'a> {
         self.values.len() - self.steps
     }
 
-    /// The inputs and the targets, `steps` values each, of the window that
-    /// starts at `index`, or `None` if that is past the last.
+    /// The inputs and targets, `steps` values each, of the window that starts at `index`; `None` if
+    /// `index` is out of range.
     pub fn get(&self, index: usize) -> Option<(&'a [f32], &'a [f32])> {
         let window = self.values.get(index..)?.get(..=self.steps)?;
         Some((&window[..self.steps], &window[1..]))
     }
 
-    /// Inputs and targets of some windows, both of shape
-    /// `[windows.len(), steps]`.
+    /// Inputs and targets of some windows, both of shape `[windows.len(), steps]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if there is no such window.
+    /// [`Error::Argument`] if an index is out of range.
     pub fn gather(&self, windows: &[usize]) -> Result<(Vec<f32>, Vec<f32>)> {
         let size = windows.len() * self.steps;
         let (mut inputs, mut targets) = (Vec::with_capacity(size), Vec::with_capacity(size));
@@ -213,9 +205,8 @@ impl<'a> SeriesWindows<'a> {
     }
 }
 
-/// A sine whose height grows with time, under a faster one:
-/// `t sin(t) / 3 + 2 sin(5 t)`, the series of A. Géron's tutorial on recurrent
-/// networks.
+/// A sine whose amplitude grows with time plus a faster sine, `t sin(t) / 3 + 2 sin(5 t)`: the
+/// series of A. Géron's tutorial on recurrent networks.
 ///
 /// ```
 /// assert_eq!(rnn_train::data::wave(0.0), 0.0);
@@ -224,12 +215,11 @@ pub fn wave(t: f64) -> f64 {
     t * t.sin() / 3.0 + 2.0 * (5.0 * t).sin()
 }
 
-/// [`wave`] at the times from `range.start` up to, but not including,
-/// `range.end`, every `step`.
+/// [`wave`] sampled every `step` from `range.start` up to, but not including, `range.end`.
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if `step` is not above 0 or the range not finite.
+/// [`Error::Argument`] if `step` is not above 0 or the range is not finite.
 ///
 /// ```
 /// use rnn_train::data::{wave, wave_series};
@@ -247,8 +237,8 @@ pub fn wave_series(range: Range<f64>, step: f64) -> Result<Vec<f64>> {
     if !(range.start.is_finite() && range.end.is_finite()) {
         return refuse("range", "is not finite");
     }
-    // Times are multiples, not sums: a sum would drift, and with it the length.
-    // A whole number of steps may come out a hair above itself.
+    // Times are multiples of the step; repeated addition would accumulate rounding errors and
+    // change the length. A quotient that should be a whole number may be slightly larger.
     let steps = (range.end - range.start) / step;
     let len = (steps - steps.abs() * f64::EPSILON * 4.0).ceil().max(0.0);
     if len > (1u64 << 32) as f64 {
@@ -387,7 +377,7 @@ mod tests {
                 assert_eq!(*first, wave(range.start));
             }
         }
-        // At a quarter turn both sines are 1.
+        // At π/2 both sines are 1.
         let t = std::f64::consts::FRAC_PI_2;
         assert!((wave(t) - (t / 3.0 + 2.0)).abs() < 1e-12);
         for (range, step) in [

@@ -9,8 +9,8 @@ use super::source::Source;
 
 /// A source shuffled within a buffer: see [`SourceExt::shuffle`](super::SourceExt::shuffle).
 ///
-/// Memory is that of the buffer's items. A buffer as large as the data gives every order with equal
-/// probability. A resumed run reads the items of the buffer again, so that a state is small.
+/// Memory is that of the buffer's items. A buffer as large as the data makes every order equally
+/// likely. A resumed run reads the items of the buffer again, so that a state is small.
 #[derive(Debug)]
 pub struct Shuffle<S: Source> {
     ahead: Lookahead<S>,

@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 /// Items, epoch after epoch, whose order is a function of the state alone.
 ///
 /// Records, samples, groups of samples and batches all come from a `Source`, and the adapters of
-/// [`SourceExt`](super::SourceExt) turn one into another as [`Iterator`]'s do. Every source can be
-/// saved in the middle of an epoch: a run that is restored from [`state`](Self::state) yields, bit
-/// for bit, what the interrupted one would have. [`Trainer`](crate::training::Trainer) takes any
-/// source and saves its state in checkpoints.
+/// [`SourceExt`](super::SourceExt) convert one into another, like those of [`Iterator`]. Every
+/// source can be saved in the middle of an epoch: after restoring [`state`](Self::state), a run
+/// yields the same items, bit for bit, as the interrupted one would have.
+/// [`Trainer`](crate::training::Trainer) takes any source and saves its state in checkpoints.
 ///
 /// ```
 /// use rnn_train::data::{InOrder, Remainder, Source, SourceExt};
@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 /// # Ok(()) }
 /// ```
 pub trait Source {
-    /// What the source yields.
+    /// The type of the items.
     type Item;
 
     /// The position in the data.
@@ -39,10 +39,10 @@ pub trait Source {
     /// The data cannot be read. The next call continues after the fault where that is possible.
     fn next_item(&mut self) -> Result<Option<Self::Item>>;
 
-    /// The position: everything that another source over the same data needs to go on from here.
+    /// The position: everything that another source over the same data needs to continue from here.
     fn state(&self) -> Self::State;
 
-    /// Goes to the position `state`.
+    /// Moves to the position `state`.
     ///
     /// # Errors
     /// `state` is of other data or of a source with other options, or the data cannot be read. The
@@ -80,7 +80,7 @@ pub struct InOrder<I> {
 }
 
 impl<I: Iterator + Clone> InOrder<I> {
-    /// The items that `items` yields from its current position. Their number has to be finite.
+    /// The items that `items` yields from its current position. Their number must be finite.
     pub fn new(items: I) -> Self {
         Self {
             rest: items.clone(),

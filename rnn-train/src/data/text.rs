@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use backend_api::{Error, Result};
 
-/// The characters that a model knows, numbered from 0 in the order of their
-/// code points.
+/// The characters known to a model, numbered from 0 in the order of their code points.
 ///
-/// A vocabulary is a string: `Vocabulary::new(&saved)` of the characters of
-/// another is the same vocabulary, which is how to keep it with a checkpoint.
+/// A string stores a vocabulary: `Vocabulary::new` of the characters of a vocabulary returns the
+/// same vocabulary. Save that string with the checkpoint.
 ///
 /// ```
 /// use rnn_train::data::Vocabulary;
@@ -24,14 +23,14 @@ use backend_api::{Error, Result};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     chars: Vec<char>,
 }
 
 impl Vocabulary {
     /// The characters that occur in `text`.
     pub fn new(text: &str) -> Self {
-        // A set rather than a sorted copy: texts are long, alphabets short.
+        // A set needs less memory than a sorted copy: texts are long, alphabets short.
         let chars: BTreeSet<char> = text.chars().collect();
         Self {
             chars: chars.into_iter().collect(),
@@ -55,11 +54,11 @@ impl Vocabulary {
 
     /// The id of a character, or `None` if it is not in the vocabulary.
     pub fn id(&self, char: char) -> Option<i32> {
-        // There are 0x110000 characters, so an id always fits.
+        // Unicode has 0x110000 code points, so an id always fits.
         self.chars.binary_search(&char).ok().map(|id| id as i32)
     }
 
-    /// The character with that id, or `None` if there is none.
+    /// The character with this id, or `None` if the id is out of range.
     pub fn char(&self, id: i32) -> Option<char> {
         self.chars.get(usize::try_from(id).ok()?).copied()
     }
@@ -80,7 +79,7 @@ impl Vocabulary {
             .collect()
     }
 
-    /// The text that `ids` stand for.
+    /// The text that `ids` encode.
     ///
     /// # Errors
     ///
@@ -97,24 +96,23 @@ impl Vocabulary {
     }
 }
 
-/// What one step of truncated back-propagation through time sees of a text.
+/// Inputs and targets of one step of truncated back-propagation through time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextWindow {
     /// Ids of shape `[batch, steps]`.
     pub inputs: Vec<i32>,
-    /// Ids of shape `[batch, steps]`: what comes after each input.
+    /// Ids of shape `[batch, steps]`: the id that follows each input.
     pub targets: Vec<i32>,
 }
 
-/// A text cut for truncated back-propagation through time.
+/// A text cut into windows for truncated back-propagation through time.
 ///
-/// The text is laid out in `batch` rows of equal length, one after the other,
-/// and a window of `steps` columns moves over them. So row `b` of a window goes
-/// on where row `b` of the window before it ended, and the state that the
-/// network had there carries over.
+/// The text is split into `batch` rows of equal length, and a window of `steps` columns moves over
+/// them. Row `b` of a window continues where row `b` of the previous window ended, so the network's
+/// state carries over.
 ///
-/// Windows are all of one shape; ids at the end of a row that fill no window are
-/// left out. `nth` and `skip` go straight to a window, to resume from.
+/// All windows have the same shape; ids at the end of a row that do not fill a window are left out.
+/// `nth` and `skip` move to a window in constant time, for resuming.
 ///
 /// ```
 /// use rnn_train::data::TextWindows;
@@ -132,18 +130,17 @@ pub struct TextWindows<'a> {
     ids: &'a [i32],
     batch: usize,
     steps: usize,
-    /// The next window, and the one to stop at.
+    /// The next window, and the number of windows.
     next: usize,
     end: usize,
 }
 
 impl<'a> TextWindows<'a> {
-    /// Lays out `ids` in `batch` rows for windows of `steps` columns.
+    /// Splits `ids` into `batch` rows for windows of `steps` columns.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `batch` or `steps` is 0, or `ids` does not fill
-    /// one window.
+    /// [`Error::Argument`] if `batch` or `steps` is 0, or `ids` does not fill one window.
     pub fn new(ids: &'a [i32], batch: usize, steps: usize) -> Result<Self> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("TextWindows::new", arg, problem));
@@ -153,7 +150,7 @@ impl<'a> TextWindows<'a> {
         if steps == 0 {
             return refuse("steps", "is 0".to_owned());
         }
-        // The last id is nobody's input.
+        // The last id is never an input, only a target.
         let end = ids.len().saturating_sub(1) / batch / steps;
         if end == 0 {
             let problem = format!(

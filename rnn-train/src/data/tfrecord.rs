@@ -24,11 +24,11 @@ const MAX_LEN: u64 = i32::MAX as u64;
 /// How a record file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     Plain,
-    /// As one gzip stream.
+    /// One gzip stream.
     Gzip,
-    /// As one zlib stream.
+    /// One zlib stream.
     Zlib,
 }
 
@@ -142,7 +142,7 @@ impl RecordReader {
         Ok(Self::new(open(path)?, compression, path))
     }
 
-    /// Reads a stream. `name` is for messages.
+    /// Reads a stream. `name` is used in error messages.
     pub fn new(
         stream: impl Read + Send + 'static,
         compression: Compression,
@@ -281,7 +281,7 @@ impl RecordReader {
         Ok(true)
     }
 
-    /// Fills the buffer as far as the stream goes.
+    /// Fills the buffer, or reads to the end of the stream.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -347,17 +347,17 @@ impl std::fmt::Debug for RecordWriter {
 }
 
 impl RecordWriter {
-    /// Writes a new file. A file of that name is replaced.
+    /// Writes a new file, replacing an existing one.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be made.
+    /// [`Error::Io`] if the file cannot be created.
     pub fn create(path: impl AsRef<Path>, compression: Compression) -> Result<Self> {
         let path = path.as_ref();
         let file = File::create(path).map_err(|e| Error::io(path, e))?;
         Ok(Self::new(file, compression, path))
     }
 
-    /// Writes to a stream. `name` is for messages.
+    /// Writes to a stream. `name` is used in error messages.
     pub fn new(
         stream: impl Write + Send + 'static,
         compression: Compression,
@@ -395,7 +395,7 @@ impl RecordWriter {
         write(&masked_crc(record).to_le_bytes())
     }
 
-    /// Ends the stream and writes what is buffered.
+    /// Ends the stream and writes the buffered data.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be written.

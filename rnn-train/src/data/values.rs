@@ -158,9 +158,9 @@ impl ValueKind {
 
 /// An element type of columns: `f32`, `f64`, `i32`, `i64`, `u8` or [`ByteStrings`].
 pub trait ColumnType: private::Sealed + 'static {
-    /// What a column of this type lends: `[f32]`, or [`ByteStrings`].
+    /// The borrowed form of a column's values: `[f32]`, or [`ByteStrings`].
     type Slice: ?Sized;
-    /// A single element, as padding takes it: `f32`, or `Vec<u8>`.
+    /// A single element, for example for padding: `f32`, or `Vec<u8>`.
     type Scalar;
     /// The type as a value.
     const KIND: ValueKind;
@@ -299,7 +299,7 @@ impl Values {
     /// Makes room for `count` elements more.
     ///
     /// # Errors
-    /// There is not as much memory.
+    /// There is not enough memory.
     pub(super) fn reserve(&mut self, count: usize) -> Result<(), TryReserveError> {
         each_kind!(self, v => v.try_reserve_exact(count), v.ends.try_reserve_exact(count))
     }

@@ -1,7 +1,7 @@
-//! What training makes small, and how well a model does.
+//! Loss functions and metrics.
 //!
-//! Means are over every element or label, whatever the axes are called, and a mean of nothing
-//! is refused: it would be NaN, and NaN in a loss ends a run.
+//! Means are over every element or label, regardless of the axes. The mean of an empty tensor is an
+//! error, because it would be NaN and a NaN loss ends a run.
 
 mod sequence;
 
@@ -11,7 +11,7 @@ pub use sequence::{
     Reduction, SequenceLoss, legacy_sequence_loss, sequence_loss_by_example, sequence_mask,
 };
 
-/// The mean cross entropy of labels: `logits [.., V]`, `labels [..]` int, a scalar.
+/// Mean cross entropy: `logits [.., V]`, integer `labels [..]`; a scalar.
 ///
 /// See [`softmax_cross_entropy_each`].
 ///
@@ -30,7 +30,7 @@ pub use sequence::{
 /// ```
 ///
 /// # Errors
-/// There is no label; and those of [`softmax_cross_entropy_each`].
+/// There are no labels, or [`softmax_cross_entropy_each`] fails.
 pub fn softmax_cross_entropy<B: Backend>(
     logits: &Tensor<B>,
     labels: &Tensor<B>,
@@ -40,14 +40,14 @@ pub fn softmax_cross_entropy<B: Backend>(
     each.mean_all()
 }
 
-/// The cross entropy of each label: `logits [.., V]`, `labels [..]` int, `[..]` of
-/// `-log softmax(logits)[label]`.
+/// Cross entropy of each label, `-log softmax(logits)[label]`: `logits [.., V]`, integer
+/// `labels [..]`; the result is `[..]`.
 ///
-/// A label outside `0..V` is refused where the device can tell without waiting, and gives NaN
-/// where it cannot.
+/// A label outside `0..V` is an error if the device can check it without waiting. Otherwise its
+/// result is NaN.
 ///
 /// # Errors
-/// The shapes do not fit, the labels are no integers, or the device failed.
+/// The shapes do not match, the labels are not integers, or the device failed.
 pub fn softmax_cross_entropy_each<B: Backend>(
     logits: &Tensor<B>,
     labels: &Tensor<B>,
@@ -55,10 +55,11 @@ pub fn softmax_cross_entropy_each<B: Backend>(
     logits.fused(Fused::SoftmaxCrossEntropy, &[labels])
 }
 
-/// The mean of the squared differences of all elements: two tensors of one shape, a scalar.
+/// Mean of the squared differences between two tensors of equal shape; a scalar.
 ///
 /// # Errors
-/// The shapes or types differ (nothing is broadcast), there is no element, or the device failed.
+/// The shapes or types differ (there is no broadcasting), the tensors are empty, or the device
+/// failed.
 pub fn mean_squared_error<B: Backend>(
     prediction: &Tensor<B>,
     target: &Tensor<B>,
@@ -72,18 +73,19 @@ pub fn mean_squared_error<B: Backend>(
     prediction.sub(target)?.square()?.mean_all()
 }
 
-/// The fraction of labels that have the largest logit: `logits [.., V]`, `labels [..]` int. Of
-/// equal logits the first counts as the largest.
+/// Fraction of rows whose largest logit is at the label: `logits [.., V]`, integer `labels [..]`.
+/// Of equal logits, the first counts as the largest.
 ///
 /// # Errors
-/// The shapes do not fit, the labels are no integers, there is no label, or the device failed.
+/// The shapes do not match, the labels are not integers, there are no labels, or the device failed.
 pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f64> {
     not_empty("accuracy", "labels", labels)?;
     hits("accuracy", logits, labels)?.mean_all()?.item()
 }
 
-/// [`accuracy`] with a weight for each label: `Σ w hit / Σ w`, so that padding does not count where
-/// `weights [..]` are a [`sequence_mask`]. TensorFlow's `metrics.accuracy(weights=..)`.
+/// [`accuracy`] with a weight for each label, `Σ w hit / Σ w`; TensorFlow's
+/// `metrics.accuracy(weights=..)`. With a [`sequence_mask`] as `weights [..]`, padding does not
+/// count.
 ///
 /// ```
 /// use backend_api::{DType, Tensor};
@@ -101,7 +103,7 @@ pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f6
 /// ```
 ///
 /// # Errors
-/// Those of [`accuracy`], and the weights have another shape than the labels or add up to 0.
+/// [`accuracy`] fails, the weights have another shape than the labels, or they sum to 0.
 pub fn weighted_accuracy<B: Backend>(
     logits: &Tensor<B>,
     labels: &Tensor<B>,
@@ -121,7 +123,7 @@ pub fn weighted_accuracy<B: Backend>(
     Ok(hits.mul(&weights)?.sum_all()?.item()? / total)
 }
 
-/// 1 where a label has the largest logit, as `f64`.
+/// 1 where the largest logit is at the label, else 0, as `f64`.
 fn hits<B: Backend>(op: &'static str, logits: &Tensor<B>, labels: &Tensor<B>) -> Result<Tensor<B>> {
     let shape = logits.shape();
     let Some((_, rows)) = shape.dims().split_last() else {

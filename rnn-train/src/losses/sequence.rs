@@ -1,27 +1,27 @@
-//! Losses over sequences whose steps do not all count.
+//! Losses over sequences with a weight for each step.
 
 use backend_api::{Backend, Compare, DType, Error, Result, Tensor};
 
 use super::softmax_cross_entropy_each;
 
-/// What becomes of an axis of a [`SequenceLoss`].
+/// How a [`SequenceLoss`] reduces an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
-    /// The axis stays.
+    /// Keeps the axis.
     None,
-    /// The sum over it, divided by the sum of the weights; TensorFlow's `average_across_*`.
+    /// The sum over the axis divided by the sum of the weights; TensorFlow's `average_across_*`.
     #[default]
     Average,
-    /// The sum over it, divided by the number of weights that are not 0; TensorFlow's `sum_over_*`.
+    /// The sum over the axis divided by the number of nonzero weights; TensorFlow's `sum_over_*`.
     Sum,
 }
 
 /// Weighted cross entropy for sequences of labels; TensorFlow's `seq2seq.sequence_loss`.
 ///
-/// The default averages over steps and batch, which gives a scalar: `Σ w ce / Σ w`. With one axis
-/// left, the result is `[batch]` or `[time]`; with both, `[batch, time]`, weighted and not divided.
-/// Where all weights are 0, so is the result. Averaging wins if one axis is averaged and the other summed: the other one
-/// stays, as in TensorFlow.
+/// The default averages over time and batch and returns a scalar, `Σ w ce / Σ w`. If one axis is
+/// kept, the result is `[batch]` or `[time]`. If both are kept, it is `[batch, time]`, weighted but
+/// not divided. Where all weights are 0, the result is 0. If one axis is averaged and the other
+/// summed, averaging takes precedence and the summed axis is kept, as in TensorFlow.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -40,17 +40,18 @@ pub enum Reduction {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequenceLoss {
-    /// What becomes of the time axis.
+    /// Reduction of the time axis.
     pub timesteps: Reduction,
-    /// What becomes of the batch axis.
+    /// Reduction of the batch axis.
     pub batch: Reduction,
 }
 
 impl SequenceLoss {
-    /// The loss of `logits [batch, time, classes]`, `targets [batch, time]` and `weights [batch, time]`.
+    /// The loss of `logits [batch, time, classes]`, `targets [batch, time]` and
+    /// `weights [batch, time]`.
     ///
     /// # Errors
-    /// A tensor has another rank or shape, or a target is no class.
+    /// A tensor has the wrong rank or shape, or a target is not a class.
     pub fn of<B: Backend>(
         &self,
         logits: &Tensor<B>,
@@ -83,7 +84,7 @@ impl SequenceLoss {
     }
 }
 
-/// `a / b`, and 0 where `b` is 0.
+/// `a / b`, or 0 where `b` is 0.
 fn divide<B: Backend>(a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
     let zero = Tensor::scalar(b.device(), 0.0, b.dtype())?;
     let one = Tensor::scalar(b.device(), 1.0, b.dtype())?;
@@ -91,17 +92,17 @@ fn divide<B: Backend>(a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
     none.select_from(&zero, &a.div(&none.select_from(&one, b)?)?)
 }
 
-/// 1 where a weight is not 0.
+/// 1 where a weight is nonzero, else 0.
 fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
     let zero = Tensor::scalar(weights.device(), 0.0, weights.dtype())?;
     weights.compare(Compare::Ne, &zero)?.cast(weights.dtype())
 }
 
-/// `lengths [batch]` as `[batch, width]` of `bool`: whether a step is before the row's length;
-/// TensorFlow's `sequence_mask`.
+/// Expands `lengths [batch]` to a `bool` mask `[batch, width]` that is true before each row's
+/// length; TensorFlow's `sequence_mask`.
 ///
 /// # Errors
-/// `lengths` are no vector of integers.
+/// `lengths` is not a vector of integers.
 pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Tensor<B>> {
     if lengths.shape().rank() != 1 || !lengths.dtype().is_int() {
         let expected = format!(
@@ -123,13 +124,13 @@ pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Te
         .compare(Compare::Gt, &steps)
 }
 
-/// The loss of each row, from lists of steps: `Σ_t w ce`, divided by `Σ_t w + 1e-12` if averaged. `[batch]`;
-/// TensorFlow's `legacy_seq2seq.sequence_loss_by_example`.
+/// The loss of each row from lists of steps: `Σ_t w ce`, divided by `Σ_t w + 1e-12` if averaged.
+/// The result is `[batch]`; TensorFlow's `legacy_seq2seq.sequence_loss_by_example`.
 ///
 /// Each step has `logits [batch, classes]`, `targets [batch]` and `weights [batch]`.
 ///
 /// # Errors
-/// The lists are empty or differ in length, or a step's tensors do not fit.
+/// The lists are empty or differ in length, or the tensors of a step do not match.
 pub fn sequence_loss_by_example<B: Backend>(
     logits: &[Tensor<B>],
     targets: &[Tensor<B>],
@@ -158,8 +159,9 @@ pub fn sequence_loss_by_example<B: Backend>(
     Ok(total)
 }
 
-/// The sum of [`sequence_loss_by_example`] over the batch, divided by the batch if averaged: a short row weighs as
-/// much as a long one. A scalar; TensorFlow's `legacy_seq2seq.sequence_loss`.
+/// The sum of [`sequence_loss_by_example`] over the batch, divided by the batch size if averaged,
+/// so that a short row weighs as much as a long one. A scalar; TensorFlow's
+/// `legacy_seq2seq.sequence_loss`.
 ///
 /// # Errors
 /// Those of [`sequence_loss_by_example`].

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
-/// Adagrad (Duchi et al. 2011), `v += g²`, `w -= lr g / sqrt(v)`; TensorFlow's `AdagradOptimizer`. `v` starts at 0.1.
+/// Adagrad (Duchi et al. 2011), `v += g²`, `w -= lr g / sqrt(v)`; TensorFlow's `AdagradOptimizer`.
+/// `v` starts at 0.1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Adagrad<B: Backend> {
@@ -16,7 +17,7 @@ pub struct Adagrad<B: Backend> {
 }
 
 impl<B: Backend> Adagrad<B> {
-    /// With the given learning rate.
+    /// Creates the optimizer with a learning rate.
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,
@@ -25,7 +26,7 @@ impl<B: Backend> Adagrad<B> {
         }
     }
 
-    /// What the sum of squares starts from; above 0.
+    /// Initial value of `v`; above 0.
     #[must_use]
     pub fn initial_accumulator_value(mut self, value: f64) -> Self {
         self.initial_accumulator_value = value;

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
-/// Adam (Kingma & Ba 2015) as TensorFlow's `AdamOptimizer` computes it:
+/// Adam (Kingma & Ba 2015), as TensorFlow's `AdamOptimizer` computes it:
 ///
 /// `m = β1 m + (1 - β1) g`, `v = β2 v + (1 - β2) g²`,
 /// `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)`
 ///
-/// with `t` the number of the step, counted from 1. The paper's `ε` is inside the bias correction,
-/// this one outside.
+/// where `t` is the step number, counted from 1. In the paper `ε` is inside the bias correction;
+/// here it is outside.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -50,7 +50,7 @@ pub struct Adam<B: Backend> {
 }
 
 impl<B: Backend> Adam<B> {
-    /// With `β1` 0.9, `β2` 0.999 and `ε` 1e-8.
+    /// Creates the optimizer with `β1` 0.9, `β2` 0.999 and `ε` 1e-8.
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,
@@ -61,21 +61,21 @@ impl<B: Backend> Adam<B> {
         }
     }
 
-    /// The decay of the mean of gradients, in `0..1`.
+    /// Decay of the mean of the gradients, in `0..1`.
     #[must_use]
     pub fn beta1(mut self, beta1: f64) -> Self {
         self.beta1 = beta1;
         self
     }
 
-    /// The decay of the mean of squared gradients, in `0..1`.
+    /// Decay of the mean of the squared gradients, in `0..1`.
     #[must_use]
     pub fn beta2(mut self, beta2: f64) -> Self {
         self.beta2 = beta2;
         self
     }
 
-    /// What keeps the quotient finite; above 0.
+    /// Added to the denominator to keep the quotient finite; above 0.
     #[must_use]
     pub fn epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
@@ -83,7 +83,7 @@ impl<B: Backend> Adam<B> {
     }
 }
 
-/// 1e-3, TensorFlow's learning rate, and the defaults of [`Adam::new`].
+/// Learning rate 1e-3, as in TensorFlow, and the defaults of [`Adam::new`].
 impl<B: Backend> Default for Adam<B> {
     fn default() -> Self {
         Self::new(1e-3)
@@ -96,7 +96,7 @@ impl<B: Backend> Optimizer<B> for Adam<B> {
     }
 
     fn slots(&self) -> Vec<Slot> {
-        // TensorFlow numbers what has no name of its own: these are m and v.
+        // TensorFlow numbers slots that have no name of their own; these are m and v.
         ["Adam", "Adam_1"]
             .map(|name| Slot { name, start: 0.0 })
             .to_vec()

@@ -1,18 +1,20 @@
-//! Keeping the gradients of 16-bit floats in range.
+//! Loss scaling, which keeps the gradients of 16-bit floats in range.
 
 use backend_api::{Backend, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Gradients;
 
-/// Dynamic loss scaling, for training in `f16` (Micikevicius et al. 2018, "Mixed precision training"): the loss is multiplied
-/// by a factor, so that small gradients do not become 0 on their way back, and the gradients are divided by it.
-/// A factor that makes a gradient infinite is halved and the step left out; one that was good for many steps in a row
-/// is doubled.
+/// Dynamic loss scaling for training in `f16` (Micikevicius et al. 2018, "Mixed precision
+/// training").
 ///
-/// In mixed precision the parameters stay in `f32`, and the loss computes with a copy of them in 16 bits. The gradients
-/// come back through the cast, in `f32`, and optimizer, clipping and checkpoints work as always. `bf16` has the range of
-/// `f32` and needs no scale: there, `to_dtype` is all.
+/// The loss is multiplied by a factor, so that small gradients do not underflow to 0 during
+/// back-propagation. The gradients are divided by the factor. If a gradient is not finite, the step
+/// is skipped and the factor is halved. After many good steps in a row the factor is doubled.
+///
+/// In mixed precision the parameters stay in `f32`, and the loss uses a 16-bit copy of them. The
+/// cast returns the gradients in `f32`, so the optimizer, clipping and checkpoints work as usual.
+/// `bf16` has the range of `f32` and needs no loss scale; there, `to_dtype` is enough.
 ///
 /// ```
 /// use backend_api::{DType, Tensor};
@@ -49,16 +51,16 @@ use crate::Gradients;
 pub struct LossScale {
     factor: f64,
     growth_interval: u64,
-    /// Steps since the factor changed.
+    /// Good steps since the last change of the factor.
     good_steps: u64,
 }
 
-/// Far beyond these, neither loss nor gradients are numbers.
+/// Limits of the factor. Far beyond them, neither the loss nor the gradients are finite.
 const SMALLEST: f64 = 1.0 / (1u64 << 32) as f64;
 const LARGEST: f64 = (1u64 << 32) as f64;
 
 impl LossScale {
-    /// Begins with 32768, and doubles after 2000 good steps.
+    /// Starts with a factor of 32768, and doubles it after 2000 good steps.
     pub fn new() -> Self {
         Self {
             factor: 32768.0,
@@ -67,10 +69,10 @@ impl LossScale {
         }
     }
 
-    /// Begins with another factor, best a power of 2: then it changes no digit.
+    /// Sets the initial factor. A power of 2 is best, because scaling by it is exact.
     ///
     /// # Errors
-    /// The factor is not positive, or not finite.
+    /// The factor is not positive or not finite.
     pub fn with_factor(mut self, factor: f64) -> Result<Self> {
         if !(factor > 0.0 && factor.is_finite()) {
             let problem = format!("is {factor}, but must be a positive number");
@@ -80,10 +82,10 @@ impl LossScale {
         Ok(self)
     }
 
-    /// After how many good steps in a row the factor is doubled.
+    /// Number of good steps in a row after which the factor is doubled.
     ///
     /// # Errors
-    /// It is 0.
+    /// `steps` is 0.
     pub fn with_growth_interval(mut self, steps: u64) -> Result<Self> {
         if steps == 0 {
             let problem = "is 0, but must be 1 or more";
@@ -93,12 +95,12 @@ impl LossScale {
         Ok(self)
     }
 
-    /// What the next loss is multiplied by.
+    /// The factor that the next loss is multiplied by.
     pub fn factor(&self) -> f64 {
         self.factor
     }
 
-    /// The loss, multiplied.
+    /// Multiplies the loss by the factor.
     ///
     /// # Errors
     /// The device failed.
@@ -106,8 +108,8 @@ impl LossScale {
         loss.affine(self.factor, 0.0)
     }
 
-    /// The gradients of the loss itself, for the optimizer; `None` if they are not finite, and the step is to be left
-    /// out. Changes the factor for the next step.
+    /// Divides the gradients by the factor and updates the factor for the next step. Returns `None`
+    /// if a gradient is not finite; the caller then skips the step.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.

@@ -1,4 +1,4 @@
-//! Optimizers: how a gradient changes a parameter.
+//! Optimizers, which update parameters from gradients.
 //!
 //! | optimizer | update of a parameter `w` with gradient `g` |
 //! |---|---|
@@ -8,15 +8,17 @@
 //! | [`Adagrad`] | `v += g²`, `w -= lr g / sqrt(v)` |
 //! | [`Adam`] | `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)` |
 //!
-//! Of an embedding table, of which a loss only looks some rows up, `Adam` changes every row and the others those
-//! that were looked up, as in TensorFlow: what they remember of the other rows does not fade.
+//! For an embedding table of which the loss looks up only some rows, `Adam` updates every row. The
+//! other optimizers update only the rows that were looked up, as in TensorFlow; the slots of the
+//! remaining rows do not decay.
 //!
-//! A rule of one's own implements [`Optimizer`]: its numbers, what it remembers of each parameter (its
-//! [`Slot`]s) and [`update`](Optimizer::update). Walking over a model, checkpoints and resuming then
-//! work as they do for these. A [`Schedule`] gives the learning rate of each step, for
-//! [`set_learning_rate`](Optimizer::set_learning_rate) before it. [`LossScale`] is for training in 16-bit floats.
+//! A custom optimizer implements [`Optimizer`]: its hyperparameters, its state per parameter (its
+//! [`Slot`]s) and [`update`](Optimizer::update). The trait then provides the traversal of the
+//! model, checkpoints and resuming. A [`Schedule`] computes the learning rate of each step; pass it
+//! to [`set_learning_rate`](Optimizer::set_learning_rate) before the step. [`LossScale`] is for
+//! training in 16-bit floats.
 
-/// The methods of [`Optimizer`] that hand out the fields `learning_rate` and `state`.
+/// Implements the accessors of [`Optimizer`] for the fields `learning_rate` and `state`.
 macro_rules! keeps_state {
     () => {
         fn learning_rate(&self) -> f64 {
@@ -64,10 +66,10 @@ pub use state::{OptimizerState, Slot};
 
 use crate::{Gradient, Gradients, IndexedSlices};
 
-/// A rule for changing parameters by their gradients, and what it remembers of them.
+/// A rule that updates parameters from gradients, with its state for each parameter.
 ///
-/// What serde sees of an optimizer is its configuration (learning rate and the like), which
-/// a checkpoint keeps beside the state; so the state must be skipped:
+/// The serde representation of an optimizer is its configuration, such as the learning rate. A
+/// checkpoint stores it separately from the state, so the state must be skipped:
 ///
 /// ```
 /// use backend_api::{Backend, Result, Tensor};
@@ -117,28 +119,31 @@ use crate::{Gradient, Gradients, IndexedSlices};
 /// }
 /// ```
 pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwned {
-    /// TensorFlow's name of the rule. A checkpoint of one rule is not for another.
+    /// TensorFlow's name of the optimizer. A checkpoint can only be resumed with the same
+    /// optimizer.
     fn name(&self) -> &'static str;
 
-    /// What is remembered of each parameter, in the order that [`update`](Self::update) takes and gives it.
+    /// The slots of each parameter, in the order in which [`update`](Self::update) takes and
+    /// returns them.
     fn slots(&self) -> Vec<Slot>;
 
     /// The learning rate of the next step.
     fn learning_rate(&self) -> f64;
 
-    /// Changes the learning rate, from the next step on.
+    /// Sets the learning rate, starting with the next step.
     fn set_learning_rate(&mut self, learning_rate: f64);
 
-    /// The steps taken, and the slots.
+    /// The number of steps taken, and the slots.
     fn state(&self) -> &OptimizerState<B>;
 
-    /// The same, to change: for [`step`](Self::step) and for checkpoints.
+    /// Mutable access to the state, for [`step`](Self::step) and checkpoints.
     fn state_mut(&mut self) -> &mut OptimizerState<B>;
 
-    /// Whether the configuration makes sense; asked before anything is changed.
+    /// Validates the configuration; called before anything changes.
     ///
     /// # Errors
-    /// It does not. The default asks that the learning rate is finite and not negative.
+    /// The configuration is invalid. The default implementation requires a learning rate that is
+    /// finite and not negative.
     fn check(&self) -> Result<()> {
         let rate = self.learning_rate();
         if rate.is_finite() && rate >= 0.0 {
@@ -148,16 +153,17 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         Err(Error::argument("optimizer", "learning_rate", problem))
     }
 
-    /// Whether of a table only the rows that were looked up change, with their slots. [`update`](Self::update) is then
-    /// given just these rows, so it must treat each element by itself; else it is given the whole table, with a
-    /// gradient of 0 for the other rows. It is not so by default.
+    /// Whether a sparse gradient updates only the table rows that were looked up, and their slots.
+    /// [`update`](Self::update) then receives only these rows, so it must treat each element
+    /// independently. Otherwise it receives the whole table, with a gradient of 0 for the other
+    /// rows. The default is `false`.
     fn row_wise(&self) -> bool {
         false
     }
 
-    /// The new value and the new slots of a parameter, all of the shape and type of its gradient: the parameter's,
-    /// or that of some of its rows ([`row_wise`](Self::row_wise)).
-    /// `step` is the number of this step, counted from 1, the same for all parameters.
+    /// Returns the new value and the new slots of a parameter. All have the shape and type of
+    /// `grad`: that of the parameter, or of some of its rows (see [`row_wise`](Self::row_wise)).
+    /// `step` is the number of this step, counted from 1 and equal for all parameters.
     ///
     /// # Errors
     /// The device failed.
@@ -169,14 +175,14 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         grad: &Tensor<B>,
     ) -> Result<(Tensor<B>, Vec<Tensor<B>>)>;
 
-    /// Changes every parameter of the model that has a gradient, and leaves the others alone. The model may be a
-    /// part of the one that the gradients are of. If anything fails, nothing has changed.
+    /// Updates every parameter of the model that has a gradient and leaves the others unchanged.
+    /// `model` may be a part of the model that was differentiated. On an error nothing has changed.
     ///
-    /// New values are made beside the old ones, so for a moment there are two of each.
+    /// The new values are computed before the old ones are freed, so for a moment both exist.
     ///
     /// # Errors
-    /// The configuration makes no sense, a gradient does not fit its parameter, no parameter has
-    /// a gradient, or the device failed.
+    /// The configuration is invalid, a gradient does not match its parameter, no parameter has a
+    /// gradient, or the device failed.
     fn step<M: Module<B = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
         self.check()?;
         let grads = grads.by_id();
@@ -189,7 +195,7 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
                 return Ok(());
             };
             fits(name, param, grad)?;
-            // Else the new value would remember how it was made, step after step.
+            // Otherwise the graph of the new value would contain those of all earlier steps.
             let value = param.value().detach();
             let old = self.state().of(param, &slots)?;
             let (value, new) = match grad {
@@ -214,7 +220,8 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
     }
 }
 
-/// The update of the looked-up rows alone. One that was looked up twice has the sum as its gradient, and one step.
+/// Updates only the looked-up rows. The gradients of a row that was looked up several times are
+/// summed, and the row takes one step.
 fn update_rows<B: Backend, O: Optimizer<B>>(
     rule: &O,
     step: u64,
@@ -248,7 +255,7 @@ fn fits<B: Backend>(name: &str, param: &Param<B>, grad: &Gradient<B>) -> Result<
     Ok(())
 }
 
-/// Refuses a number that is not in `range`; NaN is in none.
+/// Fails if a number is not in `range`. NaN is in no range.
 fn within(arg: &str, value: f64, range: std::ops::Range<f64>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());

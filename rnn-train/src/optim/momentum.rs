@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
-/// Gradient descent with momentum (Polyak 1964), `a = μ a + g`, `w -= lr a`; TensorFlow's `MomentumOptimizer`.
-/// With [`nesterov`](Self::nesterov), `w -= lr (g + μ a)`.
+/// Gradient descent with momentum (Polyak 1964), `a = μ a + g`, `w -= lr a`; TensorFlow's
+/// `MomentumOptimizer`. With [`nesterov`](Self::nesterov), `w -= lr (g + μ a)`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Momentum<B: Backend> {
@@ -18,7 +18,7 @@ pub struct Momentum<B: Backend> {
 }
 
 impl<B: Backend> Momentum<B> {
-    /// With the given learning rate, and `μ` in `0..1`.
+    /// Creates the optimizer with a learning rate and `μ` in `0..1`.
     pub fn new(learning_rate: f64, momentum: f64) -> Self {
         Self {
             learning_rate,
@@ -28,7 +28,7 @@ impl<B: Backend> Momentum<B> {
         }
     }
 
-    /// Whether to look ahead (Nesterov 1983, in the form of Sutskever et al. 2013).
+    /// Whether to use Nesterov momentum (Nesterov 1983, in the form of Sutskever et al. 2013).
     #[must_use]
     pub fn nesterov(mut self, nesterov: bool) -> Self {
         self.nesterov = nesterov;

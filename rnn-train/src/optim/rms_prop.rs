@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
-/// RMSProp (Tieleman & Hinton 2012) as TensorFlow's `RMSPropOptimizer` computes it:
+/// RMSProp (Tieleman & Hinton 2012), as TensorFlow's `RMSPropOptimizer` computes it:
 ///
 /// `v = ρ v + (1 - ρ) g²`, `m = μ m + lr g / sqrt(v + ε)`, `w -= m`
 ///
-/// with `ε` inside the root, and `v` starting at 1. [`centered`](Self::centered), the mean gradient's square is taken from `v`
-/// in the root.
+/// `ε` is inside the root, and `v` starts at 1. With [`centered`](Self::centered), the square of
+/// the mean gradient is subtracted from `v` inside the root.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct RmsProp<B: Backend> {
@@ -24,7 +24,7 @@ pub struct RmsProp<B: Backend> {
 }
 
 impl<B: Backend> RmsProp<B> {
-    /// With `ρ` 0.9, `μ` 0 and `ε` 1e-10.
+    /// Creates the optimizer with `ρ` 0.9, `μ` 0 and `ε` 1e-10.
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,
@@ -36,28 +36,28 @@ impl<B: Backend> RmsProp<B> {
         }
     }
 
-    /// The decay `ρ` of the mean of squares, in `0..1`.
+    /// Decay `ρ` of the mean of the squared gradients, in `0..1`.
     #[must_use]
     pub fn decay(mut self, decay: f64) -> Self {
         self.decay = decay;
         self
     }
 
-    /// The momentum `μ`, in `0..1`.
+    /// Momentum `μ`, in `0..1`.
     #[must_use]
     pub fn momentum(mut self, momentum: f64) -> Self {
         self.momentum = momentum;
         self
     }
 
-    /// What keeps the quotient finite; above 0.
+    /// Added under the root to keep the quotient finite; above 0.
     #[must_use]
     pub fn epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
         self
     }
 
-    /// Whether gradients are measured by their variance instead of their square.
+    /// Whether to divide by the root of the gradient's variance instead of its mean square.
     #[must_use]
     pub fn centered(mut self, centered: bool) -> Self {
         self.centered = centered;
@@ -71,7 +71,7 @@ impl<B: Backend> Optimizer<B> for RmsProp<B> {
     }
 
     fn slots(&self) -> Vec<Slot> {
-        // TensorFlow makes v, then the mean gradient if there is one, then m.
+        // TensorFlow creates v, then the mean gradient if it is used, then m.
         let slot = |name, start| Slot { name, start };
         let mut slots = vec![slot("RMSProp", 1.0), slot("RMSProp_1", 0.0)];
         if self.centered {

@@ -1,8 +1,8 @@
-//! Learning rates that change.
+//! Learning-rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// The learning rate as a function of the steps done; TensorFlow's `tf.train.*_decay`.
+/// The learning rate as a function of the number of steps taken; TensorFlow's `tf.train.*_decay`.
 ///
 /// ```
 /// use rnn_train::optim::Schedule;
@@ -13,54 +13,55 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// Always the same.
+    /// A constant rate.
     Constant(f64),
     /// `start * decay_rate ^ (step / decay_steps)`; TensorFlow's `exponential_decay`.
     Exponential {
-        /// The first rate.
+        /// Initial rate.
         start: f64,
-        /// What it is multiplied by every `decay_steps`.
+        /// Factor per `decay_steps` steps.
         decay_rate: f64,
-        /// See above.
+        /// Number of steps for one factor of `decay_rate`.
         decay_steps: u64,
-        /// Whether it changes only every `decay_steps`.
+        /// Whether the rate changes only every `decay_steps` steps.
         staircase: bool,
     },
     /// `start / (1 + decay_rate * step / decay_steps)`; TensorFlow's `inverse_time_decay`.
     InverseTime {
-        /// The first rate.
+        /// Initial rate.
         start: f64,
-        /// How fast it falls.
+        /// Speed of the decay.
         decay_rate: f64,
-        /// See above.
+        /// Number of steps by which the denominator grows by `decay_rate`.
         decay_steps: u64,
-        /// Whether it changes only every `decay_steps`.
+        /// Whether the rate changes only every `decay_steps` steps.
         staircase: bool,
     },
-    /// From `start` to `end` within `decay_steps`: `(start - end) * (1 - step / decay_steps) ^ power + end`, and
-    /// `end` after that; TensorFlow's `polynomial_decay`.
+    /// `(start - end) * (1 - step / decay_steps) ^ power + end` within `decay_steps`, and `end`
+    /// afterwards; TensorFlow's `polynomial_decay`.
     Polynomial {
-        /// The first rate.
+        /// Initial rate.
         start: f64,
-        /// The last rate.
+        /// Final rate.
         end: f64,
-        /// How long it takes.
+        /// Number of steps from `start` to `end`.
         decay_steps: u64,
-        /// 1 for a straight line.
+        /// Exponent; 1 gives linear decay.
         power: f64,
     },
-    /// `values[i]` up to and at step `boundaries[i]`, and the last value after them; TensorFlow's `piecewise_constant`.
+    /// `values[i]` up to and including step `boundaries[i]`, and the last value afterwards;
+    /// TensorFlow's `piecewise_constant`.
     Piecewise {
-        /// Steps, rising.
+        /// Step numbers in increasing order.
         boundaries: Vec<u64>,
-        /// One more than boundaries.
+        /// One value more than there are boundaries.
         values: Vec<f64>,
     },
 }
 
 impl Schedule {
-    /// The rate for the step after `step` done ones. A period of 0 steps counts as 1; a piecewise schedule without
-    /// values gives NaN, which every optimizer refuses.
+    /// The rate for the step that follows `step` completed steps. A period of 0 steps counts as 1.
+    /// A piecewise schedule without values returns NaN, which every optimizer rejects.
     pub fn at(&self, step: u64) -> f64 {
         let turns = |decay_steps: u64, staircase: bool| {
             let turns = step as f64 / decay_steps.max(1) as f64;

@@ -15,7 +15,7 @@ pub struct Sgd<B: Backend> {
 }
 
 impl<B: Backend> Sgd<B> {
-    /// With the given learning rate.
+    /// Creates the optimizer with a learning rate.
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,

@@ -1,4 +1,4 @@
-//! What an optimizer remembers.
+//! The state of an optimizer.
 
 use std::collections::HashMap;
 
@@ -8,21 +8,21 @@ use rnn_core::{Param, ParamId};
 /// One tensor that an optimizer keeps for each parameter, of the parameter's shape and type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
-    /// TensorFlow's name: a checkpoint has the slot as `<parameter>/<name>`.
+    /// TensorFlow's name; a checkpoint stores the slot as `<parameter>/<name>`.
     pub name: &'static str,
-    /// Every element before the first step.
+    /// Initial value of every element.
     pub start: f64,
 }
 
-/// The steps taken, and the slots of the parameters that had a gradient so far.
+/// The number of steps taken, and the slots of the parameters that have had a gradient.
 #[derive(Clone, Debug)]
 pub struct OptimizerState<B: Backend> {
     pub(crate) steps: u64,
-    /// By identity and not by name, so that a part of a model and the whole share them.
+    /// Keyed by id, not by name, so that a model and a part of it share the slots.
     pub(crate) slots: HashMap<ParamId, Vec<Tensor<B>>>,
 }
 
-// Derived, this would ask `B: Default`.
+// A derived implementation would require `B: Default`.
 impl<B: Backend> Default for OptimizerState<B> {
     fn default() -> Self {
         Self {
@@ -33,7 +33,7 @@ impl<B: Backend> Default for OptimizerState<B> {
 }
 
 impl<B: Backend> OptimizerState<B> {
-    /// How many steps were taken.
+    /// Number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -43,11 +43,11 @@ impl<B: Backend> OptimizerState<B> {
         self.slots.get(&id).map(Vec::as_slice)
     }
 
-    /// The slots of a parameter, on its device.
+    /// The slots of a parameter, on the parameter's device.
     pub(super) fn of(&self, param: &Param<B>, slots: &[Slot]) -> Result<Vec<Tensor<B>>> {
         let device = param.device();
         match self.slots.get(&param.id()) {
-            // The model may have moved since.
+            // The model may have moved to another device since the last step.
             Some(kept) => kept.iter().map(|slot| slot.to(device)).collect(),
             None => slots
                 .iter()

@@ -1,8 +1,9 @@
 //! The training loop.
 //!
-//! A [`Trainer`] takes steps: a batch from a [`Source`](crate::data::Source), the loss and its
-//! gradient, the optimizer; and between steps it checks, saves and shows. Model, optimizer, data and loss stay the caller's, and
-//! so does what happens between epochs.
+//! For each step, a [`Trainer`] takes a batch from a [`Source`](crate::data::Source), computes the
+//! loss and its gradient, and calls the optimizer. Between steps it checks for non-finite values,
+//! saves checkpoints and shows progress. The caller owns the model, the optimizer, the data and the
+//! loss, and decides what happens between epochs.
 
 mod progress;
 mod trainer;

@@ -1,14 +1,14 @@
-//! What is seen of a run while it goes on.
+//! Progress output of a run.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a line is written where there is no terminal.
+/// Interval between lines if standard error is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The progress of an epoch on standard error: a bar on a terminal, and a line now and then elsewhere.
+/// Progress of an epoch on standard error: a bar on a terminal, else a line every [`INTERVAL`].
 #[derive(Debug)]
 pub(super) struct Progress {
     epoch: u64,
@@ -25,7 +25,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Of an epoch, of which some steps may have been taken.
+    /// Starts at `taken` completed steps of an epoch.
     pub(super) fn new(show: bool, epoch: u64, taken: u64, total: Option<u64>) -> Self {
         let shown = if !show {
             Shown::Nothing
@@ -44,7 +44,7 @@ impl Progress {
         }
     }
 
-    /// A step was taken.
+    /// Records one step.
     pub(super) fn step(&mut self, loss: f64) {
         self.steps += 1;
         match &mut self.shown {
@@ -67,7 +67,8 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Leaves the terminal clean for the line that the caller writes about the epoch, or for an error.
+    /// Clears the bar, so that the caller's summary of the epoch or an error starts on a clean
+    /// line.
     fn drop(&mut self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
@@ -83,7 +84,7 @@ fn bar(epoch: u64, taken: u64, total: Option<u64>) -> ProgressBar {
         Some(total) => (ProgressBar::new(total), BAR),
         None => (ProgressBar::new_spinner(), SPINNER),
     };
-    // The templates are good (a test reads them), and a bar in the default style would do.
+    // A test checks both templates, so the fallback to the default style never occurs in practice.
     let style = ProgressStyle::with_template(template);
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(format!("epoch {}", epoch + 1));

@@ -48,8 +48,9 @@ use crate::{Differentiable, value_and_grad};
 /// # Ok(()) }
 /// ```
 ///
-/// A run that is killed at any moment and resumed ends with the same bits as one that was not, if the loss
-/// is a function of what it is given: model, batch, carried state and [`TrainStep`].
+/// A run that is killed at any moment and resumed ends with the same bits as an uninterrupted run,
+/// provided that the loss is a function of its arguments: model, batch, carried state and
+/// [`TrainStep`].
 #[derive(Clone, Debug)]
 pub struct Trainer<B: Backend> {
     state: TrainState<B>,
@@ -59,31 +60,31 @@ pub struct Trainer<B: Backend> {
     show_progress: bool,
 }
 
-/// Which step of a run a loss is asked for.
+/// The step for which a loss is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainStep {
     /// The step of the run, counted from 1.
     pub step: u64,
     /// The epoch, counted from 1.
     pub epoch: u64,
-    /// For the random numbers of this step, dropout for example: a function of the run's seed
-    /// and the step.
+    /// Seed for the random numbers of this step, for example for dropout; a function of the run's
+    /// seed and the step.
     pub seed: u64,
 }
 
-/// What came of an epoch.
+/// Summary of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpochReport {
-    /// Which epoch it was, counted from 1.
+    /// Number of the epoch, counted from 1.
     pub epoch: u64,
-    /// Its steps, those before the run was resumed included.
+    /// Number of steps in the epoch, including those before the run was resumed.
     pub steps: u64,
-    /// The mean loss of these steps.
+    /// Mean loss of these steps.
     pub mean_loss: f64,
 }
 
 impl<B: Backend> Trainer<B> {
-    /// For a new run: no clipping, no checkpoints.
+    /// A trainer for a new run, without clipping and checkpoints.
     pub fn new(seed: u64) -> Self {
         Self {
             state: TrainState::new(seed),
@@ -94,43 +95,44 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
-    /// Scales gradients down to this global norm where it is larger.
+    /// Scales gradients down to this global norm if theirs is larger.
     #[must_use]
     pub fn clip_norm(mut self, norm: f64) -> Self {
         self.clip_norm = Some(norm);
         self
     }
 
-    /// Where to save checkpoints: at the end of each epoch.
+    /// Saves a checkpoint at the end of each epoch.
     #[must_use]
     pub fn save_to(mut self, checkpoints: Checkpoints) -> Self {
         self.checkpoints = Some(checkpoints);
         self
     }
 
-    /// Saves checkpoints after every so many steps as well.
+    /// Also saves a checkpoint every `steps` steps.
     #[must_use]
     pub fn save_every(mut self, steps: u64) -> Self {
         self.save_every = Some(steps.max(1));
         self
     }
 
-    /// Whether progress is shown on standard error; it is unless this says otherwise.
+    /// Whether to show progress on standard error; the default is `true`.
     #[must_use]
     pub fn show_progress(mut self, show: bool) -> Self {
         self.show_progress = show;
         self
     }
 
-    /// Where the run is.
+    /// The state of the run.
     pub fn state(&self) -> &TrainState<B> {
         &self.state
     }
 
-    /// Goes on from the newest checkpoint, if there is one; says whether there is.
+    /// Resumes from the newest checkpoint, and returns whether a checkpoint exists.
     ///
     /// # Errors
-    /// Those of [`Checkpoints::resume`], and the checkpoint does not fit the data. Nothing has changed then.
+    /// Those of [`Checkpoints::resume`], and the checkpoint does not match the data source. Nothing
+    /// has changed then.
     pub fn resume<M, O, S>(
         &mut self,
         model: &mut M,
@@ -145,7 +147,7 @@ impl<B: Backend> Trainer<B> {
         let Some(checkpoints) = &self.checkpoints else {
             return Ok(false);
         };
-        // On copies, since the source may refuse after the model has agreed.
+        // Resume into copies, since the source may still reject the checkpoint.
         let (mut resumed, mut rule) = (model.clone(), optimizer.clone());
         let Some(state) = checkpoints.resume(&mut resumed, &mut rule)? else {
             return Ok(false);
@@ -183,16 +185,16 @@ impl<B: Backend> Trainer<B> {
 }
 
 impl<B: Differentiable> Trainer<B> {
-    /// Takes the steps of an epoch, or what is left of it after resuming.
+    /// Takes all steps of an epoch, or the remaining ones after resuming.
     ///
-    /// `loss` gives a scalar; it is called with a copy of the model that is tracked.
+    /// `loss` receives a tracked copy of the model and returns a scalar.
     ///
     /// # Errors
-    /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is not: the step is not
-    ///   taken, so that model, optimizer and the last checkpoint are as they were before.
-    /// * What the loss, the source, the optimizer or saving gives; the source gave no batch at all.
+    /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is
+    ///   not. The step is not taken: model, optimizer and the last checkpoint are unchanged.
+    /// * Errors of the loss, the source, the optimizer and of saving; the source yields no batch.
     ///
-    /// Called again after an error, this goes on with the batch after the one that failed.
+    /// Calling this method again after an error continues with the batch after the one that failed.
     pub fn run_epoch<M, O, S>(
         &mut self,
         model: &mut M,
@@ -210,9 +212,10 @@ impl<B: Differentiable> Trainer<B> {
         })
     }
 
-    /// [`run_epoch`](Self::run_epoch) for truncated back-propagation through time: the loss also takes what the loss of the
-    /// batch before it gave (the final state of its recurrence), and gives what the next one takes. No gradient flows
-    /// through it. Each epoch starts from `initial`.
+    /// [`run_epoch`](Self::run_epoch) for truncated back-propagation through time. The loss also
+    /// receives the value that the loss of the previous batch returned (usually the final recurrent
+    /// state), and returns the value for the next batch. No gradient flows through it. Each epoch
+    /// starts from `initial`.
     ///
     /// # Errors
     /// Those of [`run_epoch`](Self::run_epoch).

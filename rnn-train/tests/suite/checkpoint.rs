@@ -46,7 +46,7 @@ fn what_is_saved_is_what_is_read() {
     for dtype in [DType::F32, DType::F64] {
         let folder = tempdir().unwrap();
         let (model, mut adam) = trained(dtype);
-        // Numbers whose decimals a careless reader gets wrong.
+        // A number whose decimal form is easily parsed incorrectly.
         adam.set_learning_rate(0.1 + 0.2);
         let d = device();
         let state = TrainState {
@@ -100,7 +100,7 @@ fn what_is_saved_is_what_is_read() {
         assert_eq!(found.carry[1].shape().dims(), [1, 1]);
         assert_eq!(found.carry.len(), 2);
 
-        // And both go on alike.
+        // Both runs continue in the same way.
         let (mut model, mut adam) = (model, adam);
         train(&mut model, &mut adam, 2);
         train(&mut other, &mut other_adam, 2);
@@ -159,7 +159,7 @@ fn the_newest_are_kept_and_leftovers_removed() {
             .unwrap()
             .is_none()
     );
-    // Numbers are compared as numbers, not as text.
+    // Numbers must be compared as numbers, not as text.
     for step in [99_999_998, 99_999_999, 100_000_000, 100_000_000] {
         checkpoint::save(folder.path(), &model, &adam, &at(step)).unwrap();
     }
@@ -197,12 +197,12 @@ fn a_folder_with_another_run_is_not_written_to() {
 fn a_save_that_fails_leaves_nothing() {
     let folder = tempdir().unwrap();
     let (model, adam) = trained(DType::F32);
-    // A folder under the file's name cannot be replaced.
+    // A folder with the file's name cannot be replaced.
     fs::create_dir(folder.path().join("step-00000004.safetensors")).unwrap();
     let error = checkpoint::save(folder.path(), &model, &adam, &at(4)).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(files(folder.path()), ["step-00000004.safetensors"]);
-    // Nor can a file be a folder.
+    // A file cannot serve as a folder.
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     checkpoint::save(&file, &model, &adam, &at(4)).unwrap_err();
@@ -222,7 +222,7 @@ fn no_folder_is_no_checkpoint() {
     assert!(!missing.exists());
 }
 
-/// Saves a run, and tries to resume it with something that must be refused and stay as it is.
+/// Saves a run and tries to resume it with arguments that must be rejected and stay unchanged.
 #[track_caller]
 fn refused(
     folder: &TempDir,
@@ -244,7 +244,8 @@ fn another_model_or_optimizer_is_refused_and_left_as_it_is() {
     let (model, mut adam) = trained(DType::F32);
     checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap();
 
-    // Shapes: dense/kernel, which comes after the cell's, is named if the cell fits.
+    // Shapes: the cell's parameters fit, so the message names `dense/kernel`, which comes after
+    // them.
     let mut wide = Classifier::new(&device(), 6, DType::F32);
     refused(
         &folder,
@@ -270,7 +271,7 @@ fn another_model_or_optimizer_is_refused_and_left_as_it_is() {
     );
 }
 
-/// The last parameter of the model differs, so that those before it have been read already.
+/// Only the last parameter of the model differs, so the others have already been read.
 #[test]
 fn a_model_is_changed_as_a_whole_or_not_at_all() {
     use rnn_core::{Dense, Visitor};
@@ -309,7 +310,7 @@ fn a_model_is_changed_as_a_whole_or_not_at_all() {
         assert_says(&error, &[part]);
         assert_eq!(contents(&model), before);
     }
-    // Two parameters of one name would overwrite one another.
+    // Two parameters with the same name would overwrite each other.
     let twins = Pair(vec![("first", dense(3)), ("first", dense(3))]);
     let error = save_params(folder.path().join("twins"), &twins).unwrap_err();
     assert_says(&error, &["`first/kernel`"]);
@@ -327,7 +328,7 @@ fn another_configuration_is_refused_by_the_name_of_the_difference() {
         .resume(&mut model, &mut adam)
         .unwrap()
         .unwrap();
-    // Not asked, not compared.
+    // Without a configuration nothing is compared.
     Checkpoints::new(folder.path())
         .resume(&mut model, &mut adam)
         .unwrap()
@@ -384,7 +385,7 @@ fn a_damaged_newest_checkpoint_is_an_error_that_names_the_one_before() {
             "step-00000001.safetensors is readable",
         ],
     );
-    // Nothing was touched on the way; doing as told helps.
+    // Nothing was changed so far; following the message's advice helps.
     assert_eq!(files(folder.path()).len(), 3);
     fs::remove_file(newest).unwrap();
     fs::remove_file(folder.path().join("step-00000002.safetensors")).unwrap();

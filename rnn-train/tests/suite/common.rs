@@ -13,7 +13,7 @@ pub(crate) fn device() -> Device {
     Autodiff::new(Cpu::builder().threads(1).build().unwrap())
 }
 
-/// Reads a sequence and names its class: `[batch, 4, 3]` to `[batch, 2]`.
+/// Classifies a sequence: `[batch, 4, 3]` to `[batch, 2]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Classifier {
     cell: BasicLstmCell<Device>,
@@ -72,7 +72,7 @@ pub(crate) fn contents<M: Module>(model: &M) -> Vec<(String, DType, Vec<u8>)> {
         .collect()
 }
 
-/// Steps and bytes of all slots.
+/// Number of steps and the bytes of all slots.
 pub(crate) fn memory<M: Module, O: Optimizer<M::B>>(
     model: &M,
     optimizer: &O,

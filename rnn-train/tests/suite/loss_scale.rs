@@ -7,7 +7,7 @@ use rnn_train::{Gradients, value_and_grad};
 
 use crate::common::{Device, assert_says, device};
 
-/// One number.
+/// A model of one number.
 #[derive(Clone, Debug)]
 struct Number(Param<Device>);
 
@@ -24,7 +24,7 @@ impl Number {
         Self(Param::new(&device(), first, &[1], DType::F32).unwrap())
     }
 
-    /// The gradient of `factor * number`, computed in `f16`, of a scaled loss.
+    /// The gradient of `factor * number` for a scaled loss, computed in `f16`.
     fn grads(&self, scale: &LossScale, factor: f64) -> Result<Gradients<Device>> {
         let (_, grads) = value_and_grad(self, |number| {
             let short = number.to_dtype(DType::F16)?;
@@ -60,7 +60,7 @@ fn infinite_gradients_halve_the_factor_and_good_steps_double_it() {
     let mut sgd = Sgd::new(0.5);
     let scale = LossScale::new().with_factor(65536.0).unwrap();
     let mut scale = scale.with_growth_interval(3).unwrap();
-    // 2 * 65536 and 2 * 32768 are too large for `f16`; 2 * 16384 is not, until it doubles.
+    // 2 * 65536 and 2 * 32768 overflow `f16`; 2 * 16384 does not, until the factor doubles.
     let mut factors = Vec::new();
     for _ in 0..7 {
         let grads = number.grads(&scale, 2.0).unwrap();

@@ -7,7 +7,7 @@ use crate::common::{assert_says, device, tensor};
 #[test]
 fn cross_entropy_is_the_negative_log_of_the_labels_share() {
     let d = device();
-    // Shares of 1 : 2 : 5 and of 4 : 4 : 2.
+    // Probabilities in the ratios 1 : 2 : 5 and 4 : 4 : 2.
     let logits = [1f64, 2.0, 5.0, 4.0, 4.0, 2.0].map(f64::ln);
     let logits = tensor(&d, &logits, &[2, 1, 3]);
     let labels = tensor(&d, &[2i32, 0], &[2, 1]);

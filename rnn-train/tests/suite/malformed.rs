@@ -1,4 +1,4 @@
-//! Files that are not what they should be: each must be an error, none a panic.
+//! Malformed files: each must cause an error, never a panic.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ struct Run {
     bytes: Vec<u8>,
 }
 
-/// The smallest run there is.
+/// The smallest possible run.
 fn run() -> Run {
     let folder = tempdir().unwrap();
     let d = device();
@@ -48,7 +48,7 @@ fn run() -> Run {
     }
 }
 
-/// Calls `look` with each bit of the file flipped, one after the other.
+/// Calls `look` once for each bit of the file, with that bit flipped.
 fn with_each_bit_flipped(path: &Path, mut look: impl FnMut(usize)) {
     let bytes = fs::read(path).unwrap();
     let mut file = File::options().write(true).open(path).unwrap();
@@ -115,8 +115,8 @@ fn what_is_refused_changes_nothing() {
     assert_eq!((contents(&model), memory(&model, &adam)), before);
 }
 
-/// Weights may come from programs that know no checksum, so a flip may make one of a file: but then
-/// it has changed nothing else.
+/// Other programs write weights without a checksum. A flip may turn a file into one without a
+/// checksum, but then it must not have changed anything else.
 #[test]
 fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
     let Run {
@@ -131,7 +131,7 @@ fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
         harmless += usize::from(load_params(&path, &mut model).is_ok());
         assert_eq!(contents(&model), whole, "bit {bit}");
     });
-    // Those that rename the one key of the metadata.
+    // Flips in the only key of the metadata are harmless.
     assert!(harmless <= 8 * "recurrent".len(), "{harmless}");
     for length in 0..bytes.len() {
         fs::write(&path, &bytes[..length]).unwrap();
@@ -139,7 +139,7 @@ fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
     }
 }
 
-/// The file with a change, under a checksum that is right again.
+/// A modified file with a corrected checksum.
 fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let find = |bytes: &[u8], what: &str| {
@@ -234,7 +234,7 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
             "{from} {to}"
         );
     }
-    // Slots of a parameter that is not there, the parameter's own gone.
+    // Slots of a parameter that does not exist, while the existing parameter has none.
     let one = forged(&bytes, "slot/bias/Adam\"", "slot/bits/Adam\"");
     let both = forged(&one, "slot/bias/Adam_1", "slot/bits/Adam_1");
     fs::write(&path, both).unwrap();
@@ -244,7 +244,7 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
-/// A safetensors file with a header of one's own.
+/// A safetensors file with the given header.
 fn with_header(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -306,7 +306,7 @@ fn headers_that_lie_are_refused() {
     }
 }
 
-/// Another program may keep the metadata, of which it knows nothing, and change everything else.
+/// Another program may keep the metadata, which it does not understand, and change everything else.
 #[test]
 fn a_checksum_that_another_program_has_moved_is_refused() {
     let Run {

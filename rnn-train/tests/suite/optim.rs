@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{Device, assert_says, contents, device, memory, tensor};
 
-/// Three parameters; the first is also the fourth.
+/// Three parameters, the first of which occurs twice.
 #[derive(Clone, Debug)]
 struct Model {
     a: Param<Device>,
@@ -42,7 +42,7 @@ impl Model {
         }
     }
 
-    /// Gradients that are just these numbers: of `a`, and of `b` if `b` is given.
+    /// Gradients with the given values for `a`, and for `b` if given.
     fn grads(&self, a: [f64; 3], b: Option<[f64; 2]>) -> Gradients<Device> {
         let d = self.a.device();
         let loss = |m: &Self| {
@@ -56,7 +56,7 @@ impl Model {
     }
 }
 
-/// A step with just these numbers as gradients.
+/// Takes a step with the given gradients.
 fn step(
     optimizer: &mut impl Optimizer<Device>,
     model: &mut Model,
@@ -77,7 +77,7 @@ fn assert_close(t: &Tensor<Device>, expected: [f64; 3]) {
     }
 }
 
-/// By TensorFlow's formulas, outside of this program.
+/// Expected values computed by a separate program from TensorFlow's formulas.
 #[test]
 fn adam_follows_tensorflow() {
     let mut model = Model::new();
@@ -96,7 +96,7 @@ fn adam_follows_tensorflow() {
     let slots = adam.state().get(model.a.id()).unwrap();
     assert_close(&slots[0], [0.174, 0.224, 0.8]);
     assert_close(&slots[1], [0.06190625, 0.608, 0.8]);
-    // No gradient, no change, no slots.
+    // A parameter without a gradient does not change and has no slots.
     assert_eq!(model.c.to_vec::<f64>().unwrap(), [0.0; 4]);
     assert!(adam.state().get(model.c.id()).is_none());
 }
@@ -107,7 +107,7 @@ fn the_step_of_adam_counts_for_all_parameters() {
     let mut adam = Adam::new(0.1).beta1(0.8).beta2(0.95).epsilon(1e-3);
     step(&mut adam, &mut model, GRADS[0], None);
     step(&mut adam, &mut model, GRADS[1], Some([2.0, -1.0]));
-    // b sees its first gradient at t = 2.
+    // b has its first gradient at t = 2.
     let rate = 0.1 * (1.0 - 0.95f64.powi(2)).sqrt() / (1.0 - 0.8f64.powi(2));
     let expected = [2.0, -1.0].map(|g: f64| -rate * 0.2 * g / ((0.05 * g * g).sqrt() + 1e-3));
     for (found, expected) in model.b.to_vec::<f64>().unwrap().iter().zip(expected) {
@@ -137,7 +137,7 @@ fn gradient_descent_is_what_it_says() {
 fn a_step_records_nothing() {
     let mut model = Model::new();
     let grads = model.grads(GRADS[0], None);
-    // Not even if the parameters are tracked.
+    // This also holds if the parameters are tracked.
     model = tracked(&model).unwrap();
     let device = model.a.device().clone();
     assert!(device.is_tracked(model.a.buffer()));
@@ -163,14 +163,14 @@ fn a_part_of_a_model_can_be_stepped() {
     let grads = model.grads(GRADS[0], Some([1.0, 3.0]));
     Sgd::new(1.0).step(&mut part, &grads).unwrap();
     assert_eq!(part.0.to_vec::<f64>().unwrap(), [-1.0, -3.0]);
-    // But not one that has none of the gradients.
+    // A model without any of the gradients is an error.
     let error = Sgd::new(1.0)
         .step(&mut part, &model.grads(GRADS[0], None))
         .unwrap_err();
     assert!(matches!(error, Error::Gradient(_)), "{error}");
 }
 
-/// Fails at the second parameter.
+/// An optimizer that fails at the second parameter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
 struct Failing<B: Backend> {

@@ -1,4 +1,4 @@
-//! Gradients of tables that are looked up in, and what optimizers make of them.
+//! Sparse gradients of tables, and their use by optimizers.
 
 use backend_api::{Backend, Counting, DType, Element, Keep, Result, Tensor};
 use backend_cpu::Cpu;
@@ -21,7 +21,7 @@ impl Module for Table {
     }
 }
 
-/// Numbers without a pattern; none is 0.
+/// Irregular nonzero numbers.
 fn numbers(count: usize, phase: f64) -> Vec<f64> {
     (0..count).map(|k| (phase + 1.7 * k as f64).sin()).collect()
 }
@@ -35,7 +35,7 @@ impl Table {
         Self(table)
     }
 
-    /// The sum of the rows of `ids`, each element with a weight of its own.
+    /// A weighted sum of the rows at `ids`, with a different weight for each element.
     fn sum<I: Element>(&self, ids: &[I], phase: f64) -> Result<Tensor<Device>> {
         let d = self.0.device();
         let rows = self.0.gather(&tensor(d, ids, &[ids.len()]))?;
@@ -72,7 +72,7 @@ fn assert_close(found: &[f64], expected: &[f64]) {
     }
 }
 
-/// The gradient of [`Table::sum`] by hand, all rows.
+/// The gradient of [`Table::sum`] for all rows, computed by hand.
 fn by_hand<I: Copy + Into<i64>>(ids: &[I], phase: f64) -> Vec<f64> {
     let mut all = vec![0.0; ROWS * DEPTH];
     let weights = numbers(ids.len() * DEPTH, phase);
@@ -128,7 +128,7 @@ fn equal_indices_are_summed_in_the_order_of_their_first_appearance() {
 #[test]
 fn lookups_of_one_table_are_joined() {
     let grads = Table::new().grads(|m| m.sum(&[3i32, 1], 0.9)?.add(&m.sum(&[1i64, 4, 1], 0.2)?));
-    // The newest comes first; of two types of ids the wider one is taken.
+    // The newest lookup comes first; of two id types the wider one is used.
     let rows = slices(&grads);
     assert_eq!(rows.indices().to_vec::<i64>().unwrap(), [1, 4, 1, 3, 1]);
     let expected: Vec<f64> = by_hand(&[3, 1], 0.9)
@@ -139,7 +139,7 @@ fn lookups_of_one_table_are_joined() {
     assert_close(&values(&rows.to_dense().unwrap()), &expected);
 }
 
-/// A table that is also the projection at the end (tied embeddings), or that is not looked up in as a whole.
+/// A table that is also the output projection (tied embeddings), or of which a part is looked up.
 #[test]
 fn other_uses_make_the_gradient_dense() {
     let table = Table::new();
@@ -157,7 +157,7 @@ fn other_uses_make_the_gradient_dense() {
         .map(|(g, w)| g + 2.0 * w)
         .collect();
     assert_close(&values(found), &expected);
-    // All rows count, so all rows change.
+    // The gradient is dense, so all rows change.
     let mut stepped = table.clone();
     Momentum::new(0.5, 0.9).step(&mut stepped, &tied).unwrap();
     let expected: Vec<f64> = values(&table.0)
@@ -180,10 +180,10 @@ fn other_uses_make_the_gradient_dense() {
     assert_eq!(values(found), expected);
 }
 
-/// One step of a rule for one element: the value and the slots, in place.
+/// One optimizer step for one element, which updates the value and the slots in place.
 type ByHand = fn(g: f64, w: &mut f64, slots: &mut [f64]);
 
-/// The rules with their formulas, as TensorFlow's documentation gives them.
+/// The optimizers with the formulas of TensorFlow's documentation.
 fn row_wise_rules(check: &mut dyn FnMut(&str, Rule, Vec<f64>, ByHand)) {
     check("sgd", Rule::Sgd(Sgd::new(0.5)), vec![], |g, w, _| {
         *w -= 0.5 * g;
@@ -224,7 +224,7 @@ fn row_wise_rules(check: &mut dyn FnMut(&str, Rule, Vec<f64>, ByHand)) {
     });
 }
 
-/// Optimizers are no trait objects.
+/// The trait `Optimizer` is not object-safe, so an enum stands for its implementations.
 enum Rule {
     Sgd(Sgd<Device>),
     Momentum(Momentum<Device>),
@@ -233,7 +233,7 @@ enum Rule {
 }
 
 impl Rule {
-    /// One step; gives the slots of the table after it.
+    /// Takes one step and returns the slots of the table.
     fn step(&mut self, model: &mut Table, grads: &Gradients<Device>) -> Vec<Vec<f64>> {
         fn of<O: Optimizer<Device>>(
             rule: &mut O,
@@ -253,8 +253,8 @@ impl Rule {
     }
 }
 
-/// A row that is looked up twice takes one step by the sum; one that is not keeps every bit, of its slots too, though
-/// it was looked up the step before.
+/// A row that is looked up twice takes one step with the sum of its gradients. A row that is not
+/// looked up keeps every bit, in its slots too, even if the previous step looked it up.
 #[test]
 fn only_rows_that_were_looked_up_change() {
     row_wise_rules(&mut |name, mut rule, start, by_hand_step| {
@@ -320,7 +320,7 @@ fn adam_decays_every_row() {
             assert_close(&values(found), &values(expected));
         }
         if let Some(before) = before {
-            // Row 1 was looked up in the first step only.
+            // Only the first step looked up row 1.
             assert_close(
                 &values(&slots[0])[2..4],
                 &before[2..4].iter().map(|m| 0.9 * m).collect::<Vec<_>>(),
@@ -346,7 +346,7 @@ fn no_ids_are_a_gradient_of_no_rows() {
     assert_eq!(slices(&clipped).values().shape().dims(), [0, DEPTH]);
 }
 
-/// Ids of sequences, one row of which ends early, for a cell that looks them up itself.
+/// Ids of sequences, one of which ends early, for a cell that does the lookup itself.
 fn tagged(keep: Keep, segment: usize) -> Result<Tagger> {
     let cell = GruCell::<Device>::builder(DEPTH, 3)
         .dtype(DType::F64)
@@ -395,10 +395,10 @@ impl Tagger {
 #[test]
 fn memory_policies_give_the_same_rows() {
     let whole = tagged(Keep::All, 5).unwrap().grads().unwrap();
-    // Time comes first in there.
+    // Inside the driver, time is the first axis.
     let ids = slices(&whole).indices().to_vec::<i32>().unwrap();
     assert_eq!(ids, [4, 1, 1, 5, 1, 4, 0, 3, 4, 3]);
-    // What lies behind a row's end was looked up, but does not matter.
+    // Rows past a length were looked up, but must have no effect.
     let rows = values(slices(&whole).values());
     assert!(rows[..10].iter().all(|&g| g != 0.0));
     for padding in [7, 9] {
@@ -431,7 +431,7 @@ fn memory_policies_give_the_same_rows() {
     }
 }
 
-/// What is asked of the device does not grow with the table, but for a copy of each tensor.
+/// Requested memory traffic does not grow with the table, except for one copy of each tensor.
 #[test]
 fn a_large_table_costs_what_is_looked_up() {
     const LARGE: usize = 50_000;
@@ -452,7 +452,7 @@ fn a_large_table_costs_what_is_looked_up() {
     let ids = tensor(&device, &[7i32, 49_999, 7], &[3]);
     let loss = |m: &Large| m.0.gather(&ids)?.affine(3.0, 1.0)?.square()?.sum_all();
     let mut momentum = Momentum::new(0.1, 0.9);
-    // The slots are made in the first step.
+    // The first step creates the slots.
     let grads = value_and_grad(&model, loss).unwrap().1;
     momentum.step(&mut model, &grads).unwrap();
 
@@ -461,10 +461,10 @@ fn a_large_table_costs_what_is_looked_up() {
     let clipped = grads.clip_by_global_norm(1.0).unwrap();
     let after = counting.counts();
     assert!(device.memory().in_use - used.in_use < 10_000);
-    // A lookup counts as reading the table.
+    // A lookup counts as reading the whole table.
     assert!(after.bytes - before.bytes < table_bytes + 10_000);
     momentum.step(&mut model, &clipped).unwrap();
-    // For the table and its slot: a lookup, and a copy that is read and written.
+    // The table and its slot each need a lookup, and a copy that reads and writes.
     let step = counting.counts().bytes - after.bytes;
     assert!(step < 6 * table_bytes + 10_000, "{step}");
     assert_eq!(slices(&grads).indices().shape().dims(), [3]);

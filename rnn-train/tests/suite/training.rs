@@ -25,7 +25,7 @@ fn trainer() -> Trainer<Device> {
     Trainer::new(1).clip_norm(0.5).show_progress(false)
 }
 
-/// A loss that depends on the seed of the step too.
+/// A loss that also depends on the seed of the step.
 fn loss(model: &Classifier, items: &[usize], step: TrainStep) -> Result<Tensor<Device>> {
     let scale = 1.0 + (step.seed % 1000) as f64 / 5000.0;
     model.loss(items)?.affine(scale, 0.0)
@@ -69,7 +69,7 @@ fn a_run_resumed_anywhere_ends_with_the_same_bits() {
         let stopped = finish(&mut again(), &mut model, &mut adam, &mut batches, stop);
         stopped.unwrap_err();
 
-        // Nothing here is as it was but the folder.
+        // Everything except the folder is new.
         let (mut model, ..) = start();
         model.initialize(1000 + stop).unwrap();
         let mut adam = Adam::new(0.7);
@@ -82,7 +82,7 @@ fn a_run_resumed_anywhere_ends_with_the_same_bits() {
         let there = trainer.resume(&mut model, &mut adam, &mut batches).unwrap();
         assert_eq!(there, stop > 1);
         if !there {
-            // The first step was never taken: a new run.
+            // The first step was never taken, so this is a new run.
             (model, adam, batches) = start();
             trainer = again();
         }
@@ -138,7 +138,8 @@ fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch()
                     }
                     seen.borrow_mut().push((step.step, carried.item()?));
                     let loss = model.loss(&[window, window + 1])?;
-                    // Moves with the loss, and the loss with it; but no gradient reaches back.
+                    // The carried value and the loss depend on each other, but no gradient flows
+                    // between steps.
                     let next = carried.affine(0.5, 0.0)?.add(&loss)?;
                     let loss = mean_squared_error(&loss, &carried.reshape(&[])?)?;
                     Ok((loss, next))
@@ -151,7 +152,7 @@ fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch()
     let whole = run(folder.path(), u64::MAX).unwrap();
     let all = seen.take();
     assert_eq!(all.len(), 10);
-    // Steps 1 and 6 begin an epoch.
+    // Steps 1 and 6 start an epoch.
     assert!(
         all.iter()
             .all(|(step, carried)| (*carried == 0.0) == (*step == 1 || *step == 6))
@@ -207,7 +208,7 @@ fn a_gradient_that_is_not_finite_is_an_error_and_no_step() {
     let error = Trainer::new(0)
         .show_progress(false)
         .run_epoch(&mut model, &mut adam, &mut batches, |m, items, _| {
-            // The root has no slope at 0.
+            // The square root has no finite slope at 0.
             m.loss(items)?.affine(0.0, 0.0)?.sqrt()
         })
         .unwrap_err();

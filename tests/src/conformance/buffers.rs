@@ -1,4 +1,4 @@
-//! Buffers: upload and download, moving out and in, accumulating in place, stacking steps.
+//! Buffers: upload and download, swapping out and in, accumulating in place, stacking steps.
 
 use backend_api::{Backend, DType, Meta, Result, Shape, Stacker, Tensor};
 
@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// Bytes of any pattern that the type has.
+/// Arbitrary bytes that are valid for the type.
 fn pattern(count: usize, dtype: DType) -> Vec<u8> {
     let byte = |i: usize| (i * 151 + i / 7) as u8;
     let bytes = (0..count * dtype.size()).map(byte);
@@ -39,7 +39,7 @@ fn same_bytes(what: &str, found: &[u8], expected: &[u8]) -> Comparison {
     Comparison::exact(what, read(found), read(expected))
 }
 
-/// A view of a new buffer, and the bytes that it shows.
+/// A view of a new buffer, and the bytes in the view.
 fn view<B: Backend>(
     device: &B,
     dims: &[usize],
@@ -58,7 +58,7 @@ fn view<B: Backend>(
     Ok((Tensor::from_parts(device, buffer, layout, dtype), shown))
 }
 
-/// What goes up comes down, bit for bit, the bits of NaN included.
+/// Uploading and downloading preserves every bit, NaN payloads included.
 fn bytes() -> Vec<Case> {
     let forms = FORMS.iter().chain([&LARGE]);
     let cases = forms.map(|&(dims, at)| {
@@ -72,7 +72,7 @@ fn bytes() -> Vec<Case> {
     cases.collect()
 }
 
-/// A buffer that was moved out is what it was once it is back, and so is another handle to it.
+/// A buffer that was swapped out and back in is unchanged, and so is another handle to it.
 fn swaps() -> Vec<Case> {
     let forms: [(&[usize], Arrange); 6] = [
         (&[3, 4], Whole),
@@ -93,7 +93,7 @@ fn swaps() -> Vec<Case> {
                 let (second, _) = view(device, dims, at, setting.draw.dtype())?;
                 let (layout, dtype) = (*first.layout(), first.dtype());
                 let kept = shared.then(|| first.clone());
-                // Two are out at once, and come back in the order in which they went.
+                // Two buffers are swapped out at the same time, and return in the same order.
                 let out = [
                     device.swap_out(first.into_buffer())?,
                     device.swap_out(second.into_buffer())?,
@@ -103,7 +103,7 @@ fn swaps() -> Vec<Case> {
                 for swapped in out {
                     let buffer = device.swap_in(swapped)?;
                     let back = Tensor::from_parts(device, buffer, layout, dtype);
-                    // An operation waits for the elements.
+                    // An operation waits until the buffer is back.
                     all.push(same_bytes(
                         "copied byte",
                         &back.copy()?.to_bytes()?,
@@ -132,7 +132,7 @@ fn swaps() -> Vec<Case> {
     all
 }
 
-/// What an accumulation's buffer is shared with.
+/// Who else holds the buffer of the accumulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shared {
     Nobody,
@@ -143,15 +143,15 @@ enum Shared {
 #[derive(Clone, Copy, Debug)]
 struct Accumulation {
     dims: &'static [usize],
-    /// Where the sum lies in its buffer.
+    /// The layout of the accumulator in its buffer.
     at: Arrange,
-    /// Where the summand lies.
+    /// The layout of the summand.
     src: Arrange,
     shared: Shared,
 }
 
 impl Program for Accumulation {
-    /// The place after two summands, the whole buffer, and the buffer of another handle.
+    /// The accumulator after two summands, the whole buffer, and the buffer of another handle.
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
         let (layout, count) = self.at.layout(self.dims)?;
         let whole = draw.tensor(device, "sum", &[count], &Fill::SYMMETRIC)?;
@@ -212,7 +212,7 @@ fn accumulations() -> Vec<Case> {
     all
 }
 
-/// Steps, written to their places one after the other.
+/// Steps that are written to their offsets one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Stack {
     steps: usize,

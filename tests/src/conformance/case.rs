@@ -1,4 +1,4 @@
-//! A case: a name, what it belongs to, how exact it is, and what it computes.
+//! A case: name, group, tolerance class and computation.
 
 use std::fmt;
 
@@ -9,31 +9,31 @@ use super::draw::Draw;
 use super::tolerance::Class;
 use crate::devices::{TestBackend, TestDevice};
 
-/// One thing that every backend has to do right.
+/// One property that every backend must have.
 pub struct Case {
-    /// What it belongs to: a line of the table for each.
+    /// The group of the case; the report has a line for each group.
     pub group: &'static str,
     /// Its name, unique within the group.
     pub name: String,
-    /// The types it runs in.
+    /// The element types in which the case runs.
     pub dtypes: &'static [DType],
-    /// The operations that it is about, by their names.
+    /// The names of the operations that the case tests.
     pub(super) operations: Vec<&'static str>,
     body: Box<dyn Fn(&Setting<'_>) -> Result<Vec<Comparison>> + Send + Sync>,
 }
 
-/// What a case runs in.
+/// The environment of a case.
 pub(super) struct Setting<'a> {
     /// The device under test.
     pub(super) device: &'a TestDevice,
-    /// The processor, which computes the reference in `f64`.
+    /// The CPU, which computes the reference in `f64`.
     pub(super) reference: &'a TestDevice,
-    /// The case's numbers.
+    /// The source of the case's numbers.
     pub(super) draw: Draw,
 }
 
 impl<'a> Setting<'a> {
-    /// The device under test with the numbers for it.
+    /// The device under test with its numbers.
     pub(super) fn bench(&self) -> Bench<'a> {
         Bench {
             device: self.device,
@@ -42,39 +42,39 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// One device with the numbers for it.
+/// A device with its numbers.
 pub(super) struct Bench<'a> {
-    /// Where to compute.
+    /// The device that computes.
     pub(super) device: &'a TestDevice,
-    /// Where numbers come from, and what type they have.
+    /// The source of numbers, and their element type.
     pub(super) draw: Draw,
 }
 
-/// What is computed on any backend, of which the names of results are not needed.
+/// A computation on any backend whose results need no names.
 pub(super) trait Program: Send + Sync + 'static {
-    /// The operations that it is about, by their names.
+    /// The names of the operations that the program tests.
     fn operations(&self) -> Vec<&'static str> {
         Vec::new()
     }
 
-    /// The results.
+    /// Computes the results.
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>>;
 }
 
-/// Results with names, as they were read.
+/// Named results that were read from a device.
 #[derive(Debug, Default)]
 pub(super) struct Results(Vec<Entry>);
 
 #[derive(Debug)]
 struct Entry {
     what: String,
-    /// If it is not the case's.
+    /// The tolerance class, if it differs from the case's.
     class: Option<Class>,
     read: Read,
 }
 
 impl Results {
-    /// Reads a result, which is as exact as the case.
+    /// Reads a result, with the tolerance class of the case.
     pub(super) fn push<B: Backend>(
         &mut self,
         what: impl Into<String>,
@@ -86,13 +86,13 @@ impl Results {
         Ok(())
     }
 
-    /// A result that has been read, of a class of its own.
+    /// Adds a result that was already read, with its own tolerance class.
     pub(super) fn push_as(&mut self, class: Class, what: impl Into<String>, read: Read) {
         let (what, class) = (what.into(), Some(class));
         self.0.push(Entry { what, class, read });
     }
 
-    /// All results of a program, which are as exact as the case.
+    /// Reads all results of a program, with the tolerance class of the case.
     fn of<B: Backend>(results: &[Tensor<B>]) -> Result<Self> {
         let mut all = Self::default();
         for (i, t) in results.iter().enumerate() {
@@ -101,10 +101,10 @@ impl Results {
         Ok(all)
     }
 
-    /// These next to what they should be.
+    /// Pairs these results with the expected ones.
     pub(super) fn against(self, expected: Self, class: Class) -> Vec<Comparison> {
         let count = |n: usize| Read::host(&[], DType::I64, vec![n as i64]);
-        // A case without results compares nothing.
+        // A case without results would compare nothing, so it fails.
         let (found, wanted) = (count(self.0.len()), count(expected.0.len().max(1)));
         let mut all = vec![Comparison::exact("the number of results", found, wanted)];
         let pairs = self.0.into_iter().zip(expected.0);
@@ -117,7 +117,7 @@ impl Results {
         all
     }
 
-    /// What is not the same, bit for bit, when it is computed once more.
+    /// The results that differ from those of a second run in any bit.
     fn changed(&self, again: Self) -> Vec<Comparison> {
         let pairs = self.0.iter().zip(again.0);
         let changed = pairs.filter(|(first, again)| !first.read.same(&again.read));
@@ -130,7 +130,7 @@ impl Results {
 }
 
 impl Case {
-    /// A case that compares by itself.
+    /// A case that makes its own comparisons.
     pub(super) fn comparing(
         group: &'static str,
         name: impl Into<String>,
@@ -146,13 +146,14 @@ impl Case {
         }
     }
 
-    /// The case, which is about these operations.
+    /// Sets the operations that the case tests.
     pub(super) fn about(mut self, operations: Vec<&'static str>) -> Self {
         self.operations = operations;
         self
     }
 
-    /// A case that runs on the device, twice with the same bits, and on the reference, near which it has to be.
+    /// A case that runs on the device twice, with bit for bit equal results, and on the reference,
+    /// within the tolerance.
     pub(super) fn new(
         group: &'static str,
         name: impl Into<String>,
@@ -172,7 +173,7 @@ impl Case {
         })
     }
 
-    /// A program as a case, on the backend itself: nothing records gradients.
+    /// A case from a program that runs on the backend directly, without recording gradients.
     pub(super) fn program(
         group: &'static str,
         name: impl Into<String>,
@@ -187,7 +188,8 @@ impl Case {
         case.about(operations)
     }
 
-    /// A program whose fused operations run as the device does them, and by their default bodies on the same device.
+    /// A case that compares a device's own fused operations with their default bodies on the same
+    /// device.
     pub(super) fn overrides(
         name: impl Into<String>,
         class: Class,
@@ -207,7 +209,8 @@ impl Case {
         format!("{}/{}", self.group, self.name)
     }
 
-    /// The largest error as a share of its tolerance, and where; or what is wrong.
+    /// Runs the case. Returns the largest error as a fraction of its tolerance and where it occurs,
+    /// or a description of the failure.
     pub(super) fn check(
         &self,
         setting: &Setting<'_>,

@@ -1,4 +1,5 @@
-//! Every cell and every wrapper under `dynamic_rnn`: ragged rows, states that are given, gradients of everything.
+//! Every cell and every wrapper under `dynamic_rnn`: ragged rows, initial states, gradients of
+//! everything.
 
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use super::tolerance::Class;
 use crate::cells::{Subject, plain, wrapped};
 use crate::devices::TestDevice;
 
-/// Rows that run for some steps, for none, for one, and for more than there are.
+/// Row lengths: several steps, none, one, and more than the number of steps.
 pub(super) const LENGTHS: [i64; 4] = [3, 0, 1, 9];
 pub(super) const BATCH: usize = LENGTHS.len();
 pub(super) const STEPS: usize = 4;
-/// Of everything that is drawn in training.
+/// Seed of all random numbers in training.
 pub(super) const SEED: u64 = 5;
 
 type Any = AnyCell<TestDevice>;
@@ -59,7 +60,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// Cells whose gradient is TensorFlow's, but not the derivative.
+/// Cells whose gradient is TensorFlow's but not the derivative.
 fn clipped() -> Vec<Subject> {
     [
         json!({ "type": "LSTMBlockCell", "num_units": 4, "use_peephole": true, "cell_clip": 0.4 }),
@@ -80,11 +81,11 @@ pub(super) fn options(subject: &Subject) -> String {
     format!("{class} {}", rest.replace('"', ""))
 }
 
-/// A subject with its inputs and initial state.
+/// A cell configuration with its inputs and initial state.
 pub(super) struct Setup {
     subject: Arc<Subject>,
     model: Model<Any>,
-    /// Ids, which are not differentiated.
+    /// Integer ids, which have no gradient.
     ids: Option<T>,
 }
 
@@ -150,7 +151,7 @@ where
     all
 }
 
-/// The one cell whose input is a pair, of times and numbers.
+/// The only cell whose input is a pair, of times and numbers.
 fn phased(bench: &Bench<'_>, peepholes: bool) -> Result<Results> {
     let cell = PhasedLstmCellBuilder::new(3, 4)
         .use_peepholes(peepholes)
@@ -158,7 +159,7 @@ fn phased(bench: &Bench<'_>, peepholes: bool) -> Result<Results> {
         .dtype(bench.draw.dtype())
         .build(bench.device)?;
     let state = cell.zero_state(BATCH)?;
-    // Away from the ends of a period, where the gate jumps.
+    // Away from the ends of a period, where the gate is discontinuous.
     let own = |name: &str| match name {
         "period" => Some(Fill::Range(11.0, 16.0)),
         "phase" => Some(Fill::Range(-0.3, 0.0)),

@@ -1,4 +1,4 @@
-//! Numbers that were read from a device, and how far they are from others.
+//! Values read from a device, and their comparison.
 
 use backend_api::{Backend, DType, Element, Result, Tensor};
 use half::{bf16, f16};
@@ -13,7 +13,7 @@ pub(super) struct Read {
     values: Values,
 }
 
-/// Its elements. All integers, truth values included, as `i64`, which holds them exactly.
+/// The elements. All integers and booleans are stored as `i64`, which represents them exactly.
 #[derive(Clone, Debug)]
 pub(super) enum Values {
     Float(Vec<f64>),
@@ -33,7 +33,7 @@ impl From<Vec<i64>> for Values {
 }
 
 impl Read {
-    /// Reads a tensor as it is: nothing is computed on the device.
+    /// Reads a tensor without computing on the device.
     pub(super) fn new<B: Backend>(t: &Tensor<B>) -> Result<Self> {
         fn wide<B: Backend, T: Element + Into<W>, W>(t: &Tensor<B>) -> Result<Vec<W>> {
             Ok(t.to_vec::<T>()?.into_iter().map(Into::into).collect())
@@ -45,7 +45,7 @@ impl Read {
             DType::Bf16 => Values::Float(wide::<B, bf16, f64>(t)?),
             DType::I32 => Values::Int(wide::<B, i32, i64>(t)?),
             DType::I64 => Values::Int(wide::<B, i64, i64>(t)?),
-            // Truth values are read as the bytes that they are, so that a 2 is not taken for a 1.
+            // Booleans are read as raw bytes, so that a 2 is not mistaken for a 1.
             _ => Values::Int(t.to_bytes()?.into_iter().map(Into::into).collect()),
         };
         Ok(Self {
@@ -55,7 +55,7 @@ impl Read {
         })
     }
 
-    /// Numbers that were computed on the host.
+    /// Values computed on the host.
     pub(super) fn host(dims: &[usize], dtype: DType, values: impl Into<Values>) -> Self {
         Self {
             dims: dims.to_vec(),
@@ -64,7 +64,7 @@ impl Read {
         }
     }
 
-    /// The elements but those at some places, as one row.
+    /// All elements except those at some indices, as one row.
     pub(super) fn without(&self, places: &[usize]) -> Self {
         fn rest<T: Copy>(all: &[T], places: &[usize]) -> Vec<T> {
             let mut keep = vec![true; all.len()];
@@ -85,7 +85,7 @@ impl Read {
         }
     }
 
-    /// 1 where an element is not 0.
+    /// 1 where an element is nonzero, else 0.
     pub(super) fn is_not_zero(&self) -> Self {
         let bits: Vec<i64> = match &self.values {
             Values::Float(values) => values.iter().map(|&x| i64::from(x != 0.0)).collect(),
@@ -94,12 +94,12 @@ impl Read {
         Self::host(&self.dims, DType::Bool, bits)
     }
 
-    /// Whether some element is NaN.
+    /// Whether an element is NaN.
     pub(super) fn any_nan(&self) -> bool {
         matches!(&self.values, Values::Float(values) if values.iter().any(|x| x.is_nan()))
     }
 
-    /// Whether the bits are the same, but for those of NaN.
+    /// Whether all bits are equal; all NaNs count as equal.
     pub(super) fn same(&self, other: &Self) -> bool {
         self.dims == other.dims
             && self.dtype == other.dtype
@@ -117,21 +117,21 @@ fn same_bits(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
-/// What a device gave next to what it should have.
+/// The result of a device and the expected result.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
-    /// Which result.
+    /// The name of the result.
     pub(super) what: String,
-    /// How far it may be off.
+    /// The tolerance class.
     pub(super) class: Class,
-    /// What the device gave.
+    /// The device's values.
     pub(super) found: Read,
-    /// What it should have; in `f64` where the case is of a narrower float.
+    /// The expected values, in `f64` where the case is of a narrower float type.
     pub(super) expected: Read,
 }
 
 impl Comparison {
-    /// Numbers that have to be the same.
+    /// Values that must be equal.
     pub(super) fn exact(what: impl Into<String>, found: Read, expected: Read) -> Self {
         Self {
             what: what.into(),
@@ -141,9 +141,9 @@ impl Comparison {
         }
     }
 
-    /// The largest error as a share of the tolerance, or what is wrong.
+    /// The largest error as a fraction of the tolerance, or a description of the mismatch.
     ///
-    /// `dtype` is the type that the case was computed in, on which the tolerance depends.
+    /// `dtype` is the type in which the case was computed; the tolerance depends on it.
     pub(super) fn share(&self, dtype: DType) -> Result<f64, String> {
         let (found, expected) = (&self.found, &self.expected);
         let widened = expected.dtype == DType::F64 && found.dtype == dtype;
@@ -179,8 +179,8 @@ impl Comparison {
                 continue;
             }
             let error = (a - b).abs() / (1.0 + b.abs());
-            // -0 counts as 0 where rounding is allowed; an infinity only as itself. Not `error > tolerance`: a NaN must
-            // not pass.
+            // -0 equals 0 where rounding is allowed; an infinity only equals itself. The condition
+            // is not `error > tolerance`, because a NaN must not pass.
             let near = self.class != Class::Exact && (a == b || error <= tolerance);
             if !near {
                 return Err(format!(

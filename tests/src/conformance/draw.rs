@@ -1,16 +1,16 @@
-//! Operands: drawn on the host from the seed, so that every device gets the same numbers, and laid out in buffers in
-//! every way that views can be.
+//! Operands: drawn on the host from the seed, so that every device gets the same numbers, and
+//! stored in every layout that a view can have.
 
 use std::fmt;
 
 use backend_api::{Backend, DType, Layout, Meta, Result, Shape, Tensor, philox};
 use half::{bf16, f16};
 
-/// The floats that networks are compared in.
+/// The float types in which networks are compared.
 pub(super) const PRECISE: &[DType] = &[DType::F32, DType::F64];
-/// All floats.
+/// All float types.
 pub(super) const FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16, DType::Bf16];
-/// What can be counted with.
+/// All numeric types.
 pub(super) const NUMBERS: &[DType] = &[
     DType::F32,
     DType::F64,
@@ -32,20 +32,22 @@ pub(super) const ALL: &[DType] = &[
     DType::Bool,
 ];
 
-/// Which numbers to draw.
+/// The numbers to draw.
 #[derive(Clone, Debug)]
 pub(super) enum Fill {
-    /// From an interval. Integers are whole numbers from it, bytes their absolute values, truth values one of two.
+    /// From an interval. Integers are whole numbers from the interval, bytes their absolute values;
+    /// booleans are drawn with equal probability.
     Range(f64, f64),
     /// Whole numbers in `0..n`.
     Below(usize),
     /// Whole numbers in `-2..=2`, of which many are equal.
     Few,
-    /// Odd multiples of 1/16 in `-4..4`: quotients of these and of [`Eighths`](Self::Eighths) are never whole.
+    /// Odd multiples of 1/16 in `-4..4`. Their quotients with [`Eighths`](Self::Eighths) are never
+    /// whole numbers.
     OddSixteenths,
     /// Multiples of 1/8 in `-2..2` other than 0.
     Eighths,
-    /// These, over and over.
+    /// These numbers, repeated.
     These(Vec<f64>),
 }
 
@@ -53,7 +55,7 @@ impl Fill {
     /// Numbers around 0.
     pub(super) const SYMMETRIC: Self = Self::Range(-2.0, 2.0);
 
-    /// The number that is made of a uniform one, at a place of the tensor.
+    /// The number for the element at an index, from a uniform number.
     fn number(&self, unit: f64, place: usize) -> f64 {
         let below = |n: f64| (unit * n).floor();
         match self {
@@ -71,27 +73,28 @@ impl Fill {
     }
 }
 
-/// Where elements lie in their buffer.
+/// The layout of elements in their buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrange {
-    /// Row-major, the whole buffer.
+    /// Row-major, filling the buffer.
     Whole,
-    /// Row-major, from the fourth element of a longer buffer on: at no multiple of a vector.
+    /// Row-major, starting at the fourth element of a longer buffer, which is not aligned to a
+    /// vector.
     Offset,
-    /// The last axis first.
+    /// The last axis outermost.
     Turned,
     /// The first axis innermost, the others in order.
     Rotated,
-    /// A part of every axis.
+    /// A slice of every axis.
     Cut,
-    /// A part of every axis, the last axis first.
+    /// A slice of every axis, with the last axis outermost.
     TurnedCut,
     /// Every other axis repeats one element: stride 0, as decorators use it.
     Stretched,
 }
 
 impl Arrange {
-    /// The layout of a shape, and the length of its buffer.
+    /// The layout for a shape, and the length of its buffer.
     pub(super) fn layout(self, dims: &[usize]) -> Result<(Layout, usize)> {
         let rank = dims.len();
         let stored = |dims: &[usize], margin: usize| -> Result<(Layout, usize)> {
@@ -136,7 +139,7 @@ impl Arrange {
     }
 }
 
-/// The order of axes with the first one last.
+/// The axis order in which the first axis comes last.
 fn rotated(rank: usize) -> Vec<usize> {
     (0..rank).map(|axis| (axis + 1) % rank).collect()
 }
@@ -155,7 +158,7 @@ impl fmt::Display for Arrange {
     }
 }
 
-/// The places of a layout's elements in their buffer, in row-major order.
+/// The buffer offsets of a layout's elements in row-major order.
 pub(super) fn places(layout: &Layout) -> Vec<usize> {
     let mut all = vec![layout.offset()];
     for (&len, &stride) in layout.shape().dims().iter().zip(layout.strides()) {
@@ -174,14 +177,14 @@ pub(super) fn places(layout: &Layout) -> Vec<usize> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     key: u64,
-    /// The type of the case, to which numbers are rounded.
+    /// The element type of the case, to which numbers are rounded.
     dtype: DType,
-    /// Whether they are given to the reference: widened, and without gaps.
+    /// Whether the numbers are for the reference: widened, and in contiguous tensors.
     reference: bool,
 }
 
 impl Draw {
-    /// The numbers of a case.
+    /// The source of a case's numbers.
     pub(super) fn new(name: &str, dtype: DType, seed: u64) -> Self {
         Self {
             key: philox::derive(seed, philox::label(name)),
@@ -198,12 +201,12 @@ impl Draw {
         }
     }
 
-    /// The same numbers, of another type than the case's.
+    /// The same source for another element type.
     pub(super) fn of(self, dtype: DType) -> Self {
         Self { dtype, ..self }
     }
 
-    /// The type to compute in: the case's, or `f64` for the reference of a float.
+    /// The type to compute in: the case's type, or `f64` for the reference of a float type.
     pub(super) fn dtype(&self) -> DType {
         if self.reference && self.dtype.is_float() {
             DType::F64
@@ -223,7 +226,7 @@ impl Draw {
             .collect()
     }
 
-    /// A tensor without gaps.
+    /// A contiguous tensor.
     pub(super) fn tensor<B: Backend>(
         &self,
         device: &B,
@@ -234,7 +237,8 @@ impl Draw {
         self.arranged(device, label, dims, fill, Arrange::Whole)
     }
 
-    /// A tensor in a buffer whose other elements must not matter: NaN, or a number that is no id.
+    /// A tensor in a layout. The other elements of the buffer, which must have no effect, are NaN
+    /// or an invalid id.
     pub(super) fn arranged<B: Backend>(
         &self,
         device: &B,
@@ -255,7 +259,7 @@ impl Draw {
             77.0
         };
         let mut buffer = vec![gap; len];
-        // Stretched, places repeat; the first number is all of theirs.
+        // With stride 0 offsets repeat; writing in reverse order lets the first number win.
         for (&place, &number) in places.iter().zip(&numbers).rev() {
             buffer[place] = number;
         }
@@ -271,8 +275,8 @@ impl Draw {
     }
 }
 
-/// The next of a stream of random words: SplitMix64 (Steele et al. 2014), which is quick in a build that is not
-/// optimised.
+/// The next number of SplitMix64 (Steele et al. 2014), a random generator that is fast in
+/// unoptimised builds.
 fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let word = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -280,7 +284,7 @@ fn splitmix(state: &mut u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// A number as a type holds it.
+/// A number rounded to a type.
 fn rounded(fill: &Fill, unit: f64, place: usize, dtype: DType) -> f64 {
     let x = fill.number(unit, place);
     match (dtype, fill) {
@@ -295,7 +299,7 @@ fn rounded(fill: &Fill, unit: f64, place: usize, dtype: DType) -> f64 {
     }
 }
 
-/// Numbers as a tensor of a type that holds them.
+/// Uploads numbers as a tensor of a type that represents them.
 pub(super) fn upload<B: Backend>(
     device: &B,
     numbers: &[f64],

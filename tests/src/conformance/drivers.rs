@@ -22,7 +22,7 @@ use crate::golden::{ToyNested, unstack};
 
 type Any = AnyCell<TestDevice>;
 const DEPTH: usize = 3;
-/// Lengths for drivers that take none above the number of steps.
+/// Lengths for drivers that accept none above the number of steps.
 const WITHIN: [i64; BATCH] = [3, 0, 1, 4];
 
 pub(super) fn cases() -> Vec<Case> {
@@ -41,7 +41,7 @@ fn case(
     Case::new("drivers", name, Class::Network, PRECISE, run)
 }
 
-/// Cells with a path of their own over a sequence, and one that goes step by step.
+/// Cells with a fused sequence operation, and one that runs step by step.
 fn kinds() -> [(&'static str, Value); 4] {
     [
         (
@@ -61,7 +61,7 @@ fn build(bench: &Bench<'_>, config: &Value) -> Result<Any> {
     cell_from_config(bench.device, config, DEPTH, bench.draw.dtype())
 }
 
-/// How `dynamic_rnn` is called.
+/// The arguments of a `dynamic_rnn` call.
 #[derive(Clone, Copy)]
 struct Call {
     name: &'static str,
@@ -149,7 +149,7 @@ fn dynamic() -> Vec<Case> {
                 move |bench| run_dynamic(bench, &config, call),
             ));
         }
-        // More rows and units than a block of a device has.
+        // More rows and hidden units than a block of a device has.
         let mut wide = config;
         wide["num_units"] = json!(70);
         let call = Call {
@@ -252,7 +252,7 @@ fn lists() -> Vec<Case> {
             for name in names {
                 saver.save_state(name, model.given(&format!("state/{name}"))?)?;
             }
-            // Two chunks, the second from where the first ended.
+            // Two chunks; the second one starts from the final state of the first.
             let mut all = Outputs::new();
             let inputs = unstack(&model.given("inputs")?, false)?;
             for (i, chunk) in inputs.chunks(2).enumerate() {
@@ -285,7 +285,7 @@ impl StateSaver<TestDevice> for Saver {
     }
 }
 
-/// Drivers that read in both directions.
+/// Bidirectional drivers.
 fn both_ways() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, lengths, time_major) in [
@@ -306,7 +306,7 @@ fn both_ways() -> Vec<Case> {
                     if let Some(lengths) = lengths {
                         rnn = rnn.sequence_length(&lengths);
                     }
-                    // As many steps as rows: either axis may be time.
+                    // There are as many steps as rows, so either axis may be time.
                     let result = rnn.run(&model.given("inputs")?)?;
                     Ok(results(&result.outputs, &result.state))
                 })
@@ -362,7 +362,7 @@ fn both_ways() -> Vec<Case> {
     all
 }
 
-/// An LSTM forward and a GRU backward, with states and inputs.
+/// A forward LSTM and a backward GRU, with states and inputs.
 fn pair(bench: &Bench<'_>) -> Result<Model<(Any, Any)>> {
     let [_, (_, lstm), (_, gru), _] = kinds();
     let cells = (build(bench, &lstm)?, build(bench, &gru)?);
@@ -373,7 +373,7 @@ fn pair(bench: &Bench<'_>) -> Result<Model<(Any, Any)>> {
         .give(bench, "inputs", &[BATCH, STEPS, DEPTH])
 }
 
-/// Cells that take a whole sequence at once.
+/// Cells that process a whole sequence at once.
 fn whole_sequences() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, lengths) in [("all steps", None), ("ragged", Some(WITHIN))] {
@@ -406,7 +406,7 @@ fn whole_sequences() -> Vec<Case> {
     all
 }
 
-/// A cell as what takes a whole sequence.
+/// A case for a cell that processes a whole sequence.
 fn whole<C, F>(
     bench: &Bench<'_>,
     cell: C,
@@ -425,7 +425,7 @@ where
     })
 }
 
-/// `raw_rnn`, for the cells with one tensor or two as their state.
+/// `raw_rnn` for cells whose state has one tensor or two.
 fn loops() -> Vec<Case> {
     let kinds = kinds().into_iter().take(3);
     kinds
@@ -437,9 +437,9 @@ fn loops() -> Vec<Case> {
         .collect()
 }
 
-/// A loop that feeds on its output and carries a sum of it.
+/// A loop that feeds its output back and carries the sum of its outputs.
 fn feed_back(bench: &Bench<'_>, config: &Value) -> Result<Results> {
-    // The output is the next input, so it is as wide.
+    // The output becomes the next input, so it must have the same width.
     let mut config = config.clone();
     config["num_units"] = json!(DEPTH);
     let cell = build(bench, &config)?;

@@ -1,4 +1,4 @@
-//! What dropout leaves: the same elements on every device.
+//! Dropout: the same elements are dropped on every device.
 
 use backend_api::{Meta, Result, Shape, Tensor};
 use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Mode, Module, Step, Visitor};
@@ -11,7 +11,7 @@ use super::model::T;
 use super::tolerance::Class;
 use crate::devices::TestDevice;
 
-/// Gives its input on, and counts steps in its state, so that what is dropped shows.
+/// Returns its input and counts steps in its state, so that dropped elements are visible.
 #[derive(Clone, Debug)]
 struct Echo {
     like: T,

@@ -1,4 +1,4 @@
-//! Functions of one number, of two, and choices.
+//! Unary and binary functions, and selections.
 
 use backend_api::{Activation, Binary, Compare, DType, Op, Unary};
 
@@ -7,7 +7,7 @@ use super::draw::{ALL, Arrange, FLOATS, Fill, NUMBERS};
 use super::operation::{Operand, Operation};
 use super::tolerance::Class;
 
-/// Shapes and places of one operand.
+/// Shapes and layouts of one operand.
 pub(super) const FORMS: &[(&[usize], Arrange)] = &[
     (&[], Arrange::Whole),
     (&[], Arrange::Offset),
@@ -22,14 +22,14 @@ pub(super) const FORMS: &[(&[usize], Arrange)] = &[
     (&[2, 1, 3, 1, 2, 3], Arrange::TurnedCut),
 ];
 
-/// More elements than the threads of a block.
+/// More elements than a block has threads.
 const LARGE: &[(&[usize], Arrange)] = &[
     (&[70_001], Arrange::Whole),
     (&[250, 281], Arrange::Turned),
     (&[41, 7, 241], Arrange::Cut),
 ];
 
-/// Shapes and places of two operands.
+/// Shapes and layouts of two operands.
 const PAIRS: &[[(&[usize], Arrange); 2]] = &[
     [(&[3, 4], Arrange::Whole), (&[3, 4], Arrange::Whole)],
     [(&[2, 3, 4], Arrange::Whole), (&[4], Arrange::Offset)],
@@ -70,7 +70,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// The functions of one number, how exact they are, and where they are defined.
+/// The unary functions, their tolerance class, and numbers in their domain.
 pub(super) fn unaries() -> Vec<(Unary, Class, Fill)> {
     let mut all: Vec<_> = [
         Unary::Neg,
@@ -112,7 +112,7 @@ pub(super) fn unaries() -> Vec<(Unary, Class, Fill)> {
 fn unary() -> Vec<Case> {
     let mut all = Vec::new();
     for (f, class, fill) in unaries() {
-        // One of each kind with many elements.
+        // One function of each kind with many elements.
         let large = matches!(
             f,
             Unary::Abs | Unary::Exp | Unary::Activation(Activation::Tanh)
@@ -130,7 +130,7 @@ fn unary() -> Vec<Case> {
 
 fn affine_and_clamp() -> Vec<Case> {
     let mut all = Vec::new();
-    // Factors that single precision holds.
+    // Factors that are exact in single precision.
     let ops = [
         (
             Op::Affine {
@@ -169,7 +169,7 @@ fn affine_and_clamp() -> Vec<Case> {
     all
 }
 
-/// Cases of an operation of two numbers on every pair.
+/// Cases of a binary operation on every pair of shapes.
 fn pairs(
     group: &'static str,
     op: &Op,
@@ -210,7 +210,7 @@ fn pairs(
     all
 }
 
-/// The functions of two numbers.
+/// The binary functions.
 pub(super) const BINARIES: [Binary; 7] = [
     Binary::Add,
     Binary::Sub,
@@ -231,7 +231,8 @@ fn binary() -> Vec<Case> {
             ),
             Binary::Div => (Class::Rounded, [Fill::Range(-9.0, 9.0), Fill::Eighths]),
             Binary::Max | Binary::Min => (Class::Exact, [Fill::Few, Fill::Few]),
-            // A quotient next to a whole number may fall on either side of it, so none is; and all are exact.
+            // No quotient is a whole number, since rounding could move it to either side of one.
+            // All operands are exact.
             Binary::FloorMod => (Class::Rounded, [Fill::OddSixteenths, Fill::Eighths]),
         };
         let floats = pairs(
@@ -243,7 +244,8 @@ fn binary() -> Vec<Case> {
             f == Binary::Sub,
         );
         all.extend(floats);
-        // No byte is below 0, or too large for another one to be added or multiplied.
+        // Unsigned bytes must not underflow or overflow when they are subtracted, added or
+        // multiplied.
         let bytes = [Fill::Range(9.0, 15.9), Fill::Range(0.0, 9.9)];
         all.extend(pairs(
             "binary",
@@ -253,7 +255,7 @@ fn binary() -> Vec<Case> {
             &bytes,
             false,
         ));
-        // Zero is among the divisors.
+        // The divisors include zero.
         let ints = [Fill::Range(-99.0, 99.0), Fill::Range(-9.0, 9.0)];
         let dtypes = &[DType::I32, DType::I64];
         all.extend(pairs(
@@ -268,7 +270,7 @@ fn binary() -> Vec<Case> {
     all
 }
 
-/// The relations of two numbers.
+/// The comparisons.
 pub(super) const COMPARISONS: [Compare; 6] = [
     Compare::Eq,
     Compare::Ne,
@@ -305,7 +307,7 @@ fn select() -> Vec<Case> {
     ];
     let forms = PAIRS.iter().chain(LARGE_PAIRS).enumerate();
     for (i, [(a, a_at), (b, b_at)]) in forms {
-        // A condition of one element for each pair, and one like `a`.
+        // For each pair, a condition of one element and a condition of the shape of `a`.
         for (condition, at) in [conditions[i % 4], (a, *a_at)] {
             let operands = vec![
                 Operand::typed(condition, at, Fill::Range(0.0, 1.0), DType::Bool),

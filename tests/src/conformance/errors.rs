@@ -1,5 +1,5 @@
-//! What cannot be done is refused, at the operation or at the latest when somebody waits for results, and the device
-//! goes on.
+//! Invalid operations are rejected, at the latest when the caller waits for results. The device
+//! keeps working afterwards.
 
 use backend_api::{Backend, DType, Error, Fused, Meta, Op, Result, Shape, Tensor};
 
@@ -8,13 +8,13 @@ use super::compare::{Comparison, Read};
 use super::draw::upload;
 use crate::devices::TestBackend;
 
-/// Operands with a number that is no place of anything.
+/// An operation with an index or id that is out of range.
 struct Wrong {
     name: &'static str,
     op: Op,
-    /// The numbers of each operand, its shape, and its type.
+    /// Values, shape and element type of each operand.
     operands: Vec<(Vec<f64>, &'static [usize], DType)>,
-    /// Whether a result of NaN is a refusal too.
+    /// Whether a NaN result also counts as a rejection.
     or_nan: bool,
 }
 
@@ -82,7 +82,7 @@ fn refused(wrong: Wrong) -> Case {
             Ok(results) if wrong.or_nan && results.iter().any(Read::any_nan) => {}
             Ok(_) => return Err(accepted(wrong.op.name())),
         }
-        // What is left of the failure, if somebody reads after that.
+        // Consumes the rest of the failure, which the device may report at a later synchronisation.
         let _ = device.synchronize();
         works(setting)
     })
@@ -93,7 +93,7 @@ fn accepted(op: &'static str) -> Error {
 }
 
 impl Wrong {
-    /// The results, read, if nobody refuses.
+    /// Runs the operation and reads its results, unless it is rejected.
     fn attempt(&self, device: &TestBackend) -> Result<Vec<Read>> {
         let operands: Vec<Tensor<TestBackend>> = self
             .operands
@@ -108,7 +108,7 @@ impl Wrong {
     }
 }
 
-/// The device computes as before.
+/// Checks that the device still computes correctly.
 fn works(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     let device = setting.device.inner();
     let table = upload(device, &[1.0, 2.0, 3.0], &[3], DType::F32)?;
@@ -120,7 +120,7 @@ fn works(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     Ok(vec![comparison])
 }
 
-/// A tensor that no machine has room for.
+/// A tensor too large for the memory of any machine.
 fn no_room() -> Case {
     Case::comparing("errors", "no room", &[DType::F32], |setting| {
         let device = setting.device.inner();

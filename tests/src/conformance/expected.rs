@@ -1,21 +1,21 @@
-//! Differences that are there by design: a case that is listed has to differ.
+//! Intended differences. A listed case must differ.
 
 use backend_api::DType;
 
-/// A difference that is meant to be.
+/// An intended difference.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// The backend, or `*` for all.
     pub backend: &'static str,
-    /// The case: group and name. A `*` stands for anything.
+    /// Group and name of the case; a `*` matches any text.
     pub case: &'static str,
-    /// The type, if not all.
+    /// The element type; `None` for all.
     pub dtype: Option<DType>,
-    /// Why it differs.
+    /// The reason for the difference.
     pub reason: &'static str,
 }
 
-/// All of them.
+/// All intended differences.
 pub const EXPECTED: &[Expected] = &[Expected {
     backend: "*",
     case: "memory/segments of other lengths, at once, *",
@@ -24,7 +24,7 @@ pub const EXPECTED: &[Expected] = &[Expected {
 }];
 
 impl Expected {
-    /// Whether it is about a case.
+    /// Whether the entry applies to a case.
     pub fn is_about(&self, backend: &str, case: &str, dtype: DType) -> bool {
         matches(self.backend, backend)
             && matches(self.case, case)
@@ -32,7 +32,7 @@ impl Expected {
     }
 }
 
-/// Whether a text is what a pattern with any number of `*` says.
+/// Whether a text matches a pattern with any number of `*`.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -40,7 +40,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     let Some(left) = text.strip_prefix(start) else {
         return false;
     };
-    // What the star stands for ends wherever the rest fits.
+    // The text matched by the star may end at any position where the rest of the pattern matches.
     let ends = left.char_indices().map(|(i, _)| i).chain([left.len()]);
     ends.into_iter().any(|end| matches(rest, &left[end..]))
 }

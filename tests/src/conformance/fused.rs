@@ -1,4 +1,5 @@
-//! Operations with a default body: against the reference, and each device's own against the default on the same device.
+//! Operations with a default body, compared with the reference and with the default body on the
+//! same device.
 
 use backend_api::{Activation, AdamStep, DType, Fused, LstmGates, Op};
 
@@ -9,7 +10,7 @@ use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Rotated, Stretched, Turned, TurnedCut, Whole};
 
-/// Rows and units of a step, and where operands lie.
+/// Rows and hidden units of a step, and the layout of the operands.
 const SIZES: [([usize; 2], Arrange); 9] = [
     ([3, 5], Whole),
     ([1, 1], Offset),
@@ -22,7 +23,7 @@ const SIZES: [([usize; 2], Arrange); 9] = [
     ([301, 65], Whole),
 ];
 
-/// An operation with a default body, by the names of its cases.
+/// An operation with a default body, under the name of its cases.
 pub(super) struct Form {
     pub(super) name: String,
     pub(super) class: Class,
@@ -51,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// All but whole sequences, whose operands are not all drawn.
+/// All forms except whole sequences, whose operands are not all drawn.
 pub(super) fn forms() -> Vec<Form> {
     let mut all = activations();
     for (i, (size, at)) in SIZES.into_iter().enumerate() {
@@ -83,7 +84,7 @@ fn form(
     }
 }
 
-/// Values that an activation gives.
+/// Values in the range of an activation.
 fn values(dims: &[usize], at: Arrange) -> Operand {
     Operand::filled(dims, at, Fill::Range(-0.95, 0.95))
 }
@@ -101,7 +102,7 @@ fn activations() -> Vec<Form> {
     ];
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        // One of them with many elements.
+        // One activation also has many elements.
         let count = if activation == Activation::Tanh { 8 } else { 7 };
         for (i, (dims, at)) in forms.into_iter().take(count).enumerate() {
             let width = &dims[dims.len() - 1..];
@@ -219,7 +220,7 @@ fn losses() -> Vec<Form> {
     for (i, (dims, at)) in forms.into_iter().enumerate() {
         let (rows, classes) = dims.split_at(dims.len() - 1);
         let ints = [DType::I32, DType::I64][i % 2];
-        // One far above the others among them.
+        // The logits include one far above the others.
         let logits = || Operand::filled(dims, at, Fill::Range(-9.0, 9.0));
         let labels = || Operand::typed(rows, Whole, Fill::Below(classes[0]), ints);
         let what = format!("{dims:?}{at} with {ints}");
@@ -290,7 +291,7 @@ fn optimizers() -> Vec<Form> {
             FLOATS,
             operands,
         ));
-        // The sum of many stays below the largest `f16`.
+        // Small numbers, so that the sum of many stays below the largest `f16`.
         let small = Operand::filled(dims, at, Fill::Range(-1.0, 1.0));
         let operands = vec![small, Operand::new(&[3, 2], Turned), Operand::Again(0)];
         all.push(form(

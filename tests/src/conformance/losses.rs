@@ -1,4 +1,4 @@
-//! Every loss with every combination of its flags, and the gradients of what goes in.
+//! Every loss with every combination of its options, and the gradients of its inputs.
 
 use backend_api::{DType, Result, Tensor};
 use rnn_core::{Module, Visitor};
@@ -28,13 +28,13 @@ impl Module for Nothing {
     fn params(&mut self, _: &mut Visitor<'_, TestDevice>) {}
 }
 
-/// What a loss takes.
+/// The arguments of a loss.
 struct Given<'a> {
     /// `[batch, time, classes]`.
     logits: T,
     /// `[batch, time]`.
     targets: &'a T,
-    /// `[batch, time]`, of which some are 0, a row of them all.
+    /// `[batch, time]`; some are 0, including a whole row.
     weights: T,
 }
 
@@ -73,7 +73,7 @@ fn case(
     })
 }
 
-/// Weights of which a row and a step are 0, and some others.
+/// Weights with some zeros, including a whole row and a whole step.
 fn some_zeros() -> Fill {
     let weight = |i: usize| match (i / STEPS, i % STEPS) {
         (2, _) | (_, 3) | (0, 1) => 0.0,
@@ -171,7 +171,7 @@ fn not_differentiable() -> Vec<Case> {
     let share = |bench: &Bench<'_>| {
         let draw = bench.draw.of(DType::I64);
         let labels: T = draw.tensor(bench.device, "labels", &[BATCH, STEPS], &Fill::Below(3))?;
-        // Few different numbers: of equal ones the first counts.
+        // Few distinct numbers, so that the first of equal ones must win.
         let logits: Tensor<_> =
             bench
                 .draw

@@ -1,4 +1,4 @@
-//! Memory policies: the same bits whatever is kept for the gradient.
+//! Memory policies: every policy gives the same bits.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::draw::PRECISE;
 use super::tolerance::Class;
 use crate::cells::Subject;
 
-/// Cells, and whether they take the inputs of all steps at once.
+/// Cells, and whether they process the inputs of all steps at once.
 fn subjects() -> Vec<(Value, bool)> {
     let lstm = || json!({ "type": "LSTMCell", "num_units": 4 });
     let gru = || json!({ "type": "GRUCell", "num_units": 4 });
@@ -79,7 +79,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// What is kept, and for how many steps together.
+/// The memory policy, and the number of steps in a segment.
 type Policy = (Keep, Option<usize>);
 
 /// Two policies give the same bits.
@@ -89,7 +89,7 @@ fn same(name: String, subject: &Arc<Subject>, policy: Policy, other: Policy) -> 
         let found = run(setting, &subject, policy)?;
         let expected = run(setting, &subject, other)?;
         let mut all = found.against(expected, Class::Exact);
-        // Gradients too.
+        // Compares the gradients too.
         all.iter_mut()
             .for_each(|comparison| comparison.class = Class::Exact);
         Ok(all)

@@ -1,13 +1,16 @@
-//! What every backend has to do right, case by case, against the processor in `f64`.
+//! Conformance cases for every backend, compared with the CPU in `f64`.
 //!
-//! A case is a value: a group, a name, the types it runs in, and what it computes from numbers that are drawn on the
-//! host. It runs on the device under test, twice with the same bits, and on the reference: the processor without
-//! its fused kernels, in `f64`, on the same numbers, rounded as the device got them. How far the two may be apart is in one table by class of
-//! operation and type ([`Class`]); what differs by design is listed with its reason, and has to ([`EXPECTED`]).
+//! A case is a value: a group, a name, the element types it runs in, and a computation on numbers
+//! drawn on the host. It runs twice on the device under test, with bit for bit equal results. It
+//! also runs on the reference: the CPU without fused kernels, in `f64`, on the same numbers,
+//! rounded as on the device. One table has the tolerance for each class of operation and element
+//! type ([`Class`]). Intended differences are listed with their reason, and must occur
+//! ([`EXPECTED`]).
 //!
-//! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`, `sequences`; where results
-//!   go: `places`; memory: `buffers`; refusals: `errors`;
-//! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`, `optimizers`.
+//! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
+//!   `sequences`; destinations: `places`; memory: `buffers`; invalid calls: `errors`;
+//! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
+//!   `optimizers`.
 
 mod buffers;
 mod case;
@@ -73,12 +76,12 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// What to run.
+/// Selects the cases to run.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The backends, by their names; all that are there if none is named.
+    /// The names of the backends; if empty, all available ones.
     pub backends: Vec<String>,
-    /// How many different draws of the numbers.
+    /// Number of draws with different seeds.
     pub seeds: u64,
     /// Only cases whose group and name contain this.
     pub filter: String,
@@ -94,10 +97,10 @@ impl Default for Request {
     }
 }
 
-/// Runs cases on backends; `tell` hears of what ends otherwise than it should, as it does.
+/// Runs cases on backends. Calls `tell` with each unexpected outcome as it occurs.
 ///
 /// # Errors
-/// A backend that was named is not there, or no case is asked for.
+/// A named backend is not available, or no case matches.
 pub fn run(
     request: &Request,
     cases: &[Case],
@@ -112,7 +115,7 @@ pub fn run(
         let problem = format!("`{}` is in the name of no case", request.filter);
         return Err(Error::argument("conformance", "filter", problem));
     }
-    // Without fused kernels, so that those of the processor are tested too.
+    // Without fused kernels, so that the CPU's own fused kernels are tested too.
     let reference = device("cpu-unfused")?;
     let mut report = Report::default();
     let all = NAMES.map(str::to_owned);

@@ -1,4 +1,4 @@
-//! A model with all that it is given, as one thing to run and to differentiate.
+//! A model with its inputs, to run and differentiate as a unit.
 
 use backend_api::{Result, Tensor};
 use rnn_core::{Initializer, Module, Nest, Param, Visitor};
@@ -13,7 +13,8 @@ use crate::devices::TestDevice;
 /// A tensor of the device under test.
 pub(super) type T = Tensor<TestDevice>;
 
-/// A model and the tensors that it is given, as parameters too, so that all are differentiated. All are drawn.
+/// A model and its input tensors. The inputs are parameters too, so that everything is
+/// differentiated. All values are drawn.
 #[derive(Clone, Debug)]
 pub(super) struct Model<M> {
     /// The model.
@@ -31,23 +32,23 @@ impl<M: Module<B = TestDevice>> Module for Model<M> {
     }
 }
 
-/// Results with names.
+/// Named results.
 pub(super) type Outputs = Vec<(String, T)>;
 
 impl<M: Module<B = TestDevice>> Model<M> {
-    /// A model whose parameters are drawn by their names.
+    /// A model whose parameters are drawn by name.
     pub(super) fn new(bench: &Bench<'_>, module: M) -> Result<Self> {
         Self::with(bench, module, |_| None)
     }
 
-    /// The same, where some parameters are drawn from intervals of their own.
+    /// Like [`new`](Self::new), but some parameters are drawn from their own intervals.
     pub(super) fn with(
         bench: &Bench<'_>,
         mut module: M,
         own: impl Fn(&str) -> Option<Fill>,
     ) -> Result<Self> {
         module.each_param(&mut |name, param| {
-            // Wide sums stay of the size of narrow ones.
+            // Scales the interval so that sums over many inputs are no larger than sums over few.
             let rows = param.dims().first().map_or(1, |&rows| rows.max(4));
             let width = 1.6 / (rows as f64).sqrt();
             let fill = own(name).unwrap_or(Fill::Range(-width, width));
@@ -63,12 +64,12 @@ impl<M: Module<B = TestDevice>> Model<M> {
         })
     }
 
-    /// The model with one more tensor.
+    /// Adds an input tensor.
     pub(super) fn give(self, bench: &Bench<'_>, name: &str, dims: &[usize]) -> Result<Self> {
         self.give_from(bench, name, dims, &Fill::Range(-1.0, 1.0))
     }
 
-    /// The model with one more tensor, from an interval of its own.
+    /// Adds an input tensor drawn from its own interval.
     pub(super) fn give_from(
         mut self,
         bench: &Bench<'_>,
@@ -82,7 +83,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
         Ok(self)
     }
 
-    /// The model with a tensor for each of a state's: `name/path`.
+    /// Adds an input tensor for each tensor of a state, named `name/path`.
     pub(super) fn give_like<N: Nest<TestDevice>>(
         self,
         bench: &Bench<'_>,
@@ -95,7 +96,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
         })
     }
 
-    /// What was given under a name.
+    /// The input with a name.
     pub(super) fn given(&self, name: &str) -> Result<T> {
         let found = self.given.iter().find(|(n, _)| n == name);
         found
@@ -105,7 +106,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
             })
     }
 
-    /// What was given like a state.
+    /// The inputs that form a state.
     pub(super) fn given_like<N: Nest<TestDevice>>(&self, name: &str, like: &N) -> Result<N> {
         let leaves = like.named_leaves();
         let leaves = leaves
@@ -114,8 +115,8 @@ impl<M: Module<B = TestDevice>> Model<M> {
         like.rebuild(&leaves.collect::<Result<Vec<_>>>()?)
     }
 
-    /// Runs the model: all its results, and the gradient of every parameter and of everything given, by a sum in
-    /// which every element counts differently.
+    /// Runs the model. Returns all results and the gradient of every parameter and input, of a sum
+    /// with a different weight for every element.
     pub(super) fn differentiate(
         &self,
         bench: &Bench<'_>,
@@ -140,7 +141,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
             let what = format!("gradient of {name}");
             match grad {
                 Some(grad) => all.push_as(Class::Gradient, what, Read::new(&grad.to_dense()?)?),
-                // No number at all, which is not 0.
+                // A missing gradient is marked by an empty tensor, which differs from 0.
                 None => {
                     let none = Read::host(&[0], bench.draw.dtype(), Vec::<f64>::new());
                     all.push_as(Class::Exact, what, none);
@@ -151,7 +152,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
     }
 }
 
-/// `Σ R y` over all results that have a gradient, with `R` drawn.
+/// `Σ R y` over all results that have a gradient, with drawn weights `R`.
 fn weighted(bench: &Bench<'_>, results: &[(String, T)]) -> Result<T> {
     let mut total = Tensor::scalar(bench.device, 0.0, bench.draw.dtype())?;
     for (name, y) in results.iter().filter(|(_, y)| y.dtype().is_float()) {
@@ -165,7 +166,7 @@ fn weighted(bench: &Bench<'_>, results: &[(String, T)]) -> Result<T> {
     Ok(total)
 }
 
-/// The tensors of a nest as results: `name`, or `name/path`.
+/// The tensors of a nest as results named `name` or `name/path`.
 pub(super) fn named<N: Nest<TestDevice>>(name: &str, nest: &N) -> Outputs {
     let leaves = nest.named_leaves().into_iter();
     leaves

@@ -1,4 +1,4 @@
-//! What moves elements: fill, copy, cast, concat, reverse, gather, scatter.
+//! Operations that move elements: fill, copy, cast, concat, reverse, gather, scatter.
 
 use backend_api::{DType, Fused, Meta, Op, Shape};
 
@@ -21,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// A case of an operation that moves: all types, same bits.
+/// A case of a moving operation: all types, bit for bit equal.
 fn exact(name: String, op: Op, operands: Vec<Operand>) -> Case {
     let operation = Operation::new(op, operands);
     Case::program("moving", name, Class::Exact, ALL, operation)
@@ -33,7 +33,7 @@ fn fill() -> Vec<Case> {
     for dims in shapes {
         let small: &[f64] = &[0.0, 1.0, 7.0];
         for &value in if dims == [70_001] { &small[2..] } else { small } {
-            // The type is the case's.
+            // The element type is that of the case.
             let shape = Shape::new(dims).unwrap_or(Shape::SCALAR);
             let meta = Meta::new(shape, DType::F32);
             all.push(exact(
@@ -62,7 +62,7 @@ fn copy_and_cast() -> Vec<Case> {
         ));
     }
     for &to in ALL {
-        // To one type with many elements.
+        // Casts to one type also have many elements.
         let large = if to == DType::I64 { &large[..2] } else { &[] };
         for &(dims, at) in FORMS.iter().chain(large) {
             let name = format!("cast {dims:?}{at} to {to}");
@@ -73,7 +73,7 @@ fn copy_and_cast() -> Vec<Case> {
 }
 
 fn concat() -> Vec<Case> {
-    // Parts by their length along the axis.
+    // The lengths of the parts along the axis.
     let forms: &[(&[usize], usize, &[usize], &[Arrange])] = &[
         (&[0, 3], 0, &[2, 4], &[Whole]),
         (&[3, 0], 1, &[2, 0, 4, 1], &[Whole, Cut]),
@@ -151,7 +151,7 @@ fn reverse() -> Vec<Case> {
 
 /// Tables and ids.
 fn rows() -> Vec<Case> {
-    // The table's rows, the ids' shape, the rest of a row, and places of table, ids and rows.
+    // Rows of the table, shape of the ids, shape of a row, and layouts of table, ids and rows.
     let forms: &[(usize, &[usize], &[usize], [Arrange; 3])] = &[
         (4, &[3], &[2], [Whole, Whole, Whole]),
         (5, &[], &[3], [Whole, Offset, Offset]),
@@ -193,7 +193,7 @@ fn rows() -> Vec<Case> {
             operation,
         ));
     }
-    // A permutation that is looked up in itself.
+    // A permutation that indexes itself.
     for dtype in INTS {
         let order = Fill::These(vec![2.0, 0.0, 3.0, 1.0]);
         let ids = Operand::typed(&[4], Whole, order, dtype);

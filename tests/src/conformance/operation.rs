@@ -1,4 +1,4 @@
-//! One operation on drawn operands as a case, written to new places and to given ones.
+//! One operation on drawn operands as a case, with new and with given destinations.
 
 use backend_api::{
     Backend, DType, Dest, Error, Fused, Layout, Meta, Op, Result, SequencePlan, SequenceRequest,
@@ -14,20 +14,20 @@ use crate::devices::TestBackend;
 /// An operand of an operation.
 #[derive(Clone, Debug)]
 pub(super) enum Operand {
-    /// Drawn.
+    /// A tensor of drawn numbers.
     Drawn {
         /// Its shape.
         dims: Vec<usize>,
-        /// Its type, if it is not the case's.
+        /// Its element type, if it differs from the case's.
         dtype: Option<DType>,
         /// Its numbers.
         fill: Fill,
-        /// Where they lie.
+        /// Its layout.
         at: Arrange,
     },
-    /// The operand of that number once more: the same buffer and layout.
+    /// The operand with this index again: the same buffer and layout.
     Again(usize),
-    /// The operand of that number with its last two axes exchanged: the same buffer.
+    /// The operand with this index, with its last two axes exchanged: the same buffer.
     Transposed(usize),
 }
 
@@ -37,7 +37,7 @@ impl Operand {
         Self::filled(dims, at, Fill::SYMMETRIC)
     }
 
-    /// Given numbers, of the case's type.
+    /// The given numbers, in the case's type.
     pub(super) fn filled(dims: &[usize], at: Arrange, fill: Fill) -> Self {
         Self::Drawn {
             dims: dims.to_vec(),
@@ -47,7 +47,7 @@ impl Operand {
         }
     }
 
-    /// Given numbers of a type.
+    /// The given numbers in a type.
     pub(super) fn typed(dims: &[usize], at: Arrange, fill: Fill, dtype: DType) -> Self {
         Self::Drawn {
             dims: dims.to_vec(),
@@ -63,7 +63,7 @@ impl Operand {
 pub(super) struct Operation {
     op: Op,
     operands: Vec<Operand>,
-    /// Steps, rows and units of a sequence that takes the path that the device prefers.
+    /// Steps, rows and hidden units of a sequence that uses the device's preferred path.
     sizes: Option<[usize; 3]>,
 }
 
@@ -76,7 +76,7 @@ impl Operation {
         }
     }
 
-    /// A sequence of so many steps, rows and units on the path that the device prefers.
+    /// Uses the device's preferred path for a sequence of these steps, rows and hidden units.
     pub(super) fn on_own_path(mut self, sizes: [usize; 3]) -> Self {
         self.sizes = Some(sizes);
         self
@@ -87,7 +87,8 @@ impl Operation {
         self.op.name()
     }
 
-    /// The operation in the type of a case, which two of them hold, and on the device's path.
+    /// The operation, with the case's element type and the device's path filled in where it has
+    /// them.
     fn op<B: Backend>(&self, device: &B, draw: &Draw) -> Op {
         let typed = |meta: Meta| Meta::new(meta.shape, draw.dtype());
         let planned = |plan: SequencePlan| {
@@ -162,22 +163,23 @@ impl Program for Operation {
     }
 }
 
-/// How a buffer that results are written into is held.
+/// Who else holds the destination buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
-    /// By nobody else: it is written in place.
+    /// No other handle: the operation writes in place.
     Alone,
-    /// By somebody who must not see the change.
+    /// Another handle, which must not see the change.
     Shared,
-    /// By the operands: the first result is written over one of its type.
+    /// The operands: the first result overwrites an operand of its type.
     ByOperand,
 }
 
 impl Operation {
-    /// As a case: results that are written to parts of given buffers are those that it gives otherwise, the rest of
-    /// the buffers is as it was, and nobody who holds them sees a change.
+    /// A case that writes results into parts of given buffers. The results must equal those in new
+    /// buffers, the rest of the buffers must be unchanged, and other holders of a buffer must not
+    /// see a change.
     ///
-    /// `class` is how exactly another way of computing them may give them.
+    /// `class` is the tolerance for another way of computing the results.
     pub(super) fn placed(
         self,
         name: &str,
@@ -270,7 +272,7 @@ impl Operation {
         Ok(all)
     }
 
-    /// The place of an operand that has the result's shape and type.
+    /// The buffer of an operand that has the result's shape and type.
     fn over_operand(
         &self,
         operands: &[Tensor<TestBackend>],
@@ -288,7 +290,7 @@ impl Operation {
     }
 }
 
-/// A place for a result in a buffer, and the buffer's length.
+/// A destination in a buffer, and the buffer's length.
 #[derive(Clone, Debug)]
 struct Target {
     place: Tensor<TestBackend>,
@@ -296,7 +298,7 @@ struct Target {
 }
 
 impl Target {
-    /// A place in a longer buffer of ones, with its axes in another order for some results.
+    /// A destination inside a longer buffer of ones; for some results with permuted axes.
     fn new(device: &TestBackend, result: &Tensor<TestBackend>, i: usize) -> Result<Self> {
         let at = [Arrange::TurnedCut, Arrange::Cut, Arrange::Offset][i % 3];
         let (layout, count) = at.layout(&result.dims())?;

@@ -1,4 +1,4 @@
-//! Every optimizer over some steps, with gradients that are dense and such of looked-up rows; clipping.
+//! Every optimizer over a few steps, with dense gradients and with sparse gradients; clipping.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::devices::TestDevice;
 
 const ROWS: usize = 6;
 const WIDTH: usize = 3;
-/// A row that is looked up twice, and rows that are never.
+/// One row is looked up twice, and some rows never.
 const IDS: [i32; 5] = [4, 1, 4, 0, 2];
 const STEPS: usize = 4;
 
-/// A table of rows under a layer.
+/// An embedding table followed by a layer.
 #[derive(Clone, Debug)]
 struct Words<B: Backend> {
     table: Param<B>,
@@ -45,7 +45,7 @@ impl Words<TestDevice> {
         Ok(Model::new(bench, words)?.module)
     }
 
-    /// The gradients of a squared distance that is far from its end.
+    /// The gradients of a squared distance far from its minimum.
     fn gradients(&self, ids: &T) -> Result<Gradients<TestDevice>> {
         let (_, grads) = value_and_grad(self, |m| {
             m.layer
@@ -92,7 +92,7 @@ where
         let mut optimizer = make();
         let mut all = Results::default();
         for step in 1..=STEPS {
-            // Other rows in each step.
+            // Each step looks up other rows.
             let draw = bench.draw.of(DType::I32);
             let ids = match step {
                 1 => Tensor::from_slice(bench.device, &IDS, &[IDS.len()])?,

@@ -1,4 +1,5 @@
-//! Results that are written to given places: every operation, in place, on a copy, and over an operand.
+//! Results written to given destinations: every operation, in place, on a shared buffer, and over
+//! an operand.
 
 use backend_api::{
     Activation, DType, Distribution, Fused, Meta, Op, Reduce, SequencePath, SequencePlan, Shape,
@@ -35,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (name, dtypes, operation) in over_operands() {
         all.push(operation.placed(name, Held::ByOperand, Class::Exact, dtypes));
     }
-    // Of each operation with a default body the first form, and one that lies otherwise.
+    // The first form of each operation with a default body, and one with another layout.
     let mut seen = Vec::new();
     for form in fused::forms() {
         let known = seen
@@ -143,9 +144,9 @@ fn operations() -> Vec<(String, &'static [DType], Operation)> {
     all
 }
 
-/// Whole sequences and their gradients, on the path of the default body and on the device's own, which may be another
-/// one where results go to given places. Values that are saved are asked for where no row ends early,
-/// since they are unspecified after that.
+/// Whole sequences and their gradients, on the path of the default body and on the device's own
+/// path, which may differ when results go to given destinations. Saved values are only requested
+/// where no row ends early, since they are unspecified past a row's length.
 fn sequences() -> Vec<(String, Operation)> {
     let mut all = Vec::new();
     let (steps, batch, n) = (4, 5, 3);
@@ -211,7 +212,7 @@ fn sequences() -> Vec<(String, Operation)> {
     all
 }
 
-/// Operations whose result may be asked for in the place of an operand.
+/// Operations that may write their result over an operand.
 fn over_operands() -> Vec<(&'static str, &'static [DType], Operation)> {
     let x = |at| Operand::filled(&[4, 4], at, Fill::Range(0.5, 3.0));
     let op = Operation::new;

@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Matmuls.
 
 use backend_api::{Op, Precision};
 
@@ -39,7 +39,7 @@ const FORMS: &[[Form; 2]] = &[
     [(&[2, 3, 0], Whole), (&[2, 0, 2], Whole)],
 ];
 
-/// Sizes at which devices cut the work into parts.
+/// Sizes at which devices split the work.
 const LARGE: &[[Form; 2]] = &[
     [(&[130, 70], Whole), (&[70, 150], Whole)],
     [(&[1, 700], Whole), (&[700, 300], Whole)],
@@ -88,7 +88,7 @@ pub(super) fn cases() -> Vec<Case> {
             all.push(case(name, class, op, operands));
         }
     }
-    // One operand in several places.
+    // The same tensor as several operands.
     let itself = vec![
         unit(&[6, 6], Whole),
         Operand::Again(0),

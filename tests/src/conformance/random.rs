@@ -1,4 +1,4 @@
-//! Random numbers: those that `philox` says, computed on the host number by number.
+//! Random numbers: compared with `philox`, evaluated on the host for each element.
 
 use backend_api::{DType, Distribution, Meta, Op, Result, Shape, Tensor, philox};
 
@@ -9,11 +9,11 @@ use super::tolerance::Class;
 
 const KEYS: [u64; 3] = [0, 77, 0xFEDC_BA98_7654_3210];
 
-/// Distributions with a name.
+/// Named distributions.
 pub(super) const DISTRIBUTIONS: [(&str, Distribution); 6] = [
     ("uniform in 0..1", uniform(0.0, 1.0)),
     ("uniform in -0.3..1.2", uniform(-0.3, 1.2)),
-    // Rounding reaches the upper end, which is not included.
+    // Rounding can reach the upper end, which is excluded.
     ("uniform in 1..1.0000001", uniform(1.0, 1.000_000_1)),
     ("uniform in nothing", uniform(3.0, 3.0)),
     ("normal", normal(0.0, 1.0)),
@@ -77,7 +77,7 @@ fn comparison(
     })
 }
 
-/// The number at a place of a random tensor.
+/// The number at an index of a random tensor.
 fn number(key: u64, i: usize, distribution: Distribution, dtype: DType) -> f64 {
     let words = philox::block(key, i as u64 / 4);
     let rounded = |x: f64| match dtype {
@@ -89,7 +89,7 @@ fn number(key: u64, i: usize, distribution: Distribution, dtype: DType) -> f64 {
             let x = rounded(low + (high - low) * f64::from(philox::unit(words[i % 4])));
             match dtype {
                 _ if x < high || low >= high => x,
-                // The largest number below the end.
+                // The largest number below the upper end.
                 DType::F32 if f64::from(high as f32) >= high => {
                     f64::from((high as f32).next_down())
                 }

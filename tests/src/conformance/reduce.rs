@@ -1,4 +1,4 @@
-//! Sums, maxima and places of maxima along an axis.
+//! Sums, maxima and indices of maxima along an axis.
 
 use backend_api::{DType, Op, Reduce};
 
@@ -7,7 +7,7 @@ use super::draw::{Arrange, FLOATS, Fill, NUMBERS};
 use super::operation::{Operand, Operation};
 use super::tolerance::Class;
 
-/// Shapes, the axis that goes, and places.
+/// Shapes, the axis that is reduced, and memory layouts.
 const FORMS: &[(&[usize], usize, Arrange)] = &[
     (&[5], 0, Arrange::Whole),
     (&[1, 1], 0, Arrange::Whole),
@@ -23,14 +23,14 @@ const FORMS: &[(&[usize], usize, Arrange)] = &[
     (&[3, 0, 2], 0, Arrange::Whole),
 ];
 
-/// Axes without elements, of which only the sum exists.
+/// Axes without elements, which only the sum supports.
 const EMPTY: &[(&[usize], usize, Arrange)] = &[
     (&[0], 0, Arrange::Whole),
     (&[3, 0], 1, Arrange::Whole),
     (&[3, 0, 2], 1, Arrange::Turned),
 ];
 
-/// Long axes, many results, and many of both.
+/// Long axes, many results, and both.
 const LARGE: &[(&[usize], usize, Arrange)] = &[
     (&[70_001], 0, Arrange::Whole),
     (&[3, 3000], 1, Arrange::Whole),
@@ -93,7 +93,7 @@ pub(super) fn cases() -> Vec<Case> {
                 at,
                 Fill::Range(-9.0, 9.0),
             );
-            // Few different numbers, so that the first of equal ones is asked for.
+            // Few distinct numbers, so that the first of equal ones must be found.
             add(
                 Op::ArgMax { axis },
                 Class::Exact,

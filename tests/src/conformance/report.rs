@@ -1,4 +1,4 @@
-//! How cases ended, and the table of it.
+//! Outcomes of cases, and the report table.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,21 +7,22 @@ use backend_api::{DType, Error};
 
 use super::case::Case;
 
-/// How a case ended.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Everything is as near as it should be; the largest error as a share of its tolerance, and where.
+    /// All results are within the tolerance; the largest error as a fraction of it, and where it
+    /// occurs.
     Passed(f64, String),
-    /// What is not.
+    /// A result is wrong.
     Failed(String),
-    /// It differs, as it should: how, and why.
+    /// The case differs as intended: how, and why.
     Differs(String, &'static str),
-    /// It should differ for this reason, and does not.
+    /// The case should differ for this reason, but does not.
     Unexpected(&'static str),
 }
 
 impl Outcome {
-    /// From what a check gave, and the reason to differ if there is one.
+    /// From the result of a check and the reason for an intended difference, if any.
     pub(super) fn new(result: Result<(f64, String), String>, reason: Option<&'static str>) -> Self {
         match (result, reason) {
             (Ok((share, what)), None) => Self::Passed(share, what),
@@ -31,7 +32,7 @@ impl Outcome {
         }
     }
 
-    /// What is wrong, if something is.
+    /// The problem, or `None` if the outcome is as it should be.
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Passed(..) | Self::Differs(..) => None,
@@ -41,14 +42,14 @@ impl Outcome {
     }
 }
 
-/// How many ended how.
+/// Number of cases by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Near enough.
+    /// Within the tolerance.
     pub passed: usize,
-    /// Not, or without the difference that they should have.
+    /// Wrong, or without an intended difference.
     pub failed: usize,
-    /// With a difference that is listed.
+    /// With an intended difference.
     pub differed: usize,
 }
 
@@ -62,31 +63,31 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A line of the table: cases of a group in one type on one backend.
+/// A line of the table: the cases of a group in one element type on one backend.
 #[derive(Clone, Debug, Default)]
 struct Line {
     cases: usize,
     failed: usize,
     differed: usize,
-    /// The largest error as a share of its tolerance.
+    /// The largest error as a fraction of its tolerance.
     worst: f64,
-    /// The case that has it, and where.
+    /// The case and result with the largest error.
     at: String,
 }
 
-/// How all cases ended; written out, it is the table.
+/// The outcomes of all cases; its `Display` is the table.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     summary: Summary,
-    /// Backends and groups in the order in which they ran, with their numbers in it.
+    /// Lines by backend and group, both numbered in the order in which they ran, and element type.
     lines: Vec<((String, &'static str, DType), Line)>,
-    /// Backends, cases and reasons, and how often.
+    /// Reasons and backends, with the number of differing cases and an example.
     differences: BTreeMap<(&'static str, String), (usize, String)>,
     absent: Vec<String>,
 }
 
 impl Report {
-    /// How many ended how.
+    /// Number of cases by outcome.
     pub fn summary(&self) -> Summary {
         self.summary
     }
@@ -102,7 +103,7 @@ impl Report {
             .iter()
             .position(|(k, _)| *k == key)
             .unwrap_or_else(|| {
-                // Below the group's other types.
+                // Place the line below the group's other element types.
                 let group = |k: &(String, &str, DType)| (&k.0, k.1) == (&key.0, key.1);
                 let last = self.lines.iter().rposition(|(k, _)| group(k));
                 let place = last.map_or(self.lines.len(), |last| last + 1);

@@ -9,10 +9,10 @@ use super::case::{Case, Program};
 use super::draw::{Arrange, Draw, FLOATS, Fill, PRECISE};
 use super::tolerance::Class;
 
-/// Numbers in a row of the inputs.
+/// Width of the inputs.
 const DEPTH: usize = 5;
 
-/// A sequence with a gradient of everything that comes out.
+/// A sequence with a gradient for every result.
 #[derive(Clone, Copy, Debug)]
 struct Sequence {
     recurrence: Recurrence,
@@ -21,11 +21,11 @@ struct Sequence {
     units: usize,
     ragged: bool,
     at: Arrange,
-    /// The path of the default body, not the device's own.
+    /// Whether to use the path of the default body instead of the device's own.
     stepwise: bool,
 }
 
-/// Steps, rows, units, and where operands lie.
+/// Steps, rows, hidden units, and the layout of the operands.
 const SIZES: [([usize; 3], Arrange); 10] = [
     ([4, 5, 3], Arrange::Whole),
     ([1, 1, 1], Arrange::Offset),
@@ -47,7 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
     let rare = Activation::ALL.into_iter().filter(|f| !f.is_common());
     let forms = common.chain(rare.map(|f| (SIZES[0], f)));
     for (i, (([steps, batch, units], at), activation)) in forms.enumerate() {
-        // These would let states grow.
+        // These activations would let the states grow.
         let activation = match activation {
             Activation::Identity => Activation::Tanh,
             Activation::Exponential => continue,
@@ -55,7 +55,7 @@ pub(super) fn cases() -> Vec<Case> {
         };
         for recurrence in recurrences(activation) {
             for ragged in [false, true] {
-                // The default path of a few, whatever path the device prefers.
+                // A few also use the default path, whatever path the device prefers.
                 for stepwise in [false, true].into_iter().take(if i < 4 { 2 } else { 1 }) {
                     let sequence = Sequence {
                         recurrence,
@@ -78,7 +78,8 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// Where a slope jumps, at a limit for example, 16 bits may lie on the other side.
+/// Where a slope is discontinuous, for example at a limit, rounding to 16 bits may cross the
+/// discontinuity.
 fn types(recurrence: Recurrence) -> &'static [DType] {
     let jumps = matches!(
         recurrence.activation(),
@@ -91,7 +92,7 @@ fn types(recurrence: Recurrence) -> &'static [DType] {
     }
 }
 
-/// One of each kind, and all options of the LSTM.
+/// One recurrence of each kind, and all options of the LSTM.
 pub(super) fn recurrences(activation: Activation) -> [Recurrence; 6] {
     let gates = LstmGates {
         forget_bias: 0.5,
@@ -116,7 +117,7 @@ pub(super) fn recurrences(activation: Activation) -> [Recurrence; 6] {
     ]
 }
 
-/// The widths of the states, if there are so many units; a projection makes `h` narrower.
+/// The widths of the states for a number of hidden units; a projection makes `h` narrower.
 pub(super) fn state_widths(recurrence: Recurrence, n: usize) -> Vec<usize> {
     let p = match recurrence.is_projected() {
         true => n.div_ceil(2),
@@ -125,7 +126,7 @@ pub(super) fn state_widths(recurrence: Recurrence, n: usize) -> Vec<usize> {
     [n, p][2 - recurrence.states()..].to_vec()
 }
 
-/// At, below and above the number of steps.
+/// Lengths at, below and above the number of steps.
 pub(super) fn lengths(steps: usize) -> Vec<f64> {
     let t = steps as f64;
     vec![t, 0.0, t + 2.0, (t - 1.0).max(0.0), 1.0]
@@ -190,7 +191,8 @@ impl Program for Sequence {
         both.map(|fused| Op::Fused(fused).name()).into()
     }
 
-    /// Outputs and final states with and without saved values, the saved values while rows run, gradients.
+    /// Outputs and final states with and without saved values, the saved values within the lengths,
+    /// and the gradients.
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
         let (steps, batch, n) = (self.steps, self.batch, self.units);
         let (gates, states) = (self.recurrence.gates(), self.recurrence.states());
@@ -199,7 +201,7 @@ impl Program for Sequence {
         let new = |label: &str, dims: &[usize], fill: Fill| {
             draw.arranged(device, label, dims, &fill, self.at)
         };
-        // Small enough that states stay moderate.
+        // Small weights keep the states moderate.
         let width = 1.2 / (n.max(1) as f64).sqrt();
         let mut given = vec![
             new("x", &[steps, batch, DEPTH], Fill::Range(-1.0, 1.0))?,
@@ -255,7 +257,8 @@ impl Program for Sequence {
 }
 
 impl Sequence {
-    /// Saved values; 0 times them from a row's length on, where they are unspecified but finite.
+    /// The saved values, multiplied by 0 past each row's length, where they are unspecified but
+    /// finite.
     fn running<B: Backend>(
         &self,
         device: &B,
@@ -268,7 +271,7 @@ impl Sequence {
         let times: Vec<i64> = (0..self.steps as i64).collect();
         let times = Tensor::from_slice(device, &times, &[self.steps, 1])?;
         let runs = times.compare(Compare::Lt, lengths)?.unsqueeze(2)?;
-        // What is not finite would be NaN.
+        // A value that is not finite would become NaN.
         runs.select_from(saved, &saved.affine(0.0, 0.0)?)
     }
 }

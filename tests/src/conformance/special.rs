@@ -1,5 +1,5 @@
-//! Numbers that are none, infinite, signed zeros or too small for a full mantissa, wherever the contract says what
-//! becomes of them; division of integers by 0; casts of what does not fit.
+//! NaN, infinities, signed zeros and subnormal numbers, wherever the contract defines the result;
+//! integer division by 0; casts of values out of range.
 
 use backend_api::{Activation, Binary, DType, Op, Reduce, Unary};
 
@@ -12,10 +12,10 @@ use super::tolerance::Class;
 
 const NAN: f64 = f64::NAN;
 const INF: f64 = f64::INFINITY;
-/// Has no full mantissa in single precision, nor, times itself, a value.
+/// Subnormal in single precision; its square underflows to 0.
 const TINY: f64 = 1e-40;
 
-/// The numbers in question with each other.
+/// Special numbers; the cases use all pairs of them.
 const EDGES: [f64; 8] = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.5];
 
 pub(super) fn cases() -> Vec<Case> {
@@ -57,7 +57,8 @@ fn crossed() -> Vec<Operand> {
 fn functions() -> Vec<Case> {
     let mut all = Vec::new();
     for (f, class, _) in unaries() {
-        // A sign, a magnitude and the value itself are exact, -0 and what is small included.
+        // The sign, the absolute value and the identity are exact, also for -0 and subnormal
+        // numbers.
         let exact = matches!(
             f,
             Unary::Neg | Unary::Abs | Unary::Activation(Activation::Identity)
@@ -94,7 +95,7 @@ fn functions() -> Vec<Case> {
         affine,
         vec![these(&large)],
     ));
-    // The ends of the functions that level out.
+    // The limits of activations that saturate.
     let level = |f: &Activation| !matches!(f, Activation::Identity | Activation::Exponential);
     for f in Activation::ALL.into_iter().filter(level) {
         let far = [
@@ -111,7 +112,7 @@ fn pairs() -> Vec<Case> {
     let mut all = Vec::new();
     for f in BINARIES {
         let op = Op::Binary(f);
-        // What is left of an infinity, or of a number divided by one, the contract does not say.
+        // The contract does not define the remainder if an operand is infinite.
         if f != Binary::FloorMod {
             all.push(case(
                 op.name(),
@@ -143,7 +144,7 @@ fn pairs() -> Vec<Case> {
     all
 }
 
-/// What only moves keeps its bits.
+/// Operations that only move elements preserve their bits.
 fn moved() -> Vec<Case> {
     let numbers = [&EDGES[..], &[TINY, -TINY, 3e38, -3e38]].concat();
     let operand = || these(&numbers);
@@ -151,7 +152,7 @@ fn moved() -> Vec<Case> {
     let ids = Operand::typed(&[5], Arrange::Whole, Fill::Below(12), DType::I32);
     let lengths = Operand::typed(&[1], Arrange::Whole, Fill::These(vec![11.0]), DType::I64);
     let column = Operand::filled(&[12, 1], Arrange::Whole, Fill::These(numbers.clone()));
-    // NaN on the side that is not taken does not matter.
+    // NaN on the side that is not selected has no effect.
     let select = vec![condition, operand(), these(&[1.0; 12])];
     let concat = vec![operand(), operand()];
     let reverse = Op::Reverse { time: 0, batch: 1 };
@@ -171,7 +172,7 @@ fn moved() -> Vec<Case> {
 
 fn along_axes() -> Vec<Case> {
     let mut all = Vec::new();
-    // One row without NaN, one with it in each place, one of nothing else, and one of infinities.
+    // A row without NaN, rows with NaN at each index, a row of only NaN, and a row of infinities.
     let rows = vec![
         3.0, 3.0, 1.0, NAN, 2.0, 5.0, 2.0, NAN, 5.0, 7.0, 5.0, NAN, NAN, NAN, NAN, -INF, -INF,
         -INF, INF, 1.0, INF,
@@ -206,7 +207,7 @@ fn along_axes() -> Vec<Case> {
             },
         );
     }
-    // The longest axis, whose parts several threads reduce, with one NaN.
+    // The longest axis, which several threads reduce, with one NaN.
     let mut long = vec![1.0; 5000];
     long[4321] = NAN;
     for kind in [Reduce::Max, Reduce::Sum] {
@@ -214,7 +215,7 @@ fn along_axes() -> Vec<Case> {
         let name = format!("{} of a long axis with one NaN", op.name());
         all.push(case(&name, Class::Sum, FLOATS, op, vec![these(&long)]));
     }
-    // A product without depth adds nothing to NaN, and is 0 otherwise.
+    // A matmul with an inner dimension of 0 adds nothing to NaN, and is 0 otherwise.
     let none = || {
         vec![
             Operand::new(&[2, 0], Arrange::Whole),
@@ -289,7 +290,7 @@ fn casts() -> Vec<Case> {
         TINY,
     ];
     for &to in ALL {
-        // A number beyond single precision does not come into it.
+        // No number outside the range of single precision is used.
         let name = format!("cast of floats to {to}");
         all.push(case(
             &name,
@@ -299,7 +300,8 @@ fn casts() -> Vec<Case> {
             vec![these(&numbers)],
         ));
     }
-    // What does not fit a narrower integer the contract leaves open; what fits is exact in every float that holds it.
+    // The contract does not define casts out of a narrower integer's range. A value in range is
+    // exact in every float type that represents it.
     for (name, dtype, numbers) in [
         (
             "i64 beyond the places of a float",

@@ -1,4 +1,4 @@
-//! The suite itself: that nothing is left out, and that what is wrong fails.
+//! Tests of the suite itself: every operation is covered, and wrong results fail.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use super::products::product;
 use super::tolerance::Class;
 use super::{EXPECTED, Expected, Report, Request, cases, run};
 
-/// The names of all operations of an operation's kind. A new kind does not compile until it is here, and then has no
-/// case until it has one.
+/// The names of all operations of an operation's kind. The exhaustive match makes the compiler
+/// reject a new kind that is not listed; a listed kind fails until it has a case.
 fn names(op: &Op) -> Vec<&'static str> {
     match op {
         Op::Unary(_) => {
@@ -49,7 +49,7 @@ fn names(op: &Op) -> Vec<&'static str> {
     }
 }
 
-/// One of each kind.
+/// One operation of each kind.
 fn kinds() -> Vec<Op> {
     let meta = Meta::new(Shape::SCALAR, DType::F32);
     let (low, high) = (0.0, 1.0);
@@ -84,7 +84,8 @@ fn kinds() -> Vec<Op> {
 #[test]
 fn every_operation_has_cases() {
     let all = cases();
-    // What a default body is made of, and where it writes, is tested with it.
+    // The cases of fused operations and destinations also cover the operations that they consist
+    // of.
     let tested: BTreeSet<&str> = all
         .iter()
         .filter(|case| !matches!(case.group, "places" | "special"))
@@ -131,7 +132,7 @@ fn names_are_unique_and_expectations_about_something() {
     }
 }
 
-/// Runs one case on the processor, with what is expected of it.
+/// Runs one case on the CPU with the given expected differences.
 fn report(case: Case, expected: &[Expected]) -> (Report, Vec<String>) {
     let mut told = Vec::new();
     let request = Request {
@@ -145,7 +146,7 @@ fn report(case: Case, expected: &[Expected]) -> (Report, Vec<String>) {
     (report, told)
 }
 
-/// A case whose results are off by a share of what is drawn, on the device under test alone.
+/// A case whose results have a relative error, but only on the device under test.
 fn off_by(error: f64) -> Case {
     let body = move |bench: &Bench<'_>| {
         let x = bench
@@ -201,7 +202,7 @@ fn what_changes_or_compares_nothing_fails() {
     let fickle = move |bench: &Bench<'_>| {
         let run = runs.fetch_add(1, Ordering::Relaxed) as f64;
         let mut all = Results::default();
-        // Within the tolerance, but not the same bits.
+        // Within the tolerance, but not bit for bit equal.
         let x = Tensor::from_slice(bench.device, &[1.0 + run * f64::EPSILON], &[1])?;
         all.push("x", &x)?;
         Ok(all)
@@ -237,7 +238,7 @@ fn what_cannot_be_done_is_told() {
     assert!(request("cpu", "scal").is_ok());
     assert!(request("cpu", "nosuch").unwrap_err().contains("nosuch"));
     assert!(request("abacus", "").unwrap_err().contains("abacus"));
-    // A case that cannot run fails, and is not skipped.
+    // A case that cannot run fails; it is not skipped.
     let broken = Case::new("test", "broken", Class::Exact, PRECISE, |bench| {
         let x = bench
             .draw

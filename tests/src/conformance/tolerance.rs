@@ -1,27 +1,27 @@
-//! How far results may be from the reference: the one table.
+//! The table of tolerances.
 
 use backend_api::DType;
 
-/// Operations by how they round.
+/// Classes of operations by their rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Elements are moved, counted or compared: the same bits.
+    /// Elements are moved, counted or compared: bit for bit equal.
     Exact,
-    /// One or two operations that are rounded correctly.
+    /// One or two correctly rounded operations.
     Rounded,
-    /// Functions in `f64`, the result rounded: the last place.
+    /// Functions computed in `f64` and rounded: within the last bit.
     LastPlace,
-    /// A function that is approximated, such as `exp`.
+    /// An approximated function such as `exp`.
     Function,
     /// Sums of many elements.
     Sum,
-    /// Sums of products.
+    /// Matmuls.
     Product,
-    /// Sums of products of operands that may be rounded to TensorFloat-32.
+    /// Matmuls whose operands may be rounded to TensorFloat-32.
     Tf32,
-    /// Sums of products of operands that may be rounded to bfloat16.
+    /// Matmuls whose operands may be rounded to bfloat16.
     Bf16,
-    /// A few of the above in a row: steps of cells, optimizers, losses.
+    /// A few of the above in sequence: steps of cells, optimizers, losses.
     Step,
     /// Outputs and states of a network.
     Network,
@@ -30,7 +30,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The limit of `|a - b| / (1 + |b|)`. Integers and truth values are always exact.
+    /// The limit of `|a - b| / (1 + |b|)`. Integers and booleans are always exact.
     pub fn tolerance(self, dtype: DType) -> f64 {
         let (single, double) = match self {
             Self::Exact => return 0.0,
@@ -45,8 +45,9 @@ impl Class {
             Self::Network => (5e-6, 2e-14),
             Self::Gradient => (2e-5, 1e-13),
         };
-        // 16-bit floats are computed in `f32`, and each result rounded once; default bodies round after each of their
-        // operations. A rounding to `f16` is one by 2^-11 at most, to `bf16` by 2^-8.
+        // 16-bit floats are computed in `f32`, with one rounding per result; default bodies round
+        // after each of their operations. The relative error of a rounding is at most 2^-11 for
+        // `f16` and 2^-8 for `bf16`.
         let roundings = match self {
             Self::Rounded => 2.0,
             Self::Step => 4.0,

@@ -88,10 +88,11 @@ pub(super) fn run_static(
     graph.compare(file, case.dtype.dtype(), &case.no_gradient)
 }
 
-/// The states that a stack starts from, of one direction.
+/// The initial states of a stack in one direction.
 type States = Option<Vec<<AnyTestCell as Cell>::State>>;
 
-/// The cells of a stack with their parameters from the file, the input, and the initial states of both directions.
+/// The cells of a stack with their parameters from the file, the input, and the initial states of
+/// both directions.
 struct Stack {
     forward: Vec<AnyTestCell>,
     backward: Vec<AnyTestCell>,

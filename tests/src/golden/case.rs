@@ -1,6 +1,6 @@
-//! The JSON in a golden file's header.
+//! The JSON in the header of a golden file.
 //!
-//! An option that is not known here makes the case unsupported: none is ignored.
+//! A case with an unknown option is unsupported; no option is ignored.
 
 use backend_api::DType;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Trouble;
 use super::file::GoldenFile;
 
-/// What a golden file is about, by driver.
+/// The content of a golden file, by driver.
 #[derive(Debug)]
 pub(super) enum Header {
     DynamicRnn(DynamicRnnCase),
@@ -35,7 +35,7 @@ pub(super) struct DynamicRnnCase {
     pub(super) dtype: Float,
     #[serde(rename = "I")]
     pub(super) input_size: usize,
-    /// What the inputs are, where they are not one float tensor `[batch, time, depth]`.
+    /// The form of the inputs, if they are not one float tensor `[batch, time, depth]`.
     #[serde(default)]
     pub(super) input: InputKind,
     #[serde(default)]
@@ -48,7 +48,7 @@ pub(super) struct DynamicRnnCase {
     pub(super) initial_state: bool,
     #[serde(default)]
     pub(super) no_gradient: Vec<String>,
-    /// Present where the file has lengths.
+    /// Present if the file has lengths.
     #[serde(default)]
     pub(super) sequence_length: Option<Vec<i64>>,
 }
@@ -114,24 +114,24 @@ pub(super) struct RawCase {
     pub(super) loop_fn: LoopFn,
     #[serde(default)]
     pub(super) threshold: f64,
-    /// What the file holds says so too.
+    /// Ignored, since the tensors in the file show it too.
     #[serde(default, rename = "initial_state")]
     _initial_state: bool,
     #[serde(default)]
     pub(super) no_gradient: Vec<String>,
     #[serde(default)]
     pub(super) sequence_length: Option<Vec<i64>>,
-    /// How many steps TensorFlow took; the number of emits says so too.
+    /// Number of steps that TensorFlow took. Ignored, since the number of emits shows it too.
     #[serde(default, rename = "steps")]
     _steps: Option<usize>,
-    // These two change no number.
+    // These two do not change any result.
     #[serde(default, rename = "swap_memory")]
     _swap_memory: bool,
     #[serde(default, rename = "parallel_iterations")]
     _parallel_iterations: Option<usize>,
 }
 
-/// The loops of the `raw_rnn` cases; the format's description says what each does.
+/// The loops of the `raw_rnn` cases. The description of the format defines them.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LoopFn {
@@ -154,7 +154,7 @@ pub(super) struct StateSavingCase {
     pub(super) num_unroll: usize,
     #[serde(default)]
     pub(super) sequence_length: Option<Vec<i64>>,
-    /// Says in words what each chunk's loss is.
+    /// Describes the loss of each chunk in words.
     #[serde(default, rename = "loss")]
     _loss: Option<String>,
 }
@@ -174,7 +174,7 @@ pub(super) struct TrainCase {
     pub(super) steps: usize,
     #[serde(default)]
     pub(super) embedding: bool,
-    /// Says in words what the model is.
+    /// Describes the model in words.
     #[serde(default, rename = "model")]
     _model: Option<String>,
 }
@@ -207,20 +207,20 @@ pub(super) struct LossesCase {
     pub(super) sequence_length: Option<Vec<i64>>,
 }
 
-/// What is read from a record file, and how it is batched.
+/// The record file and fields to read, and how to batch them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecordsCase {
     pub(super) driver: RecordsDriver,
-    /// The record file, in the folder of the case; `records.plain.tfrecord` if not given.
+    /// The record file, in the folder of the case; `records.plain.tfrecord` by default.
     #[serde(default)]
     pub(super) file: Option<String>,
-    /// Byte strings by key, and how they are encoded.
+    /// Byte strings by key, and their encoding.
     #[serde(default)]
     pub(super) strings: serde_json::Map<String, Value>,
     #[serde(default, rename = "strings_encoding")]
     _strings_encoding: Option<String>,
-    /// How many examples, batches or dequeues the file has results of.
+    /// Number of examples, batches or dequeues with results in the file.
     #[serde(default, alias = "batches", alias = "dequeues")]
     pub(super) count: usize,
     #[serde(default)]
@@ -235,7 +235,7 @@ pub(super) struct RecordsCase {
     pub(super) bucket_boundaries: Vec<usize>,
     #[serde(default)]
     pub(super) bucket_batch_sizes: Vec<usize>,
-    /// Of all examples.
+    /// The lengths of all examples.
     #[serde(default)]
     pub(super) lengths: Vec<i64>,
     #[serde(default)]
@@ -245,7 +245,7 @@ pub(super) struct RecordsCase {
     pub(super) keys: Vec<(String, String)>,
 }
 
-/// The calls of TensorFlow that read and batch records.
+/// The TensorFlow calls that read and batch records.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub(super) enum RecordsDriver {
     #[serde(rename = "parse_single_sequence_example")]
@@ -260,11 +260,11 @@ pub(super) enum RecordsDriver {
     Segments,
 }
 
-/// What the inputs of a case are.
+/// The form of the inputs of a case.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum InputKind {
-    /// `input/x`: a tensor for each step, of floats or of integer ids.
+    /// `input/x`: one tensor per step, of floats or of integer ids.
     #[default]
     #[serde(alias = "ids", alias = "image")]
     Tensor,
@@ -291,7 +291,7 @@ impl Float {
     }
 }
 
-/// Header fields that change nothing in how a case is run.
+/// Header fields that do not affect how a case is run.
 const INFORMATION: [&str; 20] = [
     "name",
     "driver",
@@ -327,7 +327,7 @@ impl Header {
             _ => return Err(Trouble::Wrong("the header names no driver".into())),
         };
         for field in INFORMATION {
-            // Loops that make their own inputs are told where to stop.
+            // Loops that generate their own inputs need `T` to stop.
             if field != "T" || driver != "raw_rnn" {
                 fields.remove(field);
             }
@@ -350,7 +350,7 @@ impl Header {
             | "PaddingFIFOQueue"
             | "bucket_by_sequence_length"
             | "batch_sequences_with_states" => {
-                // Which of them it is, is the tag of the type.
+                // The enum variant already identifies the driver.
                 if let Some(fields) = header.as_object_mut() {
                     fields.insert("driver".into(), driver.into());
                 }
@@ -361,7 +361,7 @@ impl Header {
     }
 }
 
-/// Without fields that are null: Python's `None`, which asks for the default.
+/// Removes fields that are null: Python's `None`, which selects the default.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -377,7 +377,7 @@ fn parse(json: &str) -> Result<Value, Trouble> {
     serde_json::from_str(json).map_err(|e| Trouble::Wrong(format!("the header is no JSON: {e}")))
 }
 
-/// Options as a type: an unknown one is something that we do not support.
+/// Deserializes options. An unknown option makes the case unsupported.
 pub(super) fn read<T: serde::de::DeserializeOwned>(options: Value) -> Result<T, Trouble> {
     serde_json::from_value(options).map_err(|e| Trouble::Unsupported(e.to_string()))
 }

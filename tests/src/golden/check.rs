@@ -1,4 +1,4 @@
-//! Comparing with what TensorFlow computed.
+//! Comparison with the results of TensorFlow.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use rnn_train::Differentiable;
 use super::Trouble;
 use super::file::GoldenFile;
 
-/// The largest error so far, as a share of its tolerance.
+/// The largest error so far, as a fraction of its tolerance.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Worst(pub(super) f64);
 
-/// Compares the numbers of a case with its file, and knows which have not been looked at.
+/// Compares the numbers of a case with its file, and tracks which tensors were not compared yet.
 pub(super) struct Check<'f> {
     file: &'f GoldenFile,
     dtype: DType,
@@ -22,7 +22,7 @@ pub(super) struct Check<'f> {
 }
 
 impl<'f> Check<'f> {
-    /// Nothing compared yet: every tensor that holds a result is left.
+    /// Starts with every result tensor of the file uncompared.
     pub(super) fn new(file: &'f GoldenFile, dtype: DType) -> Self {
         let given = |key: &str| {
             let whole = [
@@ -72,7 +72,7 @@ impl<'f> Check<'f> {
         let (found, expected) = (found.to_f64_vec()?, expected.to_f64_vec()?);
         for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
             let error = (a - b).abs() / (1.0 + b.abs());
-            // Not `error > tolerance`: a NaN must not pass.
+            // Not `error > tolerance`, because a NaN must not pass.
             if !(error <= tolerance) {
                 let text = format!("{key}[{i}] is {a}, not {b} (error {error:.1e})");
                 return Err(Trouble::Wrong(text));
@@ -82,7 +82,7 @@ impl<'f> Check<'f> {
         Ok(())
     }
 
-    /// Marks a tensor of the file as something that is given, not a result.
+    /// Marks a tensor of the file as an input, not a result.
     pub(super) fn given(&mut self, key: &str) {
         self.left.remove(key);
     }
@@ -96,7 +96,7 @@ impl<'f> Check<'f> {
     }
 }
 
-/// What a loss is made of: results that count, and leaves whose gradients are compared.
+/// The terms of a loss: results that contribute, and leaves whose gradients are compared.
 pub(super) struct Graph<B: Backend> {
     leaves: Vec<(String, Tensor<B>)>,
     results: Vec<(String, Tensor<B>)>,
@@ -110,7 +110,7 @@ impl<B: Differentiable> Graph<B> {
         }
     }
 
-    /// A tensor of the file as a leaf; integers, which have no gradient, as they are.
+    /// A tensor of the file as a leaf. Integers have no gradient and do not become leaves.
     pub(super) fn leaf(&mut self, file: &GoldenFile, device: &B, key: &str) -> Result<Tensor<B>> {
         let tensor = file.tensor(device, key)?;
         if !tensor.dtype().is_float() {
@@ -126,7 +126,8 @@ impl<B: Differentiable> Graph<B> {
         self.leaves.iter().map(|(key, t)| (key.as_str(), t))
     }
 
-    /// A nest of the form of `like` whose tensors are leaves from the file: `key`, or `key/path`.
+    /// A nest of the form of `like` whose tensors are leaves from the file, named `key` or
+    /// `key/path`.
     pub(super) fn leaf_nest<N: Nest<B>>(
         &mut self,
         file: &GoldenFile,
@@ -140,7 +141,7 @@ impl<B: Differentiable> Graph<B> {
         like.rebuild(&leaves)
     }
 
-    /// The model with its parameters from the file, as leaves: `weights/scope/name`.
+    /// The model with its parameters from the file as leaves, named `weights/scope/name`.
     pub(super) fn model<M: Module<B = B>>(
         &mut self,
         file: &GoldenFile,
@@ -155,7 +156,7 @@ impl<B: Differentiable> Graph<B> {
         Ok(model)
     }
 
-    /// Results that count: `key`, or `key/path`.
+    /// Adds results that contribute to the loss, named `key` or `key/path`.
     pub(super) fn results<N: Nest<B>>(&mut self, key: &str, nest: &N) {
         for (path, t) in nest.named_leaves() {
             self.results.push((join(key, &path), t.clone()));
@@ -168,7 +169,7 @@ impl<B: Differentiable> Graph<B> {
         let grads = if loss.device().is_tracked(loss.buffer()) {
             loss.device().backward(loss, &leaves)?
         } else {
-            // Where all rows are empty.
+            // All rows are empty.
             leaves.iter().map(|_| None).collect()
         };
         let or_zeros = |(leaf, grad): (&&Tensor<B>, Option<Tensor<B>>)| match grad {
@@ -225,7 +226,7 @@ impl<B: Differentiable> Graph<B> {
     }
 }
 
-/// The length of an axis of an input, which need not have one in a file that is broken.
+/// The length of an axis of an input. A malformed file may lack the axis.
 pub(super) fn extent<B: Backend>(x: &Tensor<B>, axis: usize) -> Result<usize> {
     let length = x.shape().dims().get(axis).copied();
     length.ok_or_else(|| {
@@ -234,7 +235,7 @@ pub(super) fn extent<B: Backend>(x: &Tensor<B>, axis: usize) -> Result<usize> {
     })
 }
 
-/// `key/path`, or the one that is not empty.
+/// `key/path`, or the part that is not empty.
 pub(super) fn join(key: &str, path: &str) -> String {
     match (key, path) {
         ("", path) => path.into(),

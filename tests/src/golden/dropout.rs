@@ -1,4 +1,4 @@
-//! Cells with dropout, with the random numbers that TensorFlow drew.
+//! Cells with dropout that replay the random numbers drawn by TensorFlow.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use super::check::join;
 use super::file::GoldenFile;
 use crate::devices::TestDevice;
 
-/// Whether there is dropout anywhere in a cell.
+/// Whether a cell or a cell inside it has dropout.
 fn has_dropout(cell: &Value) -> bool {
     match cell {
         Value::Object(fields) => {
@@ -30,7 +30,7 @@ fn has_dropout(cell: &Value) -> bool {
     }
 }
 
-/// A cell from its options; dropout in it replays what the file holds.
+/// Builds a cell from its options; its dropout replays the file's random numbers.
 pub(super) fn cell(
     device: &TestDevice,
     file: &GoldenFile,
@@ -61,11 +61,11 @@ pub(super) fn cell(
 /// The random numbers of a file.
 #[derive(Debug)]
 struct Recording {
-    /// 1 where an element was kept, in the order in which TensorFlow came by: `mask/000`.
+    /// 1 where an element was kept, numbered in TensorFlow's order: `mask/000`.
     masks: HashMap<String, Tensor<TestDevice>>,
-    /// Of variational dropout, by place: `noise/state/c`.
+    /// The noise of variational dropout by tensor: `noise/state/c`.
     noise: HashMap<String, Tensor<TestDevice>>,
-    /// Known once the whole cell has been built.
+    /// Set once the whole cell has been built.
     masks_per_step: OnceLock<usize>,
 }
 
@@ -73,7 +73,7 @@ struct Recording {
 #[derive(Debug)]
 struct Part {
     recording: Arc<Recording>,
-    /// The number in a step of each place's mask; none for variational dropout.
+    /// The number of each tensor's mask within a step; empty for variational dropout.
     masks: HashMap<String, usize>,
 }
 
@@ -86,7 +86,7 @@ impl NoiseSource<TestDevice> for Part {
         meta: Meta,
     ) -> ApiResult<Tensor<TestDevice>> {
         let per_step = self.recording.masks_per_step.get().copied();
-        // A mask serves as noise: 1 is above any limit, 0 below.
+        // A mask can serve as noise: 1 is above any limit, 0 below.
         let (key, found) = match self.masks.get(place).zip(per_step) {
             Some((number, per_step)) => {
                 let key = format!("mask/{:03}", cx.time * per_step + number);
@@ -110,7 +110,7 @@ impl NoiseSource<TestDevice> for Part {
     }
 }
 
-/// Builds a cell, counting the masks that a step of it takes.
+/// Builds a cell and counts the masks that a step of it uses.
 struct Replay<'a> {
     device: &'a TestDevice,
     dtype: DType,
@@ -168,7 +168,7 @@ impl Replay<'_> {
                 *count += 1;
             }
         };
-        // TensorFlow's order: input, what the cell inside drops, state, output.
+        // TensorFlow's order: input, dropout of the inner cell, state, output.
         if keeps("input_keep_prob") {
             next("input".into(), &mut self.masks);
         }

@@ -46,7 +46,7 @@ pub(super) fn run(
     }
 }
 
-/// The options of a cell of a class whose inputs are no single tensor.
+/// The options of a cell of `class`, whose inputs are not a single tensor.
 fn of_class(cell: &Value, class: &str) -> Result<Value, Trouble> {
     let mut options = cell.clone();
     match options.as_object_mut().and_then(|o| o.remove("type")) {
@@ -55,7 +55,7 @@ fn of_class(cell: &Value, class: &str) -> Result<Value, Trouble> {
     }
 }
 
-/// Runs a cell of any type on the inputs that `inputs` makes leaves of.
+/// Runs a cell of any type; `inputs` creates the inputs as leaves.
 pub(super) fn run_cell<C: Cell<B = TestDevice>>(
     file: &GoldenFile,
     case: &DynamicRnnCase,
@@ -65,7 +65,7 @@ pub(super) fn run_cell<C: Cell<B = TestDevice>>(
     let mut graph = Graph::new();
     let cell = graph.model(file, &join("rnn", &cell.scope()), cell)?;
     let inputs = inputs(&mut graph)?;
-    // Dropout acts, with the file's masks; nothing else depends on the mode.
+    // Enables dropout, with the file's masks; nothing else depends on the mode.
     let mut rnn = DynamicRnn::new(&cell)
         .mode(Mode::Training, 0)
         .time_major(case.time_major)

@@ -56,7 +56,7 @@ impl GoldenFile {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The lengths of a case, which its header repeats.
+    /// The lengths of a case. If the header has them too, both must agree.
     pub(super) fn lengths(&self, header: Option<&[i64]>) -> Result<Option<Vec<i64>>> {
         const KEY: &str = "sequence_length";
         if !self.has(KEY) && header.is_none() {
@@ -86,7 +86,7 @@ impl GoldenFile {
         self.tensors.contains_key(key)
     }
 
-    /// A tensor of the file on a device.
+    /// Copies a tensor of the file to a device.
     pub(super) fn tensor<B: Backend>(&self, device: &B, key: &str) -> Result<Tensor<B>> {
         let stored = self
             .tensors

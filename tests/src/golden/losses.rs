@@ -1,4 +1,4 @@
-//! A file of losses, masks and clips of one batch of logits.
+//! A file of losses, masks and clipping results for one batch of logits.
 
 use backend_api::{Compare, DType, Result as ApiResult, Tensor};
 use rnn_train::Differentiable;
@@ -101,7 +101,7 @@ fn sequence_loss(form: &str, logits: &T, targets: &T, weights: &T) -> ApiResult<
     }
 }
 
-/// With the softmax as labels, reversed along time.
+/// Cross entropy with the softmax, reversed along time, as labels.
 fn dense_cross_entropy(logits: &T, softmax: &T) -> ApiResult<T> {
     let (rows, steps) = (extent(softmax, 0)?, extent(softmax, 1)?);
     let lengths = Tensor::from_slice(logits.device(), &vec![steps as i64; rows], &[rows])?;

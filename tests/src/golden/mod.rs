@@ -1,7 +1,9 @@
-//! Golden files: numbers that TensorFlow computed for small random models. `tests/golden/README.md` has the format.
+//! Golden files: numbers that TensorFlow computed for small random models. `tests/golden/README.md`
+//! documents the format.
 //!
-//! A case is built from the JSON in the file's header, run, and compared: outputs, states, loss and every
-//! gradient. A case that asks for something that is not there is *unsupported*, never skipped in silence.
+//! A case is built from the JSON in the file's header and run. The outputs, states, loss and every
+//! gradient are compared. A case that needs an unknown class or option is *unsupported*; it is
+//! never skipped silently.
 
 mod bidirectional;
 mod case;
@@ -32,25 +34,25 @@ use case::Header;
 use check::Worst;
 use file::GoldenFile;
 
-/// How a case ended.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// All numbers agree; the largest error, as a share of its tolerance.
+    /// All numbers agree; the largest error as a fraction of its tolerance.
     Passed(f64),
-    /// What disagrees, or what went wrong.
+    /// A description of the mismatch or error.
     Failed(String),
-    /// What the case asks for that is not there.
+    /// The class or option that is not supported.
     Unsupported(String),
 }
 
-/// How many cases ended how.
+/// Number of cases by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// All numbers agree.
     pub passed: usize,
-    /// Something disagrees.
+    /// A number disagrees, or an error occurred.
     pub failed: usize,
-    /// Something is not there.
+    /// A class or option is not supported.
     pub unsupported: usize,
 }
 
@@ -74,7 +76,7 @@ impl From<Result<Worst, Trouble>> for Outcome {
     }
 }
 
-/// Why a case did not pass.
+/// The reason why a case did not pass.
 enum Trouble {
     Unsupported(String),
     Wrong(String),
@@ -83,7 +85,7 @@ enum Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match &error {
-            // A class or an option that the library does not have.
+            // A class or an option that the library does not support.
             Error::Argument {
                 op: "cell_from_config",
                 ..
@@ -93,10 +95,10 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Runs every golden file of a folder on a device; `report` is told of each case as it ends.
+/// Runs every golden file of a folder on a device. Calls `report` after each case.
 ///
 /// # Errors
-/// The folder cannot be read or holds no golden file.
+/// The folder cannot be read or has no golden file.
 pub fn run_folder(
     folder: &Path,
     device: &TestDevice,
@@ -120,7 +122,7 @@ pub fn run_folder(
     Ok(summary)
 }
 
-/// The golden files of a folder in order: everything but notes.
+/// The golden files of a folder in order; notes are left out.
 fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);
     let mut files = Vec::new();
@@ -135,7 +137,8 @@ fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Runs one golden file on a device: the cases in it, which is one but for `errors.json`, and how each ended.
+/// Runs one golden file on a device. Returns its cases (several for the lists of calls) and their
+/// outcomes.
 fn run_file(path: &Path, device: &TestDevice) -> Vec<(String, Outcome)> {
     let calls = match path.file_name().and_then(|name| name.to_str()) {
         Some("errors.json") => Some(refusals::run(path, device)),

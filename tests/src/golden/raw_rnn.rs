@@ -12,7 +12,7 @@ use crate::devices::TestDevice;
 type T = Tensor<TestDevice>;
 type Turn<E, L> = RawTurn<TestDevice, T, AnyState<TestDevice>, E, L>;
 
-/// A case while it runs.
+/// The state of a running case.
 struct Run<'a> {
     device: &'a TestDevice,
     file: &'a GoldenFile,
@@ -33,7 +33,7 @@ pub(super) fn run(
     let cell = graph.model(file, &format!("rnn/{}", cell.scope()), &cell)?;
     let x = file.tensor(device, "input/x")?;
     file.lengths(case.sequence_length.as_deref())?;
-    // A sequence is `[T, B, I]`, a first input `[B, I]`, go ids `[B]`.
+    // A sequence is `[T, B, I]`, a first input `[B, I]`, ids of start tokens `[B]`.
     let batch = extent(&x, usize::from(case.loop_fn == LoopFn::DynamicEquiv))?;
     let zero = cell.zero_state(batch)?;
     let state = if file.keys().any(|k| k.starts_with("initial_state")) {
@@ -59,7 +59,7 @@ pub(super) fn run(
 }
 
 impl Run<'_> {
-    /// Rows whose length is not above the number of steps done.
+    /// Rows whose length does not exceed the number of completed steps.
     fn ended(&self, steps: usize) -> ApiResult<T> {
         let lengths = self
             .file
@@ -126,7 +126,7 @@ impl Run<'_> {
         self.finish(&result.emits, &result.state, None::<&()>)
     }
 
-    /// Feeds on its own output, until the lengths or the output say so.
+    /// Feeds its output back until the lengths or the output end the loop.
     fn feedback(mut self) -> Result<Worst, Trouble> {
         let x = self.graph.leaf(self.file, self.device, "input/x")?;
         let (threshold, limit) = (self.case.threshold, self.case.max_steps);
@@ -170,7 +170,7 @@ impl Run<'_> {
         self.finish(&result.emits, &result.state, None::<&()>)
     }
 
-    /// Emits scores and the best id, whose embedding is the next input.
+    /// Emits logits and the id of the largest one, whose embedding is the next input.
     fn greedy_decoder(mut self) -> Result<Worst, Trouble> {
         let (file, device) = (self.file, self.device);
         let go = file.tensor(device, "input/x")?;
@@ -207,7 +207,7 @@ impl Run<'_> {
         self.finish(&result.emits, &result.state, Some(&result.loop_state))
     }
 
-    /// Halves the state, and scales a constant input by what the loop carries.
+    /// Halves the state, and scales a constant input by the loop state.
     fn scale_state(mut self) -> Result<Worst, Trouble> {
         let x = self.graph.leaf(self.file, self.device, "input/x")?;
         let k = self.graph.leaf(self.file, self.device, "input/k")?;

@@ -38,7 +38,7 @@ pub(super) fn run(
     let plain = cell_from_config(device, &case.cell, case.input_size, dtype)?;
     let scope = format!("rnn/{}", plain.scope());
     let x = file.tensor(device, "input/x")?;
-    // What the chunks have are parts of these.
+    // The lengths of the chunks are derived from these.
     file.lengths(case.sequence_length.as_deref())?;
     let mut check = Check::new(file, dtype);
     let zero = plain.zero_state(extent(&x, 0)?)?;

@@ -23,7 +23,7 @@ pub(super) fn run(
     let cell = graph.model(file, &join("rnn", &cell.scope()), &cell)?;
     let x = graph.leaf(file, device, "input/x")?;
     let inputs = unstack(&x, case.time_major)?;
-    // Dropout acts, with the file's masks; nothing else depends on the mode.
+    // Enables dropout, with the file's masks; nothing else depends on the mode.
     let mut rnn = StaticRnn::new(&cell).mode(Mode::Training, 0);
     if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
         rnn = rnn.sequence_length(&lengths);
@@ -48,7 +48,7 @@ pub(crate) fn unstack(
     (0..extent(x, axis)?).map(|t| x.select(axis, t)).collect()
 }
 
-/// Steps as one nest with a leading time axis.
+/// Stacks steps to one nest with a leading time axis.
 pub(super) fn stack<N: Nest<TestDevice>>(steps: &[N]) -> ApiResult<N> {
     let leaves: Vec<Vec<&Tensor<TestDevice>>> = steps.iter().map(Nest::leaves).collect();
     let mut column = 0;

@@ -1,4 +1,4 @@
-//! A cell whose inputs, outputs and states are nested: it is in the golden files only.
+//! A cell with nested inputs, outputs and states, which only the golden files use.
 
 use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
 use rnn_core::{Cell, Initializer, Module, Param, Step, Visitor};
@@ -10,8 +10,8 @@ use super::case::read;
 
 /// Inputs `a: [batch, depth]` and `b: [batch, j, k]`, states `s1` and `s2` of the outputs' shapes:
 ///
-/// `n1 = tanh(a · wa + s1 · us + b1)`, `n2 = s2 / 2 + tanh(b) * mean(n1)`, the mean over the units; outputs are
-/// `n1, n2 * v`.
+/// `n1 = tanh(a · wa + s1 · us + b1)`, `n2 = s2 / 2 + tanh(b) * mean(n1)`, with the mean over the
+/// hidden units. The outputs are `n1, n2 * v`.
 #[derive(Clone, Debug)]
 pub(crate) struct ToyNested<B: Backend> {
     wa: Param<B>,
@@ -61,7 +61,7 @@ impl<B: Backend> ToyNested<B> {
         })
     }
 
-    /// Zeros of the form of `n1` and `n2`.
+    /// Zeros of the shapes of `n1` and `n2`.
     fn zeros(&self, batch: usize) -> Result<(Tensor<B>, Tensor<B>)> {
         let zeros = |dims: &[usize]| {
             let meta = Meta::new(Shape::new(dims)?, self.b1.dtype());

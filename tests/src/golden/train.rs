@@ -1,4 +1,5 @@
-//! Trajectories of optimizers: the final output of a cell, a softmax layer, mean cross entropy, clipping.
+//! Trajectories of optimizers. The model is a softmax layer on the final output of a cell, trained
+//! by mean cross entropy with clipping.
 
 use backend_api::{Error, Result as ApiResult, Tensor};
 use rnn_core::{AnyCell, Cell, DynamicRnn, Initializer, Module, Param, Visitor, cell_from_config};
@@ -17,7 +18,7 @@ type T = Tensor<TestDevice>;
 /// The model of the trajectories.
 #[derive(Clone, Debug)]
 struct Classifier {
-    /// Where the inputs are rows of a table.
+    /// Present if the inputs are rows of a table.
     embedding: Option<Param<TestDevice>>,
     cell: AnyCell<TestDevice>,
     kernel: Param<TestDevice>,
@@ -42,7 +43,7 @@ pub(super) fn run(
     case: &TrainCase,
 ) -> Result<Worst, Trouble> {
     let options = &case.options;
-    // TensorFlow keeps an optimizer's numbers in f32, whatever the model's type.
+    // TensorFlow stores an optimizer's hyperparameters in f32, whatever the type of the model.
     let number = |given: Option<f64>, default: f64| f64::from(given.unwrap_or(default) as f32);
     let lr = number(options.learning_rate, 0.001);
     match case.optimizer.as_str() {
@@ -70,8 +71,8 @@ pub(super) fn run(
     }
 }
 
-/// Adam with TensorFlow's powers of beta, which it multiplies up in f32: the learning rate of each step makes up for
-/// what ours, computed in f64, differ.
+/// Adam with TensorFlow's powers of beta, which are accumulated in f32. The learning rate of each
+/// step compensates for the difference to this crate's powers, which are computed in f64.
 fn adam(
     device: &TestDevice,
     file: &GoldenFile,
@@ -166,12 +167,12 @@ fn loss(model: &Classifier, input: &T, lengths: &[i64], labels: &T) -> ApiResult
         .sequence_length(lengths)
         .run(x)?;
     let state: Vec<&T> = rnn_core::Nest::leaves(&rnn.state);
-    // The last tensor of a state is what the cell gave out.
+    // The last tensor of a state is the output of the cell.
     let h = state[state.len() - 1];
     softmax_cross_entropy(&h.matmul(&model.kernel)?.add(&model.bias)?, labels)
 }
 
-/// The file's names of an optimizer's slots, in our order.
+/// The names of an optimizer's slots in the file, in the order of the crate.
 fn slot_names(optimizer: &str, count: usize) -> &'static [&'static str] {
     match (optimizer, count) {
         ("AdamOptimizer", _) => &["m", "v"],

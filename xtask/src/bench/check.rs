@@ -1,4 +1,4 @@
-//! A measurement of a wrong answer is worth nothing: the answer is checked before it is timed.
+//! Checks the results of a workload before it is timed.
 
 use std::error::Error;
 
@@ -9,8 +9,8 @@ use rnn_train::{Autodiff, Differentiable};
 use super::network::{Answer, answers};
 use super::workloads::{Mode, Workload};
 
-/// How far an answer may be from that of plain operations, relative to the largest number in it. Sums of some hundred products
-/// in another order differ by 1e-6 or so.
+/// Tolerance of the check against unfused operations, relative to the largest number of a result.
+/// Sums of a few hundred products in another order differ by about 1e-6.
 pub(super) fn tolerance(precision: Precision) -> f64 {
     match precision {
         Precision::Tf32 => 1e-2,
@@ -19,7 +19,8 @@ pub(super) fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-/// Compares a short run of the workload on a device with one of plain operations, gradients composed of them too.
+/// Compares a short run of the workload on a device with a run of unfused operations, whose
+/// gradients are also composed of operations.
 pub(super) fn check<B: Differentiable>(
     device: &B,
     w: &Workload,
@@ -71,7 +72,7 @@ mod tests {
     use super::super::workloads::WORKLOADS;
     use super::*;
 
-    /// A device whose products are too large by a thousandth.
+    /// A device whose matmuls return results that are too large by a thousandth.
     #[derive(Clone, Debug)]
     struct Wrong(Cpu);
 
@@ -89,7 +90,7 @@ mod tests {
                     let alpha = alpha * 1.001;
                     self.0.run(&Op::MatMul { alpha, precision }, ins, outs)
                 }
-                // Of products, so that they are wrong too.
+                // These consist of matmuls, so their results must be wrong too.
                 Op::Fused(ref fused @ (Fused::Sequence(_) | Fused::SequenceGrad(_))) => {
                     compose(self, fused, ins, outs)
                 }
@@ -98,7 +99,7 @@ mod tests {
         }
     }
 
-    /// The workloads, small.
+    /// Small versions of the workloads.
     fn small() -> impl Iterator<Item = (Workload, Mode)> {
         WORKLOADS.into_iter().flat_map(|w| {
             let small = Workload {

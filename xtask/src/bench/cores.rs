@@ -1,11 +1,11 @@
-//! Programs on as many cores as they have threads.
+//! Assigns each program as many cores as it has threads.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-/// The cores that this process may use, where `taskset` can give some of them to another.
+/// The cores that this process may use, if `taskset` can pin other programs to some of them.
 #[derive(Debug)]
 pub(super) struct Cores(Option<Vec<usize>>);
 
@@ -23,7 +23,7 @@ impl Cores {
         Self(cores.map(|cores| one_of_each_first(cores, siblings)))
     }
 
-    /// What is to be said about so many threads.
+    /// A note for the report if `threads` threads do not each get a core.
     pub(super) fn remark(&self, threads: usize) -> Option<String> {
         match &self.0 {
             None => Some("`taskset` is not there: programs may use more cores than threads".into()),
@@ -34,7 +34,8 @@ impl Cores {
         }
     }
 
-    /// A program that runs on as many cores as it has threads. One for a GPU keeps all: its driver has threads of its own.
+    /// A command that runs on as many cores as it has threads. A program for a GPU gets all cores,
+    /// because its driver has threads of its own.
     pub(super) fn command(&self, program: &OsStr, threads: usize, device: &str) -> Command {
         match &self.0 {
             Some(cores) if device == "cpu" => {
@@ -48,7 +49,7 @@ impl Cores {
     }
 }
 
-/// The numbers of a list like `0-3,8`.
+/// The numbers in a list such as `0-3,8`.
 fn numbers(list: &str) -> Option<Vec<usize>> {
     let mut all = Vec::new();
     for part in list.trim().split(',') {
@@ -58,13 +59,14 @@ fn numbers(list: &str) -> Option<Vec<usize>> {
     Some(all)
 }
 
-/// The numbers that the system has for one core.
+/// The hardware threads that share a physical core with `core`.
 fn siblings(core: usize) -> Option<Vec<usize>> {
     let path = format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
     numbers(&fs::read_to_string(path).ok()?)
 }
 
-/// Two threads of one core are slower than two cores: the second of each comes after all first ones.
+/// Orders the first hardware thread of each core before all second ones, because two hardware
+/// threads of one core are slower than two cores.
 fn one_of_each_first(
     cores: Vec<usize>,
     siblings: impl Fn(usize) -> Option<Vec<usize>>,

@@ -1,4 +1,5 @@
-//! `cargo xtask bench --input`: reading, parsing, padding and batching of records, beside tf.data.
+//! `cargo xtask bench --input`: times reading, parsing, padding and batching of records, and
+//! compares with tf.data.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ of JSON each.
 const BATCH: usize = 64;
 const WIDTH: usize = 16;
 const BOUNDARIES: [usize; 3] = [50, 100, 150];
-/// Records read ahead of the parser, and batches ahead of the consumer.
+/// Records read ahead of the parser, and batches read ahead of the consumer.
 const AHEAD: (usize, usize) = (128, 8);
 
 #[derive(Debug)]
@@ -43,7 +44,7 @@ struct Options {
     python: String,
 }
 
-/// Runs the task; `args` are those after `--input`.
+/// Runs the task; `args` are the arguments after `--input`.
 ///
 /// # Errors
 /// An option is wrong, the file cannot be written or read, or TensorFlow cannot be run.
@@ -66,7 +67,7 @@ pub(super) fn run(args: &[String]) -> std::result::Result<(), Box<dyn Error>> {
             let mut command = Command::new(&options.python);
             command.arg(script).arg("--file").arg(&file).args(form);
             command.args(["--repeats", &options.repeats.to_string()]);
-            // On some machines these choose slower kernels for other programs.
+            // On some machines this variable makes other programs choose slower kernels.
             command.env_remove("OPENBLAS_CORETYPE");
             if !command.status()?.success() {
                 return Err("bench/input_tensorflow.py failed".into());
@@ -103,7 +104,7 @@ fn parse_options(args: &[String]) -> std::result::Result<Option<Options>, Box<dy
     Ok(Some(options))
 }
 
-/// Writes examples that are a function of their number.
+/// Writes examples whose content is a function of their number.
 fn write(path: &Path, examples: usize) -> Result<()> {
     let mut writer = RecordWriter::create(path, Compression::Plain)?;
     for example in 0..examples {
@@ -123,7 +124,7 @@ fn write(path: &Path, examples: usize) -> Result<()> {
     writer.finish()
 }
 
-/// The pipeline, and the field of the labels of steps.
+/// The pipeline, and the field with the labels of the steps.
 fn pipeline(
     path: &Path,
     bucketed: bool,

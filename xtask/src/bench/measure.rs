@@ -1,4 +1,4 @@
-//! One measurement: a workload in one mode, in a process of its own.
+//! One measurement: a workload in one mode, in a separate process.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -16,12 +16,13 @@ use super::reading;
 use super::timing::{self, Times};
 use super::workloads::{Mode, Workload};
 
-/// A result, as one line of JSON. Times are in seconds.
+/// A result, stored as one line of JSON. Times are in seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) peer: String,
     pub(super) version: String,
-    /// What of ours it ran on; of another framework the device. Its own program does not tell.
+    /// The backend of this project, or the device of another framework; other frameworks' programs
+    /// do not report it.
     #[serde(default = "cpu")]
     pub(super) backend: String,
     pub(super) workload: String,
@@ -38,19 +39,20 @@ pub(super) struct Line {
     pub(super) p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) p99_us: Option<f64>,
-    /// What it takes to read a stream's weights once, with the same threads.
+    /// Time to read a stream's weights once with the same threads; see [`reading`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reading_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peak_increase_mib: Option<f64>,
-    /// Operations a run asked the device for, the bytes they read and wrote, and the time steps of the run.
+    /// Operations that one run requested from the device, bytes that they read and wrote, and time
+    /// steps of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) launches: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) steps: Option<usize>,
-    /// Of a square product, the best of some in the same process with the same threads.
+    /// Best rate of a square matmul in the same process with the same threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peak_gflops: Option<f64>,
 }
@@ -59,7 +61,7 @@ fn cpu() -> String {
     "cpu".into()
 }
 
-/// What is measured, and on what.
+/// The workload and the settings of a measurement.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) workload: Workload,
@@ -69,14 +71,15 @@ pub(super) struct Job<'a> {
     pub(super) precision: Precision,
 }
 
-/// Checks the answer, then times it.
+/// Checks the results, then times the workload.
 pub(super) fn measure<B: Backend>(
     backend: B,
     job: &Job<'_>,
 ) -> std::result::Result<Line, Box<dyn Error>> {
     let (w, mode) = (&job.workload, job.mode);
     if mode != Mode::Memory {
-        // Not before memory is measured: a pool that the check has filled would make the growth look smaller.
+        // The check does not run before a memory measurement: it would fill the memory pool and
+        // make the growth look smaller.
         let device = Autodiff::new(backend.clone());
         check(&device, w, mode, tolerance(job.precision))?;
     }
@@ -163,17 +166,18 @@ pub(super) fn measure<B: Backend>(
     })
 }
 
-/// The peak to hold figures against: on a CPU that of vector instructions, whether or not products have something faster.
+/// The peak that rates are compared with. On a CPU it is the peak of vector instructions, even if
+/// matmuls use AMX.
 fn machine_peak<B: Backend>(backend: &B, job: &Job<'_>) -> Result<f64> {
     if device_name(job.backend) != "cpu" {
-        // A GPU needs a large product to be busy.
+        // A GPU needs a large matmul to be fully used.
         return peak(backend, 4096);
     }
     let vectors = Cpu::builder().threads(job.threads).matrix_unit(false);
     peak(&vectors.build()?, 1024)
 }
 
-/// GFLOP/s of a square product, the best of some runs.
+/// GFLOP/s of a square matmul, the best of several runs.
 fn peak<B: Backend>(backend: &B, side: usize) -> Result<f64> {
     let numbers: Vec<f32> = (0..side * side).map(|i| (i % 17) as f32 * 0.1).collect();
     let x = Tensor::from_slice(backend, &numbers, &[side, side])?;

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the workloads, measured, beside other frameworks where they are installed.
+//! `cargo xtask bench`: measures the workloads and compares them with the other frameworks that are
+//! installed.
 
 mod check;
 mod cores;
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     }
 }
 
-/// The folder of the workspace.
+/// The root folder of the workspace.
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
@@ -93,7 +94,7 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let mut lines = Vec::new();
     for (w, mode, threads) in jobs {
         for &on in &devices {
-            // A GPU does not care how many threads the processor has.
+            // The number of CPU threads does not affect a GPU.
             if on != "cpu" && threads != options.threads[0] {
                 continue;
             }
@@ -129,7 +130,7 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Those of the frameworks asked for that are there.
+/// The requested frameworks that are available.
 fn peers_of(options: &Options) -> Vec<Peer> {
     let find = |name: &String| {
         Peer::find(name, &options.python)
@@ -139,7 +140,7 @@ fn peers_of(options: &Options) -> Vec<Peer> {
     options.compare.iter().filter_map(find).collect()
 }
 
-/// Takes down a line, and says so.
+/// Records a result and prints it.
 fn tell(options: &Options, line: Line, lines: &mut Vec<Line>) -> Result<(), Box<dyn Error>> {
     let text = serde_json::to_string(&line)?;
     if options.json {
@@ -187,7 +188,7 @@ fn measure_here(
     measure::measure(device, &job)
 }
 
-/// One of our measurements, in a process of its own.
+/// Runs one measurement of this project in a separate process.
 fn ours(
     options: &Options,
     cores: &Cores,
@@ -206,7 +207,7 @@ fn ours(
     line.ok_or_else(|| "a measurement printed nothing".into())
 }
 
-/// The lines of a file by what they measure; of repeated ones the last.
+/// The results in a file, by key; the last one of each key counts.
 fn read(file: &str) -> Result<HashMap<String, Line>, Box<dyn Error>> {
     let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     let lines = text.lines().map(|line| {

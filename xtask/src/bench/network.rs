@@ -1,4 +1,4 @@
-//! The networks of the workloads, on any device.
+//! The networks of the workloads, generic over the device.
 
 use backend_api::{Backend, DType, Error, Keep, Meta, Result, Shape, Tensor};
 use rnn_core::{
@@ -14,7 +14,7 @@ use super::workloads::{Kind, Mode as Measured, Workload};
 
 type Stack<B> = MultiRnnCell<Vec<AnyCell<B>>>;
 
-/// What the optimizer steps.
+/// The parameters that the optimizer updates.
 #[derive(Clone, Debug)]
 struct Model<B: Backend> {
     cells: Stack<B>,
@@ -31,7 +31,7 @@ impl<B: Backend> Module for Model<B> {
     }
 }
 
-/// A model with its inputs, which may be differentiated.
+/// A model with its inputs, which are parameters so that they can be differentiated.
 #[derive(Clone, Debug)]
 pub(super) struct Network<B: Backend> {
     model: Model<B>,
@@ -119,7 +119,7 @@ impl<B: Differentiable> Network<B> {
         }
     }
 
-    /// One step of training; the loss.
+    /// Takes one training step and returns the loss.
     pub(super) fn train(&mut self, adam: &mut Adam<B>) -> Result<Tensor<B>> {
         let (loss, grads) = value_and_grad(self, Self::loss)?;
         adam.step(&mut self.model, &grads)?;
@@ -127,7 +127,7 @@ impl<B: Differentiable> Network<B> {
     }
 }
 
-/// A network that is given one step at a time.
+/// A network that processes one step at a time.
 #[derive(Debug)]
 pub(super) struct Stream<B: Backend> {
     cells: Stack<B>,
@@ -149,10 +149,10 @@ impl<B: Differentiable> Stream<B> {
     }
 }
 
-/// Numbers with their name.
+/// Named numbers.
 pub(super) type Answer = (String, Vec<f64>);
 
-/// What a measurement computes: outputs, in training the loss and the gradients too.
+/// The results of a measurement: outputs and, in training, the loss and the gradients.
 pub(super) fn answers<B: Differentiable>(
     device: &B,
     w: &Workload,
@@ -202,14 +202,15 @@ fn mean<B: Backend>(outputs: &Tensor<B>) -> Result<Tensor<B>> {
         .affine(1.0 / outputs.shape().count() as f64, 0.0)
 }
 
-/// Numbers of a small network whose weights and inputs are formulas: what every program computes alike.
+/// Results of a small network whose weights and inputs are given by formulas, so that every
+/// framework computes the same numbers.
 pub(super) struct Sample {
     /// `T, B, n`
     pub(super) shape: [usize; 3],
     pub(super) sum: f64,
-    /// The outputs of the last row's last step.
+    /// The output of the last row at the last step.
     pub(super) last: Vec<f64>,
-    /// The sums of the absolute values of two gradients of the mean of all outputs.
+    /// Two gradients of the mean of all outputs, each as the sum of its absolute values.
     pub(super) input_grad: f64,
     pub(super) kernel_grad: f64,
 }
@@ -267,7 +268,7 @@ pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample
     }
 }
 
-/// A cell and the inputs as parameters.
+/// A cell whose inputs are parameters too.
 #[derive(Clone, Debug)]
 struct Differentiated<C: Module> {
     cell: C,
@@ -301,7 +302,8 @@ where
     let (_, grads) = value_and_grad(&network, |n| mean(&outputs(n)?))?;
     let absolute =
         |t: &Tensor<C::B>| -> Result<f64> { Ok(t.to_f64_vec()?.iter().map(|x| x.abs()).sum()) };
-    // The recurrent weights are the rows of a kernel below those of the inputs, or kernels of their own.
+    // The recurrent weights are either the rows of a kernel below those of the inputs, or separate
+    // kernels.
     let depth = network.inputs.value().shape()[2];
     let units = y.shape()[2];
     let (mut input_grad, mut kernel_grad) = (0.0, 0.0);

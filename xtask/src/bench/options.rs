@@ -33,10 +33,10 @@ operations on the processor: outputs, and in training the loss and the gradients
 --verify             prints numbers of a small network of known weights, which every program must give
 ";
 
-/// The backends by the names that `--backend` takes. What stands before a hyphen is the device.
+/// The backends that `--backend` accepts. The part before a hyphen is the device.
 const BACKENDS: [&str; 5] = ["cpu", "cpu-unfused", "cpu-vector", "cuda", "cuda-unfused"];
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Debug)]
 pub(super) struct Options {
     pub(super) workloads: Vec<Workload>,
@@ -52,12 +52,12 @@ pub(super) struct Options {
     pub(super) save: Option<String>,
     pub(super) baseline: Option<String>,
     pub(super) verify: bool,
-    /// Measure here and now, not in a process of its own.
+    /// Whether to measure in this process instead of starting one.
     pub(super) here: bool,
 }
 
 impl Options {
-    /// What to do; nothing if help was asked for, and has been printed.
+    /// Parses the command line. Returns `None` after printing the help text.
     pub(super) fn parse(args: &[String]) -> Result<Option<Self>, Box<dyn Error>> {
         let mut options = Self {
             workloads: Vec::new(),
@@ -135,7 +135,7 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// How exact the products are that were asked for.
+    /// The requested precision of matmuls.
     pub(super) fn products(&self) -> Result<Precision, Box<dyn Error>> {
         match self.precision.as_str() {
             "exact" => Ok(Precision::Exact),
@@ -151,7 +151,7 @@ pub(super) fn device(backend: &str) -> &str {
     backend.split(['-', ' ']).next().unwrap_or(backend)
 }
 
-/// A backend with how exact its products are.
+/// The name of a backend with the precision of its matmuls.
 pub(super) fn label(backend: &str, precision: &str) -> String {
     match precision {
         "exact" => backend.into(),
@@ -159,7 +159,7 @@ pub(super) fn label(backend: &str, precision: &str) -> String {
     }
 }
 
-/// Values with commas between.
+/// Parses values separated by commas.
 fn listed<T>(
     text: &str,
     what: &str,

@@ -1,5 +1,5 @@
-//! Other frameworks, each a program in `bench/` that takes a workload's sizes and prints lines of JSON, or nothing for what
-//! it cannot do.
+//! Other frameworks. Each is a program in `bench/` that takes the sizes of a workload and prints
+//! lines of JSON, or nothing if it does not support the workload.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -11,12 +11,12 @@ use super::measure::Line;
 use super::options::label;
 use super::workloads::{Mode, Workload};
 
-/// How a framework is run.
+/// How a framework's program is run.
 #[derive(Debug)]
 enum Kind {
-    /// A script, and the modules that it needs.
+    /// A script, and the Python modules that it needs.
     Script(&'static str, &'static str),
-    /// A crate of its own, built when it is asked for.
+    /// A separate crate, built on demand.
     Crate(&'static str),
 }
 
@@ -30,7 +30,7 @@ const PEERS: [(&str, Kind); 4] = [
     ("candle", Kind::Crate("candle")),
 ];
 
-/// A framework that is there.
+/// A framework that is available.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
@@ -39,10 +39,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Finds a framework, builds its program if it has to be.
+    /// Finds a framework and builds its program if necessary.
     ///
     /// # Errors
-    /// Why it is left out.
+    /// The reason why the framework is left out.
     pub(super) fn find(name: &str, python: &str) -> Result<Self, String> {
         let known = || PEERS.map(|(name, _)| name).join(", ");
         let kind = PEERS.iter().find(|(peer, _)| *peer == name);
@@ -65,10 +65,10 @@ impl Peer {
         })
     }
 
-    /// Its lines for a workload; none if it cannot do that.
+    /// Runs a workload. Returns no lines if the framework does not support it.
     ///
     /// # Errors
-    /// It failed, or printed something else.
+    /// The program failed or printed something other than results.
     pub(super) fn run(
         &self,
         cores: &Cores,
@@ -84,7 +84,7 @@ impl Peer {
         command.args(["--device", device, "--precision", precision]);
         let mut lines = lines_of(&mut command)?;
         for line in &mut lines {
-            // On the processor they are always exact.
+            // Matmuls are always exact on the CPU.
             let precision = if device == "cpu" { "exact" } else { precision };
             line.backend = label(device, precision);
         }
@@ -120,7 +120,7 @@ fn arguments(w: &Workload, mode: Mode, threads: usize) -> Vec<String> {
     all
 }
 
-/// Builds a crate of `bench/`; the path of its program.
+/// Builds a crate of `bench/` and returns the path of its program.
 fn build(folder: &Path, name: &str) -> Result<OsString, String> {
     eprintln!("building bench/{name}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -144,7 +144,7 @@ pub(super) fn lines_of(command: &mut Command) -> Result<Vec<Line>, Box<dyn Error
     Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-/// Runs a program. If it fails, the end of what it says about that.
+/// Runs a program. The error has the end of its error output.
 fn succeed(command: &mut Command) -> Result<Output, String> {
     let program = command.get_program().to_owned();
     let name = program.to_string_lossy();

@@ -1,16 +1,17 @@
-//! How long it takes to read so many bytes once, from where they are found when they are read again and again: what a step of one row,
-//! which needs each weight once, cannot be faster than.
+//! The time to read a number of bytes once, from the cache or memory that holds them when they are
+//! read repeatedly. A step of one row reads each weight once, so this time is its lower bound.
 
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-/// Turns before the time is taken, and turns of which the median is taken.
+/// Warm-up repetitions, and repetitions whose median is taken.
 const WARM: usize = 20;
 const TURNS: usize = 201;
 
-/// Seconds, with as many threads, each of which reads its part and waits for nobody meanwhile; of the slowest one.
+/// Seconds for `threads` threads that each read their part without synchronising; the time of the
+/// slowest thread.
 pub(super) fn seconds(bytes: usize, threads: usize) -> f64 {
     let words = bytes.div_ceil(size_of::<u64>());
     let part = words.div_ceil(threads.max(1));
@@ -36,7 +37,7 @@ pub(super) fn seconds(bytes: usize, threads: usize) -> f64 {
     })
 }
 
-/// In several sums, so that none waits for another.
+/// Several independent sums, so that the additions do not form one dependency chain.
 fn sum(data: &[u64]) -> u64 {
     let (blocks, rest) = data.as_chunks::<32>();
     let mut sums = [0u64; 32];

@@ -1,4 +1,4 @@
-//! `--scaling`: what a step costs as sequences get longer and batches larger.
+//! `--scaling`: the cost of a step as sequences get longer and batches get larger.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -25,7 +25,8 @@ const fn at(name: &'static str, batch: usize, steps: usize) -> Workload {
 const BATCH: usize = 16;
 const STEPS: usize = 100;
 
-/// An LSTM of 128 units on 128 inputs, longer and longer, then with more and more rows.
+/// An LSTM of 128 hidden units and 128 inputs, with increasing sequence length, then with
+/// increasing batch size.
 pub(super) const SCALING: [Workload; 13] = [
     at("B16_T100", BATCH, STEPS),
     at("B16_T300", BATCH, 300),
@@ -42,7 +43,7 @@ pub(super) const SCALING: [Workload; 13] = [
     at("B256_T100", 256, STEPS),
 ];
 
-/// What changes from one workload to the next.
+/// The size that varies between the workloads.
 #[derive(Clone, Copy, Debug)]
 enum Axis {
     Steps,
@@ -66,7 +67,7 @@ impl Axis {
         }
     }
 
-    /// Where a workload is on the axis, if it is.
+    /// The size of a workload on this axis, or `None` if it is not on the axis.
     fn place(self, w: &Workload) -> Option<usize> {
         match self {
             Self::Steps => (w.batch == BATCH).then_some(w.steps),
@@ -75,10 +76,10 @@ impl Axis {
     }
 }
 
-/// Measurements that differ in one size alone.
+/// Measurements that differ in only one size.
 struct Series {
     name: String,
-    /// The size, seconds of a run, and microseconds of a step of a row.
+    /// The size, seconds per run, and microseconds per step and row.
     points: Vec<(usize, f64, f64)>,
 }
 
@@ -109,7 +110,7 @@ fn series(lines: &[Line], axis: Axis) -> Vec<Series> {
     all
 }
 
-/// Tables of both axes: a column for each program, mode and number of threads.
+/// Tables of both axes, with a column for each program, mode and number of threads.
 pub(super) fn tables(lines: &[Line]) -> String {
     let mut text = String::from("Each: the time of a run, and of a step of a row.\n");
     for axis in Axis::ALL {
@@ -143,7 +144,7 @@ pub(super) fn tables(lines: &[Line]) -> String {
     text
 }
 
-/// Draws both axes into files of a folder.
+/// Plots both axes to files in a folder.
 pub(super) fn draw(lines: &[Line], folder: &Path) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     for axis in Axis::ALL {
@@ -202,11 +203,11 @@ pub(super) fn draw(lines: &[Line], folder: &Path) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// Of the numbers 1, 2, 5, 10, 20, .., and of their parts in ten, those from just below to just above a range.
+/// Tick values 1, 2, 5 times powers of ten, from just below to just above a range.
 fn round_numbers(low: f64, high: f64) -> Vec<f64> {
     let decade = low.max(f64::MIN_POSITIVE).log10().floor() as i32;
     let all = (decade..).flat_map(|d| {
-        // Divided, a tenth is the nearest number to 0.1, and is printed so.
+        // Dividing by 10 gives the float nearest to 0.1, which prints as `0.1`.
         [1.0, 2.0, 5.0].map(|x| match d {
             0.. => x * 10f64.powi(d),
             _ => x / 10f64.powi(-d),

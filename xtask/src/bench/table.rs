@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::measure::Line;
 use super::options::device;
 
-/// Who measured, and on what of theirs.
+/// The framework and backend of a result.
 pub(super) fn by(line: &Line) -> String {
     match line.backend.as_str() {
         "cpu" => line.peer.clone(),
@@ -14,13 +14,13 @@ pub(super) fn by(line: &Line) -> String {
     }
 }
 
-/// What a line measures.
+/// Identifies a measurement.
 pub(super) fn key(line: &Line) -> String {
     let (by, threads) = (by(line), line.threads);
     format!("{by} {} {} {threads}", line.workload, line.mode)
 }
 
-/// The best product that anybody had on each device with so many threads.
+/// The best matmul rate of all frameworks, per device and number of threads.
 fn peaks(lines: &[Line]) -> BTreeMap<(&str, usize), f64> {
     let mut peaks = BTreeMap::new();
     for line in lines {
@@ -34,8 +34,10 @@ fn place(line: &Line) -> (&str, usize) {
     (device(&line.backend), line.threads)
 }
 
-/// One row a measurement, with its share of the peak, and the ratio of each other time to our first one of the same
-/// workload on the same device (above 1: we are faster), or of the baseline's to ours. Of memory the ratio is one of bytes.
+/// One row per measurement, with its fraction of the peak and a ratio. For another framework the
+/// ratio is its time divided by our first time for the same workload on the same device (above 1:
+/// we are faster); for memory it is the ratio of bytes. With a baseline, the ratio is the
+/// baseline's time divided by ours.
 pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) -> String {
     let mut text = String::from(
         "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | operations a step | KiB a step | ratio |\n\

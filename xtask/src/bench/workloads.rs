@@ -1,6 +1,6 @@
-//! What is measured: the table of workloads.
+//! The table of workloads.
 
-/// A kind of recurrent layer. The GRU resets after the product, as PyTorch's does.
+/// The kind of a recurrent layer. The GRU resets after the product, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Basic,
@@ -9,7 +9,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The name that the scripts in `bench/` know.
+    /// The name that the scripts in `bench/` use.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Basic => "rnn_tanh",
@@ -27,16 +27,16 @@ impl Kind {
     }
 }
 
-/// What is done with a network.
+/// The computation that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The sequence forward, without a record.
+    /// The sequence forward, without recording.
     Forward,
     /// Forward, mean of all outputs (or cross-entropy), backward, Adam.
     Train,
-    /// One step a call, the state carried.
+    /// One step per call; the state is carried.
     Stream,
-    /// Growth of resident memory in one training step.
+    /// Growth of the resident memory in one training step.
     Memory,
 }
 
@@ -53,7 +53,7 @@ impl Mode {
     }
 }
 
-/// A network and its inputs, in `f32`.
+/// A network in `f32` and its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workload {
     pub(super) name: &'static str,
@@ -64,17 +64,17 @@ pub(super) struct Workload {
     pub(super) inputs: usize,
     pub(super) units: usize,
     pub(super) modes: &'static [Mode],
-    /// Whether training differentiates with respect to the inputs too.
+    /// Whether training also differentiates with respect to the inputs.
     pub(super) input_grad: bool,
-    /// Classes of a layer on the last state, trained by cross-entropy.
+    /// Number of classes of an output layer on the last state, trained by cross-entropy.
     pub(super) classes: Option<usize>,
-    /// The shortest and the longest row.
+    /// The lengths of the shortest and the longest row.
     pub(super) ragged: Option<(u64, u64)>,
 }
 
 pub(super) const FORWARD_AND_TRAIN: &[Mode] = &[Mode::Forward, Mode::Train];
 
-/// What the others are made from.
+/// The workload that the others are derived from.
 pub(super) const LSTM: Workload = Workload {
     name: "",
     kind: Kind::Lstm,
@@ -169,7 +169,7 @@ pub(super) const WORKLOADS: [Workload; 9] = [
 ];
 
 impl Workload {
-    /// Five steps of the same network, for a check of its numbers. Ragged rows stay ragged.
+    /// The same network over five steps, to check its numbers. Ragged rows stay ragged.
     pub(super) fn short(&self) -> Self {
         let steps = if self.modes == [Mode::Stream] {
             5
@@ -183,7 +183,7 @@ impl Workload {
         }
     }
 
-    /// The rows' lengths: spread evenly by a multiplicative hash, the first one the longest.
+    /// The row lengths, spread evenly by a multiplicative hash. The first row is the longest.
     pub(super) fn lengths(&self) -> Option<Vec<u64>> {
         let (low, high) = self.ragged?;
         let spread = |i: u64| low + (((i * 2_654_435_761 % (1 << 32)) * (high - low + 1)) >> 32);
@@ -194,14 +194,15 @@ impl Workload {
         )
     }
 
-    /// Bytes of the kernels.
+    /// Size of the kernels in bytes.
     pub(super) fn weight_bytes(&self) -> usize {
         let inputs = |layer| if layer == 0 { self.inputs } else { self.units };
         let numbers = |layer| (inputs(layer) + self.units) * self.kind.gates() * self.units;
         (0..self.layers).map(numbers).sum::<usize>() * size_of::<f32>()
     }
 
-    /// Additions and multiplications of the matrix products; of a ragged batch, for the steps that count.
+    /// Additions and multiplications of the matmuls. For a ragged batch only steps within the
+    /// lengths count.
     pub(super) fn flops(&self, mode: Mode) -> f64 {
         let padded = (self.batch * self.steps) as f64;
         let steps = self

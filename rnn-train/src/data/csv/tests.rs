@@ -1,4 +1,4 @@
-//! Tables, and tables that are none.
+//! Valid and damaged CSV tables.
 
 use super::*;
 use crate::data::{ByteStrings, Source};

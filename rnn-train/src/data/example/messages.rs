@@ -49,8 +49,8 @@ mod proto {
         pub(super) feature: Vec<FeatureEntry>,
     }
 
-    /// An entry of a map. Both fields are always written, as Google's serializer does: TensorFlow
-    /// 2 refuses an entry without one. `prost`'s own maps leave out what is empty.
+    /// An entry of a map. Both fields are always written, as by Google's serializer: TensorFlow 2
+    /// rejects an entry without one. `prost`'s own maps omit empty values.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct FeatureEntry {
         #[prost(string, optional, tag = "1")]
@@ -260,7 +260,7 @@ impl SequenceExample {
         self
     }
 
-    /// The message's bytes: what a record holds.
+    /// The encoded message: the content of a record.
     pub fn to_bytes(&self) -> Vec<u8> {
         let list = |(name, steps): (&String, &Vec<Feature>)| {
             let feature = steps.iter().cloned().map(Into::into).collect();
@@ -278,10 +278,10 @@ impl SequenceExample {
         .encode_to_vec()
     }
 
-    /// The message that some bytes hold.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// [`Error::Argument`] if they hold none.
+    /// [`Error::Argument`] if the bytes are not such a message.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let message = proto::SequenceExample::decode(bytes).map_err(|e| {
             let problem = format!("is no SequenceExample: {e}");
@@ -331,16 +331,16 @@ impl Example {
         self
     }
 
-    /// The message's bytes: what a record holds.
+    /// The encoded message: the content of a record.
     pub fn to_bytes(&self) -> Vec<u8> {
         let features = features(&self.features);
         proto::Example { features }.encode_to_vec()
     }
 
-    /// The message that some bytes hold.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// [`Error::Argument`] if they hold none.
+    /// [`Error::Argument`] if the bytes are not such a message.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let message = proto::Example::decode(bytes).map_err(|e| {
             let problem = format!("is no Example: {e}");

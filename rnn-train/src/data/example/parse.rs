@@ -18,7 +18,7 @@ pub(super) struct Plan {
     pub(super) lists: Vec<(usize, FeatureSpec)>,
 }
 
-/// What is read of one feature.
+/// The declaration of one feature.
 #[derive(Clone, Debug)]
 pub(super) struct FeatureSpec {
     pub(super) name: String,
@@ -26,16 +26,16 @@ pub(super) struct FeatureSpec {
     pub(super) rule: Rule,
 }
 
-/// What a feature has to be.
+/// The number of values that a feature must have.
 #[derive(Clone, Debug)]
 pub(super) enum Rule {
-    /// So many values; `default` where there are none.
+    /// A fixed number of values; `default` if the feature is missing.
     Fixed {
         dims: Dims,
         count: usize,
         default: Option<Values>,
     },
-    /// So many values a step.
+    /// A fixed number of values per step.
     Steps {
         dims: Dims,
         count: usize,
@@ -136,7 +136,7 @@ fn context_column(spec: &FeatureSpec, parts: Option<&Parts<'_>>) -> Result<Colum
             Some(default) => Ok(Column::of(dims.clone(), default.clone())),
             None => refuse("is missing, and it has no default".into()),
         },
-        // A default stands for a feature that is missing, not for one without values.
+        // The default replaces a missing feature, not a feature without values.
         (Rule::Fixed { dims, .. }, Some(Found::Unset)) => refuse(format!(
             "has no type and no values, but the shape is {dims:?}"
         )),
@@ -209,13 +209,13 @@ fn malformed(what: String, problem: Malformed) -> Error {
     Error::argument(OP, what, format!("is malformed: {problem}"))
 }
 
-/// What a feature turned out to be.
+/// The content of a feature.
 enum Found {
-    /// So many values of the type asked for, which were appended.
+    /// Values of the declared type, which were appended; their number.
     Values(usize),
-    /// Of no type.
+    /// No type.
     Unset,
-    /// Of another type.
+    /// Values of another type.
     Other(&'static str),
 }
 
@@ -310,13 +310,13 @@ fn read_list(list: &[u8], values: &mut Values) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Whether a feature that is not asked for is well formed.
+/// Whether a feature that is not declared is well formed.
 fn check_feature(parts: &[&[u8]]) -> Result<(), Malformed> {
     read_feature(parts, &mut Values::empty(ValueKind::Bytes))?;
     Ok(())
 }
 
-/// Whether a feature list that is not asked for is well formed.
+/// Whether a feature list that is not declared is well formed.
 fn check_list(parts: &[&[u8]]) -> Result<(), Malformed> {
     for part in parts {
         let mut fields = Fields(part);

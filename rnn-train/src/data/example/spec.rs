@@ -16,7 +16,7 @@ impl RecordType for ByteStrings {}
 
 /// A context feature with a fixed number of values: TensorFlow's `FixedLenFeature`.
 ///
-/// Its column has the shape given. The feature has to be there unless it has a default.
+/// Its column has the shape given. The feature must be present unless it has a default.
 #[derive(Clone, Debug)]
 pub struct FixedLen<T: RecordType> {
     name: Naming,
@@ -72,7 +72,7 @@ impl<T: RecordType> FixedLenSequence<T> {
         }
     }
 
-    /// Takes a record without the list as one of no steps.
+    /// A record without the list counts as one with no steps.
     #[must_use]
     pub fn allow_missing(mut self) -> Self {
         self.allow_missing = true;
@@ -91,8 +91,8 @@ impl<T: RecordType> FixedLenSequence<T> {
 /// `VarLenFeature`.
 ///
 /// Of the context its column has one axis; of a feature list it is ragged, with a row for each
-/// step. [`Column::sparse`](crate::data::Column::sparse) gives TensorFlow's form. A feature that is
-/// missing has no values.
+/// step. [`Column::sparse`](crate::data::Column::sparse) returns the form of TensorFlow. A feature
+/// that is missing has no values.
 #[derive(Clone, Debug)]
 pub struct VarLen<T> {
     name: Naming,
@@ -162,7 +162,7 @@ pub trait SequenceFeature<T: RecordType>: private::Sealed {
     fn declare(self, schema: &mut Schema) -> Result<Declared<T>>;
 }
 
-/// A field, and what is read into it.
+/// A field, and the feature that is read into it.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Declared<T>(Field<T>, FeatureSpec)
@@ -234,8 +234,8 @@ fn count(name: &str, dims: &[usize]) -> Result<usize> {
 
 /// The features that a program reads from `SequenceExample` and `Example` records.
 ///
-/// Declared once; each declaration gives the typed [`Field`] that reads the feature's column from
-/// samples and batches. Features that are not declared are passed over.
+/// Declared once; each declaration returns the typed [`Field`] that reads the feature's column from
+/// samples and batches. Features that are not declared are skipped.
 ///
 /// ```
 /// use rnn_train::data::{ExampleSpec, FixedLen, FixedLenSequence, SequenceExample, VarLen};
@@ -271,7 +271,7 @@ impl ExampleSpec {
     /// Reads a feature of the context, or a feature of an `Example`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is a field of that name, or the default does not fit the shape.
+    /// [`Error::Argument`] if a field with this name exists, or the default does not fit the shape.
     pub fn context<T: RecordType>(&mut self, feature: impl ContextFeature<T>) -> Result<Field<T>> {
         let Declared(field, spec) = feature.declare(&mut self.schema)?;
         self.plan.context.push((field.key().1, spec));
@@ -281,7 +281,7 @@ impl ExampleSpec {
     /// Reads a feature list.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is a field of that name.
+    /// [`Error::Argument`] if a field with this name exists.
     pub fn sequence<T: RecordType>(
         &mut self,
         feature: impl SequenceFeature<T>,

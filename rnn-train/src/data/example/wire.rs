@@ -8,7 +8,7 @@ use std::fmt;
 /// Nested groups that a message may have, as in TensorFlow's parser.
 const MAX_GROUPS: usize = 100;
 
-/// Why some bytes are no message.
+/// The reason why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
     Truncated,
@@ -41,7 +41,7 @@ pub(super) enum Value<'a> {
     Fixed32([u8; 4]),
     /// Bytes: a string, a message, or packed numbers.
     Bytes(&'a [u8]),
-    /// Eight bytes or a group, which none of the messages here has.
+    /// A fixed 64-bit value or a group; none of the messages here has one.
     Other,
 }
 
@@ -156,7 +156,7 @@ pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
 fn long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0;
     for (i, &byte) in bytes.iter().take(10).enumerate() {
-        // Of the tenth byte one bit has room; Google's parser drops the others.
+        // Only one bit of the tenth byte fits; Google's parser drops the others.
         value |= u64::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
             *bytes = &bytes[i + 1..];

@@ -10,10 +10,10 @@ use super::place::Place;
 use crate::data::column::Column;
 use crate::data::values::Values;
 
-/// Bytes that are read and decoded at once, and the most that is allocated before data is there.
+/// Bytes that are read and decoded at once, and the largest allocation before data has arrived.
 pub(super) const CHUNK: u64 = 1 << 16;
 
-/// Reads one array. `stored` is how long the input is, where that is known without reading.
+/// Reads one array. `stored` is the length of the input, if it is known without reading.
 pub(super) fn read_array(
     bytes: &mut dyn Read,
     place: Place<'_>,
@@ -33,7 +33,8 @@ pub(super) fn read_array(
     }
 
     let mut values = Values::empty(header.kind());
-    // The data is there if its length is known. Otherwise the vector grows with what is read.
+    // If the length of the input is known, the data exists. Otherwise the vector grows with the
+    // data read.
     let reserve = found.map_or(CHUNK / 8, |_| count).min(count);
     let room = values.reserve(usize::try_from(reserve).unwrap_or(0));
     room.map_err(|e| place.refuse(format!("claims {}: {e}", header.shown())))?;

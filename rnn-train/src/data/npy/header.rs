@@ -33,13 +33,13 @@ pub(super) enum Element {
     U32,
     U64,
     Bool,
-    /// Bytes, so many a string.
+    /// Strings of this many bytes.
     Bytes(u64),
-    /// Code points of 4 bytes, so many a string.
+    /// Strings of this many code points of 4 bytes.
     Text(u64),
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Debug)]
 pub(super) struct Header {
     descr: String,
@@ -62,7 +62,7 @@ impl Header {
         })
     }
 
-    /// The number of elements and the bytes of one.
+    /// Number of elements, and bytes per element.
     pub(super) fn sizes(&self, place: Place<'_>) -> Result<(u64, u64)> {
         // An axis of length 0 does not excuse the others: what computes strides multiplies them.
         let product = |zero: u64| {

@@ -3,7 +3,7 @@
 //! An `.npy` file is a magic string, a version, the length of a header, the header, and the
 //! elements. The header is the text of a Python dictionary with the keys `descr` (the element
 //! type), `fortran_order` and `shape`. Its text is read here rather than by a parser of Python:
-//! three keys and four kinds of value need no recursion, and the shape has to be checked before
+//! three keys and four kinds of value need no recursion, and the shape must be checked before
 //! anything multiplies it. Files are untrusted: nothing is allocated on the word of a header.
 
 mod archive;
@@ -39,7 +39,7 @@ use place::Place;
 /// | `U`, text, which becomes UTF-8 | byte strings |
 ///
 /// Either byte order is read. The column has the shape of the array and is row-major, whatever the
-/// order of the file; a scalar gives a column without axes.
+/// order of the file; a scalar becomes a column without axes.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read. [`Error::Format`] if it is not an `.npy` file of
@@ -67,7 +67,7 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
     read_array(&mut BufReader::new(file), Place::file(path), stored)
 }
 
-/// Reads a NumPy array from the bytes of an `.npy` file. `name` is for messages.
+/// Reads a NumPy array from the bytes of an `.npy` file. `name` is used in error messages.
 ///
 /// # Errors
 /// [`Error::Format`] in the cases of [`read_npy`].
@@ -89,14 +89,14 @@ pub fn parse_npy(bytes: &[u8], name: impl AsRef<Path>) -> Result<Column> {
     read_array(&mut { bytes }, Place::file(name.as_ref()), stored)
 }
 
-/// Writes a column as an `.npy` file that `numpy.load` reads. A file of that name is replaced.
+/// Writes a column as an `.npy` file that `numpy.load` reads, replacing an existing file.
 ///
 /// The array has the shape of the column and the element type `<f4`, `<f8`, `<i4`, `<i8`, `|u1`,
 /// or, for byte strings, `|S` with the length of the longest.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written. [`Error::Argument`] if the column is ragged, has
-/// more than 64 axes, or has a byte string with a NUL at its end, which NumPy would take off.
+/// more than 64 axes, or has a byte string with a NUL at its end, which NumPy would remove.
 ///
 /// ```
 /// use rnn_train::data::{Column, read_npy, write_npy};
@@ -153,7 +153,7 @@ pub fn read_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Column)>> {
 }
 
 /// Writes columns as an `.npz` archive that `numpy.load` reads, without compression, as
-/// `numpy.savez` does. A file of that name is replaced.
+/// `numpy.savez` does. Replaces an existing file.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written. [`Error::Argument`] if two arrays have one name, a

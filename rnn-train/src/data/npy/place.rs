@@ -1,4 +1,4 @@
-//! Where an array is, for messages.
+//! The location of an array, for error messages.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use backend_api::Error;
 use zip::result::ZipError;
 
-/// A file, or an entry of an archive, for messages.
+/// A file, or an entry of an archive, for error messages.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) path: &'a Path,
@@ -27,7 +27,7 @@ impl<'a> Place<'a> {
         Error::format(self.path, problem)
     }
 
-    /// A damaged archive is the file's fault, anything else the system's.
+    /// A damaged archive is the file's fault; any other error is the system's.
     pub(super) fn unreadable(self, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::UnexpectedEof

@@ -29,7 +29,7 @@ fn header_of(descr: &str, shape: &str) -> String {
     format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n")
 }
 
-/// Reads the bytes with their length known and unknown; both have to agree.
+/// Reads the bytes with their length known and unknown; both must agree.
 fn read(bytes: &[u8]) -> Result<Column> {
     let place = Place::file(Path::new("test.npy"));
     let known = parse_npy(bytes, "test.npy");

@@ -21,14 +21,14 @@ pub use batch::SegmentBatch;
 pub use spec::SegmentSpec;
 pub use state::SegmentsState;
 
-/// Long sequences in segments of a fixed number of steps, with states that go from one segment of
+/// Long sequences in segments of a fixed number of steps, with states carried from each segment of
 /// a sequence to the next: TensorFlow's `batch_sequences_with_states`.
 ///
 /// A batch has the next segment of each of `batch_size` sequences. It is a [`StateSaver`] for
-/// `static_state_saving_rnn`, and so is a reference to one. Every state of a batch has to be saved
-/// before the next batch is asked for; otherwise `next_item` gives an error, and then yields the
-/// segments again. Segments of the sequences read first come first. An epoch ends when all segments
-/// of all sequences have been yielded.
+/// `static_state_saving_rnn`, and so is a reference to one. The caller must save every state of a
+/// batch before it asks for the next batch; otherwise `next_item` returns an error, and then yields
+/// the segments again. Sequences that were read earlier are served first. An epoch ends when all
+/// segments of all sequences have been yielded.
 ///
 /// A state of the source holds the saved states, so that a run resumes in the middle of sequences.
 /// A [`Prefetch`](super::Prefetch) must come before this source: the next batch needs the saved
@@ -122,7 +122,7 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
     /// have a name and no batch axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no state, two states have one name, no field is cut, or a
+    /// [`Error::Argument`] if there are no states, two states have one name, no field is cut, or a
     /// size is 0.
     pub fn new(source: S, spec: SegmentSpec, initial_states: &[(&str, Tensor<B>)]) -> Result<Self> {
         spec.check()?;

@@ -61,7 +61,7 @@ impl SegmentSpec {
     }
 
     /// Whether the last segment of a sequence is padded. It is unless this says otherwise; without
-    /// padding every sequence has to have a multiple of `unroll` steps.
+    /// padding every sequence must have a multiple of `unroll` steps.
     #[must_use]
     pub fn pad_last(mut self, pad: bool) -> Self {
         self.pad_last = pad;

@@ -54,7 +54,7 @@ pub(super) struct HostTensor {
 }
 
 impl<B: Backend> StoredTensor<B> {
-    /// The tensor, on the device of one that it has to be like.
+    /// The tensor, on the device of `like`, whose shape and type it must have.
     pub(super) fn tensor(&self, like: &Tensor<B>) -> Result<Tensor<B>> {
         let other = |problem: String| Error::argument("restore", "state", problem);
         let tensor = match self {

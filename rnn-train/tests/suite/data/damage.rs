@@ -1,4 +1,4 @@
-//! Damaged files and messages: an error or the right data each.
+//! Damaged files and messages: each gives an error or the correct data.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn damaged_record_files_give_an_error_or_the_right_records() {
         for _ in 0..1000 {
             let mut bytes = whole.clone();
             damage(&mut bytes, &mut draws);
-            // Reads what was written, so that detection is under test too.
+            // Reading the file also tests the detection of its compression.
             let path = folder.path().join("damaged");
             std::fs::write(&path, &bytes).unwrap();
             let mut reader = RecordReader::open(&path).unwrap();
@@ -77,7 +77,7 @@ fn damaged_record_files_give_an_error_or_the_right_records() {
     assert!(ends[0] > 10 && ends[1] > 2000, "{ends:?}");
 }
 
-/// The most virtual memory that the process has had, in KiB, where the system tells it.
+/// Peak virtual memory of the process in KiB, if the system reports it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmPeak:"))?;
@@ -86,7 +86,7 @@ fn peak_memory() -> Option<u64> {
 
 #[test]
 fn a_wrong_length_takes_no_memory() {
-    // A header whose checksum is right and whose length is not: the data is read as it comes.
+    // A header with a correct checksum and a wrong length: data must only be read as it arrives.
     let length = (1u64 << 40).to_le_bytes();
     let mut bytes = length.to_vec();
     bytes.extend(crc32c_masked(&length).to_le_bytes());
@@ -101,7 +101,7 @@ fn a_wrong_length_takes_no_memory() {
         "after 100 of its 1099511627776 bytes",
     ];
     assert_says(&error, &parts);
-    // Other tests run beside this one, in far less than the 1 TiB that the header claims.
+    // Other tests run in parallel, but use far less than the 1 TiB that the header claims.
     let grown = peak_memory()
         .zip(before)
         .map(|(after, before)| after - before);
@@ -169,7 +169,7 @@ fn a_record_that_does_not_fit_the_spec_is_named() {
     assert!(samples.next_item().unwrap().is_none());
 }
 
-/// What [`features`] reads of a message that is decoded as a whole; `None` if it does not fit.
+/// The result of [`features`] for a message that is decoded as a whole; `None` if it does not fit.
 fn read_of(message: &SequenceExample) -> Option<Vec<String>> {
     let context = |name: &str| message.context.get(name);
     let list = |name: &str| message.feature_lists.get(name);
@@ -253,15 +253,15 @@ fn damaged_messages_give_an_error_or_what_prost_decodes() {
                 assert!(read_of(decoded).is_none(), "{error}: {bytes:?}");
                 ends[0] += 1;
             }
-            // `prost` refuses a known field of another wire type, which Google's parser and this
-            // one pass over.
+            // `prost` rejects a known field of another wire type; Google's parser and this one skip
+            // it.
             (Ok(_), Err(_)) => ends[1] += 1,
             (Err(error), Err(_)) => {
                 assert_says(error, &["parse_single_sequence_example"]);
                 ends[2] += 1;
             }
         }
-        // Whatever the bytes are, these do not panic.
+        // These must not panic on any bytes.
         let _ = Example::from_bytes(&bytes);
     }
     assert!(
@@ -331,7 +331,7 @@ fn a_file_that_is_gone_is_passed_and_one_that_was_cut_is_noticed() {
     let mut files = RecordFiles::open([&a, &b]).unwrap();
     (0..5).for_each(|_| drop(files.next_item().unwrap()));
     let state = files.state();
-    // Cut after the files were opened, so that their sizes do not tell.
+    // Truncated after the files were opened, so their sizes do not reveal it.
     let bytes = std::fs::read(&a).unwrap();
     std::fs::write(&a, &bytes[..10]).unwrap();
     assert_says(

@@ -40,10 +40,10 @@ fn a_full_queue_holds_the_producer_up() {
         while produced.load(Ordering::SeqCst) < 2 {
             thread::sleep(Duration::from_millis(1));
         }
-        // Long enough for a third one, if nothing holds it up.
+        // Long enough for a third sample, if nothing blocks the producer.
         thread::sleep(Duration::from_millis(50));
         assert_eq!((produced.load(Ordering::SeqCst), queue.len()), (2, 2));
-        // More than the capacity, which the producer fills as room is made.
+        // More than the capacity: the producer refills the queue as room becomes available.
         let batch = queue.dequeue_many(5).unwrap().unwrap();
         assert_eq!(values(&batch, x), [0, 1, 2, 3, 4]);
         assert!(queue.dequeue_many(2).unwrap().is_none());
@@ -62,7 +62,7 @@ fn closing_lets_the_waiting_producers_finish_or_cancels_them() {
         queue.enqueue(sample(&schema, 0)).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| queue.enqueue(sample(&schema, 1)));
-            // Until the producer waits; it does nothing else before.
+            // Wait until the producer blocks; it does nothing else before.
             thread::sleep(Duration::from_millis(500));
             queue.close(cancel);
             assert_says(
@@ -94,7 +94,7 @@ fn consumers_that_wait_are_freed_by_closing() {
             assert!(consumer.join().unwrap().unwrap().is_none());
         }
     });
-    // What a consumer had taken and could not use is there again.
+    // The queue takes back samples that a consumer dequeued but could not use.
     assert_eq!(queue.len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! A source that is restored yields what the interrupted one would have.
+//! A restored source yields the same items as the interrupted one would have.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use tempfile::{TempDir, tempdir};
 use super::{Draws, Features, example, features, write};
 use crate::common::assert_says;
 
-/// Everything about an item, in words.
+/// A full description of an item.
 trait Shown {
     fn shown(&self) -> String;
 }
@@ -66,7 +66,7 @@ fn resumes<S: Source<Item: Shown, State: Debug>>(new: impl Fn() -> S) {
         "too few items: {whole:?}"
     );
     let mut run = new();
-    // One that is in the middle of something else.
+    // A restored source may be at any other position before.
     let mut resumed = new();
     for at in 0..whole.len() / 2 {
         let state = serde_json::to_string(&run.state()).unwrap();
@@ -232,14 +232,14 @@ fn a_shuffle_has_every_item_once_and_another_order_each_epoch() {
             count == 1 || buffer == 1,
             "{first:?} {second:?}"
         );
-        // An item cannot come before the buffer has reached it.
+        // An item cannot be yielded before the buffer has reached it.
         let early = first
             .iter()
             .enumerate()
             .find(|(i, item)| **item >= i + buffer);
         assert_eq!(early, None);
     }
-    // The order is part of what a checkpoint relies on.
+    // Checkpoints rely on this order, so it must not change.
     let mut source = InOrder::new(0..8).shuffle(4, 42).unwrap();
     let order: Vec<usize> = std::iter::from_fn(|| source.next_item().unwrap()).collect();
     assert_eq!(order, [1, 4, 5, 2, 6, 0, 3, 7]);
@@ -272,7 +272,7 @@ fn a_state_of_another_source_is_refused_and_changes_nothing() {
     assert_says(&error, &["the remainder kept", "the remainder dropped"]);
     groups(4, Remainder::Keep).restore(state).unwrap_err();
 
-    // As many items were read as this source does not have.
+    // The state counts more items than this source has.
     let mut long = InOrder::new(0..100).shuffle(30, 1).unwrap();
     for _ in 0..50 {
         long.next_item().unwrap();

@@ -1,4 +1,4 @@
-//! Long sequences in segments, with states that go along.
+//! Long sequences in segments with carried states.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ fn each_sequence_carries_its_own_state_through_its_segments() {
             segment.insertion_indices(),
         ));
     }
-    // Segments of the sequences read first go first.
+    // Sequences that were read earlier are served first.
     let names: Vec<&str> = seen
         .iter()
         .flat_map(|(n, ..)| n.iter().map(String::as_str))
@@ -163,7 +163,8 @@ fn a_run_goes_on_in_the_middle_of_sequences() {
 fn states_that_were_not_saved_are_an_error_and_the_segment_comes_again() {
     let (mut source, x, _) = segments(&[7, 4], 3, 2);
     let mut first = source.next_item().unwrap().unwrap();
-    // A state of another source in the middle: a segment that was not used was not yielded.
+    // A state of another source in the middle of its data. A segment that was not used counts as
+    // not yielded.
     let (mut resumed, x2, _) = segments(&[7, 4], 3, 2);
     resumed.restore(source.state()).unwrap();
     let mut again = resumed.next_item().unwrap().unwrap();
@@ -177,7 +178,7 @@ fn states_that_were_not_saved_are_an_error_and_the_segment_comes_again() {
     );
     let mut repeated = source.next_item().unwrap().unwrap();
     assert_eq!(keys(repeated.keys()), keys(first.keys()));
-    // What is saved into a batch that was given up has no effect.
+    // Saving to a batch that was abandoned has no effect.
     add_up(&mut first, x);
     assert_eq!(add_up(&mut repeated, x), [3.0, 303.0]);
     let next = source.next_item().unwrap().unwrap();

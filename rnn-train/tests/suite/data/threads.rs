@@ -9,7 +9,7 @@ use rnn_train::data::{InOrder, Source, SourceExt};
 
 use crate::common::assert_says;
 
-/// Counts, and does something else at one number.
+/// A source that counts, and behaves differently at one number.
 #[derive(Debug)]
 struct Counter {
     read: Arc<AtomicUsize>,
@@ -59,7 +59,7 @@ impl Source for Counter {
     }
 }
 
-/// Waits for something that another thread does.
+/// Waits for a condition that another thread establishes.
 #[track_caller]
 fn eventually(what: impl Fn() -> bool) {
     let start = Instant::now();
@@ -89,7 +89,7 @@ fn a_panic_of_the_source_becomes_an_error_of_the_consumer() {
     assert_eq!(ahead.next_item().unwrap(), Some(0));
     let error = ahead.next_item().unwrap_err();
     assert_says(&error, &["prefetch", "panicked: the counter is at 1"]);
-    // The source is lost, and says so.
+    // The source is lost, and the error says so.
     assert_says(&ahead.next_item().unwrap_err(), &["panicked before"]);
     assert_says(&ahead.restore(0).unwrap_err(), &["panicked before"]);
 }
@@ -98,7 +98,7 @@ fn a_panic_of_the_source_becomes_an_error_of_the_consumer() {
 fn no_more_is_read_than_was_asked_for() {
     let (counter, read) = Counter::new();
     let mut ahead = counter.prefetch(5).unwrap();
-    // Five in the channel, and one that waits to be handed over.
+    // Five items in the channel, and one that waits to be sent.
     eventually(|| read.load(Ordering::SeqCst) == 6);
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(read.load(Ordering::SeqCst), 6);

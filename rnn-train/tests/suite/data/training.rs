@@ -1,4 +1,5 @@
-//! Training from record files: a run that is interrupted ends with the bits of one that is not.
+//! Training from record files: an interrupted and resumed run ends with the same bits as an
+//! uninterrupted one.
 
 use std::path::{Path, PathBuf};
 
@@ -183,7 +184,7 @@ fn a_run_over_segments_resumes_with_the_saved_states() {
         let outputs = Tensor::stack(&run.outputs.iter().collect::<Vec<_>>(), 1)?;
         model.loss(&outputs, segment.batch().get(tokens)?, segment.lengths())
     };
-    // States of later segments are not those that sequences start from.
+    // States of later segments differ from the initial states of sequences.
     let mut source = new();
     let model = Tagger::new(&d);
     let mut later = 0;

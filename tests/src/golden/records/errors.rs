@@ -1,6 +1,6 @@
-//! `records.errors.json`: calls that read records, and whether TensorFlow refuses them.
+//! `records.errors.json`: calls that read records, and whether TensorFlow rejects them.
 //!
-//! A call that has its bytes in the file is made from them; others are made by name.
+//! If the file has the bytes of a call, the call uses them. The other calls are looked up by name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +19,8 @@ use serde_json::Value;
 use super::super::check::Worst;
 use super::super::{Outcome, Trouble};
 
-/// Calls that do not compile here: a dimension, an element type and the place of a feature are
-/// types, and shapes are taken from the samples.
+/// Calls that do not compile here. Types encode the rank, the element type and whether a feature is
+/// in the context; shapes come from the samples.
 const BY_TYPE: [&str; 11] = [
     "default of the wrong kind",
     "context feature with a dimension that is not known",
@@ -77,7 +77,7 @@ struct Listed {
     tf1: Option<Verdict>,
 }
 
-/// What TensorFlow 1 makes of a message, where it is something else.
+/// TensorFlow 1's result for a message, where it differs.
 #[derive(Clone, Deserialize)]
 struct Verdict {
     #[serde(deserialize_with = "Option::deserialize")]
@@ -97,14 +97,14 @@ struct FeatureSpec {
     allow_missing: bool,
 }
 
-/// Makes every call of a file: their names, and how each ended.
+/// Makes every call of a file. Returns their names and outcomes.
 pub(crate) fn run(path: &Path) -> ApiResult<Vec<(String, Outcome)>> {
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let listed: Vec<Value> =
         serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
     let mut outcomes = Vec::new();
     for entry in listed {
-        // A dimension of -1 is one that cannot be declared here, so that the call is known by name.
+        // A dimension of -1 cannot be declared here, so the call is identified by its name.
         let call = entry["call"].as_str().unwrap_or("unnamed").to_owned();
         let judged = match BY_TYPE.contains(&&*call) {
             true => refused_there(&entry),
@@ -155,7 +155,7 @@ fn judge(listed: &Listed) -> Result<(), Trouble> {
     }
 }
 
-/// Makes a call: the result as JSON, or the refusal.
+/// Makes a call. Returns the result as JSON, or the error.
 fn make(listed: &Listed) -> Result<ApiResult<Value>, Trouble> {
     if let Some(serialized) = &listed.serialized {
         return parse(listed, &from_hex(serialized)?);
@@ -251,7 +251,7 @@ fn declare_list(
     name: &str,
     feature: &FeatureSpec,
 ) -> Result<ApiResult<()>, Trouble> {
-    // The field has another name where the context has a feature of this one.
+    // The field needs another name if the context has a feature of the same name.
     let field = format!("list {name}");
     macro_rules! declare {
         ($element:ty) => {
@@ -279,7 +279,7 @@ fn declare_list(
     })
 }
 
-/// A column as the file has it.
+/// A column in the format of the file.
 fn json(column: &Column, sparse: bool) -> Value {
     let (kind, values): (_, Vec<Value>) = match column.all_values() {
         Values::F32(values) => ("float", values.iter().map(|v| v.to_bits().into()).collect()),
@@ -330,8 +330,8 @@ fn read(listed: &Listed, bytes: Vec<u8>) -> Result<ApiResult<Value>, Trouble> {
             "has {count} records, not {expected}"
         )));
     }
-    // TensorFlow inflates a buffer before it gives the records in it, so that it gives fewer of a
-    // damaged compressed file.
+    // TensorFlow decompresses a whole buffer before it yields the records in it, so it yields fewer
+    // records of a damaged compressed file.
     if let (Err(error), Some(expected), Compression::Plain) = (&end, listed.records, compression) {
         if count != expected {
             return Err(Trouble::Wrong(format!(
@@ -346,7 +346,7 @@ fn read(listed: &Listed, bytes: Vec<u8>) -> Result<ApiResult<Value>, Trouble> {
     Ok(end)
 }
 
-/// Calls of files that have no bytes in them.
+/// Calls whose bytes are not in the file.
 fn by_name(call: &str) -> Result<ApiResult<Value>, Trouble> {
     let made = match call {
         "missing required context feature" => context(FixedLen::new("nope", &[])),
@@ -386,7 +386,7 @@ fn by_name(call: &str) -> Result<ApiResult<Value>, Trouble> {
     Ok(made.map(|()| Value::Null))
 }
 
-/// Parses a record that has a label, tokens and three features a step.
+/// Parses a record with a label, tokens and three features per step.
 fn parsed(spec: &ExampleSpec) -> ApiResult<()> {
     let example = SequenceExample::new()
         .context("label", [3i64])
@@ -407,7 +407,7 @@ fn list<T: rnn_train::data::RecordType>(feature: FixedLenSequence<T>) -> ApiResu
     parsed(&spec)
 }
 
-/// Reads a file of one record after a change to it.
+/// Reads a file with one record after `change` modified its bytes.
 fn record(change: impl Fn(&mut Vec<u8>)) -> ApiResult<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::io("a temporary folder", e))?;
     let path = folder.path().join("one.tfrecord");

@@ -24,7 +24,7 @@ use crate::devices::TestDevice;
 
 pub(super) use errors::run as run_errors;
 
-/// The features of the record files, which `tests/golden/README.md` lists.
+/// The features of the record files; `tests/golden/README.md` lists them.
 struct Features {
     spec: ExampleSpec,
     context: Vec<&'static str>,
@@ -35,7 +35,7 @@ struct Features {
 }
 
 impl Features {
-    /// `width`: values in a step of `feats`; without it `feats` is not read.
+    /// `width` is the number of values per step of `feats`; `None` does not read `feats`.
     fn new(width: Option<usize>) -> ApiResult<Self> {
         let mut spec = ExampleSpec::new();
         let length = spec.context(FixedLen::<i64>::new("length", &[]))?;
@@ -70,7 +70,7 @@ struct Checks<'a> {
     tensors: Check<'a>,
     file: &'a GoldenFile,
     strings: &'a serde_json::Map<String, Value>,
-    /// Keys of strings that were not compared.
+    /// Keys of strings that were not compared yet.
     left: BTreeSet<&'a str>,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Checks<'a> {
     fn new(device: &'a TestDevice, file: &'a GoldenFile, case: &'a RecordsCase) -> Self {
         Self {
             device,
-            // Nothing is computed: every number has to be the same.
+            // Nothing is computed, so all numbers must be equal.
             tensors: Check::new(file, DType::F64),
             file,
             strings: &case.strings,
@@ -126,7 +126,7 @@ impl<'a> Checks<'a> {
         Ok(())
     }
 
-    /// Fields of a batch that the file has.
+    /// Compares the fields of a batch that are in the file.
     fn batch(&mut self, prefix: &str, batch: &Batch, names: &[&str]) -> Result<(), Trouble> {
         for name in names {
             let key = format!("{prefix}/{name}");
@@ -302,7 +302,7 @@ fn queue(
                 Err(error) => break Err(error.into()),
             }
         };
-        // Frees a producer that still waits.
+        // Unblocks a producer that is still waiting.
         queue.close(true);
         let produced = produced.join();
         consumed?;
@@ -400,9 +400,9 @@ fn segments(
     }
 }
 
-/// A record file: its records are read, decoded, written in each compression and read again.
-/// `X.gzip.tfrecord` and `X.zlib.tfrecord` have the records of `X.plain.tfrecord`; another file has
-/// some of them, or empty ones.
+/// Reads the records of a file, decodes them, writes them in each compression and reads them again.
+/// `X.gzip.tfrecord` and `X.zlib.tfrecord` have the records of `X.plain.tfrecord`. Other files have
+/// some of these records, or empty ones.
 pub(super) fn run_file(path: &Path) -> Result<Worst, Trouble> {
     let read = |path: &Path| -> ApiResult<Vec<Vec<u8>>> {
         let mut records = RecordFiles::open([path])?;

@@ -1,4 +1,4 @@
-//! What accepted calls give.
+//! The results of accepted calls.
 
 use backend_api::{DType, Error, Meta, Result as ApiResult, Tensor};
 use rnn_core::wrappers::NoiseSource;
@@ -40,16 +40,17 @@ fn inputs(device: &TestDevice) -> ApiResult<T> {
     numbers(device, &[BATCH, STEPS, DEPTH], F64)
 }
 
-/// All that comes of a run.
+/// All results of a run.
 struct Run {
     initial: Vec<T>,
     outputs: T,
     states: Vec<T>,
-    /// Of the weighted sum of all results, with respect to the inputs, the initial state and the parameters.
+    /// Gradients of a weighted sum of all results, with respect to the inputs, the initial state
+    /// and the parameters.
     gradients: Vec<T>,
 }
 
-/// The sum of all elements, each with a weight of its own.
+/// The sum of all elements, with a different weight for each.
 fn weighted(result: &T) -> ApiResult<T> {
     let weights = numbers(result.device(), &result.dims(), result.dtype())?;
     result.mul(&weights)?.sum_all()
@@ -101,7 +102,7 @@ fn expect(ok: bool, what: impl FnOnce() -> String) -> Checked {
     }
 }
 
-/// Equal numbers, in one shape and type.
+/// Checks that shapes, types and numbers are equal.
 fn expect_same(what: &str, found: &T, expected: &T) -> Checked {
     let (is, should) = (found.to_f64_vec()?, expected.to_f64_vec()?);
     let same = found.meta() == expected.meta() && is == should;
@@ -169,7 +170,7 @@ pub(super) fn no_rows(device: &TestDevice) -> Checked {
     Ok(())
 }
 
-/// Runs something with a cell of each float type, which its results must have.
+/// Runs `run` with a cell of each float type. The results must have that type.
 fn keeps_its_type(
     device: &TestDevice,
     call: impl Fn(&GruCell<TestDevice>, T) -> ApiResult<Vec<T>>,
@@ -224,7 +225,7 @@ pub(super) fn joined_state(device: &TestDevice) -> Checked {
     expect_same("state", &joined.state, &state)
 }
 
-/// Noise that drops everything, for tensors of one shape, which must be doubles.
+/// Noise that drops every element, for `f64` tensors of one shape.
 #[derive(Debug)]
 struct DropAll([usize; 2]);
 
@@ -265,7 +266,7 @@ pub(super) fn variational_input(device: &TestDevice) -> Checked {
     expect_same("outputs", &found.outputs, &expected.outputs)
 }
 
-/// Two cells of one kind in one model: nothing of one is the other's.
+/// Two cells of one kind in one model share nothing.
 pub(super) fn two_cells(device: &TestDevice) -> Checked {
     let x = inputs(device)?;
     let model = (gru(device, F64)?, gru(device, F64)?);
@@ -295,7 +296,7 @@ pub(super) fn two_cells(device: &TestDevice) -> Checked {
     Ok(())
 }
 
-/// Two runs of one cell: as many parameters as one has, and twice the gradient of one run.
+/// Running one cell twice has the parameters of one cell and twice the gradient of one run.
 pub(super) fn one_cell_twice(device: &TestDevice) -> Checked {
     let x = inputs(device)?;
     let cell = gru(device, F64)?;

@@ -1,5 +1,5 @@
-//! Calls that do not compile. Under each call are two pieces of code that differ in one place: one that
-//! compiles, so that nothing else can be what is wrong with the other.
+//! Calls that do not compile. Each call has two pieces of code that differ in one place. The one
+//! that compiles shows that nothing but this difference is wrong with the other.
 //!
 //! # dynamic_rnn: cell is not a cell
 //!

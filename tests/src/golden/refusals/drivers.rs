@@ -230,7 +230,7 @@ fn dynamic(device: &TestDevice, dims: &[usize]) -> Result<()> {
     DynamicRnn::new(&gru(device)?).run(&x).map(drop)
 }
 
-/// Two inputs, the second with rows and steps of its own.
+/// Two inputs; the second one has `rows` rows and `steps` steps.
 fn nested(device: &TestDevice, rows: usize, steps: usize) -> Result<()> {
     let options = json!({ "type": "ToyNested", "n": UNITS, "j": 2, "k": 2 });
     let cell = match ToyNested::from_config(device, &options, DEPTH, DType::F32) {
@@ -244,7 +244,7 @@ fn nested(device: &TestDevice, rows: usize, steps: usize) -> Result<()> {
     DynamicRnn::new(&cell).run(&(a, b)).map(drop)
 }
 
-/// A saver that knows every name.
+/// A state saver that accepts every name.
 struct Anything<'a>(&'a TestDevice);
 
 impl StateSaver<TestDevice> for Anything<'_> {

@@ -1,7 +1,8 @@
-//! `errors.json`: calls, and whether TensorFlow refuses them.
+//! `errors.json`: calls, and whether TensorFlow rejects them.
 //!
-//! The file tells a call in words. What the words mean here is in a table, by subject: `drivers.rs`, `cells.rs`;
-//! `by_type.rs` has the calls that do not compile. `TENSORFLOW.md` shows the table to readers.
+//! The file describes each call in words. Tables by subject map the words to code: `drivers.rs`,
+//! `cells.rs`; `by_type.rs` has the calls that do not compile. `TENSORFLOW.md` presents the table
+//! to readers.
 
 mod accepted;
 mod by_type;
@@ -19,7 +20,7 @@ use super::check::Worst;
 use super::{Outcome, Trouble};
 use crate::devices::TestDevice;
 
-/// The file's sizes: rows, steps, depth of the inputs, units.
+/// The sizes used by the file: rows, steps, input depth, hidden units.
 const BATCH: usize = 3;
 const STEPS: usize = 4;
 const DEPTH: usize = 2;
@@ -27,26 +28,26 @@ const UNITS: usize = 5;
 
 type T = Tensor<TestDevice>;
 
-/// A call, and what becomes of it.
+/// A call and its expected outcome.
 struct Call(&'static str, Verdict);
 
-/// Makes a call that has to be refused.
+/// Makes a call that must be rejected.
 type Attempt = fn(&TestDevice) -> ApiResult<()>;
 
-/// Makes a call that has to be accepted, and checks what it gives.
+/// Makes a call that must be accepted, and checks its result.
 type Check = fn(&TestDevice) -> Result<(), Trouble>;
 
-/// What becomes of a call, here and in TensorFlow.
+/// The outcome of a call here and in TensorFlow.
 enum Verdict {
-    /// Refused by both; the message has these words in it.
+    /// Rejected by both; the message contains these words.
     Refused(&'static [&'static str], Attempt),
-    /// Accepted by both, with a result that is checked.
+    /// Accepted by both; the result is checked.
     Accepted(&'static str, Check),
-    /// Refused by TensorFlow; here it does not compile, for this reason. `by_type.rs` has the proof.
+    /// Rejected by TensorFlow. Does not compile here, for this reason; `by_type.rs` has the proof.
     ByType(&'static str),
-    /// Refused by TensorFlow, and accepted here, for this reason.
+    /// Rejected by TensorFlow and accepted here, for this reason.
     OnlyHere(&'static str, Check),
-    /// Accepted by TensorFlow, and refused here, for this reason, with these words.
+    /// Accepted by TensorFlow and rejected here, for this reason; the message contains these words.
     OnlyThere(&'static str, &'static [&'static str], Attempt),
 }
 
@@ -68,7 +69,7 @@ impl Verdict {
         }
     }
 
-    /// Makes the call; what there is to tell about it.
+    /// Makes the call and returns the text for the table.
     fn check(&self, device: &TestDevice) -> Result<String, Trouble> {
         match self {
             Self::Refused(words, attempt) => refusal(device, words, attempt(device)),
@@ -85,10 +86,11 @@ impl Verdict {
     }
 }
 
-/// The message of a refusal, which has to have words in it.
+/// The message of a rejection, which must contain `words`.
 ///
-/// A device may find a value wrong only while it computes, and say so when it is waited for. It knows the operation then and
-/// not the call, so that one of the words is enough.
+/// A device may detect an invalid value only during the computation and report it at
+/// synchronisation. At that point it knows the operation but not the call, so one of the words is
+/// enough.
 fn refusal(device: &TestDevice, words: &[&str], result: ApiResult<()>) -> Result<String, Trouble> {
     let (message, late) = match result.map(|()| device.synchronize()) {
         Ok(Ok(())) => return Err(Trouble::Wrong("was accepted".into())),
@@ -116,10 +118,11 @@ fn calls() -> impl Iterator<Item = &'static Call> {
     drivers::CALLS.iter().chain(cells::CALLS)
 }
 
-/// What becomes of each call on a device, as lines of a Markdown table: the call, one word, and the reason or message.
+/// The outcome of each call on a device as lines of a Markdown table: the call, one word, and the
+/// reason or message.
 ///
 /// # Errors
-/// A call does not do what it should.
+/// A call has an unexpected outcome.
 pub fn table(device: &TestDevice) -> ApiResult<Vec<String>> {
     calls()
         .map(|Call(text, verdict)| match verdict.check(device) {
@@ -141,18 +144,18 @@ pub fn by_type() -> impl Iterator<Item = &'static str> {
 #[derive(Deserialize)]
 struct Listed {
     call: String,
-    /// TensorFlow's class of error; `None` if it accepts the call. Has to be there.
+    /// TensorFlow's error class; `None` if TensorFlow accepts the call. The field is required.
     #[serde(deserialize_with = "Option::deserialize")]
     error: Option<String>,
 }
 
-/// Makes every call of a file on a device: their names, and how each ended.
+/// Makes every call of a file on a device. Returns their names and outcomes.
 pub(super) fn run(path: &Path, device: &TestDevice) -> ApiResult<Vec<(String, Outcome)>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let listed: Vec<Listed> = serde_json::from_reader(BufReader::new(file))
         .map_err(|e| Error::format(path, e.to_string()))?;
     let result = |listed: &Listed| {
-        // A name is one word in a report.
+        // A report needs a name without spaces.
         let name = format!("errors/{}", listed.call.replace(' ', "_"));
         (
             name,
@@ -179,14 +182,14 @@ fn judge(listed: &Listed, device: &TestDevice) -> Result<(), Trouble> {
     }
 }
 
-/// Numbers that differ from one another, between -1 and 1.
+/// Distinct numbers between -1 and 1.
 fn numbers(device: &TestDevice, dims: &[usize], dtype: DType) -> ApiResult<T> {
     let count = dims.iter().product();
     let values: Vec<f64> = (0..count).map(|i| (1.0 + i as f64).sin()).collect();
     Tensor::from_slice(device, &values, dims)?.cast(dtype)
 }
 
-/// The same in `f32`.
+/// Distinct numbers in `f32`.
 fn floats(device: &TestDevice, dims: &[usize]) -> ApiResult<T> {
     numbers(device, dims, DType::F32)
 }
