@@ -45,7 +45,7 @@ pub trait SourceExt: Source {
     /// `buffer` ones, and the order differs from epoch to epoch. TensorFlow's `Dataset.shuffle`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `buffer` is 0.
+    /// [`Error::Argument`](backend_api::Error::Argument) if `buffer` is 0.
     fn shuffle(self, buffer: usize, seed: u64) -> Result<Shuffle<Self>>
     where
         Self: Sized,
@@ -56,7 +56,7 @@ pub trait SourceExt: Source {
     /// Groups of `size` items, in order.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `size` is 0.
+    /// [`Error::Argument`](backend_api::Error::Argument) if `size` is 0.
     fn group(self, size: usize, remainder: Remainder) -> Result<Grouped<Self>>
     where
         Self: Sized,
@@ -68,7 +68,7 @@ pub trait SourceExt: Source {
     /// `bucket_by_sequence_length`; see [`Bucket`].
     ///
     /// # Errors
-    /// [`Error::Argument`] if the boundaries do not rise, a size is 0, or the sizes are not one
+    /// [`Error::Argument`](backend_api::Error::Argument) if the boundaries do not rise, a size is 0, or the sizes are not one
     /// more than the boundaries.
     fn bucket_by_sequence_length<F>(
         self,
@@ -95,7 +95,7 @@ pub trait SourceExt: Source {
     /// Reads ahead in a thread of its own, at most `items` items; see [`Prefetch`].
     ///
     /// # Errors
-    /// [`Error::Argument`] if `items` is 0; the thread cannot be started.
+    /// [`Error::Argument`](backend_api::Error::Argument) if `items` is 0; the thread cannot be started.
     fn prefetch(self, items: usize) -> Result<Prefetch<Self>>
     where
         Self: Sized + Send + 'static,
