@@ -50,7 +50,7 @@ pub(crate) trait Number: Pod + PartialOrd + Debug + Send + Sync {
 }
 
 /// A floating-point number.
-pub(crate) trait Float: Number + crate::lanes::Lanes {
+pub(crate) trait Float: Number + crate::lanes::Lanes + crate::gemm::Gemm {
     const ONE: Self;
     const INFINITY: Self;
 

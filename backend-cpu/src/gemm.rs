@@ -1,11 +1,59 @@
-//! Bindings to the `gemm` crate.
+//! Bindings to the `gemm-f32` and `gemm-f64` crates.
 //!
-//! This module contains unsafe code: the `gemm` crate takes pointers.
+//! This module contains unsafe code: the crates take pointers.
 #![allow(unsafe_code)]
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 
-use crate::element::Float;
+/// The function of one of the crates: sizes m, n, k; the result, its column and row stride and
+/// whether to add to it; both operands, each with column and row stride; the factors of the old
+/// result and of the product; three flags for complex numbers; threads.
+type Kernel<T> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut T,
+    isize,
+    isize,
+    bool,
+    *const T,
+    isize,
+    isize,
+    *const T,
+    isize,
+    isize,
+    T,
+    T,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
+
+/// An element type of products.
+pub(crate) trait Gemm: Copy {
+    /// 1, the factor of the old result.
+    const UNIT: Self;
+
+    /// The function for this type and this CPU.
+    fn kernel() -> Kernel<Self>;
+}
+
+impl Gemm for f32 {
+    const UNIT: Self = 1.0;
+
+    fn kernel() -> Kernel<Self> {
+        gemm_f32::gemm::f32::get_gemm_fn()
+    }
+}
+
+impl Gemm for f64 {
+    const UNIT: Self = 1.0;
+
+    fn kernel() -> Kernel<Self> {
+        gemm_f64::gemm::f64::get_gemm_fn()
+    }
+}
 
 /// A matrix operand: element `(i, j)` is at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +80,7 @@ impl<T> Matrix<'_, T> {
 /// With more than one thread, the caller must run it inside the rayon pool to use. The result does
 /// not depend on the number of threads: each element is summed over the same blocks of `k` in the
 /// same order, and only tiles of the result are distributed over threads.
-pub(crate) fn gemm<T: Float>(
+pub(crate) fn gemm<T: Gemm>(
     out: &mut [T],
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
@@ -50,27 +98,47 @@ pub(crate) fn gemm<T: Float>(
     } else {
         Parallelism::None
     };
+    // A stride that does not fit belongs to an axis of length 1 or less, and is never applied.
+    let stride = |stride: usize| isize::try_from(stride).unwrap_or(0);
+    let (rows, columns) = (stride(n), 1);
+    let (a, b) = (
+        (
+            a.data.as_ptr(),
+            stride(a.row_stride),
+            stride(a.column_stride),
+        ),
+        (
+            b.data.as_ptr(),
+            stride(b.row_stride),
+            stride(b.column_stride),
+        ),
+    );
+    // The kernels prefer a column-major result, so a row-major one is computed transposed:
+    // out^T = b^T a^T. A result of one column is column-major.
+    let ((m, n), (row, column), left, right) = match columns < rows {
+        true => ((n, m), (columns, rows), (b.0, b.2, b.1), (a.0, a.2, a.1)),
+        false => ((m, n), (rows, columns), a, b),
+    };
     // SAFETY: the two checks above show that every element of `a` and `b` that is read lies in its
     // slice. `out` has exactly m * n elements, with row stride n and column stride 1. `out` is
-    // borrowed mutably, so it does not overlap the others. `T` is f32 or f64, the only `Float`
-    // types, which `gemm` supports. Strides fit `isize`, as slices are at most `isize::MAX` bytes
-    // long; a stride that does not fit belongs to an axis of length 1 or less and is never applied.
+    // borrowed mutably, so it does not overlap the others. Strides fit `isize`, as slices are at
+    // most `isize::MAX` bytes long.
     unsafe {
-        gemm::gemm(
+        T::kernel()(
             m,
             n,
             k,
             out.as_mut_ptr(),
-            1,
-            n as isize,
+            column,
+            row,
             accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            T::ONE,
+            left.0,
+            left.2,
+            left.1,
+            right.0,
+            right.2,
+            right.1,
+            T::UNIT,
             alpha,
             false,
             false,

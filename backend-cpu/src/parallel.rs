@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend_api::Result;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use smallvec::SmallVec;
 
 use crate::device::Cpu;
@@ -88,17 +89,36 @@ impl Cpu {
         failure.into_inner().unwrap_or(Ok(())).map(|()| ran)
     }
 
-    /// Runs the pieces in parallel. The spinning worker pool starts at once; if another operation
-    /// uses it, the pieces run on the rayon pool.
+    /// Runs the pieces in parallel.
     fn each_piece<P: Send>(&self, pieces: &[Piece<P>], run: impl Fn(P) + Sync) {
-        let work = || pieces.iter().filter_map(take).for_each(&run);
-        if pieces.len() < 2 {
+        self.each_index(pieces.len(), &|index| {
+            if let Some(piece) = take(&pieces[index]) {
+                run(piece);
+            }
+        });
+    }
+
+    /// Calls `run` with each index below `count`, in parallel. The spinning worker pool starts at
+    /// once; if another operation uses it, the calls are made on the rayon pool.
+    ///
+    /// The closure is a trait object: this function is compiled once, and not for each of the
+    /// hundreds of kernels that use it.
+    fn each_index(&self, count: usize, run: &(dyn Fn(usize) + Sync)) {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    break;
+                }
+                run(index);
+            }
+        };
+        if count < 2 {
             work();
         } else if !self.run_team(&work) {
             match self.workers() {
-                Some(workers) => {
-                    workers.install(|| pieces.par_iter().filter_map(take).for_each(&run))
-                }
+                Some(workers) => workers.install(|| (0..count).into_par_iter().for_each(run)),
                 None => work(),
             }
         }
