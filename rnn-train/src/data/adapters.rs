@@ -68,8 +68,8 @@ pub trait SourceExt: Source {
     /// `bucket_by_sequence_length`; see [`Bucket`].
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if the boundaries do not rise, a size is 0, or the sizes are not one
-    /// more than the boundaries.
+    /// [`Error::Argument`](backend_api::Error::Argument) if the boundaries do not rise, a size is
+    /// 0, or the sizes are not one more than the boundaries.
     fn bucket_by_sequence_length<F>(
         self,
         length: F,
@@ -95,7 +95,8 @@ pub trait SourceExt: Source {
     /// Reads ahead in a thread of its own, at most `items` items; see [`Prefetch`].
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if `items` is 0; the thread cannot be started.
+    /// [`Error::Argument`](backend_api::Error::Argument) if `items` is 0 or above 65,536;
+    /// [`Error::Failed`](backend_api::Error::Failed) if the thread cannot be started.
     fn prefetch(self, items: usize) -> Result<Prefetch<Self>>
     where
         Self: Sized + Send + 'static,

@@ -24,8 +24,8 @@ pub use state::SegmentsState;
 /// Long sequences in segments of a fixed number of steps, with states carried from each segment of
 /// a sequence to the next: TensorFlow's `batch_sequences_with_states`.
 ///
-/// A batch has the next segment of each of `batch_size` sequences. It is a [`StateSaver`](rnn_core::StateSaver) for
-/// `static_state_saving_rnn`, and so is a reference to one. The caller must save every state of a
+/// A batch has the next segment of each of `batch_size` sequences. It is a
+/// [`StateSaver`](rnn_core::StateSaver) for `static_state_saving_rnn`, and so is a reference to one. The caller must save every state of a
 /// batch before it asks for the next batch; otherwise `next_item` returns an error, and then yields
 /// the segments again. Sequences that were read earlier are served first. An epoch ends when all
 /// segments of all sequences have been yielded.
