@@ -65,7 +65,7 @@ pub(crate) trait Float: Number + crate::lanes::Lanes + crate::gemm::Gemm {
     fn cos(self) -> Self;
     fn next_down(self) -> Self;
 
-    /// See [`crate::activations`] for the error bounds of these three.
+    /// See [`crate::math`] for the error bounds of these three.
     fn exp(self) -> Self;
     fn tanh(self) -> Self;
     fn sigmoid(self) -> Self;
@@ -241,15 +241,15 @@ macro_rules! float {
             }
             #[inline(always)]
             fn exp(self) -> Self {
-                crate::activations::$float::exp(self)
+                crate::math::$float::exp(self)
             }
             #[inline(always)]
             fn tanh(self) -> Self {
-                crate::activations::$float::tanh(self)
+                crate::math::$float::tanh(self)
             }
             #[inline(always)]
             fn sigmoid(self) -> Self {
-                crate::activations::$float::sigmoid(self)
+                crate::math::$float::sigmoid(self)
             }
         }
     };

@@ -43,6 +43,7 @@ mod gemm;
 mod half;
 mod lanes;
 mod loss;
+mod math;
 mod matmul;
 mod optimizer;
 mod packed;

@@ -10,7 +10,12 @@
 use std::alloc::{Layout, alloc};
 use std::ptr;
 
-use crate::storage::Line;
+use bytemuck::{Pod, Zeroable};
+
+/// A cache line: the unit of allocation, so that every buffer is aligned to 64 bytes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
 
 /// The size of a large page, on CPUs that have them.
 const LARGE: usize = 2 << 20;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use backend_api::{Error, Memory, Result};
 use bytemuck::Pod;
 
+use crate::pages::Line;
 use crate::pages::zeroed;
-use crate::storage::Line;
 
 /// Minimum amount by which memory in use and kept memory together may exceed the peak use.
 const SLACK: usize = 64 << 20;

@@ -5,15 +5,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{DType, Dest, Dests, Error, Layout, Result, View};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
 use crate::pool::{Pool, Scratch, Storage};
 use crate::strided::Walk;
-
-/// A cache line: the unit of allocation, so that every buffer is aligned to 64 bytes.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
 
 /// Elements in host memory, aligned to 64 bytes. Clones share the memory. Dropping the last one
 /// returns it to the device's pool.

@@ -7,7 +7,7 @@ use super::kernels::{self, Sums, Tiles};
 use super::right::{Pair, Right};
 use super::{BLOCK, DEPTH, PAIR, ROWS, SPLIT, WORDS};
 use crate::packed::Start;
-use crate::storage::Line;
+use crate::pages::Line;
 
 /// Maximum number of rows multiplied at a time.
 const GROUP: usize = 256;

@@ -11,6 +11,7 @@
 //! * `segment`: lower memory for the backward pass by recomputing values or moving them to host
 //!   memory.
 
+mod arguments;
 mod backward;
 mod node;
 mod rules;

@@ -6,7 +6,7 @@ use backend_api::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::backward::Arguments;
+use super::arguments::Arguments;
 
 /// One gradient per operand; `None` if the operand has no gradient or needs none.
 type InputGrads<B> = SmallVec<[Option<Tensor<B>>; 4]>;
