@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 use super::backward_step::{Part, Places, Team};
 use super::exchange::Exchange;
 use super::kernel_grads::Stack;
+use super::saved::SavedForward;
 use super::sharing::ROWS_ALONE_SAVING;
 use super::weights::Matrix;
 use super::{Layer, Sizes, cut_rows, missing, put_together, take};
@@ -21,18 +22,10 @@ use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed::Start;
 use crate::pool::Scratch;
-use crate::storage::{CpuBuffer, Dense, Input, Output};
+use crate::storage::{CpuBuffer, Input, Output};
 
 /// Rows per thread whose input gradients are computed at a time.
 const INPUT_ROWS: usize = 1024;
-
-/// The results of the forward pass and the incoming gradients, for all rows.
-pub(super) struct Given<'a, T> {
-    pub(super) outputs: Dense<'a, T>,
-    pub(super) saved: Vec<Dense<'a, T>>,
-    pub(super) doutputs: Dense<'a, T>,
-    pub(super) dfinal: Vec<Dense<'a, T>>,
-}
 
 impl Cpu {
     pub(crate) fn sequence_grad<T: Float>(
@@ -56,7 +49,7 @@ impl Cpu {
         let [doutputs, dfinal @ ..] = given else {
             return Err(missing());
         };
-        let given = Given {
+        let given = SavedForward {
             outputs: self.dense(outputs)?,
             saved: saved.iter().map(|x| self.dense(x)).collect::<Result<_>>()?,
             doutputs: self.dense(doutputs)?,
@@ -90,7 +83,7 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         plan: &SequencePlan,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
         results: &mut [Output],
     ) -> Result<()> {
         let Sizes {
@@ -183,7 +176,7 @@ impl<T: Float> Layer<'_, T> {
     fn rows_back(
         &self,
         cpu: &Cpu,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],
     ) -> Result<()> {
@@ -241,7 +234,7 @@ impl<T: Float> Layer<'_, T> {
     fn team_back(
         &self,
         cpu: &Cpu,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
         units: &[Range<usize>],
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],

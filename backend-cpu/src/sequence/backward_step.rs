@@ -6,8 +6,8 @@ use std::ops::Range;
 use backend_api::{Error, ExtendedLstm, Recurrence, Result};
 use smallvec::SmallVec;
 
-use super::backward::Given;
 use super::exchange::{Exchange, Member};
+use super::saved::SavedForward;
 use super::weights::Matrix;
 use super::{Layer, Sizes, missing, source, target, unknown};
 use crate::activations::with_curve;
@@ -69,7 +69,7 @@ pub(super) struct Places {
 }
 
 impl<T: Float> Part<'_, T> {
-    pub(super) fn run(mut self, layer: &Layer<'_, T>, given: &Given<'_, T>) -> Result<()> {
+    pub(super) fn run(mut self, layer: &Layer<'_, T>, given: &SavedForward<'_, T>) -> Result<()> {
         let exchanges = self.team.as_ref().map(|team| team.exchanges);
         let members = exchanges.map(|exchanges| exchanges.map(Exchange::member));
         self.run_steps(layer, given)?;
@@ -77,7 +77,7 @@ impl<T: Float> Part<'_, T> {
         Ok(())
     }
 
-    fn run_steps(&mut self, layer: &Layer<'_, T>, given: &Given<'_, T>) -> Result<()> {
+    fn run_steps(&mut self, layer: &Layer<'_, T>, given: &SavedForward<'_, T>) -> Result<()> {
         let Sizes {
             n, gates, steps, ..
         } = layer.sizes;
@@ -122,7 +122,7 @@ impl<T: Float> Part<'_, T> {
     fn step(
         &mut self,
         layer: &Layer<'_, T>,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
         t: usize,
         dz: &mut [T],
         active: &[usize],

@@ -5,7 +5,7 @@ use std::ops::Range;
 use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
-use super::backward::Given;
+use super::saved::SavedForward;
 use super::{Inputs, Layer, Sizes, unknown};
 use crate::device::Cpu;
 use crate::element::Float;
@@ -43,7 +43,7 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         rows: usize,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
     ) -> Result<Scratch<T>> {
         let Sizes { batch, p, .. } = self.sizes;
         let initial = &self.initial[self.initial.len() - 1];
@@ -119,7 +119,7 @@ impl<T: Float> Layer<'_, T> {
     pub(super) fn parameter_grads(
         &self,
         cpu: &Cpu,
-        given: &Given<'_, T>,
+        given: &SavedForward<'_, T>,
         h: &Stack<'_, T>,
         (dz, kept): (&[T], &[Scratch<T>]),
         out: &mut [Output],

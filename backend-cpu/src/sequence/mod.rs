@@ -16,6 +16,7 @@ mod exchange;
 mod forward;
 mod forward_step;
 mod kernel_grads;
+mod saved;
 mod sharing;
 mod weights;
 
