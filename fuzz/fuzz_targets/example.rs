@@ -33,10 +33,12 @@ static SPECS: LazyLock<Vec<ExampleSpec>> = LazyLock::new(|| {
         of(&|spec| {
             let label = FixedLen::<i64>::new("label", &[]).default_values([7]);
             spec.context(label).unwrap();
-            spec.sequence(FixedLenSequence::<i64>::new("tokens", &[]).allow_missing()).unwrap();
+            spec.sequence(FixedLenSequence::<i64>::new("tokens", &[]).allow_missing())
+                .unwrap();
         }),
         of(&|spec| {
-            spec.sequence(FixedLenSequence::<f32>::new("feats", &[3])).unwrap();
+            spec.sequence(FixedLenSequence::<f32>::new("feats", &[3]))
+                .unwrap();
         }),
     ]
 });
@@ -44,7 +46,10 @@ static SPECS: LazyLock<Vec<ExampleSpec>> = LazyLock::new(|| {
 /// Shapes and bits, so that NaN is like itself.
 fn bits(sample: &Sample) -> Vec<(Vec<usize>, Option<Vec<usize>>, String)> {
     let text = |column: &Column| match column.all_values() {
-        Values::F32(floats) => format!("{:?}", floats.iter().map(|f| f.to_bits()).collect::<Vec<_>>()),
+        Values::F32(floats) => format!(
+            "{:?}",
+            floats.iter().map(|f| f.to_bits()).collect::<Vec<_>>()
+        ),
         Values::Bytes(strings) => format!("{:?}", strings.iter().collect::<Vec<_>>()),
         other => format!("{other:?}"),
     };

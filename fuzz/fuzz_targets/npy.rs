@@ -17,7 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(column) = parse_npy(bytes, "fuzz") else {
         return;
     };
-    assert_eq!(column.dims().iter().product::<usize>(), column.all_values().len());
+    assert_eq!(
+        column.dims().iter().product::<usize>(),
+        column.all_values().len()
+    );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("again.npy");
     // Strings that end in NUL cannot be written.

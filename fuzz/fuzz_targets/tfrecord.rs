@@ -33,7 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     // A record may be as long as what small input decompresses to.
     let limit = 1 << 24;
-    let mut reader = RecordReader::new(Cursor::new(stream.to_vec()), compression, "fuzz").max_len(limit);
+    let mut reader =
+        RecordReader::new(Cursor::new(stream.to_vec()), compression, "fuzz").max_len(limit);
     let written = Shared::default();
     let mut writer = RecordWriter::new(written.clone(), Compression::Plain, "fuzz");
     let mut count = 0;
@@ -42,7 +43,10 @@ fuzz_target!(|bytes: &[u8]| {
         count += 1;
         assert_eq!(reader.index(), count);
     }
-    assert!(matches!(reader.read(), Ok(None)), "reads on after the end or an error");
+    assert!(
+        matches!(reader.read(), Ok(None)),
+        "reads on after the end or an error"
+    );
     writer.finish().unwrap();
     let written = written.0.lock().unwrap();
     assert_eq!(written.len() as u64, reader.offset());

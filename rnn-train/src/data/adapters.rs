@@ -1,13 +1,13 @@
 //! The adapters that convert one source to another.
 
-use backend_api::Result;
+use backend_api::{Error, Result};
 
 use super::batches::Remainder;
 use super::bucket::{Bucket, Grouped};
 use super::example::ExampleSpec;
 use super::pad::{Batch, Pad};
 use super::prefetch::Prefetch;
-use super::record_files::{Parsed, Record};
+use super::record_files::Record;
 use super::sample::Sample;
 use super::shuffle::Shuffle;
 use super::source::Source;
@@ -34,18 +34,21 @@ pub trait SourceExt: Source {
 
     /// Parses each record to a sample of the features that `spec` declares. An error names the
     /// record.
-    fn parse(self, spec: ExampleSpec) -> Parsed<Self>
+    fn parse(self, spec: ExampleSpec) -> Map<Self, ExampleSpec>
     where
         Self: Sized + Source<Item = Record>,
     {
-        Parsed { source: self, spec }
+        Map {
+            source: self,
+            f: spec,
+        }
     }
 
     /// Shuffles within a buffer of `buffer` items: each item yielded is drawn from the next
     /// `buffer` ones, and the order differs from epoch to epoch. TensorFlow's `Dataset.shuffle`.
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if `buffer` is 0.
+    /// [`Error::Argument`] if `buffer` is 0.
     fn shuffle(self, buffer: usize, seed: u64) -> Result<Shuffle<Self>>
     where
         Self: Sized,
@@ -56,7 +59,7 @@ pub trait SourceExt: Source {
     /// Groups of `size` items, in order.
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if `size` is 0.
+    /// [`Error::Argument`] if `size` is 0.
     fn group(self, size: usize, remainder: Remainder) -> Result<Grouped<Self>>
     where
         Self: Sized,
@@ -68,7 +71,7 @@ pub trait SourceExt: Source {
     /// `bucket_by_sequence_length`; see [`Bucket`].
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if the boundaries do not rise, a size is
+    /// [`Error::Argument`] if the boundaries do not rise, a size is
     /// 0, or the sizes are not one more than the boundaries.
     fn bucket_by_sequence_length<F>(
         self,
@@ -85,18 +88,21 @@ pub trait SourceExt: Source {
     }
 
     /// Makes a padded batch of each group of samples.
-    fn pad(self, pad: Pad) -> Padded<Self>
+    fn pad(self, pad: Pad) -> Map<Self, Pad>
     where
         Self: Sized + Source<Item = Vec<Sample>>,
     {
-        Padded { source: self, pad }
+        Map {
+            source: self,
+            f: pad,
+        }
     }
 
     /// Reads ahead in a thread of its own, at most `items` items; see [`Prefetch`].
     ///
     /// # Errors
-    /// [`Error::Argument`](backend_api::Error::Argument) if `items` is 0 or above 65,536;
-    /// [`Error::Failed`](backend_api::Error::Failed) if the thread cannot be started.
+    /// [`Error::Argument`] if `items` is 0 or above 65,536;
+    /// [`Error::Failed`] if the thread cannot be started.
     fn prefetch(self, items: usize) -> Result<Prefetch<Self>>
     where
         Self: Sized + Send + 'static,
@@ -109,50 +115,64 @@ pub trait SourceExt: Source {
 
 impl<S: Source> SourceExt for S {}
 
-/// A source whose items go through a function: see [`SourceExt::map`].
-///
-/// The function should depend on its argument alone, or a resumed run differs.
+/// What [`Map`] does with each item: a closure, an [`ExampleSpec`] with a record, or a [`Pad`] with
+/// a group of samples.
+pub trait Transform<I> {
+    /// The result.
+    type Output;
+
+    /// Turns an item into another. The result should depend on the item alone, or a resumed run
+    /// differs.
+    ///
+    /// # Errors
+    /// The item cannot be used.
+    fn apply(&mut self, item: I) -> Result<Self::Output>;
+}
+
+impl<I, T, F: FnMut(I) -> Result<T>> Transform<I> for F {
+    type Output = T;
+
+    fn apply(&mut self, item: I) -> Result<T> {
+        self(item)
+    }
+}
+
+impl Transform<Vec<Sample>> for Pad {
+    type Output = Batch;
+
+    fn apply(&mut self, samples: Vec<Sample>) -> Result<Batch> {
+        self.pad(&samples)
+    }
+}
+
+/// An error names the record.
+impl Transform<Record> for ExampleSpec {
+    type Output = Sample;
+
+    fn apply(&mut self, record: Record) -> Result<Sample> {
+        self.parse(&record).map_err(|error| {
+            let (index, offset) = (record.index(), record.offset());
+            let problem = format!("record {index} at offset {offset}: {error}");
+            Error::format(record.file(), problem)
+        })
+    }
+}
+
+/// A source whose items are transformed: see [`SourceExt::map`], [`SourceExt::parse`] and
+/// [`SourceExt::pad`].
 #[derive(Clone, Debug)]
 pub struct Map<S, F> {
     source: S,
     f: F,
 }
 
-impl<S: Source, T, F: FnMut(S::Item) -> Result<T>> Source for Map<S, F> {
-    type Item = T;
+impl<S: Source, F: Transform<S::Item>> Source for Map<S, F> {
+    type Item = F::Output;
     type State = S::State;
 
-    fn next_item(&mut self) -> Result<Option<T>> {
-        self.source.next_item()?.map(&mut self.f).transpose()
-    }
-
-    fn state(&self) -> S::State {
-        self.source.state()
-    }
-
-    fn restore(&mut self, state: S::State) -> Result<()> {
-        self.source.restore(state)
-    }
-
-    fn items_per_epoch(&self) -> Option<u64> {
-        self.source.items_per_epoch()
-    }
-}
-
-/// A source of padded batches: see [`SourceExt::pad`].
-#[derive(Clone, Debug)]
-pub struct Padded<S> {
-    source: S,
-    pad: Pad,
-}
-
-impl<S: Source<Item = Vec<Sample>>> Source for Padded<S> {
-    type Item = Batch;
-    type State = S::State;
-
-    fn next_item(&mut self) -> Result<Option<Batch>> {
-        let samples = self.source.next_item()?;
-        samples.map(|samples| self.pad.pad(&samples)).transpose()
+    fn next_item(&mut self) -> Result<Option<F::Output>> {
+        let item = self.source.next_item()?;
+        item.map(|item| self.f.apply(item)).transpose()
     }
 
     fn state(&self) -> S::State {

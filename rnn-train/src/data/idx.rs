@@ -239,6 +239,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+    use crate::data::random::SplitMix64;
 
     fn idx(counts: &[u32], data: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, counts.len() as u8];
@@ -388,13 +389,8 @@ mod tests {
     #[test]
     fn no_mutation_panics_or_gets_past_the_checks() {
         let plain = idx(&[3, 2, 2], &[7; 12]);
-        let mut random = 1u64;
-        let mut below = |n: usize| {
-            random = random
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (random >> 33) as usize % n
-        };
+        let mut random = SplitMix64(1);
+        let mut below = |n: usize| random.below(n as u64) as usize;
         for seed in [plain.clone(), gzip(&plain)] {
             for _ in 0..20_000 {
                 let mut bytes = seed.clone();

@@ -77,7 +77,7 @@ mod values;
 
 use backend_api::{Error, Result};
 
-pub use adapters::{Filter, Map, Padded, SourceExt};
+pub use adapters::{Filter, Map, SourceExt, Transform};
 pub use batches::{BatchState, Batches, Remainder};
 pub use bucket::{Bucket, GroupState, Grouped};
 pub use column::{Column, Sparse};
@@ -94,7 +94,7 @@ pub use npy::{parse_npy, read_npy, read_npz, write_npy, write_npz, write_npz_com
 pub use pad::{Batch, Pad};
 pub use prefetch::Prefetch;
 pub use queue::{CloseOnDrop, PaddingFifoQueue};
-pub use record_files::{Parsed, Record, RecordFiles, RecordFilesState, files_with_extension};
+pub use record_files::{Record, RecordFiles, RecordFilesState, files_with_extension};
 pub use sample::{Field, Sample, Schema};
 pub use segments::{SegmentBatch, SegmentSpec, Segments, SegmentsState};
 pub use series::{Normalization, SeriesWindows, parse_series, read_series, wave, wave_series};

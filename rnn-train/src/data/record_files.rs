@@ -8,9 +8,7 @@ use std::sync::Arc;
 use backend_api::{Error, Result, philox};
 use serde::{Deserialize, Serialize};
 
-use super::example::ExampleSpec;
 use super::random::permutation;
-use super::sample::Sample;
 use super::source::Source;
 use super::tfrecord::{Compression, RecordReader};
 
@@ -270,41 +268,6 @@ impl Source for RecordFiles {
         (self.seed, self.epoch) = (state.seed, state.epoch);
         (self.order, self.file) = (order, file);
         Ok(())
-    }
-}
-
-/// Samples parsed from records: see [`SourceExt::parse`](super::SourceExt::parse).
-#[derive(Clone, Debug)]
-pub struct Parsed<S> {
-    pub(super) source: S,
-    pub(super) spec: ExampleSpec,
-}
-
-impl<S: Source<Item = Record>> Source for Parsed<S> {
-    type Item = Sample;
-    type State = S::State;
-
-    fn next_item(&mut self) -> Result<Option<Sample>> {
-        let Some(record) = self.source.next_item()? else {
-            return Ok(None);
-        };
-        self.spec.parse(&record).map(Some).map_err(|error| {
-            let (index, offset) = (record.index, record.offset);
-            let problem = format!("record {index} at offset {offset}: {error}");
-            Error::format(&record.file, problem)
-        })
-    }
-
-    fn state(&self) -> S::State {
-        self.source.state()
-    }
-
-    fn restore(&mut self, state: S::State) -> Result<()> {
-        self.source.restore(state)
-    }
-
-    fn items_per_epoch(&self) -> Option<u64> {
-        self.source.items_per_epoch()
     }
 }
 

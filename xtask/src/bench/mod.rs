@@ -49,10 +49,8 @@ fn root() -> &'static Path {
 }
 
 fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
-    if let Some((first, rest)) = args.split_first()
-        && first == "--input"
-    {
-        return input::run(rest);
+    if let Some(at) = args.iter().position(|arg| arg == "--input") {
+        return input::run(&[&args[..at], &args[at + 1..]].concat());
     }
     let Some(options) = Options::parse(args)? else {
         return Ok(());

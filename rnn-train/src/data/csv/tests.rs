@@ -1,6 +1,7 @@
 //! Valid and damaged CSV tables.
 
 use super::*;
+use crate::data::random::SplitMix64;
 use crate::data::{ByteStrings, Source};
 
 fn samples(mut source: InMemory<Sample>) -> Vec<Sample> {
@@ -230,13 +231,8 @@ fn no_mutation_of_a_table_panics() {
     let xy = spec.sequence::<f32>("xy", &["x", "y"]).unwrap();
     let n = spec.sequence::<i64>("n", &["n"]).unwrap();
     spec.context::<f64>("label", "label").unwrap();
-    let mut random = 1u64;
-    let mut below = |n: usize| {
-        random = random
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (random >> 33) as usize % n
-    };
+    let mut random = SplitMix64(1);
+    let mut below = |n: usize| random.below(n as u64) as usize;
     let chars = b"0189abc,.-+eE\"\r\n \0\xef\xbb\xbf\xff";
     let (mut read, mut refused) = (0, 0);
     for _ in 0..2_000 {

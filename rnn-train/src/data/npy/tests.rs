@@ -8,6 +8,7 @@ use zip::write::SimpleFileOptions;
 
 use super::header::MAGIC;
 use super::*;
+use crate::data::random::SplitMix64;
 use crate::data::{ByteStrings, ValueKind, Values};
 
 fn fixture(name: &str) -> PathBuf {
@@ -473,13 +474,8 @@ fn an_entry_that_is_longer_than_its_header_says_is_not_read_to_its_end() {
 }
 
 fn mutations(seed: &[u8], count: usize, mut each: impl FnMut(&[u8])) {
-    let mut random = 1u64;
-    let mut below = |n: usize| {
-        random = random
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (random >> 33) as usize % n
-    };
+    let mut random = SplitMix64(1);
+    let mut below = |n: usize| random.below(n as u64) as usize;
     let chars = b"0198(),:'{}[]\\<>|fiuSUbLTn \0\x7f\x80\xff";
     for _ in 0..count {
         let mut bytes = seed.to_vec();
