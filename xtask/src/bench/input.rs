@@ -67,8 +67,6 @@ pub(super) fn run(args: &[String]) -> std::result::Result<(), Box<dyn Error>> {
             let mut command = Command::new(&options.python);
             command.arg(script).arg("--file").arg(&file).args(form);
             command.args(["--repeats", &options.repeats.to_string()]);
-            // On some machines this variable makes other programs choose slower kernels.
-            command.env_remove("OPENBLAS_CORETYPE");
             if !command.status()?.success() {
                 return Err("bench/input_tensorflow.py failed".into());
             }

@@ -40,13 +40,6 @@ impl<T: RecordType> FixedLen<T> {
         self.default = Some(values.into_iter().collect());
         self
     }
-
-    /// The name of the field in samples, where it is not the feature's.
-    #[must_use]
-    pub fn field(mut self, name: impl Into<String>) -> Self {
-        self.name.field = Some(name.into());
-        self
-    }
 }
 
 /// A feature list whose steps all have the same number of values: TensorFlow's
@@ -78,13 +71,6 @@ impl<T: RecordType> FixedLenSequence<T> {
         self.allow_missing = true;
         self
     }
-
-    /// The name of the field in samples, where it is not the feature list's.
-    #[must_use]
-    pub fn field(mut self, name: impl Into<String>) -> Self {
-        self.name.field = Some(name.into());
-        self
-    }
 }
 
 /// A feature, or a feature list whose steps have any number of values: TensorFlow's
@@ -107,14 +93,22 @@ impl<T: RecordType> VarLen<T> {
             element: std::marker::PhantomData,
         }
     }
-
-    /// The name of the field in samples, where it is not the feature's.
-    #[must_use]
-    pub fn field(mut self, name: impl Into<String>) -> Self {
-        self.name.field = Some(name.into());
-        self
-    }
 }
+
+macro_rules! field_name {
+    ($($spec:ident),*) => {$(
+        impl<T: RecordType> $spec<T> {
+            /// The name of the field in samples, where it is not the feature's.
+            #[must_use]
+            pub fn field(mut self, name: impl Into<String>) -> Self {
+                self.name.field = Some(name.into());
+                self
+            }
+        }
+    )*};
+}
+
+field_name!(FixedLen, FixedLenSequence, VarLen);
 
 /// The names of a feature in records and in samples.
 #[derive(Clone, Debug)]

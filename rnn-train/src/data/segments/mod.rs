@@ -289,19 +289,23 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
         let Some(sequence) = self.ahead.get(open.sample) else {
             return Err(Error::argument(OP, "sequence", "is not buffered"));
         };
-        let start = open.segment * self.spec.unroll;
-        let mut columns = sequence.columns().to_vec();
-        for &field in &self.spec.sequences {
-            let column = &mut columns[field.1];
-            let padding = self.spec.pad.padding(field, column.kind());
-            let end = start.checked_add(self.spec.unroll);
-            let cut = end.map(|end| column.steps(start, end, &padding));
-            *column = cut.transpose()?.ok_or_else(|| {
-                let problem = format!("is {}, which is too large", self.spec.unroll);
-                Error::argument(OP, "unroll", problem)
-            })?;
-        }
-        Ok(sequence.schema().sample_of(columns))
+        let (schema, unroll) = (sequence.schema(), self.spec.unroll);
+        let start = open.segment * unroll;
+        let end = start.checked_add(unroll).ok_or_else(|| {
+            Error::argument(OP, "unroll", format!("is {unroll}, which is too large"))
+        })?;
+        let columns = sequence
+            .columns()
+            .iter()
+            .enumerate()
+            .map(|(index, column)| {
+                let field = schema.key(index);
+                match self.spec.sequences.contains(&field) {
+                    true => column.steps(start, end, &self.spec.pad.padding(field, column.kind())),
+                    false => Ok(column.clone()),
+                }
+            });
+        Ok(schema.sample_of(columns.collect::<Result<_>>()?))
     }
 
     /// Yields the next segments of some sequences.
