@@ -194,11 +194,13 @@ fn run() -> Result<(), Error> {
         options.get("epochs", 6)?,
         options.get("seed", 0)?,
     );
-    // Remove the data if the program generated it.
-    if options.text("data").is_none() {
-        std::fs::remove_dir_all(&temporary)?;
-    }
-    result.map(|_| ())
+    // Remove the data if the program generated it. An error of the training is the one to report.
+    let removed = match temporary.exists() {
+        true => std::fs::remove_dir_all(&temporary),
+        false => Ok(()),
+    };
+    result?;
+    Ok(removed?)
 }
 
 /// Generates the data if it does not exist, trains, and returns the accuracy on new sequences.
