@@ -96,7 +96,7 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// operations just runs it.
     fn segment(
         &self,
-        _keep: Keep,
+        _keep: MemoryPolicy,
         inputs: &[Tensor<Self>],
         body: SegmentBody<Self>,
     ) -> Result<Vec<Tensor<Self>>> {
@@ -110,14 +110,14 @@ pub type SegmentBody<B> = Arc<dyn Fn(&B, &[Tensor<B>]) -> Result<Vec<Tensor<B>>>
 /// Memory policy of back-propagation through time: how a segment's values are stored between its
 /// forward and its backward pass. All policies give bit-identical gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Keep {
+pub enum MemoryPolicy {
     /// Store every value that the gradient needs.
     #[default]
-    All,
+    Store,
     /// Store the inputs and recompute the rest in the backward pass (checkpointing).
-    Inputs,
+    Recompute,
     /// Offload every value that the gradient needs to host memory ([`Backend::swap_out`]).
-    Host,
+    Offload,
 }
 
 /// Memory statistics of a device, in bytes.
@@ -263,11 +263,11 @@ macro_rules! forward_backend {
         }
         fn segment(
             &self,
-            keep: $crate::Keep,
+            memory_policy: $crate::MemoryPolicy,
             inputs: &[$crate::Tensor<Self>],
             body: $crate::SegmentBody<Self>,
         ) -> $crate::Result<Vec<$crate::Tensor<Self>>> {
-            $crate::forward_segment(self, &self.$field, keep, inputs, body)
+            $crate::forward_segment(self, &self.$field, memory_policy, inputs, body)
         }
     };
 }
@@ -288,7 +288,7 @@ pub fn foreign_buffer<B: Backend>(device: &B, op: &'static str) -> Error {
 pub fn forward_segment<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,
-    keep: Keep,
+    memory_policy: MemoryPolicy,
     inputs: &[Tensor<Outer>],
     body: SegmentBody<Outer>,
 ) -> Result<Vec<Tensor<Outer>>>
@@ -296,16 +296,16 @@ where
     Inner: Backend,
     Outer: Backend<Buffer = Inner::Buffer>,
 {
-    let inner_inputs: Vec<_> = inputs.iter().map(|t| t.rehome(inner)).collect();
+    let inner_inputs: Vec<_> = inputs.iter().map(|t| t.on_backend(inner)).collect();
     let home = outer.clone();
     let outputs = inner.segment(
-        keep,
+        memory_policy,
         &inner_inputs,
         Arc::new(move |inner: &Inner, ins: &[Tensor<Inner>]| {
-            let ins: Vec<_> = ins.iter().map(|t| t.rehome(&home)).collect();
+            let ins: Vec<_> = ins.iter().map(|t| t.on_backend(&home)).collect();
             let outs = body(&home, &ins)?;
-            Ok(outs.iter().map(|t| t.rehome(inner)).collect())
+            Ok(outs.iter().map(|t| t.on_backend(inner)).collect())
         }),
     )?;
-    Ok(outputs.iter().map(|t| t.rehome(outer)).collect())
+    Ok(outputs.iter().map(|t| t.on_backend(outer)).collect())
 }

@@ -33,8 +33,8 @@ mod tensor;
 mod widen;
 
 pub use backend::{
-    Backend, Buffers, Dest, Dests, Keep, Memory, Metas, SegmentBody, View, Views, foreign_buffer,
-    forward_segment,
+    Backend, Buffers, Dest, Dests, Memory, MemoryPolicy, Metas, SegmentBody, View, Views,
+    foreign_buffer, forward_segment,
 };
 pub use compose::compose;
 pub use decorators::{Counting, Counts, Unfused};

@@ -225,7 +225,7 @@ impl<B: Backend> Tensor<B> {
 
     /// The same elements as a tensor of a backend with the same buffer type: moves a tensor into or
     /// out of a decorator without a copy.
-    pub fn rehome<B2: Backend<Buffer = B::Buffer>>(&self, device: &B2) -> Tensor<B2> {
+    pub fn on_backend<B2: Backend<Buffer = B::Buffer>>(&self, device: &B2) -> Tensor<B2> {
         Tensor::from_parts(device, self.buffer.clone(), self.layout, self.dtype)
     }
 
@@ -627,7 +627,7 @@ impl<B: Backend> Tensor<B> {
     ///
     /// # Errors
     /// The shapes do not fit, or `lengths` is not a tensor of integers.
-    pub fn zero_ended(&self, lengths: &Self, first: usize) -> Result<Self> {
+    pub fn mask_padding(&self, lengths: &Self, first: usize) -> Result<Self> {
         let steps = self.shape().dims().first().copied().unwrap_or(0);
         let times: Vec<i64> = (first..first + steps).map(|time| time as i64).collect();
         let times = Self::from_slice(&self.device, &times, &[steps, 1])?;

@@ -5,7 +5,7 @@ use backend_api::Activation;
 use crate::element::Float;
 
 /// An activation function as a type, so that loops are compiled for each function.
-pub(crate) trait Curve: Copy + Default + Send + Sync {
+pub(crate) trait ActivationFn: Copy + Default + Send + Sync {
     fn value<T: Float>(x: T) -> T;
     /// The derivative, from the function's value `y`.
     fn slope<T: Float>(y: T) -> T;
@@ -22,7 +22,7 @@ pub(crate) struct Softsign;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Identity;
 
-impl Curve for Tanh {
+impl ActivationFn for Tanh {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
         x.tanh()
@@ -33,7 +33,7 @@ impl Curve for Tanh {
     }
 }
 
-impl Curve for Sigmoid {
+impl ActivationFn for Sigmoid {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
         x.sigmoid()
@@ -44,7 +44,7 @@ impl Curve for Sigmoid {
     }
 }
 
-impl Curve for Relu {
+impl ActivationFn for Relu {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
         // Written so that NaN stays NaN.
@@ -56,7 +56,7 @@ impl Curve for Relu {
     }
 }
 
-impl Curve for Softsign {
+impl ActivationFn for Softsign {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
         x.div(T::ONE.add(x.abs()))
@@ -68,7 +68,7 @@ impl Curve for Softsign {
     }
 }
 
-impl Curve for Identity {
+impl ActivationFn for Identity {
     #[inline(always)]
     fn value<T: Float>(x: T) -> T {
         x
@@ -81,7 +81,7 @@ impl Curve for Identity {
 
 /// The activations that are not [common](Activation::is_common). They have no derivative here:
 /// fused operations that use one are composed from simpler operations.
-pub(crate) fn rare<T: Float>(f: Activation) -> Option<fn(T) -> T> {
+pub(crate) fn uncommon<T: Float>(f: Activation) -> Option<fn(T) -> T> {
     /// Clamps to `0..=top`; NaN stays NaN.
     fn clip<T: Float>(x: T, top: T) -> T {
         let x = if x < T::ZERO { T::ZERO } else { x };
@@ -108,10 +108,10 @@ pub(crate) fn rare<T: Float>(f: Activation) -> Option<fn(T) -> T> {
     })
 }
 
-/// Evaluates an expression with a type alias for the [`Curve`] of an
+/// Evaluates an expression with a type alias for the [`ActivationFn`] of an
 /// [`Activation`](backend_api::Activation). This is a macro, as closures cannot be generic over a
 /// type.
-macro_rules! with_curve {
+macro_rules! with_activation {
     ($activation:expr, $curve:ident => $body:expr) => {{
         use backend_api::Activation;
         use $crate::activations as curves;
@@ -146,4 +146,4 @@ macro_rules! with_curve {
         }
     }};
 }
-pub(crate) use with_curve;
+pub(crate) use with_activation;

@@ -14,7 +14,7 @@ use backend_api::Result;
 
 use crate::device::Cpu;
 use crate::half::f32_to_bf16;
-use crate::packed::{Start, Unpacked};
+use crate::packed::{Accumulate, MatrixView};
 use crate::pool::Scratch;
 
 /// Columns of a panel: two vectors.
@@ -27,7 +27,7 @@ const WIDTH: usize = 32;
     not(target_arch = "x86_64"),
     expect(dead_code, reason = "nothing there multiplies them")
 )]
-pub(crate) struct Packed {
+pub(crate) struct PackedBf16 {
     data: Scratch<u32>,
     /// Rows and columns, and pairs of rows.
     k: usize,
@@ -49,8 +49,8 @@ pub(crate) fn is_available() -> bool {
     false
 }
 
-impl Packed {
-    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, f32>) -> Result<Self> {
+impl PackedBf16 {
+    pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>) -> Result<Self> {
         let (k, n) = (source.k, source.columns.len());
         let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
         let mut data = cpu.pool().scratch::<u32>(panels * WIDTH * pairs)?;
@@ -80,8 +80,8 @@ thread_local! {
 /// `out = start + a b` for some rows, like [`crate::packed::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
-    b: &Packed,
-    start: Start<'_, f32>,
+    b: &PackedBf16,
+    start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
     assert!(is_available(), "there are products of bfloat16 numbers");
@@ -108,7 +108,7 @@ mod x86 {
     };
     use std::mem;
 
-    use super::{Packed, Start, WIDTH};
+    use super::{Accumulate, PackedBf16, WIDTH};
 
     /// The largest number of rows of a tile with two vectors of columns.
     const MOST_ROWS: usize = 8;
@@ -116,8 +116,8 @@ mod x86 {
     /// `a` holds the rows in pairs, one after the other.
     pub(super) fn product(
         a: &[u32],
-        b: &Packed,
-        start: Start<'_, f32>,
+        b: &PackedBf16,
+        start: Accumulate<'_, f32>,
         out: &mut [f32],
         out_at: &[usize],
     ) {
@@ -176,7 +176,7 @@ mod x86 {
     /// The position of a tile.
     struct Place<'a> {
         a: &'a [u32],
-        b: &'a Packed,
+        b: &'a PackedBf16,
         panel: usize,
         row: usize,
     }
@@ -228,13 +228,19 @@ mod x86 {
         unsafe { mem::transmute(words) }
     }
 
-    fn store(start: Start<'_, f32>, sums: &[f32; WIDTH], column: usize, n: usize, out: &mut [f32]) {
+    fn store(
+        start: Accumulate<'_, f32>,
+        sums: &[f32; WIDTH],
+        column: usize,
+        n: usize,
+        out: &mut [f32],
+    ) {
         let count = WIDTH.min(n - column);
         let out = &mut out[column..column + count];
         match start {
-            Start::Zero => out.copy_from_slice(&sums[..count]),
-            Start::There => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-            Start::Row(row) => {
+            Accumulate::Zero => out.copy_from_slice(&sums[..count]),
+            Accumulate::Existing => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            Accumulate::Bias(row) => {
                 for ((out, sum), row) in out.iter_mut().zip(sums).zip(&row[column..]) {
                     *out = row + sum;
                 }
@@ -275,17 +281,22 @@ mod tests {
             [3, 0, 5],
         ] {
             let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
-            let source = Unpacked {
+            let source = MatrixView {
                 data: &b,
                 k,
                 row_stride: n,
                 column_stride: 1,
                 columns: (0..n).collect(),
             };
-            let packed = Packed::new(&cpu, &source).unwrap();
+            let packed = PackedBf16::new(&cpu, &source).unwrap();
             let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
             let mut out = vec![f32::NAN; rows * n];
-            product((&a, &at(k)), &packed, Start::Row(&row), (&mut out, &at(n)));
+            product(
+                (&a, &at(k)),
+                &packed,
+                Accumulate::Bias(&row),
+                (&mut out, &at(n)),
+            );
             for r in 0..rows {
                 for j in 0..n {
                     let terms = (0..k).map(|p| round(&a[r * k + p]) * round(&b[p * n + j]));
@@ -297,7 +308,12 @@ mod tests {
             // Each row on its own gives the same bits.
             for r in 0..rows {
                 let mut one = row.clone();
-                product((&a, &[r * k]), &packed, Start::There, (&mut one, &[0]));
+                product(
+                    (&a, &[r * k]),
+                    &packed,
+                    Accumulate::Existing,
+                    (&mut one, &[0]),
+                );
                 assert_eq!(one, out[r * n..][..n]);
             }
         }

@@ -15,13 +15,13 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::element::Float;
 use crate::elementwise::unsupported;
 use crate::pool::Pool;
+use crate::spin_pool::SpinPool;
 use crate::storage::{CpuBuffer, Dense, Input, unshared};
 use crate::strided::Walk;
-use crate::team::Team;
 use crate::{amx, bf16};
 
 /// Rows, over all steps, from which on preparing a whole sequence's kernels is worth it.
-const MIN_ROWS: usize = 4;
+const MIN_PACKED_ROWS: usize = 4;
 
 /// The CPU as a device.
 ///
@@ -46,7 +46,7 @@ struct Inner {
     precision: Precision,
     matrix_unit: bool,
     /// Created on first use.
-    team: Mutex<Option<Team>>,
+    spin_pool: Mutex<Option<SpinPool>>,
 }
 
 /// Settings of a [`Cpu`]; see [`Cpu::builder`].
@@ -190,7 +190,7 @@ impl Cpu {
             arch: Arch::new(),
             precision: settings.precision,
             matrix_unit: settings.matrix_unit && amx::is_available(),
-            team: Mutex::default(),
+            spin_pool: Mutex::default(),
         }))
     }
 
@@ -220,15 +220,15 @@ impl Cpu {
     /// Runs `task` on the calling thread and, concurrently, on every worker of the device that
     /// wakes up in time. Returns `false`, without running it, if another operation uses the workers
     /// or if they cannot be started.
-    pub(crate) fn run_team(&self, task: &(dyn Fn() + Sync)) -> bool {
-        let Ok(mut team) = self.0.team.try_lock() else {
+    pub(crate) fn run_spinning(&self, task: &(dyn Fn() + Sync)) -> bool {
+        let Ok(mut spin_pool) = self.0.spin_pool.try_lock() else {
             return false;
         };
-        if team.is_none() {
-            *team = Team::new(self.threads());
+        if spin_pool.is_none() {
+            *spin_pool = SpinPool::new(self.threads());
         }
-        match &mut *team {
-            Some(team) => team.run(task),
+        match &mut *spin_pool {
+            Some(spin_pool) => spin_pool.run(task),
             None => return false,
         }
         true
@@ -454,7 +454,8 @@ impl Backend for Cpu {
                 | Recurrence::GruResetAfter { .. }
         );
         // Preparing the kernels costs about as much as multiplying a few rows with them.
-        let worth_it = request.reuse || request.steps.saturating_mul(request.batch) >= MIN_ROWS;
+        let worth_it =
+            request.reuse || request.steps.saturating_mul(request.batch) >= MIN_PACKED_ROWS;
         let common = request.recurrence.activation().is_common();
         if known && common && worth_it && request.dtype.is_float() {
             plan.path = SequencePath::Whole;

@@ -5,7 +5,7 @@ use std::convert::identity;
 use backend_api::{Binary, Buffers, Compare, DType, Dests, Error, Layout, Result, Unary};
 use bytemuck::Pod;
 
-use crate::activations::{Curve, rare, with_curve};
+use crate::activations::{ActivationFn, uncommon, with_activation};
 use crate::device::Cpu;
 use crate::element::{Float, Number};
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
@@ -189,9 +189,9 @@ impl Cpu {
             Unary::Floor => self.map1(x, outs, CHEAP, T::floor),
             Unary::Sin => self.map1(x, outs, COSTLY, T::sin),
             Unary::Cos => self.map1(x, outs, COSTLY, T::cos),
-            Unary::Activation(f) => match rare::<T>(f) {
+            Unary::Activation(f) => match uncommon::<T>(f) {
                 Some(value) => self.map1(x, outs, COSTLY, value),
-                None => with_curve!(f, C => self.map1(x, outs, COSTLY, C::value::<T>)),
+                None => with_activation!(f, C => self.map1(x, outs, COSTLY, C::value::<T>)),
             },
         }
     }

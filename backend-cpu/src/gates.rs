@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use backend_api::{Activation, Buffers, Dest, Dests, LstmGates, Result};
 
-use crate::activations::{Curve, with_curve};
+use crate::activations::{ActivationFn, with_activation};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
@@ -17,14 +17,14 @@ const WORK: usize = 16;
 #[derive(Clone, Copy)]
 pub(crate) struct Activate<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 1, 1> for Activate<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 1, 1> for Activate<C> {
     #[inline(always)]
     fn at(self, [x]: [T; 1]) -> [T; 1] {
         [C::value(x)]
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Activate<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for Activate<C> {
     #[inline(always)]
     fn at(self, [x, bias]: [T; 2]) -> [T; 1] {
         [C::value(x.add(bias))]
@@ -33,16 +33,16 @@ impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Activate<C> {
 
 /// `y, dy..` to the gradient of the activation's argument. Several `dy` are summed.
 #[derive(Clone, Copy)]
-pub(crate) struct Slope<C>(pub(crate) C);
+pub(crate) struct ActivationGrad<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 2, 1> for Slope<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for ActivationGrad<C> {
     #[inline(always)]
     fn at(self, [y, dy]: [T; 2]) -> [T; 1] {
         [C::slope(y).mul(dy)]
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 3, 1> for Slope<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 1> for ActivationGrad<C> {
     #[inline(always)]
     fn at(self, [y, dy, more]: [T; 3]) -> [T; 1] {
         [C::slope(y).mul(dy.add(more))]
@@ -61,7 +61,7 @@ pub(crate) struct Lstm<T, C> {
     pub(crate) curve: PhantomData<C>,
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 6> for Lstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for Lstm<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c]: [T; 5]) -> [T; 6] {
         let i = i.sigmoid();
@@ -73,7 +73,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 6> for Lstm<T, C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 2> for Lstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 2> for Lstm<T, C> {
     #[inline(always)]
     fn at(self, x: [T; 5]) -> [T; 2] {
         let all: [T; 6] = self.at(x);
@@ -86,7 +86,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 2> for Lstm<T, C> {
 #[derive(Clone, Copy)]
 pub(crate) struct LstmGrad<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 8, 5> for LstmGrad<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for LstmGrad<C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
         let a = C::value(c_new);
@@ -101,7 +101,7 @@ impl<T: Float, C: Curve> Pointwise<T, 8, 5> for LstmGrad<C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 9, 5> for LstmGrad<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 9, 5> for LstmGrad<C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh, more]: [T; 9]) -> [T; 5] {
         self.at([i, j, f, o, c, c_new, dc, dh.add(more)])
@@ -129,7 +129,7 @@ pub(crate) struct ClippedLstm<T, C> {
     pub(crate) curve: PhantomData<C>,
 }
 
-impl<T: Float, C: Curve> ClippedLstm<T, C> {
+impl<T: Float, C: ActivationFn> ClippedLstm<T, C> {
     /// Computes all results from sums that already include the peepholes' terms of the old cell
     /// state. `more` computes the term that the new cell state adds to the sum of `o`.
     #[inline(always)]
@@ -143,14 +143,14 @@ impl<T: Float, C: Curve> ClippedLstm<T, C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 6> for ClippedLstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for ClippedLstm<T, C> {
     #[inline(always)]
     fn at(self, x: [T; 5]) -> [T; 6] {
         self.gated(x, |_| T::ZERO)
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, w_f, w_i, w_o]: [T; 8]) -> [T; 6] {
         let seen = [i.add(w_i.mul(c)), j, f.add(w_f.mul(c)), o, c];
@@ -158,7 +158,7 @@ impl<T: Float, C: Curve> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
     #[inline(always)]
     fn at(self, x: [T; 5]) -> [T; 2] {
         let all: [T; 6] = self.at(x);
@@ -166,7 +166,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
     #[inline(always)]
     fn at(self, x: [T; 8]) -> [T; 2] {
         let all: [T; 6] = self.at(x);
@@ -182,7 +182,7 @@ pub(crate) struct ClippedLstmGrad<T, C> {
     pub(crate) curve: PhantomData<C>,
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh, w_f, w_i, w_o]: [T; 11]) -> [T; 5] {
         let a = C::value(c_new);
@@ -201,7 +201,7 @@ impl<T: Float, C: Curve> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
         let none = T::ZERO;
@@ -213,7 +213,7 @@ impl<T: Float, C: Curve> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
 #[derive(Clone, Copy)]
 pub(crate) struct LstmOutput<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 2, 1> for LstmOutput<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for LstmOutput<C> {
     #[inline(always)]
     fn at(self, [o, c]: [T; 2]) -> [T; 1] {
         [C::value(c).mul(o)]
@@ -286,7 +286,7 @@ impl<T: Float> Pointwise<T, 4, 3> for GruResetGrad {
 #[derive(Clone, Copy)]
 pub(crate) struct GruOutput<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 3, 2> for GruOutput<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 2> for GruOutput<C> {
     #[inline(always)]
     fn at(self, [z, u, h]: [T; 3]) -> [T; 2] {
         let q = C::value(z);
@@ -294,7 +294,7 @@ impl<T: Float, C: Curve> Pointwise<T, 3, 2> for GruOutput<C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 3, 1> for GruOutput<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 1> for GruOutput<C> {
     #[inline(always)]
     fn at(self, x: [T; 3]) -> [T; 1] {
         let [h, _]: [T; 2] = self.at(x);
@@ -307,7 +307,7 @@ impl<T: Float, C: Curve> Pointwise<T, 3, 1> for GruOutput<C> {
 #[derive(Clone, Copy)]
 pub(crate) struct GruOutputGrad<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 4, 3> for GruOutputGrad<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 4, 3> for GruOutputGrad<C> {
     #[inline(always)]
     fn at(self, [q, u, h, dh]: [T; 4]) -> [T; 3] {
         [
@@ -320,7 +320,7 @@ impl<T: Float, C: Curve> Pointwise<T, 4, 3> for GruOutputGrad<C> {
 
 /// For a whole sequence, with `dh'` in two summands: to the gradients of the sums of `u` and of the
 /// candidate, and of `h`.
-impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     #[inline(always)]
     fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
         let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
@@ -333,7 +333,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 3> for GruOutputGrad<C> {
 #[derive(Clone, Copy)]
 pub(crate) struct GruAfter<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 5> for GruAfter<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 5> for GruAfter<C> {
     #[inline(always)]
     fn at(self, [r, u, z, m, h]: [T; 5]) -> [T; 5] {
         let (r, u) = (r.sigmoid(), u.sigmoid());
@@ -342,7 +342,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 5> for GruAfter<C> {
     }
 }
 
-impl<T: Float, C: Curve> Pointwise<T, 5, 1> for GruAfter<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 1> for GruAfter<C> {
     #[inline(always)]
     fn at(self, x: [T; 5]) -> [T; 1] {
         let all: [T; 5] = self.at(x);
@@ -355,7 +355,7 @@ impl<T: Float, C: Curve> Pointwise<T, 5, 1> for GruAfter<C> {
 #[derive(Clone, Copy)]
 pub(crate) struct GruAfterGrad<C>(pub(crate) C);
 
-impl<T: Float, C: Curve> Pointwise<T, 7, 5> for GruAfterGrad<C> {
+impl<T: Float, C: ActivationFn> Pointwise<T, 7, 5> for GruAfterGrad<C> {
     #[inline(always)]
     fn at(self, [r, u, q, m, h, dh, more]: [T; 7]) -> [T; 5] {
         let dh = dh.add(more);
@@ -541,7 +541,7 @@ impl Cpu {
             at: 0,
         });
         let rows = x.len().checked_div(n).unwrap_or(0);
-        with_curve!(activation, C => {
+        with_activation!(activation, C => {
             run_rows::<_, 2, 1, 1>(self, (rows, n), sources, [(&mut output, 1)], Activate(C::default()));
         });
         finish([output])
@@ -554,7 +554,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let streams = Streams::<T, 2, 1>::new(self, ins, outs)?;
-        with_curve!(activation, C => streams.run(self, Slope(C::default())))
+        with_activation!(activation, C => streams.run(self, ActivationGrad(C::default())))
     }
 
     pub(crate) fn lstm_step<T: Float>(
@@ -569,7 +569,7 @@ impl Cpu {
         let (z, c) = (Rows::<T>::new(self, &z)?, Rows::new(self, &c)?);
         let [i, j, f, o] = z.parts(n);
         let [c_new, h, saved] = &mut outs;
-        with_curve!(gates.activation, C => run_rows::<_, 5, 6, 3>(
+        with_activation!(gates.activation, C => run_rows::<_, 5, 6, 3>(
             self,
             (rows, n),
             [i, j, f, o, c.part(0, n)],
@@ -592,7 +592,7 @@ impl Cpu {
         let [i, j, f, o] = saved.parts(n);
         let [c, c_new, dc, dh] = state.each_ref().map(|x| x.part(0, n));
         let [dz, dc_old] = &mut outs;
-        with_curve!(gates.activation, C => run_rows::<_, 8, 5, 2>(
+        with_activation!(gates.activation, C => run_rows::<_, 8, 5, 2>(
             self,
             (rows, n),
             [i, j, f, o, c, c_new, dc, dh],
@@ -645,7 +645,7 @@ impl Cpu {
         let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
         let ins = ins.each_ref().map(|x| x.part(0, n));
         let [h, q] = &mut outs;
-        with_curve!(activation, C => {
+        with_activation!(activation, C => {
             run_rows::<_, 3, 2, 2>(self, (rows, n), ins, [(h, 1), (q, 1)], GruOutput(C::default()));
         });
         finish(outs)
@@ -664,7 +664,7 @@ impl Cpu {
         let ins = ins.each_ref().map(|x| x.part(0, n));
         let [dz, du, dh] = &mut outs;
         let targets = [(dz, 1), (du, 1), (dh, 1)];
-        with_curve!(activation, C => {
+        with_activation!(activation, C => {
             run_rows::<_, 4, 3, 3>(self, (rows, n), ins, targets, GruOutputGrad(C::default()));
         });
         finish(outs)

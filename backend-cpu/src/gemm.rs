@@ -57,7 +57,7 @@ impl Gemm for f64 {
 
 /// A matrix operand: element `(i, j)` is at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Matrix<'a, T> {
+pub(crate) struct GemmOperand<'a, T> {
     pub(crate) data: &'a [T],
     pub(crate) rows: usize,
     pub(crate) columns: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Matrix<'a, T> {
     pub(crate) column_stride: usize,
 }
 
-impl<T> Matrix<'_, T> {
+impl<T> GemmOperand<'_, T> {
     fn check(&self) {
         if self.rows == 0 || self.columns == 0 {
             return;
@@ -82,8 +82,8 @@ impl<T> Matrix<'_, T> {
 /// same order, and only tiles of the result are distributed over threads.
 pub(crate) fn gemm<T: Gemm>(
     out: &mut [T],
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
+    a: GemmOperand<'_, T>,
+    b: GemmOperand<'_, T>,
     alpha: T,
     accumulate: bool,
     threads: usize,
@@ -152,8 +152,8 @@ pub(crate) fn gemm<T: Gemm>(
 mod tests {
     use super::*;
 
-    fn matrix(data: &[f32], rows: usize, columns: usize) -> Matrix<'_, f32> {
-        Matrix {
+    fn matrix(data: &[f32], rows: usize, columns: usize) -> GemmOperand<'_, f32> {
+        GemmOperand {
             data,
             rows,
             columns,

@@ -56,9 +56,9 @@ mod reduce;
 mod rows;
 mod sequence;
 mod simd;
+mod spin_pool;
 mod storage;
 mod strided;
-mod team;
 mod tile;
 
 pub use convert::{from_ndarray, to_ndarray};

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backend_api::{Buffers, Dests, Error, Result};
 use pulp::{Simd, WithSimd};
 
-use crate::amx;
+use crate::amx::{self, PackedAmx};
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};
-use crate::gemm::{Matrix, gemm};
-use crate::packed::{Start, Unpacked};
+use crate::gemm::{GemmOperand, gemm};
+use crate::packed::{Accumulate, MatrixView};
 use crate::storage::{CpuBuffer, Input, Output, dests};
 use crate::strided::{Stream, Walk};
 
@@ -82,8 +82,8 @@ impl Cpu {
     pub(crate) fn product<T: Float>(
         &self,
         out: &mut [T],
-        a: Matrix<'_, T>,
-        b: Matrix<'_, T>,
+        a: GemmOperand<'_, T>,
+        b: GemmOperand<'_, T>,
         alpha: T,
         accumulate: bool,
     ) {
@@ -103,9 +103,14 @@ impl Cpu {
     }
 
     /// Whether a matmul should run on AMX.
-    fn suits_unit<T: Float>(&self, a: &Matrix<'_, T>, b: &Matrix<'_, T>, alpha: T) -> bool {
-        let is_row_major = |x: &Matrix<'_, T>| x.column_stride == 1;
-        let is_column_major = |x: &Matrix<'_, T>| x.row_stride == 1;
+    fn suits_unit<T: Float>(
+        &self,
+        a: &GemmOperand<'_, T>,
+        b: &GemmOperand<'_, T>,
+        alpha: T,
+    ) -> bool {
+        let is_row_major = |x: &GemmOperand<'_, T>| x.column_stride == 1;
+        let is_column_major = |x: &GemmOperand<'_, T>| x.row_stride == 1;
         // A right-hand side that is not row-major has to be packed first.
         let pays = is_row_major(b) || is_column_major(b) && is_row_major(a) && a.rows >= UNIT_ROWS;
         self.has_matrix_unit()
@@ -123,8 +128,8 @@ impl Cpu {
     fn unit_product<T: Float>(
         &self,
         out: &mut [T],
-        a: Matrix<'_, T>,
-        b: Matrix<'_, T>,
+        a: GemmOperand<'_, T>,
+        b: GemmOperand<'_, T>,
         accumulate: bool,
     ) -> Result<bool> {
         let (Some(out), Some(data)) = (singles_mut(out), singles(a.data)) else {
@@ -150,7 +155,7 @@ impl Cpu {
         &self,
         out: &mut [T],
         (parts, width): (&[&[T]], usize),
-        b: Matrix<'_, T>,
+        b: GemmOperand<'_, T>,
     ) -> Result<bool> {
         let (first, second) = match *parts {
             [first] => (first, &[][..]),
@@ -174,7 +179,7 @@ impl Cpu {
         &self,
         out: &mut [f32],
         left: UnitLeft<'_>,
-        b: Matrix<'_, T>,
+        b: GemmOperand<'_, T>,
         accumulate: bool,
     ) -> Result<bool> {
         let Some(right) = singles(b.data) else {
@@ -184,14 +189,14 @@ impl Cpu {
         let packed = match b.column_stride {
             1 => None,
             column_stride => {
-                let source = Unpacked {
+                let source = MatrixView {
                     data: right,
                     k,
                     row_stride: b.row_stride,
                     column_stride,
                     columns: (0..n).collect(),
                 };
-                let packed = amx::Packed::new(self, &source, false)?;
+                let packed = PackedAmx::new(self, &source, false)?;
                 if !packed.is_regular() {
                     return Ok(false);
                 }
@@ -199,8 +204,8 @@ impl Cpu {
             }
         };
         let start = match accumulate {
-            true => Start::There,
-            false => Start::Zero,
+            true => Accumulate::Existing,
+            false => Accumulate::Zero,
         };
         let finite = AtomicBool::new(true);
         self.split(out.len() / n, [(out, n)], k * n, |rows, [out]| {
@@ -243,8 +248,8 @@ impl Cpu {
     fn serial_product<T: Float>(
         &self,
         out: &mut [T],
-        a: Matrix<'_, T>,
-        b: Matrix<'_, T>,
+        a: GemmOperand<'_, T>,
+        b: GemmOperand<'_, T>,
         alpha: T,
         accumulate: bool,
     ) {
@@ -314,7 +319,7 @@ impl<'a, T: Float> Batches<'a, T> {
         Ok(all)
     }
 
-    fn lhs(&self, i: usize) -> Matrix<'a, T> {
+    fn lhs(&self, i: usize) -> GemmOperand<'a, T> {
         let (data, view) = &self.a;
         let mut matrix = matrix(data, view, i);
         if let Some((stride, rows)) = self.joined {
@@ -324,7 +329,7 @@ impl<'a, T: Float> Batches<'a, T> {
         matrix
     }
 
-    fn rhs(&self, i: usize) -> Matrix<'a, T> {
+    fn rhs(&self, i: usize) -> GemmOperand<'a, T> {
         let (data, view) = &self.b;
         matrix(
             data,
@@ -339,7 +344,7 @@ impl<'a, T: Float> Batches<'a, T> {
 }
 
 /// The `i`-th matrix of the last two axes.
-fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> Matrix<'a, T> {
+fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> GemmOperand<'a, T> {
     let (shape, strides) = (view.layout.shape(), view.layout.strides());
     let lead = shape.rank() - 2;
     let (mut at, mut rest) = (view.layout.offset(), i);
@@ -347,7 +352,7 @@ fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> Matrix<'a, T> {
         at += rest % shape[axis] * strides[axis];
         rest /= shape[axis];
     }
-    Matrix {
+    GemmOperand {
         data: &data[at..],
         rows: shape[lead],
         columns: shape[lead + 1],
@@ -361,7 +366,7 @@ fn matrix<'a, T>(data: &'a [T], view: &Input<'a>, i: usize) -> Matrix<'a, T> {
 #[derive(Clone, Copy)]
 struct MatVec<'a, T> {
     x: &'a [T],
-    b: Matrix<'a, T>,
+    b: GemmOperand<'a, T>,
 }
 
 /// Columns that are summed at a time: they stay in L1.
@@ -372,7 +377,7 @@ const SUMS: usize = 64;
 
 impl<'a, T: Float> MatVec<'a, T> {
     /// The kernel if it applies: one row, and a row-major or transposed matrix.
-    fn of(a: &Matrix<'a, T>, b: &Matrix<'a, T>, alpha: T) -> Option<Self> {
+    fn of(a: &GemmOperand<'a, T>, b: &GemmOperand<'a, T>, alpha: T) -> Option<Self> {
         let suits = a.rows == 1
             && alpha == T::ONE
             && (a.column_stride == 1 || a.columns == 1)

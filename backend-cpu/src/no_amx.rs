@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use backend_api::{Error, Result};
 
 use crate::device::Cpu;
-use crate::packed::{Start, Unpacked};
+use crate::packed::{Accumulate, MatrixView};
 
 pub(crate) const MIN_ROWS: usize = 8;
 
@@ -14,10 +14,10 @@ pub(crate) fn is_available() -> bool {
 }
 
 #[derive(Debug)]
-pub(crate) struct Packed(Infallible);
+pub(crate) struct PackedAmx(Infallible);
 
-impl Packed {
-    pub(crate) fn new(_: &Cpu, _: &Unpacked<'_, f32>, _: bool) -> Result<Self> {
+impl PackedAmx {
+    pub(crate) fn new(_: &Cpu, _: &MatrixView<'_, f32>, _: bool) -> Result<Self> {
         Err(Error::argument("cpu", "matrix unit", "is not there"))
     }
 
@@ -28,8 +28,8 @@ impl Packed {
 
 pub(crate) fn product(
     _: (&[f32], &[usize]),
-    b: &Packed,
-    _: Start<'_, f32>,
+    b: &PackedAmx,
+    _: Accumulate<'_, f32>,
     _: (&mut [f32], &[usize]),
 ) {
     match b.0 {}
@@ -38,7 +38,7 @@ pub(crate) fn product(
 pub(crate) fn single_product(
     _: Left<'_>,
     _: Rows<'_>,
-    _: Start<'_, f32>,
+    _: Accumulate<'_, f32>,
     _: (&mut [f32], &[usize]),
 ) -> bool {
     false

@@ -37,7 +37,7 @@ const BLOCK_BYTES: usize = 24 << 10;
 /// A matrix `[k, n]` in column panels, each stored row after row. The last panel is padded with
 /// zeros to the number of vectors that [`last_vectors`] returns.
 #[derive(Debug)]
-pub(crate) struct Packed<T> {
+pub(crate) struct PackedExact<T> {
     data: Scratch<T>,
     k: usize,
     n: usize,
@@ -84,7 +84,7 @@ impl<T: Float> WithSimd for LanesOf<T> {
 const TRANSPOSED_ROWS: usize = 16;
 
 /// A matrix to pack: element `(p, j)` is at `p * row_stride + columns[j] * column_stride`.
-pub(crate) struct Unpacked<'a, T> {
+pub(crate) struct MatrixView<'a, T> {
     pub(crate) data: &'a [T],
     pub(crate) k: usize,
     pub(crate) row_stride: usize,
@@ -93,14 +93,14 @@ pub(crate) struct Unpacked<'a, T> {
     pub(crate) columns: Vec<usize>,
 }
 
-impl<T: Float> Packed<T> {
+impl<T: Float> PackedExact<T> {
     /// Packs a matrix that is multiplied with `rows` rows at a time.
-    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, T>, rows: usize) -> Result<Self> {
+    pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, T>, rows: usize) -> Result<Self> {
         let vectors = if rows <= FEW { WIDE_VECTORS } else { VECTORS };
         Self::with(cpu, cpu.arch(), source, vectors)
     }
 
-    fn with(cpu: &Cpu, arch: Arch, source: &Unpacked<'_, T>, vectors: usize) -> Result<Self> {
+    fn with(cpu: &Cpu, arch: Arch, source: &MatrixView<'_, T>, vectors: usize) -> Result<Self> {
         let (k, n) = (source.k, source.columns.len());
         let lanes = arch.dispatch(LanesOf(PhantomData::<T>));
         let width = vectors * lanes;
@@ -149,7 +149,7 @@ impl<T: Float> Packed<T> {
     }
 }
 
-impl<T: Float> Unpacked<'_, T> {
+impl<T: Float> MatrixView<'_, T> {
     /// Fills panels of `width` columns.
     fn pack(&self, data: &mut [T], columns: &[usize], width: usize) {
         if self.column_stride == 1 {
@@ -205,20 +205,20 @@ impl<T: Float> Unpacked<'_, T> {
 
 /// The value that a product is added to.
 #[derive(Clone, Copy)]
-pub(crate) enum Start<'a, T> {
+pub(crate) enum Accumulate<'a, T> {
     Zero,
     /// The same row for every row of the result.
-    Row(&'a [T]),
+    Bias(&'a [T]),
     /// The existing contents of the result.
-    There,
+    Existing,
 }
 
 /// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
 pub(crate) struct Product<'a, T> {
     pub(crate) a: &'a [T],
     pub(crate) a_at: &'a [usize],
-    pub(crate) b: &'a Packed<T>,
-    pub(crate) start: Start<'a, T>,
+    pub(crate) b: &'a PackedExact<T>,
+    pub(crate) start: Accumulate<'a, T>,
     pub(crate) out: &'a mut [T],
     pub(crate) out_at: &'a [usize],
 }
@@ -319,13 +319,13 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { product, at } = self;
-        let (Packed { data, lanes, .. }, [start, end]) = (product.b, at.inner);
+        let (PackedExact { data, lanes, .. }, [start, end]) = (product.b, at.inner);
         let width = V * lanes;
         let b = &data[at.panel.at + start * width..at.panel.at + end * width];
         let from = if start == 0 {
             product.start
         } else {
-            Start::There
+            Accumulate::Existing
         };
         let mut sums = [[T::splat(simd, T::ZERO); V]; M];
         for (m, sums) in sums.iter_mut().enumerate() {
@@ -408,7 +408,7 @@ impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, 
             panel,
             row,
         } = self;
-        let (Packed { data, k, lanes, .. }, width) = (product.b, panel.vectors);
+        let (PackedExact { data, k, lanes, .. }, width) = (product.b, panel.vectors);
         let b = T::vectors::<S>(&data[panel.at..][..k * width * lanes]);
         for first in (0..width).step_by(Q) {
             let column = panel.column + first * lanes;
@@ -441,16 +441,16 @@ impl<'a, T: Float> Product<'a, T> {
     fn load<S: Simd, const V: usize>(
         &self,
         simd: S,
-        start: Start<'_, T>,
+        start: Accumulate<'_, T>,
         row: usize,
         column: usize,
     ) -> [T::Vector<S>; V] {
         let count = V * self.b.lanes;
         let columns = count.min(self.b.n.saturating_sub(column));
         let from = match start {
-            Start::Zero => return [T::splat(simd, T::ZERO); V],
-            Start::There => &self.out[self.out_at[row] + column..][..columns],
-            Start::Row(row) => &row[column..][..columns],
+            Accumulate::Zero => return [T::splat(simd, T::ZERO); V],
+            Accumulate::Existing => &self.out[self.out_at[row] + column..][..columns],
+            Accumulate::Bias(row) => &row[column..][..columns],
         };
         let mut vectors = [T::splat(simd, T::ZERO); V];
         if columns == count {
@@ -499,7 +499,7 @@ mod tests {
             columns.reverse();
         }
         let [row_stride, column_stride] = if transposed { [1, k] } else { [n, 1] };
-        let source = Unpacked {
+        let source = MatrixView {
             data: &b,
             k,
             row_stride,
@@ -507,7 +507,7 @@ mod tests {
             columns: columns.clone(),
         };
         let cpu = Cpu::builder().threads(1).build().unwrap();
-        let packed = Packed::with(&cpu, arch, &source, vectors).unwrap();
+        let packed = PackedExact::with(&cpu, arch, &source, vectors).unwrap();
         let product = |rows: &[usize], start, out: &mut [f64]| {
             let at = |width: usize| rows.iter().map(|r| r * width).collect::<Vec<_>>();
             arch.dispatch(Product {
@@ -521,7 +521,7 @@ mod tests {
         };
         let all: Vec<usize> = (0..rows).collect();
         let mut out = vec![f64::NAN; rows * n];
-        product(&all, Start::Row(&row), &mut out);
+        product(&all, Accumulate::Bias(&row), &mut out);
         for r in 0..rows {
             for j in 0..n {
                 let at = |p: usize| p * row_stride + columns[j] * column_stride;
@@ -537,7 +537,7 @@ mod tests {
             for &r in &some {
                 part[r * n..][..n].copy_from_slice(&row);
             }
-            product(&some, Start::There, &mut part);
+            product(&some, Accumulate::Existing, &mut part);
             for r in 0..rows {
                 let (part, out) = (&part[r * n..][..n], &out[r * n..][..n]);
                 if keep(r) {
@@ -548,9 +548,9 @@ mod tests {
             }
         }
         let mut plain = vec![0.0; rows * n];
-        product(&all, Start::Zero, &mut plain);
+        product(&all, Accumulate::Zero, &mut plain);
         let mut zero = vec![0.0; rows * n];
-        product(&all, Start::There, &mut zero);
+        product(&all, Accumulate::Existing, &mut zero);
         assert_eq!(plain, zero);
     }
 

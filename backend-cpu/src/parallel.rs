@@ -79,7 +79,7 @@ impl Cpu {
     ) -> Result<bool> {
         let parts: SmallVec<[_; 8]> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
         let failure = Mutex::new(Ok(()));
-        let ran = self.run_team(&|| {
+        let ran = self.run_spinning(&|| {
             // A thread takes several parts only if no other thread has taken them. Parts that
             // synchronise keep their threads busy, so each thread then takes one.
             for part in parts.iter().filter_map(take) {
@@ -116,7 +116,7 @@ impl Cpu {
         };
         if count < 2 {
             work();
-        } else if !self.run_team(&work) {
+        } else if !self.run_spinning(&work) {
             match self.workers() {
                 Some(workers) => workers.install(|| (0..count).into_par_iter().for_each(run)),
                 None => work(),

@@ -73,12 +73,12 @@ impl<T: Number> Fold<T> for Largest {
 
 /// The input's shape around the reduced axis is `[outer, n, inner]`.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct ReduceDims {
     n: usize,
     inner: usize,
 }
 
-impl Sizes {
+impl ReduceDims {
     fn new(shape: Shape, axis: usize) -> Self {
         Self {
             n: shape[axis],
@@ -116,7 +116,7 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<T>();
-        let sizes = Sizes::new(x.layout.shape(), axis);
+        let sizes = ReduceDims::new(x.layout.shape(), axis);
         let data = self.dense::<T>(x)?;
         if sizes.n == 0 {
             out.fill(T::ZERO);
@@ -129,7 +129,7 @@ impl Cpu {
         Ok([output.finish()].into_iter().collect())
     }
 
-    fn fold<T: Number, F: Fold<T>>(&self, fold: F, data: &[T], sizes: Sizes, out: &mut [T]) {
+    fn fold<T: Number, F: Fold<T>>(&self, fold: F, data: &[T], sizes: ReduceDims, out: &mut [T]) {
         self.split(out.len(), [(out, 1)], sizes.n, |range, [out]| {
             self.arch().dispatch(FoldPart {
                 fold,
@@ -167,7 +167,7 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<i64>();
-        let Sizes { n, inner } = Sizes::new(x.layout.shape(), axis);
+        let ReduceDims { n, inner } = ReduceDims::new(x.layout.shape(), axis);
         let data = self.dense::<T>(x)?;
         self.split(out.len(), [(out, 1)], n, |range, [out]| {
             for (i, out) in range.zip(out) {
@@ -228,7 +228,7 @@ fn first_largest<'a, T: Number>(along: impl Iterator<Item = &'a T>) -> usize {
 struct FoldPart<'a, T, F> {
     fold: F,
     data: &'a [T],
-    sizes: Sizes,
+    sizes: ReduceDims,
     start: usize,
     out: &'a mut [T],
 }
@@ -241,7 +241,7 @@ impl<T: Number, F: Fold<T>> WithSimd for FoldPart<'_, T, F> {
         let Self {
             fold,
             data,
-            sizes: Sizes { n, inner },
+            sizes: ReduceDims { n, inner },
             start,
             out,
         } = self;

@@ -185,7 +185,7 @@ pub(crate) mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::activations::{Curve, Tanh};
+    use crate::activations::{ActivationFn, Tanh};
     use crate::gates::Lstm;
 
     /// All instruction sets that this CPU supports, and scalar code.

@@ -14,7 +14,7 @@ use crate::strided::Walk;
 /// returns it to the device's pool.
 #[derive(Clone, Debug)]
 pub struct CpuBuffer {
-    storage: Arc<Kept>,
+    storage: Arc<SharedStorage>,
     dtype: DType,
     count: usize,
 }
@@ -22,15 +22,15 @@ pub struct CpuBuffer {
 /// Memory that is no longer written to, with a cache of values computed from it. The cache is
 /// dropped with the memory.
 #[derive(Debug)]
-struct Kept {
+struct SharedStorage {
     storage: Storage,
-    derived: Mutex<Vec<(Derivation, Arc<dyn Any + Send + Sync>)>>,
+    cached: Mutex<Vec<(PackKey, Arc<dyn Any + Send + Sync>)>>,
 }
 
 /// The key of a cached value: the elements of the buffer that it was computed from, and flags that
 /// the user of the cache chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Derivation {
+pub(crate) struct PackKey {
     pub(crate) layout: Layout,
     pub(crate) part: Range<usize>,
     pub(crate) form: [bool; 2],
@@ -39,9 +39,9 @@ pub(crate) struct Derivation {
 impl CpuBuffer {
     pub(crate) fn new(storage: Storage, dtype: DType, count: usize) -> Self {
         Self {
-            storage: Arc::new(Kept {
+            storage: Arc::new(SharedStorage {
                 storage,
-                derived: Mutex::default(),
+                cached: Mutex::default(),
             }),
             dtype,
             count,
@@ -50,19 +50,19 @@ impl CpuBuffer {
 
     /// Returns the cached value for the key `of`. Calls `make` if there is none and caches the
     /// result for as long as the memory lives.
-    pub(crate) fn derived<D: Send + Sync + 'static>(
+    pub(crate) fn cached<D: Send + Sync + 'static>(
         &self,
-        of: &Derivation,
+        of: &PackKey,
         make: impl FnOnce() -> Result<D>,
     ) -> Result<Arc<D>> {
         let lock = || {
             self.storage
-                .derived
+                .cached
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        let find = |derived: &Vec<(Derivation, Arc<dyn Any + Send + Sync>)>| {
-            let mut known = derived.iter().filter(|(d, _)| d == of);
+        let find = |cached: &Vec<(PackKey, Arc<dyn Any + Send + Sync>)>| {
+            let mut known = cached.iter().filter(|(d, _)| d == of);
             known.find_map(|(_, made)| made.clone().downcast::<D>().ok())
         };
         if let Some(known) = find(&lock()) {
@@ -71,11 +71,11 @@ impl CpuBuffer {
         // `make` may take long and use threads, so it runs without the lock. If two threads compute
         // the same value, one result is dropped.
         let made = Arc::new(make()?);
-        let mut derived = lock();
-        if let Some(known) = find(&derived) {
+        let mut cached = lock();
+        if let Some(known) = find(&cached) {
             return Ok(known);
         }
-        derived.push((of.clone(), made.clone()));
+        cached.push((of.clone(), made.clone()));
         Ok(made)
     }
 

@@ -678,7 +678,7 @@ fn ids_out_of_range_are_refused() {
     );
     // The default body returns the same error, and shapes are checked before either runs.
     let unfused = Unfused(cpu.clone());
-    let ins: Vec<_> = ins.iter().map(|t| t.rehome(&unfused)).collect();
+    let ins: Vec<_> = ins.iter().map(|t| t.on_backend(&unfused)).collect();
     let ins: Vec<_> = ins.iter().collect();
     let composed = Tensor::call_all(&unfused, &update, &ins).unwrap_err();
     assert_eq!(composed.to_string(), found);

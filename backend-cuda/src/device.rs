@@ -14,10 +14,10 @@ use crate::blas::{Blas, WORKSPACE};
 use crate::buffer::{CudaBuffer, Input};
 use crate::driver;
 use crate::fault::Faults;
+use crate::graphs::GraphCache;
 use crate::launch::unsupported;
 use crate::load::Loaded;
 use crate::pool::{Block, Pool};
-use crate::replay::Recordings;
 use crate::swap::{Swapped, Swapper};
 
 /// An NVIDIA GPU.
@@ -28,7 +28,7 @@ pub struct Cuda(Arc<Inner>);
 
 // Fields are dropped in order: everything that uses the memory and the stream comes before them.
 struct Inner {
-    recordings: Recordings,
+    recordings: GraphCache,
     swapper: Swapper,
     blas: Mutex<Option<Blas>>,
     faults: Faults,
@@ -80,7 +80,7 @@ impl Cuda {
         let architecture = driver::architecture(capability);
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
-            recordings: Recordings::default(),
+            recordings: GraphCache::default(),
             swapper: Swapper::new(index, &context)?,
             blas: Mutex::new(None),
             faults: Faults::new(record),
@@ -168,7 +168,7 @@ impl Cuda {
         &self.0.faults
     }
 
-    pub(crate) fn recordings(&self) -> &Recordings {
+    pub(crate) fn recordings(&self) -> &GraphCache {
         &self.0.recordings
     }
 
@@ -312,7 +312,7 @@ impl Cuda {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Recordings and kernels may only be dropped when none of them runs, and with the context
+        // Graphs and kernels may only be dropped when none of them runs, and with the context
         // current on this thread: not every drop selects it. Errors are ignored because a device
         // that failed has no work left to wait for.
         let _ = self.context.bind_to_thread();

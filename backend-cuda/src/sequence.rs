@@ -10,10 +10,10 @@ use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 use crate::elementwise::{activation, is_wide};
+use crate::graphs::{CHUNK, Key, Queue, Steps, Workspace};
 use crate::kernels::Module;
 use crate::launch::{Args, Grid, Kernel, args};
 use crate::matmul::{Matrix, Product};
-use crate::replay::{CHUNK, Key, Queue, Steps, Workspace};
 
 /// Mirrors `Sequence` in `sequence.cu`.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ unsafe impl DeviceRepr for Sequence {}
 
 /// The sizes of a sequence.
 #[derive(Clone, Copy)]
-pub(crate) struct Sizes {
+pub(crate) struct SequenceDims {
     pub(crate) dtype: DType,
     pub(crate) steps: usize,
     pub(crate) batch: usize,
@@ -47,7 +47,7 @@ pub(crate) struct Sizes {
     pub(crate) gates: usize,
 }
 
-impl Sizes {
+impl SequenceDims {
     /// Bytes of a state `[B, n]`.
     pub(crate) fn state_bytes(&self) -> usize {
         self.batch * self.units * self.dtype.size()
@@ -158,7 +158,7 @@ impl Cuda {
             .matmul(&Tensor::of_view(self, ops.kernel))?
             .add(&Tensor::of_view(self, ops.bias))?;
         let shape = z.shape();
-        let sizes = Sizes {
+        let sizes = SequenceDims {
             dtype,
             steps: shape[0],
             batch: shape[1],
@@ -263,7 +263,7 @@ struct Forward<'a, 'b> {
     cuda: &'a Cuda,
     key: Key,
     recurrence: Recurrence,
-    sizes: Sizes,
+    sizes: SequenceDims,
     /// `c` and `h` are the result addresses: the final states.
     described: Sequence,
     initial_at: [CUdeviceptr; 2],
@@ -325,7 +325,7 @@ impl Steps for Forward<'_, '_> {
     }
 
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()> {
-        let Sizes {
+        let SequenceDims {
             dtype,
             batch,
             units: n,

@@ -9,10 +9,12 @@ use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 use crate::elementwise::{activation, is_wide};
+use crate::graphs::{CHUNK, Key, Queue, Steps, Workspace};
 use crate::launch::{Args, Grid, args};
 use crate::matmul::{Matrix, Product};
-use crate::replay::{CHUNK, Key, Queue, Steps, Workspace};
-use crate::sequence::{Held, Operands, Sizes, in_one_piece, is_known, kernel, result, unknown};
+use crate::sequence::{
+    Held, Operands, SequenceDims, in_one_piece, is_known, kernel, result, unknown,
+};
 use smallvec::smallvec;
 
 /// Mirrors `SequenceGrad` in `sequence.cu`.
@@ -61,7 +63,7 @@ impl Cuda {
         let (saved, rest) = rest.split_at(plan.saved());
         let (dy, dfinal) = (&rest[0], &rest[1..]);
         let shape = y.layout.shape();
-        let sizes = Sizes {
+        let sizes = SequenceDims {
             dtype,
             steps: shape[0],
             batch: shape[1],
@@ -172,7 +174,7 @@ impl Cuda {
         let x = Tensor::of_view(self, ops.x);
         let x = match ops.lengths {
             // `dz` is 0 past a row's end, but 0 times NaN is NaN: the padding of `x` must be 0 too.
-            Some(lengths) => x.zero_ended(&Tensor::of_view(self, lengths), 0)?,
+            Some(lengths) => x.mask_padding(&Tensor::of_view(self, lengths), 0)?,
             None => x.contiguous()?,
         };
         let rows = |x: &Tensor<Self>| {
@@ -193,11 +195,11 @@ impl Cuda {
     fn kernel_grads(
         &self,
         recurrence: Recurrence,
-        sizes: Sizes,
+        sizes: SequenceDims,
         at: &SequenceGrad,
         dkernels: &[(Output, CUdeviceptr)],
     ) -> Result<()> {
-        let Sizes {
+        let SequenceDims {
             dtype,
             steps,
             batch,
@@ -271,7 +273,7 @@ struct Backward<'a, 'b> {
     cuda: &'a Cuda,
     key: Key,
     recurrence: Recurrence,
-    sizes: Sizes,
+    sizes: SequenceDims,
     /// `dc` and `dh` are the result addresses: the gradients of the initial state.
     described: SequenceGrad,
     dfinal_at: [CUdeviceptr; 2],
@@ -335,7 +337,7 @@ impl Steps for Backward<'_, '_> {
     }
 
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()> {
-        let Sizes {
+        let SequenceDims {
             dtype,
             batch,
             units: n,

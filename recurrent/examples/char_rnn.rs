@@ -46,7 +46,7 @@ struct Writer {
 }
 
 impl Module for Writer {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_>) {
         v.param("embedding", &mut self.embedding);
         v.child("basic_lstm_cell", &mut self.cell);

@@ -33,7 +33,7 @@ impl MinimalGatedUnit {
 }
 
 impl Module for MinimalGatedUnit {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_>) {
         v.child("gate", &mut self.gate);
         v.child("input", &mut self.input);
@@ -55,7 +55,7 @@ impl Cell for MinimalGatedUnit {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor, h: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn step(&self, _: &StepContext, x: &Tensor, h: &Tensor) -> Result<(Tensor, Tensor)> {
         let f = self.gate.forward(&Tensor::concat(&[x, h], 1)?)?.sigmoid()?;
         let q = f
             .mul(h)?

@@ -44,7 +44,7 @@ struct Classifier {
 }
 
 impl Module for Classifier {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_>) {
         v.child(&self.cell.scope(), &mut self.cell);
         v.child("dense", &mut self.logits);

@@ -51,7 +51,7 @@ struct Tagger {
 }
 
 impl Module for Tagger {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_>) {
         v.param("embedding", &mut self.embedding);
         v.child("rnn/gru_cell", &mut self.cell);

@@ -45,7 +45,7 @@ struct Predictor {
 }
 
 impl Module for Predictor {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_>) {
         v.child("basic_rnn_cell", &mut self.cell);
         v.child("dense", &mut self.output);

@@ -165,7 +165,7 @@ impl Backend for Device {
 
 impl Differentiable for Device {
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>> {
-        Ok(self.0.leaf(&t.rehome(&self.0))?.rehome(self))
+        Ok(self.0.leaf(&t.on_backend(&self.0))?.on_backend(self))
     }
 
     fn gradients(

@@ -36,18 +36,18 @@ pub mod prelude;
 
 pub use aliases::*;
 pub use backend_api::{
-    Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Keep, Memory, Meta,
-    Precision, Result, Shape,
+    Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Memory,
+    MemoryPolicy, Meta, Precision, Result, Shape,
 };
 pub use backend_cpu::{Cpu, from_ndarray, to_ndarray};
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, Fan, FusedRnnCell, FusedRnnCellAdaptor,
-    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawTurn, RnnOutput, Scaled,
-    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step, StreamingRnn, TimeReversedFusedRnn,
-    Unroll, cell_from_config, nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
-    static_state_saving_rnn,
+    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawRnnStep, RnnOutput, Scaled,
+    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StreamingRnn,
+    TimeReversedFusedRnn, Unroll, cell_from_config, nest, raw_rnn, stack_bidirectional_rnn,
+    static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::{
     Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,

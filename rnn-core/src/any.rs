@@ -5,7 +5,7 @@ use std::fmt;
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use crate::{Cell, Module, Nest, Path, Step, Unroll, Visitor};
+use crate::{Cell, Module, Nest, Path, StepContext, Unroll, Visitor};
 
 /// A type-erased nest: the state of an [`AnyCell`].
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub struct AnyCell<B: Backend, I = Tensor<B>, O = Tensor<B>>(Box<dyn ErasedCell<
 
 impl<B: Backend, I: Nest<B>, O: Nest<B>> AnyCell<B, I, O> {
     /// Erases the type of a cell.
-    pub fn new<C: Cell<B = B, Input = I, Output = O>>(cell: C) -> Self {
+    pub fn new<C: Cell<Backend = B, Input = I, Output = O>>(cell: C) -> Self {
         Self(Box::new(cell))
     }
 }
@@ -121,21 +121,21 @@ trait ErasedCell<B: Backend, I, O>: fmt::Debug + Send + Sync {
     fn scope(&self) -> String;
     fn zero_state(&self, batch: usize) -> Result<AnyState<B>>;
     fn zero_output(&self, batch: usize) -> Result<O>;
-    fn step(&self, cx: &Step, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)>;
+    fn step(&self, cx: &StepContext, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)>;
     fn unroll(&self, u: &Unroll<B>, inputs: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)>;
 }
 
-impl<C: Cell> ErasedCell<C::B, C::Input, C::Output> for C {
-    fn clone_box(&self) -> Box<dyn ErasedCell<C::B, C::Input, C::Output>> {
+impl<C: Cell> ErasedCell<C::Backend, C::Input, C::Output> for C {
+    fn clone_box(&self) -> Box<dyn ErasedCell<C::Backend, C::Input, C::Output>> {
         Box::new(self.clone())
     }
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         Module::params(self, v);
     }
     fn scope(&self) -> String {
         Cell::scope(self)
     }
-    fn zero_state(&self, batch: usize) -> Result<AnyState<C::B>> {
+    fn zero_state(&self, batch: usize) -> Result<AnyState<C::Backend>> {
         Cell::zero_state(self, batch).map(AnyState::new)
     }
     fn zero_output(&self, batch: usize) -> Result<C::Output> {
@@ -143,26 +143,26 @@ impl<C: Cell> ErasedCell<C::B, C::Input, C::Output> for C {
     }
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         input: &C::Input,
-        state: &AnyState<C::B>,
-    ) -> Result<(C::Output, AnyState<C::B>)> {
+        state: &AnyState<C::Backend>,
+    ) -> Result<(C::Output, AnyState<C::Backend>)> {
         let (output, state) = Cell::step(self, cx, input, state.downcast()?)?;
         Ok((output, AnyState::new(state)))
     }
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
-        state: &AnyState<C::B>,
-    ) -> Result<(C::Output, AnyState<C::B>)> {
+        state: &AnyState<C::Backend>,
+    ) -> Result<(C::Output, AnyState<C::Backend>)> {
         let (outputs, state) = Cell::unroll(self, u, inputs, state.downcast()?)?;
         Ok((outputs, AnyState::new(state)))
     }
 }
 
 impl<B: Backend, I: Nest<B>, O: Nest<B>> Module for AnyCell<B, I, O> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.0.params(v);
     }
@@ -182,7 +182,7 @@ impl<B: Backend, I: Nest<B>, O: Nest<B>> Cell for AnyCell<B, I, O> {
     fn zero_output(&self, batch: usize) -> Result<O> {
         self.0.zero_output(batch)
     }
-    fn step(&self, cx: &Step, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)> {
+    fn step(&self, cx: &StepContext, input: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)> {
         self.0.step(cx, input, state)
     }
     fn unroll(&self, u: &Unroll<B>, inputs: &I, state: &AnyState<B>) -> Result<(O, AnyState<B>)> {

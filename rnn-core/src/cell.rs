@@ -2,7 +2,7 @@
 
 use backend_api::Result;
 
-use crate::{Module, Nest, Step, Unroll};
+use crate::{Module, Nest, StepContext, Unroll};
 
 /// One step of a recurrence: `(input, state) -> (output, state)`.
 ///
@@ -15,11 +15,11 @@ use crate::{Module, Nest, Step, Unroll};
 )]
 pub trait Cell: Module {
     /// The input of a step: a tensor `[batch, depth]`, or a nest of tensors.
-    type Input: Nest<Self::B>;
+    type Input: Nest<Self::Backend>;
     /// The recurrent state, passed from each step to the next.
-    type State: Nest<Self::B>;
+    type State: Nest<Self::Backend>;
     /// The output of a step: a tensor `[batch, units]`, or a nest of tensors.
-    type Output: Nest<Self::B>;
+    type Output: Nest<Self::Backend>;
 
     /// The name of the cell's variable scope in TensorFlow, for example `lstm_cell`. Stacks prefix
     /// the names of the cell's parameters with it. Empty if the cell has none.
@@ -37,13 +37,13 @@ pub trait Cell: Module {
     /// Computes one step.
     ///
     /// Must be a pure function of its arguments and the parameters, because a memory policy may run
-    /// it again. Random numbers come from [`Step::key`].
+    /// it again. Random numbers come from [`StepContext::key`].
     ///
     /// # Errors
     /// The input or the state does not fit the parameters.
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         input: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)>;
@@ -59,7 +59,7 @@ pub trait Cell: Module {
     /// As [`step`](Self::step).
     fn unroll(
         &self,
-        u: &Unroll<Self::B>,
+        u: &Unroll<Self::Backend>,
         inputs: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)> {

@@ -14,7 +14,7 @@ pub trait CellConfig: DeserializeOwned {
     const CLASS: &'static str;
 
     /// The type of the cell.
-    type Cell<B: Backend>: Cell<B = B>;
+    type Cell<B: Backend>: Cell<Backend = B>;
 
     /// Builds the cell for inputs of the given depth and type.
     ///
@@ -88,7 +88,7 @@ fn build<B, Config>(
 where
     B: Backend,
     Config: CellConfig,
-    Config::Cell<B>: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    Config::Cell<B>: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
     let config: Config =
         serde_json::from_value(options).map_err(|e| problem(Config::CLASS, e.to_string()))?;

@@ -120,7 +120,7 @@ fn redrawn<B: Backend>(param: &Param<B>, initializer: Initializer) -> Result<Par
 }
 
 impl<B: Backend> Module for Dense<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("kernel", &mut self.kernel);
         v.param("bias", &mut self.bias);

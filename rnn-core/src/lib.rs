@@ -20,7 +20,7 @@ pub mod drivers;
 mod init;
 mod module;
 mod nest;
-mod step;
+mod step_context;
 mod unroll;
 pub mod wrappers;
 
@@ -30,7 +30,7 @@ pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
 pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
-    BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawTurn,
+    BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawRnnStep,
     RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StreamingRnn,
     TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
@@ -38,7 +38,7 @@ pub use drivers::{
 pub use init::{Fan, Initializer, Scaled};
 pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
-pub use step::{Mode, Step};
+pub use step_context::{Mode, StepContext};
 pub use unroll::Unroll;
 pub use wrappers::{
     AttentionCellWrapper, ConcatState, DeviceWrapper, DropoutWrapper, EmbeddingWrapper,

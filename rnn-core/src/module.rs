@@ -26,7 +26,7 @@ use crate::Initializer;
 /// }
 ///
 /// impl<B: Backend> Module for Tagger<B> {
-///     type B = B;
+///     type Backend = B;
 ///     fn params(&mut self, v: &mut Visitor<'_, B>) {
 ///         v.child("basic_lstm_cell", &mut self.cell);
 ///         v.child("dense", &mut self.output);
@@ -35,11 +35,11 @@ use crate::Initializer;
 /// ```
 pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend of the parameters.
-    type B: Backend;
+    type Backend: Backend;
 
     /// Passes every parameter to the visitor with [`Visitor::param`] and [`Visitor::child`], always
     /// in the same order.
-    fn params(&mut self, v: &mut Visitor<'_, Self::B>);
+    fn params(&mut self, v: &mut Visitor<'_, Self::Backend>);
 
     /// Calls `f` with the full name of each parameter and the parameter. A parameter with several
     /// owners is visited once, under its first name; a change applies to all owners.
@@ -48,13 +48,13 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// The first error of `f`; the remaining parameters are then not visited.
     fn each_param(
         &mut self,
-        f: &mut dyn FnMut(&str, &mut Param<Self::B>) -> Result<()>,
+        f: &mut dyn FnMut(&str, &mut Param<Self::Backend>) -> Result<()>,
     ) -> Result<()> {
         visit(self, None, f)
     }
 
     /// The parameters with their full names, in the order of [`params`](Self::params).
-    fn named_params(&self) -> Vec<(String, Param<Self::B>)> {
+    fn named_params(&self) -> Vec<(String, Param<Self::Backend>)> {
         let mut all = Vec::new();
         let visited = self.clone().each_param(&mut |name, param| {
             all.push((name.to_owned(), param.clone()));
@@ -97,7 +97,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// A device failed.
-    fn to(&self, device: &Self::B) -> Result<Self> {
+    fn to(&self, device: &Self::Backend) -> Result<Self> {
         let mut moved = self.clone();
         moved.each_param(&mut |_, param| {
             param.value = param.value.to(device)?;
@@ -146,7 +146,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
 fn visit<M: Module>(
     module: &mut M,
     dtype: Option<DType>,
-    f: &mut dyn FnMut(&str, &mut Param<M::B>) -> Result<()>,
+    f: &mut dyn FnMut(&str, &mut Param<M::Backend>) -> Result<()>,
 ) -> Result<()> {
     let mut visitor = Visitor {
         path: String::new(),
@@ -162,9 +162,9 @@ fn visit<M: Module>(
 macro_rules! tuple_module {
     ($first:ident 0 $(, $name:ident $index:tt)*) => {
         /// Modules in a tuple; the name of each is its index.
-        impl<$first: Module $(, $name: Module<B = $first::B>)*> Module for ($first, $($name,)*) {
-            type B = $first::B;
-            fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
+        impl<$first: Module $(, $name: Module<Backend = $first::Backend>)*> Module for ($first, $($name,)*) {
+            type Backend = $first::Backend;
+            fn params(&mut self, v: &mut Visitor<'_, Self::Backend>) {
                 v.child("0", &mut self.0);
                 $(v.child(stringify!($index), &mut self.$index);)*
             }
@@ -178,8 +178,8 @@ tuple_module!(M0 0, M1 1, M2 2, M3 3);
 
 /// Modules in a list; the name of each is its index.
 impl<M: Module> Module for Vec<M> {
-    type B = M::B;
-    fn params(&mut self, v: &mut Visitor<'_, M::B>) {
+    type Backend = M::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, M::Backend>) {
         for (i, module) in self.iter_mut().enumerate() {
             v.child(&i.to_string(), module);
         }
@@ -229,7 +229,7 @@ impl<B: Backend> Visitor<'_, B> {
 
     /// Visits the parameters of a sub-module, with its name as prefix. An empty name adds no
     /// prefix, so that a wrapper can be transparent.
-    pub fn child<M: Module<B = B>>(&mut self, name: &str, module: &mut M) {
+    pub fn child<M: Module<Backend = B>>(&mut self, name: &str, module: &mut M) {
         let outer = self.enter(name);
         module.params(self);
         self.path.truncate(outer);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{
-    Backend, Binary, Fused, Keep, Meta, Op, Recurrence, Result, SequenceRequest, Shape, Stacker,
-    Tensor,
+    Backend, Binary, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequenceRequest, Shape,
+    Stacker, Tensor,
 };
 
 use crate::module::ParamId;
-use crate::{Cell, Mode, Nest, Step};
+use crate::{Cell, Mode, Nest, StepContext};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
 ///
@@ -17,7 +17,7 @@ use crate::{Cell, Mode, Nest, Step};
 /// apply them, so that cells do not handle them.
 #[derive(Clone, Debug)]
 pub struct Unroll<B: Backend> {
-    pub(crate) step: Step,
+    pub(crate) step: StepContext,
     /// Number of steps of the sequence before this part.
     pub(crate) start: usize,
     pub(crate) steps: usize,
@@ -25,53 +25,53 @@ pub struct Unroll<B: Backend> {
     /// `[batch]` integers, counted from the start of the whole sequence. `None` if no row ends
     /// early.
     pub(crate) lengths: Option<Tensor<B>>,
-    pub(crate) keep: Keep,
+    pub(crate) memory_policy: MemoryPolicy,
     /// Steps per segment of the memory policy; `None` for a single segment.
     pub(crate) segment: Option<usize>,
     /// Cache of tensors that cells derive from their weights, for streams, whose weights do not
     /// change.
-    pub(crate) memo: Option<Memo<B>>,
+    pub(crate) cache: Option<WeightCache<B>>,
 }
 
 /// Derived tensors by parameter and name; shared by all runs of a stream.
-type Memo<B> = Arc<Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>>;
+type WeightCache<B> = Arc<Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>>;
 
 impl<B: Backend> Unroll<B> {
     /// A sequence of `steps` steps in which no row ends early.
-    pub fn new(step: Step, steps: usize, batch: usize) -> Self {
+    pub fn new(step: StepContext, steps: usize, batch: usize) -> Self {
         Self {
             step,
             start: 0,
             steps,
             batch,
             lengths: None,
-            keep: Keep::All,
+            memory_policy: MemoryPolicy::Store,
             segment: None,
-            memo: None,
+            cache: None,
         }
     }
 
     /// A tensor that depends only on the cell's weights. A stream
     /// ([`StreamingRnn`](crate::StreamingRnn)) computes it once and caches it; other drivers
     /// compute it each time. `name` distinguishes the uses of a parameter.
-    pub(crate) fn derived<const N: usize>(
+    pub(crate) fn cached<const N: usize>(
         &self,
         of: ParamId,
         name: &'static str,
         make: impl FnOnce() -> Result<[Tensor<B>; N]>,
     ) -> Result<[Tensor<B>; N]> {
-        let Some(memo) = &self.memo else {
+        let Some(cache) = &self.cache else {
             return make();
         };
         let key = (of, name);
-        let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = memo.get(&key)
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = cache.get(&key)
             && let Ok(known) = <[Tensor<B>; N]>::try_from(known.clone())
         {
             return Ok(known);
         }
         let made = make()?;
-        memo.insert(key, made.to_vec());
+        cache.insert(key, made.to_vec());
         Ok(made)
     }
 
@@ -110,14 +110,14 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
-        if self.keep == Keep::All && self.segment.is_none() {
+        if self.memory_policy == MemoryPolicy::Store && self.segment.is_none() {
             return body(self, inputs, state);
         }
         segmented::run(self, inputs, state, body)
     }
 
     /// Runs a cell step by step: the default of [`Cell::unroll`].
-    pub fn stepwise<C: Cell<B = B>>(
+    pub fn stepwise<C: Cell<Backend = B>>(
         &self,
         cell: &C,
         inputs: &C::Input,
@@ -139,7 +139,7 @@ impl<B: Backend> Unroll<B> {
         inputs: &I,
         state: &S,
         zero: &O,
-        mut step: impl FnMut(&Step, &I, &S) -> Result<(O, S)>,
+        mut step: impl FnMut(&StepContext, &I, &S) -> Result<(O, S)>,
     ) -> Result<(O, S)>
     where
         I: Nest<B>,
@@ -153,11 +153,11 @@ impl<B: Backend> Unroll<B> {
             let time = self.start + t;
             let input = inputs.map(&mut |x| x.select(0, t))?;
             let (output, new) = step(&self.step.at(time), &input, &state)?;
-            let output = self.hold(time, output, zero)?;
+            let output = self.masked(time, output, zero)?;
             for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
                 stack.push(leaf.clone())?;
             }
-            state = self.hold(time, new, &state)?;
+            state = self.masked(time, new, &state)?;
         }
         let mut stacks = stacks.into_iter();
         let outputs = zero.map(&mut |zero| match stacks.next() {
@@ -169,11 +169,11 @@ impl<B: Backend> Unroll<B> {
 
     /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
     /// outputs of a whole sequence.
-    pub fn zero_ended<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
+    pub fn mask_padding<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
         let Some(lengths) = &self.lengths else {
             return Ok(outputs.clone());
         };
-        outputs.map(&mut |o| o.zero_ended(lengths, self.start))
+        outputs.map(&mut |o| o.mask_padding(lengths, self.start))
     }
 
     /// The random numbers of all steps, `[time, ..]`; `noise` computes those of one step. They do
@@ -181,7 +181,7 @@ impl<B: Backend> Unroll<B> {
     pub(crate) fn noise(
         &self,
         like: &Tensor<B>,
-        noise: impl Fn(&Step) -> Result<Tensor<B>>,
+        noise: impl Fn(&StepContext) -> Result<Tensor<B>>,
     ) -> Result<Tensor<B>> {
         let mut stack = Stacker::new(self.steps);
         for time in self.start..self.start + self.steps {
@@ -200,7 +200,7 @@ impl<B: Backend> Unroll<B> {
     }
 
     /// `new` for the rows that are still running at `time`, else `old`.
-    pub(crate) fn hold<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
+    pub(crate) fn masked<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
         match &self.lengths {
             None => Ok(new),
             Some(lengths) => new.zip(old, &mut |new, old| {
@@ -277,7 +277,7 @@ mod segmented {
 
     use std::sync::Arc;
 
-    use super::{Backend, Keep, Nest, Result, Tensor, Unroll};
+    use super::{Backend, MemoryPolicy, Nest, Result, Tensor, Unroll};
 
     pub(super) fn run<B, I, S, O>(
         u: &Unroll<B>,
@@ -352,13 +352,13 @@ mod segmented {
         flat.extend(state.leaves().into_iter().cloned());
         // Sub-cells do not split a segment again.
         let unroll = Unroll {
-            keep: Keep::All,
+            memory_policy: MemoryPolicy::Store,
             segment: None,
             ..part.clone()
         };
         let seen = shape.clone();
         let results = device.segment(
-            part.keep,
+            part.memory_policy,
             &flat,
             Arc::new(move |_: &B, leaves: &[Tensor<B>]| {
                 let inputs = like_inputs.rebuild(&leaves[..split])?;

@@ -17,7 +17,7 @@ use crate::{Differentiable, Gradient};
 pub fn tracked<M>(model: &M) -> Result<M>
 where
     M: Module,
-    M::B: Differentiable,
+    M::Backend: Differentiable,
 {
     let mut tracked = model.clone();
     tracked.each_param(&mut |_, param| {
@@ -37,16 +37,16 @@ where
 /// it.
 pub fn value_and_grad<M>(
     model: &M,
-    loss: impl FnOnce(&M) -> Result<Tensor<M::B>>,
-) -> Result<(Tensor<M::B>, Gradients<M::B>)>
+    loss: impl FnOnce(&M) -> Result<Tensor<M::Backend>>,
+) -> Result<(Tensor<M::Backend>, Gradients<M::Backend>)>
 where
     M: Module,
-    M::B: Differentiable,
+    M::Backend: Differentiable,
 {
     let tracked = tracked(model)?;
     let value = loss(&tracked)?;
     let params = tracked.named_params();
-    let leaves: Vec<&Tensor<M::B>> = params.iter().map(|(_, param)| param.value()).collect();
+    let leaves: Vec<&Tensor<M::Backend>> = params.iter().map(|(_, param)| param.value()).collect();
     let grads = value.device().gradients(&value, &leaves)?;
     let entries = params
         .iter()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// A cell configuration and its inputs.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct CellConfigCase {
     /// The argument of `cell_from_config`.
     pub config: Value,
     /// Shape of one row's input in one step.
@@ -19,7 +19,7 @@ pub struct Subject {
     pub mode: Mode,
 }
 
-impl Subject {
+impl CellConfigCase {
     /// Inputs are vectors of length 3, no parameter is unused, and there is no dropout.
     pub(crate) fn new(config: Value) -> Self {
         Self {
@@ -58,18 +58,22 @@ impl Subject {
 
 /// Cells that wrap no other cell. A cell that is registered but not listed here runs with 4 hidden
 /// units.
-pub fn plain() -> Vec<Subject> {
+pub fn plain() -> Vec<CellConfigCase> {
     let mut all = listed();
     let wrappers = wrapped();
-    let known: Vec<&str> = all.iter().chain(&wrappers).map(Subject::class).collect();
+    let known: Vec<&str> = all
+        .iter()
+        .chain(&wrappers)
+        .map(CellConfigCase::class)
+        .collect();
     let unknown = CELL_CLASSES.iter().filter(|class| !known.contains(class));
-    let guess = |class| Subject::new(json!({ "type": class, "num_units": 4 }));
+    let guess = |class| CellConfigCase::new(json!({ "type": class, "num_units": 4 }));
     let guessed: Vec<_> = unknown.map(guess).collect();
     all.extend(guessed);
     all
 }
 
-fn listed() -> Vec<Subject> {
+fn listed() -> Vec<CellConfigCase> {
     let mut all = tensorflow();
     all.extend(contributed_lstms());
     all.extend(contributed());
@@ -79,7 +83,7 @@ fn listed() -> Vec<Subject> {
 }
 
 /// The cells of `tf.nn.rnn_cell`.
-fn tensorflow() -> Vec<Subject> {
+fn tensorflow() -> Vec<CellConfigCase> {
     [
         json!({ "type": "BasicRNNCell", "num_units": 4 }),
         json!({ "type": "BasicRNNCell", "num_units": 4, "activation": "softsign" }),
@@ -93,15 +97,15 @@ fn tensorflow() -> Vec<Subject> {
         json!({ "type": "GRUCell", "num_units": 4, "activation": "softsign" }),
         json!({ "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign" }),
     ]
-    .map(Subject::new)
+    .map(CellConfigCase::new)
     .into()
 }
 
 /// LSTMs of `tf.contrib.rnn`. The block cells run without clipping, because their gradient of a
 /// clipped value is not the derivative.
-fn contributed_lstms() -> Vec<Subject> {
+fn contributed_lstms() -> Vec<CellConfigCase> {
     let dropped = |layer_norm: bool| {
-        Subject::new(
+        CellConfigCase::new(
             json!({ "type": "LayerNormBasicLSTMCell", "num_units": 4, "layer_norm": layer_norm,
             "dropout_keep_prob": 0.6 }),
         )
@@ -123,18 +127,18 @@ fn contributed_lstms() -> Vec<Subject> {
         json!({ "type": "LSTMBlockCell", "num_units": 4, "use_peephole": true }),
         json!({ "type": "CudnnCompatibleLSTMCell", "num_units": 4 }),
     ]
-    .map(Subject::new)
+    .map(CellConfigCase::new)
     .into();
     // With layer normalization the bias exists but is unused.
     all.push(
-        Subject::new(
+        CellConfigCase::new(
             json!({ "type": "LayerNormLSTMCell", "num_units": 4, "layer_norm": true, "use_peepholes": true,
                 "cell_clip": 0.9, "num_proj": 3, "proj_clip": 0.6, "norm_shift": 0.2 }),
         )
         .unused("bias"),
     );
     all.push(
-        Subject::new(
+        CellConfigCase::new(
             json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4, "layer_norm": true,
                 "use_peepholes": true }),
         )
@@ -145,8 +149,8 @@ fn contributed_lstms() -> Vec<Subject> {
 }
 
 /// The other cells of `tf.contrib.rnn` whose inputs are vectors.
-fn contributed() -> Vec<Subject> {
-    let grouped = |config: Value| Subject::new(config).of(&[2]);
+fn contributed() -> Vec<CellConfigCase> {
+    let grouped = |config: Value| CellConfigCase::new(config).of(&[2]);
     let mut all: Vec<_> = [
         json!({ "type": "NASCell", "num_units": 4 }),
         json!({ "type": "NASCell", "num_units": 4, "use_bias": true, "num_proj": 3 }),
@@ -162,7 +166,7 @@ fn contributed() -> Vec<Subject> {
         json!({ "type": "GRUBlockCell", "num_units": 4 }),
         json!({ "type": "CudnnCompatibleGRUCell", "num_units": 4 }),
     ]
-    .map(Subject::new)
+    .map(CellConfigCase::new)
     .into();
     all.extend([
         grouped(json!({ "type": "GLSTMCell", "num_units": 4, "number_of_groups": 2 })),
@@ -175,7 +179,7 @@ fn contributed() -> Vec<Subject> {
 }
 
 /// Cells that read their inputs along a frequency axis.
-fn over_frequencies() -> Vec<Subject> {
+fn over_frequencies() -> Vec<CellConfigCase> {
     [
         json!({ "type": "TimeFreqLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
             "use_peepholes": true, "cell_clip": 0.7 }),
@@ -188,12 +192,12 @@ fn over_frequencies() -> Vec<Subject> {
         json!({ "type": "BidirectionalGridLSTMCell", "num_units": 2, "feature_size": 3,
             "frequency_skip": 2, "num_frequency_blocks": [3], "backward_slice_offset": -1 }),
     ]
-    .map(|config| Subject::new(config).of(&[7]))
+    .map(|config| CellConfigCase::new(config).of(&[7]))
     .into()
 }
 
-fn convolutional() -> Vec<Subject> {
-    let of = |input: &[usize], config: Value| Subject::new(config).of(input);
+fn convolutional() -> Vec<CellConfigCase> {
+    let of = |input: &[usize], config: Value| CellConfigCase::new(config).of(input);
     vec![
         of(
             &[5, 2],
@@ -218,7 +222,7 @@ fn convolutional() -> Vec<Subject> {
 }
 
 /// Wrapped cells, in training mode.
-pub fn wrapped() -> Vec<Subject> {
+pub fn wrapped() -> Vec<CellConfigCase> {
     let gru = || json!({ "type": "GRUCell", "num_units": 4 });
     let lstm = || json!({ "type": "LSTMCell", "num_units": 4 });
     let dropout = |state: f64, variational: bool| {
@@ -253,12 +257,12 @@ pub fn wrapped() -> Vec<Subject> {
         dropout(0.75, true),
         mixed,
     ]
-    .map(|config| Subject::new(config).of(&[4]).training())
+    .map(|config| CellConfigCase::new(config).of(&[4]).training())
     .into();
     let words = json!({ "type": "EmbeddingWrapper", "cell": gru(), "embedding_classes": 6, "embedding_size": 3 });
-    all.push(Subject {
+    all.push(CellConfigCase {
         ids: Some(6),
-        ..Subject::new(words).of(&[])
+        ..CellConfigCase::new(words).of(&[])
     });
     all
 }

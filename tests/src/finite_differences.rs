@@ -11,10 +11,14 @@ use rnn_train::{Differentiable, value_and_grad};
 /// # Errors
 /// A gradient is missing, zero or off by more than `tolerance`, relative to `1 + |difference|`. The
 /// message names the parameter.
-pub fn check<M>(model: &M, loss: impl Fn(&M) -> Result<Tensor<M::B>>, tolerance: f64) -> Result<()>
+pub fn check<M>(
+    model: &M,
+    loss: impl Fn(&M) -> Result<Tensor<M::Backend>>,
+    tolerance: f64,
+) -> Result<()>
 where
     M: Module,
-    M::B: Differentiable,
+    M::Backend: Differentiable,
 {
     check_all_but(&[], model, loss, tolerance)
 }
@@ -27,12 +31,12 @@ where
 pub fn check_all_but<M>(
     unused: &[&str],
     model: &M,
-    loss: impl Fn(&M) -> Result<Tensor<M::B>>,
+    loss: impl Fn(&M) -> Result<Tensor<M::Backend>>,
     tolerance: f64,
 ) -> Result<()>
 where
     M: Module,
-    M::B: Differentiable,
+    M::Backend: Differentiable,
 {
     let (_, grads) = value_and_grad(model, |m| loss(m))?;
     let wrong = |name: &str, what: String| Error::argument("finite_differences", name, what);

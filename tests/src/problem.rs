@@ -1,8 +1,8 @@
 //! A cell under a driver as a function to differentiate, with several rows and steps, ragged
 //! lengths and a nonzero initial state.
 
-use backend_api::{Backend, DType, Error, Keep, Result, Tensor, philox};
-use rnn_core::{Cell, DynamicRnn, Initializer, Mode, Module, Nest, Param, Step, Visitor};
+use backend_api::{Backend, DType, Error, MemoryPolicy, Result, Tensor, philox};
+use rnn_core::{Cell, DynamicRnn, Initializer, Mode, Module, Nest, Param, StepContext, Visitor};
 use rnn_train::{Differentiable, Gradient, Gradients, value_and_grad};
 
 use crate::finite_differences::check_all_but;
@@ -21,15 +21,15 @@ const LENGTHS: [i32; BATCH] = [3, 0, 5];
 #[derive(Clone, Debug)]
 pub struct Problem<C: Cell> {
     cell: C,
-    inputs: Param<C::B>,
-    state: Vec<Param<C::B>>,
+    inputs: Param<C::Backend>,
+    state: Vec<Param<C::Backend>>,
     mode: Mode,
     unused: Vec<String>,
 }
 
 impl<C: Cell> Module for Problem<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         v.child("cell", &mut self.cell);
         v.param("inputs", &mut self.inputs);
         for (i, state) in self.state.iter_mut().enumerate() {
@@ -40,14 +40,14 @@ impl<C: Cell> Module for Problem<C> {
 
 impl<C> Problem<C>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
-    C::B: Differentiable,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
+    C::Backend: Differentiable,
 {
     /// A problem in `f64`; `depth` is the shape of an input without the batch and time axes.
     ///
     /// # Errors
     /// The device failed.
-    pub fn new(device: &C::B, cell: C, depth: &[usize]) -> Result<Self> {
+    pub fn new(device: &C::Backend, cell: C, depth: &[usize]) -> Result<Self> {
         let param = |dims: &[usize]| Param::new(device, NORMAL, dims, DType::F64);
         let zero = cell.zero_state(BATCH)?;
         let state = zero.leaves().into_iter().map(|t| param(&t.dims()));
@@ -89,7 +89,7 @@ where
     /// # Errors
     /// Two results differ.
     pub fn check(&self) -> Result<()> {
-        let whole = |p: &Self| p.driver_loss(Keep::All, None);
+        let whole = |p: &Self| p.driver_loss(MemoryPolicy::Store, None);
         let unused: Vec<&str> = self.unused.iter().map(String::as_str).collect();
         check_all_but(&unused, self, whole, 1e-8)?;
         let (value, grads) = value_and_grad(self, whole)?;
@@ -98,11 +98,12 @@ where
             close("loss", Some(&value), Some(&by_loop), 1e-12)?;
             close_all(&grads, &loop_grads, 1e-12)?;
         }
-        let segmented = |keep| value_and_grad(self, |p| p.driver_loss(keep, Some(2)));
-        let all = segmented(Keep::All)?.1;
-        for keep in [Keep::Inputs, Keep::Host] {
+        let segmented =
+            |memory_policy| value_and_grad(self, |p| p.driver_loss(memory_policy, Some(2)));
+        let all = segmented(MemoryPolicy::Store)?.1;
+        for memory_policy in [MemoryPolicy::Recompute, MemoryPolicy::Offload] {
             // For one segment length, memory policies must not change a bit.
-            close_all(&all, &segmented(keep)?.1, 0.0)?;
+            close_all(&all, &segmented(memory_policy)?.1, 0.0)?;
         }
         close_all(&all, &grads, 1e-12)
     }
@@ -112,12 +113,16 @@ where
         self.cell.zero_state(BATCH)?.rebuild(&leaves)
     }
 
-    fn driver_loss(&self, keep: Keep, segment: Option<usize>) -> Result<Tensor<C::B>> {
+    fn driver_loss(
+        &self,
+        memory_policy: MemoryPolicy,
+        segment: Option<usize>,
+    ) -> Result<Tensor<C::Backend>> {
         let mut rnn = DynamicRnn::new(&self.cell)
             .sequence_length(&LENGTHS)
             .initial_state(self.initial()?)
             .mode(self.mode, 5)
-            .keep(keep);
+            .memory_policy(memory_policy);
         if let Some(steps) = segment {
             rnn = rnn.segment_length(steps);
         }
@@ -127,17 +132,17 @@ where
 
     /// The same loss without the driver: the cell's own step, with explicit handling of the
     /// lengths.
-    fn loop_loss(&self) -> Result<Tensor<C::B>> {
+    fn loop_loss(&self) -> Result<Tensor<C::Backend>> {
         let mut outputs = Vec::new();
-        let mut finals: Vec<Vec<Tensor<C::B>>> = Vec::new();
+        let mut finals: Vec<Vec<Tensor<C::Backend>>> = Vec::new();
         for (row, &length) in LENGTHS.iter().enumerate() {
-            let of_row = |t: &Tensor<C::B>| t.slice(0, row..row + 1);
+            let of_row = |t: &Tensor<C::Backend>| t.slice(0, row..row + 1);
             let mut state = self.initial()?.map(&mut |t| of_row(t))?;
             let mut row_outputs = Vec::new();
             for t in 0..STEPS {
                 if t < length as usize {
                     let x = of_row(&self.inputs.select(1, t)?)?;
-                    let (output, new) = self.cell.step(&Step::default(), &x, &state)?;
+                    let (output, new) = self.cell.step(&StepContext::default(), &x, &state)?;
                     row_outputs.push(output.unsqueeze(1)?);
                     state = new;
                 } else {
@@ -151,7 +156,7 @@ where
         let outputs: Vec<_> = outputs.iter().collect();
         let outputs = Tensor::concat(&outputs, 0)?;
         let leaves = finals[0].len();
-        let state: Vec<Tensor<C::B>> = (0..leaves)
+        let state: Vec<Tensor<C::Backend>> = (0..leaves)
             .map(|i| {
                 let rows: Vec<_> = finals.iter().map(|row| &row[i]).collect();
                 Tensor::concat(&rows, 0)

@@ -3,13 +3,13 @@
 
 use backend_api::{DType, Result, Unfused};
 use backend_cpu::Cpu;
-use recurrent_tests::cells::{Subject, plain};
+use recurrent_tests::cells::{CellConfigCase, plain};
 use recurrent_tests::problem::Problem;
 use rnn_core::{AnyCell, Mode, cell_from_config};
 use rnn_train::{Autodiff, Differentiable};
 use serde_json::json;
 
-fn problem<B: Differentiable>(device: &B, subject: &Subject) -> Result<Problem<AnyCell<B>>> {
+fn problem<B: Differentiable>(device: &B, subject: &CellConfigCase) -> Result<Problem<AnyCell<B>>> {
     let cell = cell_from_config(device, &subject.config, subject.depth(), DType::F64)?;
     let problem = Problem::new(device, cell, &subject.input)?;
     let problem = match subject.mode {

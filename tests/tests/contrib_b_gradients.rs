@@ -3,12 +3,12 @@
 //! nonzero initial state. Memory policies must not change the results. Also tests results and
 //! errors of contributed cells.
 
-use backend_api::{Backend, DType, Error, Keep, Result, Tensor, Unfused, philox};
+use backend_api::{Backend, DType, Error, MemoryPolicy, Result, Tensor, Unfused, philox};
 use backend_cpu::Cpu;
 use recurrent_tests::finite_differences::check;
 use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{
-    Cell, DynamicRnn, Initializer, Module, Nest, Param, Step, Visitor, cell_from_config,
+    Cell, DynamicRnn, Initializer, Module, Nest, Param, StepContext, Visitor, cell_from_config,
 };
 use rnn_train::{Autodiff, Differentiable, Gradient, value_and_grad};
 use serde_json::{Value, json};
@@ -26,13 +26,13 @@ const LENGTHS: [i32; BATCH] = [3, 0, 4];
 #[derive(Clone, Debug)]
 struct Problem<C: Cell> {
     cell: C,
-    inputs: Vec<Param<C::B>>,
-    state: Vec<Param<C::B>>,
+    inputs: Vec<Param<C::Backend>>,
+    state: Vec<Param<C::Backend>>,
 }
 
 impl<C: Cell> Problem<C> {
     /// `inputs` are the shapes of one step's inputs.
-    fn new(device: &C::B, mut cell: C, inputs: &[&[usize]]) -> Result<Self> {
+    fn new(device: &C::Backend, mut cell: C, inputs: &[&[usize]]) -> Result<Self> {
         let mut seed = 7;
         cell.each_param(&mut |_, param| {
             seed += 1;
@@ -57,17 +57,17 @@ impl<C: Cell> Problem<C> {
 
     fn loss(
         &self,
-        inputs: &impl Fn(&[Tensor<C::B>]) -> C::Input,
-        keep: Keep,
+        inputs: &impl Fn(&[Tensor<C::Backend>]) -> C::Input,
+        memory_policy: MemoryPolicy,
         segment: usize,
-    ) -> Result<Tensor<C::B>> {
-        let values = |params: &[Param<C::B>]| -> Vec<Tensor<C::B>> {
+    ) -> Result<Tensor<C::Backend>> {
+        let values = |params: &[Param<C::Backend>]| -> Vec<Tensor<C::Backend>> {
             params.iter().map(|p| p.value().clone()).collect()
         };
         let result = DynamicRnn::new(&self.cell)
             .sequence_length(&LENGTHS)
             .initial_state(self.cell.zero_state(BATCH)?.rebuild(&values(&self.state))?)
-            .keep(keep)
+            .memory_policy(memory_policy)
             .segment_length(segment)
             .run(&inputs(&values(&self.inputs)))?;
         weighted(&result.outputs, 0.3)?.add(&weighted(&result.state, 1.1)?)
@@ -75,8 +75,8 @@ impl<C: Cell> Problem<C> {
 }
 
 impl<C: Cell> Module for Problem<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         v.child("cell", &mut self.cell);
         for (i, input) in self.inputs.iter_mut().enumerate() {
             v.param(&format!("input_{i}"), input);
@@ -107,21 +107,22 @@ fn weighted<B: Backend, N: Nest<B>>(nest: &N, phase: f64) -> Result<Tensor<B>> {
 /// Compares with finite differences, with the cell's own steps, and between memory policies.
 fn check_problem<C>(
     problem: &Problem<C>,
-    inputs: impl Fn(&[Tensor<C::B>]) -> C::Input,
+    inputs: impl Fn(&[Tensor<C::Backend>]) -> C::Input,
 ) -> Result<()>
 where
     C: Cell,
-    C::B: Differentiable,
+    C::Backend: Differentiable,
 {
-    let whole = |p: &Problem<C>| p.loss(&inputs, Keep::All, STEPS);
+    let whole = |p: &Problem<C>| p.loss(&inputs, MemoryPolicy::Store, STEPS);
     check(problem, whole, 1e-7)?;
-    let all = value_and_grad(problem, |p| p.loss(&inputs, Keep::All, 3))?.1;
-    for keep in [Keep::Inputs, Keep::Host] {
-        let less = value_and_grad(problem, |p| p.loss(&inputs, keep, 3))?.1;
+    let all = value_and_grad(problem, |p| p.loss(&inputs, MemoryPolicy::Store, 3))?.1;
+    for memory_policy in [MemoryPolicy::Recompute, MemoryPolicy::Offload] {
+        let less = value_and_grad(problem, |p| p.loss(&inputs, memory_policy, 3))?.1;
         for ((name, a), (_, b)) in all.iter().zip(less.iter()) {
-            let numbers =
-                |g: Option<&Gradient<C::B>>| g.map(|g| g.to_dense()?.to_vec::<f64>()).transpose();
-            assert_eq!(numbers(a)?, numbers(b)?, "{name} with {keep:?}");
+            let numbers = |g: Option<&Gradient<C::Backend>>| {
+                g.map(|g| g.to_dense()?.to_vec::<f64>()).transpose()
+            };
+            assert_eq!(numbers(a)?, numbers(b)?, "{name} with {memory_policy:?}");
         }
     }
     unroll_gives_what_steps_give(problem, &inputs)
@@ -129,14 +130,16 @@ where
 
 fn unroll_gives_what_steps_give<C: Cell>(
     problem: &Problem<C>,
-    inputs: &impl Fn(&[Tensor<C::B>]) -> C::Input,
+    inputs: &impl Fn(&[Tensor<C::Backend>]) -> C::Input,
 ) -> Result<()> {
     let all: Vec<_> = problem.inputs.iter().map(|p| p.value().clone()).collect();
     let run = DynamicRnn::new(&problem.cell).run(&inputs(&all))?;
     let mut state = problem.cell.zero_state(BATCH)?;
     for t in 0..STEPS {
         let x: Vec<_> = all.iter().map(|x| x.select(1, t)).collect::<Result<_>>()?;
-        let (output, new) = problem.cell.step(&Step::default(), &inputs(&x), &state)?;
+        let (output, new) = problem
+            .cell
+            .step(&StepContext::default(), &inputs(&x), &state)?;
         state = new;
         for (a, b) in run.outputs.leaves().iter().zip(output.leaves()) {
             close(&a.select(1, t)?, b)?;
@@ -216,7 +219,7 @@ fn cudnn_compatible_cells_compute_what_cudnn_does() {
         let one = |value: f64| Tensor::from_slice(&device, &[value], &[1, 1]);
         let state: Vec<_> = state.iter().map(|&s| one(s)).collect::<Result<_>>()?;
         let state = cell.zero_state(1)?.rebuild(&state)?;
-        let (_, state) = cell.step(&Step::default(), &one(0.7)?, &state)?;
+        let (_, state) = cell.step(&StepContext::default(), &one(0.7)?, &state)?;
         state.leaves().into_iter().map(Tensor::item).collect()
     };
     let (x, h, c) = (0.7, -0.4, 0.9);
@@ -250,7 +253,7 @@ fn a_block_cell_clips_straight_through() {
         let c = device.leaf(&Tensor::from_slice(&device, &[2.0f64, -0.1], &[1, 2])?)?;
         let zeros = cell.zero_output(1)?;
         let state = cell.zero_state(1)?.rebuild(&[c.clone(), zeros.clone()])?;
-        let (_, state) = cell.step(&Step::default(), &zeros, &state)?;
+        let (_, state) = cell.step(&StepContext::default(), &zeros, &state)?;
         let new = state.leaves()[0].clone();
         let loss = new.sum_all()?;
         let grad = device.backward(&loss, &[&c])?.swap_remove(0);
@@ -335,7 +338,7 @@ fn wrong_options_and_inputs_say_what_is_wrong() {
     refused(conv(json!([3, 0])), 2, "kernel_shape must not be 0");
     let cell = cell_from_config(&device, &conv(json!([3, 3])), 2, DType::F32).unwrap();
     let x = Tensor::from_slice(&device, &[0.0f32; 12], &[1, 4, 3, 1]).unwrap();
-    let error = cell.step(&Step::default(), &x, &cell.zero_state(1).unwrap());
+    let error = cell.step(&StepContext::default(), &x, &cell.zero_state(1).unwrap());
     let error = error.unwrap_err().to_string();
     assert!(
         error.contains("x is [1, 4, 3, 1]") && error.contains("[3, 4, 2]"),

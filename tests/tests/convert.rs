@@ -7,7 +7,7 @@ use backend_api::{Activation, DType, Error, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{
     BasicRnnCell, Cell, DynamicRnn, GruCell, LstmCell, LstmState, Module, MultiRnnCell, Nest,
-    StackBidirectionalDynamicRnn, Step,
+    StackBidirectionalDynamicRnn, StepContext,
 };
 use rnn_train::convert::pytorch::Stack;
 use rnn_train::convert::{Weights, keras, pytorch};
@@ -52,7 +52,11 @@ impl Case {
 
     /// The state in the file at a row of the layers, as the cell's state; `None` for files without
     /// rows.
-    fn initial_state<C: Cell<B = Cpu>>(&self, cell: &C, row: Option<usize>) -> Result<C::State> {
+    fn initial_state<C: Cell<Backend = Cpu>>(
+        &self,
+        cell: &C,
+        row: Option<usize>,
+    ) -> Result<C::State> {
         let like = cell.zero_state(self.tensors.get("input/x")?.shape()[0])?;
         let leaves = like.named_leaves().into_iter().map(|(path, _)| {
             let path = if path.is_empty() { "h" } else { &path };
@@ -94,7 +98,7 @@ impl Case {
     /// Runs cells over the file's inputs and compares with PyTorch's results.
     fn check_stack<C>(&self, stack: &Stack<C>) -> Result<()>
     where
-        C: Cell<B = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
+        C: Cell<Backend = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
     {
         let x = self.tensors.get("input/x")?;
         let lengths = self.lengths.as_ref().unwrap();
@@ -129,7 +133,7 @@ impl Case {
     /// Runs one cell over the file's inputs and compares with Keras's results.
     fn check_cell<C>(&self, cell: &C) -> Result<()>
     where
-        C: Cell<B = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
+        C: Cell<Backend = Cpu, Input = Tensor<Cpu>, Output = Tensor<Cpu>>,
     {
         let state = self.initial_state(cell, None)?;
         let rnn = DynamicRnn::new(cell).initial_state(state);
@@ -275,7 +279,7 @@ fn trained_cells_go_out_and_come_back() -> Result<()> {
         h: Tensor::from_slice(&device, &[-0.25; 4], &[2, 2])?,
     };
     let step = |cell: &LstmCell<Cpu>| -> Result<Vec<f64>> {
-        let (_, state) = cell.step(&Step::default(), &x, &state)?;
+        let (_, state) = cell.step(&StepContext::default(), &x, &state)?;
         Ok([state.c.to_f64_vec()?, state.h.to_f64_vec()?].concat())
     };
     for (a, b) in step(&lstm)?.iter().zip(step(&back)?) {

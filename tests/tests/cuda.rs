@@ -4,8 +4,8 @@
 //! The tests run on the simulated device, or on a GPU with `RECURRENT_CUDA=real`.
 
 use backend_api::{
-    Activation, Backend, DType, Error, Keep, LstmGates, Meta, Precision, Recurrence, Result,
-    SequencePath, SequenceRequest, Shape, Tensor, Unfused,
+    Activation, Backend, DType, Error, LstmGates, MemoryPolicy, Meta, Precision, Recurrence,
+    Result, SequencePath, SequenceRequest, Shape, Tensor, Unfused,
 };
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
@@ -84,7 +84,7 @@ impl Case {
     /// All numbers of a run: outputs and final state.
     fn run<C>(&self, cell: &C) -> Result<Vec<f64>>
     where
-        C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+        C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
     {
         let state = self.state(cell)?;
         let first = state.leaves().remove(0).clone();
@@ -180,7 +180,7 @@ fn what_does_not_fit_goes_step_by_step() {
 /// The launches of the third run of a sequence, and the numbers of the first and the third run.
 fn third_run<C>(device: &Cuda, case: &Case, cell: &C) -> (u64, Vec<f64>, Vec<f64>)
 where
-    C: Cell<B = Cuda, Input = Tensor<Cuda>, Output = Tensor<Cuda>>,
+    C: Cell<Backend = Cuda, Input = Tensor<Cuda>, Output = Tensor<Cuda>>,
 {
     let first = case.run(cell).unwrap();
     case.run(cell).unwrap();
@@ -225,7 +225,7 @@ struct Classifier<B: Backend> {
 }
 
 impl<B: Backend> Module for Classifier<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("cell", &mut self.cell);
         v.child("logits", &mut self.logits);
@@ -233,7 +233,7 @@ impl<B: Backend> Module for Classifier<B> {
 }
 
 /// The losses of a few training steps, with dropout.
-fn losses<B: Backend>(device: &B, keep: Keep) -> Result<Vec<f64>> {
+fn losses<B: Backend>(device: &B, memory_policy: MemoryPolicy) -> Result<Vec<f64>> {
     let device = Autodiff::new(device.clone());
     let mut model = Classifier {
         cell: GruCell::new(&device, 3, 8)?,
@@ -254,7 +254,7 @@ fn losses<B: Backend>(device: &B, keep: Keep) -> Result<Vec<f64>> {
             let rnn = DynamicRnn::new(&m.cell)
                 .mode(Mode::Training, step)
                 .sequence_length(&[40, 0, 13, 27, 40, 1])
-                .keep(keep)
+                .memory_policy(memory_policy)
                 .segment_length(7)
                 .run(&x)?;
             softmax_cross_entropy(&m.logits.forward(&rnn.state)?, &labels)
@@ -267,11 +267,11 @@ fn losses<B: Backend>(device: &B, keep: Keep) -> Result<Vec<f64>> {
 
 #[test]
 fn training_is_that_of_the_processor() {
-    let expected = losses(&Cpu::new(), Keep::All).unwrap();
+    let expected = losses(&Cpu::new(), MemoryPolicy::Store).unwrap();
     let (_sim, device) = cuda();
     close(
         "losses",
-        &losses(&device, Keep::All).unwrap(),
+        &losses(&device, MemoryPolicy::Store).unwrap(),
         &expected,
         1e-5,
     );
@@ -281,26 +281,30 @@ fn training_is_that_of_the_processor() {
 #[test]
 fn swapping_changes_no_bit_under_any_schedule() {
     let (sim, device) = cuda();
-    let kept = losses(&device, Keep::All).unwrap();
+    let kept = losses(&device, MemoryPolicy::Store).unwrap();
     assert_eq!(device.bytes_swapped(), (0, 0));
     for seed in 0..16 {
         if let Some(sim) = &sim {
             sim.set_seed(seed);
         }
-        assert_eq!(losses(&device, Keep::Host).unwrap(), kept, "seed {seed}");
+        assert_eq!(
+            losses(&device, MemoryPolicy::Offload).unwrap(),
+            kept,
+            "seed {seed}"
+        );
     }
     let (out, back) = device.bytes_swapped();
     assert!(
         out > 0 && back > 0,
         "{out} bytes went out, {back} came back"
     );
-    assert_eq!(losses(&device, Keep::Inputs).unwrap(), kept);
+    assert_eq!(losses(&device, MemoryPolicy::Recompute).unwrap(), kept);
 }
 
 #[test]
 fn swapping_bounds_the_memory_in_use() {
     let (_sim, device) = cuda();
-    let peak = |keep| {
+    let peak = |memory_policy| {
         let gpu = Cuda::new(0).unwrap();
         let device = Autodiff::new(gpu.clone());
         let cell = BasicLstmCell::new(&device, 64, 64).unwrap();
@@ -310,13 +314,20 @@ fn swapping_bounds_the_memory_in_use() {
         );
         let x = x.unwrap();
         value_and_grad(&cell, |cell| {
-            let rnn = DynamicRnn::new(cell).keep(keep).segment_length(8).run(&x)?;
+            let rnn = DynamicRnn::new(cell)
+                .memory_policy(memory_policy)
+                .segment_length(8)
+                .run(&x)?;
             rnn.state.h.sum_all()
         })
         .unwrap();
         gpu.memory().peak
     };
-    let (all, inputs, host) = (peak(Keep::All), peak(Keep::Inputs), peak(Keep::Host));
+    let (all, inputs, host) = (
+        peak(MemoryPolicy::Store),
+        peak(MemoryPolicy::Recompute),
+        peak(MemoryPolicy::Offload),
+    );
     // The saved values of all steps are 5 numbers per hidden unit: 2.6 MB, of which a few segments
     // remain.
     let (less, least) = (all - host, all - inputs);

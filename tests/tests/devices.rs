@@ -144,7 +144,7 @@ struct Classifier<B: Backend> {
 }
 
 impl<B: Backend> Module for Classifier<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("basic_rnn_cell", &mut self.cell);
         v.child("dense", &mut self.logits);

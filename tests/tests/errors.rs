@@ -6,8 +6,8 @@ use backend_cpu::Cpu;
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
 use rnn_core::{
     AnyCell, AnyState, BasicLstmCell, BasicRnnCell, BidirectionalDynamicRnn, Cell, Dense,
-    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawTurn, StaticRnn, Step, raw_rnn,
-    stack_bidirectional_rnn,
+    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawRnnStep, StaticRnn, StepContext,
+    raw_rnn, stack_bidirectional_rnn,
 };
 
 fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
@@ -44,7 +44,7 @@ fn a_wrong_input_depth_names_both() {
     let step = x.select(1, 0).unwrap();
     let state = gru.zero_state(2).unwrap();
     assert_eq!(
-        message(gru.step(&Step::default(), &step, &state)),
+        message(gru.step(&StepContext::default(), &step, &state)),
         format!("gru_cell: {depth}")
     );
     let dense = Dense::new(&device, 4, 2).unwrap();
@@ -90,9 +90,9 @@ fn a_state_of_another_structure_is_refused_where_types_cannot_tell() {
     assert!(wants.contains("LstmState<"), "{refused}");
 
     // The loop's values before the first step and after it.
-    let turn = |state: &AnyState<Cpu>, emit: Vec<Option<Tensor<Cpu>>>| {
+    let next = |state: &AnyState<Cpu>, emit: Vec<Option<Tensor<Cpu>>>| {
         let meta = Meta::new(Shape::new(&[2]).unwrap(), DType::Bool);
-        RawTurn {
+        RawRnnStep {
             finished: Tensor::zeros(&device, meta).unwrap(),
             input: zeros(&device, &[2, 4]),
             state: state.clone(),
@@ -107,10 +107,13 @@ fn a_state_of_another_structure_is_refused_where_types_cannot_tell() {
         emit
     };
     let looped = |start: &AnyState<Cpu>, state: &AnyState<Cpu>, emits: usize| {
-        let start = turn(start, emit(0));
-        message(raw_rnn(&lstm, Step::default(), start, |_, _, _, ()| {
-            Ok(turn(state, emit(emits)))
-        }))
+        let start = next(start, emit(0));
+        message(raw_rnn(
+            &lstm,
+            StepContext::default(),
+            start,
+            |_, _, _, ()| Ok(next(state, emit(emits))),
+        ))
     };
     let state = "raw_rnn: state is one tensor, but a nest of `c`, `h` is needed";
     assert_eq!(looped(&one, &zero, 0), state);
@@ -343,14 +346,14 @@ fn a_stack_shares_only_when_asked() {
         let mut y = x.clone();
         for _ in 0..3 {
             y = one
-                .step(&Step::default(), &y, &one.zero_state(2).unwrap())
+                .step(&StepContext::default(), &y, &one.zero_state(2).unwrap())
                 .unwrap()
                 .0;
         }
         y
     };
     let (y, _) = changed
-        .step(&Step::default(), &x, &changed.zero_state(2).unwrap())
+        .step(&StepContext::default(), &x, &changed.zero_state(2).unwrap())
         .unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), by_hand.to_vec::<f32>().unwrap());
 }

@@ -6,16 +6,16 @@ use backend_api::{Backend, Counting, DType, Result, Tensor, Unfused};
 use backend_cpu::Cpu;
 use recurrent_tests::problem::{NORMAL, Problem};
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
-use rnn_core::{Cell, ConcatState, Module, Param, Step, Visitor};
+use rnn_core::{Cell, ConcatState, Module, Param, StepContext, Visitor};
 use rnn_train::{Autodiff, Differentiable};
 
 const DEPTH: usize = 2;
 const UNITS: usize = 4;
 
-fn check_cell<C>(device: &C::B, cell: C) -> Result<()>
+fn check_cell<C>(device: &C::Backend, cell: C) -> Result<()>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
-    C::B: Differentiable,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
+    C::Backend: Differentiable,
 {
     Problem::new(device, cell, &[DEPTH])?.check()
 }
@@ -93,7 +93,7 @@ rnn_core::nest! {
 }
 
 impl<B: Backend> Module for Leaky<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("kernel", &mut self.kernel);
         v.param("rate", &mut self.rate);
@@ -123,7 +123,7 @@ impl<B: Backend> Cell for Leaky<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         s: &LeakyState<B>,
     ) -> Result<(Tensor<B>, LeakyState<B>)> {

@@ -41,7 +41,7 @@ fn tolerance(dtype: DType) -> f64 {
 /// bits, and compares.
 fn compare<C>(name: &str, device: &TestDevice, cell: C, built: impl Fn(DType) -> C)
 where
-    C: Cell<B = TestDevice, Input = T, Output = T>,
+    C: Cell<Backend = TestDevice, Input = T, Output = T>,
 {
     let mut cell = cell;
     cell.initialize(3).unwrap();

@@ -14,7 +14,7 @@ use rnn_train::{Autodiff, Differentiable};
 struct Operands<B: Backend>(Vec<Param<B>>);
 
 impl<B: Backend> Module for Operands<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         for (i, param) in self.0.iter_mut().enumerate() {
             v.param(&format!("operand_{i}"), param);

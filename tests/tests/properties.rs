@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use backend_api::{DType, Keep, Meta, Result, Shape, Tensor, Unfused, philox};
+use backend_api::{DType, MemoryPolicy, Meta, Result, Shape, Tensor, Unfused, philox};
 use backend_cpu::Cpu;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use rnn_core::cells::{
 use rnn_core::wrappers::{DropoutWrapperBuilder, MultiRnnCellConfig, ResidualWrapperConfig};
 use rnn_core::{
     AnyCell, BidirectionalDynamicRnn, Cell, CellConfig, DynamicRnn, Initializer, Mode, Module,
-    Nest, Param, StaticRnn, Step, Visitor, cell_from_config,
+    Nest, Param, StaticRnn, StepContext, Visitor, cell_from_config,
 };
 use rnn_train::checkpoint::{load_params, save_params};
 use rnn_train::{Autodiff, value_and_grad};
@@ -85,9 +85,9 @@ impl Case {
         }
     }
 
-    fn build(&self, device: &TestDevice) -> Result<Subject<Any>> {
+    fn build(&self, device: &TestDevice) -> Result<CellUnderTest<Any>> {
         let cell = cell_from_config(device, &self.cell, self.depth, DType::F64)?;
-        Subject::new(device, cell, self)
+        CellUnderTest::new(device, cell, self)
     }
 }
 
@@ -132,8 +132,14 @@ fn plain(width: usize) -> BoxedStrategy<Value> {
 }
 
 fn dropout(cell: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Value> {
-    let keep = || select(vec![0.4, 0.75, 1.0]);
-    (cell, keep(), keep(), keep(), any::<bool>())
+    let memory_policy = || select(vec![0.4, 0.75, 1.0]);
+    (
+        cell,
+        memory_policy(),
+        memory_policy(),
+        memory_policy(),
+        any::<bool>(),
+    )
         .prop_map(|(cell, input, output, state, variational)| {
             json!({
                 "type": "DropoutWrapper", "cell": cell, "input_keep_prob": input,
@@ -216,14 +222,14 @@ fn case() -> impl Strategy<Value = Case> {
 /// A cell with its inputs and its initial state as parameters, so that all of them are
 /// differentiated.
 #[derive(Clone, Debug)]
-struct Subject<C: Cell> {
+struct CellUnderTest<C: Cell> {
     cell: C,
     inputs: Param<TestDevice>,
     state: Vec<Param<TestDevice>>,
 }
 
-impl<C: Cell<B = TestDevice>> Module for Subject<C> {
-    type B = TestDevice;
+impl<C: Cell<Backend = TestDevice>> Module for CellUnderTest<C> {
+    type Backend = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
         v.child("cell", &mut self.cell);
         v.param("inputs", &mut self.inputs);
@@ -233,7 +239,7 @@ impl<C: Cell<B = TestDevice>> Module for Subject<C> {
     }
 }
 
-impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
+impl<C: Cell<Backend = TestDevice, Input = T, Output = T>> CellUnderTest<C> {
     /// All numbers are random and a function of the case alone.
     fn new(device: &TestDevice, cell: C, case: &Case) -> Result<Self> {
         let param = |dims: &[usize]| Param::new(device, Initializer::ZEROS, dims, DType::F64);
@@ -298,7 +304,7 @@ impl<C: Cell<B = TestDevice, Input = T, Output = T>> Subject<C> {
         let mut states = vec![self.initial(case.batch)?];
         let mut outputs = Vec::new();
         for t in 0..case.steps {
-            let cx = Step::new(case.mode, SEED).at(t);
+            let cx = StepContext::new(case.mode, SEED).at(t);
             let x = self.inputs.select(1, t)?;
             let (output, state) = self.cell.step(&cx, &x, &states[t])?;
             outputs.push(output);
@@ -392,7 +398,7 @@ type Numbers = Vec<(String, Vec<f64>)>;
 
 /// The results of a run, and the gradient of a weighted sum of them with a different weight for
 /// each element.
-fn measure<M: Module<B = TestDevice>>(
+fn measure<M: Module<Backend = TestDevice>>(
     model: &M,
     run: impl FnOnce(&M) -> Result<Run>,
 ) -> Result<Numbers> {
@@ -469,13 +475,20 @@ fn chunks_with_carried_state_are_the_whole() {
         let subject = case.build(device)?;
         // The driver's own segments, with any memory policy.
         let whole = measure(&subject, |s| s.driver(case))?;
-        for keep in [Keep::All, Keep::Inputs, Keep::Host] {
+        for memory_policy in [
+            MemoryPolicy::Store,
+            MemoryPolicy::Recompute,
+            MemoryPolicy::Offload,
+        ] {
             let parts = measure(&subject, |s| {
-                let rnn = s.rnn(case)?.keep(keep).segment_length(*chunk);
+                let rnn = s
+                    .rnn(case)?
+                    .memory_policy(memory_policy)
+                    .segment_length(*chunk);
                 let result = rnn.run(s.inputs.value())?;
                 Ok((vec![result.outputs], owned(&result.state)))
             })?;
-            close(&parts, &whole, ROUNDING).map_err(|e| format!("{keep:?}: {e}"))?;
+            close(&parts, &whole, ROUNDING).map_err(|e| format!("{memory_policy:?}: {e}"))?;
         }
         // Several runs. Each run starts its random numbers anew, so this needs evaluation mode.
         let case = case.evaluation();
@@ -572,14 +585,14 @@ fn a_cell_of_any_kind_is_the_typed_one() {
 fn any_is_typed<Config>(device: &TestDevice, case: &Case) -> Outcome
 where
     Config: CellConfig,
-    Config::Cell<TestDevice>: Cell<B = TestDevice, Input = T, Output = T>,
+    Config::Cell<TestDevice>: Cell<Backend = TestDevice, Input = T, Output = T>,
 {
     let mut options = case.cell.clone();
     options.as_object_mut().unwrap().remove("type");
     let config: Config = serde_json::from_value(options)?;
     let typed = config.build_for(device, case.depth, DType::F64)?;
-    let any = Subject::new(device, AnyCell::new(typed.clone()), case)?;
-    let typed = Subject::new(device, typed, case)?;
+    let any = CellUnderTest::new(device, AnyCell::new(typed.clone()), case)?;
+    let typed = CellUnderTest::new(device, typed, case)?;
     let numbers = measure(&typed, |s| s.driver(case))?;
     same_bits(&measure(&any, |s| s.driver(case))?, &numbers)?;
     same_bits(
@@ -611,7 +624,7 @@ fn padding_does_not_leak_in_both_directions() {
             ..case.clone()
         };
         let (forward, backward) = (case.build(device)?, other.build(device)?);
-        let run = |both: &(Subject<Any>, Subject<Any>)| {
+        let run = |both: &(CellUnderTest<Any>, CellUnderTest<Any>)| {
             let result = BidirectionalDynamicRnn::new(&both.0.cell, &both.1.cell)
                 .sequence_length(&case.lengths)
                 .initial_state_fw(both.0.initial(case.batch)?)

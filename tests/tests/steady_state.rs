@@ -3,7 +3,7 @@
 use backend_api::{Backend, Counting, Counts, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{
-    BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Module, Step, Visitor,
+    BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Module, StepContext, Visitor,
 };
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
@@ -37,12 +37,12 @@ fn warm(device: &Device, turns: usize, mut turn: impl FnMut() -> Result<()>) -> 
 
 fn step_loop<C>(device: &Device, cell: &C) -> Result<Counts>
 where
-    C: Cell<B = Device, Input = Tensor<Device>>,
+    C: Cell<Backend = Device, Input = Tensor<Device>>,
 {
     let x = input(device, &[4, 3])?;
     let mut state = cell.zero_state(4)?;
     warm(device, 100, || {
-        state = cell.step(&Step::default(), &x, &state)?.1;
+        state = cell.step(&StepContext::default(), &x, &state)?.1;
         Ok(())
     })
 }
@@ -77,7 +77,7 @@ struct Classifier<B: Backend> {
 }
 
 impl<B: Backend> Module for Classifier<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("cell", &mut self.cell);
         v.child("logits", &mut self.logits);

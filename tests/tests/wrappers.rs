@@ -1,14 +1,14 @@
 //! Wrapped cells: random numbers of dropout, gradients, and errors.
 
-use backend_api::{Backend, DType, Keep, Meta, Result, Shape, Tensor};
+use backend_api::{Backend, DType, MemoryPolicy, Meta, Result, Shape, Tensor};
 use recurrent_tests::devices::{NAMES, TestDevice, device};
 use recurrent_tests::finite_differences::check;
 use rnn_core::wrappers::StateFilter;
 use rnn_core::{
     AnyCell, AttentionCellWrapper, Cell, DeviceWrapper, DropoutWrapper, DynamicRnn,
     EmbeddingWrapper, GruCell, HighwayWrapper, Initializer, InputProjectionWrapper, LstmState,
-    Mode, Module, Nest, OutputProjectionWrapper, Param, Path, ResidualWrapper, Step, Visitor,
-    cell_from_config,
+    Mode, Module, Nest, OutputProjectionWrapper, Param, Path, ResidualWrapper, StepContext,
+    Visitor, cell_from_config,
 };
 use rnn_train::value_and_grad;
 use serde_json::{Value, json};
@@ -73,12 +73,16 @@ impl Problem {
         self.cell.zero_state(BATCH)?.rebuild(&leaves)
     }
 
-    fn driver_loss(&self, keep: Keep, segment: usize) -> Result<Tensor<TestDevice>> {
+    fn driver_loss(
+        &self,
+        memory_policy: MemoryPolicy,
+        segment: usize,
+    ) -> Result<Tensor<TestDevice>> {
         let result = DynamicRnn::new(&self.cell)
             .mode(Mode::Training, SEED)
             .sequence_length(&LENGTHS)
             .initial_state(self.initial()?)
-            .keep(keep)
+            .memory_policy(memory_policy)
             .segment_length(segment)
             .run(self.inputs())?;
         weighted(&result.outputs, 0.3)?.add(&weighted(&result.state, 1.1)?)
@@ -90,7 +94,7 @@ impl Problem {
         let mut states = vec![self.initial()?];
         let mut outputs = Vec::new();
         for t in 0..STEPS {
-            let cx = Step::new(Mode::Training, SEED).at(t);
+            let cx = StepContext::new(Mode::Training, SEED).at(t);
             let x = self.inputs().select(1, t)?;
             let (output, state) = self.cell.step(&cx, &x, &states[t])?;
             outputs.push(output);
@@ -122,7 +126,7 @@ impl Problem {
 }
 
 impl Module for Problem {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
         v.child("cell", &mut self.cell);
         if let Ok(inputs) = &mut self.inputs {
@@ -182,15 +186,20 @@ fn check_wrapper(options: &Value) {
     for name in NAMES {
         let device = device(name).unwrap();
         let problem = Problem::new(&device, options).unwrap();
-        let whole = numbers(&problem, |p| p.driver_loss(Keep::All, STEPS)).unwrap();
-        check(&problem, |p| p.driver_loss(Keep::All, STEPS), 1e-8).unwrap();
+        let whole = numbers(&problem, |p| p.driver_loss(MemoryPolicy::Store, STEPS)).unwrap();
+        check(
+            &problem,
+            |p| p.driver_loss(MemoryPolicy::Store, STEPS),
+            1e-8,
+        )
+        .unwrap();
         assert_close(&numbers(&problem, Problem::loop_loss).unwrap(), &whole);
         for segment in [1, 2] {
-            let all = numbers(&problem, |p| p.driver_loss(Keep::All, segment)).unwrap();
+            let all = numbers(&problem, |p| p.driver_loss(MemoryPolicy::Store, segment)).unwrap();
             assert_close(&all, &whole);
-            for keep in [Keep::Inputs, Keep::Host] {
-                let less = numbers(&problem, |p| p.driver_loss(keep, segment)).unwrap();
-                assert_eq!(less, all, "{keep:?}");
+            for memory_policy in [MemoryPolicy::Recompute, MemoryPolicy::Offload] {
+                let less = numbers(&problem, |p| p.driver_loss(memory_policy, segment)).unwrap();
+                assert_eq!(less, all, "{memory_policy:?}");
             }
         }
     }
@@ -283,7 +292,7 @@ impl Echo {
 }
 
 impl Module for Echo {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, _: &mut Visitor<'_, TestDevice>) {}
 }
 
@@ -301,7 +310,7 @@ impl Cell for Echo {
     }
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)> {
@@ -312,7 +321,7 @@ impl Cell for Echo {
 /// The result of a wrapper around [`Echo`] for inputs of ones: outputs `[batch, steps, size]`.
 fn echo<C>(wrapper: &C, echo: &Echo, batch: usize, steps: usize, seed: u64) -> Vec<f32>
 where
-    C: Cell<B = TestDevice, Input = Tensor<TestDevice>, Output = Tensor<TestDevice>>,
+    C: Cell<Backend = TestDevice, Input = Tensor<TestDevice>, Output = Tensor<TestDevice>>,
 {
     let ones = echo.full(&[batch, steps, echo.size]);
     let rnn = DynamicRnn::new(wrapper).mode(Mode::Training, seed);
@@ -322,15 +331,18 @@ where
 #[test]
 fn masks_have_the_asked_mean() {
     let cell = Echo::new(16);
-    for keep in [0.1, 0.5, 0.7, 0.95] {
-        let wrapper = DropoutWrapper::builder(cell.clone()).input_keep_prob(keep);
+    for memory_policy in [0.1, 0.5, 0.7, 0.95] {
+        let wrapper = DropoutWrapper::builder(cell.clone()).input_keep_prob(memory_policy);
         let out = echo(&wrapper.build().unwrap(), &cell, 32, 20, 3);
-        let scale = 1.0 / keep as f32;
+        let scale = 1.0 / memory_policy as f32;
         assert!(out.iter().all(|&v| v == 0.0 || (v - scale).abs() < 1e-6));
         let kept = out.iter().filter(|&&v| v != 0.0).count() as f64 / out.len() as f64;
         // Four standard deviations of a fraction of 10240 elements.
-        let limit = 4.0 * (keep * (1.0 - keep) / out.len() as f64).sqrt();
-        assert!((kept - keep).abs() < limit, "{kept} of {keep}");
+        let limit = 4.0 * (memory_policy * (1.0 - memory_policy) / out.len() as f64).sqrt();
+        assert!(
+            (kept - memory_policy).abs() < limit,
+            "{kept} of {memory_policy}"
+        );
     }
 }
 
@@ -395,11 +407,11 @@ fn evaluation_and_a_probability_of_one_change_nothing() {
         Meta::new(Shape::new(&[2, 5, 3]).unwrap(), DType::F32),
     );
     let x = x.unwrap();
-    let run = |keep: f64, mode| {
+    let run = |memory_policy: f64, mode| {
         let wrapper = DropoutWrapper::builder(gru.clone())
-            .input_keep_prob(keep)
-            .output_keep_prob(keep)
-            .state_keep_prob(keep)
+            .input_keep_prob(memory_policy)
+            .output_keep_prob(memory_policy)
+            .state_keep_prob(memory_policy)
             .build()
             .unwrap();
         let result = DynamicRnn::new(&wrapper).mode(mode, 9).run(&x).unwrap();
@@ -424,7 +436,7 @@ fn the_filter_says_which_states_are_dropped() {
             c: ones.clone(),
             h: ones.clone(),
         };
-        let cx = Step::new(Mode::Training, 1);
+        let cx = StepContext::new(Mode::Training, 1);
         let (output, state) = wrapper.step(&cx, &ones, &state).unwrap();
         assert!(!output.to_vec::<f32>().unwrap().contains(&0.0));
         let (c, h) = (state.c.to_vec::<f32>(), state.h.to_vec::<f32>());
@@ -512,7 +524,7 @@ fn a_cell_on_another_device() {
     // The same step by step.
     let state = moved.zero_state(2).unwrap();
     let x0 = x.select(1, 0).unwrap();
-    let (y, state) = moved.step(&Step::default(), &x0, &state).unwrap();
+    let (y, state) = moved.step(&StepContext::default(), &x0, &state).unwrap();
     assert!(y.device().same_device(&here) && state.device().same_device(&here));
     let error = rnn.mode(Mode::Training, 1).run(&x).unwrap_err().to_string();
     assert!(error.contains("gradients do not cross"), "{error}");
@@ -537,20 +549,26 @@ fn what_is_refused() {
         let error = error.to_string();
         assert!(words.iter().all(|w| error.contains(w)), "{error}");
     };
-    for keep in [-0.1, 0.0, 1.5, f64::NAN, f64::INFINITY, 1e-60] {
+    for memory_policy in [-0.1, 0.0, 1.5, f64::NAN, f64::INFINITY, 1e-60] {
         let builder = || DropoutWrapper::builder(gru());
         let must = "must be above 0 and at most 1";
-        let error = builder().input_keep_prob(keep).build().unwrap_err();
+        let error = builder()
+            .input_keep_prob(memory_policy)
+            .build()
+            .unwrap_err();
         says(error, &["input_keep_prob", must]);
-        let error = builder().output_keep_prob(keep).build().unwrap_err();
+        let error = builder()
+            .output_keep_prob(memory_policy)
+            .build()
+            .unwrap_err();
         says(error, &["output_keep_prob", must]);
         let error = builder()
-            .state_keep_prob(keep)
+            .state_keep_prob(memory_policy)
             .variational_recurrent(true)
             .build();
         says(error.unwrap_err(), &["state_keep_prob", must]);
     }
-    let step = Step::new(Mode::Training, 1);
+    let step = StepContext::new(Mode::Training, 1);
     let x = |dims: &[usize]| {
         let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
         Tensor::full(&device, 0.5, meta).unwrap()
@@ -675,7 +693,7 @@ fn what_is_refused() {
 struct Twice(Echo);
 
 impl Module for Twice {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, _: &mut Visitor<'_, TestDevice>) {}
 }
 
@@ -691,7 +709,7 @@ impl Cell for Twice {
         let zero = self.0.zero_output(batch)?;
         Ok((zero.clone(), zero))
     }
-    fn step(&self, _: &Step, x: &Self::Input, (): &()) -> Result<(Self::Output, ())> {
+    fn step(&self, _: &StepContext, x: &Self::Input, (): &()) -> Result<(Self::Output, ())> {
         Ok(((x.clone(), x.clone()), ()))
     }
 }
@@ -700,13 +718,13 @@ impl Cell for Twice {
 fn structures_that_differ() {
     let cell = Twice(Echo::new(2));
     let x = cell.0.full(&[3, 2]);
-    let error = ResidualWrapper::new(cell.clone()).step(&Step::default(), &x, &());
+    let error = ResidualWrapper::new(cell.clone()).step(&StepContext::default(), &x, &());
     assert_eq!(
         error.unwrap_err().to_string(),
         "residual_wrapper: input is one tensor, but a nest of `0`, `1` is needed"
     );
     // A custom function may combine them.
     let joined = ResidualWrapper::new(cell).residual_fn(|x, (a, b)| Ok((x.add(a)?, b.clone())));
-    let ((a, _), ()) = joined.step(&Step::default(), &x, &()).unwrap();
+    let ((a, _), ()) = joined.step(&StepContext::default(), &x, &()).unwrap();
     assert_eq!(a.to_vec::<f32>().unwrap(), [2.0; 6]);
 }

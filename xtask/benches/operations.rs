@@ -13,7 +13,8 @@ use backend_api::{
 use backend_cpu::Cpu;
 use criterion::{Criterion, Throughput};
 use rnn_core::{
-    BidirectionalDynamicRnn, Cell, DynamicRnn, LstmCell, Module, RawTurn, StaticRnn, Step, raw_rnn,
+    BidirectionalDynamicRnn, Cell, DynamicRnn, LstmCell, Module, RawRnnStep, StaticRnn,
+    StepContext, raw_rnn,
 };
 
 fn main() -> Result<()> {
@@ -152,22 +153,27 @@ fn feed(device: &Cpu, cell: &LstmCell<Cpu>, inputs: &[Tensor<Cpu>]) -> Result<Te
         let steps = Tensor::full(device, steps as f64, Meta::new(Shape::SCALAR, DType::I64))?;
         limit.compare(Compare::Le, &steps)
     };
-    let start = RawTurn {
+    let start = RawRnnStep {
         finished: finished(0)?,
         input: inputs[0].clone(),
         state: cell.zero_state(batch)?,
         emit: cell.zero_output(batch)?,
         loop_state: (),
     };
-    let result = raw_rnn(cell, Step::default(), start, |steps, output, state, ()| {
-        Ok(RawTurn {
-            finished: finished(steps)?,
-            // The input after the last step is never used.
-            input: inputs[steps.min(inputs.len() - 1)].clone(),
-            state: state.clone(),
-            emit: output.clone(),
-            loop_state: (),
-        })
-    })?;
+    let result = raw_rnn(
+        cell,
+        StepContext::default(),
+        start,
+        |steps, output, state, ()| {
+            Ok(RawRnnStep {
+                finished: finished(steps)?,
+                // The input after the last step is never used.
+                input: inputs[steps.min(inputs.len() - 1)].clone(),
+                state: state.clone(),
+                emit: output.clone(),
+                loop_state: (),
+            })
+        },
+    )?;
     Ok(result.emits)
 }

@@ -27,7 +27,7 @@ impl<'a, B: Backend> Operands<'a, B> {
         let (lengths, rest) = ins.split_at(usize::from(plan.ragged));
         let lengths = lengths.first();
         let x = match lengths {
-            Some(lengths) => first[0].zero_ended(lengths, 0)?,
+            Some(lengths) => first[0].mask_padding(lengths, 0)?,
             None => first[0].clone(),
         };
         Ok(Self {
@@ -55,7 +55,7 @@ impl<'a, B: Backend> Operands<'a, B> {
     }
 
     /// `new` for the rows that are still running at step `t`, else `old`.
-    fn hold(&self, t: usize, new: Tensor<B>, old: &Tensor<B>) -> Result<Tensor<B>> {
+    fn masked(&self, t: usize, new: Tensor<B>, old: &Tensor<B>) -> Result<Tensor<B>> {
         match self.lengths {
             Some(lengths) => lengths.fused(Fused::MaskedUpdate { time: t }, &[&new, old]),
             None => Ok(new),
@@ -192,11 +192,11 @@ pub(crate) fn sequence<B: Backend>(
             stack.push(value)?;
         }
         let last = new.len() - 1;
-        outputs.push(ops.hold(t, new[last].clone(), &zero)?)?;
+        outputs.push(ops.masked(t, new[last].clone(), &zero)?)?;
         state = new
             .into_iter()
             .zip(&state)
-            .map(|(new, old)| ops.hold(t, new, old))
+            .map(|(new, old)| ops.masked(t, new, old))
             .collect::<Result<_>>()?;
     }
     let mut results: Results<B> = smallvec![outputs.finish(&zero)?];
@@ -226,7 +226,7 @@ struct StepGrad<B: Backend> {
 }
 
 /// The operands of the gradient operation that follow those of the sequence.
-struct Given<'a, B: Backend> {
+struct SavedForward<'a, B: Backend> {
     outputs: &'a Tensor<B>,
     saved: &'a [Tensor<B>],
     doutputs: &'a Tensor<B>,
@@ -239,7 +239,7 @@ struct Given<'a, B: Backend> {
 fn step_grad<B: Backend>(
     plan: &SequencePlan,
     ops: &Operands<'_, B>,
-    given: &Given<'_, B>,
+    saved_forward: &SavedForward<'_, B>,
     t: usize,
     dstate: &[Tensor<B>],
     dh: &Tensor<B>,
@@ -252,48 +252,51 @@ fn step_grad<B: Backend>(
     let mut projected = None;
     let (dz, before): (_, Passed<B>) = match plan.recurrence {
         Recurrence::Basic { activation } => {
-            let dz = activation_grad(activation, &given.outputs.select(0, t)?, dh)?;
-            let dh = dz.matmul(&given.transposed[0])?;
+            let dz = activation_grad(activation, &saved_forward.outputs.select(0, t)?, dh)?;
+            let dh = dz.matmul(&saved_forward.transposed[0])?;
             (dz, smallvec![dh])
         }
         Recurrence::Lstm(g) => {
-            let c = previous(&ops.initial[0], &given.saved[1])?;
-            let (gates, c_new) = (given.saved[0].select(0, t)?, given.saved[1].select(0, t)?);
+            let c = previous(&ops.initial[0], &saved_forward.saved[1])?;
+            let (gates, c_new) = (
+                saved_forward.saved[0].select(0, t)?,
+                saved_forward.saved[1].select(0, t)?,
+            );
             let op = Op::Fused(Fused::LstmStepGrad(g));
             let outs = Tensor::call_all(device, &op, &[&gates, &c, &c_new, &dstate[0], dh])?;
-            let dh = outs[0].matmul(&given.transposed[0])?;
+            let dh = outs[0].matmul(&saved_forward.transposed[0])?;
             (outs[0].clone(), smallvec![outs[1].clone(), dh])
         }
         Recurrence::ExtendedLstm(lstm) => {
             let mut dm = dh.clone();
             if lstm.projection {
-                let through = unclipped(dm, &given.outputs.select(0, t)?, lstm.proj_clip)?;
-                dm = through.matmul(&given.transposed[1])?;
+                let through = unclipped(dm, &saved_forward.outputs.select(0, t)?, lstm.proj_clip)?;
+                dm = through.matmul(&saved_forward.transposed[1])?;
                 projected = Some(through);
             }
-            let c = previous(&ops.initial[0], &given.saved[1])?;
-            let (dz, dc) = extended_lstm_grad(&lstm, ops, given, t, [&c, &dstate[0], &dm])?;
-            let dh = dz.matmul(&given.transposed[0])?;
+            let c = previous(&ops.initial[0], &saved_forward.saved[1])?;
+            let (dz, dc) = extended_lstm_grad(&lstm, ops, saved_forward, t, [&c, &dstate[0], &dm])?;
+            let dh = dz.matmul(&saved_forward.transposed[0])?;
             (dz, smallvec![dc, dh])
         }
         Recurrence::Gru { activation } => {
-            let h = previous(ops.h0(), given.outputs)?;
-            let parts = given.saved[0].select(0, t)?.split_last(3)?;
+            let h = previous(ops.h0(), saved_forward.outputs)?;
+            let parts = saved_forward.saved[0].select(0, t)?.split_last(3)?;
             let [r, u, q] = [&parts[0], &parts[1], &parts[2]];
             let op = Op::Fused(Fused::GruOutputGrad { activation });
             let outs = Tensor::call_all(device, &op, &[q, u, &h, dh])?;
             let [dzq, du, dh_direct] = [&outs[0], &outs[1], &outs[2]];
-            let drh = dzq.matmul(&given.transposed[1])?;
+            let drh = dzq.matmul(&saved_forward.transposed[1])?;
             let op = Op::Fused(Fused::GruGatesGrad);
             let outs_g = Tensor::call_all(device, &op, &[r, u, &h, du, &drh])?;
             let dh = outs_g[0]
-                .matmul_add(&given.transposed[0], &outs_g[1])?
+                .matmul_add(&saved_forward.transposed[0], &outs_g[1])?
                 .add(dh_direct)?;
             (Tensor::concat(&[&outs_g[0], dzq], 1)?, smallvec![dh])
         }
         Recurrence::GruResetAfter { activation } => {
-            let h = previous(ops.h0(), given.outputs)?;
-            let parts = given.saved[0].select(0, t)?.split_last(4)?;
+            let h = previous(ops.h0(), saved_forward.outputs)?;
+            let parts = saved_forward.saved[0].select(0, t)?.split_last(4)?;
             let [r, u, q, m] = [&parts[0], &parts[1], &parts[2], &parts[3]];
             let op = Op::Fused(Fused::GruOutputGrad { activation });
             let outs = Tensor::call_all(device, &op, &[q, u, &h, dh])?;
@@ -303,8 +306,8 @@ fn step_grad<B: Backend>(
             let op = Op::Fused(Fused::GruGatesGrad);
             let outs_g = Tensor::call_all(device, &op, &[r, u, m, du, dzq])?;
             let dh = outs_g[0]
-                .matmul_add(&given.transposed[0], dh_direct)?
-                .add(&outs_g[1].matmul(&given.transposed[1])?)?;
+                .matmul_add(&saved_forward.transposed[0], dh_direct)?
+                .add(&outs_g[1].matmul(&saved_forward.transposed[1])?)?;
             (Tensor::concat(&[&outs_g[0], dzq], 1)?, smallvec![dh])
         }
     };
@@ -320,13 +323,13 @@ fn step_grad<B: Backend>(
 fn extended_lstm_grad<B: Backend>(
     lstm: &ExtendedLstm,
     ops: &Operands<'_, B>,
-    given: &Given<'_, B>,
+    saved_forward: &SavedForward<'_, B>,
     t: usize,
     [c, dc, dh]: [&Tensor<B>; 3],
 ) -> Result<(Tensor<B>, Tensor<B>)> {
-    let parts = given.saved[0].select(0, t)?.split_last(4)?;
+    let parts = saved_forward.saved[0].select(0, t)?.split_last(4)?;
     let [i, j, f, o] = [&parts[0], &parts[1], &parts[2], &parts[3]];
-    let c_new = given.saved[1].select(0, t)?;
+    let c_new = saved_forward.saved[1].select(0, t)?;
     let activation = lstm.gates.activation;
     let sigmoid = |y: &Tensor<B>, dy: &Tensor<B>| activation_grad(Activation::Sigmoid, y, dy);
     let a = c_new.activate(activation)?;
@@ -360,25 +363,25 @@ pub(crate) fn sequence_grad<B: Backend>(
         2 => k.transpose(0, 1),
         _ => Ok(k.clone()),
     });
-    let given = Given {
+    let saved_forward = SavedForward {
         outputs,
         saved,
         doutputs: &rest[0],
         dfinal: &rest[1..],
         transposed: transposed.collect::<Result<_>>()?,
     };
-    let mut dstate: Vec<Tensor<B>> = given.dfinal.to_vec();
+    let mut dstate: Vec<Tensor<B>> = saved_forward.dfinal.to_vec();
     let mut dz_newest_first = Vec::with_capacity(ops.steps());
     let mut projected_newest_first = Vec::new();
     for t in (0..ops.steps()).rev() {
         let last = dstate.len() - 1;
         // A row past its length passes its state through unchanged, and its output is constant.
-        let dh = dstate[last].add(&given.doutputs.select(0, t)?)?;
-        let grad = step_grad(plan, &ops, &given, t, &dstate, &dh)?;
+        let dh = dstate[last].add(&saved_forward.doutputs.select(0, t)?)?;
+        let grad = step_grad(plan, &ops, &saved_forward, t, &dstate, &dh)?;
         let masked = |x: Tensor<B>| match ops.lengths {
             Some(_) => {
                 let zero = Tensor::zeros(device, x.meta())?;
-                ops.hold(t, x, &zero)
+                ops.masked(t, x, &zero)
             }
             None => Ok(x),
         };
@@ -390,7 +393,7 @@ pub(crate) fn sequence_grad<B: Backend>(
             .before
             .into_iter()
             .zip(&dstate)
-            .map(|(new, old)| ops.hold(t, new, old))
+            .map(|(new, old)| ops.masked(t, new, old))
             .collect::<Result<_>>()?;
     }
     let dz = stack(
@@ -404,7 +407,7 @@ pub(crate) fn sequence_grad<B: Backend>(
     results.push(kernel_grad(&ops.x, &dz)?);
     results.push(sum_rows(&dz)?);
     let projected = stack(projected_newest_first, ops.h0())?;
-    parameter_grads(plan, &ops, &given, &dz, &projected, &mut results)?;
+    parameter_grads(plan, &ops, &saved_forward, &dz, &projected, &mut results)?;
     results.extend(dstate);
     Ok(results)
 }
@@ -414,19 +417,19 @@ pub(crate) fn sequence_grad<B: Backend>(
 fn parameter_grads<B: Backend>(
     plan: &SequencePlan,
     ops: &Operands<'_, B>,
-    given: &Given<'_, B>,
+    saved_forward: &SavedForward<'_, B>,
     dz: &Tensor<B>,
     projected: &Tensor<B>,
     results: &mut Results<B>,
 ) -> Result<()> {
     let n = ops.units();
-    let h = before(ops.h0(), given.outputs)?;
+    let h = before(ops.h0(), saved_forward.outputs)?;
     let part = |x: &Tensor<B>, i: usize| x.slice(2, i * n..(i + 1) * n);
     match plan.recurrence {
         Recurrence::Basic { .. } | Recurrence::Lstm(_) => results.push(kernel_grad(&h, dz)?),
         Recurrence::ExtendedLstm(lstm) => {
             results.push(kernel_grad(&h, dz)?);
-            let (gates, cells) = (&given.saved[0], &given.saved[1]);
+            let (gates, cells) = (&saved_forward.saved[0], &saved_forward.saved[1]);
             if lstm.projection {
                 let m = part(gates, 3)?.mul(&cells.activate(lstm.gates.activation)?)?;
                 results.push(kernel_grad(&m, projected)?);
@@ -439,12 +442,12 @@ fn parameter_grads<B: Backend>(
             }
         }
         Recurrence::Gru { .. } => {
-            let reset = part(&given.saved[0], 0)?.mul(&h)?;
+            let reset = part(&saved_forward.saved[0], 0)?.mul(&h)?;
             results.push(kernel_grad(&h, &dz.slice(2, 0..2 * n)?)?);
             results.push(kernel_grad(&reset, &part(dz, 2)?)?);
         }
         Recurrence::GruResetAfter { .. } => {
-            let dm = part(&given.saved[0], 0)?.mul(&part(dz, 2)?)?;
+            let dm = part(&saved_forward.saved[0], 0)?.mul(&part(dz, 2)?)?;
             results.push(kernel_grad(&h, &dz.slice(2, 0..2 * n)?)?);
             results.push(kernel_grad(&h, &dm)?);
             results.push(sum_rows(&dm)?);

@@ -36,8 +36,8 @@ use std::sync::OnceLock;
 use self::multiply::{LeftTiles, multiply};
 use self::pack::{has_special, pack_row, transpose};
 use self::right::Right;
-pub(crate) use self::right::{Packed, Rows};
-use crate::packed::Start;
+pub(crate) use self::right::{PackedAmx, Rows};
+use crate::packed::Accumulate;
 
 /// A tile has 16 rows of 64 bytes. `WORDS` is its size in 16-bit words, `DEPTH` the range of the
 /// inner index in a left-hand tile, `COLUMNS` the columns and `ROWS` the rows of a result tile.
@@ -89,13 +89,13 @@ fn ask_system() -> bool {
 /// `out = start + a b` for some rows, like [`crate::packed::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
-    b: &Packed,
-    start: Start<'_, f32>,
+    b: &PackedAmx,
+    start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
     assert_eq!(a_at.len(), out_at.len(), "a row for each row");
-    let (k, n) = Right::Packed(b).sizes();
-    // SAFETY: a `Packed` exists only if `is_available`, so the CPU has these instructions.
+    let (k, n) = Right::PackedAmx(b).sizes();
+    // SAFETY: a `PackedAmx` exists only if `is_available`, so the CPU has these instructions.
     let special = |at: &usize| !b.is_rounded() && unsafe { has_special(&a[*at..*at + k]) };
     if a_at.iter().any(special) {
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -107,18 +107,23 @@ pub(crate) fn product(
                 to.push(out_at);
             }
         }
-        return multiply(pack_rows(a, &from), Right::Packed(b), start, (out, &to));
+        return multiply(pack_rows(a, &from), Right::PackedAmx(b), start, (out, &to));
     }
-    multiply(pack_rows(a, a_at), Right::Packed(b), start, (out, out_at));
+    multiply(
+        pack_rows(a, a_at),
+        Right::PackedAmx(b),
+        start,
+        (out, out_at),
+    );
 }
 
 /// A row that contains numbers that cannot be split.
-fn special_row(a: &[f32], b: &Packed, start: Start<'_, f32>, out: &mut [f32]) {
+fn special_row(a: &[f32], b: &PackedAmx, start: Accumulate<'_, f32>, out: &mut [f32]) {
     for (j, out) in out.iter_mut().enumerate() {
         let start = match start {
-            Start::Zero => 0.0,
-            Start::Row(row) => row[j],
-            Start::There => *out,
+            Accumulate::Zero => 0.0,
+            Accumulate::Bias(row) => row[j],
+            Accumulate::Existing => *out,
         };
         let terms = a.iter().enumerate();
         *out = terms.fold(start, |sum, (p, a)| a.mul_add(b.at(p, j), sum));
@@ -132,7 +137,7 @@ fn special_row(a: &[f32], b: &Packed, start: Start<'_, f32>, out: &mut [f32]) {
 pub(crate) fn single_product(
     a: Left<'_>,
     b: Rows<'_>,
-    start: Start<'_, f32>,
+    start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) -> bool {
     assert!(is_available(), "there is a matrix unit");

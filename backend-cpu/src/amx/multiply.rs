@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::kernels::{self, Sums, Tiles};
 use super::right::{Pair, Right};
 use super::{BLOCK, DEPTH, PAIR, ROWS, SPLIT, WORDS};
-use crate::packed::Start;
+use crate::packed::Accumulate;
 use crate::pages::Line;
 
 /// Maximum number of rows multiplied at a time.
@@ -109,7 +109,7 @@ pub(super) struct LeftTiles<'a> {
 pub(super) fn multiply(
     mut pack: impl FnMut(LeftTiles<'_>),
     b: Right<'_>,
-    start: Start<'_, f32>,
+    start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
     let (k, n) = b.sizes();
@@ -117,7 +117,7 @@ pub(super) fn multiply(
         out_at.iter().all(|at| at + n <= out.len()),
         "rows are within the result"
     );
-    if let Start::Row(row) = start {
+    if let Accumulate::Bias(row) = start {
         assert_eq!(row.len(), n, "a number for each column");
     }
     if k == 0 {
@@ -162,10 +162,10 @@ pub(super) fn multiply(
                     start: if depth.start == 0 {
                         start
                     } else {
-                        Start::There
+                        Accumulate::Existing
                     },
                 };
-                // SAFETY: AMX is available: `Packed::new` asserts it for packed right-hand sides,
+                // SAFETY: AMX is available: `PackedAmx::new` asserts it for packed right-hand sides,
                 // `single_product` for the others.
                 unsafe { kernels::configure(heights.height) };
                 // A right-hand side that is split here is read in alternating directions, as the
@@ -198,11 +198,11 @@ fn copy(to: &mut [f32], from: &[f32]) {
 }
 
 /// Sets some columns of a row to their initial value.
-fn begin(out: &mut [f32], start: Start<'_, f32>, column: usize) {
+fn begin(out: &mut [f32], start: Accumulate<'_, f32>, column: usize) {
     match start {
-        Start::Zero => out.fill(0.0),
-        Start::Row(row) => copy(out, &row[column..column + out.len()]),
-        Start::There => {}
+        Accumulate::Zero => out.fill(0.0),
+        Accumulate::Bias(row) => copy(out, &row[column..column + out.len()]),
+        Accumulate::Existing => {}
     }
 }
 
@@ -214,7 +214,7 @@ struct Product<'a> {
     parts: usize,
     /// Columns of the result.
     n: usize,
-    start: Start<'a, f32>,
+    start: Accumulate<'a, f32>,
 }
 
 impl Product<'_> {
@@ -285,9 +285,9 @@ impl Product<'_> {
             let to = at.map(|at| all.wrapping_add(at + column));
             let bytes = stride * size_of::<f32>();
             let (from, from_stride) = match self.start {
-                Start::Zero => ([ZEROS.0.as_ptr(); 2], 0),
-                Start::Row(row) => ([row[column..].as_ptr(); 2], 0),
-                Start::There => (to.map(<*mut f32>::cast_const), bytes),
+                Accumulate::Zero => ([ZEROS.0.as_ptr(); 2], 0),
+                Accumulate::Bias(row) => ([row[column..].as_ptr(); 2], 0),
+                Accumulate::Existing => (to.map(<*mut f32>::cast_const), bytes),
             };
             let sums = Sums {
                 from,
@@ -305,7 +305,7 @@ impl Product<'_> {
             for (to, &at) in spare.iter_mut().zip(rows) {
                 let to = &mut to[..columns.len()];
                 match self.start {
-                    Start::There => copy(to, &out[at + columns.start..at + columns.end]),
+                    Accumulate::Existing => copy(to, &out[at + columns.start..at + columns.end]),
                     start => begin(to, start, column),
                 }
             }

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 use std::{array, mem};
 
 use super::{COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS};
-use crate::packed::Unpacked;
+use crate::packed::MatrixView;
 
 /// Bits of 2^127. From this magnitude on a number has no three parts, as the first could round to
 /// infinity.
@@ -20,7 +20,7 @@ const TOO_LARGE: u32 = (127 + 127) << 23;
 
 /// Copies a block of up to 32 rows and 32 columns; the remainder is set to 0.
 pub(super) fn gather(
-    source: &Unpacked<'_, f32>,
+    source: &MatrixView<'_, f32>,
     first: usize,
     columns: &[usize],
     to: &mut [[f32; PAIR]; DEPTH],

@@ -10,14 +10,14 @@ use super::pack::{gather, has_special, pack_pairs};
 use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS, is_available};
 use crate::device::Cpu;
 use crate::half::bf16_to_f32;
-use crate::packed::Unpacked;
+use crate::packed::MatrixView;
 use crate::pool::Scratch;
 
 /// A matrix `[k, n]` packed for many products, in blocks of 32 rows and 32 columns. All blocks of
 /// the first 32 columns come first, then those of the next, so that a kernel reads memory
 /// sequentially. Padded with zeros.
 #[derive(Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PackedAmx {
     data: Form,
     k: usize,
     n: usize,
@@ -39,9 +39,9 @@ enum Form {
 /// longer than multiplying few rows.
 const PARTS_BYTES: usize = 1 << 20;
 
-impl Packed {
+impl PackedAmx {
     /// Packs a matrix exactly, or rounded to bfloat16.
-    pub(crate) fn new(cpu: &Cpu, source: &Unpacked<'_, f32>, rounded: bool) -> Result<Self> {
+    pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>, rounded: bool) -> Result<Self> {
         assert!(is_available(), "there is a matrix unit");
         let (k, n) = (source.k, source.columns.len());
         let (blocks, pairs) = (k.div_ceil(DEPTH), n.div_ceil(PAIR));
@@ -145,7 +145,7 @@ pub(crate) struct Rows<'a> {
 /// The right-hand side of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Right<'a> {
-    Packed(&'a Packed),
+    PackedAmx(&'a PackedAmx),
     Rows(Rows<'a>),
 }
 
@@ -165,19 +165,19 @@ impl<'a> Right<'a> {
     /// Rows and columns.
     pub(super) fn sizes(&self) -> (usize, usize) {
         match self {
-            Self::Packed(packed) => (packed.k, packed.n),
+            Self::PackedAmx(packed) => (packed.k, packed.n),
             Self::Rows(rows) => (rows.k, rows.n),
         }
     }
 
     pub(super) fn is_rounded(&self) -> bool {
-        matches!(self, Self::Packed(packed) if packed.is_rounded())
+        matches!(self, Self::PackedAmx(packed) if packed.is_rounded())
     }
 
     /// Whether its numbers still have to be split.
     pub(super) fn is_split(&self) -> bool {
         match self {
-            Self::Packed(packed) => matches!(packed.data, Form::Whole(_)),
+            Self::PackedAmx(packed) => matches!(packed.data, Form::Whole(_)),
             Self::Rows(_) => true,
         }
     }
@@ -202,7 +202,7 @@ impl<'a> Right<'a> {
     ) -> Pair<'b> {
         let blocks = rows.start / DEPTH..rows.end.div_ceil(DEPTH);
         match *self {
-            Self::Packed(packed) => {
+            Self::PackedAmx(packed) => {
                 let at = pair * packed.k.div_ceil(DEPTH);
                 let part = |size: usize| (at + blocks.start) * size..(at + blocks.end) * size;
                 match &packed.data {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::device::Cpu;
 use crate::half::{bf16_to_f32, f32_to_bf16};
-use crate::packed::Unpacked;
+use crate::packed::MatrixView;
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
     let number = |i: usize| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0;
@@ -9,16 +9,16 @@ fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| number(i) * 1.234_567_9).collect()
 }
 
-fn pack(b: &[f32], [k, n]: [usize; 2], transposed: bool, rounded: bool) -> Packed {
+fn pack(b: &[f32], [k, n]: [usize; 2], transposed: bool, rounded: bool) -> PackedAmx {
     let [row_stride, column_stride] = if transposed { [1, k] } else { [n, 1] };
-    let source = Unpacked {
+    let source = MatrixView {
         data: b,
         k,
         row_stride,
         column_stride,
         columns: (0..n).collect(),
     };
-    Packed::new(
+    PackedAmx::new(
         &Cpu::builder().threads(1).build().unwrap(),
         &source,
         rounded,
@@ -76,7 +76,7 @@ fn sums_are_no_less_exact_than_chains_of_single_precision() {
     let packed = pack(&b, [k, n], false, false);
     let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
     let mut out = vec![0.0; rows * n];
-    product((&a, &at(k)), &packed, Start::Zero, (&mut out, &at(n)));
+    product((&a, &at(k)), &packed, Accumulate::Zero, (&mut out, &at(n)));
     let mut errors = [0.0, 0.0];
     for (i, found) in out.into_iter().enumerate() {
         let row = &a[i / n * k..][..k];
@@ -105,7 +105,12 @@ fn products_are_as_exact_as_single_precision_and_rows_independent() {
             let wide = n + 5;
             let mut out = vec![-7.0; rows * wide];
             let from = (&a[..], &at(&all, k)[..]);
-            product(from, &packed, Start::Row(&row), (&mut out, &at(&all, wide)));
+            product(
+                from,
+                &packed,
+                Accumulate::Bias(&row),
+                (&mut out, &at(&all, wide)),
+            );
             for r in 0..rows {
                 for j in 0..n {
                     let b = |p: usize| {
@@ -137,7 +142,12 @@ fn products_are_as_exact_as_single_precision_and_rows_independent() {
                     part[r * wide..][..n].copy_from_slice(&row);
                 }
                 let from = (&a[..], &at(&some, k)[..]);
-                product(from, &packed, Start::There, (&mut part, &at(&some, wide)));
+                product(
+                    from,
+                    &packed,
+                    Accumulate::Existing,
+                    (&mut part, &at(&some, wide)),
+                );
                 for r in 0..rows {
                     let (part, out) = (&part[r * wide..][..wide], &out[r * wide..][..wide]);
                     if keep(r) {
@@ -168,7 +178,7 @@ fn one_product_is_as_one_of_many() {
         let from: Vec<usize> = (0..rows).map(|r| r * k).collect();
         let to: Vec<usize> = (0..rows).map(|r| r * n).collect();
         let (mut expected, mut found) = (vec![0.5; rows * n], vec![0.5; rows * n]);
-        let start = Start::There;
+        let start = Accumulate::Existing;
         product((&a, &from), &packed, start, (&mut expected, &to));
         let left = Left::Rows {
             data: &a,
@@ -211,7 +221,7 @@ fn numbers_without_parts_are_not_for_the_unit() {
         let packed = pack(&b, [k, n], false, false);
         let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
         let mut out = vec![0.0; rows * n];
-        product((&a, &at(k)), &packed, Start::Zero, (&mut out, &at(n)));
+        product((&a, &at(k)), &packed, Accumulate::Zero, (&mut out, &at(n)));
         for r in 0..rows {
             let sum: f32 = a[r * k..][..k].iter().map(|a| 0.5 * a).sum();
             for &x in &out[r * n..][..n] {
@@ -232,7 +242,7 @@ fn numbers_without_parts_are_not_for_the_unit() {
         assert!(!single_product(
             left,
             right,
-            Start::Zero,
+            Accumulate::Zero,
             (&mut out, &at(n))
         ));
         a[3 * k + 5] = 0.5;
@@ -248,7 +258,7 @@ fn numbers_without_parts_are_not_for_the_unit() {
             at: &at(k),
         };
         // The largest number can be split on the right-hand side, where parts are truncated.
-        let finite = single_product(left, right, Start::Zero, (&mut out, &at(n)));
+        let finite = single_product(left, right, Accumulate::Zero, (&mut out, &at(n)));
         assert_eq!(finite, special.is_finite());
         assert!(!pack(&b, [k, n], false, false).is_regular());
         assert!(pack(&b, [k, n], false, true).is_regular());

@@ -11,16 +11,16 @@ use std::ops::Range;
 use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 use smallvec::{SmallVec, smallvec};
 
-use super::backward_step::{Part, Places, Team};
-use super::exchange::Exchange;
+use super::all_gather::AllGather;
+use super::backward_step::{BackwardPart, RowOffsets};
 use super::kernel_grads::Stack;
 use super::saved::SavedForward;
-use super::sharing::ROWS_ALONE_SAVING;
-use super::weights::Matrix;
-use super::{Layer, Sizes, cut_rows, missing, put_together, take};
+use super::sharing::{MIN_ROWS_PER_THREAD_SAVING, UnitGroup};
+use super::weights::PackedMatrix;
+use super::{Layer, LayerDims, cut_rows, missing, scatter_units, take};
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::packed::Start;
+use crate::packed::Accumulate;
 use crate::pool::Scratch;
 use crate::storage::{CpuBuffer, Input, Output};
 
@@ -35,21 +35,21 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let parts = ins.split_at_checked(plan.operands());
-        let (operands, given) = parts.ok_or_else(missing)?;
+        let (operands, forward) = parts.ok_or_else(missing)?;
         let plan = &SequencePlan {
             save: true,
             ..*plan
         };
         let layer = Layer::<T>::new(self, "sequence_grad", plan, operands)?;
-        let [outputs, given @ ..] = given else {
+        let [outputs, forward @ ..] = forward else {
             return Err(missing());
         };
-        let parts = given.split_at_checked(plan.recurrence.saved_widths().len());
-        let (saved, given) = parts.ok_or_else(missing)?;
-        let [doutputs, dfinal @ ..] = given else {
+        let parts = forward.split_at_checked(plan.recurrence.saved_widths().len());
+        let (saved, forward) = parts.ok_or_else(missing)?;
+        let [doutputs, dfinal @ ..] = forward else {
             return Err(missing());
         };
-        let given = SavedForward {
+        let forward = SavedForward {
             outputs: self.dense(outputs)?,
             saved: saved.iter().map(|x| self.dense(x)).collect::<Result<_>>()?,
             doutputs: self.dense(doutputs)?,
@@ -62,7 +62,7 @@ impl Cpu {
             .into_iter()
             .map(|dest| Output::new(self.pool(), dest))
             .collect::<Result<Vec<_>>>()?;
-        layer.gradients(self, plan, &given, &mut results)?;
+        layer.gradients(self, plan, &forward, &mut results)?;
         Ok(results.into_iter().map(Output::finish).collect())
     }
 }
@@ -71,7 +71,7 @@ impl<T: Float> Layer<'_, T> {
     /// Widths of the values kept for each row besides `dz`: for the GRUs one operand of the
     /// gradient of the candidate's kernel, for a projection both operands of its gradient.
     fn kept_widths(&self) -> SmallVec<[usize; 2]> {
-        let Sizes { n, p, .. } = self.sizes;
+        let LayerDims { n, p, .. } = self.sizes;
         match self.recurrence {
             Recurrence::Gru { .. } | Recurrence::GruResetAfter { .. } => smallvec![n],
             Recurrence::ExtendedLstm(lstm) if lstm.projection => smallvec![n, p],
@@ -83,10 +83,10 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         plan: &SequencePlan,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
         results: &mut [Output],
     ) -> Result<()> {
-        let Sizes {
+        let LayerDims {
             steps,
             batch,
             inputs,
@@ -115,12 +115,12 @@ impl<T: Float> Layer<'_, T> {
         if batch * n > 0 {
             let together = match self.gradient_units(cpu) {
                 Some(units) => {
-                    self.team_back(cpu, given, &units, (&mut dz, &mut kept), dinitial)?
+                    self.backward_by_units(cpu, forward, &units, (&mut dz, &mut kept), dinitial)?
                 }
                 None => false,
             };
             if !together {
-                self.rows_back(cpu, given, (&mut dz, &mut kept), dinitial)?;
+                self.backward_by_rows(cpu, forward, (&mut dz, &mut kept), dinitial)?;
             }
             if let Some(dx) = dx.first_mut() {
                 let kernel = self.transposed_input(cpu)?;
@@ -143,17 +143,17 @@ impl<T: Float> Layer<'_, T> {
                 parts: if steps == 0 {
                     smallvec![]
                 } else {
-                    smallvec![h0, &given.outputs[..split]]
+                    smallvec![h0, &forward.outputs[..split]]
                 },
             }
         } else {
-            gathered = self.running_states(cpu, rows, given)?;
+            gathered = self.running_states(cpu, rows, forward)?;
             Stack {
                 width: self.sizes.p,
                 parts: smallvec![&*gathered],
             }
         };
-        self.parameter_grads(cpu, given, &h, (&dz, &kept), dparameters)
+        self.parameter_grads(cpu, forward, &h, (&dz, &kept), dparameters)
     }
 
     /// The number of rows of a range that run at each step.
@@ -168,19 +168,19 @@ impl<T: Float> Layer<'_, T> {
         if matches!(self.recurrence, Recurrence::Gru { .. }) {
             return None;
         }
-        // Each step exchanges the gradients of all sums.
-        self.unit_ranges(cpu, ROWS_ALONE_SAVING, [self.sizes.gates, 0])
+        // Each step gathers the gradients of all sums.
+        self.unit_ranges(cpu, MIN_ROWS_PER_THREAD_SAVING, [self.sizes.gates, 0])
     }
 
     /// Splits the rows over the threads.
-    fn rows_back(
+    fn backward_by_rows(
         &self,
         cpu: &Cpu,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],
     ) -> Result<()> {
-        let Sizes {
+        let LayerDims {
             batch, n, p, gates, ..
         } = self.sizes;
         let ranges = self.row_ranges(cpu);
@@ -211,11 +211,11 @@ impl<T: Float> Layer<'_, T> {
         for rows in &ranges {
             let mut spare = spare_cut.next().unwrap_or_default();
             let uneven = rows.len().min(uneven);
-            parts.push(Part {
+            parts.push(BackwardPart {
                 rows: rows.clone(),
                 units: 0..n,
                 weights: &weights,
-                team: None,
+                group: None,
                 dz: dz_cut.next().unwrap_or_default(),
                 kept: kept_cut.iter_mut().filter_map(Iterator::next).collect(),
                 dstate: dstate_cut.iter_mut().filter_map(Iterator::next).collect(),
@@ -223,27 +223,27 @@ impl<T: Float> Layer<'_, T> {
                 own_dz: Default::default(),
                 all_reset: Default::default(),
                 spare: [(); 4].map(|()| take(&mut spare, rows.len() * widest)),
-                places: Places::default(),
+                offsets: RowOffsets::default(),
             });
         }
-        cpu.run_parts(parts, |part| part.run(self, given))
+        cpu.run_parts(parts, |part| part.run(self, forward))
     }
 
     /// Splits the units over the threads; each needs the gradients of the sums of all units.
     /// Returns `false` if the worker pool is busy or cannot be started.
-    fn team_back(
+    fn backward_by_units(
         &self,
         cpu: &Cpu,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
         units: &[Range<usize>],
         (dz, kept): (&mut [T], &mut [Scratch<T>]),
         dinitial: &mut [Output],
     ) -> Result<bool> {
-        let Sizes {
+        let LayerDims {
             batch, n, gates, ..
         } = self.sizes;
         let states = dinitial.len();
-        let exchanges = [(); 2].map(|()| Exchange::new(units));
+        let gathers = [(); 2].map(|()| AllGather::new(units));
         let weights = units
             .iter()
             .map(|units| self.transposed(cpu, units))
@@ -270,31 +270,31 @@ impl<T: Float> Layer<'_, T> {
             let size = batch * units.len();
             let mut block: &mut [T] = block;
             let dstate = (0..states).map(|_| take(&mut block, size)).collect();
-            parts.push(Part {
+            parts.push(BackwardPart {
                 rows: 0..batch,
                 weights: &weights[member],
                 dz: dz_cut.pop().unwrap_or_default(),
                 kept: mem::take(&mut kept_cut),
                 dstate,
                 sums: take(&mut block, batch * gates * n),
-                team: Some(Team {
+                group: Some(UnitGroup {
                     member,
-                    turn: 0,
-                    exchanges: exchanges.each_ref(),
+                    round: 0,
+                    gathers: gathers.each_ref(),
                 }),
                 own_dz: take(&mut block, gates * size),
                 all_reset: take(&mut block, batch * n),
                 spare: [(); 4].map(|()| take(&mut block, size)),
                 units,
-                places: Places::default(),
+                offsets: RowOffsets::default(),
             });
         }
-        if !cpu.run_together(parts, |part| part.run(self, given))? {
+        if !cpu.run_together(parts, |part| part.run(self, forward))? {
             return Ok(false);
         }
         let mut at = 0;
         for state in dinitial {
-            put_together(cpu, state.elements(), n, units, &blocks, at);
+            scatter_units(cpu, state.elements(), n, units, &blocks, at);
             at += batch;
         }
         Ok(true)
@@ -304,11 +304,11 @@ impl<T: Float> Layer<'_, T> {
     fn input_gradients(
         &self,
         cpu: &Cpu,
-        kernel: &Matrix<T>,
+        kernel: &PackedMatrix<T>,
         (dz, counts): (&[T], &[usize]),
         dx: &mut [T],
     ) {
-        let Sizes {
+        let LayerDims {
             steps,
             batch,
             inputs,
@@ -339,7 +339,7 @@ impl<T: Float> Layer<'_, T> {
                     }
                 }
                 let from: Vec<usize> = (first..first + to.len()).map(|i| i * width).collect();
-                self.product((dz, &from), kernel, Start::Zero, (dx, &to));
+                self.product((dz, &from), kernel, Accumulate::Zero, (dx, &to));
             });
         }
     }

@@ -6,82 +6,67 @@ use std::ops::Range;
 use backend_api::{Error, ExtendedLstm, Recurrence, Result};
 use smallvec::SmallVec;
 
-use super::exchange::{Exchange, Member};
+use super::all_gather::Member;
 use super::saved::SavedForward;
-use super::weights::Matrix;
-use super::{Layer, Sizes, missing, source, target, unknown};
-use crate::activations::with_curve;
+use super::sharing::UnitGroup;
+use super::weights::PackedMatrix;
+use super::{Layer, LayerDims, missing, source, target, unknown};
+use crate::activations::with_activation;
 use crate::element::Float;
 use crate::gates::{
-    ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad, LstmOutput, Slope,
+    ActivationGrad, ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad,
+    LstmOutput,
 };
-use crate::packed::Start;
+use crate::packed::Accumulate;
 use crate::simd::{Source, Target};
 
 /// One thread's share of the backward pass.
-pub(super) struct Part<'a, T: Float> {
+pub(super) struct BackwardPart<'a, T: Float> {
     pub(super) rows: Range<usize>,
-    /// All units, except in a team.
+    /// All units, except in a unit group.
     pub(super) units: Range<usize>,
     /// The recurrent matrices, transposed.
-    pub(super) weights: &'a [Matrix<T>],
-    pub(super) team: Option<Team<'a, T>>,
+    pub(super) weights: &'a [PackedMatrix<T>],
+    pub(super) group: Option<UnitGroup<'a, T>>,
     /// One slice per step, of running rows only: `dz`, and the other operands of the matmuls over
-    /// all steps. In a team the first thread has them.
+    /// all steps. In a unit group the first thread has them.
     pub(super) dz: Vec<&'a mut [T]>,
     pub(super) kept: Vec<Vec<&'a mut [T]>>,
     /// The gradients of the states; in the end those of the initial states.
     pub(super) dstate: Vec<&'a mut [T]>,
     /// `dz` of one step, of all rows, for steps that some rows do not reach.
     pub(super) sums: &'a mut [T],
-    /// In a team: `dz` of one step, of the thread's own units; then the gradient that passes
+    /// In a unit group: `dz` of one step, of the thread's own units; then the gradient that passes
     /// through the candidate's kernel, of all units.
     pub(super) own_dz: &'a mut [T],
     pub(super) all_reset: &'a mut [T],
     /// Working memory of one step: `[rows, max(n, p)]` each.
     pub(super) spare: [&'a mut [T]; 4],
-    pub(super) places: Places,
-}
-
-/// A thread's membership in a group that splits the units of the same rows.
-pub(super) struct Team<'a, T> {
-    pub(super) member: usize,
-    /// The round of the exchanges: the number of steps done.
-    pub(super) turn: usize,
-    /// For `dz`, and for the gradient that passes through the candidate's kernel.
-    pub(super) exchanges: [&'a Exchange<T>; 2],
-}
-
-impl<T: Copy> Team<'_, T> {
-    /// All-gathers this thread's own columns into `all`, `n` columns wide.
-    fn tell(&self, exchange: usize, own: &[T], (all, n): (&mut [T], usize)) -> Result<()> {
-        self.exchanges[exchange].share(self.turn, self.member, own, (all, n))
-    }
+    pub(super) offsets: RowOffsets,
 }
 
 /// Buffers for row indices and offsets.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct RowOffsets {
     active: Vec<usize>,
     /// Offsets of the rows of an operand and of a result.
     from: Vec<usize>,
     to: Vec<usize>,
 }
 
-impl<T: Float> Part<'_, T> {
-    pub(super) fn run(mut self, layer: &Layer<'_, T>, given: &SavedForward<'_, T>) -> Result<()> {
-        let exchanges = self.team.as_ref().map(|team| team.exchanges);
-        let members = exchanges.map(|exchanges| exchanges.map(Exchange::member));
-        self.run_steps(layer, given)?;
-        members.into_iter().flatten().for_each(Member::done);
+impl<T: Float> BackwardPart<'_, T> {
+    pub(super) fn run(mut self, layer: &Layer<'_, T>, forward: &SavedForward<'_, T>) -> Result<()> {
+        let guards = self.group.as_ref().map(UnitGroup::guards);
+        self.run_steps(layer, forward)?;
+        guards.into_iter().flatten().for_each(Member::done);
         Ok(())
     }
 
-    fn run_steps(&mut self, layer: &Layer<'_, T>, given: &SavedForward<'_, T>) -> Result<()> {
-        let Sizes {
+    fn run_steps(&mut self, layer: &Layer<'_, T>, forward: &SavedForward<'_, T>) -> Result<()> {
+        let LayerDims {
             n, gates, steps, ..
         } = layer.sizes;
-        for (dstate, dfinal) in self.dstate.iter_mut().zip(&given.dfinal) {
+        for (dstate, dfinal) in self.dstate.iter_mut().zip(&forward.dfinal) {
             let width = dfinal.len() / layer.sizes.batch;
             let own = if width == n {
                 self.units.clone()
@@ -94,26 +79,26 @@ impl<T: Float> Part<'_, T> {
             }
         }
         for t in (0..steps).rev() {
-            let mut active = mem::take(&mut self.places.active);
+            let mut active = mem::take(&mut self.offsets.active);
             layer.find_active(t, &self.rows, &mut active);
             match self.dz.get_mut(t).map(mem::take) {
                 Some(dz) if active.len() == self.rows.len() => {
-                    self.step(layer, given, t, dz, &active)?;
+                    self.step(layer, forward, t, dz, &active)?;
                 }
                 dz if !active.is_empty() => {
                     let sums = mem::take(&mut self.sums);
-                    self.step(layer, given, t, sums, &active)?;
+                    self.step(layer, forward, t, sums, &active)?;
                     if let Some(dz) = dz {
-                        keep_rows(dz, sums, &active, gates * n);
+                        compact_rows(dz, sums, &active, gates * n);
                     }
                     self.sums = sums;
                 }
                 _ => {}
             }
-            if let (false, Some(team)) = (active.is_empty(), &mut self.team) {
-                team.turn += 1;
+            if let (false, Some(group)) = (active.is_empty(), &mut self.group) {
+                group.round += 1;
             }
-            self.places.active = active;
+            self.offsets.active = active;
         }
         Ok(())
     }
@@ -122,24 +107,24 @@ impl<T: Float> Part<'_, T> {
     fn step(
         &mut self,
         layer: &Layer<'_, T>,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
         t: usize,
         dz: &mut [T],
         active: &[usize],
     ) -> Result<()> {
-        let Sizes { n, p, gates, .. } = layer.sizes;
+        let LayerDims { n, p, gates, .. } = layer.sizes;
         let width = gates * n;
         let Self {
             rows,
             units,
             weights,
-            team,
+            group,
             own_dz,
             all_reset,
             kept,
             dstate,
             spare: [spare, direct, third, fourth],
-            places: Places { from, to, .. },
+            offsets: RowOffsets { from, to, .. },
             ..
         } = self;
         let (first, len) = (units.start, units.len());
@@ -149,9 +134,9 @@ impl<T: Float> Part<'_, T> {
             len
         };
         let each = (active, len);
-        let places = |places: &mut Vec<usize>, width: usize, at: usize| {
-            places.clear();
-            places.extend(active.iter().map(|r| r * width + at));
+        let offsets = |offsets: &mut Vec<usize>, width: usize, at: usize| {
+            offsets.clear();
+            offsets.extend(active.iter().map(|r| r * width + at));
         };
         let own = |data| layer.at_step(data, n, t, rows, first);
         // A state before the step: an initial one, or from the previous step of a sequence.
@@ -159,9 +144,9 @@ impl<T: Float> Part<'_, T> {
             Some(before) => layer.at_step(data, n, before, rows, first),
             None => layer.at_step(&layer.initial[which], n, 0, rows, first),
         };
-        let dout = layer.at_step(&given.doutputs, p, t, rows, first);
+        let dout = layer.at_step(&forward.doutputs, p, t, rows, first);
         let saved = |i: usize| {
-            let data = given.saved.get(i).ok_or_else(missing)?;
+            let data = forward.saved.get(i).ok_or_else(missing)?;
             Ok::<&[T], Error>(data)
         };
         // The values that both LSTM gradients read: the gates, and the cell states before and
@@ -178,7 +163,7 @@ impl<T: Float> Part<'_, T> {
             ]
         };
         // The destination of the gradients of this thread's sums.
-        let sums: &mut [T] = match team {
+        let sums: &mut [T] = match group {
             Some(_) => own_dz,
             None => &mut *dz,
         };
@@ -186,27 +171,27 @@ impl<T: Float> Part<'_, T> {
         // kernel below adds to it.
         let start = match (layer.recurrence, &mut **dstate) {
             (Recurrence::Basic { activation }, [dh]) => {
-                let ins = [own(&given.outputs), source(dh, len, 0), dout];
-                with_curve!(activation, C => {
-                    layer.each_row(each, ins, [target(sums, 1, len)], Slope(C::default()));
+                let ins = [own(&forward.outputs), source(dh, len, 0), dout];
+                with_activation!(activation, C => {
+                    layer.each_row(each, ins, [target(sums, 1, len)], ActivationGrad(C::default()));
                 });
-                Start::Zero
+                Accumulate::Zero
             }
             (Recurrence::Lstm(constants), [dc, dh]) => {
                 let [i, j, f, o, c, c_new] = lstm_seen(saved(0)?, saved(1)?);
                 let (dc_in, dh_in) = (source(dc, len, 0), source(dh, len, 0));
                 let ins = [i, j, f, o, c, c_new, dc_in, dh_in, dout];
-                with_curve!(constants.activation, C => {
+                with_activation!(constants.activation, C => {
                     let outs = [target(sums, 4, len), target(spare, 1, len)];
                     layer.each_row(each, ins, outs, LstmGrad(C::default()));
                 });
                 copy_rows(dc, spare, active, len);
-                Start::Zero
+                Accumulate::Zero
             }
             (Recurrence::ExtendedLstm(lstm), [dc, dh]) => {
                 let [i, j, f, o, c, c_new] = lstm_seen(saved(0)?, saved(1)?);
                 // The gradient of `h`, and then that of the value before the projection.
-                let y = layer.at_step(&given.outputs, p, t, rows, first);
+                let y = layer.at_step(&forward.outputs, p, t, rows, first);
                 let limit = lstm.proj_clip.filter(|_| lstm.projection);
                 let limit = limit.map_or(T::INFINITY, T::from_f64);
                 for &r in active {
@@ -226,17 +211,17 @@ impl<T: Float> Part<'_, T> {
                     let [kept_m, kept_through] = &mut **kept else {
                         return Err(missing());
                     };
-                    places(from, p, 0);
-                    places(to, n, 0);
+                    offsets(from, p, 0);
+                    offsets(to, n, 0);
                     let kernel = &weights[1];
-                    layer.product((third, from), kernel, Start::Zero, (fourth, to));
+                    layer.product((third, from), kernel, Accumulate::Zero, (fourth, to));
                     let ins = [o, c_new];
-                    with_curve!(lstm.gates.activation, C => {
+                    with_activation!(lstm.gates.activation, C => {
                         let out = [target(direct, 1, n)];
                         layer.each_row(each, ins, out, LstmOutput(C::default()));
                     });
-                    keep_rows(kept_m[t], direct, active, n);
-                    keep_rows(kept_through[t], third, active, p);
+                    compact_rows(kept_m[t], direct, active, n);
+                    compact_rows(kept_through[t], third, active, p);
                     dm = fourth;
                 }
                 let (dc_in, dm_in) = (source(dc, len, 0), source(dm, len, 0));
@@ -246,23 +231,23 @@ impl<T: Float> Part<'_, T> {
                     layer.vectors.iter().map(|v| &v[units.clone()]).collect();
                 extended_grad(layer, &lstm, each, ins, &vectors, outs)?;
                 copy_rows(dc, spare, active, len);
-                Start::Zero
+                Accumulate::Zero
             }
             (Recurrence::Gru { activation }, [dh]) => {
                 let gates = saved(0)?;
                 let gate = |i: usize| layer.at_step(gates, width, t, rows, i * n + first);
-                let h = before(0, &given.outputs);
+                let h = before(0, &forward.outputs);
                 let ins = [gate(2), gate(1), h, source(dh, n, 0), dout];
-                with_curve!(activation, C => {
+                with_activation!(activation, C => {
                     // The gradients of the sums of `u` and of the candidate are the last two of
                     // three.
                     let sums = Target { at: n, parts: 2, ..target(&mut *dz, 3, n) };
                     let outs = [sums, target(direct, 1, n)];
                     layer.each_row(each, ins, outs, GruOutputGrad(C::default()));
                 });
-                places(from, width, 2 * n);
-                places(to, n, 0);
-                layer.product((dz, from), &weights[1], Start::Zero, (spare, to));
+                offsets(from, width, 2 * n);
+                offsets(to, n, 0);
+                layer.product((dz, from), &weights[1], Accumulate::Zero, (spare, to));
                 let ins = [gate(0), h, source(spare, n, 0), source(direct, n, 0)];
                 let reset_sum = Target {
                     parts: 1,
@@ -272,13 +257,13 @@ impl<T: Float> Part<'_, T> {
                 // without the kernel.
                 let outs = [reset_sum, target(dh, 1, n), target(third, 1, n)];
                 layer.each_row(each, ins, outs, GruResetGrad);
-                keep_rows(kept[0][t], third, active, n);
-                Start::There
+                compact_rows(kept[0][t], third, active, n);
+                Accumulate::Existing
             }
             (Recurrence::GruResetAfter { activation }, [dh]) => {
                 let gates = saved(0)?;
                 let gate = |i: usize| layer.at_step(gates, 4 * n, t, rows, i * n + first);
-                let h = before(0, &given.outputs);
+                let h = before(0, &forward.outputs);
                 let ins = [
                     gate(0),
                     gate(1),
@@ -288,7 +273,7 @@ impl<T: Float> Part<'_, T> {
                     source(dh, len, 0),
                     dout,
                 ];
-                with_curve!(activation, C => {
+                with_activation!(activation, C => {
                     let outs = [
                         target(sums, 3, len),
                         target(spare, 1, len),
@@ -297,29 +282,29 @@ impl<T: Float> Part<'_, T> {
                     layer.each_row(each, ins, outs, GruAfterGrad(C::default()));
                 });
                 copy_rows(dh, direct, active, len);
-                if let Some(team) = team {
-                    team.tell(1, spare, (&mut *all_reset, n))?;
+                if let Some(group) = group {
+                    group.gather(1, spare, (&mut *all_reset, n))?;
                 }
-                Start::There
+                Accumulate::Existing
             }
             (other, _) => return Err(unknown(other)),
         };
         let Some(dh) = dstate.last_mut() else {
             return Err(missing());
         };
-        if let Some(team) = team {
-            team.tell(0, own_dz, (&mut *dz, n))?;
+        if let Some(group) = group {
+            group.gather(0, own_dz, (&mut *dz, n))?;
         }
-        places(from, width, 0);
-        places(to, h_width, 0);
+        offsets(from, width, 0);
+        offsets(to, h_width, 0);
         layer.product((dz, from), &weights[0], start, (dh, to));
         if let Recurrence::GruResetAfter { .. } = layer.recurrence {
-            let reset: &[T] = if team.is_some() { all_reset } else { spare };
+            let reset: &[T] = if group.is_some() { all_reset } else { spare };
             if let [kept] = &mut **kept {
-                keep_rows(kept[t], reset, active, n);
+                compact_rows(kept[t], reset, active, n);
             }
-            places(from, n, 0);
-            layer.product((reset, from), &weights[1], Start::There, (dh, to));
+            offsets(from, n, 0);
+            layer.product((reset, from), &weights[1], Accumulate::Existing, (dh, to));
         }
         Ok(())
     }
@@ -333,7 +318,7 @@ fn copy_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
 }
 
 /// Copies the given rows to consecutive rows.
-fn keep_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
+fn compact_rows<T: Copy>(to: &mut [T], from: &[T], rows: &[usize], width: usize) {
     for (to, r) in to.chunks_exact_mut(width).zip(rows) {
         to.copy_from_slice(&from[r * width..(r + 1) * width]);
     }
@@ -348,7 +333,7 @@ fn extended_grad<T: Float>(
     outs: [Target<'_, T>; 2],
 ) -> Result<()> {
     let limit = lstm.cell_clip.map_or(T::INFINITY, T::from_f64);
-    with_curve!(lstm.gates.activation, C => {
+    with_activation!(lstm.gates.activation, C => {
         let f = ClippedLstmGrad {
             limit,
             curve: std::marker::PhantomData::<C>,

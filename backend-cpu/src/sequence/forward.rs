@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 
-use super::exchange::Exchange;
-use super::forward_step::{Part, Results, Team};
-use super::sharing::{ROWS_ALONE, ROWS_ALONE_SAVING};
+use super::all_gather::AllGather;
+use super::forward_step::{ForwardPart, Results};
+use super::sharing::{MIN_ROWS_PER_THREAD, MIN_ROWS_PER_THREAD_SAVING, UnitGroup};
 use super::weights::Weights;
-use super::{Layer, Sizes, cut_rows, cut_steps, missing, put_together, take};
+use super::{Layer, LayerDims, cut_rows, cut_steps, missing, scatter_units, take};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Input, Output};
@@ -17,7 +17,7 @@ use crate::storage::{CpuBuffer, Input, Output};
 fn cut_output<'a, T: Float>(
     output: Option<&'a mut Output>,
     width: usize,
-    sizes: Sizes,
+    sizes: LayerDims,
     ranges: &[Range<usize>],
 ) -> Vec<Vec<&'a mut [T]>> {
     match output {
@@ -40,8 +40,8 @@ impl Cpu {
             .collect::<Result<Vec<_>>>()?;
         if layer.sizes.batch * layer.sizes.n > 0 {
             match layer.forward_units(self, plan.save) {
-                Some(ranges) => layer.run_team(self, &ranges, &mut results)?,
-                None => layer.run_rows(self, &mut results)?,
+                Some(ranges) => layer.run_by_units(self, &ranges, &mut results)?,
+                None => layer.run_by_rows(self, &mut results)?,
             }
         }
         Ok(results.into_iter().map(Output::finish).collect())
@@ -66,8 +66,8 @@ impl<T: Float> Layer<'_, T> {
         };
         let saved: usize = self.recurrence.saved_widths().iter().sum();
         match saving {
-            true => self.unit_ranges(cpu, ROWS_ALONE_SAVING, [shared, 1 + saved]),
-            false => self.unit_ranges(cpu, ROWS_ALONE, [shared, 1]),
+            true => self.unit_ranges(cpu, MIN_ROWS_PER_THREAD_SAVING, [shared, 1 + saved]),
+            false => self.unit_ranges(cpu, MIN_ROWS_PER_THREAD, [shared, 1]),
         }
     }
 
@@ -82,9 +82,9 @@ impl<T: Float> Layer<'_, T> {
     }
 
     /// Splits the rows over the threads.
-    fn run_rows(&self, cpu: &Cpu, results: &mut [Output]) -> Result<()> {
+    fn run_by_rows(&self, cpu: &Cpu, results: &mut [Output]) -> Result<()> {
         let sizes = self.sizes;
-        let Sizes { n, p, .. } = sizes;
+        let LayerDims { n, p, .. } = sizes;
         let sum_width = self.sum_width(n);
         let ranges = self.row_ranges(cpu);
         let weights = self.weights(cpu, &(0..n))?;
@@ -139,11 +139,11 @@ impl<T: Float> Layer<'_, T> {
     fn part<'a>(
         &self,
         (rows, units): (Range<usize>, Range<usize>),
-        (weights, team): (&'a Weights<'a, T>, Option<Team<'a, T>>),
+        (weights, group): (&'a Weights<'a, T>, Option<UnitGroup<'a, T>>),
         mut results: Results<'a, T>,
         sums: &'a mut [T],
         mut spare: &'a mut [T],
-    ) -> Part<'a, T> {
+    ) -> ForwardPart<'a, T> {
         let count = rows.len() * units.len();
         let mut next = || take(&mut spare, count);
         let lstm = self.recurrence.states() == 2;
@@ -161,22 +161,22 @@ impl<T: Float> Layer<'_, T> {
                 [projected, Default::default()]
             }
         };
-        let all = match &team {
+        let all = match &group {
             Some(_) => [
                 self.sizes.steps > 1,
                 matches!(self.recurrence, Recurrence::Gru { .. }),
             ]
-            .map(|told| vec![T::ZERO; usize::from(told) * rows.len() * self.sizes.n]),
+            .map(|exchanged| vec![T::ZERO; usize::from(exchanged) * rows.len() * self.sizes.n]),
             None => Default::default(),
         };
-        Part {
+        ForwardPart {
             active: Vec::with_capacity(rows.len()),
             from: Vec::new(),
             to: Vec::new(),
             rows,
             units,
             weights,
-            team,
+            group,
             results,
             sums,
             spare,
@@ -186,13 +186,17 @@ impl<T: Float> Layer<'_, T> {
 
     /// Splits the units over the threads. Each writes results of its own, which are combined at the
     /// end.
-    fn run_team(&self, cpu: &Cpu, ranges: &[Range<usize>], results: &mut [Output]) -> Result<()> {
-        let Sizes {
+    fn run_by_units(
+        &self,
+        cpu: &Cpu,
+        ranges: &[Range<usize>],
+        results: &mut [Output],
+    ) -> Result<()> {
+        let LayerDims {
             steps, batch, n, ..
         } = self.sizes;
         let states = self.recurrence.states();
-        let exchange = || Exchange::new(ranges);
-        let (h, reset) = (exchange(), exchange());
+        let gathers = [(); 2].map(|()| AllGather::new(ranges));
         let weights = ranges
             .iter()
             .map(|units| self.weights(cpu, units))
@@ -233,17 +237,17 @@ impl<T: Float> Layer<'_, T> {
                 cells,
                 finals,
             };
-            let team = Team {
+            let group = UnitGroup {
                 member,
-                h: &h,
-                reset: &reset,
+                round: 0,
+                gathers: gathers.each_ref(),
             };
             let sums = take(&mut block, sum_rows * self.sum_width(len));
             let place = (0..batch, units.clone());
-            parts.push(self.part(place, (weights, Some(team)), results, sums, block));
+            parts.push(self.part(place, (weights, Some(group)), results, sums, block));
         }
         if !cpu.run_together(parts, |part| part.run(self))? {
-            return self.run_rows(cpu, results);
+            return self.run_by_rows(cpu, results);
         }
         // The results in order: the offset of each in a thread's block, in rows, and its width.
         let mut at = 0;
@@ -259,7 +263,7 @@ impl<T: Float> Layer<'_, T> {
         for (result, (at, width)) in results.iter_mut().zip(places) {
             let out = result.elements::<T>();
             debug_assert_eq!(out.len() % (width * n), 0);
-            put_together(cpu, out, n, ranges, &blocks, at);
+            scatter_units(cpu, out, n, ranges, &blocks, at);
         }
         Ok(())
     }

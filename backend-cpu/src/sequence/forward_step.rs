@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use backend_api::{ExtendedLstm, Recurrence, Result};
 
-use super::exchange::Exchange;
+use super::all_gather::Member;
+use super::sharing::UnitGroup;
 use super::weights::Weights;
-use super::{Layer, Sizes, clear_others, missing, source, target, unknown};
-use crate::activations::with_curve;
+use super::{Layer, LayerDims, clear_others, missing, source, target, unknown};
+use crate::activations::with_activation;
 use crate::element::Float;
 use crate::gates::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, limit_of};
-use crate::packed::Start;
+use crate::packed::Accumulate;
 use crate::simd::{RowKernel, Source, Target};
 
 /// The destinations of a sequence's results: of all rows and units, or of one thread's share.
@@ -26,28 +27,20 @@ pub(super) struct Results<'a, T> {
     pub(super) finals: Vec<&'a mut [T]>,
 }
 
-/// A thread's membership in a group that splits the units of the same rows.
-pub(super) struct Team<'a, T> {
-    pub(super) member: usize,
-    pub(super) h: &'a Exchange<T>,
-    /// For the GRU: the reset state.
-    pub(super) reset: &'a Exchange<T>,
-}
-
 /// One thread's share of a sequence.
-pub(super) struct Part<'a, T: Float> {
+pub(super) struct ForwardPart<'a, T: Float> {
     pub(super) rows: Range<usize>,
-    /// All units, except in a team.
+    /// All units, except in a unit group.
     pub(super) units: Range<usize>,
     pub(super) weights: &'a Weights<'a, T>,
-    pub(super) team: Option<Team<'a, T>>,
+    pub(super) group: Option<UnitGroup<'a, T>>,
     pub(super) results: Results<'a, T>,
     /// Sums of some steps before activation: `[steps, rows, gates units]`.
     pub(super) sums: &'a mut [T],
     /// Working memory of one step. For the GRUs: `u` and `r h`, or the product that is reset. With
     /// a projection: the state before it is projected.
     pub(super) spare: [&'a mut [T]; 2],
-    /// In a team: `h` and the reset state, of all units.
+    /// In a unit group: `h` and the reset state, of all units.
     pub(super) all: [Vec<T>; 2],
     pub(super) active: Vec<usize>,
     /// Offsets of the rows of an operand and of a result.
@@ -55,24 +48,20 @@ pub(super) struct Part<'a, T: Float> {
     pub(super) to: Vec<usize>,
 }
 
-impl<T: Float> Part<'_, T> {
+impl<T: Float> ForwardPart<'_, T> {
     pub(super) fn run(mut self, layer: &Layer<'_, T>) -> Result<()> {
-        let team = self.team.as_ref().map(|team| (team.h, team.reset));
-        let members = team.map(|(h, reset)| (h.member(), reset.member()));
+        let guards = self.group.as_ref().map(UnitGroup::guards);
         self.run_steps(layer)?;
-        if let Some((h, reset)) = members {
-            h.done();
-            reset.done();
-        }
+        guards.into_iter().flatten().for_each(Member::done);
         Ok(())
     }
 
     fn run_steps(&mut self, layer: &Layer<'_, T>) -> Result<()> {
-        let Sizes { n, p, steps, .. } = layer.sizes;
+        let LayerDims { n, p, steps, .. } = layer.sizes;
         let len = self.units.len();
         let last = self.results.finals.len() - 1;
         for (which, state) in self.results.finals.iter_mut().enumerate() {
-            // `unit_ranges` returns no ranges with a projection, so `p` equals `n` in a team.
+            // `unit_ranges` returns no ranges with a projection, so `p` equals `n` in a unit group.
             let width = if which == last { p } else { n };
             let own = if width == n { self.units.clone() } else { 0..p };
             let from = layer.initial[which]
@@ -93,6 +82,9 @@ impl<T: Float> Part<'_, T> {
                 self.clear_ended(layer, t, &active);
                 if !active.is_empty() {
                     self.step(layer, t, (t - start) * self.rows.len() * width, &active)?;
+                    if let Some(group) = &mut self.group {
+                        group.round += 1;
+                    }
                     for &r in &active {
                         if layer.length(self.rows.start + r) == t + 1 {
                             self.finish_row(r, t);
@@ -123,7 +115,7 @@ impl<T: Float> Part<'_, T> {
                     .map(|r| (i * self.rows.len() + r) * width),
             );
         }
-        let start = Start::Row(&self.weights.bias);
+        let start = Accumulate::Bias(&self.weights.bias);
         let out = (&mut *self.sums, &*to);
         layer.product((&layer.x.data, &from), &self.weights.input, start, out);
         (self.from, self.to) = (from, to);
@@ -136,7 +128,7 @@ impl<T: Float> Part<'_, T> {
             return;
         }
         let len = self.units.len();
-        let p = if self.team.is_some() {
+        let p = if self.group.is_some() {
             len
         } else {
             layer.sizes.p
@@ -176,14 +168,14 @@ impl<T: Float> Part<'_, T> {
 
     /// One step of the active rows. Their projected inputs are in the sums, from `at` on.
     fn step(&mut self, layer: &Layer<'_, T>, t: usize, at: usize, active: &[usize]) -> Result<()> {
-        let Sizes { n, p, steps, .. } = layer.sizes;
+        let LayerDims { n, p, steps, .. } = layer.sizes;
         let len = self.units.len();
         let width = layer.sum_width(len);
         let Self {
             rows,
             units,
             weights,
-            team,
+            group,
             results,
             spare: [spare, second],
             all: [all_h, all_reset],
@@ -198,18 +190,23 @@ impl<T: Float> Part<'_, T> {
         // state.
         let before = t.checked_sub(1);
         let initial = &layer.initial[layer.initial.len() - 1];
-        let (h, start): (&[T], usize) = match (before, &team) {
+        let (h, start): (&[T], usize) = match (before, &group) {
             (None, _) => (initial, rows.start * p),
             (Some(_), Some(_)) => (all_h, 0),
             (Some(before), None) => (&*results.outputs[before], 0),
         };
-        let places = |places: &mut Vec<usize>, width: usize, at: usize| {
-            places.clear();
-            places.extend(active.iter().map(|r| r * width + at));
+        let offsets = |offsets: &mut Vec<usize>, width: usize, at: usize| {
+            offsets.clear();
+            offsets.extend(active.iter().map(|r| r * width + at));
         };
-        places(from, p, start);
-        places(to, width, 0);
-        layer.product((h, from), &weights.recurrent[0], Start::There, (sums, to));
+        offsets(from, p, start);
+        offsets(to, width, 0);
+        layer.product(
+            (h, from),
+            &weights.recurrent[0],
+            Accumulate::Existing,
+            (sums, to),
+        );
         // The state of this thread's own units.
         let own_h = match before {
             None => source(initial, n, rows.start * n + units.start),
@@ -217,7 +214,7 @@ impl<T: Float> Part<'_, T> {
         };
         let saved = results.gates.get_mut(t);
         match layer.recurrence {
-            Recurrence::Basic { activation } => with_curve!(activation, C => {
+            Recurrence::Basic { activation } => with_activation!(activation, C => {
                 let f = Activate(C::default());
                 if active.len() == rows.len() {
                     // The rows are contiguous and are processed as one long row.
@@ -233,10 +230,10 @@ impl<T: Float> Part<'_, T> {
                 }
             }),
             Recurrence::Lstm(_) | Recurrence::ExtendedLstm(_) => {
-                let turns = results.cells.len();
-                let c_new = mem::take(&mut results.cells[t % turns]);
+                let slots = results.cells.len();
+                let c_new = mem::take(&mut results.cells[t % slots]);
                 let c = match before {
-                    Some(before) => source(&*results.cells[before % turns], len, 0),
+                    Some(before) => source(&*results.cells[before % slots], len, 0),
                     None => source(&layer.initial[0], n, rows.start * n + units.start),
                 };
                 let part = |i| source(&*sums, width, i * len);
@@ -252,10 +249,10 @@ impl<T: Float> Part<'_, T> {
                         let vectors = &weights.vectors;
                         extended_step(layer, &lstm, each, ins, vectors, (state, saved))?;
                         if lstm.projection {
-                            places(from, n, 0);
-                            places(to, p, 0);
+                            offsets(from, n, 0);
+                            offsets(to, p, 0);
                             let kernel = &weights.recurrent[1];
-                            layer.product((spare, from), kernel, Start::Zero, (out, to));
+                            layer.product((spare, from), kernel, Accumulate::Zero, (out, to));
                             if let Some(limit) = lstm.proj_clip {
                                 let limit = T::from_f64(limit);
                                 for &at in &*to {
@@ -268,7 +265,7 @@ impl<T: Float> Part<'_, T> {
                     }
                     Recurrence::Lstm(constants) => {
                         let state = [target(c_new, 1, len), target(&mut *out, 1, len)];
-                        with_curve!(constants.activation, C => {
+                        with_activation!(constants.activation, C => {
                             let f = Lstm {
                                 forget_bias: T::from_f64(constants.forget_bias),
                                 curve: PhantomData::<C>,
@@ -285,7 +282,7 @@ impl<T: Float> Part<'_, T> {
                     }
                     other => return Err(unknown(other)),
                 }
-                results.cells[t % turns] = c_new;
+                results.cells[t % slots] = c_new;
             }
             Recurrence::Gru { activation } => {
                 let ins = [source(&*sums, width, 0), source(&*sums, width, len), own_h];
@@ -303,18 +300,23 @@ impl<T: Float> Part<'_, T> {
                     None => layer.each_row::<3, 2, 2>(each, ins, halves, GruGates),
                 }
                 let mut reset: &[T] = spare;
-                if let Some(team) = &team {
-                    team.reset.share(t, team.member, spare, (all_reset, n))?;
+                if let Some(group) = &group {
+                    group.gather(1, spare, (all_reset, n))?;
                     reset = all_reset;
                 }
-                places(from, n, 0);
-                places(to, width, 2 * len);
+                offsets(from, n, 0);
+                offsets(to, width, 2 * len);
                 let kernel = &weights.recurrent[1];
                 // The candidate's columns are the last ones of the sums.
-                layer.product((reset, from), kernel, Start::There, (&mut *sums, to));
+                layer.product(
+                    (reset, from),
+                    kernel,
+                    Accumulate::Existing,
+                    (&mut *sums, to),
+                );
                 let candidate = source(&*sums, width, 2 * len);
                 let ins = [candidate, source(second, len, 0), own_h];
-                with_curve!(activation, C => {
+                with_activation!(activation, C => {
                     let f = GruOutput(C::default());
                     match saved {
                         Some(saved) => {
@@ -332,13 +334,13 @@ impl<T: Float> Part<'_, T> {
                 });
             }
             Recurrence::GruResetAfter { activation } => {
-                places(from, p, start);
-                places(to, len, 0);
-                let bias = Start::Row(weights.vectors[0]);
+                offsets(from, p, start);
+                offsets(to, len, 0);
+                let bias = Accumulate::Bias(weights.vectors[0]);
                 layer.product((h, from), &weights.recurrent[1], bias, (spare, to));
                 let part = |i| source(&*sums, width, i * len);
                 let ins = [part(0), part(1), part(2), source(spare, len, 0), own_h];
-                with_curve!(activation, C => {
+                with_activation!(activation, C => {
                     let f = GruAfter(C::default());
                     match saved {
                         Some(saved) => {
@@ -353,10 +355,10 @@ impl<T: Float> Part<'_, T> {
             }
             other => return Err(unknown(other)),
         }
-        if let Some(team) = &team
+        if let Some(group) = &group
             && t + 1 < steps
         {
-            team.h.share(t, team.member, out, (all_h, n))?;
+            group.gather(0, out, (all_h, n))?;
         }
         results.outputs[t] = out;
         Ok(())
@@ -375,7 +377,7 @@ fn extended_step<T: Float>(
     let [i, j, f, o, c] = ins;
     let [c_new, h] = state;
     let n = each.1;
-    with_curve!(lstm.gates.activation, C => {
+    with_activation!(lstm.gates.activation, C => {
         let step = ClippedLstm {
             forget_bias: T::from_f64(lstm.gates.forget_bias),
             limit: lstm.cell_clip.map_or(T::INFINITY, T::from_f64),

@@ -6,10 +6,10 @@ use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::saved::SavedForward;
-use super::{Inputs, Layer, Sizes, unknown};
+use super::{Inputs, Layer, LayerDims, unknown};
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::gemm::Matrix;
+use crate::gemm::GemmOperand;
 use crate::matmul::UNIT_COLUMNS;
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
@@ -23,7 +23,7 @@ pub(super) struct Stack<'a, T> {
 impl<T: Float> Layer<'_, T> {
     /// The inputs of the running rows of all steps, in order.
     pub(super) fn running_inputs(&self, cpu: &Cpu, rows: usize) -> Result<Dense<'_, T>> {
-        let Sizes {
+        let LayerDims {
             steps,
             batch,
             inputs,
@@ -43,13 +43,13 @@ impl<T: Float> Layer<'_, T> {
         &self,
         cpu: &Cpu,
         rows: usize,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
     ) -> Result<Scratch<T>> {
-        let Sizes { batch, p, .. } = self.sizes;
+        let LayerDims { batch, p, .. } = self.sizes;
         let initial = &self.initial[self.initial.len() - 1];
         self.gather(cpu, rows, p, |t, row| match t.checked_sub(1) {
             None => &initial[row * p..],
-            Some(before) => &given.outputs[(before * batch + row) * p..],
+            Some(before) => &forward.outputs[(before * batch + row) * p..],
         })
     }
 
@@ -89,7 +89,7 @@ impl<T: Float> Layer<'_, T> {
     ) where
         T: 'd,
     {
-        let Sizes { steps, batch, .. } = self.sizes;
+        let LayerDims { steps, batch, .. } = self.sizes;
         let count = data.len().checked_div(width).unwrap_or(0);
         cpu.split(out.len(), [(out, 1)], count, |columns, [out]| {
             out.fill(T::ZERO);
@@ -119,12 +119,12 @@ impl<T: Float> Layer<'_, T> {
     pub(super) fn parameter_grads(
         &self,
         cpu: &Cpu,
-        given: &SavedForward<'_, T>,
+        forward: &SavedForward<'_, T>,
         h: &Stack<'_, T>,
         (dz, kept): (&[T], &[Scratch<T>]),
         out: &mut [Output],
     ) -> Result<()> {
-        let Sizes {
+        let LayerDims {
             batch, n, p, gates, ..
         } = self.sizes;
         let width = gates * n;
@@ -150,8 +150,8 @@ impl<T: Float> Layer<'_, T> {
                     let seen = |t: usize, row: usize, columns: Range<usize>| {
                         let (data, at): (&[T], _) = match (old, t) {
                             (true, 0) => (&self.initial[0], row),
-                            (true, _) => (&given.saved[1], (t - 1) * batch + row),
-                            (false, _) => (&given.saved[1], t * batch + row),
+                            (true, _) => (&forward.saved[1], (t - 1) * batch + row),
+                            (false, _) => (&forward.saved[1], t * batch + row),
                         };
                         Some(&data[at * n + columns.start..at * n + columns.end])
                     };
@@ -190,7 +190,7 @@ impl<T: Float> Layer<'_, T> {
             out.fill(T::ZERO);
             return Ok(());
         }
-        let rows_of = |rows: Range<usize>| Matrix {
+        let rows_of = |rows: Range<usize>| GemmOperand {
             data: &y[rows.start * width + columns.start..],
             rows: rows.len(),
             columns: columns.len(),
@@ -207,7 +207,7 @@ impl<T: Float> Layer<'_, T> {
         let mut row = 0;
         for part in x.parts.iter().filter(|part| !part.is_empty()) {
             let rows = row..row + part.len() / x.width;
-            let a = Matrix {
+            let a = GemmOperand {
                 data: part,
                 rows: x.width,
                 columns: rows.len(),

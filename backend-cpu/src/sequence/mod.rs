@@ -2,7 +2,7 @@
 //!
 //! Rows of the batch are independent, so each thread runs all steps of some rows and never waits
 //! for the others. Where there are too few rows for that, the threads split the hidden units
-//! instead ([`sharing`]) and synchronise once per step ([`exchange`]), or twice for the GRU that
+//! instead ([`sharing`]) and synchronise once per step ([`all_gather`]), or twice for the GRU that
 //! resets before the matmul. Each number is computed by the same operations in the same order in
 //! both cases, so the result does not depend on the number of threads, down to the last bit.
 //!
@@ -10,9 +10,9 @@
 //! then stays in a cache; the result for all steps at once would pass through memory three times.
 //! Rows past their length are skipped.
 
+mod all_gather;
 mod backward;
 mod backward_step;
-mod exchange;
 mod forward;
 mod forward_step;
 mod kernel_grads;
@@ -27,11 +27,11 @@ use std::ops::Range;
 use backend_api::{Error, Precision, Recurrence, Result, SequencePlan};
 use pulp::Arch;
 
-use self::sharing::put_together;
-use self::weights::Matrix;
+use self::sharing::scatter_units;
+use self::weights::PackedMatrix;
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};
-use crate::packed::{Product, Start};
+use crate::packed::{Accumulate, Product};
 use crate::pool::Scratch;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
 use crate::storage::{Dense, Input};
@@ -40,13 +40,13 @@ use crate::{amx, bf16};
 /// Multiplications below which rows are not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 18;
 /// Minimum rows per thread: fewer rows leave registers of the micro-kernel unused.
-const MIN_ROWS: usize = 4;
+const TILE_ROWS: usize = 4;
 /// Rows, summed over consecutive steps, whose inputs are multiplied at a time.
 const CHUNK_ROWS: usize = 256;
 
 /// The sizes of a sequence.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
+struct LayerDims {
     steps: usize,
     batch: usize,
     inputs: usize,
@@ -97,7 +97,7 @@ impl<'a, T: Float> Inputs<'a, T> {
 struct Layer<'a, T> {
     arch: Arch,
     recurrence: Recurrence,
-    sizes: Sizes,
+    sizes: LayerDims,
     /// Whether packed weights are cached with the weights' buffer.
     reuse: bool,
     /// Whether matmuls may round their operands to bfloat16.
@@ -136,7 +136,7 @@ impl<'a, T: Float> Layer<'a, T> {
         Ok(Self {
             arch: cpu.arch(),
             recurrence,
-            sizes: Sizes {
+            sizes: LayerDims {
                 steps,
                 batch: shape[1],
                 inputs: shape[2],
@@ -194,12 +194,12 @@ impl<'a, T: Float> Layer<'a, T> {
     fn product(
         &self,
         (a, a_at): (&[T], &[usize]),
-        b: &Matrix<T>,
-        start: Start<'_, T>,
+        b: &PackedMatrix<T>,
+        start: Accumulate<'_, T>,
         (out, out_at): (&mut [T], &[usize]),
     ) {
         match b {
-            Matrix::Exact(b) => self.arch.dispatch(Product {
+            PackedMatrix::Exact(b) => self.arch.dispatch(Product {
                 a,
                 a_at,
                 b,
@@ -207,7 +207,7 @@ impl<'a, T: Float> Layer<'a, T> {
                 out,
                 out_at,
             }),
-            Matrix::Bf16(_) | Matrix::Unit(_) => {
+            PackedMatrix::Bf16(_) | PackedMatrix::Amx(_) => {
                 // These forms are packed for `f32` only.
                 let (Some(a), Some(start), Some(out)) =
                     (singles(a), start.singles(), singles_mut(out))
@@ -216,9 +216,9 @@ impl<'a, T: Float> Layer<'a, T> {
                 };
                 let (from, to) = ((a, a_at), (out, out_at));
                 match b {
-                    Matrix::Bf16(b) => bf16::product(from, b, start, to),
-                    Matrix::Unit(b) => amx::product(from, b, start, to),
-                    Matrix::Exact(_) => {}
+                    PackedMatrix::Bf16(b) => bf16::product(from, b, start, to),
+                    PackedMatrix::Amx(b) => amx::product(from, b, start, to),
+                    PackedMatrix::Exact(_) => {}
                 }
             }
         }
@@ -251,19 +251,19 @@ impl<'a, T: Float> Layer<'a, T> {
 
     /// The ranges of rows for the threads, balanced by the number of steps to run.
     fn row_ranges(&self, cpu: &Cpu) -> Vec<Range<usize>> {
-        let Sizes { batch, .. } = self.sizes;
+        let LayerDims { batch, .. } = self.sizes;
         let total: usize = (0..batch).map(|row| self.length(row)).sum();
         let pieces = cpu
             .threads()
             .min(self.work_of(total) / MIN_PRODUCTS)
-            .min(batch / MIN_ROWS)
+            .min(batch / TILE_ROWS)
             .max(1);
         let mut ranges = Vec::with_capacity(pieces);
         let (mut start, mut done) = (0, 0);
         for i in 1..=pieces {
             let mut end = start;
             // Leaves the minimum number of rows for each remaining piece.
-            let most = batch - (pieces - i) * MIN_ROWS.min(batch / pieces);
+            let most = batch - (pieces - i) * TILE_ROWS.min(batch / pieces);
             while end < most && (i == pieces || done * pieces < i * total || end < start + 1) {
                 done += self.length(end);
                 end += 1;
@@ -276,7 +276,7 @@ impl<'a, T: Float> Layer<'a, T> {
 
     /// Multiplications of `rows` rows of one step.
     fn work_of(&self, rows: usize) -> usize {
-        let Sizes {
+        let LayerDims {
             n,
             p,
             gates,
@@ -289,12 +289,12 @@ impl<'a, T: Float> Layer<'a, T> {
     }
 }
 
-impl<'a, T: Float> Start<'a, T> {
-    fn singles(self) -> Option<Start<'a, f32>> {
+impl<'a, T: Float> Accumulate<'a, T> {
+    fn singles(self) -> Option<Accumulate<'a, f32>> {
         Some(match self {
-            Self::Zero => Start::Zero,
-            Self::There => Start::There,
-            Self::Row(row) => Start::Row(singles(row)?),
+            Self::Zero => Accumulate::Zero,
+            Self::Existing => Accumulate::Existing,
+            Self::Bias(row) => Accumulate::Bias(singles(row)?),
         })
     }
 }
@@ -331,7 +331,7 @@ fn clear_others<T: Float>(data: &mut [T], width: usize, active: &[usize]) {
 fn cut_steps<'a, T>(
     data: &'a mut [T],
     width: usize,
-    sizes: Sizes,
+    sizes: LayerDims,
     ranges: &[Range<usize>],
 ) -> Vec<Vec<&'a mut [T]>> {
     let with_room = || Vec::with_capacity(sizes.steps);

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Layer, MIN_PRODUCTS, Sizes};
+use backend_api::Result;
+
+use super::all_gather::{AllGather, Member};
+use super::{Layer, LayerDims, MIN_PRODUCTS};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;
@@ -10,8 +13,8 @@ use crate::pool::Scratch;
 /// Rows per thread from which on threads split the rows. With fewer, reading all weights in every
 /// thread costs more than exchanging the states. The limit is lower when values are saved and in
 /// gradients, where a step computes more.
-pub(super) const ROWS_ALONE: usize = 12;
-pub(super) const ROWS_ALONE_SAVING: usize = 4;
+pub(super) const MIN_ROWS_PER_THREAD: usize = 12;
+pub(super) const MIN_ROWS_PER_THREAD_SAVING: usize = 4;
 /// Minimum units per thread: fewer units are not worth a synchronisation.
 const MIN_UNITS: usize = 32;
 /// Bytes of weights that stay in a core's own cache from one step to the next. Larger weights are
@@ -19,22 +22,44 @@ const MIN_UNITS: usize = 32;
 const OWN_CACHE: usize = 2 << 20;
 /// The cost of exchanging one byte with the other threads, and of copying one byte of a result to
 /// its final offset, in bytes of weights read.
-const TELLING: usize = 16;
-const PLACING: usize = 4;
+const EXCHANGE_COST: usize = 16;
+const SCATTER_COST: usize = 4;
+
+/// A thread's membership in a group that splits the units of the same rows.
+pub(super) struct UnitGroup<'a, T> {
+    pub(super) member: usize,
+    /// The round of the all-gathers: the number of steps done.
+    pub(super) round: usize,
+    /// Forward, for `h` and for the reset state of the GRU. Backward, for `dz` and for the gradient
+    /// that passes through the candidate's kernel.
+    pub(super) gathers: [&'a AllGather<T>; 2],
+}
+
+impl<'a, T: Copy> UnitGroup<'a, T> {
+    /// All-gathers this thread's own columns into `all`, `n` columns wide.
+    pub(super) fn gather(&self, which: usize, own: &[T], all: (&mut [T], usize)) -> Result<()> {
+        self.gathers[which].all_gather(self.round, self.member, own, all)
+    }
+
+    /// Guards that signal a failure of this thread to the group.
+    pub(super) fn guards(&self) -> [Member<'a>; 2] {
+        self.gathers.map(AllGather::member)
+    }
+}
 
 impl<T: Float> Layer<'_, T> {
     /// The ranges of units for the threads, or `None` if splitting the rows is better. Splitting
     /// the units is better when a thread would get fewer than `alone` rows. It is also better when
     /// threads that split the rows would read more weights in each step than threads that split the
-    /// units exchange. The latter exchange `told` matrices of all units per step, and copy
+    /// units exchange. The latter exchange `exchanged` matrices of all units per step, and copy
     /// `results` matrices to the results.
     pub(super) fn unit_ranges(
         &self,
         cpu: &Cpu,
         alone: usize,
-        [told, results]: [usize; 2],
+        [exchanged, results]: [usize; 2],
     ) -> Option<Vec<Range<usize>>> {
-        let Sizes {
+        let LayerDims {
             batch, n, p, gates, ..
         } = self.sizes;
         let pieces = cpu
@@ -46,8 +71,9 @@ impl<T: Float> Layer<'_, T> {
         }
         let weights = p * gates * n * size_of::<T>();
         let read = weights - weights / pieces;
-        let told = batch * n * size_of::<T>() * (TELLING * told + PLACING * results);
-        if batch >= pieces * alone && (weights <= OWN_CACHE || read <= told) {
+        let exchanged =
+            batch * n * size_of::<T>() * (EXCHANGE_COST * exchanged + SCATTER_COST * results);
+        if batch >= pieces * alone && (weights <= OWN_CACHE || read <= exchanged) {
             return None;
         }
         // Multiples of a cache line.
@@ -59,7 +85,7 @@ impl<T: Float> Layer<'_, T> {
 
 /// Combines a result of `n` units from the blocks of threads that have each computed the units
 /// `units[i]`. In its block, a thread's result begins at row `first`.
-pub(super) fn put_together<T: Float>(
+pub(super) fn scatter_units<T: Float>(
     cpu: &Cpu,
     out: &mut [T],
     n: usize,

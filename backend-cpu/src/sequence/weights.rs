@@ -6,30 +6,31 @@ use std::sync::Arc;
 use backend_api::{Recurrence, Result};
 use smallvec::SmallVec;
 
-use super::{Layer, Sizes};
+use super::{Layer, LayerDims};
+use crate::amx::PackedAmx;
+use crate::bf16::PackedBf16;
 use crate::device::Cpu;
 use crate::element::{Float, singles};
-use crate::packed::{FEW, Packed, Unpacked};
-use crate::storage::{Derivation, Input};
-use crate::{amx, bf16};
+use crate::packed::{FEW, MatrixView, PackedExact};
+use crate::storage::{Input, PackKey};
 
 /// A packed right-hand matrix, for the precision of the device.
 #[derive(Clone, Debug)]
-pub(super) enum Matrix<T> {
-    Exact(Arc<Packed<T>>),
-    Bf16(Arc<bf16::Packed>),
+pub(super) enum PackedMatrix<T> {
+    Exact(Arc<PackedExact<T>>),
+    Bf16(Arc<PackedBf16>),
     /// For AMX, exact or rounded to bfloat16.
-    Unit(Arc<amx::Packed>),
+    Amx(Arc<PackedAmx>),
 }
 
 /// The right-hand matrices of a forward pass, for all units or a range of them.
 #[derive(Debug)]
 pub(super) struct Weights<'a, T: Float> {
     /// The input kernel, and the bias of the same columns.
-    pub(super) input: Matrix<T>,
+    pub(super) input: PackedMatrix<T>,
     pub(super) bias: Arc<Vec<T>>,
     /// The recurrent parameters that are matrices.
-    pub(super) recurrent: SmallVec<[Matrix<T>; 2]>,
+    pub(super) recurrent: SmallVec<[PackedMatrix<T>; 2]>,
     /// The recurrent parameters that are vectors.
     pub(super) vectors: Vec<&'a [T]>,
 }
@@ -55,7 +56,7 @@ impl<T: Float> Layer<'_, T> {
         let Self { sizes, .. } = self;
         let n = sizes.n;
         let pack = |matrix: &Input<'_>, gates: usize, rows: usize| {
-            self.packed(cpu, matrix, (units, false), rows, |data| Unpacked {
+            self.packed(cpu, matrix, (units, false), rows, |data| MatrixView {
                 data,
                 k: matrix.layout.shape()[0],
                 row_stride: matrix.layout.shape()[1],
@@ -84,8 +85,8 @@ impl<T: Float> Layer<'_, T> {
 
     /// The bias of a range of units, gate by gate.
     fn bias_of(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Arc<Vec<T>>> {
-        let Sizes { n, gates, .. } = self.sizes;
-        let of = Derivation {
+        let LayerDims { n, gates, .. } = self.sizes;
+        let of = PackKey {
             layout: self.bias.layout,
             part: units.clone(),
             form: [false; 2],
@@ -99,14 +100,18 @@ impl<T: Float> Layer<'_, T> {
 
     /// The recurrent matrices, transposed, for the gradients of a range of units: the gradient of a
     /// sum, times the transposed matrix, is the gradient of the matrix's input.
-    pub(super) fn transposed(&self, cpu: &Cpu, units: &Range<usize>) -> Result<Vec<Matrix<T>>> {
+    pub(super) fn transposed(
+        &self,
+        cpu: &Cpu,
+        units: &Range<usize>,
+    ) -> Result<Vec<PackedMatrix<T>>> {
         let pack = |matrix| self.transpose(cpu, matrix, units, self.sizes.batch);
         self.matrices.iter().map(pack).collect()
     }
 
     /// The input kernel, transposed.
-    pub(super) fn transposed_input(&self, cpu: &Cpu) -> Result<Matrix<T>> {
-        let Sizes {
+    pub(super) fn transposed_input(&self, cpu: &Cpu) -> Result<PackedMatrix<T>> {
+        let LayerDims {
             batch, steps, n, ..
         } = self.sizes;
         self.transpose(cpu, &self.kernel, &(0..n), batch * steps)
@@ -118,11 +123,11 @@ impl<T: Float> Layer<'_, T> {
         matrix: &Input<'_>,
         units: &Range<usize>,
         rows: usize,
-    ) -> Result<Matrix<T>> {
+    ) -> Result<PackedMatrix<T>> {
         let shape = matrix.layout.shape();
         let all = units.len() == self.sizes.n;
         let columns = if all { 0..shape[0] } else { units.clone() };
-        self.packed(cpu, matrix, (units, true), rows, |data| Unpacked {
+        self.packed(cpu, matrix, (units, true), rows, |data| MatrixView {
             data,
             k: shape[1],
             row_stride: 1,
@@ -139,10 +144,10 @@ impl<T: Float> Layer<'_, T> {
         matrix: &Input<'d>,
         (units, transposed): (&Range<usize>, bool),
         rows: usize,
-        describe: impl Fn(&[T]) -> Unpacked<'_, T>,
-    ) -> Result<Matrix<T>> {
+        describe: impl Fn(&[T]) -> MatrixView<'_, T>,
+    ) -> Result<PackedMatrix<T>> {
         let data = cpu.dense::<T>(matrix)?;
-        let of = Derivation {
+        let of = PackKey {
             layout: matrix.layout,
             part: units.clone(),
             form: [rows <= FEW, transposed],
@@ -151,14 +156,14 @@ impl<T: Float> Layer<'_, T> {
             && let Some(data) = singles(&data)
         {
             // `describe` does not read the data, so an empty slice suffices.
-            let Unpacked {
+            let MatrixView {
                 k,
                 row_stride,
                 column_stride,
                 columns,
                 ..
             } = describe(&[]);
-            let source = Unpacked {
+            let source = MatrixView {
                 data,
                 k,
                 row_stride,
@@ -166,17 +171,17 @@ impl<T: Float> Layer<'_, T> {
                 columns,
             };
             if !self.unit {
-                let make = || bf16::Packed::new(cpu, &source);
-                return Ok(Matrix::Bf16(self.kept(matrix, &of, make)?));
+                let make = || PackedBf16::new(cpu, &source);
+                return Ok(PackedMatrix::Bf16(self.kept(matrix, &of, make)?));
             }
-            let make = || amx::Packed::new(cpu, &source, self.bf16);
+            let make = || PackedAmx::new(cpu, &source, self.bf16);
             let packed = self.kept(matrix, &of, make)?;
             if packed.is_regular() {
-                return Ok(Matrix::Unit(packed));
+                return Ok(PackedMatrix::Amx(packed));
             }
         }
-        let make = || Packed::new(cpu, &describe(&data), rows);
-        Ok(Matrix::Exact(self.kept(matrix, &of, make)?))
+        let make = || PackedExact::new(cpu, &describe(&data), rows);
+        Ok(PackedMatrix::Exact(self.kept(matrix, &of, make)?))
     }
 
     /// Computes a value from an operand. The value is cached with the operand if the plan reuses
@@ -184,11 +189,11 @@ impl<T: Float> Layer<'_, T> {
     fn kept<D: Send + Sync + 'static>(
         &self,
         operand: &Input<'_>,
-        of: &Derivation,
+        of: &PackKey,
         make: impl FnOnce() -> Result<D>,
     ) -> Result<Arc<D>> {
         match self.reuse {
-            true => operand.buffer.derived(of, make),
+            true => operand.buffer.cached(of, make),
             false => make().map(Arc::new),
         }
     }

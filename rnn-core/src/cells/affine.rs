@@ -2,7 +2,7 @@
 
 use backend_api::{Backend, Result, Tensor};
 
-use super::Sizes;
+use super::CellSize;
 use super::math::product;
 use crate::module::ParamId;
 use crate::{Initializer, Module, Param, Visitor};
@@ -45,14 +45,14 @@ impl First {
 
 impl<B: Backend> Affine<B> {
     /// A kernel `[input + units, width]` and a bias `[width]`.
-    pub(crate) fn new(device: &B, sizes: Sizes, width: usize, first: First) -> Result<Self> {
+    pub(crate) fn new(device: &B, sizes: CellSize, width: usize, first: First) -> Result<Self> {
         Self::with_state(device, sizes, sizes.units, width, first)
     }
 
     /// As [`new`](Self::new), for a state whose width is not the number of units.
     pub(crate) fn with_state(
         device: &B,
-        sizes: Sizes,
+        sizes: CellSize,
         state: usize,
         width: usize,
         first: First,
@@ -113,7 +113,7 @@ impl<B: Backend> Affine<B> {
 }
 
 impl<B: Backend> Module for Affine<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.params_as(v, "kernel", "bias");
     }

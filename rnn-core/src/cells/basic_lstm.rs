@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Affine, First, Sizes};
-use crate::{Cell, Module, Step, Unroll, Visitor, nest};
+use super::{Affine, CellSize, First};
+use crate::{Cell, Module, StepContext, Unroll, Visitor, nest};
 
 nest! {
     /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
@@ -66,19 +66,19 @@ impl<B: Backend> LstmState<B> {
 /// ```
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Cell, Step};
+/// use rnn_core::{BasicLstmCell, Cell, StepContext};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
 /// let cell = BasicLstmCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
-/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.to_vec::<f32>()?, state.h.to_vec::<f32>()?);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct BasicLstmCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     gates: LstmGates,
     affine: Affine<B>,
 }
@@ -119,7 +119,7 @@ impl BasicLstmCellBuilder {
 }
 
 impl<B: Backend> Module for BasicLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
@@ -149,7 +149,7 @@ impl<B: Backend> Cell for BasicLstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{Affine, First, Sizes};
-use crate::{Cell, Module, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{Cell, Module, StepContext, Unroll, Visitor};
 
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
@@ -19,19 +19,19 @@ use crate::{Cell, Module, Step, Unroll, Visitor};
 /// ```
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
-/// use rnn_core::{BasicRnnCell, Cell, Step};
+/// use rnn_core::{BasicRnnCell, Cell, StepContext};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
 /// let cell = BasicRnnCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
-/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct BasicRnnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     affine: Affine<B>,
 }
@@ -59,7 +59,7 @@ impl BasicRnnCellBuilder {
 }
 
 impl<B: Backend> Module for BasicRnnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
@@ -83,7 +83,12 @@ impl<B: Backend> Cell for BasicRnnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
         let z = self.affine.project(x)?;

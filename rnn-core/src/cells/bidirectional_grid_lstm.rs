@@ -40,7 +40,7 @@ pub struct BidirectionalGridLstmCell<B: Backend> {
 }
 
 impl<B: Backend> Module for BidirectionalGridLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.params(v);
     }

@@ -76,13 +76,13 @@ macro_rules! cell_builder {
                 self
             }
 
-            fn sizes(&self) -> ::backend_api::Result<$crate::cells::Sizes> {
+            fn sizes(&self) -> ::backend_api::Result<$crate::cells::CellSize> {
                 self.sizes_as($scope)
             }
 
             /// The checked sizes, for a cell with another name in messages.
-            fn sizes_as(&self, cell: &'static str) -> ::backend_api::Result<$crate::cells::Sizes> {
-                $crate::cells::Sizes {
+            fn sizes_as(&self, cell: &'static str) -> ::backend_api::Result<$crate::cells::CellSize> {
+                $crate::cells::CellSize {
                     cell,
                     input: self.input_size,
                     units: self.$units,

@@ -5,8 +5,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::affine::project;
 use super::builder::cell_builder;
 use super::math::product;
-use super::{First, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, First};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`).
 /// Without input, its state decays to zero. With `a` the first `2 units` columns of `kernel` and
@@ -35,7 +35,7 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct CfnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     kernel: Param<B>,
     recurrent_kernel: Param<B>,
@@ -102,7 +102,7 @@ impl<B: Backend> CfnCell<B> {
 }
 
 impl<B: Backend> Module for CfnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
@@ -128,7 +128,12 @@ impl<B: Backend> Cell for CfnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
         self.gated(&self.project(x)?, h)
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::LstmState;
 use super::conv::windows;
-use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Step, Unroll, Visitor};
+use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, StepContext, Unroll, Visitor};
 
 /// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
 /// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
@@ -354,7 +354,7 @@ with_dimensions! {
 }
 
 impl<B: Backend> Module for ConvLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("kernel", &mut self.kernel);
         if let Some(biases) = &mut self.biases {
@@ -391,7 +391,7 @@ impl<B: Backend> Cell for ConvLstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

@@ -8,8 +8,8 @@ use super::layer_norm::GateNorms;
 use super::lstm_core::LstmSizes;
 use super::math::{check_limit, clip, mix, product};
 use super::sharded::Sharded;
-use super::{LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
 /// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): the input gate is 1 minus the forget gate.
@@ -99,7 +99,7 @@ impl CoupledInputForgetGateLstmCellBuilder {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
         check_limit(cell.cell, "proj_clip", self.proj_clip)?;
-        let Sizes {
+        let CellSize {
             input,
             units,
             dtype,
@@ -185,7 +185,7 @@ impl<B: Backend> CoupledInputForgetGateLstmCell<B> {
 }
 
 impl<B: Backend> Module for CoupledInputForgetGateLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.sizes.params(v);
         self.kernel.params("W", v);
@@ -222,7 +222,7 @@ impl<B: Backend> Cell for CoupledInputForgetGateLstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

@@ -30,13 +30,13 @@ use crate::{Initializer, Module, Visitor};
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
 /// use rnn_core::cells::CudnnCompatibleGruCell;
-/// use rnn_core::{Cell, Step};
+/// use rnn_core::{Cell, StepContext};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
 /// let cell = CudnnCompatibleGruCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
-/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
@@ -72,7 +72,7 @@ impl CudnnCompatibleGruCellBuilder {
 }
 
 impl<B: Backend> Module for CudnnCompatibleGruCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.params(v);
     }

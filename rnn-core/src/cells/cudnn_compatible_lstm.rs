@@ -106,7 +106,7 @@ impl CellConfig for CudnnCompatibleLstmCellBuilder {
 }
 
 impl<B: Backend> Module for CudnnCompatibleLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.params(v);
     }

@@ -2,7 +2,7 @@
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use super::Sizes;
+use super::CellSize;
 
 /// `[.., depth] -> [.., starts, size]`: slices of the last axis that begin at `starts`.
 pub(crate) fn cut<B: Backend>(
@@ -19,7 +19,7 @@ pub(crate) fn cut<B: Backend>(
 
 /// Number of windows of `feature_size`, `frequency_skip` apart, in `width`.
 pub(crate) fn count(
-    sizes: Sizes,
+    sizes: CellSize,
     width: usize,
     feature_size: usize,
     frequency_skip: usize,
@@ -36,7 +36,7 @@ pub(crate) fn count(
 }
 
 /// Returns an error for a clip that is not a valid limit.
-pub(crate) fn check_clip(sizes: Sizes, clip: Option<f64>) -> Result<()> {
+pub(crate) fn check_clip(sizes: CellSize, clip: Option<f64>) -> Result<()> {
     if clip.is_some_and(|clip| clip < 0.0 || clip.is_nan()) {
         let text = "must not be negative or NaN";
         return Err(Error::argument(sizes.cell, "cell_clip", text));

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Error, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::lstm_core::LstmSizes;
-use super::{LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`). Input,
 /// state and units are split into groups, and each group of units depends only on its own group of
@@ -74,7 +74,7 @@ impl GlstmCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<GlstmCell<B>> {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
-        let Sizes {
+        let CellSize {
             input,
             units,
             dtype,
@@ -174,7 +174,7 @@ impl<B: Backend> GlstmCell<B> {
 }
 
 impl<B: Backend> Module for GlstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.sizes.params(v);
         for (g, kernel) in self.groups.iter_mut().enumerate() {
@@ -209,7 +209,7 @@ impl<B: Backend> Cell for GlstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

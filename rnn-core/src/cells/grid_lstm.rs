@@ -9,8 +9,10 @@ use super::affine::project;
 use super::conv::pad;
 use super::frequency::{check_clip, clip, count, cut};
 use super::same_as::same_as_inner;
-use super::{Affine, First, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, Path, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{
+    Cell, CellConfig, Initializer, Module, Nest, Param, Path, StepContext, Unroll, Visitor,
+};
 
 /// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
 /// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
@@ -100,7 +102,7 @@ pub struct GridLstmCell<B: Backend> {
 }
 
 impl<B: Backend> Module for GridLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.params(v);
     }
@@ -224,7 +226,7 @@ impl CellConfig for GridLstmCellBuilder {
 /// The common implementation of both grid cells: one or two directions along the frequency axis.
 #[derive(Clone, Debug)]
 pub(super) struct Grid<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     feature_size: usize,
     frequency_skip: usize,
     couple: bool,
@@ -440,7 +442,7 @@ impl<B: Backend> Grid<B> {
 }
 
 impl<B: Backend> Module for Direction<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         for (b, block) in self.blocks.iter_mut().enumerate() {
             for (weights, letter) in block.0.iter_mut().zip(["f", "t"]) {
@@ -467,7 +469,7 @@ impl<B: Backend> Module for Direction<B> {
 }
 
 impl<B: Backend> Module for Grid<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         for direction in &mut self.directions {
@@ -490,7 +492,7 @@ impl<B: Backend> Cell for Grid<B> {
     }
 
     fn zero_output(&self, batch: usize) -> Result<Tensor<B>> {
-        let wide = Sizes {
+        let wide = CellSize {
             units: 2 * self.sizes.units * self.windows() * self.directions.len(),
             ..self.sizes
         };
@@ -499,7 +501,7 @@ impl<B: Backend> Cell for Grid<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &GridLstmState<B>,
     ) -> Result<(Tensor<B>, GridLstmState<B>)> {
@@ -590,7 +592,7 @@ impl GridOptions {
     }
 
     /// First feature and number of windows of each block.
-    fn blocks(&self, sizes: Sizes) -> Result<Vec<(usize, usize)>> {
+    fn blocks(&self, sizes: CellSize) -> Result<Vec<(usize, usize)>> {
         let problem = |arg: &str, text: String| Err(Error::argument(sizes.cell, arg, text));
         let whole = (vec![0], vec![sizes.input]);
         let (starts, ends) = match (&self.start_freqindex_list, &self.end_freqindex_list) {
@@ -638,7 +640,7 @@ impl GridOptions {
         directions: &[(&'static str, &str, bool, isize)],
         device: &B,
     ) -> Result<Grid<B>> {
-        let sizes = Sizes {
+        let sizes = CellSize {
             cell,
             input: self.input_size,
             units: self.num_units,
@@ -678,9 +680,9 @@ impl GridOptions {
         })
     }
 
-    fn block<B: Backend>(&self, sizes: Sizes, device: &B) -> Result<Block<B>> {
+    fn block<B: Backend>(&self, sizes: CellSize, device: &B) -> Result<Block<B>> {
         let units = sizes.units;
-        let of_window = Sizes {
+        let of_window = CellSize {
             input: self.feature_size,
             ..sizes
         };

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
 
 use super::affine::project;
 use super::builder::cell_builder;
-use super::{Affine, First, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's
 /// `GRUCell`). The reset gate is applied before the matmul:
@@ -42,19 +42,19 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, GruCell, Step};
+/// use rnn_core::{Cell, GruCell, StepContext};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
 /// let cell = GruCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
-/// let (output, state) = cell.step(&Step::default(), &x, &cell.zero_state(2)?)?;
+/// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct GruCell<B: Backend> {
-    pub(super) sizes: Sizes,
+    pub(super) sizes: CellSize,
     activation: Activation,
     gates: Affine<B>,
     /// The candidate's weights for input and state; for the input only if `hidden` is set.
@@ -149,14 +149,14 @@ impl GruCellBuilder {
     }
 
     /// Builds the cell under the name in `sizes`.
-    pub(super) fn build_sized<B: Backend>(self, device: &B, sizes: Sizes) -> Result<GruCell<B>> {
+    pub(super) fn build_sized<B: Backend>(self, device: &B, sizes: CellSize) -> Result<GruCell<B>> {
         let units = sizes.units;
         let first = |bias| First::new(self.kernel_initializer, self.bias_initializer, bias);
         let gates = Affine::new(device, sizes, 2 * units, first(Initializer::ONES))?;
         let first = first(Initializer::ZEROS);
         let rows_of_state = if self.reset_after { 0 } else { units };
         let hidden = || {
-            let of_state = Sizes {
+            let of_state = CellSize {
                 input: units,
                 ..sizes
             };
@@ -173,7 +173,7 @@ impl GruCellBuilder {
 }
 
 impl<B: Backend> Module for GruCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.child("gates", &mut self.gates);
@@ -202,7 +202,12 @@ impl<B: Backend> Cell for GruCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
         let [kernel, bias] = self.input()?;
@@ -220,7 +225,7 @@ impl<B: Backend> Cell for GruCell<B> {
         let cell = self.clone();
         u.segments(xs, h, move |u, xs, h| {
             let recurrent = cell.recurrent()?;
-            let [kernel, bias] = u.derived(cell.gates.id(), "joined input", || cell.input())?;
+            let [kernel, bias] = u.cached(cell.gates.id(), "joined input", || cell.input())?;
             let mut parameters = vec![&recurrent[0], &recurrent[1]];
             parameters.extend(cell.hidden.as_ref().map(Affine::bias));
             let inputs = [xs, &kernel, &bias];

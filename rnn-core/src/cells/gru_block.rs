@@ -121,7 +121,7 @@ impl CellConfig for GruBlockCellBuilder {
 }
 
 impl<B: Backend> Module for GruBlockCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         if self.v2 {
             return self.cell.params(v);

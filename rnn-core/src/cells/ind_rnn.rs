@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{First, Independent, Sizes};
-use crate::{Cell, Module, Step, Unroll, Visitor};
+use super::{CellSize, First, Independent};
+use crate::{Cell, Module, StepContext, Unroll, Visitor};
 
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`;
@@ -31,7 +31,7 @@ use crate::{Cell, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct IndRnnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     kernels: Independent<B>,
 }
@@ -67,7 +67,7 @@ impl IndRnnCellBuilder {
 }
 
 impl<B: Backend> Module for IndRnnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.kernels.params(v);
@@ -91,7 +91,12 @@ impl<B: Backend> Cell for IndRnnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
         self.gated(&self.kernels.project(x)?, h)

@@ -3,7 +3,7 @@
 use backend_api::{Backend, Result, Tensor};
 
 use super::affine::project;
-use super::{First, Sizes};
+use super::{CellSize, First};
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `x · w + h * u + bias` for one or several gates: each unit depends only on its own state (Li et
@@ -22,7 +22,7 @@ impl<B: Backend> Independent<B> {
     /// bias.
     pub(crate) fn new(
         device: &B,
-        sizes: Sizes,
+        sizes: CellSize,
         name: &'static str,
         gates: usize,
         first: First,
@@ -68,7 +68,7 @@ impl<B: Backend> Independent<B> {
 }
 
 impl<B: Backend> Module for Independent<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param(self.name, &mut self.w);
         v.param("kernel_u", &mut self.u);

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 
 use super::affine::project;
 use super::builder::cell_builder;
-use super::{First, Independent, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{CellSize, First, Independent};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The GRU with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyGRUCell`). `*` repeats `h`
@@ -39,7 +39,7 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct IndyGruCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     gates: Independent<B>,
     candidate: Independent<B>,
@@ -104,7 +104,7 @@ impl IndyGruCellBuilder {
 }
 
 impl<B: Backend> Module for IndyGruCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.child("gates", &mut self.gates);
@@ -129,7 +129,12 @@ impl<B: Backend> Cell for IndyGruCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
         self.gated(&self.project(x)?, h)

@@ -3,8 +3,8 @@
 use backend_api::{Activation, Backend, LstmGates, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::{First, Independent, LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{CellSize, First, Independent, LstmState};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The LSTM with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With
@@ -35,7 +35,7 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct IndyLstmCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     gates: LstmGates,
     kernels: Independent<B>,
 }
@@ -89,7 +89,7 @@ impl IndyLstmCellBuilder {
 }
 
 impl<B: Backend> Module for IndyLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.kernels.params(v);
@@ -119,7 +119,7 @@ impl<B: Backend> Cell for IndyLstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

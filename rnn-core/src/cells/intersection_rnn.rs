@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Error, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::math::mix;
-use super::{Affine, First, Sizes};
-use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{Cell, Dense, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's
 /// `tf.contrib.rnn.IntersectionRNNCell`). It has gates in time and in depth, so its output differs
@@ -41,7 +41,7 @@ use crate::{Cell, Dense, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct IntersectionRnnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     forget_bias: f64,
     y_activation: Activation,
     in_projection: Option<Dense<B>>,
@@ -88,7 +88,7 @@ impl IntersectionRnnCellBuilder {
             );
             return Err(Error::argument(sizes.cell, "num_in_proj", problem));
         };
-        let projected = Sizes {
+        let projected = CellSize {
             input: units,
             ..sizes
         };
@@ -134,7 +134,7 @@ impl<B: Backend> IntersectionRnnCell<B> {
 }
 
 impl<B: Backend> Module for IntersectionRnnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         if let Some(projection) = &mut self.in_projection {
@@ -161,7 +161,12 @@ impl<B: Backend> Cell for IntersectionRnnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, s: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        s: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", s, self.sizes.input(x)?)?;
         self.gated(&self.project(x)?, &self.affine.recurrent_kernel()?, s)
     }

@@ -2,7 +2,7 @@
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use super::Sizes;
+use super::CellSize;
 use crate::{Initializer, Module, Param, Visitor};
 
 /// Layer normalization over the last axis (Ba et al. 2016), as in `tf.contrib.layers.layer_norm`:
@@ -14,7 +14,7 @@ pub(crate) struct LayerNorm<B: Backend> {
 }
 
 impl<B: Backend> LayerNorm<B> {
-    fn new(device: &B, sizes: Sizes, gain: f64, shift: f64) -> Result<Self> {
+    fn new(device: &B, sizes: CellSize, gain: f64, shift: f64) -> Result<Self> {
         let vector = |value| {
             Param::new(
                 device,
@@ -45,7 +45,7 @@ impl<B: Backend> LayerNorm<B> {
 }
 
 impl<B: Backend> Module for LayerNorm<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("gamma", &mut self.gamma);
         v.param("beta", &mut self.beta);
@@ -63,7 +63,7 @@ impl<B: Backend> GateNorms<B> {
     /// Normalizations of the gates with the given names, in the order of the gates in the matmul.
     pub(crate) fn new(
         device: &B,
-        sizes: Sizes,
+        sizes: CellSize,
         names: &[&'static str],
         gain: f64,
         shift: f64,
@@ -95,7 +95,7 @@ impl<B: Backend> GateNorms<B> {
 }
 
 impl<B: Backend> Module for GateNorms<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         for (name, norm) in &mut self.gates {
             v.child(name, norm);

@@ -7,8 +7,8 @@ use super::builder::cell_builder;
 use super::layer_norm::GateNorms;
 use super::lstm_core::{CandidateDropout, LstmCore, LstmKernels, LstmOptions};
 use super::math::product;
-use super::{LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta
 /// et al. 2016); TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four
@@ -42,7 +42,7 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct LayerNormBasicLstmCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     core: LstmCore<B>,
     kernel: Param<B>,
     bias: Option<Param<B>>,
@@ -130,7 +130,7 @@ impl<B: Backend> LayerNormBasicLstmCell<B> {
 }
 
 impl<B: Backend> Module for LayerNormBasicLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
@@ -160,7 +160,7 @@ impl<B: Backend> Cell for LayerNormBasicLstmCell<B> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
@@ -200,7 +200,7 @@ mod tests {
         let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3]).unwrap();
         let c = |mode, time| {
             let zero = cell.zero_state(2).unwrap();
-            let cx = Step::new(mode, 1).at(time);
+            let cx = StepContext::new(mode, 1).at(time);
             let (_, state) = cell.step(&cx, &x, &zero).unwrap();
             state.c.to_vec::<f32>().unwrap()
         };

@@ -7,7 +7,7 @@ use super::layer_norm::GateNorms;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::math::product;
 use super::{Affine, First, LstmState};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
 /// `tf.contrib.rnn.LayerNormLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel`, each
@@ -129,7 +129,7 @@ impl<B: Backend> LayerNormLstmCell<B> {
 }
 
 impl<B: Backend> Module for LayerNormLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.affine.params(v);
         self.core.params(v);
@@ -158,7 +158,7 @@ impl<B: Backend> Cell for LayerNormLstmCell<B> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
-use super::{Affine, First, LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
 /// `[x, h] · kernel + bias`, and optional terms in brackets:
@@ -95,7 +95,7 @@ impl LstmCellBuilder {
 
     fn build_with<B: Backend>(
         self,
-        sizes: Sizes,
+        sizes: CellSize,
         straight_through: bool,
         device: &B,
     ) -> Result<LstmCell<B>> {
@@ -129,7 +129,7 @@ impl<B: Backend> LstmCell<B> {
 }
 
 impl<B: Backend> Module for LstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.affine.params(v);
         self.core.params(v);
@@ -158,7 +158,7 @@ impl<B: Backend> Cell for LstmCell<B> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

@@ -148,7 +148,7 @@ impl CellConfig for LstmBlockCellBuilder {
 }
 
 impl<B: Backend> Module for LstmBlockCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.params(v);
     }

@@ -78,14 +78,14 @@ impl LstmBlockFusedCellBuilder {
 }
 
 impl<B: Backend> Module for LstmBlockFusedCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.cell.0.params(v);
     }
 }
 
 impl<B: Backend> FusedRnnCell for LstmBlockFusedCell<B> {
-    type B = B;
+    type Backend = B;
     type State = LstmState<B>;
 
     fn run(

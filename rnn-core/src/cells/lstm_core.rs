@@ -8,26 +8,26 @@ use backend_api::{
 
 use super::layer_norm::GateNorms;
 use super::math::{check_limit, clip};
-use super::{LstmState, Sizes};
-use crate::{Initializer, Mode, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, LstmState};
+use crate::{Initializer, Mode, Module, Param, StepContext, Unroll, Visitor};
 
 /// The sizes of a cell whose state is an [`LstmState`], and checks against them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LstmSizes {
-    cell: Sizes,
+    cell: CellSize,
     /// The sizes of `h`, whose width a projection changes.
-    output: Sizes,
+    output: CellSize,
 }
 
 impl LstmSizes {
-    pub(crate) fn new(cell: Sizes, num_proj: Option<usize>) -> Result<Self> {
+    pub(crate) fn new(cell: CellSize, num_proj: Option<usize>) -> Result<Self> {
         if num_proj == Some(0) {
             return Err(Error::argument(cell.cell, "num_proj", "must not be 0"));
         }
         let units = num_proj.unwrap_or(cell.units);
         Ok(Self {
             cell,
-            output: Sizes { units, ..cell },
+            output: CellSize { units, ..cell },
         })
     }
 
@@ -78,7 +78,7 @@ pub(crate) struct Peepholes<B: Backend> {
 }
 
 impl<B: Backend> Peepholes<B> {
-    fn new(device: &B, sizes: Sizes, initializer: Initializer) -> Result<Self> {
+    fn new(device: &B, sizes: CellSize, initializer: Initializer) -> Result<Self> {
         let vector = || Param::new(device, initializer, &[sizes.units], sizes.dtype);
         Ok(Self {
             f: vector()?,
@@ -96,7 +96,7 @@ pub(crate) struct CandidateDropout {
 }
 
 impl CandidateDropout {
-    fn apply<B: Backend>(self, cx: &Step, g: Tensor<B>) -> Result<Tensor<B>> {
+    fn apply<B: Backend>(self, cx: &StepContext, g: Tensor<B>) -> Result<Tensor<B>> {
         if cx.mode != Mode::Training {
             return Ok(g);
         }
@@ -131,7 +131,7 @@ impl LstmOptions {
     pub(crate) fn build<B: Backend>(
         self,
         device: &B,
-        sizes: Sizes,
+        sizes: CellSize,
         norms: Option<GateNorms<B>>,
     ) -> Result<LstmCore<B>> {
         check_limit(sizes.cell, "cell_clip", self.cell_clip)?;
@@ -197,7 +197,7 @@ impl<B: Backend> LstmCore<B> {
     /// One step. `z` is the projected input, `[batch, 4 units]`.
     pub(crate) fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         z: &Tensor<B>,
         kernels: &LstmKernels<B>,
         state: &LstmState<B>,
@@ -301,7 +301,7 @@ impl<B: Backend> LstmCore<B> {
 }
 
 impl<B: Backend> Module for LstmCore<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.sizes.params(v);
         if let Some(norms) = &mut self.norms {

@@ -5,8 +5,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::affine::project;
 use super::builder::cell_builder;
 use super::math::{mix, product};
-use super::{First, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, First};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the
 /// state and an encoding of the input. With `a, b, c` the rows of `kernel` for `x`, `z` and `h`:
@@ -33,7 +33,7 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct MinimalRnnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     kernel: Param<B>,
     bias: Param<B>,
@@ -104,7 +104,7 @@ impl<B: Backend> MinimalRnnCell<B> {
 }
 
 impl<B: Backend> Module for MinimalRnnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
@@ -129,7 +129,12 @@ impl<B: Backend> Cell for MinimalRnnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
         self.gated(&self.project(x)?, &self.recurrent_kernel()?, h)
     }

@@ -70,7 +70,7 @@ pub use lstm_block_fused::{LstmBlockFusedCell, LstmBlockFusedCellBuilder};
 pub use minimal_rnn::{MinimalRnnCell, MinimalRnnCellBuilder};
 pub use nas::{NasCell, NasCellBuilder};
 pub use phased_lstm::{PhasedLstmCell, PhasedLstmCellBuilder};
-pub(crate) use sizes::Sizes;
+pub(crate) use sizes::CellSize;
 pub use sru::{SruCell, SruCellBuilder};
 pub use time_freq_lstm::{TimeFreqLstmCell, TimeFreqLstmCellBuilder};
 pub use ugrnn::{UgrnnCell, UgrnnCellBuilder};

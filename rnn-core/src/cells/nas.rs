@@ -5,8 +5,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::builder::cell_builder;
 use super::lstm_core::LstmSizes;
 use super::math::product;
-use super::{LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{CellSize, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's
 /// `tf.contrib.rnn.NASCell`). With `i0..i7` the eight parts of `x · kernel` and `m0..m7` those of
@@ -66,7 +66,7 @@ impl NasCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<NasCell<B>> {
         let cell = self.sizes()?;
         let sizes = LstmSizes::new(cell, self.num_proj)?;
-        let Sizes {
+        let CellSize {
             input,
             units,
             dtype,
@@ -110,7 +110,7 @@ impl<B: Backend> NasCell<B> {
 }
 
 impl<B: Backend> Module for NasCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.sizes.params(v);
         v.param("recurrent_kernel", &mut self.recurrent_kernel);
@@ -143,7 +143,7 @@ impl<B: Backend> Cell for NasCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

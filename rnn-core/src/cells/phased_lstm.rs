@@ -4,8 +4,8 @@ use backend_api::{Backend, Compare, DType, Error, Meta, Result, Tensor};
 use serde::Deserialize;
 
 use super::affine::project;
-use super::{Affine, First, LstmState, Sizes};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
 /// `tf.contrib.rnn.PhasedLSTMCell`), for events at irregular times: each unit is updated only while
@@ -38,20 +38,20 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
 /// use rnn_core::cells::PhasedLstmCell;
-/// use rnn_core::{Cell, Step};
+/// use rnn_core::{Cell, StepContext};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
 /// let cell = PhasedLstmCell::new(&device, 3, 5)?;
 /// let t = Tensor::from_slice(&device, &[0.25f64, 17.5], &[2, 1])?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
-/// let (output, state) = cell.step(&Step::default(), &(t, x), &cell.zero_state(2)?)?;
+/// let (output, state) = cell.step(&StepContext::default(), &(t, x), &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct PhasedLstmCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     leak: f64,
     trainable_ratio_on: bool,
     mask_gates: Affine<B>,
@@ -289,7 +289,7 @@ impl PhasedLstmCellBuilder {
     /// A size is 0, the initial periods are not a range of positive numbers, the type is not a
     /// float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<PhasedLstmCell<B>> {
-        let sizes = Sizes {
+        let sizes = CellSize {
             cell: "phased_lstm_cell",
             input: self.input_size,
             units: self.num_units,
@@ -324,7 +324,7 @@ impl PhasedLstmCellBuilder {
 }
 
 impl<B: Backend> Module for PhasedLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.child("mask_gates", &mut self.mask_gates);
@@ -360,7 +360,7 @@ impl<B: Backend> Cell for PhasedLstmCell<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         (time, x): &(Tensor<B>, Tensor<B>),
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

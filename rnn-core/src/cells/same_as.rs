@@ -23,7 +23,7 @@ macro_rules! same_as_inner {
 
             fn step(
                 &self,
-                cx: &crate::Step,
+                cx: &crate::StepContext,
                 x: &Self::Input,
                 state: &Self::State,
             ) -> backend_api::Result<(Self::Output, Self::State)> {

@@ -2,7 +2,7 @@
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use super::Sizes;
+use super::CellSize;
 use crate::{Initializer, Param, Visitor};
 
 /// A matrix split by rows into shards. Each shard is a parameter: `NAME_0`, `NAME_1`, .. If the
@@ -17,7 +17,7 @@ impl<B: Backend> Sharded<B> {
     /// `count` in messages.
     pub(crate) fn new(
         device: &B,
-        sizes: Sizes,
+        sizes: CellSize,
         [rows, columns]: [usize; 2],
         (arg, count): (&str, usize),
     ) -> Result<Self> {

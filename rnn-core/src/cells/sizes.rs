@@ -5,7 +5,7 @@ use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
 
 /// The sizes of a cell's parameters.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
+pub(crate) struct CellSize {
     /// The cell's name in messages.
     pub(crate) cell: &'static str,
     /// Depth of the input.
@@ -16,7 +16,7 @@ pub(crate) struct Sizes {
     pub(crate) dtype: DType,
 }
 
-impl Sizes {
+impl CellSize {
     /// Returns an error for sizes that no cell can have.
     pub(crate) fn check(self) -> Result<Self> {
         self.check_as("num_units")

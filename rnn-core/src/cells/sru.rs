@@ -2,10 +2,10 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::Sizes;
+use super::CellSize;
 use super::builder::cell_builder;
 use super::math::{mix, product};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`). Its gates
 /// do not depend on the state, so a sequence needs only one matmul, before the first step. With
@@ -33,7 +33,7 @@ use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct SruCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     activation: Activation,
     kernel: Param<B>,
     bias: Param<B>,
@@ -89,7 +89,7 @@ impl<B: Backend> SruCell<B> {
 }
 
 impl<B: Backend> Module for SruCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         v.param("kernel", &mut self.kernel);
@@ -114,7 +114,12 @@ impl<B: Backend> Cell for SruCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, c: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        c: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", c, self.sizes.input(x)?)?;
         self.gated(&self.project(x)?, c)
     }

@@ -4,8 +4,8 @@ use backend_api::{Backend, DType, Error, Result, Tensor};
 use serde::Deserialize;
 
 use super::frequency::{check_clip, clip, count, cut};
-use super::{Affine, First, Sizes};
-use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{Cell, CellConfig, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs.
 /// Convolutional Architectures for LVCSR Tasks"; TensorFlow's `tf.contrib.rnn.TimeFreqLSTMCell`).
@@ -42,7 +42,7 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor}
 /// ```
 #[derive(Clone, Debug)]
 pub struct TimeFreqLstmCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     windows: usize,
     feature_size: usize,
     frequency_skip: usize,
@@ -78,8 +78,8 @@ impl<B: Backend> TimeFreqLstmCell<B> {
     }
 
     /// The sizes of a tensor with `count` times the units of each window.
-    fn wide(&self, count: usize) -> Sizes {
-        Sizes {
+    fn wide(&self, count: usize) -> CellSize {
+        CellSize {
             units: count * self.windows * self.sizes.units,
             ..self.sizes
         }
@@ -213,7 +213,7 @@ impl TimeFreqLstmCellBuilder {
     /// A size is 0, a window is wider than the input, the number of windows is not the expected
     /// one, the clip is negative or NaN, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<TimeFreqLstmCell<B>> {
-        let sizes = Sizes {
+        let sizes = CellSize {
             cell: "time_freq_lstm_cell",
             input: self.input_size,
             units: self.num_units,
@@ -227,7 +227,7 @@ impl TimeFreqLstmCellBuilder {
             return Err(Error::argument(sizes.cell, "blocks", text));
         }
         let units = sizes.units;
-        let of_window = Sizes {
+        let of_window = CellSize {
             input: self.feature_size,
             ..sizes
         };
@@ -263,7 +263,7 @@ impl CellConfig for TimeFreqLstmCellBuilder {
 }
 
 impl<B: Backend> Module for TimeFreqLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.affine.params_as(v, "W_0", "B");
@@ -292,7 +292,12 @@ impl<B: Backend> Cell for TimeFreqLstmCell<B> {
         self.wide(1).zeros(self.affine.device(), batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, state: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        state: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.wide(2).state("state", state, batch)?;
         self.gated(&self.project(x)?, &self.affine.recurrent_kernel()?, state)

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::math::mix;
-use super::{Affine, First, Sizes};
-use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
+use super::{Affine, CellSize, First};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU
 /// without a reset gate. With `g, q` the two parts of `[x, h] · kernel + bias`:
@@ -31,7 +31,7 @@ use crate::{Cell, Initializer, Module, Step, Unroll, Visitor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct UgrnnCell<B: Backend> {
-    sizes: Sizes,
+    sizes: CellSize,
     forget_bias: f64,
     activation: Activation,
     affine: Affine<B>,
@@ -86,7 +86,7 @@ impl<B: Backend> UgrnnCell<B> {
 }
 
 impl<B: Backend> Module for UgrnnCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.dtype(&mut self.sizes.dtype);
         self.affine.params(v);
@@ -110,7 +110,12 @@ impl<B: Backend> Cell for UgrnnCell<B> {
         self.zero_state(batch)
     }
 
-    fn step(&self, _: &Step, x: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
+    fn step(
+        &self,
+        _: &StepContext,
+        x: &Tensor<B>,
+        h: &Tensor<B>,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
         let z = self.affine.project(x)?;
         self.gated(&z, &self.affine.recurrent_kernel()?, h)

@@ -6,7 +6,7 @@ use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
 use super::math::l2_normalize;
 use super::{Affine, First, LstmState, affine};
-use crate::{Cell, Initializer, Module, Param, Step, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
 /// `tf.contrib.rnn.WeightNormLSTMCell`). Every matrix `w` is replaced by `w / |w| * norm`, where
@@ -143,7 +143,7 @@ impl<B: Backend> WeightNormLstmCell<B> {
 }
 
 impl<B: Backend> Module for WeightNormLstmCell<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         self.affine.params(v);
         if let Some([input, state]) = &mut self.norms {
@@ -180,7 +180,7 @@ impl<B: Backend> Cell for WeightNormLstmCell<B> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {

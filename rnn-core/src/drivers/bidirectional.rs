@@ -2,11 +2,11 @@
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use super::dynamic_rnn::{extent, turn};
+use super::dynamic_rnn::{extent, swap_batch_time};
 use super::lengths::{Lengths, upload};
 use super::static_rnn::batch;
 use super::{DynamicRnn, RnnOutput, StaticRnn};
-use crate::step::Mode;
+use crate::step_context::Mode;
 use crate::{Cell, Nest};
 
 /// Runs two cells over a batch of sequences, one forward and one backward; TensorFlow's
@@ -46,7 +46,7 @@ pub type BidirectionalOutput<OF, OB, SF, SB> = RnnOutput<(OF, OB), (SF, SB)>;
 impl<'a, F, G> BidirectionalDynamicRnn<'a, F, G>
 where
     F: Cell,
-    G: Cell<B = F::B, Input = F::Input>,
+    G: Cell<Backend = F::Backend, Input = F::Input>,
 {
     /// Creates a driver for two cells.
     pub fn new(forward: &'a F, backward: &'a G) -> Self {
@@ -120,7 +120,7 @@ where
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn(inputs)?
+            swap_batch_time(inputs)?
         };
         let lengths = match &self.lengths {
             Some(lengths) => lengths.check_within(op, rows, steps)?,
@@ -132,7 +132,7 @@ where
         let outputs = if self.time_major {
             outputs
         } else {
-            (turn(&outputs.0)?, turn(&outputs.1)?)
+            (swap_batch_time(&outputs.0)?, swap_batch_time(&outputs.1)?)
         };
         Ok(RnnOutput {
             outputs,
@@ -161,7 +161,7 @@ pub fn static_bidirectional_rnn<F, G>(
 ) -> Result<RnnOutput<Vec<F::Output>, (F::State, G::State)>>
 where
     F: Cell,
-    G: Cell<B = F::B, Input = F::Input, Output = F::Output>,
+    G: Cell<Backend = F::Backend, Input = F::Input, Output = F::Output>,
 {
     let op = "static_bidirectional_rnn";
     let rows = batch(op, inputs)?;
@@ -258,8 +258,8 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
 impl<'a, B, F, G> StackBidirectionalDynamicRnn<'a, F, G>
 where
     B: Backend,
-    F: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
-    G: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    F: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
+    G: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
     /// Creates a driver with one layer per cell of each list.
     pub fn new(forward: &'a [F], backward: &'a [G]) -> Self {
@@ -422,8 +422,8 @@ pub fn stack_bidirectional_rnn<B, F, G>(
 ) -> Result<RnnOutput<Vec<Tensor<B>>, (Vec<F::State>, Vec<G::State>)>>
 where
     B: Backend,
-    F: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
-    G: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    F: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
+    G: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
     let others = [("cells_bw", Some(backward.len()))];
     layers("stack_bidirectional_rnn", forward.len(), &others)?;

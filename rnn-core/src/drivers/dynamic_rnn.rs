@@ -1,10 +1,10 @@
 //! TensorFlow's `dynamic_rnn`.
 
-use backend_api::{Backend, Error, Keep, Meta, Result, Shape, Tensor};
+use backend_api::{Backend, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
 
 use super::lengths::{Lengths, upload};
-use crate::step::Mode;
-use crate::{Cell, Nest, Step, Unroll};
+use crate::step_context::Mode;
+use crate::{Cell, Nest, StepContext, Unroll};
 
 /// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
 ///
@@ -38,8 +38,8 @@ pub struct DynamicRnn<'a, C: Cell> {
     lengths: Option<Lengths>,
     initial_state: Option<C::State>,
     time_major: bool,
-    step: Step,
-    keep: Keep,
+    step: StepContext,
+    memory_policy: MemoryPolicy,
     segment: Option<usize>,
 }
 
@@ -61,8 +61,8 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
             lengths: None,
             initial_state: None,
             time_major: false,
-            step: Step::new(Mode::Evaluation, 0),
-            keep: Keep::All,
+            step: StepContext::new(Mode::Evaluation, 0),
+            memory_policy: MemoryPolicy::Store,
             segment: None,
         }
     }
@@ -87,21 +87,25 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
 
     /// Sets inference or training, and the seed of the random numbers (for example of dropout).
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.step = Step::new(mode, seed);
+        self.step = StepContext::new(mode, seed);
         self
     }
 
     /// Sets the memory policy of back-propagation: what is stored for the gradient. Does not affect
     /// results for a given [`segment_length`](Self::segment_length).
-    pub fn keep(mut self, keep: Keep) -> Self {
-        self.keep = keep;
+    pub fn memory_policy(mut self, memory_policy: MemoryPolicy) -> Self {
+        self.memory_policy = memory_policy;
         self
     }
 
     /// TensorFlow's `swap_memory`: offloads values stored for the gradient to host memory, if the
-    /// device has its own memory ([`Keep::Host`]). Does not affect results.
+    /// device has its own memory ([`MemoryPolicy::Offload`]). Does not affect results.
     pub fn swap_memory(self, swap: bool) -> Self {
-        self.keep(if swap { Keep::Host } else { Keep::All })
+        self.memory_policy(if swap {
+            MemoryPolicy::Offload
+        } else {
+            MemoryPolicy::Store
+        })
     }
 
     /// TensorFlow's `parallel_iterations`: how many independent steps may run at once. The steps of
@@ -129,7 +133,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let inputs = if self.time_major {
             inputs.clone()
         } else {
-            turn(inputs)?
+            swap_batch_time(inputs)?
         };
         let lengths = match &self.lengths {
             Some(lengths) => Some(lengths.check("dynamic_rnn", batch)?),
@@ -143,7 +147,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let longest = lengths.as_ref().and_then(|l| l.iter().max());
         let active = longest.map_or(steps, |&l| steps.min(l));
         let mut unroll = Unroll::new(self.step, active, batch);
-        unroll.keep = self.keep;
+        unroll.memory_policy = self.memory_policy;
         unroll.segment = self.segment;
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
             Some(lengths) => {
@@ -159,7 +163,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let outputs = if self.time_major {
             outputs
         } else {
-            turn(&outputs)?
+            swap_batch_time(&outputs)?
         };
         Ok(RnnOutput { outputs, state })
     }
@@ -201,7 +205,7 @@ pub(super) fn extent<B: Backend, N: Nest<B>>(
 }
 
 /// Swaps `[batch, time, ..]` and `[time, batch, ..]`.
-pub(super) fn turn<B: Backend, N: Nest<B>>(sequences: &N) -> Result<N> {
+pub(super) fn swap_batch_time<B: Backend, N: Nest<B>>(sequences: &N) -> Result<N> {
     sequences.map(&mut |x| x.transpose(0, 1))
 }
 

@@ -9,9 +9,9 @@ use crate::{Cell, Nest};
 /// A recurrence over a whole time-major sequence; TensorFlow's `FusedRNNCell`.
 pub trait FusedRnnCell {
     /// The backend.
-    type B: Backend;
+    type Backend: Backend;
     /// The recurrent state.
-    type State: Nest<Self::B>;
+    type State: Nest<Self::Backend>;
 
     /// Runs over `[time, batch, depth]`. The initial state defaults to zero, the length of each row
     /// to the number of steps.
@@ -20,10 +20,10 @@ pub trait FusedRnnCell {
     /// Inputs, state or lengths do not fit.
     fn run(
         &self,
-        inputs: &Tensor<Self::B>,
+        inputs: &Tensor<Self::Backend>,
         initial_state: Option<&Self::State>,
         sequence_length: Option<&[i64]>,
-    ) -> Result<RnnOutput<Tensor<Self::B>, Self::State>>;
+    ) -> Result<RnnOutput<Tensor<Self::Backend>, Self::State>>;
 }
 
 /// Adapts a cell to [`FusedRnnCell`]; TensorFlow's `FusedRNNCellAdaptor`. TensorFlow's option to
@@ -35,9 +35,9 @@ pub struct FusedRnnCellAdaptor<C>(pub C);
 impl<B, C> FusedRnnCell for FusedRnnCellAdaptor<C>
 where
     B: Backend,
-    C: Cell<B = B, Input = Tensor<B>, Output = Tensor<B>>,
+    C: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
-    type B = B;
+    type Backend = B;
     type State = C::State;
 
     fn run(
@@ -76,15 +76,15 @@ where
 pub struct TimeReversedFusedRnn<F>(pub F);
 
 impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
-    type B = F::B;
+    type Backend = F::Backend;
     type State = F::State;
 
     fn run(
         &self,
-        inputs: &Tensor<F::B>,
+        inputs: &Tensor<F::Backend>,
         initial_state: Option<&F::State>,
         sequence_length: Option<&[i64]>,
-    ) -> Result<RnnOutput<Tensor<F::B>, F::State>> {
+    ) -> Result<RnnOutput<Tensor<F::Backend>, F::State>> {
         let op = "time_reversed_fused_rnn";
         let (steps, rows) = super::dynamic_rnn::extent(op, inputs, true)?;
         let lengths = match sequence_length {

@@ -16,7 +16,7 @@ pub use bidirectional::{
 };
 pub use dynamic_rnn::{DynamicRnn, RnnOutput};
 pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};
-pub use raw_rnn::{RawOutput, RawTurn, raw_rnn};
+pub use raw_rnn::{RawOutput, RawRnnStep, raw_rnn};
 pub use state_saving::{StateSaver, static_state_saving_rnn};
 pub use static_rnn::StaticRnn;
 pub use streaming::StreamingRnn;

@@ -4,7 +4,7 @@ use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
 
 use super::static_rnn::batch;
 use crate::nest::check_places;
-use crate::{Cell, Nest, Step};
+use crate::{Cell, Nest, StepContext};
 
 /// The result of one iteration of [`raw_rnn`]'s loop, and the values before the first iteration.
 ///
@@ -12,7 +12,7 @@ use crate::{Cell, Nest, Step};
 /// `loop_fn`. Their `emit` only defines the structure, shapes (including the batch axis) and types
 /// of later emits; its elements are ignored.
 #[derive(Clone, Debug)]
-pub struct RawTurn<B: Backend, I, S, E, L> {
+pub struct RawRnnStep<B: Backend, I, S, E, L> {
     /// `[batch]` of `bool`: rows that take no further step. A finished row stays finished.
     pub finished: Tensor<B>,
     /// The input of the next step.
@@ -48,7 +48,7 @@ pub struct RawOutput<S, E, L> {
 /// ```
 /// use backend_api::{Compare, DType, Meta, Shape, Tensor};
 /// use backend_cpu::Cpu;
-/// use rnn_core::{BasicRnnCell, Cell, RawTurn, Step, raw_rnn};
+/// use rnn_core::{BasicRnnCell, Cell, RawRnnStep, StepContext, raw_rnn};
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
@@ -58,7 +58,7 @@ pub struct RawOutput<S, E, L> {
 ///     let step = Tensor::full(&device, step as f64, Meta::new(Shape::SCALAR, DType::I64))?;
 ///     limits.compare(Compare::Le, &step)
 /// };
-/// let start = RawTurn {
+/// let start = RawRnnStep {
 ///     finished: finished(0)?,
 ///     input: Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?,
 ///     state: cell.zero_state(2)?,
@@ -66,8 +66,8 @@ pub struct RawOutput<S, E, L> {
 ///     loop_state: (),
 /// };
 /// // Feeds on its own output.
-/// let result = raw_rnn(&cell, Step::default(), start, |steps, output, state, ()| {
-///     Ok(RawTurn {
+/// let result = raw_rnn(&cell, StepContext::default(), start, |steps, output, state, ()| {
+///     Ok(RawRnnStep {
 ///         finished: finished(steps)?,
 ///         input: output.clone(),
 ///         state: state.clone(),
@@ -86,22 +86,22 @@ pub struct RawOutput<S, E, L> {
 /// * The cell or `loop_fn` returns an error.
 pub fn raw_rnn<C, E, L>(
     cell: &C,
-    step: Step,
-    start: RawTurn<C::B, C::Input, C::State, E, L>,
+    step: StepContext,
+    start: RawRnnStep<C::Backend, C::Input, C::State, E, L>,
     mut loop_fn: impl FnMut(
         usize,
         &C::Output,
         &C::State,
         L,
-    ) -> Result<RawTurn<C::B, C::Input, C::State, E, L>>,
+    ) -> Result<RawRnnStep<C::Backend, C::Input, C::State, E, L>>,
 ) -> Result<RawOutput<C::State, E, L>>
 where
     C: Cell,
-    E: Nest<C::B>,
+    E: Nest<C::Backend>,
 {
     let rows = batch("raw_rnn", std::slice::from_ref(&start.input))?;
     check_finished(&start.finished, rows)?;
-    let RawTurn {
+    let RawRnnStep {
         mut finished,
         mut input,
         mut state,
@@ -114,13 +114,13 @@ where
     while !all(&finished)? {
         let time = emitted.len();
         let (output, new) = cell.step(&step.at(time), &input, &state)?;
-        let turn = loop_fn(time + 1, &output, &new, loop_state)?;
-        check_finished(&turn.finished, rows)?;
-        state = where_finished("state", &finished, &state, &turn.state)?;
-        emitted.push(where_finished("emit", &finished, &zero, &turn.emit)?);
-        finished = finished.select_from(&finished, &turn.finished)?;
-        input = turn.input;
-        loop_state = turn.loop_state;
+        let next = loop_fn(time + 1, &output, &new, loop_state)?;
+        check_finished(&next.finished, rows)?;
+        state = where_finished("state", &finished, &state, &next.state)?;
+        emitted.push(where_finished("emit", &finished, &zero, &next.emit)?);
+        finished = finished.select_from(&finished, &next.finished)?;
+        input = next.input;
+        loop_state = next.loop_state;
     }
     Ok(RawOutput {
         emits: stacked(&emitted, &zero)?,

@@ -35,7 +35,7 @@ pub fn static_state_saving_rnn<C: Cell>(
     rnn: StaticRnn<'_, C>,
     cell: &C,
     inputs: &[C::Input],
-    saver: &mut impl StateSaver<C::B>,
+    saver: &mut impl StateSaver<C::Backend>,
     names: &[&str],
 ) -> Result<RnnOutput<Vec<C::Output>, C::State>> {
     let op = "static_state_saving_rnn";
@@ -48,7 +48,7 @@ pub fn static_state_saving_rnn<C: Cell>(
         );
         return Err(Error::argument(op, "state_name", problem));
     }
-    let saved: Vec<Tensor<C::B>> = names
+    let saved: Vec<Tensor<C::Backend>> = names
         .iter()
         .map(|name| saver.state(name))
         .collect::<Result<_>>()?;

@@ -4,8 +4,8 @@ use backend_api::{Error, Result, Shape};
 
 use super::RnnOutput;
 use super::lengths::{Lengths, upload};
-use crate::step::Mode;
-use crate::{Cell, Nest, Step, Unroll};
+use crate::step_context::Mode;
+use crate::{Cell, Nest, StepContext, Unroll};
 
 /// Runs a cell over a list of inputs, one per step; TensorFlow's `static_rnn`.
 ///
@@ -33,7 +33,7 @@ pub struct StaticRnn<'a, C: Cell> {
     cell: &'a C,
     lengths: Option<Lengths>,
     initial_state: Option<C::State>,
-    step: Step,
+    step: StepContext,
 }
 
 impl<'a, C: Cell> StaticRnn<'a, C> {
@@ -43,7 +43,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
             cell,
             lengths: None,
             initial_state: None,
-            step: Step::new(Mode::Evaluation, 0),
+            step: StepContext::new(Mode::Evaluation, 0),
         }
     }
 
@@ -61,7 +61,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
 
     /// Sets inference or training, and the seed of the random numbers.
     pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.step = Step::new(mode, seed);
+        self.step = StepContext::new(mode, seed);
         self
     }
 
@@ -99,8 +99,8 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
                 continue;
             }
             let (output, new) = self.cell.step(&self.step.at(time), input, &state)?;
-            outputs.push(unroll.hold(time, output, &zero)?);
-            state = unroll.hold(time, new, &state)?;
+            outputs.push(unroll.masked(time, output, &zero)?);
+            state = unroll.masked(time, new, &state)?;
         }
         Ok(RnnOutput { outputs, state })
     }

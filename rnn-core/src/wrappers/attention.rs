@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sample_output;
 use crate::{
-    AnyCell, Cell, CellConfig, Dense, Initializer, Module, Nest, Param, Step, Visitor,
+    AnyCell, Cell, CellConfig, Dense, Initializer, Module, Nest, Param, StepContext, Visitor,
     cell_from_config,
 };
 
@@ -54,16 +54,16 @@ pub struct AttentionCellWrapper<C: Cell> {
     length: usize,
     size: usize,
     input_size: usize,
-    input: Dense<C::B>,
-    attn_w: Param<C::B>,
-    attn_v: Param<C::B>,
-    query: Dense<C::B>,
-    output: Dense<C::B>,
+    input: Dense<C::Backend>,
+    attn_w: Param<C::Backend>,
+    attn_v: Param<C::Backend>,
+    query: Dense<C::Backend>,
+    output: Dense<C::Backend>,
 }
 
 impl<C> AttentionCellWrapper<C>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
 {
     /// Returns a builder. `input_size` is the depth of the inputs of wrapper and cell,
     /// `attn_length` the number of recent outputs to attend to.
@@ -83,7 +83,11 @@ where
     }
 
     /// The attention of a query over the memory: `[batch, A]`.
-    fn attend(&self, query: &Tensor<C::B>, memory: &Tensor<C::B>) -> Result<Tensor<C::B>> {
+    fn attend(
+        &self,
+        query: &Tensor<C::Backend>,
+        memory: &Tensor<C::Backend>,
+    ) -> Result<Tensor<C::Backend>> {
         let batch = memory.shape()[0];
         let vec_size = self.attn_v.shape()[0];
         let rows = memory.reshape(&[batch * self.length, self.size])?;
@@ -122,8 +126,8 @@ fn expect<B: Backend>(name: &str, t: &Tensor<B>, dims: [usize; 2]) -> Result<()>
 }
 
 impl<C: Cell> Module for AttentionCellWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.input.params(v);
         v.child(&self.cell.scope(), &mut self.cell);
         v.param("attention/attn_w", &mut self.attn_w);
@@ -135,12 +139,12 @@ impl<C: Cell> Module for AttentionCellWrapper<C> {
 
 impl<C> Cell for AttentionCellWrapper<C>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
 {
-    type Input = Tensor<C::B>;
+    type Input = Tensor<C::Backend>;
     /// State of the cell, last attention, memory.
-    type State = (C::State, Tensor<C::B>, Tensor<C::B>);
-    type Output = Tensor<C::B>;
+    type State = (C::State, Tensor<C::Backend>, Tensor<C::Backend>);
+    type Output = Tensor<C::Backend>;
 
     fn scope(&self) -> String {
         "attention_cell_wrapper".into()
@@ -153,16 +157,16 @@ where
         Ok((self.cell.zero_state(batch)?, attns, memory))
     }
 
-    fn zero_output(&self, batch: usize) -> Result<Tensor<C::B>> {
+    fn zero_output(&self, batch: usize) -> Result<Tensor<C::Backend>> {
         self.output.zeros(batch)
     }
 
     fn step(
         &self,
-        cx: &Step,
-        x: &Tensor<C::B>,
+        cx: &StepContext,
+        x: &Tensor<C::Backend>,
         (state, attns, memory): &Self::State,
-    ) -> Result<(Tensor<C::B>, Self::State)> {
+    ) -> Result<(Tensor<C::Backend>, Self::State)> {
         let batch = if x.shape().rank() == 0 {
             0
         } else {
@@ -223,7 +227,7 @@ impl<C> AttentionCellWrapperBuilder<C> {
 
 impl<C> AttentionCellWrapperBuilder<C>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
 {
     /// Builds the wrapper.
     ///

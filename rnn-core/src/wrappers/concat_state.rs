@@ -2,7 +2,7 @@
 
 use backend_api::{Error, Result, Tensor};
 
-use crate::{Cell, Module, Nest, Step, Unroll, Visitor};
+use crate::{Cell, Module, Nest, StepContext, Unroll, Visitor};
 
 /// A cell whose state is a single tensor `[batch, total size]`: the concatenation of the wrapped
 /// cell's state tensors, in order (`c` before `h`). TensorFlow's `state_is_tuple=False`, which old
@@ -29,12 +29,12 @@ impl<C: Cell> ConcatState<C> {
     }
 
     /// Concatenates the inner state.
-    fn join(&self, state: &C::State) -> Result<Tensor<C::B>> {
+    fn join(&self, state: &C::State) -> Result<Tensor<C::Backend>> {
         Tensor::concat(&state.leaves(), 1)
     }
 
     /// Splits the tensor into the inner state.
-    fn split(&self, state: &Tensor<C::B>) -> Result<C::State> {
+    fn split(&self, state: &Tensor<C::Backend>) -> Result<C::State> {
         if state.shape().rank() != 2 {
             let expected = "[batch, sizes added up] is needed";
             return Err(Error::shape(
@@ -66,15 +66,15 @@ impl<C: Cell> ConcatState<C> {
 }
 
 impl<C: Cell> Module for ConcatState<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.cell.params(v);
     }
 }
 
 impl<C: Cell> Cell for ConcatState<C> {
     type Input = C::Input;
-    type State = Tensor<C::B>;
+    type State = Tensor<C::Backend>;
     type Output = C::Output;
 
     fn scope(&self) -> String {
@@ -91,7 +91,7 @@ impl<C: Cell> Cell for ConcatState<C> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         input: &C::Input,
         state: &Self::State,
     ) -> Result<(C::Output, Self::State)> {
@@ -101,7 +101,7 @@ impl<C: Cell> Cell for ConcatState<C> {
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &Self::State,
     ) -> Result<(C::Output, Self::State)> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sample_output;
 use crate::{
-    AnyCell, Cell, CellConfig, Mode, Module, Nest, Step, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, CellConfig, Mode, Module, Nest, StepContext, Unroll, Visitor, cell_from_config,
 };
 
 /// Runs a cell on another device than the network around it (TensorFlow's `DeviceWrapper`).
@@ -33,9 +33,9 @@ use crate::{
 pub struct DeviceWrapper<C: Cell> {
     cell: C,
     /// The device on which the cell runs.
-    device: C::B,
+    device: C::Backend,
     /// The device of the network around it.
-    home: C::B,
+    home: C::Backend,
 }
 
 impl<C: Cell> DeviceWrapper<C> {
@@ -43,7 +43,7 @@ impl<C: Cell> DeviceWrapper<C> {
     ///
     /// # Errors
     /// The device is out of memory.
-    pub fn new(cell: C, device: &C::B) -> Result<Self> {
+    pub fn new(cell: C, device: &C::Backend) -> Result<Self> {
         Ok(Self {
             home: sample_output(&cell)?.device().clone(),
             cell: cell.to(device)?,
@@ -51,11 +51,11 @@ impl<C: Cell> DeviceWrapper<C> {
         })
     }
 
-    fn there<N: Nest<C::B>>(&self, nest: &N) -> Result<N> {
+    fn there<N: Nest<C::Backend>>(&self, nest: &N) -> Result<N> {
         nest.map(&mut |t| t.to(&self.device))
     }
 
-    fn back<N: Nest<C::B>>(&self, nest: &N) -> Result<N> {
+    fn back<N: Nest<C::Backend>>(&self, nest: &N) -> Result<N> {
         nest.map(&mut |t| t.to(&self.home))
     }
 
@@ -80,8 +80,8 @@ impl<C: Cell> DeviceWrapper<C> {
 }
 
 impl<C: Cell> Module for DeviceWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.cell.params(v);
     }
 }
@@ -103,7 +103,12 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
         self.back(&self.cell.zero_output(batch)?)
     }
 
-    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        input: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         self.run(cx.mode, input, state, |input, state| {
             self.cell.step(cx, input, state)
         })
@@ -111,7 +116,7 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {

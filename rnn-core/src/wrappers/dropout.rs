@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    AnyCell, Cell, CellConfig, Mode, Module, Nest, Path, Step, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, CellConfig, Mode, Module, Nest, Path, StepContext, Unroll, Visitor,
+    cell_from_config,
 };
 
 /// A cell with dropout on its input, state and output (TensorFlow's `DropoutWrapper`; Zaremba et
@@ -53,7 +54,7 @@ pub struct DropoutWrapper<C: Cell> {
     state_keep: f64,
     variational: bool,
     filter: StateFilter,
-    noise: Arc<dyn NoiseSource<C::B>>,
+    noise: Arc<dyn NoiseSource<C::Backend>>,
 }
 
 /// A source of random numbers for dropout: for runs with known numbers.
@@ -66,7 +67,7 @@ pub trait NoiseSource<B: Backend>: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The source has no such numbers, or the device failed.
-    fn noise(&self, device: &B, cx: &Step, place: &str, meta: Meta) -> Result<Tensor<B>>;
+    fn noise(&self, device: &B, cx: &StepContext, place: &str, meta: Meta) -> Result<Tensor<B>>;
 }
 
 /// Numbers from the run's random stream.
@@ -76,7 +77,7 @@ struct Drawn {
 }
 
 impl<B: Backend> NoiseSource<B> for Drawn {
-    fn noise(&self, device: &B, cx: &Step, place: &str, meta: Meta) -> Result<Tensor<B>> {
+    fn noise(&self, device: &B, cx: &StepContext, place: &str, meta: Meta) -> Result<Tensor<B>> {
         let key = cx.key(place);
         let key = self.seed.map_or(key, |seed| philox::derive(key, seed));
         let unit = Distribution::Uniform {
@@ -128,13 +129,18 @@ impl<C: Cell> DropoutWrapper<C> {
     }
 
     /// Replaces the source of random numbers.
-    pub fn noise(mut self, source: impl NoiseSource<C::B> + 'static) -> Self {
+    pub fn noise(mut self, source: impl NoiseSource<C::Backend> + 'static) -> Self {
         self.noise = Arc::new(source);
         self
     }
 
     /// The noise for one step of a tensor.
-    fn step_noise(&self, cx: &Step, place: &str, of: &Tensor<C::B>) -> Result<Tensor<C::B>> {
+    fn step_noise(
+        &self,
+        cx: &StepContext,
+        place: &str,
+        of: &Tensor<C::Backend>,
+    ) -> Result<Tensor<C::Backend>> {
         let mut meta = noise_of(of.meta());
         if !self.variational {
             return self.noise.noise(of.device(), cx, place, meta);
@@ -148,10 +154,10 @@ impl<C: Cell> DropoutWrapper<C> {
     /// The noise for all steps of a sequence.
     fn sequence_noise(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         place: &str,
-        of: &Tensor<C::B>,
-    ) -> Result<Tensor<C::B>> {
+        of: &Tensor<C::Backend>,
+    ) -> Result<Tensor<C::Backend>> {
         let device = of.device();
         let one = Meta::new(of.shape().without(0), of.dtype());
         let like = Tensor::zeros(device, noise_of(one))?;
@@ -162,7 +168,7 @@ impl<C: Cell> DropoutWrapper<C> {
     }
 
     /// Applies dropout to the selected tensors of a state.
-    fn drop_state(&self, cx: &Step, state: &C::State) -> Result<C::State> {
+    fn drop_state(&self, cx: &StepContext, state: &C::State) -> Result<C::State> {
         let noise = |place: &str, t: &_| self.step_noise(cx, place, t);
         dropout(state, "state", self.state_keep, &self.filter, noise)
     }
@@ -207,8 +213,8 @@ fn dropout<B: Backend, N: Nest<B>>(
 }
 
 impl<C: Cell> Module for DropoutWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.cell.params(v);
     }
 }
@@ -230,7 +236,12 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
         self.cell.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        input: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         // The wrapped cell may also use dropout and must draw different numbers.
         let inner = cx.child(0);
         if cx.mode == Mode::Evaluation {
@@ -246,7 +257,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {

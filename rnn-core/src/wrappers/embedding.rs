@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::sample_output;
 use crate::{
-    AnyCell, Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, CellConfig, Initializer, Module, Param, StepContext, Unroll, Visitor,
+    cell_from_config,
 };
 
 /// A cell that takes ids, and looks up the input of the wrapped cell in a table (TensorFlow's
@@ -37,10 +38,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct EmbeddingWrapper<C: Cell> {
     cell: C,
-    embedding: Param<C::B>,
+    embedding: Param<C::Backend>,
 }
 
-impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
+impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> EmbeddingWrapper<C> {
     /// Wraps a cell with a table of `embedding_classes` rows of width `embedding_size`, the cell's
     /// input depth.
     ///
@@ -77,7 +78,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
     }
 
     /// Looks up ids `[batch]` or `[batch, 1]`, with `lead` additional leading axes.
-    fn embed(&self, ids: &Tensor<C::B>, lead: usize) -> Result<Tensor<C::B>> {
+    fn embed(&self, ids: &Tensor<C::Backend>, lead: usize) -> Result<Tensor<C::Backend>> {
         if ids.dtype().is_float() {
             let expected = "ids are integers";
             return Err(Error::dtype(
@@ -104,14 +105,14 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> EmbeddingWrapper<C> {
 }
 
 impl<C: Cell> Module for EmbeddingWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         v.param("embedding", &mut self.embedding);
         v.child(&self.cell.scope(), &mut self.cell);
     }
 }
 
-impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for EmbeddingWrapper<C> {
+impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> Cell for EmbeddingWrapper<C> {
     type Input = C::Input;
     type State = C::State;
     type Output = C::Output;
@@ -128,13 +129,18 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for EmbeddingWrapper<C> {
         self.cell.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, ids: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        ids: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         self.cell.step(cx, &self.embed(ids, 0)?, state)
     }
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         ids: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {

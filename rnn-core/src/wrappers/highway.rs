@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::sample_output;
 use crate::{
-    AnyCell, Cell, CellConfig, Initializer, Module, Param, Step, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, CellConfig, Initializer, Module, Param, StepContext, Unroll, Visitor,
+    cell_from_config,
 };
 
 /// A cell with highway gates, which pass the input around the cell (Srivastava et al. 2015;
@@ -39,8 +40,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct HighwayWrapper<C: Cell> {
     cell: C,
-    carry: Gate<C::B>,
-    transform: Option<Gate<C::B>>,
+    carry: Gate<C::Backend>,
+    transform: Option<Gate<C::Backend>>,
 }
 
 /// `σ(x · w + b)`
@@ -67,7 +68,7 @@ impl<B: Backend> Gate<B> {
     }
 }
 
-impl<C: Cell<Output = Tensor<<C as Module>::B>>> HighwayWrapper<C> {
+impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> HighwayWrapper<C> {
     /// Wraps a cell, with coupled gates and a carry bias of 1, so that the wrapper initially passes
     /// its input on.
     ///
@@ -95,7 +96,7 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> HighwayWrapper<C> {
     }
 
     /// Mixes input and output, of one step or of all steps.
-    fn mix(&self, x: &Tensor<C::B>, y: &Tensor<C::B>) -> Result<Tensor<C::B>> {
+    fn mix(&self, x: &Tensor<C::Backend>, y: &Tensor<C::Backend>) -> Result<Tensor<C::Backend>> {
         if x.shape() != y.shape() {
             let expected = format!("the output, which it is mixed with, is {}", y.shape());
             return Err(Error::shape("highway_wrapper", "x", x.shape(), expected));
@@ -111,8 +112,8 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> HighwayWrapper<C> {
 }
 
 impl<C: Cell> Module for HighwayWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         v.param("carry_w", &mut self.carry.w);
         v.param("carry_b", &mut self.carry.b);
         if let Some(transform) = &mut self.transform {
@@ -125,7 +126,7 @@ impl<C: Cell> Module for HighwayWrapper<C> {
 
 impl<C> Cell for HighwayWrapper<C>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>>,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
 {
     type Input = C::Input;
     type State = C::State;
@@ -139,21 +140,26 @@ where
         self.cell.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, x: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        x: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         let (y, state) = self.cell.step(cx, x, state)?;
         Ok((self.mix(x, &y)?, state))
     }
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         xs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
         let wrapper = self.clone();
         u.segments(xs, state, move |u, xs, state| {
             let (ys, state) = wrapper.cell.unroll(u, xs, state)?;
-            Ok((u.zero_ended(&wrapper.mix(xs, &ys)?)?, state))
+            Ok((u.mask_padding(&wrapper.mix(xs, &ys)?)?, state))
         })
     }
 }

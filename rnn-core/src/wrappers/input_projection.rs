@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
-use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
+use crate::{
+    AnyCell, Cell, CellConfig, Dense, Module, StepContext, Unroll, Visitor, cell_from_config,
+};
 
 /// A cell with a fully connected layer before its input (TensorFlow's `InputProjectionWrapper`):
 ///
@@ -34,10 +36,10 @@ use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cel
 #[derive(Clone, Debug)]
 pub struct InputProjectionWrapper<C: Cell> {
     cell: C,
-    layer: Dense<C::B>,
+    layer: Dense<C::Backend>,
 }
 
-impl<C: Cell<Input = Tensor<<C as Module>::B>>> InputProjectionWrapper<C> {
+impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> InputProjectionWrapper<C> {
     /// Wraps a cell with a projection from `input_size` to `num_proj`, the cell's input depth,
     /// without an activation.
     ///
@@ -70,14 +72,14 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> InputProjectionWrapper<C> {
 }
 
 impl<C: Cell> Module for InputProjectionWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.layer.params(v);
         v.child(&self.cell.scope(), &mut self.cell);
     }
 }
 
-impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for InputProjectionWrapper<C> {
+impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> Cell for InputProjectionWrapper<C> {
     type Input = C::Input;
     type State = C::State;
     type Output = C::Output;
@@ -94,13 +96,18 @@ impl<C: Cell<Input = Tensor<<C as Module>::B>>> Cell for InputProjectionWrapper<
         self.cell.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, x: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        x: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         self.cell.step(cx, &self.layer.forward(x)?, state)
     }
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         xs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {

@@ -30,7 +30,7 @@ use crate::{Cell, Nest};
 
 /// The first output tensor of a cell, for one row. A wrapper's own parameters have its device, type
 /// and width.
-fn sample_output<C: Cell>(cell: &C) -> Result<Tensor<C::B>> {
+fn sample_output<C: Cell>(cell: &C) -> Result<Tensor<C::Backend>> {
     match cell.zero_output(1)?.leaves().first() {
         Some(&leaf) => Ok(leaf.clone()),
         None => Err(Error::argument("wrapper", "cell", "has no output")),

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    AnyCell, Cell, CellConfig, Module, Nest, ParamId, Step, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, CellConfig, Module, Nest, ParamId, StepContext, Unroll, Visitor,
+    cell_from_config,
 };
 
 /// A stack of cells, where the output of each cell is the input of the next; TensorFlow's
@@ -83,16 +84,16 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
 /// The layers of a [`MultiRnnCell`]: a `Vec` of cells, or a tuple of two to four.
 pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend.
-    type B: Backend;
+    type Backend: Backend;
     /// The input of the first layer.
-    type Input: Nest<Self::B>;
+    type Input: Nest<Self::Backend>;
     /// The states of all layers.
-    type State: Nest<Self::B>;
+    type State: Nest<Self::Backend>;
     /// The output of the last layer.
-    type Output: Nest<Self::B>;
+    type Output: Nest<Self::Backend>;
 
     /// Visits the parameters of each layer under its name.
-    fn params(&mut self, v: &mut Visitor<'_, Self::B>);
+    fn params(&mut self, v: &mut Visitor<'_, Self::Backend>);
     /// The identities of the parameters of each layer.
     fn param_ids(&self) -> Vec<Vec<ParamId>>;
     /// Returns an error if the output of a layer does not fit the next one.
@@ -104,14 +105,14 @@ pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
     /// Runs one step of each layer.
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         input: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)>;
     /// Runs the sequence through one layer after the other, so that each uses its fast path.
     fn unroll(
         &self,
-        u: &Unroll<Self::B>,
+        u: &Unroll<Self::Backend>,
         inputs: &Self::Input,
         state: &Self::State,
     ) -> Result<(Self::Output, Self::State)>;
@@ -133,10 +134,10 @@ fn ids<C: Cell>(cell: &C) -> Vec<ParamId> {
 fn check_fit<A, C>(i: usize, below: &A, above: &C) -> Result<()>
 where
     A: Cell,
-    C: Cell<B = A::B, Input = A::Output>,
+    C: Cell<Backend = A::Backend, Input = A::Output>,
 {
     let step = above.step(
-        &Step::default(),
+        &StepContext::default(),
         &below.zero_output(1)?,
         &above.zero_state(1)?,
     );
@@ -147,12 +148,12 @@ where
 }
 
 impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
-    type B = C::B;
+    type Backend = C::Backend;
     type Input = C::Input;
     type State = Vec<C::State>;
     type Output = C::Output;
 
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         for (i, cell) in self.iter_mut().enumerate() {
             v.child(&layer_name(i, cell), cell);
         }
@@ -180,7 +181,7 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
 
     fn step(
         &self,
-        cx: &Step,
+        cx: &StepContext,
         input: &C::Input,
         state: &Vec<C::State>,
     ) -> Result<(C::Output, Vec<C::State>)> {
@@ -191,7 +192,7 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &Vec<C::State>,
     ) -> Result<(C::Output, Vec<C::State>)> {
@@ -231,14 +232,14 @@ macro_rules! tuple_layers {
         impl<$first $(, $cell)+> Layers for ($first $(, $cell)+)
         where
             $first: Cell,
-            $($cell: Cell<B = $first::B, Input = <$below as Cell>::Output>,)+
+            $($cell: Cell<Backend = $first::Backend, Input = <$below as Cell>::Output>,)+
         {
-            type B = $first::B;
+            type Backend = $first::Backend;
             type Input = $first::Input;
             type State = ($first::State $(, $cell::State)+);
             type Output = tuple_layers!(@last $($cell)+);
 
-            fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
+            fn params(&mut self, v: &mut Visitor<'_, Self::Backend>) {
                 v.child(&layer_name(0, &self.0), &mut self.0);
                 $(v.child(&layer_name($index, &self.$index), &mut self.$index);)+
             }
@@ -262,7 +263,7 @@ macro_rules! tuple_layers {
 
             fn step(
                 &self,
-                cx: &Step,
+                cx: &StepContext,
                 input: &Self::Input,
                 state: &Self::State,
             ) -> Result<(Self::Output, Self::State)> {
@@ -274,7 +275,7 @@ macro_rules! tuple_layers {
 
             fn unroll(
                 &self,
-                u: &Unroll<Self::B>,
+                u: &Unroll<Self::Backend>,
                 inputs: &Self::Input,
                 state: &Self::State,
             ) -> Result<(Self::Output, Self::State)> {
@@ -294,8 +295,8 @@ tuple_layers!(C0 0 s0, C1 1 s1 below C0 0, C2 2 s2 below C1 1; 2);
 tuple_layers!(C0 0 s0, C1 1 s1 below C0 0, C2 2 s2 below C1 1, C3 3 s3 below C2 2; 3);
 
 impl<L: Layers> Module for MultiRnnCell<L> {
-    type B = L::B;
-    fn params(&mut self, v: &mut Visitor<'_, L::B>) {
+    type Backend = L::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, L::Backend>) {
         self.layers.params(v);
     }
 }
@@ -317,13 +318,18 @@ impl<L: Layers> Cell for MultiRnnCell<L> {
         self.layers.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, input: &L::Input, state: &L::State) -> Result<(L::Output, L::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        input: &L::Input,
+        state: &L::State,
+    ) -> Result<(L::Output, L::State)> {
         self.layers.step(cx, input, state)
     }
 
     fn unroll(
         &self,
-        u: &Unroll<L::B>,
+        u: &Unroll<L::Backend>,
         inputs: &L::Input,
         state: &L::State,
     ) -> Result<(L::Output, L::State)> {

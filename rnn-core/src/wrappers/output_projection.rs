@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
-use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cell_from_config};
+use crate::{
+    AnyCell, Cell, CellConfig, Dense, Module, StepContext, Unroll, Visitor, cell_from_config,
+};
 
 /// A cell with a fully connected layer after its output (TensorFlow's `OutputProjectionWrapper`):
 ///
@@ -33,10 +35,10 @@ use crate::{AnyCell, Cell, CellConfig, Dense, Module, Step, Unroll, Visitor, cel
 #[derive(Clone, Debug)]
 pub struct OutputProjectionWrapper<C: Cell> {
     cell: C,
-    layer: Dense<C::B>,
+    layer: Dense<C::Backend>,
 }
 
-impl<C: Cell<Output = Tensor<<C as Module>::B>>> OutputProjectionWrapper<C> {
+impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> OutputProjectionWrapper<C> {
     /// Wraps a cell with a projection to `output_size`, without an activation.
     ///
     /// # Errors
@@ -62,14 +64,14 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> OutputProjectionWrapper<C> {
 }
 
 impl<C: Cell> Module for OutputProjectionWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.layer.params(v);
         v.child(&self.cell.scope(), &mut self.cell);
     }
 }
 
-impl<C: Cell<Output = Tensor<<C as Module>::B>>> Cell for OutputProjectionWrapper<C> {
+impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> Cell for OutputProjectionWrapper<C> {
     type Input = C::Input;
     type State = C::State;
     type Output = C::Output;
@@ -86,14 +88,19 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> Cell for OutputProjectionWrappe
         self.layer.zeros(batch)
     }
 
-    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        input: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         let (output, state) = self.cell.step(cx, input, state)?;
         Ok((self.layer.forward(&output)?, state))
     }
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
@@ -101,7 +108,7 @@ impl<C: Cell<Output = Tensor<<C as Module>::B>>> Cell for OutputProjectionWrappe
         u.segments(inputs, state, move |u, inputs, state| {
             let (outputs, state) = wrapper.cell.unroll(u, inputs, state)?;
             let projected = wrapper.layer.forward(&outputs)?;
-            Ok((u.zero_ended(&projected)?, state))
+            Ok((u.mask_padding(&projected)?, state))
         })
     }
 }

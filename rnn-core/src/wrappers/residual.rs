@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::nest::check_places;
-use crate::{AnyCell, Cell, CellConfig, Module, Nest, Step, Unroll, Visitor, cell_from_config};
+use crate::{
+    AnyCell, Cell, CellConfig, Module, Nest, StepContext, Unroll, Visitor, cell_from_config,
+};
 
 /// Combines the input and the output of a step.
 type Combine<C> = Arc<
@@ -95,8 +97,8 @@ fn add<B: Backend, O: Nest<B>>(input: &impl Nest<B>, output: &O) -> Result<O> {
 }
 
 impl<C: Cell> Module for ResidualWrapper<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         self.cell.params(v);
     }
 }
@@ -118,7 +120,12 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
         self.cell.zero_output(batch)
     }
 
-    fn step(&self, cx: &Step, input: &C::Input, state: &C::State) -> Result<(C::Output, C::State)> {
+    fn step(
+        &self,
+        cx: &StepContext,
+        input: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
         let (output, state) = self.cell.step(cx, input, state)?;
         let output = match &self.combine {
             Some(combine) => combine(input, &output)?,
@@ -129,7 +136,7 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
 
     fn unroll(
         &self,
-        u: &Unroll<C::B>,
+        u: &Unroll<C::Backend>,
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
@@ -149,7 +156,7 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
                     u.scan(&pairs, &(), &zero, |_, (x, y), ()| Ok((combine(x, y)?, ())))?
                         .0
                 }
-                None => u.zero_ended(&add(inputs, &outputs)?)?,
+                None => u.mask_padding(&add(inputs, &outputs)?)?,
             };
             Ok((outputs, state))
         })

@@ -20,8 +20,9 @@ mod segment;
 use std::borrow::Cow;
 
 use backend_api::{
-    Backend, Buffers, Counting, Dest, Dests, Error, Fused, Keep, Layout, Memory, Meta, Metas, Op,
-    Result, SegmentBody, SequencePlan, SequenceRequest, Tensor, Unfused, View, Views, compose,
+    Backend, Buffers, Counting, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy, Meta,
+    Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Tensor, Unfused, View, Views,
+    compose,
 };
 use smallvec::SmallVec;
 
@@ -239,11 +240,11 @@ impl<B: Backend> Backend for Autodiff<B> {
 
     fn segment(
         &self,
-        keep: Keep,
+        memory_policy: MemoryPolicy,
         inputs: &[Tensor<Self>],
         body: SegmentBody<Self>,
     ) -> Result<Vec<Tensor<Self>>> {
-        segment::run(self, keep, inputs, body)
+        segment::run(self, memory_policy, inputs, body)
     }
 }
 
@@ -323,12 +324,12 @@ where
     Inner: Differentiable,
     Outer: Backend<Buffer = Inner::Buffer>,
 {
-    let leaves: Vec<_> = leaves.iter().map(|t| t.rehome(inner)).collect();
+    let leaves: Vec<_> = leaves.iter().map(|t| t.on_backend(inner)).collect();
     let leaves: Vec<_> = leaves.iter().collect();
-    let grads = inner.gradients(&loss.rehome(inner), &leaves)?;
+    let grads = inner.gradients(&loss.on_backend(inner), &leaves)?;
     Ok(grads
         .into_iter()
-        .map(|grad| grad.map(|grad| grad.on(|t| t.rehome(outer))))
+        .map(|grad| grad.map(|grad| grad.on(|t| t.on_backend(outer))))
         .collect())
 }
 
@@ -338,7 +339,7 @@ macro_rules! differentiable_decorator {
         $(impl<B: Differentiable> Differentiable for $decorator<B> {
             fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>> {
                 let inner = self.$inner();
-                Ok(inner.leaf(&t.rehome(inner))?.rehome(self))
+                Ok(inner.leaf(&t.on_backend(inner))?.on_backend(self))
             }
 
             fn gradients(

@@ -3,21 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use backend_api::{Backend, Keep, Metas, Result, SegmentBody, Tensor};
+use backend_api::{Backend, MemoryPolicy, Metas, Result, SegmentBody, Tensor};
 
 use super::node::{Input, Node, Source, next_number};
 use super::{Autodiff, TrackedBuffer};
 
 pub(super) fn run<B: Backend>(
     device: &Autodiff<B>,
-    keep: Keep,
+    memory_policy: MemoryPolicy,
     inputs: &[Tensor<Autodiff<B>>],
     body: SegmentBody<Autodiff<B>>,
 ) -> Result<Vec<Tensor<Autodiff<B>>>> {
-    match keep {
-        Keep::All => body(device, inputs),
-        Keep::Inputs => recompute(device, inputs, body),
-        Keep::Host => swap(device, inputs, body),
+    match memory_policy {
+        MemoryPolicy::Store => body(device, inputs),
+        MemoryPolicy::Recompute => recompute(device, inputs, body),
+        MemoryPolicy::Offload => swap(device, inputs, body),
     }
 }
 

@@ -84,11 +84,11 @@ impl Checkpoints {
     /// # Errors
     /// The folder has checkpoints of later steps, which belong to another run; or the device or the
     /// system failed.
-    pub fn save<M: Module, O: Optimizer<M::B>>(
+    pub fn save<M: Module, O: Optimizer<M::Backend>>(
         &self,
         model: &M,
         optimizer: &O,
-        state: &TrainState<M::B>,
+        state: &TrainState<M::Backend>,
     ) -> Result<PathBuf> {
         fs::create_dir_all(&self.folder).map_err(|e| self.io(e))?;
         let step = state.step;
@@ -152,11 +152,11 @@ impl Checkpoints {
     /// Those of [`latest`](Self::latest) and [`Checkpoint::restore`]; or the checkpoint has another
     /// model configuration than [`config`](Self::config), if that was set. Nothing has changed
     /// then.
-    pub fn resume<M: Module, O: Optimizer<M::B>>(
+    pub fn resume<M: Module, O: Optimizer<M::Backend>>(
         &self,
         model: &mut M,
         optimizer: &mut O,
-    ) -> Result<Option<TrainState<M::B>>> {
+    ) -> Result<Option<TrainState<M::Backend>>> {
         let Some(checkpoint) = self.latest()? else {
             return Ok(None);
         };

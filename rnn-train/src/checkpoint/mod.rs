@@ -50,11 +50,11 @@ pub const FORMAT: u64 = 1;
 ///
 /// # Errors
 /// Those of [`Checkpoints::save`].
-pub fn save<M: Module, O: Optimizer<M::B>>(
+pub fn save<M: Module, O: Optimizer<M::Backend>>(
     folder: impl AsRef<Path>,
     model: &M,
     optimizer: &O,
-    state: &TrainState<M::B>,
+    state: &TrainState<M::Backend>,
 ) -> Result<PathBuf> {
     Checkpoints::new(folder).save(model, optimizer, state)
 }
@@ -64,10 +64,10 @@ pub fn save<M: Module, O: Optimizer<M::B>>(
 ///
 /// # Errors
 /// Those of [`Checkpoints::resume`].
-pub fn resume<M: Module, O: Optimizer<M::B>>(
+pub fn resume<M: Module, O: Optimizer<M::Backend>>(
     folder: impl AsRef<Path>,
     model: &mut M,
     optimizer: &mut O,
-) -> Result<Option<TrainState<M::B>>> {
+) -> Result<Option<TrainState<M::Backend>>> {
     Checkpoints::new(folder).resume(model, optimizer)
 }

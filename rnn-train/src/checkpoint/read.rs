@@ -82,11 +82,11 @@ impl Checkpoint {
     /// # Errors
     /// The checkpoint is of another model or optimizer, or the device is out of memory. Nothing has
     /// changed then.
-    pub fn restore<M: Module, O: Optimizer<M::B>>(
+    pub fn restore<M: Module, O: Optimizer<M::Backend>>(
         &self,
         model: &mut M,
         optimizer: &mut O,
-    ) -> Result<TrainState<M::B>> {
+    ) -> Result<TrainState<M::Backend>> {
         let filled = filled(model, &self.stored, PARAM)?;
         let restored = self.optimizer(&filled, optimizer)?;
         let state = self.state(&filled)?;
@@ -95,7 +95,7 @@ impl Checkpoint {
         Ok(state)
     }
 
-    fn optimizer<M: Module, O: Optimizer<M::B>>(&self, model: &M, like: &O) -> Result<O> {
+    fn optimizer<M: Module, O: Optimizer<M::Backend>>(&self, model: &M, like: &O) -> Result<O> {
         let OptimizerHeader {
             name,
             steps,
@@ -137,8 +137,8 @@ impl Checkpoint {
         Ok(restored)
     }
 
-    fn state<M: Module>(&self, model: &M) -> Result<TrainState<M::B>> {
-        let mut state = TrainState::<M::B>::deserialize(&self.run.state)
+    fn state<M: Module>(&self, model: &M) -> Result<TrainState<M::Backend>> {
+        let mut state = TrainState::<M::Backend>::deserialize(&self.run.state)
             .map_err(|e| self.refuse(format!("has metadata that cannot be read: {e}")))?;
         if let Some((_, param)) = model.named_params().first() {
             for i in 0..self.run.carried {
@@ -163,12 +163,12 @@ impl Checkpoint {
 }
 
 /// Writes a checkpoint.
-pub(super) fn write<M: Module, O: Optimizer<M::B>>(
+pub(super) fn write<M: Module, O: Optimizer<M::Backend>>(
     path: &Path,
     config: &Value,
     model: &M,
     optimizer: &O,
-    state: &TrainState<M::B>,
+    state: &TrainState<M::Backend>,
 ) -> Result<()> {
     let json = |e: serde_json::Error| Error::format(path, format!("cannot be written: {e}"));
     let run = Run {
@@ -193,7 +193,7 @@ pub(super) fn write<M: Module, O: Optimizer<M::B>>(
     )
 }
 
-fn add_slots<B: Backend, M: Module<B = B>, O: Optimizer<B>>(
+fn add_slots<B: Backend, M: Module<Backend = B>, O: Optimizer<B>>(
     tensors: &mut BTreeMap<String, Content>,
     model: &M,
     optimizer: &O,

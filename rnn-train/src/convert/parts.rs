@@ -205,7 +205,7 @@ impl<B: Backend> Parts<B> {
 }
 
 /// The cell with its parameters replaced.
-fn filled<B: Backend, M: Module<B = B>>(
+fn filled<B: Backend, M: Module<Backend = B>>(
     mut cell: M,
     params: impl IntoIterator<Item = (&'static str, Tensor<B>)>,
 ) -> Result<M> {
@@ -222,7 +222,7 @@ fn filled<B: Backend, M: Module<B = B>>(
 struct Params<B: Backend>(BTreeMap<String, Tensor<B>>);
 
 impl<B: Backend> Params<B> {
-    fn of<M: Module<B = B>>(cell: &M) -> Self {
+    fn of<M: Module<Backend = B>>(cell: &M) -> Self {
         let params = cell.named_params().into_iter();
         Self(params.map(|(name, p)| (name, p.value().clone())).collect())
     }

@@ -183,7 +183,7 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
     /// # Errors
     /// The configuration is invalid, a gradient does not match its parameter, no parameter has a
     /// gradient, or the device failed.
-    fn step<M: Module<B = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
+    fn step<M: Module<Backend = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
         self.check()?;
         let grads = grads.by_id();
         let step = self.state().steps + 1;

@@ -140,7 +140,7 @@ impl<B: Backend> Trainer<B> {
         source: &mut S,
     ) -> Result<bool>
     where
-        M: Module<B = B>,
+        M: Module<Backend = B>,
         O: Optimizer<B>,
         S: Source,
     {
@@ -165,7 +165,7 @@ impl<B: Backend> Trainer<B> {
 
     fn save<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<()>
     where
-        M: Module<B = B>,
+        M: Module<Backend = B>,
         O: Optimizer<B>,
         S: Source,
     {
@@ -203,7 +203,7 @@ impl<B: Differentiable> Trainer<B> {
         mut loss: impl FnMut(&M, &S::Item, TrainStep) -> Result<Tensor<B>>,
     ) -> Result<EpochReport>
     where
-        M: Module<B = B>,
+        M: Module<Backend = B>,
         O: Optimizer<B>,
         S: Source,
     {
@@ -228,7 +228,7 @@ impl<B: Differentiable> Trainer<B> {
         mut loss: impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
     ) -> Result<EpochReport>
     where
-        M: Module<B = B>,
+        M: Module<Backend = B>,
         O: Optimizer<B>,
         S: Source,
         C: Nest<B>,

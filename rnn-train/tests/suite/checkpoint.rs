@@ -279,7 +279,7 @@ fn a_model_is_changed_as_a_whole_or_not_at_all() {
     #[derive(Clone, Debug)]
     struct Pair(Vec<(&'static str, Dense<Device>)>);
     impl Module for Pair {
-        type B = Device;
+        type Backend = Device;
         fn params(&mut self, v: &mut Visitor<'_, Device>) {
             for (name, dense) in &mut self.0 {
                 v.child(name, dense);

@@ -21,7 +21,7 @@ pub(crate) struct Classifier {
 }
 
 impl Module for Classifier {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         v.child("rnn/basic_lstm_cell", &mut self.cell);
         v.child("dense", &mut self.dense);
@@ -73,7 +73,7 @@ pub(crate) fn contents<M: Module>(model: &M) -> Vec<(String, DType, Vec<u8>)> {
 }
 
 /// Number of steps and the bytes of all slots.
-pub(crate) fn memory<M: Module, O: Optimizer<M::B>>(
+pub(crate) fn memory<M: Module, O: Optimizer<M::Backend>>(
     model: &M,
     optimizer: &O,
 ) -> (u64, Vec<Vec<u8>>) {

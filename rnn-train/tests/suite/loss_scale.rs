@@ -12,7 +12,7 @@ use crate::common::{Device, assert_says, device};
 struct Number(Param<Device>);
 
 impl Module for Number {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         v.param("number", &mut self.0);
     }

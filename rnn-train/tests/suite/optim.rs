@@ -16,7 +16,7 @@ struct Model {
 }
 
 impl Module for Model {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         v.param("a", &mut self.a);
         v.param("b", &mut self.b);
@@ -153,7 +153,7 @@ fn a_part_of_a_model_can_be_stepped() {
     #[derive(Clone, Debug)]
     struct Part(Param<Device>);
     impl Module for Part {
-        type B = Device;
+        type Backend = Device;
         fn params(&mut self, v: &mut Visitor<'_, Device>) {
             v.param("b", &mut self.0);
         }

@@ -1,6 +1,6 @@
 //! Sparse gradients of tables, and their use by optimizers.
 
-use backend_api::{Backend, Counting, DType, Element, Keep, Result, Tensor};
+use backend_api::{Backend, Counting, DType, Element, MemoryPolicy, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{DynamicRnn, EmbeddingWrapper, GruCell, Initializer, Module, Param, Visitor};
 use rnn_train::optim::{Adagrad, Adam, Momentum, Optimizer, RmsProp, Sgd};
@@ -15,7 +15,7 @@ const DEPTH: usize = 2;
 struct Table(Param<Device>);
 
 impl Module for Table {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         v.param("embedding", &mut self.0);
     }
@@ -347,13 +347,13 @@ fn no_ids_are_a_gradient_of_no_rows() {
 }
 
 /// Ids of sequences, one of which ends early, for a cell that does the lookup itself.
-fn tagged(keep: Keep, segment: usize) -> Result<Tagger> {
+fn tagged(memory_policy: MemoryPolicy, segment: usize) -> Result<Tagger> {
     let cell = GruCell::<Device>::builder(DEPTH, 3)
         .dtype(DType::F64)
         .build(&device())?;
     let mut tagger = Tagger {
         cell: EmbeddingWrapper::new(cell, ROWS, DEPTH)?,
-        keep,
+        memory_policy,
         segment,
     };
     tagger.initialize(5)?;
@@ -363,12 +363,12 @@ fn tagged(keep: Keep, segment: usize) -> Result<Tagger> {
 #[derive(Clone, Debug)]
 struct Tagger {
     cell: EmbeddingWrapper<GruCell<Device>>,
-    keep: Keep,
+    memory_policy: MemoryPolicy,
     segment: usize,
 }
 
 impl Module for Tagger {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         self.cell.params(v);
     }
@@ -383,7 +383,7 @@ impl Tagger {
         let loss = |m: &Self| {
             let rnn = DynamicRnn::new(&m.cell)
                 .sequence_length(&[5, 3])
-                .keep(m.keep)
+                .memory_policy(m.memory_policy)
                 .segment_length(m.segment)
                 .run(&ids)?;
             rnn.outputs.square()?.sum_all()?.add(&rnn.state.sum_all()?)
@@ -394,7 +394,7 @@ impl Tagger {
 
 #[test]
 fn memory_policies_give_the_same_rows() {
-    let whole = tagged(Keep::All, 5).unwrap().grads().unwrap();
+    let whole = tagged(MemoryPolicy::Store, 5).unwrap().grads().unwrap();
     // Inside the driver, time is the first axis.
     let ids = slices(&whole).indices().to_vec::<i32>().unwrap();
     assert_eq!(ids, [4, 1, 1, 5, 1, 4, 0, 3, 4, 3]);
@@ -405,19 +405,19 @@ fn memory_policies_give_the_same_rows() {
         assert_eq!(rows[padding * DEPTH..(padding + 1) * DEPTH], [0.0; DEPTH]);
     }
     for segment in [1, 2] {
-        let all = tagged(Keep::All, segment).unwrap();
+        let all = tagged(MemoryPolicy::Store, segment).unwrap();
         let grads = all.grads().unwrap();
         let dense = slices(&grads).to_dense().unwrap();
         assert_close(
             &values(&dense),
             &values(&slices(&whole).to_dense().unwrap()),
         );
-        for keep in [Keep::Inputs, Keep::Host] {
-            let less = tagged(keep, segment).unwrap();
+        for memory_policy in [MemoryPolicy::Recompute, MemoryPolicy::Offload] {
+            let less = tagged(memory_policy, segment).unwrap();
             let fewer = less.grads().unwrap();
             for ((name, a), (_, b)) in grads.iter().zip(fewer.iter()) {
                 let bytes = |g: Option<&Gradient<Device>>| g.unwrap().values().to_bytes().unwrap();
-                assert_eq!(bytes(a), bytes(b), "{name} with {keep:?}");
+                assert_eq!(bytes(a), bytes(b), "{name} with {memory_policy:?}");
             }
             let ids = |g: &Gradients<Device>| slices(g).indices().to_vec::<i32>().unwrap();
             assert_eq!(ids(&grads), ids(&fewer));
@@ -442,8 +442,8 @@ fn a_large_table_costs_what_is_looked_up() {
     #[derive(Clone, Debug)]
     struct Large(Param<Autodiff<Counting<Cpu>>>);
     impl Module for Large {
-        type B = Autodiff<Counting<Cpu>>;
-        fn params(&mut self, v: &mut Visitor<'_, Self::B>) {
+        type Backend = Autodiff<Counting<Cpu>>;
+        fn params(&mut self, v: &mut Visitor<'_, Self::Backend>) {
             v.param("embedding", &mut self.0);
         }
     }

@@ -34,8 +34,8 @@ pub(super) struct Setting<'a> {
 
 impl<'a> Setting<'a> {
     /// The device under test with its numbers.
-    pub(super) fn bench(&self) -> Bench<'a> {
-        Bench {
+    pub(super) fn cx(&self) -> CaseContext<'a> {
+        CaseContext {
             device: self.device,
             draw: self.draw,
         }
@@ -43,7 +43,7 @@ impl<'a> Setting<'a> {
 }
 
 /// A device with its numbers.
-pub(super) struct Bench<'a> {
+pub(super) struct CaseContext<'a> {
     /// The device that computes.
     pub(super) device: &'a TestDevice,
     /// The source of numbers, and their element type.
@@ -159,12 +159,12 @@ impl Case {
         name: impl Into<String>,
         class: Class,
         dtypes: &'static [DType],
-        body: impl Fn(&Bench<'_>) -> Result<Results> + Send + Sync + 'static,
+        body: impl Fn(&CaseContext<'_>) -> Result<Results> + Send + Sync + 'static,
     ) -> Self {
         Self::comparing(group, name, dtypes, move |setting| {
-            let found = body(&setting.bench())?;
-            let mut all = found.changed(body(&setting.bench())?);
-            let expected = body(&Bench {
+            let found = body(&setting.cx())?;
+            let mut all = found.changed(body(&setting.cx())?);
+            let expected = body(&CaseContext {
                 device: setting.reference,
                 draw: setting.draw.reference(),
             })?;
@@ -182,8 +182,8 @@ impl Case {
         program: impl Program,
     ) -> Self {
         let operations = program.operations();
-        let case = Self::new(group, name, class, dtypes, move |bench| {
-            Results::of(&program.run(bench.device.inner(), &bench.draw)?)
+        let case = Self::new(group, name, class, dtypes, move |cx| {
+            Results::of(&program.run(cx.device.inner(), &cx.draw)?)
         });
         case.about(operations)
     }

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use backend_api::{DType, Keep, Result};
+use backend_api::{DType, MemoryPolicy, Result};
 use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{AnyCell, Cell, DynamicRnn, Mode, Nest, cell_from_config};
 use serde_json::json;
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::draw::{Fill, PRECISE};
 use super::model::{Model, Outputs, T, named};
 use super::tolerance::Class;
-use crate::cells::{Subject, plain, wrapped};
+use crate::cells::{CellConfigCase, plain, wrapped};
 use crate::devices::TestDevice;
 
 /// Row lengths: several steps, none, one, and more than the number of steps.
@@ -34,16 +34,10 @@ pub(super) fn cases() -> Vec<Case> {
         for subject in subjects {
             let name = options(&subject);
             let subject = Arc::new(subject);
-            all.push(Case::new(
-                group,
-                name,
-                Class::Network,
-                PRECISE,
-                move |bench| {
-                    let model = Setup::new(bench, subject.clone())?;
-                    model.differentiate(bench, Keep::All, None)
-                },
-            ));
+            all.push(Case::new(group, name, Class::Network, PRECISE, move |cx| {
+                let model = Setup::new(cx, subject.clone())?;
+                model.differentiate(cx, MemoryPolicy::Store, None)
+            }));
         }
     }
     for peepholes in [false, true] {
@@ -54,24 +48,24 @@ pub(super) fn cases() -> Vec<Case> {
             name,
             Class::Network,
             PRECISE,
-            move |bench| phased(bench, peepholes),
+            move |cx| phased(cx, peepholes),
         ));
     }
     all
 }
 
 /// Cells whose gradient is TensorFlow's but not the derivative.
-fn clipped() -> Vec<Subject> {
+fn clipped() -> Vec<CellConfigCase> {
     [
         json!({ "type": "LSTMBlockCell", "num_units": 4, "use_peephole": true, "cell_clip": 0.4 }),
         json!({ "type": "LSTMBlockCell", "num_units": 4, "cell_clip": 0.4 }),
     ]
-    .map(Subject::new)
+    .map(CellConfigCase::new)
     .into()
 }
 
 /// A cell's class and options, on one line.
-pub(super) fn options(subject: &Subject) -> String {
+pub(super) fn options(subject: &CellConfigCase) -> String {
     let text = subject.config.to_string();
     let class = subject.config["type"].as_str().unwrap_or_default();
     let kind = format!("\"type\":\"{class}\"");
@@ -83,26 +77,26 @@ pub(super) fn options(subject: &Subject) -> String {
 
 /// A cell configuration with its inputs and initial state.
 pub(super) struct Setup {
-    subject: Arc<Subject>,
+    subject: Arc<CellConfigCase>,
     model: Model<Any>,
     /// Integer ids, which have no gradient.
     ids: Option<T>,
 }
 
 impl Setup {
-    pub(super) fn new(bench: &Bench<'_>, subject: Arc<Subject>) -> Result<Self> {
-        let dtype = bench.draw.dtype();
-        let cell = cell_from_config(bench.device, &subject.config, subject.depth(), dtype)?;
+    pub(super) fn new(cx: &CaseContext<'_>, subject: Arc<CellConfigCase>) -> Result<Self> {
+        let dtype = cx.draw.dtype();
+        let cell = cell_from_config(cx.device, &subject.config, subject.depth(), dtype)?;
         let state = cell.zero_state(BATCH)?;
         let dims = [&[BATCH, STEPS], subject.input.as_slice()].concat();
-        let mut model = Model::new(bench, cell)?.give_like(bench, "state", &state)?;
+        let mut model = Model::new(cx, cell)?.give_like(cx, "state", &state)?;
         let ids = match subject.ids {
             Some(count) => {
-                let draw = bench.draw.of(DType::I32);
-                Some(draw.tensor(bench.device, "ids", &dims, &Fill::Below(count))?)
+                let draw = cx.draw.of(DType::I32);
+                Some(draw.tensor(cx.device, "ids", &dims, &Fill::Below(count))?)
             }
             None => {
-                model = model.give(bench, "inputs", &dims)?;
+                model = model.give(cx, "inputs", &dims)?;
                 None
             }
         };
@@ -116,17 +110,17 @@ impl Setup {
     /// Outputs, final states and gradients under a memory policy.
     pub(super) fn differentiate(
         &self,
-        bench: &Bench<'_>,
-        keep: Keep,
+        cx: &CaseContext<'_>,
+        memory_policy: MemoryPolicy,
         segment: Option<usize>,
     ) -> Result<Results> {
-        self.model.differentiate(bench, |model| {
+        self.model.differentiate(cx, |model| {
             let state = model.module.zero_state(BATCH)?;
             let mut rnn = DynamicRnn::new(&model.module)
                 .sequence_length(&LENGTHS)
                 .initial_state(model.given_like("state", &state)?)
                 .mode(self.subject.mode, SEED)
-                .keep(keep);
+                .memory_policy(memory_policy);
             if let Some(steps) = segment {
                 rnn = rnn.segment_length(steps);
             }
@@ -152,12 +146,12 @@ where
 }
 
 /// The only cell whose input is a pair, of times and numbers.
-fn phased(bench: &Bench<'_>, peepholes: bool) -> Result<Results> {
+fn phased(cx: &CaseContext<'_>, peepholes: bool) -> Result<Results> {
     let cell = PhasedLstmCellBuilder::new(3, 4)
         .use_peepholes(peepholes)
         .leak(0.05)
-        .dtype(bench.draw.dtype())
-        .build(bench.device)?;
+        .dtype(cx.draw.dtype())
+        .build(cx.device)?;
     let state = cell.zero_state(BATCH)?;
     // Away from the ends of a period, where the gate is discontinuous.
     let own = |name: &str| match name {
@@ -166,11 +160,11 @@ fn phased(bench: &Bench<'_>, peepholes: bool) -> Result<Results> {
         "ratio_on" => Some(Fill::Range(0.4, 0.6)),
         _ => None,
     };
-    let model = Model::with(bench, cell, own)?
-        .give_like(bench, "state", &state)?
-        .give_from(bench, "times", &[BATCH, STEPS, 1], &Fill::Range(0.3, 9.0))?
-        .give(bench, "inputs", &[BATCH, STEPS, 3])?;
-    model.differentiate(bench, |model| {
+    let model = Model::with(cx, cell, own)?
+        .give_like(cx, "state", &state)?
+        .give_from(cx, "times", &[BATCH, STEPS, 1], &Fill::Range(0.3, 9.0))?
+        .give(cx, "inputs", &[BATCH, STEPS, 3])?;
+    model.differentiate(cx, |model| {
         let result = DynamicRnn::new(&model.module)
             .sequence_length(&LENGTHS)
             .initial_state(model.given_like("state", &state)?)

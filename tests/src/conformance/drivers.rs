@@ -6,13 +6,13 @@ use backend_api::{Compare, DType, Error, Meta, Result, Shape, Tensor};
 use rnn_core::cells::LstmBlockFusedCellBuilder;
 use rnn_core::{
     AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Mode,
-    Module, RawTurn, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, Step,
+    Module, RawRnnStep, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
     TimeReversedFusedRnn, cell_from_config, raw_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
 use serde_json::{Value, json};
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::cells::{BATCH, LENGTHS, SEED, STEPS, results};
 use super::draw::PRECISE;
 use super::model::{Model, Outputs, T, named};
@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn case(
     name: impl Into<String>,
-    run: impl Fn(&Bench<'_>) -> Result<Results> + Send + Sync + 'static,
+    run: impl Fn(&CaseContext<'_>) -> Result<Results> + Send + Sync + 'static,
 ) -> Case {
     Case::new("drivers", name, Class::Network, PRECISE, run)
 }
@@ -57,8 +57,8 @@ fn kinds() -> [(&'static str, Value); 4] {
     ]
 }
 
-fn build(bench: &Bench<'_>, config: &Value) -> Result<Any> {
-    cell_from_config(bench.device, config, DEPTH, bench.draw.dtype())
+fn build(cx: &CaseContext<'_>, config: &Value) -> Result<Any> {
+    cell_from_config(cx.device, config, DEPTH, cx.draw.dtype())
 }
 
 /// The arguments of a `dynamic_rnn` call.
@@ -146,7 +146,7 @@ fn dynamic() -> Vec<Case> {
             let config = config.clone();
             all.push(case(
                 format!("dynamic_rnn of {kind}, {}", call.name),
-                move |bench| run_dynamic(bench, &config, call),
+                move |cx| run_dynamic(cx, &config, call),
             ));
         }
         // More rows and hidden units than a block of a device has.
@@ -160,20 +160,20 @@ fn dynamic() -> Vec<Case> {
         };
         all.push(case(
             format!("dynamic_rnn of {kind}, {}", call.name),
-            move |bench| run_dynamic(bench, &wide, call),
+            move |cx| run_dynamic(cx, &wide, call),
         ));
     }
     all.push(case(
         "dynamic_rnn of nested inputs, states and outputs",
-        |bench| {
-            let dtype = bench.draw.dtype();
-            let cell = ToyNested::new(bench.device, 3, [4, 2, 3], dtype)?;
+        |cx| {
+            let dtype = cx.draw.dtype();
+            let cell = ToyNested::new(cx.device, 3, [4, 2, 3], dtype)?;
             let state = cell.zero_state(BATCH)?;
-            let model = Model::new(bench, cell)?
-                .give_like(bench, "state", &state)?
-                .give(bench, "a", &[BATCH, STEPS, 3])?
-                .give(bench, "b", &[BATCH, STEPS, 2, 3])?;
-            model.differentiate(bench, |model| {
+            let model = Model::new(cx, cell)?
+                .give_like(cx, "state", &state)?
+                .give(cx, "a", &[BATCH, STEPS, 3])?
+                .give(cx, "b", &[BATCH, STEPS, 2, 3])?;
+            model.differentiate(cx, |model| {
                 let result = DynamicRnn::new(&model.module)
                     .sequence_length(&LENGTHS)
                     .initial_state(model.given_like("state", &state)?)
@@ -185,18 +185,18 @@ fn dynamic() -> Vec<Case> {
     all
 }
 
-fn run_dynamic(bench: &Bench<'_>, config: &Value, call: Call) -> Result<Results> {
-    let cell = build(bench, config)?;
+fn run_dynamic(cx: &CaseContext<'_>, config: &Value, call: Call) -> Result<Results> {
+    let cell = build(cx, config)?;
     let state = cell.zero_state(call.batch)?;
     let (first, second) = match call.time_major {
         true => (call.steps, call.batch),
         false => (call.batch, call.steps),
     };
-    let mut model = Model::new(bench, cell)?.give(bench, "inputs", &[first, second, DEPTH])?;
+    let mut model = Model::new(cx, cell)?.give(cx, "inputs", &[first, second, DEPTH])?;
     if call.with_state {
-        model = model.give_like(bench, "state", &state)?;
+        model = model.give_like(cx, "state", &state)?;
     }
-    model.differentiate(bench, |model| {
+    model.differentiate(cx, |model| {
         let mut rnn = DynamicRnn::new(&model.module).time_major(call.time_major);
         if let Some(lengths) = call.lengths {
             rnn = rnn.sequence_length(lengths);
@@ -219,34 +219,35 @@ fn lists() -> Vec<Case> {
             ("no row runs to the end", Some([2, 1, 0, 2])),
         ] {
             let config = config.clone();
-            all.push(case(
-                format!("static_rnn of {kind}, {name}"),
-                move |bench| {
-                    let cell = build(bench, &config)?;
-                    let state = cell.zero_state(BATCH)?;
-                    let model = Model::new(bench, cell)?
-                        .give_like(bench, "state", &state)?
-                        .give(bench, "inputs", &[BATCH, STEPS, DEPTH])?;
-                    model.differentiate(bench, |model| {
-                        let mut rnn = StaticRnn::new(&model.module)
-                            .initial_state(model.given_like("state", &state)?);
-                        if let Some(lengths) = lengths {
-                            rnn = rnn.sequence_length(&lengths);
-                        }
-                        let result = rnn.run(&unstack(&model.given("inputs")?, false)?)?;
-                        Ok(results(&result.outputs, &result.state))
-                    })
-                },
-            ));
+            all.push(case(format!("static_rnn of {kind}, {name}"), move |cx| {
+                let cell = build(cx, &config)?;
+                let state = cell.zero_state(BATCH)?;
+                let model = Model::new(cx, cell)?.give_like(cx, "state", &state)?.give(
+                    cx,
+                    "inputs",
+                    &[BATCH, STEPS, DEPTH],
+                )?;
+                model.differentiate(cx, |model| {
+                    let mut rnn = StaticRnn::new(&model.module)
+                        .initial_state(model.given_like("state", &state)?);
+                    if let Some(lengths) = lengths {
+                        rnn = rnn.sequence_length(&lengths);
+                    }
+                    let result = rnn.run(&unstack(&model.given("inputs")?, false)?)?;
+                    Ok(results(&result.outputs, &result.state))
+                })
+            }));
         }
     }
-    all.push(case("static_state_saving_rnn", |bench| {
-        let cell = build(bench, &kinds()[1].1)?;
+    all.push(case("static_state_saving_rnn", |cx| {
+        let cell = build(cx, &kinds()[1].1)?;
         let state = cell.zero_state(BATCH)?;
-        let model = Model::new(bench, cell)?
-            .give_like(bench, "state", &state)?
-            .give(bench, "inputs", &[BATCH, STEPS, DEPTH])?;
-        model.differentiate(bench, |model| {
+        let model = Model::new(cx, cell)?.give_like(cx, "state", &state)?.give(
+            cx,
+            "inputs",
+            &[BATCH, STEPS, DEPTH],
+        )?;
+        model.differentiate(cx, |model| {
             let names = ["c", "h"];
             let mut saver = Saver(HashMap::new());
             for name in names {
@@ -295,9 +296,9 @@ fn both_ways() -> Vec<Case> {
     ] {
         all.push(case(
             format!("bidirectional_dynamic_rnn, {name}"),
-            move |bench| {
-                let model = pair(bench)?;
-                model.differentiate(bench, |model| {
+            move |cx| {
+                let model = pair(cx)?;
+                model.differentiate(cx, |model| {
                     let (fw, bw) = &model.module;
                     let mut rnn = BidirectionalDynamicRnn::new(fw, bw)
                         .initial_state_fw(model.given_like("state_fw", &fw.zero_state(BATCH)?)?)
@@ -321,9 +322,9 @@ fn both_ways() -> Vec<Case> {
         };
         all.push(case(
             format!("static_bidirectional_rnn, {name}"),
-            move |bench| {
-                let model = pair(bench)?;
-                model.differentiate(bench, |model| {
+            move |cx| {
+                let model = pair(cx)?;
+                model.differentiate(cx, |model| {
                     let (fw, bw) = &model.module;
                     let forward = StaticRnn::new(fw)
                         .initial_state(model.given_like("state_fw", &fw.zero_state(BATCH)?)?);
@@ -338,16 +339,16 @@ fn both_ways() -> Vec<Case> {
         ));
         all.push(case(
             format!("stack_bidirectional_dynamic_rnn, {name}"),
-            move |bench| {
+            move |cx| {
                 let gru = &kinds()[2].1;
-                let layer = |depth| cell_from_config(bench.device, gru, depth, bench.draw.dtype());
+                let layer = |depth| cell_from_config(cx.device, gru, depth, cx.draw.dtype());
                 let side = || Ok::<_, Error>(vec![layer(DEPTH)?, layer(8)?]);
-                let model = Model::new(bench, (side()?, side()?))?.give(
-                    bench,
+                let model = Model::new(cx, (side()?, side()?))?.give(
+                    cx,
                     "inputs",
                     &[BATCH, STEPS, DEPTH],
                 )?;
-                model.differentiate(bench, |model| {
+                model.differentiate(cx, |model| {
                     let (fw, bw) = &model.module;
                     let mut rnn = StackBidirectionalDynamicRnn::new(fw, bw);
                     if let Some(lengths) = lengths {
@@ -363,43 +364,35 @@ fn both_ways() -> Vec<Case> {
 }
 
 /// A forward LSTM and a backward GRU, with states and inputs.
-fn pair(bench: &Bench<'_>) -> Result<Model<(Any, Any)>> {
+fn pair(cx: &CaseContext<'_>) -> Result<Model<(Any, Any)>> {
     let [_, (_, lstm), (_, gru), _] = kinds();
-    let cells = (build(bench, &lstm)?, build(bench, &gru)?);
+    let cells = (build(cx, &lstm)?, build(cx, &gru)?);
     let states = (cells.0.zero_state(BATCH)?, cells.1.zero_state(BATCH)?);
-    Model::new(bench, cells)?
-        .give_like(bench, "state_fw", &states.0)?
-        .give_like(bench, "state_bw", &states.1)?
-        .give(bench, "inputs", &[BATCH, STEPS, DEPTH])
+    Model::new(cx, cells)?
+        .give_like(cx, "state_fw", &states.0)?
+        .give_like(cx, "state_bw", &states.1)?
+        .give(cx, "inputs", &[BATCH, STEPS, DEPTH])
 }
 
 /// Cells that process a whole sequence at once.
 fn whole_sequences() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, lengths) in [("all steps", None), ("ragged", Some(WITHIN))] {
-        all.push(case(
-            format!("lstm_block_fused_cell, {name}"),
-            move |bench| {
-                let cell = LstmBlockFusedCellBuilder::new(DEPTH, 4);
-                let cell = cell.build_for(bench.device, DEPTH, bench.draw.dtype())?;
-                whole(bench, cell, lengths, Clone::clone)
-            },
-        ));
-        all.push(case(
-            format!("fused_rnn_cell_adaptor, {name}"),
-            move |bench| {
-                let cell = build(bench, &kinds()[2].1)?;
-                whole(bench, cell, lengths, |cell| {
-                    FusedRnnCellAdaptor(cell.clone())
-                })
-            },
-        ));
+        all.push(case(format!("lstm_block_fused_cell, {name}"), move |cx| {
+            let cell = LstmBlockFusedCellBuilder::new(DEPTH, 4);
+            let cell = cell.build_for(cx.device, DEPTH, cx.draw.dtype())?;
+            whole(cx, cell, lengths, Clone::clone)
+        }));
+        all.push(case(format!("fused_rnn_cell_adaptor, {name}"), move |cx| {
+            let cell = build(cx, &kinds()[2].1)?;
+            whole(cx, cell, lengths, |cell| FusedRnnCellAdaptor(cell.clone()))
+        }));
         all.push(case(
             format!("time_reversed_fused_rnn, {name}"),
-            move |bench| {
-                let cell = build(bench, &kinds()[1].1)?;
+            move |cx| {
+                let cell = build(cx, &kinds()[1].1)?;
                 let reversed = |cell: &Any| TimeReversedFusedRnn(FusedRnnCellAdaptor(cell.clone()));
-                whole(bench, cell, lengths, reversed)
+                whole(cx, cell, lengths, reversed)
             },
         ));
     }
@@ -408,17 +401,17 @@ fn whole_sequences() -> Vec<Case> {
 
 /// A case for a cell that processes a whole sequence.
 fn whole<C, F>(
-    bench: &Bench<'_>,
+    cx: &CaseContext<'_>,
     cell: C,
     lengths: Option<[i64; BATCH]>,
     fused: impl Fn(&C) -> F,
 ) -> Result<Results>
 where
-    C: Module<B = TestDevice>,
-    F: FusedRnnCell<B = TestDevice>,
+    C: Module<Backend = TestDevice>,
+    F: FusedRnnCell<Backend = TestDevice>,
 {
-    let model = Model::new(bench, cell)?.give(bench, "inputs", &[STEPS, BATCH, DEPTH])?;
-    model.differentiate(bench, |model| {
+    let model = Model::new(cx, cell)?.give(cx, "inputs", &[STEPS, BATCH, DEPTH])?;
+    model.differentiate(cx, |model| {
         let lengths = lengths.as_ref().map(|l| &l[..]);
         let result = fused(&model.module).run(&model.given("inputs")?, None, lengths)?;
         Ok(results(&result.outputs, &result.state))
@@ -430,40 +423,41 @@ fn loops() -> Vec<Case> {
     let kinds = kinds().into_iter().take(3);
     kinds
         .map(|(kind, config)| {
-            case(format!("raw_rnn of {kind}"), move |bench| {
-                feed_back(bench, &config)
+            case(format!("raw_rnn of {kind}"), move |cx| {
+                feed_back(cx, &config)
             })
         })
         .collect()
 }
 
 /// A loop that feeds its output back and carries the sum of its outputs.
-fn feed_back(bench: &Bench<'_>, config: &Value) -> Result<Results> {
+fn feed_back(cx: &CaseContext<'_>, config: &Value) -> Result<Results> {
     // The output becomes the next input, so it must have the same width.
     let mut config = config.clone();
     config["num_units"] = json!(DEPTH);
-    let cell = build(bench, &config)?;
+    let cell = build(cx, &config)?;
     let like = cell.zero_state(BATCH)?;
-    let model = Model::new(bench, cell)?
-        .give_like(bench, "state", &like)?
-        .give(bench, "input", &[BATCH, DEPTH])?;
-    let lengths = Tensor::from_slice(bench.device, &WITHIN, &[BATCH])?;
+    let model =
+        Model::new(cx, cell)?
+            .give_like(cx, "state", &like)?
+            .give(cx, "input", &[BATCH, DEPTH])?;
+    let lengths = Tensor::from_slice(cx.device, &WITHIN, &[BATCH])?;
     let ended = |time: usize| {
         let meta = Meta::new(Shape::SCALAR, DType::I64);
-        lengths.compare(Compare::Le, &Tensor::full(bench.device, time as f64, meta)?)
+        lengths.compare(Compare::Le, &Tensor::full(cx.device, time as f64, meta)?)
     };
-    model.differentiate(bench, |model| {
+    model.differentiate(cx, |model| {
         let zero = model.module.zero_output(BATCH)?;
-        let start = RawTurn {
+        let start = RawRnnStep {
             finished: ended(0)?,
             input: model.given("input")?,
             state: model.given_like("state", &like)?,
             emit: (zero.clone(), zero.clone()),
             loop_state: zero,
         };
-        let step = Step::new(Mode::Training, SEED);
+        let step = StepContext::new(Mode::Training, SEED);
         let result = raw_rnn(&model.module, step, start, |time, output, state, sum: T| {
-            Ok(RawTurn {
+            Ok(RawRnnStep {
                 finished: ended(time)?,
                 input: output.affine(0.5, 0.1)?,
                 state: state.clone(),

@@ -1,9 +1,9 @@
 //! Dropout: the same elements are dropped on every device.
 
 use backend_api::{Meta, Result, Shape, Tensor};
-use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Mode, Module, Step, Visitor};
+use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Mode, Module, StepContext, Visitor};
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::cells::SEED;
 use super::compare::Read;
 use super::draw::PRECISE;
@@ -18,7 +18,7 @@ struct Echo {
 }
 
 impl Module for Echo {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, _: &mut Visitor<'_, TestDevice>) {}
 }
 
@@ -34,7 +34,7 @@ impl Cell for Echo {
         let shape = Shape::new(&[batch, self.like.shape().last()])?;
         Tensor::zeros(self.like.device(), Meta::new(shape, self.like.dtype()))
     }
-    fn step(&self, _: &Step, x: &T, state: &T) -> Result<(T, T)> {
+    fn step(&self, _: &StepContext, x: &T, state: &T) -> Result<(T, T)> {
         Ok((x.clone(), state.affine(1.0, 1.0)?))
     }
 }
@@ -54,17 +54,17 @@ pub(super) fn cases() -> Vec<Case> {
                 format!("{what}{kind}"),
                 Class::Step,
                 PRECISE,
-                move |bench| masks(bench, keep, variational),
+                move |cx| masks(cx, keep, variational),
             ));
         }
     }
     all
 }
 
-fn masks(bench: &Bench<'_>, keep: [f64; 3], variational: bool) -> Result<Results> {
+fn masks(cx: &CaseContext<'_>, keep: [f64; 3], variational: bool) -> Result<Results> {
     let (steps, batch, width) = (6, 5, 9);
-    let meta = Meta::new(Shape::new(&[steps, batch, width])?, bench.draw.dtype());
-    let like = Tensor::full(bench.device, 1.0, meta)?;
+    let meta = Meta::new(Shape::new(&[steps, batch, width])?, cx.draw.dtype());
+    let like = Tensor::full(cx.device, 1.0, meta)?;
     let wrapper = DropoutWrapper::builder(Echo { like: like.clone() })
         .input_keep_prob(keep[0])
         .output_keep_prob(keep[1])

@@ -7,7 +7,7 @@ use rnn_train::losses::{
     sequence_loss_by_example, sequence_mask, softmax_cross_entropy, softmax_cross_entropy_each,
 };
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::compare::Read;
 use super::draw::{Fill, PRECISE};
 use super::model::{Model, T};
@@ -24,12 +24,12 @@ const CLASSES: usize = 7;
 struct Nothing;
 
 impl Module for Nothing {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, _: &mut Visitor<'_, TestDevice>) {}
 }
 
 /// The arguments of a loss.
-struct Given<'a> {
+struct LossInputs<'a> {
     /// `[batch, time, classes]`.
     logits: T,
     /// `[batch, time]`.
@@ -48,22 +48,22 @@ pub(super) fn cases() -> Vec<Case> {
 /// A case of a function of logits, targets and weights.
 fn case(
     name: impl Into<String>,
-    loss: impl Fn(&Given<'_>) -> Result<T> + Send + Sync + 'static,
+    loss: impl Fn(&LossInputs<'_>) -> Result<T> + Send + Sync + 'static,
 ) -> Case {
-    Case::new("losses", name, Class::Step, PRECISE, move |bench| {
-        let draw = bench.draw.of(DType::I32);
+    Case::new("losses", name, Class::Step, PRECISE, move |cx| {
+        let draw = cx.draw.of(DType::I32);
         let dims = [BATCH, STEPS];
-        let targets = draw.tensor(bench.device, "targets", &dims, &Fill::Below(CLASSES))?;
-        let model = Model::new(bench, Nothing)?
+        let targets = draw.tensor(cx.device, "targets", &dims, &Fill::Below(CLASSES))?;
+        let model = Model::new(cx, Nothing)?
             .give_from(
-                bench,
+                cx,
                 "logits",
                 &[BATCH, STEPS, CLASSES],
                 &Fill::Range(-4.0, 4.0),
             )?
-            .give_from(bench, "weights", &dims, &some_zeros())?;
-        model.differentiate(bench, |model| {
-            let given = Given {
+            .give_from(cx, "weights", &dims, &some_zeros())?;
+        model.differentiate(cx, |model| {
+            let given = LossInputs {
                 logits: model.given("logits")?,
                 targets: &targets,
                 weights: model.given("weights")?,
@@ -83,11 +83,11 @@ fn some_zeros() -> Fill {
 }
 
 fn plain() -> Vec<Case> {
-    let squared = |bench: &Bench<'_>| {
-        let model = Model::new(bench, Nothing)?
-            .give(bench, "prediction", &[BATCH, STEPS])?
-            .give(bench, "target", &[BATCH, STEPS])?;
-        model.differentiate(bench, |model| {
+    let squared = |cx: &CaseContext<'_>| {
+        let model = Model::new(cx, Nothing)?
+            .give(cx, "prediction", &[BATCH, STEPS])?
+            .give(cx, "target", &[BATCH, STEPS])?;
+        model.differentiate(cx, |model| {
             let loss = mean_squared_error(&model.given("prediction")?, &model.given("target")?)?;
             Ok(vec![("result".into(), loss)])
         })
@@ -139,7 +139,7 @@ fn weighted() -> Vec<Case> {
     all
 }
 
-impl Given<'_> {
+impl LossInputs<'_> {
     /// Logits, targets and weights as lists of steps.
     fn steps(&self) -> Result<[Vec<T>; 3]> {
         Ok([
@@ -151,14 +151,14 @@ impl Given<'_> {
 }
 
 fn not_differentiable() -> Vec<Case> {
-    let mask = |bench: &Bench<'_>| {
+    let mask = |cx: &CaseContext<'_>| {
         let mut all = Results::default();
         for (name, dtype) in [("of i32", DType::I32), ("of i64", DType::I64)] {
             let lengths = Fill::These(vec![0.0, 1.0, 4.0, 9.0]);
-            let lengths = bench
+            let lengths = cx
                 .draw
                 .of(dtype)
-                .tensor(bench.device, "lengths", &[4], &lengths)?;
+                .tensor(cx.device, "lengths", &[4], &lengths)?;
             for width in [0, 1, 5] {
                 all.push(
                     format!("mask {name} and width {width}"),
@@ -168,14 +168,13 @@ fn not_differentiable() -> Vec<Case> {
         }
         Ok(all)
     };
-    let share = |bench: &Bench<'_>| {
-        let draw = bench.draw.of(DType::I64);
-        let labels: T = draw.tensor(bench.device, "labels", &[BATCH, STEPS], &Fill::Below(3))?;
+    let share = |cx: &CaseContext<'_>| {
+        let draw = cx.draw.of(DType::I64);
+        let labels: T = draw.tensor(cx.device, "labels", &[BATCH, STEPS], &Fill::Below(3))?;
         // Few distinct numbers, so that the first of equal ones must win.
         let logits: Tensor<_> =
-            bench
-                .draw
-                .tensor(bench.device, "logits", &[BATCH, STEPS, 3], &Fill::Few)?;
+            cx.draw
+                .tensor(cx.device, "logits", &[BATCH, STEPS, 3], &Fill::Few)?;
         let mut all = Results::default();
         let share = accuracy(&logits, &labels)?;
         let share = Read::host(&[], DType::F64, vec![share]);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use backend_api::{Keep, Result};
+use backend_api::{MemoryPolicy, Result};
 use serde_json::{Value, json};
 
 use super::case::{Case, Results, Setting};
 use super::cells::{Setup, options};
 use super::draw::PRECISE;
 use super::tolerance::Class;
-use crate::cells::Subject;
+use crate::cells::CellConfigCase;
 
 /// Cells, and whether they process the inputs of all steps at once.
 fn subjects() -> Vec<(Value, bool)> {
@@ -45,26 +45,26 @@ fn subjects() -> Vec<(Value, bool)> {
 pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (config, at_once) in subjects() {
-        let subject = Arc::new(Subject::new(config).of(&[4]).training());
+        let subject = Arc::new(CellConfigCase::new(config).of(&[4]).training());
         let of = options(&subject);
-        for keep in [Keep::Inputs, Keep::Host] {
+        for memory_policy in [MemoryPolicy::Recompute, MemoryPolicy::Offload] {
             for steps in [1, 3] {
-                let name = format!("{keep:?} by {steps} steps, {of}");
+                let name = format!("{memory_policy:?} by {steps} steps, {of}");
                 all.push(same(
                     name,
                     &subject,
-                    (keep, Some(steps)),
-                    (Keep::All, Some(steps)),
+                    (memory_policy, Some(steps)),
+                    (MemoryPolicy::Store, Some(steps)),
                 ));
             }
             let subject = subject.clone();
-            let name = format!("{keep:?} whole, {of}");
+            let name = format!("{memory_policy:?} whole, {of}");
             all.push(Case::new(
                 "memory",
                 name,
                 Class::Network,
                 PRECISE,
-                move |bench| Setup::new(bench, subject.clone())?.differentiate(bench, keep, None),
+                move |cx| Setup::new(cx, subject.clone())?.differentiate(cx, memory_policy, None),
             ));
         }
         let how = if at_once { "at once" } else { "step by step" };
@@ -72,18 +72,18 @@ pub(super) fn cases() -> Vec<Case> {
         all.push(same(
             name,
             &subject,
-            (Keep::All, Some(1)),
-            (Keep::All, None),
+            (MemoryPolicy::Store, Some(1)),
+            (MemoryPolicy::Store, None),
         ));
     }
     all
 }
 
 /// The memory policy, and the number of steps in a segment.
-type Policy = (Keep, Option<usize>);
+type Policy = (MemoryPolicy, Option<usize>);
 
 /// Two policies give the same bits.
-fn same(name: String, subject: &Arc<Subject>, policy: Policy, other: Policy) -> Case {
+fn same(name: String, subject: &Arc<CellConfigCase>, policy: Policy, other: Policy) -> Case {
     let subject = subject.clone();
     Case::comparing("memory", name, PRECISE, move |setting| {
         let found = run(setting, &subject, policy)?;
@@ -96,7 +96,11 @@ fn same(name: String, subject: &Arc<Subject>, policy: Policy, other: Policy) -> 
     })
 }
 
-fn run(setting: &Setting<'_>, subject: &Arc<Subject>, (keep, segment): Policy) -> Result<Results> {
-    let bench = setting.bench();
-    Setup::new(&bench, subject.clone())?.differentiate(&bench, keep, segment)
+fn run(
+    setting: &Setting<'_>,
+    subject: &Arc<CellConfigCase>,
+    (memory_policy, segment): Policy,
+) -> Result<Results> {
+    let cx = setting.cx();
+    Setup::new(&cx, subject.clone())?.differentiate(&cx, memory_policy, segment)
 }

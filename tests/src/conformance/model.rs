@@ -4,7 +4,7 @@ use backend_api::{Result, Tensor};
 use rnn_core::{Initializer, Module, Nest, Param, Visitor};
 use rnn_train::value_and_grad;
 
-use super::case::{Bench, Results};
+use super::case::{CaseContext, Results};
 use super::compare::Read;
 use super::draw::Fill;
 use super::tolerance::Class;
@@ -22,8 +22,8 @@ pub(super) struct Model<M> {
     given: Vec<(String, Param<TestDevice>)>,
 }
 
-impl<M: Module<B = TestDevice>> Module for Model<M> {
-    type B = TestDevice;
+impl<M: Module<Backend = TestDevice>> Module for Model<M> {
+    type Backend = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
         v.child("", &mut self.module);
         for (name, param) in &mut self.given {
@@ -35,15 +35,15 @@ impl<M: Module<B = TestDevice>> Module for Model<M> {
 /// Named results.
 pub(super) type Outputs = Vec<(String, T)>;
 
-impl<M: Module<B = TestDevice>> Model<M> {
+impl<M: Module<Backend = TestDevice>> Model<M> {
     /// A model whose parameters are drawn by name.
-    pub(super) fn new(bench: &Bench<'_>, module: M) -> Result<Self> {
-        Self::with(bench, module, |_| None)
+    pub(super) fn new(cx: &CaseContext<'_>, module: M) -> Result<Self> {
+        Self::with(cx, module, |_| None)
     }
 
     /// Like [`new`](Self::new), but some parameters are drawn from their own intervals.
     pub(super) fn with(
-        bench: &Bench<'_>,
+        cx: &CaseContext<'_>,
         mut module: M,
         own: impl Fn(&str) -> Option<Fill>,
     ) -> Result<Self> {
@@ -52,11 +52,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
             let rows = param.dims().first().map_or(1, |&rows| rows.max(4));
             let width = 1.6 / (rows as f64).sqrt();
             let fill = own(name).unwrap_or(Fill::Range(-width, width));
-            param.set(
-                bench
-                    .draw
-                    .tensor(bench.device, name, &param.dims(), &fill)?,
-            )
+            param.set(cx.draw.tensor(cx.device, name, &param.dims(), &fill)?)
         })?;
         Ok(Self {
             module,
@@ -65,20 +61,20 @@ impl<M: Module<B = TestDevice>> Model<M> {
     }
 
     /// Adds an input tensor.
-    pub(super) fn give(self, bench: &Bench<'_>, name: &str, dims: &[usize]) -> Result<Self> {
-        self.give_from(bench, name, dims, &Fill::Range(-1.0, 1.0))
+    pub(super) fn give(self, cx: &CaseContext<'_>, name: &str, dims: &[usize]) -> Result<Self> {
+        self.give_from(cx, name, dims, &Fill::Range(-1.0, 1.0))
     }
 
     /// Adds an input tensor drawn from its own interval.
     pub(super) fn give_from(
         mut self,
-        bench: &Bench<'_>,
+        cx: &CaseContext<'_>,
         name: &str,
         dims: &[usize],
         fill: &Fill,
     ) -> Result<Self> {
-        let mut param = Param::new(bench.device, Initializer::ZEROS, dims, bench.draw.dtype())?;
-        param.set(bench.draw.tensor(bench.device, name, dims, fill)?)?;
+        let mut param = Param::new(cx.device, Initializer::ZEROS, dims, cx.draw.dtype())?;
+        param.set(cx.draw.tensor(cx.device, name, dims, fill)?)?;
         self.given.push((name.to_owned(), param));
         Ok(self)
     }
@@ -86,13 +82,13 @@ impl<M: Module<B = TestDevice>> Model<M> {
     /// Adds an input tensor for each tensor of a state, named `name/path`.
     pub(super) fn give_like<N: Nest<TestDevice>>(
         self,
-        bench: &Bench<'_>,
+        cx: &CaseContext<'_>,
         name: &str,
         like: &N,
     ) -> Result<Self> {
         let leaves = like.named_leaves();
         leaves.into_iter().try_fold(self, |model, (path, t)| {
-            model.give(bench, &format!("{name}/{path}"), &t.dims())
+            model.give(cx, &format!("{name}/{path}"), &t.dims())
         })
     }
 
@@ -119,13 +115,13 @@ impl<M: Module<B = TestDevice>> Model<M> {
     /// with a different weight for every element.
     pub(super) fn differentiate(
         &self,
-        bench: &Bench<'_>,
+        cx: &CaseContext<'_>,
         run: impl Fn(&Self) -> Result<Outputs>,
     ) -> Result<Results> {
         let mut outputs = Vec::new();
         let (loss, grads) = value_and_grad(self, |model| {
             let results = run(model)?;
-            let loss = weighted(bench, &results)?;
+            let loss = weighted(cx, &results)?;
             outputs = results
                 .into_iter()
                 .map(|(name, t)| (name, t.detach()))
@@ -143,7 +139,7 @@ impl<M: Module<B = TestDevice>> Model<M> {
                 Some(grad) => all.push_as(Class::Gradient, what, Read::new(&grad.to_dense()?)?),
                 // A missing gradient is marked by an empty tensor, which differs from 0.
                 None => {
-                    let none = Read::host(&[0], bench.draw.dtype(), Vec::<f64>::new());
+                    let none = Read::host(&[0], cx.draw.dtype(), Vec::<f64>::new());
                     all.push_as(Class::Exact, what, none);
                 }
             }
@@ -153,14 +149,13 @@ impl<M: Module<B = TestDevice>> Model<M> {
 }
 
 /// `Σ R y` over all results that have a gradient, with drawn weights `R`.
-fn weighted(bench: &Bench<'_>, results: &[(String, T)]) -> Result<T> {
-    let mut total = Tensor::scalar(bench.device, 0.0, bench.draw.dtype())?;
+fn weighted(cx: &CaseContext<'_>, results: &[(String, T)]) -> Result<T> {
+    let mut total = Tensor::scalar(cx.device, 0.0, cx.draw.dtype())?;
     for (name, y) in results.iter().filter(|(_, y)| y.dtype().is_float()) {
         let label = format!("weight of {name}");
-        let weights =
-            bench
-                .draw
-                .tensor(bench.device, &label, &y.dims(), &Fill::Range(-1.0, 1.0))?;
+        let weights = cx
+            .draw
+            .tensor(cx.device, &label, &y.dims(), &Fill::Range(-1.0, 1.0))?;
         total = total.add(&y.mul(&weights)?.sum_all()?)?;
     }
     Ok(total)

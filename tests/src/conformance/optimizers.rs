@@ -7,7 +7,7 @@ use rnn_core::{Dense, Module, Param, Visitor};
 use rnn_train::optim::{Adagrad, Adam, Momentum, Optimizer, RmsProp, Sgd};
 use rnn_train::{Gradients, value_and_grad};
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::draw::{Fill, PRECISE};
 use super::model::{Model, T};
 use super::tolerance::Class;
@@ -27,7 +27,7 @@ struct Words<B: Backend> {
 }
 
 impl<B: Backend> Module for Words<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("table", &mut self.table);
         v.child("layer", &mut self.layer);
@@ -35,14 +35,14 @@ impl<B: Backend> Module for Words<B> {
 }
 
 impl Words<TestDevice> {
-    fn new(bench: &Bench<'_>) -> Result<Self> {
-        let (device, dtype) = (bench.device, bench.draw.dtype());
+    fn new(cx: &CaseContext<'_>) -> Result<Self> {
+        let (device, dtype) = (cx.device, cx.draw.dtype());
         let zeros = rnn_core::Initializer::ZEROS;
         let words = Self {
             table: Param::new(device, zeros, &[ROWS, WIDTH], dtype)?,
             layer: Dense::with(device, WIDTH, 2, backend_api::Activation::Tanh, dtype)?,
         };
-        Ok(Model::new(bench, words)?.module)
+        Ok(Model::new(cx, words)?.module)
     }
 
     /// The gradients of a squared distance far from its minimum.
@@ -87,21 +87,16 @@ where
     O: Optimizer<TestDevice>,
 {
     let make = Arc::new(optimizer);
-    Case::new("optimizers", name, Class::Step, PRECISE, move |bench| {
-        let mut model = Words::new(bench)?;
+    Case::new("optimizers", name, Class::Step, PRECISE, move |cx| {
+        let mut model = Words::new(cx)?;
         let mut optimizer = make();
         let mut all = Results::default();
         for step in 1..=STEPS {
             // Each step looks up other rows.
-            let draw = bench.draw.of(DType::I32);
+            let draw = cx.draw.of(DType::I32);
             let ids = match step {
-                1 => Tensor::from_slice(bench.device, &IDS, &[IDS.len()])?,
-                _ => draw.tensor(
-                    bench.device,
-                    &format!("ids {step}"),
-                    &[4],
-                    &Fill::Below(ROWS),
-                )?,
+                1 => Tensor::from_slice(cx.device, &IDS, &[IDS.len()])?,
+                _ => draw.tensor(cx.device, &format!("ids {step}"), &[4], &Fill::Below(ROWS))?,
             };
             let grads = model.gradients(&ids)?;
             optimizer.step(&mut model, &grads)?;
@@ -122,9 +117,9 @@ where
     })
 }
 
-fn clipping(bench: &Bench<'_>) -> Result<Results> {
-    let model = Words::new(bench)?;
-    let grads = model.gradients(&Tensor::from_slice(bench.device, &IDS, &[IDS.len()])?)?;
+fn clipping(cx: &CaseContext<'_>) -> Result<Results> {
+    let model = Words::new(cx)?;
+    let grads = model.gradients(&Tensor::from_slice(cx.device, &IDS, &[IDS.len()])?)?;
     let mut all = Results::default();
     all.push("norm", &grads.global_norm()?)?;
     for limit in [0.5, 1e6] {

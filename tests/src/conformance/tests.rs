@@ -8,7 +8,7 @@ use backend_api::{
 };
 use rnn_core::CELL_CLASSES;
 
-use super::case::{Bench, Case, Results};
+use super::case::{Case, CaseContext, Results};
 use super::compare::Read;
 use super::draw::{Fill, PRECISE};
 use super::elementwise::{BINARIES, COMPARISONS, unaries};
@@ -148,11 +148,9 @@ fn report(case: Case, expected: &[Expected]) -> (Report, Vec<String>) {
 
 /// A case whose results have a relative error, but only on the device under test.
 fn off_by(error: f64) -> Case {
-    let body = move |bench: &Bench<'_>| {
-        let x = bench
-            .draw
-            .tensor(bench.device, "x", &[40], &Fill::SYMMETRIC)?;
-        let own = bench.draw.dtype() == DType::F32;
+    let body = move |cx: &CaseContext<'_>| {
+        let x = cx.draw.tensor(cx.device, "x", &[40], &Fill::SYMMETRIC)?;
+        let own = cx.draw.dtype() == DType::F32;
         let mut all = Results::default();
         all.push("x", &x.affine(if own { 1.0 + error } else { 1.0 }, 0.0)?)?;
         Ok(all)
@@ -199,11 +197,11 @@ fn what_is_off_fails_unless_it_should_be() {
 #[test]
 fn what_changes_or_compares_nothing_fails() {
     let runs = AtomicU64::new(0);
-    let fickle = move |bench: &Bench<'_>| {
+    let fickle = move |cx: &CaseContext<'_>| {
         let run = runs.fetch_add(1, Ordering::Relaxed) as f64;
         let mut all = Results::default();
         // Within the tolerance, but not bit for bit equal.
-        let x = Tensor::from_slice(bench.device, &[1.0 + run * f64::EPSILON], &[1])?;
+        let x = Tensor::from_slice(cx.device, &[1.0 + run * f64::EPSILON], &[1])?;
         all.push("x", &x)?;
         Ok(all)
     };
@@ -239,10 +237,8 @@ fn what_cannot_be_done_is_told() {
     assert!(request("cpu", "nosuch").unwrap_err().contains("nosuch"));
     assert!(request("abacus", "").unwrap_err().contains("abacus"));
     // A case that cannot run fails; it is not skipped.
-    let broken = Case::new("test", "broken", Class::Exact, PRECISE, |bench| {
-        let x = bench
-            .draw
-            .tensor(bench.device, "x", &[2], &Fill::SYMMETRIC)?;
+    let broken = Case::new("test", "broken", Class::Exact, PRECISE, |cx| {
+        let x = cx.draw.tensor(cx.device, "x", &[2], &Fill::SYMMETRIC)?;
         let mut all = Results::default();
         all.push_as(Class::Exact, "x", Read::new(&x.matmul(&x)?)?);
         Ok(all)

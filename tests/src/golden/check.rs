@@ -142,7 +142,7 @@ impl<B: Differentiable> Graph<B> {
     }
 
     /// The model with its parameters from the file as leaves, named `weights/scope/name`.
-    pub(super) fn model<M: Module<B = B>>(
+    pub(super) fn model<M: Module<Backend = B>>(
         &mut self,
         file: &GoldenFile,
         scope: &str,

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use backend_api::{DType, Error, Meta, Result as ApiResult, Tensor};
 use rnn_core::wrappers::{DropoutWrapperBuilder, NoiseSource, StateFilter};
 use rnn_core::{
-    AnyCell, Cell, CellConfig, MultiRnnCell, Nest, Path, ResidualWrapper, Step, cell_from_config,
+    AnyCell, Cell, CellConfig, MultiRnnCell, Nest, Path, ResidualWrapper, StepContext,
+    cell_from_config,
 };
 use serde_json::Value;
 
@@ -81,7 +82,7 @@ impl NoiseSource<TestDevice> for Part {
     fn noise(
         &self,
         _: &TestDevice,
-        cx: &Step,
+        cx: &StepContext,
         place: &str,
         meta: Meta,
     ) -> ApiResult<Tensor<TestDevice>> {

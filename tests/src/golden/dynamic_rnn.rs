@@ -56,7 +56,7 @@ fn of_class(cell: &Value, class: &str) -> Result<Value, Trouble> {
 }
 
 /// Runs a cell of any type; `inputs` creates the inputs as leaves.
-pub(super) fn run_cell<C: Cell<B = TestDevice>>(
+pub(super) fn run_cell<C: Cell<Backend = TestDevice>>(
     file: &GoldenFile,
     case: &DynamicRnnCase,
     cell: &C,

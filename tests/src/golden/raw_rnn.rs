@@ -1,7 +1,7 @@
 //! Cases of `raw_rnn`.
 
 use backend_api::{Compare, DType, Meta, Result as ApiResult, Shape, Tensor};
-use rnn_core::{AnyCell, AnyState, Cell, Nest, RawTurn, Step, cell_from_config, raw_rnn};
+use rnn_core::{AnyCell, AnyState, Cell, Nest, RawRnnStep, StepContext, cell_from_config, raw_rnn};
 
 use super::Trouble;
 use super::case::{LoopFn, RawCase};
@@ -10,7 +10,7 @@ use super::file::GoldenFile;
 use crate::devices::TestDevice;
 
 type T = Tensor<TestDevice>;
-type Turn<E, L> = RawTurn<TestDevice, T, AnyState<TestDevice>, E, L>;
+type Turn<E, L> = RawRnnStep<TestDevice, T, AnyState<TestDevice>, E, L>;
 
 /// The state of a running case.
 struct Run<'a> {
@@ -111,7 +111,7 @@ impl Run<'_> {
         };
         let result = raw_rnn(
             &self.cell,
-            Step::default(),
+            StepContext::default(),
             start,
             |t, output, state, ()| {
                 Ok(Turn {
@@ -155,7 +155,7 @@ impl Run<'_> {
         };
         let result = raw_rnn(
             &self.cell,
-            Step::default(),
+            StepContext::default(),
             start,
             |t, output, state, ()| {
                 Ok(Turn {
@@ -190,7 +190,7 @@ impl Run<'_> {
         };
         let result = raw_rnn(
             &self.cell,
-            Step::default(),
+            StepContext::default(),
             start,
             |t, output, state, carried| {
                 let logits = output.matmul(&kernel)?.add(&bias)?;
@@ -219,15 +219,20 @@ impl Run<'_> {
             emit: Tensor::concat(&[&zero, &zero], 1)?,
             loop_state: k,
         };
-        let result = raw_rnn(&self.cell, Step::default(), start, |t, output, state, k| {
-            Ok(Turn {
-                finished: self.ended(t)?,
-                input: x.mul(&k)?,
-                state: state.map(&mut |s| s.affine(0.5, 0.0))?,
-                emit: Tensor::concat(&[output, &output.neg()?], 1)?,
-                loop_state: k,
-            })
-        })?;
+        let result = raw_rnn(
+            &self.cell,
+            StepContext::default(),
+            start,
+            |t, output, state, k| {
+                Ok(Turn {
+                    finished: self.ended(t)?,
+                    input: x.mul(&k)?,
+                    state: state.map(&mut |s| s.affine(0.5, 0.0))?,
+                    emit: Tensor::concat(&[output, &output.neg()?], 1)?,
+                    loop_state: k,
+                })
+            },
+        )?;
         self.finish(&result.emits, &result.state, Some(&result.loop_state))
     }
 }

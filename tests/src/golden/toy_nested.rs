@@ -1,7 +1,7 @@
 //! A cell with nested inputs, outputs and states, which only the golden files use.
 
 use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
-use rnn_core::{Cell, Initializer, Module, Param, Step, Visitor};
+use rnn_core::{Cell, Initializer, Module, Param, StepContext, Visitor};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ impl<B: Backend> ToyNested<B> {
 }
 
 impl<B: Backend> Module for ToyNested<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.param("wa", &mut self.wa);
         v.param("us", &mut self.us);
@@ -105,7 +105,7 @@ impl<B: Backend> Cell for ToyNested<B> {
 
     fn step(
         &self,
-        _: &Step,
+        _: &StepContext,
         (a, b): &Self::Input,
         (s1, (s2,)): &Self::State,
     ) -> Result<(Self::Output, Self::State)> {

@@ -26,7 +26,7 @@ struct Classifier {
 }
 
 impl Module for Classifier {
-    type B = TestDevice;
+    type Backend = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
         if let Some(embedding) = &mut self.embedding {
             v.param("embedding", embedding);

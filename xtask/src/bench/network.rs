@@ -1,6 +1,6 @@
 //! The networks of the workloads, generic over the device.
 
-use backend_api::{Backend, DType, Error, Keep, Meta, Result, Shape, Tensor};
+use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
 use rnn_core::{
     AnyCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module,
     MultiRnnCell, Param, StreamingRnn, Visitor,
@@ -22,7 +22,7 @@ struct Model<B: Backend> {
 }
 
 impl<B: Backend> Module for Model<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("cells", &mut self.cells);
         if let Some(head) = &mut self.head {
@@ -40,11 +40,11 @@ pub(super) struct Network<B: Backend> {
     input_grad: bool,
     lengths: Option<Vec<u64>>,
     labels: Option<Tensor<B>>,
-    keep: Keep,
+    memory_policy: MemoryPolicy,
 }
 
 impl<B: Backend> Module for Network<B> {
-    type B = B;
+    type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
         v.child("model", &mut self.model);
         if self.input_grad {
@@ -92,7 +92,7 @@ impl<B: Differentiable> Network<B> {
             input_grad: w.input_grad,
             lengths: w.lengths(),
             labels: labels.transpose()?,
-            keep: Keep::All,
+            memory_policy: MemoryPolicy::Store,
         })
     }
 
@@ -101,7 +101,7 @@ impl<B: Differentiable> Network<B> {
         let mut rnn = DynamicRnn::new(&self.model.cells)
             .time_major(true)
             .mode(mode, 0)
-            .keep(self.keep);
+            .memory_policy(self.memory_policy);
         if let Some(lengths) = &self.lengths {
             rnn = rnn.sequence_length(lengths);
         }
@@ -272,21 +272,22 @@ pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample
 #[derive(Clone, Debug)]
 struct Differentiated<C: Module> {
     cell: C,
-    inputs: Param<C::B>,
+    inputs: Param<C::Backend>,
 }
 
 impl<C: Module> Module for Differentiated<C> {
-    type B = C::B;
-    fn params(&mut self, v: &mut Visitor<'_, C::B>) {
+    type Backend = C::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, C::Backend>) {
         v.child("cell", &mut self.cell);
         v.param("inputs", &mut self.inputs);
     }
 }
 
-fn sample_of<C>(mut cells: Vec<C>, inputs: Param<C::B>) -> Result<Sample>
+fn sample_of<C>(mut cells: Vec<C>, inputs: Param<C::Backend>) -> Result<Sample>
 where
-    C: Cell<Input = Tensor<<C as Module>::B>, Output = Tensor<<C as Module>::B>> + Clone,
-    C::B: Differentiable,
+    C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>
+        + Clone,
+    C::Backend: Differentiable,
 {
     let cell = cells
         .pop()
@@ -300,8 +301,9 @@ where
     };
     let y = outputs(&network)?;
     let (_, grads) = value_and_grad(&network, |n| mean(&outputs(n)?))?;
-    let absolute =
-        |t: &Tensor<C::B>| -> Result<f64> { Ok(t.to_f64_vec()?.iter().map(|x| x.abs()).sum()) };
+    let absolute = |t: &Tensor<C::Backend>| -> Result<f64> {
+        Ok(t.to_f64_vec()?.iter().map(|x| x.abs()).sum())
+    };
     // The recurrent weights are either the rows of a kernel below those of the inputs, or separate
     // kernels.
     let depth = network.inputs.value().shape()[2];

@@ -55,7 +55,7 @@ impl Axis {
 
     fn title(self) -> String {
         match self {
-            Self::Steps => format!("steps T (B = {BATCH})"),
+            Self::Steps => format!("steps T (Backend = {BATCH})"),
             Self::Batch => format!("rows B (T = {STEPS})"),
         }
     }
@@ -258,7 +258,7 @@ mod tests {
             tables(&lines()),
             "Each: the time of a run, and of a step of a row.\n\
              \n\
-             | steps T (B = 16) | recurrent fwd, 1 thread | torch fwd, 1 thread |\n\
+             | steps T (Backend = 16) | recurrent fwd, 1 thread | torch fwd, 1 thread |\n\
              |---|---|---|\n\
              | 100 | 3.20 ms, 2.000 µs | 6.40 ms, 4.000 µs |\n\
              | 300 | 9.60 ms, 2.000 µs |  |\n\

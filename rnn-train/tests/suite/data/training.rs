@@ -27,7 +27,7 @@ struct Tagger {
 }
 
 impl Module for Tagger {
-    type B = Device;
+    type Backend = Device;
     fn params(&mut self, v: &mut Visitor<'_, Device>) {
         v.child("cell", &mut self.cell);
         v.child("dense", &mut self.dense);

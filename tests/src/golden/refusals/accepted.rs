@@ -4,7 +4,7 @@ use backend_api::{DType, Error, Meta, Result as ApiResult, Tensor};
 use rnn_core::wrappers::NoiseSource;
 use rnn_core::{
     AnyCell, BidirectionalDynamicRnn, Cell, ConcatState, DropoutWrapper, DynamicRnn, GruCell, Mode,
-    Module, MultiRnnCell, Nest, StaticRnn, Step, cell_from_config,
+    Module, MultiRnnCell, Nest, StaticRnn, StepContext, cell_from_config,
 };
 use rnn_train::{Differentiable, tracked, value_and_grad};
 use serde_json::json;
@@ -230,7 +230,7 @@ pub(super) fn joined_state(device: &TestDevice) -> Checked {
 struct DropAll([usize; 2]);
 
 impl NoiseSource<TestDevice> for DropAll {
-    fn noise(&self, device: &TestDevice, _: &Step, place: &str, meta: Meta) -> ApiResult<T> {
+    fn noise(&self, device: &TestDevice, _: &StepContext, place: &str, meta: Meta) -> ApiResult<T> {
         if meta.shape.dims() != self.0 || meta.dtype != F64 {
             let expected = format!("f64 {:?} is needed", self.0);
             return Err(Error::shape("noise", place, meta.shape, expected));

@@ -117,43 +117,43 @@
 //! # raw_rnn: loop_fn not callable
 //!
 //! ```
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawTurn, Step, raw_rnn}};
+//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
 //! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let turn = RawTurn { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, Step::default(), turn.clone(), |_, _, _, ()| Ok(turn.clone())).unwrap();
+//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
+//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //! ```compile_fail,E0277
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawTurn, Step, raw_rnn}};
+//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
 //! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let turn = RawTurn { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, Step::default(), turn.clone(), 3).unwrap();
+//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
+//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), 3).unwrap();
 //! ```
 //!
 //! # raw_rnn: initial state structure mismatch
 //!
 //! ```
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawTurn, Step, raw_rnn}};
+//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
 //! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let turn = RawTurn { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, Step::default(), turn.clone(), |_, _, _, ()| Ok(turn.clone())).unwrap();
+//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
+//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //! ```compile_fail,E0308
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawTurn, Step, raw_rnn}};
+//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
 //! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let turn = RawTurn { finished, input: x.clone(), state: (x.clone(), x.clone()), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, Step::default(), turn.clone(), |_, _, _, ()| Ok(turn.clone())).unwrap();
+//! let next = RawRnnStep { finished, input: x.clone(), state: (x.clone(), x.clone()), emit: x, loop_state: () };
+//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //!
 //! # MultiRNNCell: not a list

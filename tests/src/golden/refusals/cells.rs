@@ -2,7 +2,8 @@
 
 use backend_api::{Result, Tensor};
 use rnn_core::{
-    BasicRnnCell, Cell, DropoutWrapper, DynamicRnn, GruCell, MultiRnnCell, ResidualWrapper, Step,
+    BasicRnnCell, Cell, DropoutWrapper, DynamicRnn, GruCell, MultiRnnCell, ResidualWrapper,
+    StepContext,
 };
 use rnn_train::losses::softmax_cross_entropy;
 
@@ -160,5 +161,5 @@ fn basic(device: &TestDevice) -> Result<BasicRnnCell<TestDevice>> {
 /// A step from a state of some width.
 fn step(cell: &BasicRnnCell<TestDevice>, x: &T, width: usize) -> Result<()> {
     let state = floats(x.device(), &[BATCH, width])?;
-    cell.step(&Step::default(), x, &state).map(drop)
+    cell.step(&StepContext::default(), x, &state).map(drop)
 }

@@ -4,7 +4,7 @@ use backend_api::{DType, Error, Meta, Result, Shape, Tensor};
 use rnn_core::cells::GruCellBuilder;
 use rnn_core::{
     BasicLstmCell, BasicRnnCell, BidirectionalDynamicRnn, Cell, DynamicRnn, GruCell, LstmState,
-    RawTurn, StateSaver, StaticRnn, Step, raw_rnn, static_bidirectional_rnn,
+    RawRnnStep, StateSaver, StaticRnn, StepContext, raw_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
 use serde_json::json;
@@ -268,8 +268,8 @@ fn state_saving(device: &TestDevice, names: &[&str]) -> Result<()> {
 fn emit_changes(device: &TestDevice) -> Result<()> {
     let cell = BasicRnnCell::new(device, DEPTH, DEPTH)?;
     let input = floats(device, &[BATCH, DEPTH])?;
-    let turn = |state: &T, emits: usize| -> Result<_> {
-        Ok(RawTurn {
+    let next = |state: &T, emits: usize| -> Result<_> {
+        Ok(RawRnnStep {
             finished: Tensor::zeros(device, Meta::new(Shape::new(&[BATCH])?, DType::Bool))?,
             input: input.clone(),
             state: state.clone(),
@@ -277,9 +277,12 @@ fn emit_changes(device: &TestDevice) -> Result<()> {
             loop_state: (),
         })
     };
-    let start = turn(&cell.zero_state(BATCH)?, 1)?;
-    raw_rnn(&cell, Step::default(), start, |steps, _, state, ()| {
-        turn(state, steps)
-    })
+    let start = next(&cell.zero_state(BATCH)?, 1)?;
+    raw_rnn(
+        &cell,
+        StepContext::default(),
+        start,
+        |steps, _, state, ()| next(state, steps),
+    )
     .map(drop)
 }

@@ -25,7 +25,7 @@ const SPINS: usize = 200;
 type Task<'a> = &'a (dyn Fn() + Sync);
 
 /// A pool of workers besides the calling thread.
-pub(crate) struct Team {
+pub(crate) struct SpinPool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -122,7 +122,7 @@ impl Drop for Finish<'_> {
     }
 }
 
-impl Team {
+impl SpinPool {
     /// Starts `members - 1` worker threads; the caller is the remaining member. Returns `None` if
     /// the operating system cannot start the threads.
     pub(crate) fn new(members: usize) -> Option<Self> {
@@ -138,18 +138,18 @@ impl Team {
             busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
         });
-        let mut team = Self {
+        let mut pool = Self {
             shared: shared.clone(),
             threads: Vec::new(),
         };
         for member in 1..members {
             let shared = shared.clone();
-            let name = format!("cpu-team-{member}");
+            let name = format!("cpu-spin-{member}");
             let thread = thread::Builder::new().name(name);
-            // If a thread fails to start, dropping `team` ends those that have started.
-            team.threads.push(thread.spawn(move || shared.work()).ok()?);
+            // If a thread fails to start, dropping `pool` ends those that have started.
+            pool.threads.push(thread.spawn(move || shared.work()).ok()?);
         }
-        Some(team)
+        Some(pool)
     }
 
     /// Runs `task` on the calling thread and, concurrently, on every worker that wakes up before
@@ -181,12 +181,12 @@ impl Team {
         drop(finish);
         assert!(
             !shared.panicked.swap(false, Ordering::Relaxed),
-            "a thread of the team panicked"
+            "a worker panicked"
         );
     }
 }
 
-impl Drop for Team {
+impl Drop for SpinPool {
     fn drop(&mut self) {
         self.shared.lock().end = true;
         // A spinning worker does not see `end` until it stops spinning, at most `PATIENCE` later.
@@ -202,30 +202,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caller_and_whoever_comes_do_the_work_and_borrow_from_the_caller() {
-        let mut team = Team::new(3).unwrap();
-        for turn in 0..2000 {
-            if turn % 500 == 0 {
+    fn caller_and_awake_workers_share_a_task_that_borrows_from_the_caller() {
+        let mut pool = SpinPool::new(3).unwrap();
+        for round in 0..2000 {
+            if round % 500 == 0 {
                 // Long enough for all workers to fall asleep.
                 thread::sleep(3 * PATIENCE);
             }
             let counts: [AtomicUsize; 7] = Default::default();
             let next = AtomicUsize::new(0);
-            team.run(&|| {
+            pool.run(&|| {
                 while let Some(count) = counts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    count.fetch_add(turn + 1, Ordering::Relaxed);
+                    count.fetch_add(round + 1, Ordering::Relaxed);
                 }
             });
-            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == turn + 1));
+            assert!(
+                counts
+                    .iter()
+                    .all(|c| c.load(Ordering::Relaxed) == round + 1)
+            );
         }
     }
 
     #[test]
     fn members_run_at_the_same_time() {
-        let mut team = Team::new(4).unwrap();
+        let mut pool = SpinPool::new(4).unwrap();
         for _ in 0..50 {
             let here = AtomicUsize::new(0);
-            team.run(&|| {
+            pool.run(&|| {
                 here.fetch_add(1, Ordering::SeqCst);
                 while here.load(Ordering::SeqCst) < 4 {
                     thread::yield_now();
@@ -236,32 +240,32 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let mut team = Team::new(2).unwrap();
-        for who in [0, 1] {
+    fn a_panic_reaches_the_caller_and_the_pool_remains_usable() {
+        let mut pool = SpinPool::new(2).unwrap();
+        for panicking in [0, 1] {
             let next = AtomicUsize::new(0);
-            let told = panic::catch_unwind(AssertUnwindSafe(|| {
-                team.run(&|| {
+            let result = panic::catch_unwind(AssertUnwindSafe(|| {
+                pool.run(&|| {
                     let i = next.fetch_add(1, Ordering::SeqCst);
                     while next.load(Ordering::SeqCst) < 2 {
                         thread::yield_now();
                     }
-                    assert_ne!(i, who);
+                    assert_ne!(i, panicking);
                 });
             }));
-            assert!(told.is_err());
+            assert!(result.is_err());
         }
         let count = AtomicUsize::new(0);
-        team.run(&|| {
+        pool.run(&|| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert!((1..=2).contains(&count.into_inner()));
     }
 
     #[test]
-    fn nobody_stays_behind() {
+    fn dropping_the_pool_ends_its_threads() {
         for members in [1, 2, 5] {
-            drop(Team::new(members).unwrap());
+            drop(SpinPool::new(members).unwrap());
         }
     }
 }

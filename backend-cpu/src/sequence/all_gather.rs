@@ -13,12 +13,12 @@ use smallvec::SmallVec;
 const SPINS: usize = 2000;
 
 /// An all-gather: each thread writes its columns of a matrix and reads the whole matrix, once per
-/// round (`turn`).
+/// round.
 ///
 /// Each thread has two blocks and alternates between them, so it is at most one round ahead of the
 /// others: before it overwrites a block, two rounds later, all threads have arrived in the round
 /// between and have therefore read the block. No thread ever waits for a lock.
-pub(super) struct Exchange<T> {
+pub(super) struct AllGather<T> {
     members: SmallVec<[(Range<usize>, [RwLock<Vec<T>>; 2]); 2]>,
     /// The number of blocks written so far, by all threads.
     arrived: AtomicUsize,
@@ -26,8 +26,8 @@ pub(super) struct Exchange<T> {
     left: AtomicBool,
 }
 
-impl<T: Copy> Exchange<T> {
-    /// Creates an exchange; `columns` holds the columns of each thread.
+impl<T: Copy> AllGather<T> {
+    /// Creates an gather; `columns` holds the columns of each thread.
     pub(super) fn new(columns: &[Range<usize>]) -> Self {
         let member = |columns: &Range<usize>| (columns.clone(), Default::default());
         Self {
@@ -43,21 +43,21 @@ impl<T: Copy> Exchange<T> {
     ///
     /// # Errors
     /// Another thread has failed.
-    pub(super) fn share(
+    pub(super) fn all_gather(
         &self,
-        turn: usize,
+        round: usize,
         member: usize,
         mine: &[T],
         (all, n): (&mut [T], usize),
     ) -> Result<()> {
         {
-            let block = &self.members[member].1[turn % 2];
+            let block = &self.members[member].1[round % 2];
             let mut block = block.write().unwrap_or_else(PoisonError::into_inner);
             block.clear();
             block.extend_from_slice(mine);
         }
         self.arrived.fetch_add(1, Ordering::Release);
-        let expected = (turn + 1) * self.members.len();
+        let expected = (round + 1) * self.members.len();
         let mut spins = 0;
         while self.arrived.load(Ordering::Acquire) < expected {
             if self.left.load(Ordering::Relaxed) {
@@ -71,7 +71,7 @@ impl<T: Copy> Exchange<T> {
             }
         }
         for (columns, blocks) in &self.members {
-            let block = blocks[turn % 2]
+            let block = blocks[round % 2]
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
             let rows = block.chunks_exact(columns.len());
@@ -92,7 +92,7 @@ impl<T: Copy> Exchange<T> {
     }
 }
 
-/// A thread's membership in an exchange.
+/// A thread's membership in an gather.
 pub(super) struct Member<'a> {
     left: &'a AtomicBool,
     done: bool,
@@ -117,21 +117,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_gets_everything_turn_by_turn() {
+    fn every_thread_reads_the_whole_matrix_in_every_round() {
         let ranges = [0..1, 1..4, 4..5];
-        let exchange = Exchange::new(&ranges);
+        let gather = AllGather::new(&ranges);
         thread::scope(|scope| {
             for (i, units) in ranges.into_iter().enumerate() {
-                let exchange = &exchange;
+                let gather = &gather;
                 scope.spawn(move || {
-                    let member = exchange.member();
-                    for turn in 0..500 {
-                        let number = |r: usize, u: usize| (turn * 100 + r * 10 + u) as f32 / 7.0;
+                    let member = gather.member();
+                    for round in 0..500 {
+                        let number = |r: usize, u: usize| (round * 100 + r * 10 + u) as f32 / 7.0;
                         let mine: Vec<f32> = (0..2)
                             .flat_map(|r| units.clone().map(move |u| number(r, u)))
                             .collect();
                         let mut all = [0.0f32; 10];
-                        exchange.share(turn, i, &mine, (&mut all, 5)).unwrap();
+                        gather.all_gather(round, i, &mine, (&mut all, 5)).unwrap();
                         let expected: Vec<f32> = (0..10).map(|i| number(i / 5, i % 5)).collect();
                         assert_eq!(all[..], expected);
                     }
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_one_that_has_failed() {
-        let exchange = Exchange::new(&[0..1, 1..2]);
+    fn a_failed_thread_ends_the_wait_of_the_others() {
+        let gather = AllGather::new(&[0..1, 1..2]);
         thread::scope(|scope| {
-            scope.spawn(|| drop(exchange.member()));
-            let told = exchange.share(0, 0, &[1.0f32], (&mut [0.0; 2], 2));
-            assert!(told.is_err());
+            scope.spawn(|| drop(gather.member()));
+            let exchanged = gather.all_gather(0, 0, &[1.0f32], (&mut [0.0; 2], 2));
+            assert!(exchanged.is_err());
         });
     }
 }

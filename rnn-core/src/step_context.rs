@@ -17,7 +17,7 @@ pub enum Mode {
 /// Random numbers are a pure function of this context, so that a step that is recomputed, or
 /// computed in another order, draws the same numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct StepContext {
     /// Inference or training.
     pub mode: Mode,
     /// The index of the step in its sequence, from 0.
@@ -25,7 +25,7 @@ pub struct Step {
     stream: u64,
 }
 
-impl Step {
+impl StepContext {
     /// The context of time 0 in a run with the given seed.
     pub fn new(mode: Mode, seed: u64) -> Self {
         Self {
@@ -65,14 +65,14 @@ mod tests {
 
     #[test]
     fn keys_differ_by_everything_that_names_a_step() {
-        let step = Step::new(Mode::Training, 1);
+        let step = StepContext::new(Mode::Training, 1);
         let keys = [
             step.key("mask"),
             step.key("noise"),
             step.at(1).key("mask"),
             step.child(0).key("mask"),
             step.child(1).key("mask"),
-            Step::new(Mode::Training, 2).key("mask"),
+            StepContext::new(Mode::Training, 2).key("mask"),
             step.run_key("mask"),
         ];
         for (i, a) in keys.iter().enumerate() {

@@ -103,7 +103,7 @@ pub(crate) struct Workspace {
 /// A recording.
 struct Graph(CudaGraph);
 
-// SAFETY: the graph is used only under the lock of `Recordings`.
+// SAFETY: the graph is used only under the lock of `GraphCache`.
 unsafe impl Send for Graph {}
 
 impl Workspace {
@@ -115,7 +115,7 @@ impl Workspace {
 
 /// The recordings of a device. Fields are dropped in order.
 #[derive(Default)]
-pub(crate) struct Recordings(Mutex<State>);
+pub(crate) struct GraphCache(Mutex<State>);
 
 #[derive(Default)]
 struct State {
