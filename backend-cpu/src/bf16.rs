@@ -13,9 +13,11 @@ use std::cell::RefCell;
 use backend_api::Result;
 
 use crate::device::Cpu;
+use crate::features::has_bf16;
 use crate::half::f32_to_bf16;
-use crate::packed::{Accumulate, MatrixView};
+use crate::packed::MatrixView;
 use crate::pool::Scratch;
+use crate::product::Accumulate;
 
 /// Columns of a panel: two vectors.
 const WIDTH: usize = 32;
@@ -37,16 +39,6 @@ pub(crate) struct PackedBf16 {
 
 fn pair(low: f32, high: f32) -> u32 {
     u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
-}
-
-/// Whether this CPU has the instruction.
-pub(crate) fn is_available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 impl PackedBf16 {
@@ -84,7 +76,7 @@ pub(crate) fn product(
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
-    assert!(is_available(), "there are products of bfloat16 numbers");
+    assert!(has_bf16(), "the CPU has AVX-512-BF16");
     PAIRS.with_borrow_mut(|pairs| {
         pairs.clear();
         for &at in a_at {
@@ -262,7 +254,7 @@ mod tests {
 
     #[test]
     fn products_are_those_of_rounded_operands() {
-        if !is_available() {
+        if !has_bf16() {
             eprintln!("skipped: no AVX-512-BF16 here");
             return;
         }

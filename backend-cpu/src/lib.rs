@@ -33,11 +33,13 @@
 mod activations;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_amx.rs")]
 mod amx;
+mod backend;
 mod bf16;
 mod convert;
 mod device;
 mod element;
 mod elementwise;
+mod features;
 mod gates;
 mod gemm;
 mod half;
@@ -49,8 +51,10 @@ mod optimizer;
 mod packed;
 mod pages;
 mod parallel;
+mod pointwise;
 mod pool;
 mod prefetch;
+mod product;
 mod random;
 mod reduce;
 mod rows;
@@ -58,6 +62,7 @@ mod sequence;
 mod simd;
 mod spin_pool;
 mod storage;
+mod streams;
 mod strided;
 mod tile;
 

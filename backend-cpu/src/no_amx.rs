@@ -5,20 +5,17 @@ use std::convert::Infallible;
 use backend_api::{Error, Result};
 
 use crate::device::Cpu;
-use crate::packed::{Accumulate, MatrixView};
+use crate::packed::MatrixView;
+use crate::product::Accumulate;
 
 pub(crate) const MIN_ROWS: usize = 8;
-
-pub(crate) fn is_available() -> bool {
-    false
-}
 
 #[derive(Debug)]
 pub(crate) struct PackedAmx(Infallible);
 
 impl PackedAmx {
     pub(crate) fn new(_: &Cpu, _: &MatrixView<'_, f32>, _: bool) -> Result<Self> {
-        Err(Error::argument("cpu", "matrix unit", "is not there"))
+        Err(Error::argument("cpu", "amx", "does not exist on this CPU"))
     }
 
     pub(crate) fn is_regular(&self) -> bool {

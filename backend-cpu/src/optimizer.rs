@@ -4,9 +4,9 @@ use backend_api::{AdamStep, Buffers, Dests, Result};
 
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::gates::Streams;
 use crate::simd::Pointwise;
 use crate::storage::{CpuBuffer, Input};
+use crate::streams::Streams;
 
 #[derive(Clone, Copy)]
 struct Sgd<T> {

@@ -186,7 +186,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::activations::{ActivationFn, Tanh};
-    use crate::gates::Lstm;
+    use crate::pointwise::Lstm;
 
     /// All instruction sets that this CPU supports, and scalar code.
     pub(crate) fn archs() -> Vec<Arch> {

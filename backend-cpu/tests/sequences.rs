@@ -242,7 +242,7 @@ fn whole_sequences_equal_the_default_body() {
         [7, 13, 40],
     ];
     for (threads, unit) in [(1, true), (3, true), (2, false)] {
-        let builder = Cpu::builder().threads(threads).matrix_unit(unit);
+        let builder = Cpu::builder().threads(threads).amx(unit);
         let cpu = builder.build().unwrap();
         for (i, r) in recurrences().into_iter().enumerate() {
             for (j, sizes) in sizes.into_iter().enumerate() {

@@ -1,24 +1,19 @@
-//! The device: its stream, memory and kernels, and the dispatch of operations to kernels.
+//! The device: its stream, memory and kernels.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backend_api::{
-    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Precision, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, compose, is_widened, run_widened,
-};
+use backend_api::{DType, Error, Precision, Result};
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use crate::blas::{Blas, WORKSPACE};
-use crate::buffer::{CudaBuffer, Input};
 use crate::driver;
 use crate::fault::Faults;
 use crate::graphs::GraphCache;
-use crate::launch::unsupported;
 use crate::load::Loaded;
 use crate::pool::{Block, Pool};
-use crate::swap::{Swapped, Swapper};
+use crate::swapper::Swapper;
 
 /// An NVIDIA GPU.
 ///
@@ -28,7 +23,7 @@ pub struct Cuda(Arc<Inner>);
 
 // Fields are dropped in order: everything that uses the memory and the stream comes before them.
 struct Inner {
-    recordings: GraphCache,
+    graphs: GraphCache,
     swapper: Swapper,
     blas: Mutex<Option<Blas>>,
     faults: Faults,
@@ -80,7 +75,7 @@ impl Cuda {
         let architecture = driver::architecture(capability);
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
-            recordings: GraphCache::default(),
+            graphs: GraphCache::default(),
             swapper: Swapper::new(index, &context)?,
             blas: Mutex::new(None),
             faults: Faults::new(record),
@@ -99,7 +94,7 @@ impl Cuda {
         device.clear(device.faults().address(), Faults::BYTES)?;
         log::info!(
             "{}: {}, {}",
-            device.name(),
+            driver::name(index),
             device.hardware(),
             device.loaded().architecture()
         );
@@ -120,6 +115,11 @@ impl Cuda {
         self.0.launches.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether both are clones of one device.
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn index(&self) -> usize {
         self.0.index
     }
@@ -134,8 +134,8 @@ impl Cuda {
     }
 
     /// The precision of a matmul: the operation's own unless it is the default, else the device's.
-    pub(crate) fn precision(&self, asked: Precision) -> Precision {
-        match asked {
+    pub(crate) fn precision(&self, requested: Precision) -> Precision {
+        match requested {
             Precision::Exact => self.0.precision,
             other => other,
         }
@@ -143,7 +143,7 @@ impl Cuda {
 
     /// Whether cuBLAS supports matmuls of `dtype` on this device. Bfloat16 needs compute capability
     /// 8.0 (A100).
-    fn multiplies(&self, dtype: DType) -> bool {
+    pub(crate) fn multiplies(&self, dtype: DType) -> bool {
         dtype != DType::Bf16 || self.0.major >= 8
     }
 
@@ -168,8 +168,8 @@ impl Cuda {
         &self.0.faults
     }
 
-    pub(crate) fn recordings(&self) -> &GraphCache {
-        &self.0.recordings
+    pub(crate) fn graphs(&self) -> &GraphCache {
+        &self.0.graphs
     }
 
     pub(crate) fn swapper(&self) -> &Swapper {
@@ -191,7 +191,7 @@ impl Cuda {
         stream.map_err(self.failed("opening a stream"))
     }
 
-    fn failed(
+    pub(crate) fn failed(
         &self,
         action: &'static str,
     ) -> impl Fn(cudarc::driver::DriverError) -> Error + use<> {
@@ -272,42 +272,6 @@ impl Cuda {
             }
         }
     }
-
-    fn run_fused(
-        &self,
-        dtype: DType,
-        fused: &Fused,
-        ins: &[Input<'_>],
-        outs: Dests<CudaBuffer>,
-    ) -> Result<Buffers<CudaBuffer>> {
-        if fused.activation().is_some_and(|f| !f.is_common()) {
-            return compose(self, fused, ins, outs);
-        }
-        match fused {
-            Fused::BiasActivation { activation } => {
-                self.bias_activation(dtype, *activation, ins, outs)
-            }
-            Fused::ActivationGrad { activation } => {
-                self.activation_grad(dtype, *activation, ins, outs)
-            }
-            Fused::LstmStep(gates) => self.lstm_step(dtype, gates, ins, outs),
-            Fused::LstmStepGrad(gates) => self.lstm_step_grad(dtype, gates, ins, outs),
-            Fused::GruGates => self.gru_gates(dtype, ins, outs),
-            Fused::GruGatesGrad => self.gru_gates_grad(dtype, ins, outs),
-            Fused::GruOutput { activation } => self.gru_output(dtype, *activation, ins, outs),
-            Fused::GruOutputGrad { activation } => {
-                self.gru_output_grad(dtype, *activation, ins, outs)
-            }
-            Fused::Sequence(plan) => self.sequence(dtype, plan, ins, outs),
-            Fused::SequenceGrad(plan) => self.sequence_grad(dtype, plan, ins, outs),
-            Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
-            Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
-            Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),
-            Fused::Sgd { lr } => self.sgd(dtype, *lr, ins, outs),
-            Fused::Adam(step) => self.adam(dtype, step, ins, outs),
-            other => compose(self, other, ins, outs),
-        }
-    }
 }
 
 impl Drop for Inner {
@@ -328,119 +292,5 @@ impl fmt::Debug for Cuda {
             .field("hardware", &self.hardware())
             .field("architecture", &self.loaded().architecture())
             .finish_non_exhaustive()
-    }
-}
-
-impl Backend for Cuda {
-    type Buffer = CudaBuffer;
-    type Swapped = Swapped;
-
-    fn name(&self) -> String {
-        driver::name(self.0.index)
-    }
-
-    fn same_device(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    fn upload(&self, bytes: &[u8], meta: Meta) -> Result<CudaBuffer> {
-        let block = self.pool().take(bytes.len())?;
-        self.copy_to_device(bytes, block.address())?;
-        Ok(CudaBuffer::new(block, meta.dtype, meta.shape.count()))
-    }
-
-    fn download(&self, src: View<'_, CudaBuffer>, into: &mut [u8]) -> Result<()> {
-        let (buffer, offset) = self.dense(&src)?;
-        if !into.is_empty() {
-            let address = buffer.address()? + (offset * src.dtype.size()) as u64;
-            self.bind()?;
-            // SAFETY: the view has `into.len()` bytes; the copy is complete before `into` is used.
-            unsafe { result::memcpy_dtoh_async(into, address, self.stream()) }
-                .map_err(self.failed("copying from the device"))?;
-        }
-        self.wait_for_stream()?;
-        self.check_faults()
-    }
-
-    fn run(
-        &self,
-        op: &Op,
-        ins: &[View<'_, CudaBuffer>],
-        outs: Dests<CudaBuffer>,
-    ) -> Result<Buffers<CudaBuffer>> {
-        let first = ins.first().map_or(DType::Bool, |x| x.dtype);
-        let multiplied = matches!(op, Op::MatMul { .. }) && self.multiplies(first);
-        if !multiplied && is_widened(op, ins) {
-            return run_widened(self, op, ins, outs);
-        }
-        let float = |dtype: DType| match dtype.is_float() {
-            true => Ok(dtype),
-            false => Err(unsupported(op.name(), dtype)),
-        };
-        match op {
-            Op::Fill { value, .. } => self.fill(*value, outs),
-            Op::Random {
-                key,
-                distribution,
-                meta,
-            } => self.random(float(meta.dtype)?, *key, *distribution, outs),
-            Op::Copy => self.copy(ins, outs),
-            Op::Cast { to } => self.cast(*to, ins, outs),
-            Op::Unary(f) => self.unary(float(first)?, *f, ins, outs),
-            Op::Affine { mul, add } => self.affine(float(first)?, *mul, *add, ins, outs),
-            Op::Clamp { min, max } => self.clamp(float(first)?, *min, *max, ins, outs),
-            Op::Binary(f) => self.binary(*f, ins, outs),
-            Op::Compare(f) => self.compare(*f, ins, outs),
-            Op::Select => self.select(ins, outs),
-            Op::Reduce { kind, axis } => self.reduce(*kind, *axis, ins, outs),
-            Op::ArgMax { axis } => self.argmax(*axis, ins, outs),
-            Op::MatMul { alpha, precision } => {
-                self.matmul(float(first)?, *alpha, *precision, ins, outs)
-            }
-            Op::Concat { axis } => self.concat(*axis, ins, outs),
-            Op::Reverse { time, batch } => self.reverse(*time, *batch, ins, outs),
-            Op::Gather => self.gather(ins, outs),
-            Op::ScatterAdd { .. } => self.scatter_add(ins, outs),
-            Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
-            Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
-            Op::Fused(fused) if first.is_float() => self.run_fused(first, fused, ins, outs),
-            Op::Fused(fused) => compose(self, fused, ins, outs),
-        }
-    }
-
-    fn accumulate(
-        &self,
-        dst: CudaBuffer,
-        at: &Layout,
-        src: View<'_, CudaBuffer>,
-    ) -> Result<CudaBuffer> {
-        self.accumulate_into(dst, at, &src)
-    }
-
-    fn swap_out(&self, buffer: CudaBuffer) -> Result<Swapped> {
-        self.move_out(buffer)
-    }
-
-    fn swap_in(&self, swapped: Swapped) -> Result<CudaBuffer> {
-        self.move_in(swapped)
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        self.wait_for_stream()?;
-        self.swapper().synchronize()?;
-        self.check_faults()
-    }
-
-    fn memory(&self) -> Memory {
-        self.pool().memory()
-    }
-
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        let mut plan = SequencePlan::stepwise(request);
-        if self.spread(request).is_some() {
-            plan.path = SequencePath::Whole;
-        }
-        log::debug!("{}: {request:?} goes {:?}", self.name(), plan.path);
-        Some(plan)
     }
 }

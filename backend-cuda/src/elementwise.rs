@@ -8,11 +8,12 @@ use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use half::{bf16, f16};
 use smallvec::smallvec;
 
+use crate::arguments::{Args, Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands, unshared};
 use crate::codes;
 use crate::device::Cuda;
 use crate::kernels::Module;
-use crate::launch::{Args, Grid, Kernel, args, unsupported, words};
+use crate::launch::{unsupported, words};
 use crate::strided::{Axes, Strided, broadcast};
 
 fn kernel(name: &'static str, suffix: &'static str) -> Kernel {

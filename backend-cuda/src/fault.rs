@@ -5,21 +5,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backend_api::{Error, Result};
-use cudarc::driver::{result, sys};
+use backend_api::Error;
+use cudarc::driver::sys;
 
-use crate::device::Cuda;
-use crate::driver;
-use crate::launch::{Args, Grid, Kernel};
 use crate::pool::Block;
 
 /// Mirrors `Fault` in `common.cuh`.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Fault {
+pub(crate) struct Fault {
     kind: u32,
     unused: u32,
-    place: i64,
+    position: i64,
     value: i64,
     limit: i64,
 }
@@ -48,56 +45,33 @@ impl Faults {
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
         self.block.address()
     }
-}
 
-impl Cuda {
-    /// Queues a kernel that may find a fault. The record's address is appended as its last
-    /// argument.
-    pub(crate) fn launch_reporting(
-        &self,
-        kernel: Kernel,
-        grid: Grid,
-        mut args: Args,
-    ) -> Result<()> {
-        args.push(self.faults().address());
-        self.launch(kernel, grid, args)?;
+    /// Notes that a kernel that may write the record was queued.
+    pub(crate) fn expect(&self) {
         // Stored after the launch: a thread that sees the flag reads the record after the kernel.
-        self.faults().possible.store(true, Ordering::Release);
-        Ok(())
+        self.possible.store(true, Ordering::Release);
     }
 
-    /// Returns the recorded fault as an error. Waits for the compute stream if a kernel may have
-    /// written one.
-    pub(crate) fn check_faults(&self) -> Result<()> {
-        let faults = self.faults();
-        if !faults.possible.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let mut fault = [Fault::default()];
-        let address = faults.block.address();
-        self.bind()?;
-        let failed = |e| driver::failure(self.index(), "reading faults", e);
-        // SAFETY: the block holds a `Fault`; the copy is complete before `fault` is read.
-        unsafe { result::memcpy_dtoh_async(&mut fault, address, self.stream()) }.map_err(failed)?;
-        self.wait_for_stream()?;
-        let [fault] = fault;
-        if fault.kind == 0 {
-            return Ok(());
-        }
-        self.clear(address, Faults::BYTES)?;
-        let (op, arg) = match fault.kind {
+    /// Whether the record may have been written since the last call.
+    pub(crate) fn take_possible(&self) -> bool {
+        self.possible.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Fault {
+    /// The error that the record describes, if it was written.
+    pub(crate) fn error(&self) -> Option<Error> {
+        let (op, arg) = match self.kind {
+            0 => return None,
             1 => ("gather", "ids"),
             2 => ("scatter_add", "ids"),
             3 => ("reverse", "lengths"),
             5 => ("scatter_update", "ids"),
             _ => ("softmax_cross_entropy", "labels"),
         };
-        Err(Error::out_of_range(
-            op,
-            arg,
-            fault.place as usize,
-            fault.value,
-            fault.limit,
+        let position = self.position as usize;
+        Some(Error::out_of_range(
+            op, arg, position, self.value, self.limit,
         ))
     }
 }

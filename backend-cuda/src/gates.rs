@@ -5,11 +5,11 @@ use backend_api::{
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
+use crate::arguments::{Args, Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
 use crate::device::Cuda;
 use crate::elementwise::activation;
 use crate::kernels::Module;
-use crate::launch::{Args, Grid, Kernel, args};
 use crate::pool::Block;
 
 /// A matrix whose rows are any distance apart. Mirrors `Rows` in `gates.cu`.

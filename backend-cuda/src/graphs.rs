@@ -1,59 +1,21 @@
-//! Recording and replaying steps with CUDA graphs: the launches of a chunk of steps become one
-//! launch.
+//! CUDA graphs of recorded steps, with the memory that they use.
 //!
 //! A recording contains addresses, so everything that it uses is in a [`Workspace`] at fixed
-//! addresses. Its kernels find all other memory through a description in the workspace. A kind of
-//! sequence ([`Key`]) is recorded at its second use: by then all its kernels are loaded, and many
-//! kinds occur only once.
+//! addresses. Its kernels find all other memory through a description in the workspace.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use backend_api::{Activation, DType, Error, Recurrence, Result};
-use cudarc::driver::{CudaGraph, CudaStream, result, sys};
+use backend_api::{Activation, DType, Recurrence};
+use cudarc::driver::{CudaGraph, CudaStream, sys};
 
-use crate::blas::{Blas, WORKSPACE};
-use crate::device::Cuda;
-use crate::driver;
-use crate::launch::{Args, Grid, Kernel};
-use crate::matmul::Product;
+use crate::blas::Blas;
 use crate::pool::Block;
 
-/// Steps per recording.
-pub(crate) const CHUNK: usize = 32;
-/// Maximum kinds of sequences whose recordings are kept.
-const KINDS: usize = 16;
-
-/// The target of a step's kernels and matmuls: the compute stream or a recording.
-#[derive(Clone, Copy)]
-pub(crate) struct Queue<'a> {
-    cuda: &'a Cuda,
-    recorder: Option<&'a Recorder>,
-}
-
-impl Queue<'_> {
-    pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: Args) -> Result<()> {
-        match self.recorder {
-            Some(recorder) => self
-                .cuda
-                .launch_on(recorder.stream.cu_stream(), kernel, grid, args),
-            None => self.cuda.launch(kernel, grid, args),
-        }
-    }
-
-    pub(crate) fn product(&self, product: &Product) -> Result<()> {
-        match self.recorder {
-            Some(recorder) => self.cuda.product_with(&recorder.blas, product),
-            None => self.cuda.product(product),
-        }
-    }
-}
-
 /// A capture stream with its own cuBLAS handle, which is dropped first.
-struct Recorder {
-    blas: Blas,
-    stream: Arc<CudaStream>,
+pub(crate) struct Recorder {
+    pub(crate) blas: Blas,
+    pub(crate) stream: Arc<CudaStream>,
 }
 
 /// Everything that determines the launches of a step, except the contents of the description.
@@ -93,15 +55,15 @@ impl Key {
 
 /// Memory with fixed addresses, reused by all sequences of one kind.
 pub(crate) struct Workspace {
-    graph: Option<Graph>,
+    pub(crate) graph: Option<Graph>,
     /// Whether the kind has been used before.
-    known: bool,
-    used: u64,
-    blocks: Vec<Block>,
+    pub(crate) known: bool,
+    pub(crate) used: u64,
+    pub(crate) blocks: Vec<Block>,
 }
 
 /// A recording.
-struct Graph(CudaGraph);
+pub(crate) struct Graph(pub(crate) CudaGraph);
 
 // SAFETY: the graph is used only under the lock of `GraphCache`.
 unsafe impl Send for Graph {}
@@ -115,170 +77,11 @@ impl Workspace {
 
 /// The recordings of a device. Fields are dropped in order.
 #[derive(Default)]
-pub(crate) struct GraphCache(Mutex<State>);
+pub(crate) struct GraphCache(pub(crate) Mutex<State>);
 
 #[derive(Default)]
-struct State {
-    kinds: HashMap<Key, Workspace>,
-    recorder: Option<Recorder>,
-    clock: u64,
-}
-
-/// A sequence that is queued step by step.
-pub(crate) trait Steps {
-    fn key(&self) -> Key;
-
-    /// The number of steps.
-    fn steps(&self) -> usize;
-
-    /// Bytes of each workspace block.
-    fn blocks(&self) -> Vec<usize>;
-
-    /// Fills the workspace.
-    fn prepare(&self, workspace: &Workspace) -> Result<()>;
-
-    /// Queues the step `offset` steps after the workspace's current position.
-    fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()>;
-
-    /// Advances the workspace's position by [`CHUNK`] steps.
-    fn advance(&self, queue: Queue<'_>, workspace: &Workspace) -> Result<()>;
-
-    /// Copies the results out of the workspace.
-    fn finish(&self, workspace: &Workspace) -> Result<()>;
-}
-
-impl Cuda {
-    /// Queues a sequence. Chunks of it are replayed if a recording exists.
-    pub(crate) fn run_steps(&self, sequence: &impl Steps) -> Result<()> {
-        if sequence.steps() < CHUNK {
-            let workspace = self.workspace(sequence)?;
-            return self.run_steps_in(&workspace, sequence);
-        }
-        // Dropping an evicted recording needs the context.
-        self.bind()?;
-        // The lock is held until everything is queued: sequences of one kind use the same
-        // workspace, one after the other.
-        let mut state = self
-            .recordings()
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let State {
-            kinds,
-            recorder,
-            clock,
-        } = &mut *state;
-        *clock += 1;
-        let key = sequence.key();
-        if !kinds.contains_key(&key) && kinds.len() >= KINDS {
-            let oldest = kinds
-                .iter()
-                .min_by_key(|(_, w)| w.used)
-                .map(|(key, _)| *key);
-            oldest.and_then(|key| kinds.remove(&key));
-        }
-        let workspace = match kinds.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(self.workspace(sequence)?),
-        };
-        workspace.used = *clock;
-        if workspace.known && workspace.graph.is_none() {
-            let recorder = match recorder {
-                Some(recorder) => recorder,
-                None => recorder.insert(self.recorder()?),
-            };
-            workspace.graph = Some(self.record(recorder, workspace, sequence)?);
-        }
-        self.run_steps_in(workspace, sequence)?;
-        if !workspace.known {
-            // `advance` is only used in recordings, so its kernel is loaded here, before the first
-            // capture. The position that it changes is not used again.
-            let queue = Queue {
-                cuda: self,
-                recorder: None,
-            };
-            sequence.advance(queue, workspace)?;
-        }
-        workspace.known = true;
-        Ok(())
-    }
-
-    fn workspace(&self, sequence: &impl Steps) -> Result<Workspace> {
-        let blocks = sequence.blocks();
-        let blocks = blocks.into_iter().map(|bytes| self.pool().take(bytes));
-        Ok(Workspace {
-            graph: None,
-            known: false,
-            used: 0,
-            blocks: blocks.collect::<Result<_>>()?,
-        })
-    }
-
-    fn run_steps_in(&self, workspace: &Workspace, sequence: &impl Steps) -> Result<()> {
-        sequence.prepare(workspace)?;
-        let mut rest = sequence.steps();
-        if let Some(Graph(graph)) = &workspace.graph {
-            while rest >= CHUNK {
-                self.bind()?;
-                // SAFETY: the graph exists. It uses the memory of the workspace and the memory that
-                // the description names; the pool orders any reuse of both after this launch.
-                unsafe { result::graph::launch(graph.cu_graph_exec(), self.stream()) }
-                    .map_err(|e| driver::failure(self.index(), "replaying", e))?;
-                self.count_launch();
-                rest -= CHUNK;
-            }
-        }
-        let queue = Queue {
-            cuda: self,
-            recorder: None,
-        };
-        for offset in 0..rest {
-            sequence.step(queue, workspace, offset)?;
-        }
-        sequence.finish(workspace)
-    }
-
-    fn recorder(&self) -> Result<Recorder> {
-        let stream = self.new_stream()?;
-        let workspace = self.pool().take(WORKSPACE)?;
-        let blas = Blas::new(self.index(), stream.cu_stream(), workspace)?;
-        Ok(Recorder { blas, stream })
-    }
-
-    fn record(
-        &self,
-        recorder: &Recorder,
-        workspace: &Workspace,
-        sequence: &impl Steps,
-    ) -> Result<Graph> {
-        let failed = |e| driver::failure(self.index(), "recording", e);
-        let queue = Queue {
-            cuda: self,
-            recorder: Some(recorder),
-        };
-        let relaxed = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        recorder.stream.begin_capture(relaxed).map_err(failed)?;
-        let queued = (0..CHUNK)
-            .try_for_each(|offset| sequence.step(queue, workspace, offset))
-            .and_then(|()| sequence.advance(queue, workspace));
-        // The capture ends even after an error, so that the stream can record again.
-        let flags = sys::CUgraphInstantiate_flags(0);
-        let graph = recorder.stream.end_capture(flags).map_err(failed);
-        queued?;
-        match graph? {
-            Some(graph) => {
-                log::debug!(
-                    "{}: {:?} is recorded",
-                    driver::name(self.index()),
-                    sequence.key()
-                );
-                Ok(Graph(graph))
-            }
-            None => Err(Error::Failed {
-                device: driver::name(self.index()),
-                action: "recording",
-                problem: "the recording is empty".into(),
-            }),
-        }
-    }
+pub(crate) struct State {
+    pub(crate) kinds: HashMap<Key, Workspace>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) clock: u64,
 }

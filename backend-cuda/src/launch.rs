@@ -1,15 +1,13 @@
-//! Launching kernels: names, arguments and grids.
-
-use std::ffi::c_void;
+//! Launching kernels.
 
 use backend_api::{DType, Error, Result};
+use cudarc::driver::result;
 use cudarc::driver::sys::{CUfunction_attribute, CUstream};
-use cudarc::driver::{DeviceRepr, result};
-use smallvec::SmallVec;
 
+use crate::arguments::{Args, Grid, Kernel, Launch};
 use crate::device::Cuda;
 use crate::driver;
-use crate::kernels::Module;
+use crate::fault::{Fault, Faults};
 
 /// Threads per block of kernels that accept any grid.
 const BLOCK: u32 = 256;
@@ -18,24 +16,6 @@ const BLOCKS_EACH: u32 = 16;
 
 /// Bytes of dynamic shared memory that a kernel may use without opting in.
 const FREE_SHARED: u32 = 48 << 10;
-
-/// A kernel: its file, its name and the suffix of its element type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Kernel {
-    pub(crate) module: Module,
-    pub(crate) name: &'static str,
-    pub(crate) suffix: &'static str,
-}
-
-impl Kernel {
-    pub(crate) const fn new(module: Module, name: &'static str, suffix: &'static str) -> Self {
-        Self {
-            module,
-            name,
-            suffix,
-        }
-    }
-}
 
 /// The suffix of kernels that only move elements: they are compiled by element size.
 pub(crate) fn words(dtype: DType) -> &'static str {
@@ -46,91 +26,6 @@ pub(crate) fn words(dtype: DType) -> &'static str {
         _ => "w8",
     }
 }
-
-/// The number of threads of a launch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Grid {
-    /// One thread per element; above the block limit, each thread handles several elements.
-    Elements(i64),
-    /// This many blocks, each of this many threads.
-    Blocks(i64, u32),
-}
-
-/// The complete configuration of a launch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Launch {
-    pub(crate) blocks: u32,
-    pub(crate) threads: u32,
-    /// Bytes of dynamic shared memory per block.
-    pub(crate) shared: u32,
-    /// Whether all blocks must be resident at once.
-    pub(crate) cooperative: bool,
-}
-
-impl Launch {
-    fn new(blocks: u32, threads: u32) -> Self {
-        Self {
-            blocks,
-            threads,
-            shared: 0,
-            cooperative: false,
-        }
-    }
-}
-
-/// Kernel arguments, in declaration order and with exactly the declared types.
-#[derive(Debug, Default)]
-pub(crate) struct Args {
-    words: SmallVec<[u64; 96]>,
-    starts: SmallVec<[usize; 20]>,
-    /// Size in bytes of each argument.
-    sizes: SmallVec<[usize; 20]>,
-}
-
-impl Args {
-    pub(crate) fn push<T: DeviceRepr + Copy>(&mut self, value: T) {
-        let start = self.words.len();
-        self.starts.push(start);
-        self.sizes.push(size_of::<T>());
-        self.words
-            .resize(start + size_of::<T>().div_ceil(size_of::<u64>()), 0);
-        const { assert!(align_of::<T>() <= align_of::<u64>()) };
-        // SAFETY: `resize` made room for a `T` from `start` on. The words are aligned to 8 bytes,
-        // and `T` is plain data.
-        unsafe { self.words[start..].as_mut_ptr().cast::<T>().write(value) };
-    }
-
-    /// Appends the arguments of `more`.
-    pub(crate) fn append(&mut self, more: Self) {
-        let start = self.words.len();
-        self.starts.extend(more.starts.iter().map(|s| s + start));
-        self.words.extend(more.words);
-        self.sizes.extend(more.sizes);
-    }
-
-    /// Size in bytes of each argument.
-    pub(crate) fn sizes(&self) -> &[usize] {
-        &self.sizes
-    }
-
-    fn pointers(&mut self) -> SmallVec<[*mut c_void; 20]> {
-        let Self { words, starts, .. } = self;
-        starts
-            .iter()
-            .map(|&start| words[start..].as_mut_ptr().cast())
-            .collect()
-    }
-}
-
-/// Builds an [`Args`] from a list of values.
-macro_rules! args {
-    ($($value:expr),+ $(,)?) => {{
-        let mut args = $crate::launch::Args::default();
-        $(args.push($value);)+
-        args
-    }};
-}
-pub(crate) use args;
 
 impl Cuda {
     /// Queues a kernel on the compute stream. A launch of zero elements does nothing.
@@ -220,9 +115,72 @@ impl Cuda {
         }
         Ok(())
     }
+
+    /// Queues a kernel that may find a fault. The record's address is appended as its last
+    /// argument.
+    pub(crate) fn launch_reporting(
+        &self,
+        kernel: Kernel,
+        grid: Grid,
+        mut args: Args,
+    ) -> Result<()> {
+        args.push(self.faults().address());
+        self.launch(kernel, grid, args)?;
+        self.faults().expect();
+        Ok(())
+    }
+
+    /// Returns the recorded fault as an error. Waits for the compute stream if a kernel may have
+    /// written one.
+    pub(crate) fn check_faults(&self) -> Result<()> {
+        if !self.faults().take_possible() {
+            return Ok(());
+        }
+        let mut fault = [Fault::default()];
+        let address = self.faults().address();
+        self.bind()?;
+        // SAFETY: the block holds a `Fault`; the copy is complete before `fault` is read.
+        unsafe { result::memcpy_dtoh_async(&mut fault, address, self.stream()) }
+            .map_err(self.failed("reading faults"))?;
+        self.wait_for_stream()?;
+        match fault[0].error() {
+            None => Ok(()),
+            Some(error) => {
+                self.clear(address, Faults::BYTES)?;
+                Err(error)
+            }
+        }
+    }
 }
 
 /// The error for an element type without a kernel.
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> Error {
     Error::dtype(op, "an operand", dtype, "cuda has no kernel for it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::args;
+    use crate::kernels::Module;
+
+    #[test]
+    fn arguments_of_a_wrong_width_or_number_are_refused() {
+        let _sim = cudasim::install().unwrap().exclusive();
+        let device = Cuda::new(0).unwrap();
+        let kernel = Kernel::new(Module::Sequence, "sequence_advance", "f32");
+        let memory = device.pool().take(64).unwrap();
+        let launch = |args| device.launch(kernel, Grid::Blocks(1, 1), args);
+        // The first launch checks at lookup, the second on the function already found.
+        for _ in 0..2 {
+            assert_eq!(
+                launch(args![memory.address(), 1i32])
+                    .unwrap_err()
+                    .to_string(),
+                "cuda:0: sequence_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
+            );
+        }
+        assert!(launch(args![memory.address()]).is_err());
+        launch(args![memory.address(), 1i64]).unwrap();
+    }
 }

@@ -9,6 +9,8 @@
 //! Device memory comes from a pool per device, so a loop in steady state does not allocate from the
 //! driver.
 
+mod arguments;
+mod backend;
 mod blas;
 mod buffer;
 mod cache;
@@ -33,9 +35,11 @@ mod reduce;
 mod rows;
 mod sequence;
 mod sequence_grad;
+mod steps;
 mod strided;
 mod swap;
+mod swapper;
 
 pub use buffer::CudaBuffer;
 pub use device::Cuda;
-pub use swap::Swapped;
+pub use swapper::Swapped;

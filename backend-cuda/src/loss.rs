@@ -3,11 +3,11 @@
 use backend_api::{Buffers, DType, Dests, Layout, Meta, Result};
 use smallvec::smallvec;
 
+use crate::arguments::{Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
 use crate::device::Cuda;
 use crate::elementwise::is_wide;
 use crate::kernels::Module;
-use crate::launch::{Grid, Kernel, args};
 use crate::strided::Strided;
 
 /// `THREADS` in `loss.cu`.

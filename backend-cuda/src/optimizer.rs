@@ -3,10 +3,10 @@
 use backend_api::{AdamStep, Buffers, DType, Dests, Result};
 use smallvec::smallvec;
 
+use crate::arguments::{Args, Grid, Kernel};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
 use crate::device::Cuda;
 use crate::kernels::Module;
-use crate::launch::{Args, Grid, Kernel};
 use crate::strided::Strided;
 
 impl Cuda {

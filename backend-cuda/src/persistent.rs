@@ -3,10 +3,10 @@
 use backend_api::{DType, LstmGates, Recurrence, Result, SequenceRequest};
 use cudarc::driver::sys::CUdeviceptr;
 
+use crate::arguments::{Kernel, Launch, args};
 use crate::device::Cuda;
 use crate::elementwise::activation;
 use crate::kernels::Module;
-use crate::launch::{Kernel, Launch, args};
 use crate::sequence::Sequence;
 
 /// `THREADS`, `TILE`, `ROWS`, `TILES` and `PITCH` in `lstm_persistent.cu`.

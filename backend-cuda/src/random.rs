@@ -3,10 +3,10 @@
 use backend_api::{Buffers, DType, Dests, Distribution, Result};
 use smallvec::smallvec;
 
+use crate::arguments::{Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Output, dests};
 use crate::device::Cuda;
 use crate::kernels::Module;
-use crate::launch::{Grid, Kernel, args};
 use crate::strided::Strided;
 
 impl Cuda {

@@ -3,12 +3,12 @@
 use backend_api::{Buffers, DType, Dests, Reduce, Result};
 use smallvec::smallvec;
 
+use crate::arguments::{Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
 use crate::codes;
 use crate::device::Cuda;
 use crate::elementwise::number;
 use crate::kernels::Module;
-use crate::launch::{Grid, Kernel, args};
 use crate::pool::Block;
 use crate::strided::{Axes, Strided};
 

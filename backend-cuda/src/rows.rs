@@ -4,11 +4,12 @@ use backend_api::{Buffers, Dests, Layout, Result};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
+use crate::arguments::{Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
 use crate::device::Cuda;
 use crate::elementwise::is_wide;
 use crate::kernels::Module;
-use crate::launch::{Grid, Kernel, args, unsupported, words};
+use crate::launch::{unsupported, words};
 use crate::pool::Block;
 use crate::strided::{Axes, Strided};
 

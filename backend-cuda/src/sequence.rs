@@ -7,13 +7,14 @@ use backend_api::{
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
+use crate::arguments::{Args, Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 use crate::elementwise::{activation, is_wide};
-use crate::graphs::{CHUNK, Key, Queue, Steps, Workspace};
+use crate::graphs::{Key, Workspace};
 use crate::kernels::Module;
-use crate::launch::{Args, Grid, Kernel, args};
 use crate::matmul::{Matrix, Product};
+use crate::steps::{CHUNK, Queue, Steps};
 
 /// Mirrors `Sequence` in `sequence.cu`.
 #[derive(Clone, Copy, Debug)]

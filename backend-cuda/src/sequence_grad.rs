@@ -6,15 +6,16 @@ use backend_api::{
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 
+use crate::arguments::{Args, Grid, args};
 use crate::buffer::{CudaBuffer, Input, Output};
 use crate::device::Cuda;
 use crate::elementwise::{activation, is_wide};
-use crate::graphs::{CHUNK, Key, Queue, Steps, Workspace};
-use crate::launch::{Args, Grid, args};
+use crate::graphs::{Key, Workspace};
 use crate::matmul::{Matrix, Product};
 use crate::sequence::{
     Held, Operands, SequenceDims, in_one_piece, is_known, kernel, result, unknown,
 };
+use crate::steps::{CHUNK, Queue, Steps};
 use smallvec::smallvec;
 
 /// Mirrors `SequenceGrad` in `sequence.cu`.

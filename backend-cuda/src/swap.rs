@@ -8,65 +8,20 @@
 //!
 //! Small uploads are staged in host memory of the same pool.
 
-use std::fmt;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use backend_api::{DType, Result};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, sys};
+use backend_api::Result;
+use cudarc::driver::{CudaEvent, sys};
 
 use crate::buffer::CudaBuffer;
 use crate::device::Cuda;
 use crate::driver;
-use crate::host::{Slab, Slabs};
+use crate::swapper::Swapped;
 
 /// Largest upload in bytes that is staged, so that the caller does not wait for the copy.
 const STAGED: usize = 16 << 20;
-
-/// The copy streams and the host memory of a device.
-pub(crate) struct Swapper {
-    index: usize,
-    out: Arc<CudaStream>,
-    back: Arc<CudaStream>,
-    slabs: Arc<Slabs>,
-    bytes_out: AtomicU64,
-    bytes_in: AtomicU64,
-}
-
-/// A buffer in host memory.
-pub struct Swapped {
-    slab: Slab,
-    bytes: usize,
-    dtype: DType,
-    count: usize,
-}
-
-impl Swapper {
-    pub(crate) fn new(index: usize, context: &Arc<CudaContext>) -> Result<Self> {
-        let stream = || {
-            let stream = context.new_stream();
-            stream.map_err(|e| driver::failure(index, "opening a stream", e))
-        };
-        Ok(Self {
-            index,
-            out: stream()?,
-            back: stream()?,
-            slabs: Arc::new(Slabs::new(index, context.clone())),
-            bytes_out: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-        })
-    }
-
-    /// Waits for all copies.
-    pub(crate) fn synchronize(&self) -> Result<()> {
-        for stream in [&self.out, &self.back] {
-            let done = stream.synchronize();
-            done.map_err(|e| driver::failure(self.index, "swapping", e))?;
-        }
-        Ok(())
-    }
-}
 
 impl Cuda {
     /// Total bytes copied to host memory and back.
@@ -180,24 +135,6 @@ impl Cuda {
         let event = self.context().new_event(None);
         event
             .map(Arc::new)
-            .map_err(|e| driver::failure(self.index(), "making an event", e))
-    }
-}
-
-impl fmt::Debug for Swapped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} elements of {} in host memory",
-            self.count, self.dtype
-        )
-    }
-}
-
-impl fmt::Debug for Swapper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Swapper")
-            .field("index", &self.index)
-            .finish_non_exhaustive()
+            .map_err(|e| driver::failure(self.index(), "creating an event", e))
     }
 }

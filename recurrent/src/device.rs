@@ -73,7 +73,7 @@ impl Device {
     /// use recurrent::{Cpu, Device};
     ///
     /// // Products of `f32` by the same instructions on all processors.
-    /// let device = Device::from_cpu(Cpu::builder().threads(2).matrix_unit(false).build()?);
+    /// let device = Device::from_cpu(Cpu::builder().threads(2).amx(false).build()?);
     /// # Ok::<(), recurrent::Error>(())
     /// ```
     pub fn from_cpu(cpu: Cpu) -> Self {

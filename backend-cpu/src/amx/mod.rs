@@ -30,14 +30,12 @@ mod right;
 #[cfg(test)]
 mod tests;
 
-use std::arch::x86_64::__cpuid_count;
-use std::sync::OnceLock;
-
 use self::multiply::{LeftTiles, multiply};
 use self::pack::{has_special, pack_row, transpose};
 use self::right::Right;
 pub(crate) use self::right::{PackedAmx, Rows};
-use crate::packed::Accumulate;
+use crate::features::has_amx;
+use crate::product::Accumulate;
 
 /// A tile has 16 rows of 64 bytes. `WORDS` is its size in 16-bit words, `DEPTH` the range of the
 /// inner index in a left-hand tile, `COLUMNS` the columns and `ROWS` the rows of a result tile.
@@ -56,37 +54,7 @@ const BLOCK: usize = 2 * SPLIT * WORDS;
 /// Rows from which on AMX is faster than multiplying `f32`, with parts or rounded.
 pub(crate) const MIN_ROWS: usize = 8;
 
-/// Whether this CPU has AMX and the operating system lets the process use it.
-pub(crate) fn is_available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        let vectors = std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512bf16");
-        // Leaf 7: AMX-BF16 and AMX-TILE.
-        vectors && {
-            let features = __cpuid_count(7, 0).edx;
-            features >> 22 & 1 == 1 && features >> 24 & 1 == 1 && ask_system()
-        }
-    })
-}
-
-/// Requests AMX for the process: Linux lets a process use tiles only after a request, made once for
-/// all threads.
-#[cfg(target_os = "linux")]
-fn ask_system() -> bool {
-    const REQUEST_PERMISSION: libc::c_long = 0x1023;
-    const TILE_DATA: libc::c_long = 18;
-    // SAFETY: the system call takes two numbers and changes no memory of the process.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ask_system() -> bool {
-    false
-}
-
-/// `out = start + a b` for some rows, like [`crate::packed::Product`].
+/// `out = start + a b` for some rows, like [`crate::product::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
     b: &PackedAmx,
@@ -95,7 +63,7 @@ pub(crate) fn product(
 ) {
     assert_eq!(a_at.len(), out_at.len(), "a row for each row");
     let (k, n) = Right::PackedAmx(b).sizes();
-    // SAFETY: a `PackedAmx` exists only if `is_available`, so the CPU has these instructions.
+    // SAFETY: a `PackedAmx` exists only if `has_amx`, so the CPU has these instructions.
     let special = |at: &usize| !b.is_rounded() && unsafe { has_special(&a[*at..*at + k]) };
     if a_at.iter().any(special) {
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -140,7 +108,7 @@ pub(crate) fn single_product(
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) -> bool {
-    assert!(is_available(), "there is a matrix unit");
+    assert!(has_amx(), "the CPU has AMX");
     match a {
         Left::Rows { data, at } => {
             assert_eq!(at.len(), out_at.len(), "a row for each row");

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::kernels::{self, Sums, Tiles};
 use super::right::{Pair, Right};
 use super::{BLOCK, DEPTH, PAIR, ROWS, SPLIT, WORDS};
-use crate::packed::Accumulate;
 use crate::pages::Line;
+use crate::product::Accumulate;
 
 /// Maximum number of rows multiplied at a time.
 const GROUP: usize = 256;

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn rows_become_columns() {
-        if crate::amx::is_available() {
+        if crate::features::has_amx() {
             let rows: [[f32; 16]; 16] = array::from_fn(|i| array::from_fn(|j| (16 * i + j) as f32));
             for count in [1, 7, 16] {
                 let row = |i: usize| if i < 13 { &rows[i][..] } else { &[] };

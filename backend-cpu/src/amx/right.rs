@@ -7,8 +7,9 @@ use backend_api::{Error, Result};
 
 use super::kernels::split_block;
 use super::pack::{gather, has_special, pack_pairs};
-use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS, is_available};
+use super::{BLOCK, COLUMNS, DEPTH, PAIR, ROW, SPLIT, WORDS};
 use crate::device::Cpu;
+use crate::features::has_amx;
 use crate::half::bf16_to_f32;
 use crate::packed::MatrixView;
 use crate::pool::Scratch;
@@ -42,7 +43,7 @@ const PARTS_BYTES: usize = 1 << 20;
 impl PackedAmx {
     /// Packs a matrix exactly, or rounded to bfloat16.
     pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>, rounded: bool) -> Result<Self> {
-        assert!(is_available(), "there is a matrix unit");
+        assert!(has_amx(), "the CPU has AMX");
         let (k, n) = (source.k, source.columns.len());
         let (blocks, pairs) = (k.div_ceil(DEPTH), n.div_ceil(PAIR));
         let special = AtomicBool::new(false);
@@ -51,7 +52,7 @@ impl PackedAmx {
             gather(source, block * DEPTH, columns, to);
         };
         let note_special = |numbers: &[[f32; PAIR]; DEPTH]| {
-            // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
+            // SAFETY: `has_amx` has been asserted, so the CPU has these instructions.
             if unsafe { has_special(numbers.as_flattened()) } {
                 special.store(true, Ordering::Relaxed);
             }
@@ -72,13 +73,13 @@ impl PackedAmx {
                 Ok::<_, Error>(data)
             };
         let data = if rounded {
-            // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
+            // SAFETY: `has_amx` has been asserted, so the CPU has these instructions.
             let fill = |numbers: &_, tiles: &mut _| unsafe { pack_pairs(numbers, tiles) };
             Form::Rounded(words(2 * WORDS, &fill)?)
         } else if pairs * blocks * BLOCK * size_of::<u16>() <= PARTS_BYTES {
             let fill = |numbers: &_, tiles: &mut _| {
                 note_special(numbers);
-                // SAFETY: `is_available` has been asserted, so the CPU has these instructions.
+                // SAFETY: `has_amx` has been asserted, so the CPU has these instructions.
                 unsafe { split_block(numbers, tiles) };
             };
             Form::Parts(words(BLOCK, &fill)?)

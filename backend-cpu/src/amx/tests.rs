@@ -1,5 +1,6 @@
 use super::*;
 use crate::device::Cpu;
+use crate::features::has_amx;
 use crate::half::{bf16_to_f32, f32_to_bf16};
 use crate::packed::MatrixView;
 
@@ -45,8 +46,8 @@ fn sizes() -> impl Iterator<Item = [usize; 3]> {
     ]
     .into_iter()
     .filter(|_| {
-        is_available() || {
-            eprintln!("skipped: no matrix unit here");
+        has_amx() || {
+            eprintln!("skipped: this CPU has no AMX");
             false
         }
     })
@@ -68,7 +69,7 @@ fn expected(a: &[f32], b: impl Fn(usize) -> f32, start: f32, rounded: bool) -> [
 
 #[test]
 fn sums_are_no_less_exact_than_chains_of_single_precision() {
-    if !is_available() {
+    if !has_amx() {
         return;
     }
     let [rows, k, n] = [16, 512, 64];
@@ -211,7 +212,7 @@ fn one_product_is_as_one_of_many() {
 
 #[test]
 fn numbers_without_parts_are_not_for_the_unit() {
-    if !is_available() {
+    if !has_amx() {
         return;
     }
     let [rows, k, n] = [9, 40, 40];
@@ -267,7 +268,7 @@ fn numbers_without_parts_are_not_for_the_unit() {
 
 #[test]
 fn parts_make_the_number() {
-    if !is_available() {
+    if !has_amx() {
         return;
     }
     let b = [

@@ -14,14 +14,15 @@ use smallvec::{SmallVec, smallvec};
 use super::all_gather::AllGather;
 use super::backward_step::{BackwardPart, RowOffsets};
 use super::kernel_grads::Stack;
+use super::layer::{Layer, LayerDims, cut_rows, missing, take};
+use super::packed_matrix::PackedMatrix;
 use super::saved::SavedForward;
+use super::sharing::scatter_units;
 use super::sharing::{MIN_ROWS_PER_THREAD_SAVING, UnitGroup};
-use super::weights::PackedMatrix;
-use super::{Layer, LayerDims, cut_rows, missing, scatter_units, take};
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::packed::Accumulate;
 use crate::pool::Scratch;
+use crate::product::Accumulate;
 use crate::storage::{CpuBuffer, Input, Output};
 
 /// Rows per thread whose input gradients are computed at a time.

@@ -7,17 +7,17 @@ use backend_api::{Error, ExtendedLstm, Recurrence, Result};
 use smallvec::SmallVec;
 
 use super::all_gather::Member;
+use super::layer::{Layer, LayerDims, missing, source, target, unknown};
+use super::packed_matrix::PackedMatrix;
 use super::saved::SavedForward;
 use super::sharing::UnitGroup;
-use super::weights::PackedMatrix;
-use super::{Layer, LayerDims, missing, source, target, unknown};
 use crate::activations::with_activation;
 use crate::element::Float;
-use crate::gates::{
+use crate::pointwise::{
     ActivationGrad, ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad,
     LstmOutput,
 };
-use crate::packed::Accumulate;
+use crate::product::Accumulate;
 use crate::simd::{Source, Target};
 
 /// One thread's share of the backward pass.

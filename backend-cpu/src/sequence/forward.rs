@@ -6,9 +6,10 @@ use backend_api::{Buffers, Dests, Recurrence, Result, SequencePlan};
 
 use super::all_gather::AllGather;
 use super::forward_step::{ForwardPart, Results};
+use super::layer::{Layer, LayerDims, cut_rows, cut_steps, missing, take};
+use super::sharing::scatter_units;
 use super::sharing::{MIN_ROWS_PER_THREAD, MIN_ROWS_PER_THREAD_SAVING, UnitGroup};
 use super::weights::Weights;
-use super::{Layer, LayerDims, cut_rows, cut_steps, missing, scatter_units, take};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::storage::{CpuBuffer, Input, Output};

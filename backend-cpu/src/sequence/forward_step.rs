@@ -7,13 +7,13 @@ use std::ops::Range;
 use backend_api::{ExtendedLstm, Recurrence, Result};
 
 use super::all_gather::Member;
+use super::layer::{Layer, LayerDims, clear_others, missing, source, target, unknown};
 use super::sharing::UnitGroup;
 use super::weights::Weights;
-use super::{Layer, LayerDims, clear_others, missing, source, target, unknown};
 use crate::activations::with_activation;
 use crate::element::Float;
-use crate::gates::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, limit_of};
-use crate::packed::Accumulate;
+use crate::pointwise::{Activate, ClippedLstm, GruAfter, GruGates, GruOutput, Lstm, limit_of};
+use crate::product::Accumulate;
 use crate::simd::{RowKernel, Source, Target};
 
 /// The destinations of a sequence's results: of all rows and units, or of one thread's share.

@@ -5,12 +5,12 @@ use std::ops::Range;
 use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
+use super::layer::{Inputs, Layer, LayerDims, unknown};
 use super::saved::SavedForward;
-use super::{Inputs, Layer, LayerDims, unknown};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::gemm::GemmOperand;
-use crate::matmul::UNIT_COLUMNS;
+use crate::matmul::AMX_COLUMNS;
 use crate::pool::Scratch;
 use crate::storage::{Dense, Output};
 
@@ -198,9 +198,9 @@ impl<T: Float> Layer<'_, T> {
             column_stride: 1,
         };
         let whole = x.parts.iter().map(|part| part.len() / x.width).sum();
-        if self.unit
-            && columns.len() >= UNIT_COLUMNS
-            && cpu.unit_outer(out, (&x.parts, x.width), rows_of(0..whole))?
+        if self.amx
+            && columns.len() >= AMX_COLUMNS
+            && cpu.amx_outer(out, (&x.parts, x.width), rows_of(0..whole))?
         {
             return Ok(());
         }

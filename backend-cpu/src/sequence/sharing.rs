@@ -5,7 +5,7 @@ use std::ops::Range;
 use backend_api::Result;
 
 use super::all_gather::{AllGather, Member};
-use super::{Layer, LayerDims, MIN_PRODUCTS};
+use super::layer::{Layer, LayerDims, MIN_PRODUCTS};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;

@@ -6,22 +6,14 @@ use std::sync::Arc;
 use backend_api::{Recurrence, Result};
 use smallvec::SmallVec;
 
-use super::{Layer, LayerDims};
+use super::layer::{Layer, LayerDims};
+use super::packed_matrix::PackedMatrix;
 use crate::amx::PackedAmx;
 use crate::bf16::PackedBf16;
 use crate::device::Cpu;
 use crate::element::{Float, singles};
 use crate::packed::{FEW, MatrixView, PackedExact};
 use crate::storage::{Input, PackKey};
-
-/// A packed right-hand matrix, for the precision of the device.
-#[derive(Clone, Debug)]
-pub(super) enum PackedMatrix<T> {
-    Exact(Arc<PackedExact<T>>),
-    Bf16(Arc<PackedBf16>),
-    /// For AMX, exact or rounded to bfloat16.
-    Amx(Arc<PackedAmx>),
-}
 
 /// The right-hand matrices of a forward pass, for all units or a range of them.
 #[derive(Debug)]
@@ -152,7 +144,7 @@ impl<T: Float> Layer<'_, T> {
             part: units.clone(),
             form: [rows <= FEW, transposed],
         };
-        if (self.unit || self.bf16)
+        if (self.amx || self.bf16)
             && let Some(data) = singles(&data)
         {
             // `describe` does not read the data, so an empty slice suffices.
@@ -170,7 +162,7 @@ impl<T: Float> Layer<'_, T> {
                 column_stride,
                 columns,
             };
-            if !self.unit {
+            if !self.amx {
                 let make = || PackedBf16::new(cpu, &source);
                 return Ok(PackedMatrix::Bf16(self.kept(matrix, &of, make)?));
             }

@@ -7,59 +7,13 @@ use backend_api::{Backend, Counting, Precision, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_train::Autodiff;
 use rnn_train::optim::Adam;
-use serde::{Deserialize, Serialize};
 
 use super::check::{check, tolerance};
+use super::line::{Line, device as device_name};
 use super::network::{Network, Stream};
-use super::options::device as device_name;
 use super::reading;
 use super::timing::{self, Times};
 use super::workloads::{Mode, Workload};
-
-/// A result, stored as one line of JSON. Times are in seconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Line {
-    pub(super) peer: String,
-    pub(super) version: String,
-    /// The backend of this project, or the device of another framework; other frameworks' programs
-    /// do not report it.
-    #[serde(default = "cpu")]
-    pub(super) backend: String,
-    pub(super) workload: String,
-    pub(super) mode: String,
-    pub(super) threads: usize,
-    pub(super) median_s: f64,
-    pub(super) gflops: f64,
-    pub(super) repeats: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) min_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) p50_us: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) p99_us: Option<f64>,
-    /// Time to read a stream's weights once with the same threads; see [`reading`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reading_us: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) peak_increase_mib: Option<f64>,
-    /// Operations that one run requested from the device, bytes that they read and wrote, and time
-    /// steps of the run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) launches: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) steps: Option<usize>,
-    /// Best rate of a square matmul in the same process with the same threads.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) peak_gflops: Option<f64>,
-}
-
-fn cpu() -> String {
-    "cpu".into()
-}
 
 /// The workload and the settings of a measurement.
 #[derive(Debug)]
@@ -173,7 +127,7 @@ fn machine_peak<B: Backend>(backend: &B, job: &Job<'_>) -> Result<f64> {
         // A GPU needs a large matmul to be fully used.
         return peak(backend, 4096);
     }
-    let vectors = Cpu::builder().threads(job.threads).matrix_unit(false);
+    let vectors = Cpu::builder().threads(job.threads).amx(false);
     peak(&vectors.build()?, 1024)
 }
 

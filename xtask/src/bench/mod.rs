@@ -4,6 +4,7 @@
 mod check;
 mod cores;
 mod input;
+mod line;
 mod measure;
 mod network;
 mod options;
@@ -27,8 +28,9 @@ use backend_cuda::Cuda;
 use recurrent_tests::devices::TestBackend;
 
 use cores::Cores;
-use measure::{Job, Line};
-use options::{Options, device, label};
+use line::{Line, device, label};
+use measure::Job;
+use options::Options;
 use peers::Peer;
 use workloads::{Kind, Mode, Workload};
 
@@ -177,7 +179,7 @@ fn measure_here(
     let cuda = || Cuda::with_precision(0, job.precision);
     let device = match backend {
         "cpu" => TestBackend::Cpu(cpu()?),
-        "cpu-vector" => TestBackend::Cpu(builder.matrix_unit(false).build()?),
+        "cpu-vector" => TestBackend::Cpu(builder.amx(false).build()?),
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(cpu()?)),
         "cuda" => TestBackend::Cuda(cuda()?),
         "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(cuda()?)),

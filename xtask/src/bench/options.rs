@@ -146,19 +146,6 @@ impl Options {
     }
 }
 
-/// The device of a backend.
-pub(super) fn device(backend: &str) -> &str {
-    backend.split(['-', ' ']).next().unwrap_or(backend)
-}
-
-/// The name of a backend with the precision of its matmuls.
-pub(super) fn label(backend: &str, precision: &str) -> String {
-    match precision {
-        "exact" => backend.into(),
-        _ => format!("{backend} {precision}"),
-    }
-}
-
 /// Parses values separated by commas.
 fn listed<T>(
     text: &str,
@@ -172,6 +159,7 @@ fn listed<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::line::{device, label};
 
     fn parse(line: &str) -> Result<Options, String> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

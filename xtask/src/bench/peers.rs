@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::cores::Cores;
-use super::measure::Line;
-use super::options::label;
+use super::line::{Line, label};
 use super::workloads::{Mode, Workload};
 
 /// How a framework's program is run.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::measure::Line;
+use super::line::Line;
 use super::table::by;
 use super::workloads::{FORWARD_AND_TRAIN, LSTM, Workload};
 

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use super::measure::Line;
-use super::options::device;
+use super::line::{Line, device};
 
 /// The framework and backend of a result.
 pub(super) fn by(line: &Line) -> String {

@@ -1,0 +1,367 @@
+//! The steps of cells and their gradients, as functions of single numbers: [`RowKernel`] applies
+//! them along rows.
+//!
+//! [`RowKernel`]: crate::simd::RowKernel
+
+use std::marker::PhantomData;
+
+use crate::activations::ActivationFn;
+use crate::element::Float;
+use crate::simd::Pointwise;
+
+/// The activation of a sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Activate<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 1, 1> for Activate<C> {
+    #[inline(always)]
+    fn at(self, [x]: [T; 1]) -> [T; 1] {
+        [C::value(x)]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for Activate<C> {
+    #[inline(always)]
+    fn at(self, [x, bias]: [T; 2]) -> [T; 1] {
+        [C::value(x.add(bias))]
+    }
+}
+
+/// `y, dy..` to the gradient of the activation's argument. Several `dy` are summed.
+#[derive(Clone, Copy)]
+pub(crate) struct ActivationGrad<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for ActivationGrad<C> {
+    #[inline(always)]
+    fn at(self, [y, dy]: [T; 2]) -> [T; 1] {
+        [C::slope(y).mul(dy)]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 1> for ActivationGrad<C> {
+    #[inline(always)]
+    fn at(self, [y, dy, more]: [T; 3]) -> [T; 1] {
+        [C::slope(y).mul(dy.add(more))]
+    }
+}
+
+#[inline(always)]
+fn sigmoid_slope<T: Float>(y: T) -> T {
+    y.mul(T::ONE.sub(y))
+}
+
+/// An LSTM step: `i, j, f, o` (sums) and `c` to `c', h'` and optionally the four gates.
+#[derive(Clone, Copy)]
+pub(crate) struct Lstm<T, C> {
+    pub(crate) forget_bias: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for Lstm<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c]: [T; 5]) -> [T; 6] {
+        let i = i.sigmoid();
+        let j = C::value(j);
+        let f = f.add(self.forget_bias).sigmoid();
+        let o = o.sigmoid();
+        let c = c.mul(f).add(i.mul(j));
+        [c, C::value(c).mul(o), i, j, f, o]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 2> for Lstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+/// The gradient of an LSTM step: gates, `c, c', dc', dh'` (and optionally a second summand of
+/// `dh'`) to the gradients of the four sums and of `c`.
+#[derive(Clone, Copy)]
+pub(crate) struct LstmGrad<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for LstmGrad<C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
+        let a = C::value(c_new);
+        let dc = dc.add(C::slope(a).mul(dh.mul(o)));
+        [
+            sigmoid_slope(i).mul(dc.mul(j)),
+            C::slope(j).mul(dc.mul(i)),
+            sigmoid_slope(f).mul(dc.mul(c)),
+            sigmoid_slope(o).mul(dh.mul(a)),
+            dc.mul(f),
+        ]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 9, 5> for LstmGrad<C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh, more]: [T; 9]) -> [T; 5] {
+        self.at([i, j, f, o, c, c_new, dc, dh.add(more)])
+    }
+}
+
+/// `x`, clamped to `-limit..=limit`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn limit_of<T: Float>(x: T, limit: T) -> T {
+    if x > limit {
+        limit
+    } else if x < limit.neg() {
+        limit.neg()
+    } else {
+        x
+    }
+}
+
+/// An LSTM step that clips the cell state to `limit`, which may be infinite. Operands and results
+/// are those of [`Lstm`], and `w_f, w_i, w_o` in addition with peepholes.
+#[derive(Clone, Copy)]
+pub(crate) struct ClippedLstm<T, C> {
+    pub(crate) forget_bias: T,
+    pub(crate) limit: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: ActivationFn> ClippedLstm<T, C> {
+    /// Computes all results from sums that already include the peepholes' terms of the old cell
+    /// state. `more` computes the term that the new cell state adds to the sum of `o`.
+    #[inline(always)]
+    fn gated(self, [i, j, f, o, c]: [T; 5], more: impl Fn(T) -> T) -> [T; 6] {
+        let i = i.sigmoid();
+        let j = C::value(j);
+        let f = f.add(self.forget_bias).sigmoid();
+        let c = limit_of(c.mul(f).add(i.mul(j)), self.limit);
+        let o = o.add(more(c)).sigmoid();
+        [c, C::value(c).mul(o), i, j, f, o]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 6] {
+        self.gated(x, |_| T::ZERO)
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, w_f, w_i, w_o]: [T; 8]) -> [T; 6] {
+        let seen = [i.add(w_i.mul(c)), j, f.add(w_f.mul(c)), o, c];
+        self.gated(seen, |c| w_o.mul(c))
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
+    #[inline(always)]
+    fn at(self, x: [T; 8]) -> [T; 2] {
+        let all: [T; 6] = self.at(x);
+        [all[0], all[1]]
+    }
+}
+
+/// The gradient of [`ClippedLstm`]: gates, `c, c', dc', dh'`, and with peepholes `w_f, w_i, w_o`,
+/// to the gradients of the four sums and of `c`.
+#[derive(Clone, Copy)]
+pub(crate) struct ClippedLstmGrad<T, C> {
+    pub(crate) limit: T,
+    pub(crate) curve: PhantomData<C>,
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh, w_f, w_i, w_o]: [T; 11]) -> [T; 5] {
+        let a = C::value(c_new);
+        let d_o = sigmoid_slope(o).mul(dh.mul(a));
+        let dc = dc.add(C::slope(a).mul(dh.mul(o))).add(d_o.mul(w_o));
+        // A clipped value has no gradient.
+        let dc = if c_new.abs() < self.limit {
+            dc
+        } else {
+            T::ZERO
+        };
+        let di = sigmoid_slope(i).mul(dc.mul(j));
+        let df = sigmoid_slope(f).mul(dc.mul(c));
+        let before = dc.mul(f).add(di.mul(w_i)).add(df.mul(w_f));
+        [di, C::slope(j).mul(dc.mul(i)), df, d_o, before]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
+    #[inline(always)]
+    fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
+        let none = T::ZERO;
+        self.at([i, j, f, o, c, c_new, dc, dh, none, none, none])
+    }
+}
+
+/// The output gate and the new cell state to `h` before the projection.
+#[derive(Clone, Copy)]
+pub(crate) struct LstmOutput<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for LstmOutput<C> {
+    #[inline(always)]
+    fn at(self, [o, c]: [T; 2]) -> [T; 1] {
+        [C::value(c).mul(o)]
+    }
+}
+
+/// The first half of a GRU step: `r, u` (sums) and `h` to `r, u, r h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruGates;
+
+/// For a whole sequence: `r, u, u, r h`, as `u` is both saved and read again.
+impl<T: Float> Pointwise<T, 3, 4> for GruGates {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 4] {
+        let [r, u, rh]: [T; 3] = self.at(x);
+        [r, u, u, rh]
+    }
+}
+
+/// For a sequence that saves nothing: `u, r h`.
+impl<T: Float> Pointwise<T, 3, 2> for GruGates {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 2] {
+        let [_, u, rh]: [T; 3] = self.at(x);
+        [u, rh]
+    }
+}
+
+impl<T: Float> Pointwise<T, 3, 3> for GruGates {
+    #[inline(always)]
+    fn at(self, [r, u, h]: [T; 3]) -> [T; 3] {
+        let r = r.sigmoid();
+        [r, u.sigmoid(), r.mul(h)]
+    }
+}
+
+/// The gradient of the first half: `r, u, h, du, d(r h)` to the gradients of the two sums and of
+/// `h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruGatesGrad;
+
+impl<T: Float> Pointwise<T, 5, 3> for GruGatesGrad {
+    #[inline(always)]
+    fn at(self, [r, u, h, du, drh]: [T; 5]) -> [T; 3] {
+        [
+            sigmoid_slope(r).mul(drh.mul(h)),
+            sigmoid_slope(u).mul(du),
+            drh.mul(r),
+        ]
+    }
+}
+
+/// The rest of the gradient of the first half, once that of `u` is known: `r, h, d(r h)` and the
+/// gradient of `h` so far to the gradient of the sum of `r`, the gradient of `h`, and `r h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruResetGrad;
+
+impl<T: Float> Pointwise<T, 4, 3> for GruResetGrad {
+    #[inline(always)]
+    fn at(self, [r, h, drh, dh]: [T; 4]) -> [T; 3] {
+        [
+            sigmoid_slope(r).mul(drh.mul(h)),
+            drh.mul(r).add(dh),
+            r.mul(h),
+        ]
+    }
+}
+
+/// The second half of a GRU step: the candidate's sum, `u, h` to `h', q`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruOutput<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 2> for GruOutput<C> {
+    #[inline(always)]
+    fn at(self, [z, u, h]: [T; 3]) -> [T; 2] {
+        let q = C::value(z);
+        [u.mul(h).add(T::ONE.sub(u).mul(q)), q]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 3, 1> for GruOutput<C> {
+    #[inline(always)]
+    fn at(self, x: [T; 3]) -> [T; 1] {
+        let [h, _]: [T; 2] = self.at(x);
+        [h]
+    }
+}
+
+/// The gradient of the second half. As a fused operation: `q, u, h, dh'` to the gradients of the
+/// candidate's sum, of `u` and of `h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruOutputGrad<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 4, 3> for GruOutputGrad<C> {
+    #[inline(always)]
+    fn at(self, [q, u, h, dh]: [T; 4]) -> [T; 3] {
+        [
+            C::slope(q).mul(T::ONE.sub(u).mul(dh)),
+            h.sub(q).mul(dh),
+            u.mul(dh),
+        ]
+    }
+}
+
+/// For a whole sequence, with `dh'` in two summands: to the gradients of the sums of `u` and of the
+/// candidate, and of `h`.
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 3> for GruOutputGrad<C> {
+    #[inline(always)]
+    fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
+        let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
+        [sigmoid_slope(u).mul(du), dz, dh]
+    }
+}
+
+/// A step of the GRU that resets after the matmul: `r, u` (sums), the candidate's projected input,
+/// its recurrent product `m`, and `h` to `h'` and optionally `r, u, q, m`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruAfter<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 5> for GruAfter<C> {
+    #[inline(always)]
+    fn at(self, [r, u, z, m, h]: [T; 5]) -> [T; 5] {
+        let (r, u) = (r.sigmoid(), u.sigmoid());
+        let q = C::value(z.add(r.mul(m)));
+        [u.mul(h).add(T::ONE.sub(u).mul(q)), r, u, q, m]
+    }
+}
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 5, 1> for GruAfter<C> {
+    #[inline(always)]
+    fn at(self, x: [T; 5]) -> [T; 1] {
+        let all: [T; 5] = self.at(x);
+        [all[0]]
+    }
+}
+
+/// The gradient of [`GruAfter`]: `r, u, q, m, h` and `dh'` in two summands to the gradients of the
+/// three sums, of `m` and of `h`.
+#[derive(Clone, Copy)]
+pub(crate) struct GruAfterGrad<C>(pub(crate) C);
+
+impl<T: Float, C: ActivationFn> Pointwise<T, 7, 5> for GruAfterGrad<C> {
+    #[inline(always)]
+    fn at(self, [r, u, q, m, h, dh, more]: [T; 7]) -> [T; 5] {
+        let dh = dh.add(more);
+        let dq = C::slope(q).mul(T::ONE.sub(u).mul(dh));
+        [
+            sigmoid_slope(r).mul(dq.mul(m)),
+            sigmoid_slope(u).mul(h.sub(q).mul(dh)),
+            dq,
+            dq.mul(r),
+            u.mul(dh),
+        ]
+    }
+}

@@ -1,0 +1,407 @@
+//! Matmuls with a matrix that is reused at every step, such as a layer's kernels.
+//!
+//! The matrix is packed into column panels once ([`crate::packed`]). A micro-kernel accumulates a
+//! tile of the result in registers. Each output element is one chain of multiply-adds in the order
+//! of the inner index, beginning with the value it is added to. The chain does not depend on which
+//! rows are computed together. Rows can therefore be split over threads, and finished rows left
+//! out, without changing any bit of the result.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use pulp::{Simd, WithSimd};
+
+use crate::element::Float;
+use crate::packed::{FEW, PackedExact, Panel, WIDE_VECTORS};
+use crate::tile::{Ahead, add_rows, add_wide};
+
+/// The largest number of elements in a panel's row, for any vector width.
+const MAX_WIDTH: usize = WIDE_VECTORS * 16;
+/// The largest number of rows of a tile, with 32 vector registers and with 16.
+const MOST_ROWS: [usize; 2] = [8, 4];
+/// Bytes of a panel that are multiplied with all rows before the next ones, so that they stay in
+/// L1.
+const BLOCK_BYTES: usize = 24 << 10;
+
+/// The value that a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Accumulate<'a, T> {
+    Zero,
+    /// The same row for every row of the result.
+    Bias(&'a [T]),
+    /// The existing contents of the result.
+    Existing,
+}
+
+/// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
+pub(crate) struct Product<'a, T> {
+    pub(crate) a: &'a [T],
+    pub(crate) a_at: &'a [usize],
+    pub(crate) b: &'a PackedExact<T>,
+    pub(crate) start: Accumulate<'a, T>,
+    pub(crate) out: &'a mut [T],
+    pub(crate) out_at: &'a [usize],
+}
+
+impl<T: Float> WithSimd for Product<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        assert_eq!(self.a_at.len(), self.out_at.len(), "a row for each row");
+        let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+        assert_eq!(self.b.lanes, lanes, "packed for this vector length");
+        if self.b.vectors == WIDE_VECTORS {
+            return few_rows::<S, T>(simd, &mut self);
+        }
+        for i in 0..self.b.panels() {
+            let panel = self.b.panel(i);
+            match panel.vectors {
+                3 => many_rows::<S, T, 3>(simd, &mut self, panel),
+                2 => many_rows::<S, T, 2>(simd, &mut self, panel),
+                _ => many_rows::<S, T, 1>(simd, &mut self, panel),
+            }
+        }
+    }
+}
+
+/// All rows times a panel of `V` vectors, one block of the panel after another: the first tile of
+/// rows brings the block into L1, the others read it from there.
+#[inline(always)]
+fn many_rows<S: Simd, T: Float, const V: usize>(
+    simd: S,
+    product: &mut Product<'_, T>,
+    panel: Panel,
+) {
+    let most = MOST_ROWS[usize::from(S::REGISTER_COUNT < 32)];
+    let count = product.a_at.len();
+    let tiles = count.div_ceil(most).max(1);
+    let (k, width) = (product.b.k, V * product.b.lanes);
+    let block = (BLOCK_BYTES / (width * size_of::<T>())).max(1);
+    for start in (0..k.max(1)).step_by(block) {
+        let end = k.min(start + block);
+        let mut row = 0;
+        for i in 0..tiles {
+            let rows = (count - row).div_ceil(tiles - i);
+            let at = TileRange {
+                panel,
+                row,
+                inner: [start, end],
+                // Together, the tiles prefetch the whole next block.
+                ahead: panel.at + end * width + (end - start) * width * i / tiles,
+                stride: width / tiles,
+            };
+            match rows {
+                8 => tile::<S, T, 8, V>(simd, product, at),
+                7 => tile::<S, T, 7, V>(simd, product, at),
+                6 => tile::<S, T, 6, V>(simd, product, at),
+                5 => tile::<S, T, 5, V>(simd, product, at),
+                4 => tile::<S, T, 4, V>(simd, product, at),
+                3 => tile::<S, T, 3, V>(simd, product, at),
+                2 => tile::<S, T, 2, V>(simd, product, at),
+                1 => tile::<S, T, 1, V>(simd, product, at),
+                _ => {}
+            }
+            row += rows;
+        }
+    }
+}
+
+/// The position of a tile: its panel, its first row, and the range of the inner index. `ahead` and
+/// `stride` say which part of the panel to prefetch.
+#[derive(Clone, Copy)]
+struct TileRange {
+    panel: Panel,
+    row: usize,
+    inner: [usize; 2],
+    ahead: usize,
+    stride: usize,
+}
+
+/// A tile as a function of its own, so that each size is compiled only once.
+struct Tile<'p, 'a, T, const M: usize, const V: usize> {
+    product: &'p mut Product<'a, T>,
+    at: TileRange,
+}
+
+#[inline(always)]
+fn tile<S: Simd, T: Float, const M: usize, const V: usize>(
+    simd: S,
+    product: &mut Product<'_, T>,
+    at: TileRange,
+) {
+    simd.vectorize(Tile::<'_, '_, T, M, V> { product, at });
+}
+
+impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { product, at } = self;
+        let (PackedExact { data, lanes, .. }, [start, end]) = (product.b, at.inner);
+        let width = V * lanes;
+        let b = &data[at.panel.at + start * width..at.panel.at + end * width];
+        let from = if start == 0 {
+            product.start
+        } else {
+            Accumulate::Existing
+        };
+        let mut sums = [[T::splat(simd, T::ZERO); V]; M];
+        for (m, sums) in sums.iter_mut().enumerate() {
+            *sums = product.load::<S, V>(simd, from, at.row + m, at.panel.column);
+        }
+        let ahead = Ahead {
+            data,
+            at: at.ahead,
+            stride: at.stride,
+        };
+        let b = T::vectors::<S>(b).as_chunks::<V>().0;
+        sums = add_rows::<S, T, M, V>(simd, product.rows(at.row, start..end), b, ahead, sums);
+        for (m, sums) in sums.iter().enumerate() {
+            product.store::<S>(at.row + m, at.panel.column, sums);
+        }
+    }
+}
+
+/// All columns for few rows.
+#[inline(always)]
+fn few_rows<S: Simd, T: Float>(simd: S, product: &mut Product<'_, T>) {
+    let panels = product.b.panels();
+    // The matrix is read in alternating directions, as the panels that the last product read last
+    // may still be in the cache.
+    let backward = product.b.forward.fetch_not(Ordering::Relaxed);
+    for row in (0..product.a_at.len()).step_by(FEW) {
+        let rows = FEW.min(product.a_at.len() - row);
+        for i in 0..panels {
+            let panel = product.b.panel(if backward { panels - 1 - i } else { i });
+            match (rows, panel.vectors) {
+                (1, 8) => wide_tile::<S, T, 1, 8>(simd, product, panel, row),
+                (1, 4) => wide_tile::<S, T, 1, 4>(simd, product, panel, row),
+                (1, 2) => wide_tile::<S, T, 1, 2>(simd, product, panel, row),
+                (1, _) => wide_tile::<S, T, 1, 1>(simd, product, panel, row),
+                (2, 8) if S::REGISTER_COUNT >= 32 => {
+                    wide_tile::<S, T, 2, 8>(simd, product, panel, row)
+                }
+                (2, 4 | 8) => wide_tile::<S, T, 2, 4>(simd, product, panel, row),
+                (2, 2) => wide_tile::<S, T, 2, 2>(simd, product, panel, row),
+                (2, _) => wide_tile::<S, T, 2, 1>(simd, product, panel, row),
+                (_, 8) if S::REGISTER_COUNT >= 32 => {
+                    wide_tile::<S, T, 3, 8>(simd, product, panel, row)
+                }
+                (_, 4 | 8) => wide_tile::<S, T, 3, 4>(simd, product, panel, row),
+                (_, 2) => wide_tile::<S, T, 3, 2>(simd, product, panel, row),
+                (_, _) => wide_tile::<S, T, 3, 1>(simd, product, panel, row),
+            }
+        }
+    }
+}
+
+/// `M` rows times a wide panel, `Q` vectors at a time.
+struct WideTile<'p, 'a, T, const M: usize, const Q: usize> {
+    product: &'p mut Product<'a, T>,
+    panel: Panel,
+    row: usize,
+}
+
+#[inline(always)]
+fn wide_tile<S: Simd, T: Float, const M: usize, const Q: usize>(
+    simd: S,
+    product: &mut Product<'_, T>,
+    panel: Panel,
+    row: usize,
+) {
+    simd.vectorize(WideTile::<'_, '_, T, M, Q> {
+        product,
+        panel,
+        row,
+    });
+}
+
+impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, M, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            product,
+            panel,
+            row,
+        } = self;
+        let (PackedExact { data, k, lanes, .. }, width) = (product.b, panel.vectors);
+        let b = T::vectors::<S>(&data[panel.at..][..k * width * lanes]);
+        for first in (0..width).step_by(Q) {
+            let column = panel.column + first * lanes;
+            let mut sums = [[T::splat(simd, T::ZERO); Q]; M];
+            for (m, sums) in sums.iter_mut().enumerate() {
+                *sums = product.load::<S, Q>(simd, product.start, row + m, column);
+            }
+            let b = (b.get(first..).unwrap_or_default(), width);
+            sums = add_wide::<S, T, M, Q>(simd, product.rows(row, 0..*k), b, sums);
+            for (m, sums) in sums.iter().enumerate() {
+                product.store::<S>(row + m, column, sums);
+            }
+        }
+    }
+}
+
+impl<'a, T: Float> Product<'a, T> {
+    /// A range of `M` rows of the left-hand side.
+    #[inline(always)]
+    fn rows<const M: usize>(&self, row: usize, inner: Range<usize>) -> [&'a [T]; M] {
+        let mut a: [&[T]; M] = [&[]; M];
+        for (a, &start) in a.iter_mut().zip(&self.a_at[row..]) {
+            *a = &self.a[start + inner.start..start + inner.end];
+        }
+        a
+    }
+
+    /// The initial sums of `V` vectors of a row.
+    #[inline(always)]
+    fn load<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        start: Accumulate<'_, T>,
+        row: usize,
+        column: usize,
+    ) -> [T::Vector<S>; V] {
+        let count = V * self.b.lanes;
+        let columns = count.min(self.b.n.saturating_sub(column));
+        let from = match start {
+            Accumulate::Zero => return [T::splat(simd, T::ZERO); V],
+            Accumulate::Existing => &self.out[self.out_at[row] + column..][..columns],
+            Accumulate::Bias(row) => &row[column..][..columns],
+        };
+        let mut vectors = [T::splat(simd, T::ZERO); V];
+        if columns == count {
+            vectors.copy_from_slice(T::vectors::<S>(from));
+        } else {
+            let mut spare = [T::ZERO; MAX_WIDTH];
+            spare[..columns].copy_from_slice(from);
+            vectors.copy_from_slice(T::vectors::<S>(&spare[..count]));
+        }
+        vectors
+    }
+
+    /// Stores the sums of a row.
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, row: usize, column: usize, sums: &[T::Vector<S>]) {
+        let count = sums.len() * self.b.lanes;
+        let columns = count.min(self.b.n.saturating_sub(column));
+        let out = &mut self.out[self.out_at[row] + column..][..columns];
+        if columns == count {
+            T::vectors_mut::<S>(out).copy_from_slice(sums);
+        } else {
+            let mut spare = [T::ZERO; MAX_WIDTH];
+            T::vectors_mut::<S>(&mut spare[..count]).copy_from_slice(sums);
+            out.copy_from_slice(&spare[..columns]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::Arch;
+
+    use super::*;
+    use crate::device::Cpu;
+    use crate::packed::{MatrixView, VECTORS};
+    use crate::simd::tests::archs;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f64> {
+        (0..count)
+            .map(|i| (((i + seed) * 7919) % 1013) as f64 / 506.0 - 1.0)
+            .collect()
+    }
+
+    /// All columns of a matrix, or (`reversed`) its columns in reverse order.
+    fn check(arch: Arch, vectors: usize, sizes: [usize; 3], transposed: bool, reversed: bool) {
+        let [rows, k, n] = sizes;
+        let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
+        let mut columns: Vec<usize> = (0..n).collect();
+        if reversed {
+            columns.reverse();
+        }
+        let [row_stride, column_stride] = if transposed { [1, k] } else { [n, 1] };
+        let source = MatrixView {
+            data: &b,
+            k,
+            row_stride,
+            column_stride,
+            columns: columns.clone(),
+        };
+        let cpu = Cpu::builder().threads(1).build().unwrap();
+        let packed = PackedExact::with(&cpu, arch, &source, vectors).unwrap();
+        let product = |rows: &[usize], start, out: &mut [f64]| {
+            let at = |width: usize| rows.iter().map(|r| r * width).collect::<Vec<_>>();
+            arch.dispatch(Product {
+                a: &a,
+                a_at: &at(k),
+                b: &packed,
+                start,
+                out,
+                out_at: &at(n),
+            });
+        };
+        let all: Vec<usize> = (0..rows).collect();
+        let mut out = vec![f64::NAN; rows * n];
+        product(&all, Accumulate::Bias(&row), &mut out);
+        for r in 0..rows {
+            for j in 0..n {
+                let at = |p: usize| p * row_stride + columns[j] * column_stride;
+                let sum: f64 = (0..k).map(|p| a[r * k + p] * b[at(p)]).sum();
+                let found = out[r * n + j];
+                assert!((found - row[j] - sum).abs() < 1e-11, "({r}, {j}): {found}");
+            }
+        }
+        // Any subset of rows gives the same bits and modifies no other rows, for every `start`.
+        for keep in [|r: usize| r % 3 != 1, |r| r % 5 == 2, |r| r == 0, |r| r < 2] {
+            let some: Vec<usize> = all.iter().copied().filter(|&r| keep(r)).collect();
+            let mut part = vec![-7.0; rows * n];
+            for &r in &some {
+                part[r * n..][..n].copy_from_slice(&row);
+            }
+            product(&some, Accumulate::Existing, &mut part);
+            for r in 0..rows {
+                let (part, out) = (&part[r * n..][..n], &out[r * n..][..n]);
+                if keep(r) {
+                    assert_eq!(part, out);
+                } else {
+                    assert!(part.iter().all(|&x| x == -7.0));
+                }
+            }
+        }
+        let mut plain = vec![0.0; rows * n];
+        product(&all, Accumulate::Zero, &mut plain);
+        let mut zero = vec![0.0; rows * n];
+        product(&all, Accumulate::Existing, &mut zero);
+        assert_eq!(plain, zero);
+    }
+
+    #[test]
+    fn products_are_exact_and_rows_independent() {
+        for arch in archs() {
+            for sizes in [
+                [1, 1, 1],
+                [3, 5, 16],
+                [8, 17, 33],
+                [9, 3, 20],
+                [12, 9, 40],
+                [13, 40, 70],
+                [21, 8, 64],
+                [50, 64, 31],
+                [2, 30, 150],
+                [11, 700, 50],
+                [0, 3, 4],
+                [5, 0, 4],
+            ] {
+                for vectors in [VECTORS, WIDE_VECTORS] {
+                    check(arch, vectors, sizes, false, false);
+                    check(arch, vectors, sizes, true, false);
+                    check(arch, vectors, sizes, false, true);
+                    check(arch, vectors, sizes, true, true);
+                }
+            }
+        }
+    }
+}
