@@ -6,6 +6,8 @@
 
 use smallvec::{SmallVec, smallvec};
 
+use crate::activation::ActivationFn;
+use crate::expr::Expr;
 use crate::sequence::{sequence, sequence_grad};
 use crate::{
     Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
@@ -135,39 +137,9 @@ pub(crate) fn activation_grad<B: Backend>(
     y: &Tensor<B>,
     dy: &Tensor<B>,
 ) -> Result<Tensor<B>> {
-    let number = |x| Tensor::scalar(y.device(), x, y.dtype());
-    // Selects `yes` where the relation between `y` and `limit` holds, else `no`.
-    let split = |relation, limit, yes: &Tensor<B>, no: &Tensor<B>| {
-        y.compare(relation, &number(limit)?)?.select_from(yes, no)
-    };
-    match f {
-        Activation::Tanh => y.square()?.affine(-1.0, 1.0)?.mul(dy),
-        Activation::Sigmoid => y.mul(&y.affine(-1.0, 1.0)?)?.mul(dy),
-        Activation::Relu => split(Compare::Gt, 0.0, dy, &number(0.0)?),
-        Activation::Elu => split(Compare::Lt, 0.0, &y.affine(1.0, 1.0)?.mul(dy)?, dy),
-        Activation::Selu => {
-            let (scale, alpha) = (Activation::SELU_SCALE, Activation::SELU_ALPHA);
-            let below = y.affine(1.0, scale * alpha)?.mul(dy)?;
-            split(Compare::Lt, 0.0, &below, &dy.affine(scale, 0.0)?)
-        }
-        Activation::Softplus => {
-            // `1 - e^-y` as `2 t / (1 + t)` with `t = tanh(y / 2)`, which is accurate near 0.
-            let t = y.affine(0.5, 0.0)?.tanh()?;
-            t.affine(2.0, 0.0)?.div(&t.affine(1.0, 1.0)?)?.mul(dy)
-        }
-        Activation::Exponential => y.mul(dy),
-        Activation::HardSigmoid | Activation::Relu6 => {
-            let (top, slope) = match f {
-                Activation::Relu6 => (6.0, 1.0),
-                _ => (1.0, 0.2),
-            };
-            let zero = number(0.0)?;
-            let inside = split(Compare::Lt, top, &dy.affine(slope, 0.0)?, &zero)?;
-            split(Compare::Gt, 0.0, &inside, &zero)
-        }
-        Activation::Softsign => y.abs()?.affine(-1.0, 1.0)?.square()?.mul(dy),
-        Activation::Identity => Ok(dy.clone()),
-    }
+    let (name, other) = (Expr::argument("y"), Expr::argument("dy"));
+    let gradient = with_activation!(f, F => F::gradient(name, other));
+    gradient.evaluate(&[("y", y), ("dy", dy)])
 }
 
 fn lstm_step<B: Backend>(g: LstmGates, z: &Tensor<B>, c: &Tensor<B>) -> Result<Results<B>> {

@@ -6,6 +6,7 @@
 //!   their arguments before they call the backend.
 //! * [`compose`]: the default implementation of each [`Fused`] operation, written once over
 //!   [`Tensor`].
+//! * [`activation`]: the activation functions, each defined once for every backend.
 //! * [`Unfused`], [`Counting`]: backends that wrap a backend, for tests.
 //! * [`dispatch!`]: combines several backends into one type.
 //! * [`philox`]: random numbers that are identical on every device.
@@ -14,6 +15,8 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+pub mod activation;
 mod backend;
 mod classes;
 mod compose;
@@ -21,6 +24,7 @@ mod decorators;
 mod dispatch;
 mod dtype;
 mod error;
+pub mod expr;
 mod infer;
 mod names;
 mod op;
@@ -32,6 +36,7 @@ mod stack;
 mod tensor;
 mod widen;
 
+pub use activation::Activation;
 pub use backend::{
     Backend, Buffers, Dest, Dests, Memory, MemoryPolicy, Metas, SegmentBody, View, Views,
     foreign_buffer, forward_segment,
@@ -41,8 +46,7 @@ pub use decorators::{Counting, Counts, Unfused};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use op::{
-    Activation, AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce,
-    Unary,
+    AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce, Unary,
 };
 pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
 pub use shape::{Layout, MAX_RANK, Meta, Shape};

@@ -1,8 +1,6 @@
 //! The names of operations in messages.
 
-use crate::{
-    Activation, Binary, Compare, Error, Fused, Op, Recurrence, Reduce, Result, SequencePlan, Unary,
-};
+use crate::{Binary, Compare, Fused, Op, Recurrence, Reduce, SequencePlan, Unary};
 
 impl Op {
     /// The operation's name in messages: `add`, `matmul`, `lstm_step`.
@@ -123,45 +121,6 @@ impl Unary {
     }
 }
 
-impl Activation {
-    /// TensorFlow's name of the function, for example `tanh` or `hard_sigmoid`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tanh => "tanh",
-            Self::Sigmoid => "sigmoid",
-            Self::Relu => "relu",
-            Self::Softsign => "softsign",
-            Self::Identity => "identity",
-            Self::Elu => "elu",
-            Self::Selu => "selu",
-            Self::Softplus => "softplus",
-            Self::Exponential => "exponential",
-            Self::HardSigmoid => "hard_sigmoid",
-            Self::Relu6 => "relu6",
-        }
-    }
-}
-
-impl std::str::FromStr for Activation {
-    type Err = Error;
-
-    /// Parses a name that [`Activation::name`] returns, or `linear` for the identity.
-    fn from_str(name: &str) -> Result<Self> {
-        if name == "linear" {
-            return Ok(Self::Identity);
-        }
-        let found = Self::ALL.into_iter().find(|f| f.name() == name);
-        found.ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            Error::argument(
-                "activation",
-                "name",
-                format!("is `{name}`; known are {known}"),
-            )
-        })
-    }
-}
-
 impl Binary {
     fn name(self) -> &'static str {
         match self {
@@ -194,7 +153,7 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::{AdamStep, ExtendedLstm, LstmGates, SequencePath};
+    use crate::{Activation, AdamStep, ExtendedLstm, LstmGates, SequencePath};
 
     /// The indices of a variant's names in [`Fused::NAMES`]. The match fails to compile for a new
     /// variant without an entry.

@@ -17,9 +17,7 @@
 //! * A backend may return before the operation has finished if later operations on the same buffers
 //!   wait for it.
 
-use serde::{Deserialize, Serialize};
-
-use crate::{DType, Meta, SequencePlan};
+use crate::{Activation, DType, Meta, SequencePlan};
 
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,77 +173,6 @@ pub enum Unary {
     Cos,
     /// An activation function of a cell.
     Activation(Activation),
-}
-
-/// The activation functions of cells.
-///
-/// The derivative of each is a function of its value alone, so back-propagation stores the value
-/// `y` and not the argument `x`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Activation {
-    /// The hyperbolic tangent; derivative `1 - y²`.
-    #[default]
-    Tanh,
-    /// The logistic function `1 / (1 + e^-x)`; derivative `y (1 - y)`.
-    Sigmoid,
-    /// `max(x, 0)`; derivative 1 where `y > 0`, else 0.
-    Relu,
-    /// `x / (1 + |x|)`; derivative `(1 - |y|)²`.
-    Softsign,
-    /// `x` itself; derivative 1.
-    #[serde(alias = "linear")]
-    Identity,
-    /// `e^x - 1` where `x < 0`, else `x`; derivative `y + 1` where `y < 0`, else 1.
-    Elu,
-    /// With `s` = [`SELU_SCALE`](Self::SELU_SCALE) and `a` = [`SELU_ALPHA`](Self::SELU_ALPHA):
-    /// `s a (e^x - 1)` where `x < 0`, else `s x`; derivative `y + s a` where `y < 0`, else `s`.
-    Selu,
-    /// `log(1 + e^x)`; derivative `1 - e^-y`.
-    Softplus,
-    /// `e^x`; derivative `y`.
-    Exponential,
-    /// Keras's `max(0, min(1, 0.2 x + 0.5))`; derivative 0.2 where `0 < y < 1`, else 0.
-    #[serde(rename = "hard_sigmoid")]
-    HardSigmoid,
-    /// `min(max(x, 0), 6)`; derivative 1 where `0 < y < 6`, else 0.
-    Relu6,
-}
-
-impl Activation {
-    /// All activations, for tests that cover every one.
-    pub const ALL: [Self; 11] = [
-        Self::Tanh,
-        Self::Sigmoid,
-        Self::Relu,
-        Self::Softsign,
-        Self::Identity,
-        Self::Elu,
-        Self::Selu,
-        Self::Softplus,
-        Self::Exponential,
-        Self::HardSigmoid,
-        Self::Relu6,
-    ];
-    /// The activations that cells commonly use. A backend's fused kernels may support only these
-    /// and leave the others to [`compose`](crate::compose).
-    pub const COMMON: [Self; 5] = [
-        Self::Tanh,
-        Self::Sigmoid,
-        Self::Relu,
-        Self::Softsign,
-        Self::Identity,
-    ];
-    /// The factor `s` of [`Self::Selu`].
-    pub const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
-    /// The factor `a` of [`Self::Selu`].
-    pub const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
-
-    /// Whether the activation is one of [`Self::COMMON`].
-    pub fn is_common(self) -> bool {
-        Self::COMMON.contains(&self)
-    }
 }
 
 /// A function of two numbers.

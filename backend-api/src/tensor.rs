@@ -288,7 +288,7 @@ impl<B: Backend> Tensor<B> {
         Self::call(&self.device, &Op::Unary(f), &[self])
     }
 
-    fn binary(&self, f: Binary, other: &Self) -> Result<Self> {
+    pub(crate) fn binary(&self, f: Binary, other: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Binary(f), &[self, other])
     }
 

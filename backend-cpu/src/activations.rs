@@ -1,149 +1,76 @@
-//! The activation functions of cells, as types and by name.
+//! The activation functions on numbers of kernels.
 
-use backend_api::Activation;
+use std::ops::{Add, Div, Mul, Sub};
+
+use backend_api::activation::{ActivationFn, Arithmetic};
+use backend_api::{Activation, Error};
 
 use crate::element::Float;
 
-/// An activation function as a type, so that loops are compiled for each function.
-pub(crate) trait ActivationFn: Copy + Default + Send + Sync {
-    fn value<T: Float>(x: T) -> T;
-    /// The derivative, from the function's value `y`.
-    fn slope<T: Float>(y: T) -> T;
-}
+/// A number with the operators that activations are defined with.
+#[derive(Clone, Copy)]
+struct Scalar<T>(T);
 
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Tanh;
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Sigmoid;
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Relu;
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Softsign;
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Identity;
-
-impl ActivationFn for Tanh {
-    #[inline(always)]
-    fn value<T: Float>(x: T) -> T {
-        x.tanh()
-    }
-    #[inline(always)]
-    fn slope<T: Float>(y: T) -> T {
-        T::ONE.sub(y.mul(y))
-    }
-}
-
-impl ActivationFn for Sigmoid {
-    #[inline(always)]
-    fn value<T: Float>(x: T) -> T {
-        x.sigmoid()
-    }
-    #[inline(always)]
-    fn slope<T: Float>(y: T) -> T {
-        y.mul(T::ONE.sub(y))
-    }
-}
-
-impl ActivationFn for Relu {
-    #[inline(always)]
-    fn value<T: Float>(x: T) -> T {
-        // Written so that NaN stays NaN.
-        if x < T::ZERO { T::ZERO } else { x }
-    }
-    #[inline(always)]
-    fn slope<T: Float>(y: T) -> T {
-        if y > T::ZERO { T::ONE } else { T::ZERO }
-    }
-}
-
-impl ActivationFn for Softsign {
-    #[inline(always)]
-    fn value<T: Float>(x: T) -> T {
-        x.div(T::ONE.add(x.abs()))
-    }
-    #[inline(always)]
-    fn slope<T: Float>(y: T) -> T {
-        let rest = T::ONE.sub(y.abs());
-        rest.mul(rest)
-    }
-}
-
-impl ActivationFn for Identity {
-    #[inline(always)]
-    fn value<T: Float>(x: T) -> T {
-        x
-    }
-    #[inline(always)]
-    fn slope<T: Float>(_: T) -> T {
-        T::ONE
-    }
-}
-
-/// The activations that are not [common](Activation::is_common). They have no derivative here:
-/// fused operations that use one are composed from simpler operations.
-pub(crate) fn uncommon<T: Float>(f: Activation) -> Option<fn(T) -> T> {
-    /// Clamps to `0..=top`; NaN stays NaN.
-    fn clip<T: Float>(x: T, top: T) -> T {
-        let x = if x < T::ZERO { T::ZERO } else { x };
-        if x > top { top } else { x }
-    }
-    Some(match f {
-        Activation::Elu => |x| if x < T::ZERO { x.exp_m1() } else { x },
-        Activation::Selu => |x| {
-            let y = if x < T::ZERO {
-                T::from_f64(Activation::SELU_ALPHA).mul(x.exp_m1())
-            } else {
-                x
-            };
-            T::from_f64(Activation::SELU_SCALE).mul(y)
-        },
-        Activation::Softplus => |x| {
-            let small = x.abs().neg().exp().ln_1p();
-            if x > T::ZERO { x.add(small) } else { small }
-        },
-        Activation::Exponential => T::exp,
-        Activation::HardSigmoid => |x| clip(x.mul(T::from_f64(0.2)).add(T::from_f64(0.5)), T::ONE),
-        Activation::Relu6 => |x| clip(x, T::from_f64(6.0)),
-        _ => return None,
-    })
-}
-
-/// Evaluates an expression with a type alias for the [`ActivationFn`] of an
-/// [`Activation`](backend_api::Activation). This is a macro, as closures cannot be generic over a
-/// type.
-macro_rules! with_activation {
-    ($activation:expr, $curve:ident => $body:expr) => {{
-        use backend_api::Activation;
-        use $crate::activations as curves;
-        match $activation {
-            Activation::Tanh => {
-                type $curve = curves::Tanh;
-                $body
-            }
-            Activation::Sigmoid => {
-                type $curve = curves::Sigmoid;
-                $body
-            }
-            Activation::Relu => {
-                type $curve = curves::Relu;
-                $body
-            }
-            Activation::Softsign => {
-                type $curve = curves::Softsign;
-                $body
-            }
-            Activation::Identity => {
-                type $curve = curves::Identity;
-                $body
-            }
-            other => {
-                return Err(backend_api::Error::argument(
-                    "activation",
-                    format!("{other:?}"),
-                    "is not known to the cpu backend",
-                ));
+macro_rules! operator {
+    ($($operator:ident $method:ident),*) => {$(
+        impl<T: Float> $operator for Scalar<T> {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(self.0.$method(other.0))
             }
         }
-    }};
+    )*};
+}
+
+operator!(Add add, Sub sub, Mul mul, Div div);
+
+macro_rules! function {
+    ($($function:ident),*) => {$(
+        #[inline(always)]
+        fn $function(self) -> Self {
+            Self(self.0.$function())
+        }
+    )*};
+}
+
+impl<T: Float> Arithmetic for Scalar<T> {
+    #[inline(always)]
+    fn number(x: f64) -> Self {
+        Self(T::from_f64(x))
+    }
+
+    function!(abs, exp, exp_m1, ln_1p, tanh, sigmoid);
+
+    #[inline(always)]
+    fn if_less(self, limit: Self, yes: Self, no: Self) -> Self {
+        if self.0 < limit.0 { yes } else { no }
+    }
+}
+
+/// The activation of `x`.
+#[inline(always)]
+pub(crate) fn value<F: ActivationFn, T: Float>(x: T) -> T {
+    F::value(Scalar(x)).0
+}
+
+/// `dy` times the derivative of the activation, from its value `y`.
+#[inline(always)]
+pub(crate) fn gradient<F: ActivationFn, T: Float>(y: T, dy: T) -> T {
+    F::gradient(Scalar(y), Scalar(dy)).0
+}
+
+/// Evaluates an expression with a type alias for the function of a common activation. Returns an
+/// error for the others, which fused operations leave to their default bodies.
+macro_rules! with_activation {
+    ($activation:expr, $f:ident => $body:expr) => {
+        backend_api::with_common_activation!($activation, $f => $body,
+            else return Err($crate::activations::uncommon($activation)))
+    };
 }
 pub(crate) use with_activation;
+
+pub(crate) fn uncommon(activation: Activation) -> Error {
+    let problem = "has no fused kernel in the CPU backend";
+    Error::argument("activation", activation.name(), problem)
+}

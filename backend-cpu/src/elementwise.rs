@@ -2,10 +2,13 @@
 
 use std::convert::identity;
 
-use backend_api::{Binary, Buffers, Compare, DType, Dests, Error, Layout, Result, Unary};
+use backend_api::{
+    Binary, Buffers, Compare, DType, Dests, Error, Layout, Result, Unary, with_activation,
+    with_common_activation,
+};
 use bytemuck::Pod;
 
-use crate::activations::{ActivationFn, uncommon, with_activation};
+use crate::activations::value;
 use crate::device::Cpu;
 use crate::element::{Float, Number};
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
@@ -189,10 +192,15 @@ impl Cpu {
             Unary::Floor => self.map1(x, outs, CHEAP, T::floor),
             Unary::Sin => self.map1(x, outs, COSTLY, T::sin),
             Unary::Cos => self.map1(x, outs, COSTLY, T::cos),
-            Unary::Activation(f) => match uncommon::<T>(f) {
-                Some(value) => self.map1(x, outs, COSTLY, value),
-                None => with_activation!(f, C => self.map1(x, outs, COSTLY, C::value::<T>)),
-            },
+            // Only the common activations are compiled to vector loops.
+            Unary::Activation(f) => with_common_activation!(
+                f,
+                F => self.map1(x, outs, COSTLY, value::<F, T>),
+                else {
+                    let value: fn(T) -> T = with_activation!(f, F => value::<F, T>);
+                    self.map1(x, outs, COSTLY, value)
+                }
+            ),
         }
     }
 

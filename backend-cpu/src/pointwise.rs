@@ -5,7 +5,10 @@
 
 use std::marker::PhantomData;
 
-use crate::activations::ActivationFn;
+use backend_api::activation::ActivationFn;
+use backend_api::activation::functions::Sigmoid;
+
+use crate::activations::{gradient, value};
 use crate::element::Float;
 use crate::simd::Pointwise;
 
@@ -16,14 +19,14 @@ pub(crate) struct Activate<C>(pub(crate) C);
 impl<T: Float, C: ActivationFn> Pointwise<T, 1, 1> for Activate<C> {
     #[inline(always)]
     fn at(self, [x]: [T; 1]) -> [T; 1] {
-        [C::value(x)]
+        [value::<C, _>(x)]
     }
 }
 
 impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for Activate<C> {
     #[inline(always)]
     fn at(self, [x, bias]: [T; 2]) -> [T; 1] {
-        [C::value(x.add(bias))]
+        [value::<C, _>(x.add(bias))]
     }
 }
 
@@ -34,20 +37,15 @@ pub(crate) struct ActivationGrad<C>(pub(crate) C);
 impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for ActivationGrad<C> {
     #[inline(always)]
     fn at(self, [y, dy]: [T; 2]) -> [T; 1] {
-        [C::slope(y).mul(dy)]
+        [gradient::<C, _>(y, dy)]
     }
 }
 
 impl<T: Float, C: ActivationFn> Pointwise<T, 3, 1> for ActivationGrad<C> {
     #[inline(always)]
     fn at(self, [y, dy, more]: [T; 3]) -> [T; 1] {
-        [C::slope(y).mul(dy.add(more))]
+        [gradient::<C, _>(y, dy.add(more))]
     }
-}
-
-#[inline(always)]
-fn sigmoid_slope<T: Float>(y: T) -> T {
-    y.mul(T::ONE.sub(y))
 }
 
 /// An LSTM step: `i, j, f, o` (sums) and `c` to `c', h'` and optionally the four gates.
@@ -61,11 +59,11 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for Lstm<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c]: [T; 5]) -> [T; 6] {
         let i = i.sigmoid();
-        let j = C::value(j);
+        let j = value::<C, _>(j);
         let f = f.add(self.forget_bias).sigmoid();
         let o = o.sigmoid();
         let c = c.mul(f).add(i.mul(j));
-        [c, C::value(c).mul(o), i, j, f, o]
+        [c, value::<C, _>(c).mul(o), i, j, f, o]
     }
 }
 
@@ -85,13 +83,13 @@ pub(crate) struct LstmGrad<C>(pub(crate) C);
 impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for LstmGrad<C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
-        let a = C::value(c_new);
-        let dc = dc.add(C::slope(a).mul(dh.mul(o)));
+        let a = value::<C, _>(c_new);
+        let dc = dc.add(gradient::<C, _>(a, dh.mul(o)));
         [
-            sigmoid_slope(i).mul(dc.mul(j)),
-            C::slope(j).mul(dc.mul(i)),
-            sigmoid_slope(f).mul(dc.mul(c)),
-            sigmoid_slope(o).mul(dh.mul(a)),
+            gradient::<Sigmoid, _>(i, dc.mul(j)),
+            gradient::<C, _>(j, dc.mul(i)),
+            gradient::<Sigmoid, _>(f, dc.mul(c)),
+            gradient::<Sigmoid, _>(o, dh.mul(a)),
             dc.mul(f),
         ]
     }
@@ -131,11 +129,11 @@ impl<T: Float, C: ActivationFn> ClippedLstm<T, C> {
     #[inline(always)]
     fn gated(self, [i, j, f, o, c]: [T; 5], more: impl Fn(T) -> T) -> [T; 6] {
         let i = i.sigmoid();
-        let j = C::value(j);
+        let j = value::<C, _>(j);
         let f = f.add(self.forget_bias).sigmoid();
         let c = limit_of(c.mul(f).add(i.mul(j)), self.limit);
         let o = o.add(more(c)).sigmoid();
-        [c, C::value(c).mul(o), i, j, f, o]
+        [c, value::<C, _>(c).mul(o), i, j, f, o]
     }
 }
 
@@ -181,19 +179,19 @@ pub(crate) struct ClippedLstmGrad<T, C> {
 impl<T: Float, C: ActivationFn> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
     #[inline(always)]
     fn at(self, [i, j, f, o, c, c_new, dc, dh, w_f, w_i, w_o]: [T; 11]) -> [T; 5] {
-        let a = C::value(c_new);
-        let d_o = sigmoid_slope(o).mul(dh.mul(a));
-        let dc = dc.add(C::slope(a).mul(dh.mul(o))).add(d_o.mul(w_o));
+        let a = value::<C, _>(c_new);
+        let d_o = gradient::<Sigmoid, _>(o, dh.mul(a));
+        let dc = dc.add(gradient::<C, _>(a, dh.mul(o))).add(d_o.mul(w_o));
         // A clipped value has no gradient.
         let dc = if c_new.abs() < self.limit {
             dc
         } else {
             T::ZERO
         };
-        let di = sigmoid_slope(i).mul(dc.mul(j));
-        let df = sigmoid_slope(f).mul(dc.mul(c));
+        let di = gradient::<Sigmoid, _>(i, dc.mul(j));
+        let df = gradient::<Sigmoid, _>(f, dc.mul(c));
         let before = dc.mul(f).add(di.mul(w_i)).add(df.mul(w_f));
-        [di, C::slope(j).mul(dc.mul(i)), df, d_o, before]
+        [di, gradient::<C, _>(j, dc.mul(i)), df, d_o, before]
     }
 }
 
@@ -212,7 +210,7 @@ pub(crate) struct LstmOutput<C>(pub(crate) C);
 impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for LstmOutput<C> {
     #[inline(always)]
     fn at(self, [o, c]: [T; 2]) -> [T; 1] {
-        [C::value(c).mul(o)]
+        [value::<C, _>(c).mul(o)]
     }
 }
 
@@ -255,8 +253,8 @@ impl<T: Float> Pointwise<T, 5, 3> for GruGatesGrad {
     #[inline(always)]
     fn at(self, [r, u, h, du, drh]: [T; 5]) -> [T; 3] {
         [
-            sigmoid_slope(r).mul(drh.mul(h)),
-            sigmoid_slope(u).mul(du),
+            gradient::<Sigmoid, _>(r, drh.mul(h)),
+            gradient::<Sigmoid, _>(u, du),
             drh.mul(r),
         ]
     }
@@ -271,7 +269,7 @@ impl<T: Float> Pointwise<T, 4, 3> for GruResetGrad {
     #[inline(always)]
     fn at(self, [r, h, drh, dh]: [T; 4]) -> [T; 3] {
         [
-            sigmoid_slope(r).mul(drh.mul(h)),
+            gradient::<Sigmoid, _>(r, drh.mul(h)),
             drh.mul(r).add(dh),
             r.mul(h),
         ]
@@ -285,7 +283,7 @@ pub(crate) struct GruOutput<C>(pub(crate) C);
 impl<T: Float, C: ActivationFn> Pointwise<T, 3, 2> for GruOutput<C> {
     #[inline(always)]
     fn at(self, [z, u, h]: [T; 3]) -> [T; 2] {
-        let q = C::value(z);
+        let q = value::<C, _>(z);
         [u.mul(h).add(T::ONE.sub(u).mul(q)), q]
     }
 }
@@ -307,7 +305,7 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 4, 3> for GruOutputGrad<C> {
     #[inline(always)]
     fn at(self, [q, u, h, dh]: [T; 4]) -> [T; 3] {
         [
-            C::slope(q).mul(T::ONE.sub(u).mul(dh)),
+            gradient::<C, _>(q, T::ONE.sub(u).mul(dh)),
             h.sub(q).mul(dh),
             u.mul(dh),
         ]
@@ -320,7 +318,7 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     #[inline(always)]
     fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
         let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
-        [sigmoid_slope(u).mul(du), dz, dh]
+        [gradient::<Sigmoid, _>(u, du), dz, dh]
     }
 }
 
@@ -333,7 +331,7 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 5, 5> for GruAfter<C> {
     #[inline(always)]
     fn at(self, [r, u, z, m, h]: [T; 5]) -> [T; 5] {
         let (r, u) = (r.sigmoid(), u.sigmoid());
-        let q = C::value(z.add(r.mul(m)));
+        let q = value::<C, _>(z.add(r.mul(m)));
         [u.mul(h).add(T::ONE.sub(u).mul(q)), r, u, q, m]
     }
 }
@@ -355,10 +353,10 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 7, 5> for GruAfterGrad<C> {
     #[inline(always)]
     fn at(self, [r, u, q, m, h, dh, more]: [T; 7]) -> [T; 5] {
         let dh = dh.add(more);
-        let dq = C::slope(q).mul(T::ONE.sub(u).mul(dh));
+        let dq = gradient::<C, _>(q, T::ONE.sub(u).mul(dh));
         [
-            sigmoid_slope(r).mul(dq.mul(m)),
-            sigmoid_slope(u).mul(h.sub(q).mul(dh)),
+            gradient::<Sigmoid, _>(r, dq.mul(m)),
+            gradient::<Sigmoid, _>(u, h.sub(q).mul(dh)),
             dq,
             dq.mul(r),
             u.mul(dh),

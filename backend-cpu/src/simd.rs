@@ -185,8 +185,9 @@ pub(crate) mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::activations::{ActivationFn, Tanh};
+    use crate::activations::value;
     use crate::pointwise::Lstm;
+    use backend_api::activation::functions::Tanh;
 
     /// All instruction sets that this CPU supports, and scalar code.
     pub(crate) fn archs() -> Vec<Arch> {
@@ -209,7 +210,7 @@ pub(crate) mod tests {
             arch.dispatch(Map1 {
                 a: &x,
                 out: &mut y,
-                f: Tanh::value,
+                f: value::<Tanh, f32>,
             });
             let (mut c, mut h) = (vec![0.0; n * rows], vec![0.0; n * rows]);
             let part = |i| Source {

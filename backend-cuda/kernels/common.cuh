@@ -95,47 +95,12 @@ template <class T> __device__ inline T sigmoid_(T x) {
   return (T)1 / ((T)1 + exp_(-x));
 }
 
-// Codes of the common activations; see `activation` in codes.rs. The others follow in
-// elementwise.cu.
-enum { TANH, SIGMOID, RELU, SOFTSIGN, IDENTITY, COMMON };
+template <class T> __device__ inline T abs_(T x) { return x < (T)0 ? -x : x; }
+__device__ inline float expm1_(float x) { return expm1f(x); }
+__device__ inline double expm1_(double x) { return expm1(x); }
+__device__ inline float log1p_(float x) { return log1pf(x); }
+__device__ inline double log1p_(double x) { return log1p(x); }
 
-template <class T> __device__ inline T activate(int f, T x) {
-  switch (f) {
-  case TANH:
-    return tanh_(x);
-  case SIGMOID:
-    return sigmoid_(x);
-  case RELU:
-    return x < (T)0 ? (T)0 : x;
-  case SOFTSIGN:
-    return x / ((T)1 + (x < (T)0 ? -x : x));
-  default:
-    return x;
-  }
-}
-
-// The derivative of an activation, given its value `y`.
-template <class T> __device__ inline T slope(int f, T y) {
-  switch (f) {
-  case TANH:
-    return (T)1 - y * y;
-  case SIGMOID:
-    return y * ((T)1 - y);
-  case RELU:
-    return y > (T)0 ? (T)1 : (T)0;
-  case SOFTSIGN: {
-    T rest = (T)1 - (y < (T)0 ? -y : y);
-    return rest * rest;
-  }
-  default:
-    return (T)1;
-  }
-}
-
-// `dy` times the derivative. Relu selects instead of multiplying, because 0 times NaN or infinity
-// is NaN.
-template <class T> __device__ inline T activation_grad(int f, T y, T dy) {
-  if (f == RELU)
-    return y > (T)0 ? dy : (T)0;
-  return slope(f, y) * dy;
-}
+// Generated from backend-api/src/activation.rs by `headers` in kernels.rs: codes, `activate`,
+// `activation_grad` and `activate_uncommon`.
+#include "activations.cuh"

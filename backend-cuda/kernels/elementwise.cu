@@ -11,44 +11,6 @@ __device__ inline double sin_(double x) { return sin(x); }
 __device__ inline float cos_(float x) { return cosf(x); }
 __device__ inline double cos_(double x) { return cos(x); }
 
-__device__ inline float expm1_(float x) { return expm1f(x); }
-__device__ inline double expm1_(double x) { return expm1(x); }
-__device__ inline float log1p_(float x) { return log1pf(x); }
-__device__ inline double log1p_(double x) { return log1p(x); }
-
-// NaN stays NaN.
-template <class T> __device__ inline T clip(T x, T top) {
-  x = x < (T)0 ? (T)0 : x;
-  return x > top ? top : x;
-}
-
-// Codes of the other activations; see codes.rs.
-enum { ELU = COMMON, SELU, SOFTPLUS, EXPONENTIAL, HARD_SIGMOID, RELU6 };
-
-// See `SELU_SCALE` and `SELU_ALPHA` in op.rs.
-#define SELU_SCALE 1.0507009873554805
-#define SELU_ALPHA 1.6732632423543772
-
-// Not part of `activate`, so that the kernels of steps and sequences do not contain them.
-template <class T> __device__ inline T activate_rare(int f, T x) {
-  switch (f) {
-  case ELU:
-    return x < (T)0 ? expm1_(x) : x;
-  case SELU:
-    return (T)SELU_SCALE * (x < (T)0 ? (T)SELU_ALPHA * expm1_(x) : x);
-  case SOFTPLUS: {
-    T small = log1p_(exp_(x < (T)0 ? x : -x));
-    return x > (T)0 ? x + small : small;
-  }
-  case EXPONENTIAL:
-    return exp_(x);
-  case HARD_SIGMOID:
-    return clip(x * (T)0.2 + (T)0.5, (T)1);
-  default: // RELU6
-    return clip(x, (T)6);
-  }
-}
-
 template <class T> __device__ T unary(int f, T x) {
   switch (f) {
   case NEG:
@@ -75,7 +37,7 @@ template <class T> __device__ T unary(int f, T x) {
     return cos_(x);
   default:
     f -= ACTIVATION;
-    return f < COMMON ? activate(f, x) : activate_rare(f, x);
+    return f < COMMON ? activate(f, x) : activate_uncommon(f, x);
   }
 }
 

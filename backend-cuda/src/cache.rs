@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use backend_api::Result;
 use sha2::{Digest, Sha256};
 
-use crate::kernels::{self, HEADERS, Module};
+use crate::kernels::{self, Module};
 
 /// Bytes of the content hash at the start of a file.
 const HASH: usize = 32;
@@ -36,7 +36,9 @@ fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<Pat
     let version = kernels::compiler_version()?;
     let mut hash = Sha256::new();
     let parts = [module.name(), module.source(), hardware, architecture];
-    let headers = HEADERS.iter().flat_map(|(name, source)| [*name, *source]);
+    let headers = kernels::headers()
+        .into_iter()
+        .flat_map(|(name, source)| [name, source]);
     for part in parts.into_iter().chain(headers) {
         hash.update(part.len().to_le_bytes());
         hash.update(part);

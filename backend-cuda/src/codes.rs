@@ -3,22 +3,10 @@
 
 use backend_api::{Activation, Binary, Compare, DType, Reduce, Unary};
 
-/// The `enum`s of activations: common ones in `common.cuh`, the others in `elementwise.cu`.
+/// The `enum` of activations in the generated header `activations.cuh`.
 pub(crate) fn activation(f: Activation) -> Option<i32> {
-    Some(match f {
-        Activation::Tanh => 0,
-        Activation::Sigmoid => 1,
-        Activation::Relu => 2,
-        Activation::Softsign => 3,
-        Activation::Identity => 4,
-        Activation::Elu => 5,
-        Activation::Selu => 6,
-        Activation::Softplus => 7,
-        Activation::Exponential => 8,
-        Activation::HardSigmoid => 9,
-        Activation::Relu6 => 10,
-        _ => return None,
-    })
+    let index = Activation::ALL.iter().position(|known| *known == f);
+    index.map(|index| index as i32)
 }
 
 /// The `enum` of unary functions in `elementwise.cu`.

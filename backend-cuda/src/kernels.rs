@@ -6,17 +6,63 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::{fs, mem, ptr};
 
-use backend_api::{Error, Result};
+use backend_api::activation::ActivationFn;
+use backend_api::expr::Expr;
+use backend_api::{Activation, Error, Result, with_activation};
 use cudarc::nvrtc::{result, sys};
 
-/// Headers that kernels include: name and text.
-pub const HEADERS: [(&str, &str); 3] = [
-    ("common.cuh", include_str!("../kernels/common.cuh")),
-    ("cells.cuh", include_str!("../kernels/cells.cuh")),
-    ("prim.cuh", include_str!("../kernels/prim.cuh")),
-];
+/// Headers that kernels include: name and text. `activations.cuh` is generated from the definitions
+/// in [`backend_api::activation`].
+pub fn headers() -> [(&'static str, &'static str); 4] {
+    static ACTIVATIONS: LazyLock<String> = LazyLock::new(activations);
+    [
+        ("common.cuh", include_str!("../kernels/common.cuh")),
+        ("activations.cuh", &ACTIVATIONS),
+        ("cells.cuh", include_str!("../kernels/cells.cuh")),
+        ("prim.cuh", include_str!("../kernels/prim.cuh")),
+    ]
+}
+
+/// The activations as C++: their codes, `activate` and `activation_grad` for the common ones, and
+/// `activate_uncommon` for the others, so that kernels of cells do not contain those.
+fn activations() -> String {
+    let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
+    let code = |f: &Activation| f.name().to_uppercase();
+    let codes = |all: &[Activation]| all.iter().map(code).collect::<Vec<_>>().join(", ");
+    let value = |f: Activation| with_activation!(f, F => F::value(Expr::argument("x")));
+    let gradient = |f: Activation| with_activation!(f, F => F::gradient(Expr::argument("y"), Expr::argument("dy")));
+    let function = |name: &str,
+                    arguments: &str,
+                    all: &[Activation],
+                    of: &dyn Fn(Activation) -> Expr| {
+        let mut text = format!(
+            "template <class T> __device__ inline T {name}(int f, {arguments}) {{\n  switch (f) {{\n"
+        );
+        for (i, f) in all.iter().enumerate() {
+            let label = match i + 1 == all.len() {
+                true => "default".to_owned(),
+                false => format!("case {}", code(f)),
+            };
+            text += &format!("  {label}: {{\n{}\n  }}\n", of(*f).to_c());
+        }
+        text + "  }\n}\n"
+    };
+    [
+        format!("enum {{ {}, COMMON }};\n", codes(common)),
+        format!(
+            "enum {{ {} = COMMON, {} }};\n",
+            code(&uncommon[0]),
+            codes(&uncommon[1..])
+        ),
+        function("activate", "T x", common, &value),
+        function("activation_grad", "T y, T dy", common, &gradient),
+        function("activate_uncommon", "T x", uncommon, &value),
+    ]
+    .concat()
+}
 
 /// A kernel source file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +195,7 @@ pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> R
     present()?;
     let text = |s: &str| CString::new(s).map_err(|e| failed(name, e.to_string()));
     let (source, file) = (text(source)?, text(name)?);
-    let headers = HEADERS
+    let headers = headers()
         .iter()
         .map(|(name, source)| Ok((text(name)?, text(source)?)))
         .collect::<Result<Vec<_>>>()?;
