@@ -45,14 +45,7 @@ struct Writer {
     logits: Dense,
 }
 
-impl Module for Writer {
-    type Backend = Device;
-    fn params(&mut self, v: &mut Visitor<'_>) {
-        v.param("embedding", &mut self.embedding);
-        v.child("basic_lstm_cell", &mut self.cell);
-        v.child("dense", &mut self.logits);
-    }
-}
+recurrent::module!(Writer on Device { embedding, cell as "basic_lstm_cell", logits as "dense" });
 
 impl Writer {
     fn new(device: &Device, characters: usize, units: usize) -> recurrent::Result<Self> {

@@ -32,14 +32,7 @@ impl MinimalGatedUnit {
     }
 }
 
-impl Module for MinimalGatedUnit {
-    type Backend = Device;
-    fn params(&mut self, v: &mut Visitor<'_>) {
-        v.child("gate", &mut self.gate);
-        v.child("input", &mut self.input);
-        v.param("recurrent", &mut self.recurrent);
-    }
-}
+recurrent::module!(MinimalGatedUnit on Device { gate, input, recurrent });
 
 impl Cell for MinimalGatedUnit {
     type Input = Tensor;

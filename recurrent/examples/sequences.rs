@@ -50,14 +50,7 @@ struct Tagger {
     logits: Dense,
 }
 
-impl Module for Tagger {
-    type Backend = Device;
-    fn params(&mut self, v: &mut Visitor<'_>) {
-        v.param("embedding", &mut self.embedding);
-        v.child("rnn/gru_cell", &mut self.cell);
-        v.child("dense", &mut self.logits);
-    }
-}
+recurrent::module!(Tagger on Device { embedding, cell as "rnn/gru_cell", logits as "dense" });
 
 impl Tagger {
     fn new(device: &Device, units: usize, seed: u64) -> recurrent::Result<Self> {

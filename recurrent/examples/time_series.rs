@@ -44,13 +44,7 @@ struct Predictor {
     output: Dense,
 }
 
-impl Module for Predictor {
-    type Backend = Device;
-    fn params(&mut self, v: &mut Visitor<'_>) {
-        v.child("basic_rnn_cell", &mut self.cell);
-        v.child("dense", &mut self.output);
-    }
-}
+recurrent::module!(Predictor on Device { cell as "basic_rnn_cell", output as "dense" });
 
 impl Predictor {
     fn new(device: &Device) -> recurrent::Result<Self> {

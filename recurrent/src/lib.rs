@@ -46,7 +46,7 @@ pub use rnn_core::{
     BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, Fan, FusedRnnCell, FusedRnnCellAdaptor,
     Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawRnnStep, RnnOutput, Scaled,
     StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StreamingRnn,
-    TimeReversedFusedRnn, Unroll, cell_from_config, nest, raw_rnn, stack_bidirectional_rnn,
+    TimeReversedFusedRnn, Unroll, cell_from_config, module, nest, raw_rnn, stack_bidirectional_rnn,
     static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::{

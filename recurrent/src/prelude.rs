@@ -5,5 +5,5 @@ pub use crate::losses::{accuracy, mean_squared_error, softmax_cross_entropy};
 pub use crate::optim::Optimizer;
 pub use crate::{
     Activation, Cell, ConcatState, DType, Device, Differentiable, DynamicRnn, Mode, Module,
-    MultiRnnCell, Nest, StepContext, nest, value_and_grad,
+    MultiRnnCell, Nest, StepContext, module, nest, value_and_grad,
 };

@@ -98,6 +98,28 @@ where
 }
 
 macro_rules! registry {
+    (
+        registered { $($cell:ident: $($config:ident),+;)* }
+        others { $($other:ident: $builder:ident;)* }
+    ) => {
+        classes! {
+            $($(cells::$config,)+)*
+            // One line for each wrapper whose inputs and outputs are single tensors.
+            wrappers::AttentionCellWrapperBuilder<Value>,
+            wrappers::CompiledWrapperConfig,
+            wrappers::DeviceWrapperConfig,
+            wrappers::DropoutWrapperBuilder<Value>,
+            wrappers::EmbeddingWrapperConfig,
+            wrappers::HighwayWrapperConfig,
+            wrappers::InputProjectionWrapperConfig,
+            wrappers::MultiRnnCellConfig,
+            wrappers::OutputProjectionWrapperConfig,
+            wrappers::ResidualWrapperConfig,
+        }
+    };
+}
+
+macro_rules! classes {
     ($($config:ty),* $(,)?) => {
         /// TensorFlow's names of the classes that [`cell_from_config`] supports.
         pub const CELL_CLASSES: &[&str] = &[$(<$config>::CLASS),*];
@@ -117,45 +139,4 @@ macro_rules! registry {
     };
 }
 
-// One line for each cell class whose inputs and outputs are single tensors.
-registry! {
-    cells::BasicLstmCellBuilder,
-    cells::BasicRnnCellBuilder,
-    cells::BidirectionalGridLstmCellBuilder,
-    cells::CfnCellBuilder,
-    cells::Conv1dLstmCellConfig,
-    cells::Conv2dLstmCellConfig,
-    cells::Conv3dLstmCellConfig,
-    cells::ConvLstmCellBuilder,
-    cells::CoupledInputForgetGateLstmCellBuilder,
-    cells::CudnnCompatibleGruCellBuilder,
-    cells::CudnnCompatibleLstmCellBuilder,
-    cells::GlstmCellBuilder,
-    cells::GridLstmCellBuilder,
-    cells::GruBlockCellBuilder,
-    cells::GruCellBuilder,
-    cells::IndRnnCellBuilder,
-    cells::IndyGruCellBuilder,
-    cells::IndyLstmCellBuilder,
-    cells::IntersectionRnnCellBuilder,
-    cells::LayerNormBasicLstmCellBuilder,
-    cells::LayerNormLstmCellBuilder,
-    cells::LstmBlockCellBuilder,
-    cells::LstmCellBuilder,
-    cells::MinimalRnnCellBuilder,
-    cells::NasCellBuilder,
-    cells::SruCellBuilder,
-    cells::TimeFreqLstmCellBuilder,
-    cells::UgrnnCellBuilder,
-    cells::WeightNormLstmCellBuilder,
-    wrappers::AttentionCellWrapperBuilder<Value>,
-    wrappers::CompiledWrapperConfig,
-    wrappers::DeviceWrapperConfig,
-    wrappers::DropoutWrapperBuilder<Value>,
-    wrappers::EmbeddingWrapperConfig,
-    wrappers::HighwayWrapperConfig,
-    wrappers::InputProjectionWrapperConfig,
-    wrappers::MultiRnnCellConfig,
-    wrappers::OutputProjectionWrapperConfig,
-    wrappers::ResidualWrapperConfig,
-}
+crate::for_each_cell!(registry);

@@ -36,7 +36,7 @@ pub use drivers::{
     static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
-pub use module::{Module, Param, ParamId, Visitor};
+pub use module::{Field, Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
 pub use step_context::{Mode, StepContext};
 pub use unroll::Unroll;

@@ -33,6 +33,8 @@ use crate::Initializer;
 ///     }
 /// }
 /// ```
+///
+/// [`module!`](crate::module) writes this implementation.
 pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend of the parameters.
     type Backend: Backend;
@@ -175,6 +177,89 @@ macro_rules! tuple_module {
 tuple_module!(M0 0, M1 1);
 tuple_module!(M0 0, M1 1, M2 2);
 tuple_module!(M0 0, M1 1, M2 2, M3 3);
+
+/// Implements [`Module`] for a struct: lists the fields that are parameters or modules, or options
+/// of one. A field is named after itself, or by the string after `as`. Other fields are not listed.
+///
+/// ```
+/// use backend_api::Backend;
+/// use rnn_core::{BasicLstmCell, Dense, Param};
+///
+/// #[derive(Clone, Debug)]
+/// struct Tagger<B: Backend> {
+///     steps: usize,
+///     embedding: Param<B>,
+///     cell: BasicLstmCell<B>,
+///     output: Option<Dense<B>>,
+/// }
+///
+/// rnn_core::module!(Tagger<B> { embedding, cell as "basic_lstm_cell", output as "dense" });
+/// ```
+///
+/// A struct without a type parameter states its backend: `module!(Tagger on Device { .. })`. A
+/// struct that stores an element type beside its parameters names that field last:
+/// `module!(Tagger<B> { cell; dtype sizes.dtype })` ([`Visitor::dtype`]).
+#[macro_export]
+macro_rules! module {
+    ($name:ident<$b:ident> {
+        $($field:ident $(as $scope:expr)?),* $(,)?
+        $(; dtype $($dtype:ident).+)?
+    }) => {
+        impl<$b: $crate::backend_api::Backend> $crate::Module for $name<$b> {
+            type Backend = $b;
+            fn params(&mut self, v: &mut $crate::Visitor<'_, $b>) {
+                $(v.dtype(&mut self.$($dtype).+);)?
+                $($crate::Field::visit(
+                    &mut self.$field,
+                    $crate::module!(@name $field $($scope)?),
+                    v,
+                );)*
+            }
+        }
+    };
+    ($name:ident on $backend:ty {
+        $($field:ident $(as $scope:expr)?),* $(,)?
+    }) => {
+        impl $crate::Module for $name {
+            type Backend = $backend;
+            fn params(&mut self, v: &mut $crate::Visitor<'_, $backend>) {
+                $($crate::Field::visit(
+                    &mut self.$field,
+                    $crate::module!(@name $field $($scope)?),
+                    v,
+                );)*
+            }
+        }
+    };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $scope:expr) => { $scope };
+}
+
+/// A field of a [`Module`] that has parameters: a [`Param`], a module, or an option of one.
+pub trait Field<B: Backend> {
+    /// Passes the field's parameters to the visitor, under a name.
+    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>);
+}
+
+impl<B: Backend> Field<B> for Param<B> {
+    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>) {
+        v.param(name, self);
+    }
+}
+
+impl<M: Module> Field<M::Backend> for M {
+    fn visit(&mut self, name: &str, v: &mut Visitor<'_, M::Backend>) {
+        v.child(name, self);
+    }
+}
+
+impl<B: Backend, F: Field<B>> Field<B> for Option<F> {
+    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>) {
+        if let Some(field) = self {
+            field.visit(name, v);
+        }
+    }
+}
 
 /// Modules in a list; the name of each is its index.
 impl<M: Module> Module for Vec<M> {

@@ -6,7 +6,7 @@ use super::affine::project;
 use super::builder::cell_builder;
 use super::math::product;
 use super::{CellSize, First};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Param, StepContext, Unroll};
 
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`).
 /// Without input, its state decays to zero. With `a` the first `2 units` columns of `kernel` and
@@ -101,15 +101,7 @@ impl<B: Backend> CfnCell<B> {
     }
 }
 
-impl<B: Backend> Module for CfnCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.dtype(&mut self.sizes.dtype);
-        v.param("kernel", &mut self.kernel);
-        v.param("recurrent_kernel", &mut self.recurrent_kernel);
-        v.param("bias", &mut self.bias);
-    }
-}
+crate::module!(CfnCell<B> { kernel, recurrent_kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for CfnCell<B> {
     type Input = Tensor<B>;

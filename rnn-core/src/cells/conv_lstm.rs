@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::LstmState;
 use super::conv::windows;
-use crate::{Cell, CellConfig, Initializer, Module, Nest, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext, Unroll};
 
 /// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
 /// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
@@ -353,15 +353,7 @@ with_dimensions! {
     Conv3dLstmCellConfig, "Conv3DLSTMCell", 3, "conv_3d_lstm_cell";
 }
 
-impl<B: Backend> Module for ConvLstmCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.param("kernel", &mut self.kernel);
-        if let Some(biases) = &mut self.biases {
-            v.param("biases", biases);
-        }
-    }
-}
+crate::module!(ConvLstmCell<B> { kernel, biases });
 
 impl<B: Backend> Cell for ConvLstmCell<B> {
     type Input = Tensor<B>;

@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 use super::affine::project;
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, StepContext, Unroll};
 
 /// The GRU with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyGRUCell`). `*` repeats `h`
@@ -103,14 +103,7 @@ impl IndyGruCellBuilder {
     }
 }
 
-impl<B: Backend> Module for IndyGruCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.dtype(&mut self.sizes.dtype);
-        v.child("gates", &mut self.gates);
-        v.child("candidate", &mut self.candidate);
-    }
-}
+crate::module!(IndyGruCell<B> { gates, candidate; dtype sizes.dtype });
 
 impl<B: Backend> Cell for IndyGruCell<B> {
     type Input = Tensor<B>;

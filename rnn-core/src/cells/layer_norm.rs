@@ -44,13 +44,7 @@ impl<B: Backend> LayerNorm<B> {
     }
 }
 
-impl<B: Backend> Module for LayerNorm<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.param("gamma", &mut self.gamma);
-        v.param("beta", &mut self.beta);
-    }
-}
+crate::module!(LayerNorm<B> { gamma, beta });
 
 /// The layer normalizations of an LSTM: one per gate, and one for the new cell state.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use super::affine::project;
 use super::builder::cell_builder;
 use super::math::{mix, product};
 use super::{CellSize, First};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Param, StepContext, Unroll};
 
 /// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the
 /// state and an encoding of the input. With `a, b, c` the rows of `kernel` for `x`, `z` and `h`:
@@ -103,14 +103,7 @@ impl<B: Backend> MinimalRnnCell<B> {
     }
 }
 
-impl<B: Backend> Module for MinimalRnnCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.dtype(&mut self.sizes.dtype);
-        v.param("kernel", &mut self.kernel);
-        v.param("bias", &mut self.bias);
-    }
-}
+crate::module!(MinimalRnnCell<B> { kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for MinimalRnnCell<B> {
     type Input = Tensor<B>;

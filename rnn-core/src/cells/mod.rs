@@ -1,5 +1,5 @@
 //! The cells of TensorFlow 1.x, one file per cell: equations, parameters, code. To add a cell, add
-//! its file, its lines below and a line in the `registry`.
+//! its file, and below its `mod`, its `pub use` and its line in [`for_each_cell!`].
 
 mod affine;
 mod basic_lstm;
@@ -75,3 +75,47 @@ pub use sru::{SruCell, SruCellBuilder};
 pub use time_freq_lstm::{TimeFreqLstmCell, TimeFreqLstmCellBuilder};
 pub use ugrnn::{UgrnnCell, UgrnnCellBuilder};
 pub use weight_norm_lstm::{WeightNormLstmCell, WeightNormLstmCellBuilder};
+
+/// Calls a macro with every cell of the library and its builders. `registered` cells read and
+/// return single tensors, so [`cell_from_config`](crate::cell_from_config) can build them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_cell {
+    ($callback:ident) => {
+        $callback! {
+            registered {
+                BasicLstmCell: BasicLstmCellBuilder;
+                BasicRnnCell: BasicRnnCellBuilder;
+                BidirectionalGridLstmCell: BidirectionalGridLstmCellBuilder;
+                CfnCell: CfnCellBuilder;
+                ConvLstmCell: ConvLstmCellBuilder, Conv1dLstmCellConfig, Conv2dLstmCellConfig,
+                    Conv3dLstmCellConfig;
+                CoupledInputForgetGateLstmCell: CoupledInputForgetGateLstmCellBuilder;
+                CudnnCompatibleGruCell: CudnnCompatibleGruCellBuilder;
+                CudnnCompatibleLstmCell: CudnnCompatibleLstmCellBuilder;
+                GlstmCell: GlstmCellBuilder;
+                GridLstmCell: GridLstmCellBuilder;
+                GruCell: GruCellBuilder;
+                GruBlockCell: GruBlockCellBuilder;
+                IndRnnCell: IndRnnCellBuilder;
+                IndyGruCell: IndyGruCellBuilder;
+                IndyLstmCell: IndyLstmCellBuilder;
+                IntersectionRnnCell: IntersectionRnnCellBuilder;
+                LayerNormBasicLstmCell: LayerNormBasicLstmCellBuilder;
+                LayerNormLstmCell: LayerNormLstmCellBuilder;
+                LstmCell: LstmCellBuilder;
+                LstmBlockCell: LstmBlockCellBuilder;
+                MinimalRnnCell: MinimalRnnCellBuilder;
+                NasCell: NasCellBuilder;
+                SruCell: SruCellBuilder;
+                TimeFreqLstmCell: TimeFreqLstmCellBuilder;
+                UgrnnCell: UgrnnCellBuilder;
+                WeightNormLstmCell: WeightNormLstmCellBuilder;
+            }
+            others {
+                LstmBlockFusedCell: LstmBlockFusedCellBuilder;
+                PhasedLstmCell: PhasedLstmCellBuilder;
+            }
+        }
+    };
+}

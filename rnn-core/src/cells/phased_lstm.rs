@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::affine::project;
 use super::{Affine, CellSize, First, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Param, StepContext, Unroll};
 
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
 /// `tf.contrib.rnn.PhasedLSTMCell`), for events at irregular times: each unit is updated only while
@@ -323,18 +323,10 @@ impl PhasedLstmCellBuilder {
     }
 }
 
-impl<B: Backend> Module for PhasedLstmCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.dtype(&mut self.sizes.dtype);
-        v.child("mask_gates", &mut self.mask_gates);
-        v.child("new_input", &mut self.new_input);
-        v.child("output_gate", &mut self.output_gate);
-        v.param("period", &mut self.period);
-        v.param("phase", &mut self.phase);
-        v.param("ratio_on", &mut self.ratio_on);
-    }
-}
+crate::module!(PhasedLstmCell<B> {
+    mask_gates, new_input, output_gate, period, phase, ratio_on;
+    dtype sizes.dtype
+});
 
 impl<B: Backend> Cell for PhasedLstmCell<B> {
     /// Times and inputs.

@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::CellSize;
 use super::builder::cell_builder;
 use super::math::{mix, product};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Param, StepContext, Unroll};
 
 /// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`). Its gates
 /// do not depend on the state, so a sequence needs only one matmul, before the first step. With
@@ -88,14 +88,7 @@ impl<B: Backend> SruCell<B> {
     }
 }
 
-impl<B: Backend> Module for SruCell<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.dtype(&mut self.sizes.dtype);
-        v.param("kernel", &mut self.kernel);
-        v.param("bias", &mut self.bias);
-    }
-}
+crate::module!(SruCell<B> { kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for SruCell<B> {
     type Input = Tensor<B>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backend_api::{Backend, DType, Result, Tensor};
-use rnn_core::{Dense, Module, Param, Visitor};
+use rnn_core::{Dense, Module, Param};
 use rnn_train::optim::{Adagrad, Adam, Momentum, Optimizer, RmsProp, Sgd};
 use rnn_train::{Gradients, value_and_grad};
 
@@ -26,13 +26,7 @@ struct Words<B: Backend> {
     layer: Dense<B>,
 }
 
-impl<B: Backend> Module for Words<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.param("table", &mut self.table);
-        v.child("layer", &mut self.layer);
-    }
-}
+rnn_core::module!(Words<B> { table, layer });
 
 impl Words<TestDevice> {
     fn new(cx: &CaseContext<'_>) -> Result<Self> {

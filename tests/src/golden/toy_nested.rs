@@ -1,7 +1,7 @@
 //! A cell with nested inputs, outputs and states, which only the golden files use.
 
 use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
-use rnn_core::{Cell, Initializer, Module, Param, StepContext, Visitor};
+use rnn_core::{Cell, Initializer, Param, StepContext};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -75,15 +75,7 @@ impl<B: Backend> ToyNested<B> {
     }
 }
 
-impl<B: Backend> Module for ToyNested<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.param("wa", &mut self.wa);
-        v.param("us", &mut self.us);
-        v.param("b1", &mut self.b1);
-        v.param("v", &mut self.v);
-    }
-}
+rnn_core::module!(ToyNested<B> { wa, us, b1, v });
 
 impl<B: Backend> Cell for ToyNested<B> {
     type Input = (Tensor<B>, Tensor<B>);

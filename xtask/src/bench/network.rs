@@ -21,15 +21,7 @@ struct Model<B: Backend> {
     head: Option<Dense<B>>,
 }
 
-impl<B: Backend> Module for Model<B> {
-    type Backend = B;
-    fn params(&mut self, v: &mut Visitor<'_, B>) {
-        v.child("cells", &mut self.cells);
-        if let Some(head) = &mut self.head {
-            v.child("head", head);
-        }
-    }
-}
+rnn_core::module!(Model<B> { cells, head });
 
 /// A model with its inputs, which are parameters so that they can be differentiated.
 #[derive(Clone, Debug)]
