@@ -3,7 +3,7 @@
 
 use backend_api::{Activation, Binary, Compare, DType, Reduce, Unary};
 
-/// The `enum` of activations in the generated header `activations.cuh`.
+/// The `enum` of activations in the generated header "activations.cuh".
 pub(crate) fn activation(f: Activation) -> Option<i32> {
     let index = Activation::ALL.iter().position(|known| *known == f);
     index.map(|index| index as i32)

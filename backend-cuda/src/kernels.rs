@@ -14,7 +14,7 @@ use backend_api::expr::Expr;
 use backend_api::{Activation, Error, Result, with_activation};
 use cudarc::nvrtc::{result, sys};
 
-/// Headers that kernels include: name and text. `activations.cuh` is generated from the definitions
+/// Headers that kernels include: name and text. "activations.cuh" is generated from the definitions
 /// in [`backend_api::activation`].
 pub fn headers() -> [(&'static str, &'static str); 4] {
     static ACTIVATIONS: LazyLock<String> = LazyLock::new(activations);

@@ -8,6 +8,7 @@ mod golden;
 mod kernels;
 mod records;
 mod sanitize;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ Tasks:
   kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
   records           exchanges TFRecord files with TensorFlow (cargo xtask records --help)
   sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
+  tidy              checks circles of modules, columns and documents (cargo xtask tidy --help)
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         "kernels" => kernels::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
+        "tidy" => tidy::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             ExitCode::SUCCESS

@@ -1,6 +1,5 @@
 //! Whole recurrent sequences as single operations: requests, plans and operands.
 
-mod compose;
 mod infer;
 
 use smallvec::SmallVec;
@@ -8,8 +7,6 @@ use smallvec::SmallVec;
 #[cfg(doc)]
 use crate::Fused;
 use crate::{Activation, DType, Error, LstmGates, Result, Shape};
-
-pub(crate) use compose::{sequence, sequence_grad};
 
 /// A recurrence that devices can run as one operation: the computation of a step after the input
 /// projection and the bias.

@@ -4,17 +4,19 @@
 //! is recorded operation by operation; tests compare hand-written gradients against these composed
 //! ones.
 
+mod sequence;
+
 use smallvec::{SmallVec, smallvec};
 
+use self::sequence::{sequence, sequence_grad};
 use crate::activation::ActivationFn;
 use crate::expr::Expr;
-use crate::sequence::{sequence, sequence_grad};
 use crate::{
     Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
     LstmGates, Meta, Op, Result, Shape, Tensor, View, is_widened, run_widened,
 };
 
-pub(crate) type Results<B> = SmallVec<[Tensor<B>; 3]>;
+type Results<B> = SmallVec<[Tensor<B>; 3]>;
 
 /// Runs the default implementation of a fused operation: for operations that a backend does not
 /// implement.
@@ -132,11 +134,7 @@ fn two<B: Backend>(t: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
 }
 
 /// `dy` times the derivative of the activation, computed from its value `y`.
-pub(crate) fn activation_grad<B: Backend>(
-    f: Activation,
-    y: &Tensor<B>,
-    dy: &Tensor<B>,
-) -> Result<Tensor<B>> {
+fn activation_grad<B: Backend>(f: Activation, y: &Tensor<B>, dy: &Tensor<B>) -> Result<Tensor<B>> {
     let (name, other) = (Expr::argument("y"), Expr::argument("dy"));
     let gradient = with_activation!(f, F => F::gradient(name, other));
     gradient.evaluate(&[("y", y), ("dy", dy)])

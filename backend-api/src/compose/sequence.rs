@@ -3,8 +3,8 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{ExtendedLstm, Recurrence, SequencePlan};
-use crate::compose::{Results, activation_grad};
+use super::{Results, activation_grad};
+use crate::sequence::{ExtendedLstm, Recurrence, SequencePlan};
 use crate::{Activation, Backend, Compare, Fused, Meta, Op, Result, Shape, Stacker, Tensor};
 
 /// The operands of a whole sequence by name, in the order of [`SequencePlan`].
