@@ -6,6 +6,8 @@ use backend_cuda::Cuda;
 use cudasim::Exclusive;
 use rnn_train::Autodiff;
 
+use crate::reference::Reference;
+
 dispatch! {
     /// All backends and decorated backends as one type, so that cells and drivers are compiled only
     /// once.
@@ -14,6 +16,7 @@ dispatch! {
         UnfusedCpu(Unfused<Cpu>),
         Cuda(Cuda),
         UnfusedCuda(Unfused<Cuda>),
+        Reference(Reference),
     }
 }
 
@@ -22,7 +25,7 @@ pub type TestDevice = Autodiff<TestBackend>;
 
 /// The devices that every machine has, in the order in which they run. `sim` is the CUDA backend on
 /// a simulated device, and `sim-unfused` the same without fused kernels. A real GPU is `cuda` and
-/// `cuda-unfused`.
+/// `cuda-unfused`. `reference` is the backend with which the conformance suite compares the others.
 pub const NAMES: [&str; 4] = ["cpu", "cpu-unfused", "sim", "sim-unfused"];
 
 /// The device with a name.
@@ -38,11 +41,12 @@ pub fn device(name: &str) -> Result<TestDevice> {
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(Cpu::new())),
         "cuda" => TestBackend::Cuda(Cuda::new(0)?),
         "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(Cuda::new(0)?)),
+        "reference" => TestBackend::Reference(Reference),
         "sim" => TestBackend::Cuda(simulated()?),
         "sim-unfused" => TestBackend::UnfusedCuda(Unfused(simulated()?)),
         _ => {
             let problem = format!(
-                "is `{name}`; known are {}, cuda, cuda-unfused",
+                "is `{name}`; known are {}, cuda, cuda-unfused, reference",
                 NAMES.join(", ")
             );
             return Err(Error::argument("device", "name", problem));

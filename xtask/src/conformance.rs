@@ -11,9 +11,9 @@ const HELP: &str = "\
 Usage: cargo xtask conformance [--backend NAME,NAME] [--seeds N] [--filter TEXT]
 
 Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend and compares with the
-processor in f64. tests/src/conformance/ has the cases.
+reference, a scalar backend (tests/src/reference/), in f64. tests/src/conformance/ has the cases.
 
-  --backend NAMES   these backends; all that are there if not given
+  --backend NAMES   these backends, of which `reference` can be one; if not given, all in the list below
   --seeds N         with N draws of the numbers; 1 if not given
   --filter TEXT     only cases whose group and name contain the text
 

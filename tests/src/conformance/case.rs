@@ -26,7 +26,7 @@ pub struct Case {
 pub(super) struct Setting<'a> {
     /// The device under test.
     pub(super) device: &'a TestDevice,
-    /// The CPU, which computes the reference in `f64`.
+    /// The reference backend, which computes the expected results in `f64`.
     pub(super) reference: &'a TestDevice,
     /// The source of the case's numbers.
     pub(super) draw: Draw,

@@ -1,8 +1,8 @@
-//! Conformance cases for every backend, compared with the CPU in `f64`.
+//! Conformance cases for every backend, compared with a scalar reference backend in `f64`.
 //!
 //! A case is a value: a group, a name, the element types it runs in, and a computation on numbers
 //! drawn on the host. It runs twice on the device under test, with bit for bit equal results. It
-//! also runs on the reference: the CPU without fused kernels, in `f64`, on the same numbers,
+//! also runs on the [`Reference`](crate::reference::Reference), in `f64`, on the same numbers,
 //! rounded as on the device. One table has the tolerance for each class of operation and element
 //! type ([`Class`]). Intended differences are listed with their reason, and must occur
 //! ([`EXPECTED`]).
@@ -115,8 +115,7 @@ pub fn run(
         let problem = format!("`{}` is in the name of no case", request.filter);
         return Err(Error::argument("conformance", "filter", problem));
     }
-    // Without fused kernels, so that the CPU's own fused kernels are tested too.
-    let reference = device("cpu-unfused")?;
+    let reference = device("reference")?;
     let mut report = Report::default();
     let all = NAMES.map(str::to_owned);
     let backends = match request.backends.as_slice() {
