@@ -140,7 +140,7 @@ macro_rules! with_activation {
                 return Err(backend_api::Error::argument(
                     "activation",
                     format!("{other:?}"),
-                    "is not known to the cpu backend",
+                    "is not supported by the CPU backend",
                 ));
             }
         }

@@ -125,21 +125,17 @@ impl Builder {
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 {
-            return Err(Error::argument(
-                "cpu",
-                "threads",
-                "is 0, but 1 or more are needed",
-            ));
+            return Err(Error::argument("cpu", "threads", "must not be 0"));
         }
         let unavailable = |reason: &str| Error::Unavailable {
-            device: format!("cpu with products of {:?}", self.precision),
+            device: format!("cpu with {:?} matmuls", self.precision),
             reason: reason.into(),
         };
         match self.precision {
             Precision::Exact => {}
             Precision::Bf16 if bf16::is_available() => {}
-            Precision::Bf16 => return Err(unavailable("the processor has no AVX-512-BF16")),
-            _ => return Err(unavailable("processors have no such products")),
+            Precision::Bf16 => return Err(unavailable("the CPU does not support AVX-512-BF16")),
+            _ => return Err(unavailable("CPUs do not support this precision")),
         }
         let workers = if threads == 1 {
             None
@@ -274,7 +270,11 @@ impl Cpu {
             Op::MatMul { alpha, .. } => self.matmul::<T>(*alpha, ins, outs),
             Op::ScatterAdd { .. } => self.scatter_add::<T>(ins, outs),
             // `run` matches without a wildcard and passes no other operations.
-            _ => Err(Error::argument(op.name(), "operation", "is none of floats")),
+            _ => Err(Error::argument(
+                op.name(),
+                "operation",
+                "is not an operation on floats",
+            )),
         }
     }
 

@@ -61,7 +61,7 @@ impl Loaded {
         if let Some(function) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
             return self.checked(kernel, function, args);
         }
-        let failed = |e| driver::failure(self.index, "finding a kernel", e);
+        let failed = |e| driver::failure(self.index, "looking up a kernel", e);
         let module = self.module(kernel.module)?;
         let name = format!("{}_{}", kernel.name, kernel.suffix);
         let function = module.load_function(&name).map_err(failed)?;
@@ -105,7 +105,10 @@ impl Loaded {
         let (cubin, kept) = cache::cubin(module, &self.hardware, &self.architecture)?;
         let mut loaded = load(cubin);
         if kept && loaded.as_ref().is_err_and(refused) {
-            log::warn!("{}: the kept code is not taken", module.name());
+            log::warn!(
+                "{}: the driver rejects the cached code, so it is compiled again",
+                module.name()
+            );
             loaded = load(cache::compile(module, &self.hardware, &self.architecture)?);
         }
         let loaded = loaded.map_err(|e| driver::failure(self.index, "loading kernels", e))?;

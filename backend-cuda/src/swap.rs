@@ -46,7 +46,7 @@ impl Swapper {
     pub(crate) fn new(index: usize, context: &Arc<CudaContext>) -> Result<Self> {
         let stream = || {
             let stream = context.new_stream();
-            stream.map_err(|e| driver::failure(index, "opening a stream", e))
+            stream.map_err(|e| driver::failure(index, "creating a stream", e))
         };
         Ok(Self {
             index,
@@ -180,7 +180,7 @@ impl Cuda {
         let event = self.context().new_event(None);
         event
             .map(Arc::new)
-            .map_err(|e| driver::failure(self.index(), "making an event", e))
+            .map_err(|e| driver::failure(self.index(), "creating an event", e))
     }
 }
 

@@ -42,7 +42,7 @@ pub fn device(name: &str) -> Result<TestDevice> {
         "sim-unfused" => TestBackend::UnfusedCuda(Unfused(simulated()?)),
         _ => {
             let problem = format!(
-                "is `{name}`; known are {}, cuda, cuda-unfused",
+                "is `{name}`, but must be one of {}, cuda, cuda-unfused",
                 NAMES.join(", ")
             );
             return Err(Error::argument("device", "name", problem));
@@ -64,7 +64,7 @@ pub fn on_real_gpu() -> bool {
 pub fn simulator() -> Option<Exclusive<'static>> {
     (!on_real_gpu()).then(|| {
         cudasim::install()
-            .expect("the simulated device")
+            .expect("the simulated device is installed")
             .exclusive()
     })
 }

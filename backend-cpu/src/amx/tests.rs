@@ -46,7 +46,7 @@ fn sizes() -> impl Iterator<Item = [usize; 3]> {
     .into_iter()
     .filter(|_| {
         is_available() || {
-            eprintln!("skipped: no matrix unit here");
+            eprintln!("skipped: this CPU has no AMX");
             false
         }
     })

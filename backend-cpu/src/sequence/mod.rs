@@ -373,6 +373,6 @@ fn unknown(recurrence: Recurrence) -> Error {
     Error::argument(
         "sequence",
         format!("{recurrence:?}"),
-        "is not known to the cpu backend",
+        "is not supported by the CPU backend",
     )
 }
