@@ -179,8 +179,8 @@ mod tests {
         for (compiler, products) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(
                 found(false, compiler, products).missing().unwrap(),
-                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, or use the \
-                 processor"
+                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, \
+                 or use the CPU"
             );
         }
         let library = |library: &str, package: &str| {

@@ -16,7 +16,10 @@ pub enum Error {
     #[error("{0}\nrun `cargo xtask data --help` for the usage")]
     Usage(String),
     /// No data set has this name.
-    #[error("unknown data set `{0}`; the data sets are {list}", list = names(all().iter().map(|d| d.name)))]
+    #[error(
+        "unknown data set `{0}`; the data sets are {list}",
+        list = names(all().iter().map(|d| d.name)),
+    )]
     UnknownDataset(String),
     /// The requested source does not offer the data set.
     #[error("{dataset} is not available from {asked}, only from {offered}")]
@@ -53,7 +56,11 @@ pub enum Error {
         found: Checksum,
     },
     /// A file, folder or archive has no file of the data set.
-    #[error("{} contains none of the files of {dataset}: {}", path.display(), names(wanted.iter().copied()))]
+    #[error(
+        "{} contains none of the files of {dataset}: {}",
+        path.display(),
+        names(wanted.iter().copied()),
+    )]
     NothingUseful {
         /// The path that was searched.
         path: PathBuf,

@@ -24,8 +24,8 @@ use crate::{
 /// use rnn_core::{Cell, DeviceWrapper, GruCell};
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let (here, there) = (Cpu::new(), Cpu::new());
-/// let cell = DeviceWrapper::new(GruCell::new(&here, 3, 5)?, &there)?;
+/// let (outer, inner) = (Cpu::new(), Cpu::new());
+/// let cell = DeviceWrapper::new(GruCell::new(&outer, 3, 5)?, &inner)?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```

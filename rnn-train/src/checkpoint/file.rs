@@ -86,7 +86,7 @@ pub(crate) fn write(
     let mut bytes =
         safetensors::serialize(tensors, Some(metadata)).map_err(|e| refuse(e.to_string()))?;
     if !seal::seal(&mut bytes) {
-        return Err(refuse("the metadata does not come first".to_owned()));
+        return Err(refuse("the metadata is not at the start".to_owned()));
     }
     atomic::write(path, &bytes)
 }
@@ -228,7 +228,10 @@ fn header(bytes: &[u8]) -> Result<&[u8], String> {
         .and_then(|length| rest.get(..length))
         .ok_or_else(|| {
             let found = rest.len();
-            format!("is truncated, or is not a safetensors file: its header claims {length} bytes, but only {found} follow")
+            format!(
+                "is truncated, or is not a safetensors file: its header claims {length} bytes, \
+                 but only {found} follow"
+            )
         })
 }
 

@@ -100,7 +100,8 @@ impl Checkpoints {
         let mut steps = self.steps()?;
         if let Some(&last) = steps.last().filter(|&&last| last > step) {
             let problem = format!(
-                "has a checkpoint of step {last}, so a checkpoint of step {step} belongs to another run: resume that run, or use another folder"
+                "has a checkpoint of step {last}, so a checkpoint of step {step} belongs to \
+                 another run: resume that run, or use another folder"
             );
             return Err(Error::format(&self.folder, problem));
         }

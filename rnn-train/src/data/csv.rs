@@ -220,7 +220,8 @@ impl CsvSpec {
                     if let Some(first) = known.insert(row_key.to_vec(), line) {
                         let column = self.group_by.as_deref().unwrap_or_default();
                         let problem = format!(
-                            "{} occurs again, but its sequence started at line {first} and has ended",
+                            "{} occurs again, but its sequence started at line {first} and has \
+                             ended",
                             shown(row_key)
                         );
                         return Err(table.refuse(line, column, &problem));

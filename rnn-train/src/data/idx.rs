@@ -364,7 +364,7 @@ mod tests {
             (&[1, 0, 8, 1, 0, 0, 0, 0], "not IDX"),
             (&[0, 0, 0x0a, 1, 0, 0, 0, 0], "not IDX"),
             (b"<html>", "not IDX"),
-            (&[0x1f, 0x8b], "truncated gzip"),
+            (&[0x1f, 0x8b], "ends within"),
             (b"\x1f\x8bgarbage garbage garbage", "damaged gzip"),
         ] {
             let message = refusal(bytes);

@@ -20,7 +20,7 @@ pub const EXPECTED: &[Expected] = &[Expected {
     backend: "*",
     case: "memory/segments of other lengths, at once, *",
     dtype: None,
-    reason: "kernel gradients are summed within segments first, so another length changes the order",
+    reason: "kernel gradients are summed by segment first, so another length changes the order",
 }];
 
 impl Expected {

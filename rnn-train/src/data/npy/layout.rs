@@ -27,7 +27,8 @@ impl Layout {
         if let Some(rows) = column.row_lengths() {
             let shown = rows.len();
             return refuse(format!(
-                "is ragged ({shown} rows of different lengths, at most {}), which an .npy file cannot store",
+                "is ragged ({shown} rows of different lengths, at most {}), which an .npy file \
+                 cannot store",
                 dims[1]
             ));
         }
