@@ -226,7 +226,7 @@ impl std::str::FromStr for Activation {
             Error::argument(
                 "activation",
                 "name",
-                format!("is `{name}`; known are {known}"),
+                format!("is `{name}`, but must be one of {known}"),
             )
         })
     }

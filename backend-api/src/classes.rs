@@ -38,7 +38,7 @@ impl<B: Backend> Tensor<B> {
     fn shifted(&self, op: &'static str, axis: usize) -> Result<Self> {
         let shape = self.shape();
         if axis >= shape.rank() {
-            let expected = format!("axis {axis} is asked for");
+            let expected = format!("axis {axis} is requested");
             return Err(Error::shape(op, "logits", shape, expected));
         }
         if !self.dtype().is_float() {
@@ -108,7 +108,7 @@ impl<B: Backend> Tensor<B> {
     pub fn unstack(&self, axis: usize) -> Result<Vec<Self>> {
         let shape = self.shape();
         let Some(&count) = shape.dims().get(axis) else {
-            let expected = format!("axis {axis} is asked for");
+            let expected = format!("axis {axis} is requested");
             return Err(Error::shape("unstack", "input", shape, expected));
         };
         (0..count).map(|index| self.select(axis, index)).collect()

@@ -92,7 +92,7 @@ pub enum Error {
     Gradient(String),
     /// The loss of a training step is NaN or infinite.
     #[error(
-        "the loss at step {step} is {loss}; the step was not taken, and checkpoints are as they were"
+        "the loss at step {step} is {loss}; the step was skipped, and checkpoints are unchanged"
     )]
     NonFiniteLoss {
         /// The step, from 1.
@@ -158,24 +158,21 @@ impl Error {
         }
     }
 
-    /// An [`Error::Argument`]: the element `value` of an operand, at flat index `place`, is outside
+    /// An [`Error::Argument`]: the element `value` of an operand, at flat index `index`, is outside
     /// `0..limit`.
     pub fn out_of_range(
         op: &'static str,
         arg: &'static str,
-        place: usize,
+        index: usize,
         value: i64,
         limit: i64,
     ) -> Self {
         let range = match limit {
-            0 => "nothing is there to choose from".to_owned(),
+            0 => "no value is valid".to_owned(),
             _ => format!("must be in 0..={}", limit - 1),
         };
-        Self::argument(
-            op,
-            arg,
-            format!("has {value} at place {place}, but {range}"),
-        )
+        let problem = format!("has {value} at index {index}, but {range}");
+        Self::argument(op, arg, problem)
     }
 
     /// An [`Error::Format`].

@@ -260,7 +260,7 @@ mod tests {
         let doubles = Meta::new(Shape::new(&[2, 3]).unwrap(), DType::F64);
         assert_eq!(
             message(&Op::Binary(Binary::Mul), &[f32(&[2, 3]), doubles]),
-            "mul: b is f64, but f32 is needed there"
+            "mul: b is f64, but f32 is needed"
         );
     }
 

@@ -157,7 +157,7 @@ mod tests {
 
     /// The indices of a variant's names in [`Fused::NAMES`]. The match fails to compile for a new
     /// variant without an entry.
-    fn places(fused: &Fused) -> Range<usize> {
+    fn indices(fused: &Fused) -> Range<usize> {
         match fused {
             Fused::BiasActivation { .. } => 0..1,
             Fused::ActivationGrad { .. } => 1..2,
@@ -240,8 +240,8 @@ mod tests {
     fn every_name_is_listed_once() {
         let mut found: Vec<&str> = Vec::new();
         for fused in examples() {
-            let place = places(&fused);
-            assert!(Fused::NAMES[place].contains(&fused.name()), "{fused:?}");
+            let range = indices(&fused);
+            assert!(Fused::NAMES[range].contains(&fused.name()), "{fused:?}");
             found.push(fused.name());
         }
         found.sort_unstable();

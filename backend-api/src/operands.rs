@@ -17,8 +17,8 @@ impl Args<'_> {
         }
         Err(Error::argument(
             self.op,
-            "operands",
-            format!("are {}, but {expected} are needed", self.ins.len()),
+            "number of operands",
+            format!("is {}, but must be {expected}", self.ins.len()),
         ))
     }
 
@@ -60,7 +60,7 @@ impl Args<'_> {
             self.op,
             arg,
             found.dtype,
-            format!("{dtype} is needed there"),
+            format!("{dtype} is needed"),
         ))
     }
 
@@ -73,7 +73,7 @@ impl Args<'_> {
             self.op,
             arg,
             found.shape,
-            format!("{} is needed there", expected.shape),
+            format!("{} is needed", expected.shape),
         ))
     }
 
@@ -91,7 +91,7 @@ impl Args<'_> {
             self.op,
             arg,
             x.shape,
-            format!("axis {axis} is asked for"),
+            format!("axis {axis} is requested"),
         ))
     }
 

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn units_stay_below_one() {
+    fn uniform_numbers_stay_below_one() {
         assert_eq!(unit(0), 0.0);
         assert!(unit(u32::MAX) < 1.0);
         let [a, b] = normal_pair(u32::MAX, 7);

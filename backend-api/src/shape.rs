@@ -224,7 +224,7 @@ impl Layout {
                 "slice",
                 "range",
                 self.shape,
-                format!("{}..{} is asked of axis {axis}", range.start, range.end),
+                format!("{}..{} of axis {axis} is requested", range.start, range.end),
             ));
         }
         self.offset += range.start * self.strides[axis];
@@ -241,7 +241,7 @@ impl Layout {
         let end = index.saturating_add(1);
         let cut = self.slice(axis, index..end)?;
         if cut.shape[axis] != 1 {
-            let expected = format!("place {index} of axis {axis} is asked for");
+            let expected = format!("index {index} of axis {axis} is requested");
             return Err(Error::shape("select", "tensor", self.shape, expected));
         }
         let mut out = Self {
@@ -329,7 +329,7 @@ impl Layout {
             op,
             "tensor",
             self.shape,
-            format!("axis {axis} is asked for"),
+            format!("axis {axis} is requested"),
         ))
     }
 }
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_overflow_are_refused() {
+    fn overflowing_shapes_are_rejected() {
         assert!(Shape::new(&[usize::MAX, 2]).is_err());
         assert!(Shape::new(&[1; MAX_RANK + 1]).is_err());
         assert_eq!(shape(&[0, 3]).count(), 0);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn views_follow_the_elements() {
+    fn views_address_the_same_elements() {
         let base = Layout::contiguous(shape(&[2, 3, 4]));
         let row = base.select(1, 2).unwrap();
         assert_eq!(

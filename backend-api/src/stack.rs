@@ -48,7 +48,7 @@ impl<B: Backend> Stacker<B> {
         let layout = *sequence.layout();
         let at = layout.select(0, count)?;
         if at.shape() != part.shape() || sequence.dtype() != part.dtype() {
-            let expected = format!("the first is {} {}", sequence.dtype(), at.shape());
+            let expected = format!("the first part is {} {}", sequence.dtype(), at.shape());
             return Err(Error::shape("stack", "part", part.shape(), expected));
         }
         let dtype = sequence.dtype();
@@ -70,8 +70,12 @@ impl<B: Backend> Stacker<B> {
         if written + self.parts.len() != self.steps {
             return Err(Error::argument(
                 "stack",
-                "parts",
-                format!("are {}, not {}", written + self.parts.len(), self.steps),
+                "number of parts",
+                format!(
+                    "is {}, but must be {}",
+                    written + self.parts.len(),
+                    self.steps
+                ),
             ));
         }
         if self.steps == 0 {

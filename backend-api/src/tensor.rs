@@ -119,7 +119,7 @@ impl<B: Backend> Tensor<B> {
     /// The element type is not `T` (call [`cast`](Self::cast) first), or the device failed.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {
-            let expected = format!("{} is asked for", T::DTYPE);
+            let expected = format!("{} is requested", T::DTYPE);
             return Err(Error::dtype("to_vec", "tensor", self.dtype, expected));
         }
         let mut data = vec![T::zeroed(); self.shape().count()];
@@ -325,7 +325,7 @@ impl<B: Backend> Tensor<B> {
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
         let mut order: SmallVec<[usize; 6]> = (0..self.shape().rank()).collect();
         if a >= order.len() || b >= order.len() {
-            let expected = format!("axes {a} and {b} are asked for");
+            let expected = format!("axes {a} and {b} are requested");
             return Err(Error::shape("transpose", "tensor", self.shape(), expected));
         }
         order.swap(a, b);
@@ -340,7 +340,7 @@ impl<B: Backend> Tensor<B> {
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         let shape = Shape::new(dims)?;
         if shape.count() != self.shape().count() {
-            let expected = format!("{shape} is asked for");
+            let expected = format!("{shape} is requested");
             return Err(Error::shape("reshape", "tensor", self.shape(), expected));
         }
         match self.layout.reshape(shape) {
@@ -353,7 +353,7 @@ impl<B: Backend> Tensor<B> {
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         let mut dims = self.dims();
         if axis > dims.len() {
-            let expected = format!("axis {axis} is asked for");
+            let expected = format!("axis {axis} is requested");
             return Err(Error::shape("unsqueeze", "tensor", self.shape(), expected));
         }
         dims.insert(axis, 1);
@@ -365,7 +365,7 @@ impl<B: Backend> Tensor<B> {
         let axis = self.shape().rank().wrapping_sub(1);
         let width = self.shape().last();
         if self.shape().rank() == 0 || count == 0 || !width.is_multiple_of(count) {
-            let expected = format!("{count} equal parts of the last axis are asked for");
+            let expected = format!("{count} equal parts of the last axis are requested");
             return Err(Error::shape("split", "tensor", self.shape(), expected));
         }
         let part = width / count;

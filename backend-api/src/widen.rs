@@ -68,21 +68,21 @@ pub fn run_widened<B: Backend>(
     let views: Views<'_, B::Buffer> = ins.iter().map(Tensor::view).collect();
     // Results of other types are written to their destinations directly.
     let mut dests = Dests::new();
-    let mut places = Vec::with_capacity(outs.len());
+    let mut conversions = Vec::with_capacity(outs.len());
     for (meta, dest) in results.iter().zip(outs) {
         if wide(*meta) == *meta {
             dests.push(dest);
-            places.push(None);
+            conversions.push(None);
         } else {
             dests.push(Dest::New(wide(*meta)));
-            places.push(Some((meta, dest)));
+            conversions.push(Some((meta, dest)));
         }
     }
     let computed = device.run(&op, &views, dests)?;
     computed
         .into_iter()
-        .zip(places)
-        .map(|(buffer, place)| match place {
+        .zip(conversions)
+        .map(|(buffer, conversion)| match conversion {
             None => Ok(buffer),
             Some((meta, dest)) => {
                 let layout = Layout::contiguous(meta.shape);

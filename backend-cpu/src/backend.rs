@@ -166,7 +166,11 @@ impl Cpu {
             Op::MatMul { alpha, .. } => self.matmul::<T>(*alpha, ins, outs),
             Op::ScatterAdd { .. } => self.scatter_add::<T>(ins, outs),
             // `run` matches without a wildcard and passes no other operations.
-            _ => Err(Error::argument(op.name(), "operation", "is none of floats")),
+            _ => Err(Error::argument(
+                op.name(),
+                "operation",
+                "is not an operation on floats",
+            )),
         }
     }
 

@@ -27,7 +27,7 @@ const WIDTH: usize = 32;
 #[derive(Debug)]
 #[cfg_attr(
     not(target_arch = "x86_64"),
-    expect(dead_code, reason = "nothing there multiplies them")
+    expect(dead_code, reason = "only x86-64 has bfloat16 matmuls")
 )]
 pub(crate) struct PackedBf16 {
     data: Scratch<u32>,
@@ -76,7 +76,7 @@ pub(crate) fn product(
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
-    assert!(has_bf16(), "the CPU has AVX-512-BF16");
+    assert!(has_bf16(), "AVX-512-BF16 is available");
     PAIRS.with_borrow_mut(|pairs| {
         pairs.clear();
         for &at in a_at {
@@ -114,7 +114,7 @@ mod x86 {
         out_at: &[usize],
     ) {
         let rows = out_at.len();
-        assert_eq!(a.len(), rows * b.pairs, "all rows are there");
+        assert_eq!(a.len(), rows * b.pairs, "the left operand has all rows");
         assert_eq!(b.data.len(), b.n.div_ceil(WIDTH) * WIDTH * b.pairs);
         let tiles = rows.div_ceil(MOST_ROWS).max(1);
         let panels = b.n.div_ceil(WIDTH);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn products_are_those_of_rounded_operands() {
         if !has_bf16() {
-            eprintln!("skipped: no AVX-512-BF16 here");
+            eprintln!("skipped: this CPU has no AVX-512-BF16");
             return;
         }
         let cpu = Cpu::builder().threads(1).build().unwrap();

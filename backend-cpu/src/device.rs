@@ -115,21 +115,21 @@ impl Builder {
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 {
-            return Err(Error::argument(
-                "cpu",
-                "threads",
-                "is 0, but 1 or more are needed",
-            ));
+            return Err(Error::argument("cpu", "threads", "must not be 0"));
         }
         let unavailable = |reason: &str| Error::Unavailable {
-            device: format!("cpu with products of {:?}", self.precision),
+            device: format!("cpu with {:?} matmuls", self.precision),
             reason: reason.into(),
         };
         match self.precision {
             Precision::Exact => {}
             Precision::Bf16 if features::has_bf16() => {}
-            Precision::Bf16 => return Err(unavailable("the CPU has no AVX-512-BF16")),
-            _ => return Err(unavailable("the CPU backend has no such products")),
+            Precision::Bf16 => return Err(unavailable("the CPU does not support AVX-512-BF16")),
+            _ => {
+                return Err(unavailable(
+                    "the CPU backend does not support this precision",
+                ));
+            }
         }
         let workers = if threads == 1 {
             None

@@ -104,7 +104,7 @@ macro_rules! integer {
                 if other == 0 { 0 } else { self.wrapping_div(other) }
             }
             #[inline(always)]
-            #[allow(unused_comparisons, reason = "one of the types has no sign")]
+            #[allow(unused_comparisons, reason = "one of the types is unsigned")]
             fn floor_mod(self, other: Self) -> Self {
                 if other == 0 {
                     return 0;

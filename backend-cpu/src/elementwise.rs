@@ -354,7 +354,7 @@ fn broadcast(layouts: &[Layout]) -> Result<backend_api::Shape> {
                 "run",
                 "operand",
                 layout.shape(),
-                format!("others are {shape}"),
+                format!("the other operands are {shape}"),
             )
         })?;
     }
@@ -362,12 +362,7 @@ fn broadcast(layouts: &[Layout]) -> Result<backend_api::Shape> {
 }
 
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> Error {
-    Error::dtype(
-        op,
-        "operand",
-        dtype,
-        "the cpu backend does not take it here",
-    )
+    Error::dtype(op, "operand", dtype, "the CPU backend does not support it")
 }
 
 #[inline(always)]

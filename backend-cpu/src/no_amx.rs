@@ -15,7 +15,11 @@ pub(crate) struct PackedAmx(Infallible);
 
 impl PackedAmx {
     pub(crate) fn new(_: &Cpu, _: &MatrixView<'_, f32>, _: bool) -> Result<Self> {
-        Err(Error::argument("cpu", "amx", "does not exist on this CPU"))
+        Err(Error::argument(
+            "cpu",
+            "amx",
+            "is not available on this CPU",
+        ))
     }
 
     pub(crate) fn is_regular(&self) -> bool {
@@ -42,14 +46,14 @@ pub(crate) fn single_product(
 }
 
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "nothing is multiplied here")]
+#[expect(dead_code, reason = "only x86-64 has AMX")]
 pub(crate) enum Left<'a> {
     Rows { data: &'a [f32], at: &'a [usize] },
     Columns(Columns<'a>),
 }
 
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "nothing is multiplied here")]
+#[expect(dead_code, reason = "only x86-64 has AMX")]
 pub(crate) struct Columns<'a> {
     pub(crate) parts: [&'a [f32]; 2],
     pub(crate) split: usize,
@@ -58,7 +62,7 @@ pub(crate) struct Columns<'a> {
 }
 
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "nothing is multiplied here")]
+#[expect(dead_code, reason = "only x86-64 has AMX")]
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) k: usize,

@@ -205,7 +205,7 @@ mod tests {
         for lines in 1..10_000 {
             let (size, shelf) = class(lines);
             assert!(size >= lines && size <= lines + lines / 4);
-            assert_eq!(class(size), (size, shelf), "a class is its own");
+            assert_eq!(class(size), (size, shelf), "a size class maps to itself");
             assert!(size >= last.0 && (size == last.0) == (shelf == last.1));
             last = (size, shelf);
         }

@@ -48,9 +48,16 @@ impl<T: Float> WithSimd for Product<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(self.a_at.len(), self.out_at.len(), "a row for each row");
+        assert_eq!(
+            self.a_at.len(),
+            self.out_at.len(),
+            "each row of the operand has a row of the result"
+        );
         let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
-        assert_eq!(self.b.lanes, lanes, "packed for this vector length");
+        assert_eq!(
+            self.b.lanes, lanes,
+            "the matrix is packed for this vector width"
+        );
         if self.b.vectors == WIDE_VECTORS {
             return few_rows::<S, T>(simd, &mut self);
         }

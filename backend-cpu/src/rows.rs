@@ -342,7 +342,7 @@ fn out_of_range(
     or_more: bool,
 ) -> Error {
     if or_more {
-        let problem = format!("has {id} at place {place}, but must not be negative");
+        let problem = format!("has {id} at index {place}, but must not be negative");
         return Error::argument(op, arg, problem);
     }
     Error::out_of_range(op, arg, place, id, limit as i64)

@@ -235,7 +235,7 @@ mod tests {
                     thread::yield_now();
                 }
             });
-            assert_eq!(here.into_inner(), 4, "each of them once");
+            assert_eq!(here.into_inner(), 4, "each worker runs once");
         }
     }
 

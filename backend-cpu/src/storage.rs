@@ -240,12 +240,22 @@ impl CpuBuffer {
 pub(crate) fn dests<const N: usize>(outs: Dests<CpuBuffer>) -> Result<[Dest<CpuBuffer>; N]> {
     let given = outs.len();
     let outs: Vec<_> = outs.into_iter().collect();
-    outs.try_into()
-        .map_err(|_| Error::argument("run", "outs", format!("are {given}, not {N}")))
+    outs.try_into().map_err(|_| {
+        Error::argument(
+            "run",
+            "number of results",
+            format!("is {given}, but must be {N}"),
+        )
+    })
 }
 
 /// The operands of an operation that has `N`.
 pub(crate) fn operands<'a, const N: usize>(ins: &[Input<'a>]) -> Result<[Input<'a>; N]> {
-    ins.try_into()
-        .map_err(|_| Error::argument("run", "ins", format!("are {}, not {N}", ins.len())))
+    ins.try_into().map_err(|_| {
+        Error::argument(
+            "run",
+            "number of operands",
+            format!("is {}, but must be {N}", ins.len()),
+        )
+    })
 }

@@ -30,7 +30,10 @@ pub(crate) fn add_rows<S: Simd, T: Float, const M: usize, const V: usize>(
     ahead: Ahead<'_, T>,
     mut sums: [[T::Vector<S>; V]; M],
 ) -> [[T::Vector<S>; V]; M] {
-    assert!(a.iter().all(|a| a.len() >= b.len()), "rows are long enough");
+    assert!(
+        a.iter().all(|a| a.len() >= b.len()),
+        "every row of the left operand is long enough"
+    );
     let a = a.map(<[T]>::as_ptr);
     let mut at = ahead.at;
     for (p, b) in b.iter().enumerate() {

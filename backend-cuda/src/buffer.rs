@@ -145,8 +145,8 @@ pub(crate) fn dests<const N: usize>(outs: Dests<CudaBuffer>) -> Result<[Dest<Cud
     if given != N || dests.iter().any(Option::is_none) {
         return Err(Error::argument(
             "run",
-            "outs",
-            format!("are {given}, not {N}"),
+            "number of results",
+            format!("is {given}, but must be {N}"),
         ));
     }
     Ok(dests.map(|dest| dest.expect("counted above")))
@@ -154,6 +154,11 @@ pub(crate) fn dests<const N: usize>(outs: Dests<CudaBuffer>) -> Result<[Dest<Cud
 
 /// The operands of an operation that takes `N`.
 pub(crate) fn operands<'a, const N: usize>(ins: &[Input<'a>]) -> Result<[Input<'a>; N]> {
-    ins.try_into()
-        .map_err(|_| Error::argument("run", "ins", format!("are {}, not {N}", ins.len())))
+    ins.try_into().map_err(|_| {
+        Error::argument(
+            "run",
+            "number of operands",
+            format!("is {}, but must be {N}", ins.len()),
+        )
+    })
 }

@@ -77,7 +77,7 @@ fn read(file: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(file).ok()?;
     let (hash, content) = bytes.split_at_checked(HASH)?;
     if Sha256::digest(content)[..] != *hash {
-        log::warn!("{}: is spoilt", file.display());
+        log::warn!("{}: the cached code is damaged and ignored", file.display());
         return None;
     }
     bytes.drain(..HASH);

@@ -188,7 +188,7 @@ impl Cuda {
     /// Opens another stream.
     pub(crate) fn new_stream(&self) -> Result<Arc<CudaStream>> {
         let stream = self.0.context.new_stream();
-        stream.map_err(self.failed("opening a stream"))
+        stream.map_err(self.failed("creating a stream"))
     }
 
     pub(crate) fn failed(

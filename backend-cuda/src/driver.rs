@@ -26,19 +26,19 @@ pub(crate) fn open(index: usize) -> Result<Arc<CudaContext>> {
     // SAFETY: the driver library is loaded, and the call writes one number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
-        .map_err(|e| failed("the driver's version", e))?;
+        .map_err(|e| failed("cannot read the driver version", e))?;
     check(too_old(version))?;
     cudarc::driver::result::init().map_err(|e| match e.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => unavailable(none_of(0)),
-        _ => failed("the driver did not start", e),
+        _ => failed("cannot initialize the driver", e),
     })?;
-    let count = CudaContext::device_count().map_err(|e| failed("counting devices", e))?;
+    let count = CudaContext::device_count().map_err(|e| failed("cannot count the devices", e))?;
     check(out_of_range(index, count))?;
-    let context = CudaContext::new(index).map_err(|e| failed("the device did not open", e))?;
+    let context = CudaContext::new(index).map_err(|e| failed("cannot open the device", e))?;
     let capability = context.compute_capability();
-    check(too_old_a_device(
-        capability.map_err(|e| failed("the device's compute capability", e))?,
-    ))?;
+    check(too_old_a_device(capability.map_err(|e| {
+        failed("cannot read the compute capability", e)
+    })?))?;
     // SAFETY: this backend orders all work with its own streams and events (`pool`, `swap`).
     unsafe { context.disable_event_tracking() };
     Ok(context)
@@ -68,8 +68,8 @@ impl Libraries {
     fn missing(self) -> Option<String> {
         if !self.driver {
             return Some(
-                "there is no CUDA driver (libcuda.so); install NVIDIA's driver, version 580 or newer, \
-                 or use the processor"
+                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, \
+                 or use the CPU"
                     .to_owned(),
             );
         }
@@ -89,7 +89,7 @@ impl Libraries {
 fn too_old(version: i32) -> Option<String> {
     (version < OLDEST).then(|| {
         format!(
-            "the driver speaks CUDA {}, but {} is needed; install driver 580 or newer",
+            "the driver supports CUDA {}, but {} is needed; install driver 580 or newer",
             dotted(version),
             dotted(OLDEST)
         )
@@ -123,8 +123,8 @@ pub(crate) fn architecture(capability: (i32, i32)) -> String {
 /// The error message for an index that is out of range of `count` devices.
 fn none_of(count: i32) -> String {
     match count {
-        0 => "there is no NVIDIA GPU that the driver sees".to_owned(),
-        1 => format!("there is one device, {}", name(0)),
+        0 => "the driver finds no NVIDIA GPU".to_owned(),
+        1 => format!("the only device is {}", name(0)),
         n => format!(
             "there are {n} devices, {} to {}",
             name(0),
@@ -179,8 +179,8 @@ mod tests {
         for (compiler, products) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(
                 found(false, compiler, products).missing().unwrap(),
-                "there is no CUDA driver (libcuda.so); install NVIDIA's driver, version 580 or newer, or use the \
-                 processor"
+                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, \
+                 or use the CPU"
             );
         }
         let library = |library: &str, package: &str| {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(too_old(13_020), None);
         assert_eq!(
             too_old(12_080).unwrap(),
-            "the driver speaks CUDA 12.8, but 13.0 is needed; install driver 580 or newer"
+            "the driver supports CUDA 12.8, but 13.0 is needed; install driver 580 or newer"
         );
     }
 
@@ -224,10 +224,10 @@ mod tests {
     fn an_index_out_of_range_is_told_with_those_that_are_there() {
         assert_eq!(out_of_range(0, 1), None);
         assert_eq!(out_of_range(3, 4), None);
-        let none = "there is no NVIDIA GPU that the driver sees";
+        let none = "the driver finds no NVIDIA GPU";
         assert_eq!(out_of_range(0, 0).unwrap(), none);
         assert_eq!(out_of_range(0, -1).unwrap(), none);
-        assert_eq!(out_of_range(1, 1).unwrap(), "there is one device, cuda:0");
+        assert_eq!(out_of_range(1, 1).unwrap(), "the only device is cuda:0");
         assert_eq!(
             out_of_range(usize::MAX, 3).unwrap(),
             "there are 3 devices, cuda:0 to cuda:2"

@@ -50,7 +50,7 @@ impl Slabs {
 
     /// Takes a slab of at least `bytes` bytes that no copy uses.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Slab> {
-        let failed = |e| driver::failure(self.index, "taking host memory", e);
+        let failed = |e| driver::failure(self.index, "allocating host memory", e);
         let size = size_class(bytes);
         self.context.bind_to_thread().map_err(failed)?;
         let memory = match self.reuse(size) {

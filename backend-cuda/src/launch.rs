@@ -155,7 +155,12 @@ impl Cuda {
 
 /// The error for an element type without a kernel.
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> Error {
-    Error::dtype(op, "an operand", dtype, "cuda has no kernel for it")
+    Error::dtype(
+        op,
+        "an operand",
+        dtype,
+        "the CUDA backend has no kernel for it",
+    )
 }
 
 #[cfg(test)]

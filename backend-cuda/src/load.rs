@@ -61,7 +61,7 @@ impl Loaded {
         if let Some(function) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
             return self.checked(kernel, function, args);
         }
-        let failed = |e| driver::failure(self.index, "finding a kernel", e);
+        let failed = |e| driver::failure(self.index, "looking up a kernel", e);
         let module = self.module(kernel.module)?;
         let name = format!("{}_{}", kernel.name, kernel.suffix);
         let function = module.load_function(&name).map_err(failed)?;

@@ -93,8 +93,8 @@ impl Cuda {
         let [dest] = match <[_; 1]>::try_from(outs.into_vec()) {
             Ok(dest) => dest,
             Err(outs) => {
-                let problem = format!("are {}, not 1", outs.len());
-                return Err(Error::argument("run", "outs", problem));
+                let problem = format!("is {}, but must be 1", outs.len());
+                return Err(Error::argument("run", "number of results", problem));
             }
         };
         let output = Output::new(self, dest)?;
@@ -172,7 +172,7 @@ impl Cuda {
         let [m, k, n] = p.sizes;
         let size = |x: usize| {
             i32::try_from(x).map_err(|_| {
-                let problem = format!("have an axis of {x}, which cuBLAS cannot count");
+                let problem = format!("have an axis of length {x}, which is too long for cuBLAS");
                 Error::argument("matmul", "operands", problem)
             })
         };

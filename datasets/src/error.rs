@@ -16,10 +16,13 @@ pub enum Error {
     #[error("{0}\nrun `cargo xtask data --help` for the usage")]
     Usage(String),
     /// No data set has this name.
-    #[error("there is no data set `{0}`, only {list}", list = names(all().iter().map(|d| d.name)))]
+    #[error(
+        "unknown data set `{0}`; the data sets are {list}",
+        list = names(all().iter().map(|d| d.name)),
+    )]
     UnknownDataset(String),
     /// The requested source does not offer the data set.
-    #[error("{dataset} cannot be had from {asked}, only from {offered}")]
+    #[error("{dataset} is not available from {asked}, only from {offered}")]
     NoSuchSource {
         /// The data set.
         dataset: &'static str,
@@ -30,7 +33,7 @@ pub enum Error {
     },
     /// Files of the data set are missing.
     #[error(
-        "{} lacks {}; run: cargo xtask data {dataset}",
+        "{} does not contain {}; run: cargo xtask data {dataset}",
         folder.display(),
         names(lacking.iter().copied()),
     )]
@@ -53,7 +56,11 @@ pub enum Error {
         found: Checksum,
     },
     /// A file, folder or archive has no file of the data set.
-    #[error("{} holds none of the files of {dataset}: {}", path.display(), names(wanted.iter().copied()))]
+    #[error(
+        "{} contains none of the files of {dataset}: {}",
+        path.display(),
+        names(wanted.iter().copied()),
+    )]
     NothingUseful {
         /// The path that was searched.
         path: PathBuf,
@@ -80,8 +87,8 @@ pub enum Error {
     },
     /// Every source failed.
     #[error(
-        "{dataset} could not be fetched:\n{}To do it by hand, on any machine, one of:\n{by_hand}",
-        said(attempts)
+        "cannot fetch {dataset}:\n{}To fetch it by hand, on any machine, run one of:\n{by_hand}",
+        list_errors(attempts)
     )]
     Exhausted {
         /// The data set.
@@ -133,7 +140,7 @@ fn cut(expected: &Checksum, found: &Checksum) -> &'static str {
     }
 }
 
-fn said(attempts: &[Attempt]) -> String {
+fn list_errors(attempts: &[Attempt]) -> String {
     attempts
         .iter()
         .map(|Attempt { source, error }| {

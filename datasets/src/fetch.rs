@@ -87,10 +87,14 @@ impl Dataset {
         let origins: Vec<&Origin> = self
             .origins
             .iter()
-            .filter(|origin| options.source.is_none_or(|asked| asked == origin.source()))
+            .filter(|origin| {
+                options
+                    .source
+                    .is_none_or(|requested| requested == origin.source())
+            })
             .collect();
-        if let (Some(asked), []) = (options.source, origins.as_slice()) {
-            return Err(self.no_such_source(asked));
+        if let (Some(requested), []) = (options.source, origins.as_slice()) {
+            return Err(self.no_such_source(requested));
         }
         let mut attempts = Vec::new();
         for origin in origins {
@@ -164,7 +168,7 @@ impl Dataset {
         }
     }
 
-    fn no_such_source(&self, asked: Source) -> Error {
+    fn no_such_source(&self, requested: Source) -> Error {
         let offered: Vec<String> = self
             .origins
             .iter()
@@ -172,7 +176,7 @@ impl Dataset {
             .collect();
         Error::NoSuchSource {
             dataset: self.name,
-            asked,
+            asked: requested,
             offered: offered.join(", "),
         }
     }
@@ -194,7 +198,7 @@ impl Dataset {
             text += &format!("  {}: {commands}\n", origin.source());
         }
         text += &format!(
-            "or put these, unpacked, into {}:",
+            "or unpack these files into {}:",
             self.folder(root).display()
         );
         for file in self.files {

@@ -18,15 +18,15 @@ use recurrent::{Distribution, Initializer, Meta, Shape};
 use support::{Error, Options};
 
 const HELP: &str = "\
-Learns to write like a book, character by character.
+Trains a character-level language model on a text, and samples from it.
 
-Options:
-  --text FILE     what to learn from (the committed Moby-Dick)
-  --units N       units of the LSTM (256)
-  --epochs N      how often to go through the text (3)
-  --device NAME   cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
-  --seed N        of initialization and sampling (0)
-  --sample N      characters to write (400)
+Options, with their defaults in parentheses:
+  --text FILE     training text (the committed Moby-Dick)
+  --units N       hidden units of the LSTM (256)
+  --epochs N      number of passes over the text (3)
+  --device NAME   cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
+  --seed N        seed of the initialization and of the sampling (0)
+  --sample N      number of characters to sample (400)
 ";
 
 const BATCH: usize = 32;

@@ -19,14 +19,14 @@ use support::{Error, Options};
 const HELP: &str = "\
 Classifies MNIST digits, row by row.
 
-Options:
-  --cell basic|lstm|gru   the kind of cell (basic)
-  --epochs N              how often to go through the training set (10)
-  --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
-  --seed N                of initialization and order (0)
-  --clip-norm X           gradients are scaled down to this global norm; 0 leaves them alone (1)
-  --save DIR              saves a checkpoint there after each epoch
-  --resume DIR            goes on from the newest checkpoint there, and saves there
+Options, with their defaults in parentheses:
+  --cell basic|lstm|gru   type of cell (basic)
+  --epochs N              number of passes over the training set (10)
+  --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
+  --seed N                seed of the initialization and of the order of the images (0)
+  --clip-norm X           clip gradients to this global norm; 0 disables clipping (1)
+  --save DIR              save a checkpoint in DIR after each epoch
+  --resume DIR            resume from the newest checkpoint in DIR, and save there
 ";
 
 const ROWS: usize = 28;
@@ -57,7 +57,7 @@ impl Classifier {
             "basic" => AnyCell::new(BasicRnnCell::new(device, COLUMNS, UNITS)?),
             "lstm" => AnyCell::new(BasicLstmCell::new(device, COLUMNS, UNITS)?),
             "gru" => AnyCell::new(GruCell::new(device, COLUMNS, UNITS)?),
-            _ => return Err(format!("--cell {kind}: known are basic, lstm, gru").into()),
+            _ => return Err(format!("--cell {kind}: must be basic, lstm or gru").into()),
         };
         let logits = Dense::new(device, UNITS, CLASSES)?;
         Ok(Self { cell, logits })
@@ -157,11 +157,11 @@ fn run() -> Result<(), Error> {
         let checkpoints = Checkpoints::new(folder).config(&kind)?;
         let resuming = options.text("resume").is_some();
         if resuming && options.text("save").is_some() {
-            return Err("--save and --resume exclude one another: --resume saves too".into());
+            return Err("--save cannot be used with --resume, which also saves".into());
         }
         if !resuming && checkpoints.latest()?.is_some() {
             return Err(format!(
-                "--save {folder}: there is a run already; --resume goes on with it"
+                "--save {folder}: the folder has a checkpoint; use --resume to continue its run"
             )
             .into());
         }
@@ -170,11 +170,15 @@ fn run() -> Result<(), Error> {
     if let Some(folder) = options.text("resume")
         && !trainer.resume(&mut model, &mut adam, &mut batches)?
     {
-        return Err(format!("--resume {folder}: there is no checkpoint").into());
+        return Err(format!("--resume {folder}: no checkpoint found").into());
     }
 
     if trainer.state().epoch >= epochs {
-        writeln!(stdout(), "epoch {} is done already", trainer.state().epoch)?;
+        writeln!(
+            stdout(),
+            "epoch {} is already complete",
+            trainer.state().epoch
+        )?;
     }
     while trainer.state().epoch < epochs {
         let start = Instant::now();

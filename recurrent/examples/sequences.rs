@@ -24,13 +24,13 @@ use support::{Error, Options};
 const HELP: &str = "\
 Labels each step of sequences that are stored as TFRecord files of SequenceExamples.
 
-Options:
-  --data DIR         where the files are; they are written if there are none (a temporary folder)
-  --sequences N      how many sequences to write for training (2000)
-  --units N          units of the GRU (64)
-  --epochs N         how often to go through the data (6)
-  --device NAME      cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
-  --seed N           of the data, initialization and order (0)
+Options, with their defaults in parentheses:
+  --data DIR         folder of the files; missing files are written (a temporary folder)
+  --sequences N      number of training sequences to write (2000)
+  --units N          hidden units of the GRU (64)
+  --epochs N         number of passes over the data (6)
+  --device NAME      cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
+  --seed N           seed of the data, of the initialization and of the order (0)
 ";
 
 /// Tokens below this value are markers, and so are the labels. Label 0 means that no marker has
@@ -232,7 +232,7 @@ pub fn train(
     let with = padding(&mut batches, tokens)?;
     writeln!(
         stdout(),
-        "padding: {:.1} % of the steps in order of the files, {:.1} % in buckets: {:.0} % saved",
+        "padding: {:.1} % of the steps in file order, {:.1} % in buckets: {:.0} % less",
         100.0 * without,
         100.0 * with,
         100.0 * (1.0 - with / without)
@@ -270,7 +270,7 @@ pub fn train(
         )?;
     }
     if accuracy < STATED_ACCURACY {
-        let text = format!("the accuracy is {accuracy:.4}, below the {STATED_ACCURACY} stated");
+        let text = format!("the accuracy is {accuracy:.4}, below the stated {STATED_ACCURACY}");
         return Err(text.into());
     }
     Ok(accuracy)

@@ -22,12 +22,12 @@ use support::{Error, Options};
 const HELP: &str = "\
 Predicts the next value of a series.
 
-Options:
+Options, with their defaults in parentheses:
   --series wave|sunspots  a generated series, or the monthly sunspot numbers of 1749 to 1983 (wave)
-  --iterations N          training steps (wave 1500; sunspots 300, as more learns their noise by heart)
-  --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX, best (RECURRENT_DEVICE, or best)
-  --seed N                of initialization and order (0)
-  --plot FILE             where to draw prediction and truth (runs/time_series-SERIES.svg)
+  --iterations N          training steps (1500 for wave; 300 for sunspots, which more would overfit)
+  --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
+  --seed N                seed of the initialization and of the order of the windows (0)
+  --plot FILE             SVG file for the predictions and the truth (runs/time_series-SERIES.svg)
 ";
 
 const STEPS: usize = 20;
@@ -90,7 +90,7 @@ fn run() -> Result<(), Error> {
     let series = match name.as_str() {
         "wave" => wave_series(0.0..30.0, 0.1)?,
         "sunspots" => read_series(committed_root().join("sunspots-monthly.csv"))?,
-        _ => return Err(format!("--series {name}: known are wave, sunspots").into()),
+        _ => return Err(format!("--series {name}: must be wave or sunspots").into()),
     };
     let (train, test) = split_tail(&series, 5)?;
     let scale = Normalization::fit(train)?;
@@ -157,7 +157,7 @@ fn train_model(
     let mut batches = Batches::new(windows.len(), batch, Remainder::Drop, seed)?;
     let mut adam = Adam::new(LEARNING_RATE);
     let mut trainer = Trainer::new(seed).show_progress(false);
-    let mut told = 0;
+    let mut reported = 0;
     while trainer.state().step < iterations {
         let report = trainer.run_epoch(model, &mut adam, &mut batches, |model, items, _| {
             let (inputs, targets) = windows.gather(items)?;
@@ -167,8 +167,8 @@ fn train_model(
             mean_squared_error(&model.forward(&inputs)?, &targets)
         })?;
         let step = trainer.state().step;
-        if step / 300 > told {
-            told = step / 300;
+        if step / 300 > reported {
+            reported = step / 300;
             writeln!(
                 stdout(),
                 "iteration {step} train_mse {:.5}",
@@ -215,8 +215,13 @@ fn draw(
             })
     };
     line(truth, 0, BLACK, "truth")?;
-    line(predicted, 0, BLUE, "predicted from the 20 before")?;
-    line(continued, truth.len(), RED, "continued by itself")?;
+    line(predicted, 0, BLUE, "predicted from the previous 20 values")?;
+    line(
+        continued,
+        truth.len(),
+        RED,
+        "continued from its own predictions",
+    )?;
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)

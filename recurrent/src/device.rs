@@ -144,7 +144,7 @@ impl FromStr for Device {
             _ => Err(Error::argument(
                 "device",
                 "name",
-                format!("is `{name}`; known are cpu, cpu:THREADS, cuda, cuda:INDEX, best"),
+                format!("is `{name}`, but must be one of cpu, cpu:THREADS, cuda, cuda:INDEX, best"),
             )),
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_gpu_says_why() {
+    fn the_error_of_a_missing_gpu_has_the_reason() {
         let message = Device::cuda(3).unwrap_err().to_string();
         assert!(
             message.starts_with("cuda:3 is not available: "),

@@ -23,11 +23,11 @@ impl<B: Backend> AnyState<B> {
     /// The nest has another type; the message names both.
     pub fn downcast<N: Nest<B>>(&self) -> Result<&N> {
         self.0.as_any().downcast_ref().ok_or_else(|| {
-            let (is, wants) = (self.0.type_name(), type_name::<N>());
+            let (found, expected) = (self.0.type_name(), type_name::<N>());
             Error::argument(
                 "any_cell",
                 "state",
-                format!("is {is}, but the cell wants {wants}"),
+                format!("has type {found}, but the cell expects {expected}"),
             )
         })
     }

@@ -55,7 +55,7 @@ pub fn cell_from_config<B: Backend>(
     let mut options = config.clone();
     let fields = options
         .as_object_mut()
-        .ok_or_else(|| problem("cell", "is no JSON object".into()))?;
+        .ok_or_else(|| problem("cell", "is not a JSON object".into()))?;
     // Python's `None` selects the default.
     fields.retain(|_, value| !value.is_null());
     let class = match fields.remove("type") {
@@ -65,7 +65,12 @@ pub fn cell_from_config<B: Backend>(
     let one_tensor = match fields.remove("state_is_tuple") {
         None | Some(Value::Bool(true)) => false,
         Some(Value::Bool(false)) => true,
-        Some(other) => return Err(problem("state_is_tuple", format!("is {other}"))),
+        Some(other) => {
+            return Err(problem(
+                "state_is_tuple",
+                format!("is {other}, but must be true or false"),
+            ));
+        }
     };
     let cell = registered(device, &class, options, input_size, dtype)?;
     Ok(if one_tensor {

@@ -132,7 +132,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// `dtype` is not a float, or the device failed.
     fn to_dtype(&self, dtype: DType) -> Result<Self> {
         if !dtype.is_float() {
-            let expected = "a model needs a float";
+            let expected = "a model needs a float type";
             return Err(Error::dtype("to_dtype", "dtype", dtype, expected));
         }
         let mut cast = self.clone();

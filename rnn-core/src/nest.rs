@@ -69,21 +69,21 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
 
 fn wrong_count<B: Backend>(leaves: &[Tensor<B>]) -> Error {
     let problem = format!(
-        "are {}, which is not what the structure holds",
+        "is {}, but the structure holds another number of tensors",
         leaves.len()
     );
-    Error::argument("nest", "leaves", problem)
+    Error::argument("nest", "number of leaves", problem)
 }
 
 /// Returns an error if the leaves of two nests of one type have different paths. This can only
 /// happen with `Vec`, `Option` and [`AnyState`](crate::AnyState).
-pub(crate) fn check_places<B: Backend>(
+pub(crate) fn check_structure<B: Backend>(
     op: &'static str,
     arg: &str,
     found: &impl Nest<B>,
     expected: &impl Nest<B>,
 ) -> Result<()> {
-    let (found, expected) = (places(found), places(expected));
+    let (found, expected) = (structure(found), structure(expected));
     if found == expected {
         return Ok(());
     }
@@ -92,7 +92,7 @@ pub(crate) fn check_places<B: Backend>(
 }
 
 /// Describes the paths of a nest's leaves, for messages.
-pub(crate) fn places<B: Backend>(nest: &impl Nest<B>) -> String {
+pub(crate) fn structure<B: Backend>(nest: &impl Nest<B>) -> String {
     let leaves = nest.named_leaves();
     let names: Vec<&str> = leaves.iter().map(|(path, _)| path.as_str()).collect();
     match names[..] {

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_differ_by_everything_that_names_a_step() {
+    fn keys_depend_on_every_part_of_the_context() {
         let step = StepContext::new(Mode::Training, 1);
         let keys = [
             step.key("mask"),

@@ -161,12 +161,12 @@ impl<B: Backend> IndexedSlices<B> {
     /// The device failed.
     pub fn summed(&self) -> Result<Self> {
         let all: Vec<i64> = self.indices.cast(DType::I64)?.to_vec()?;
-        let mut places = HashMap::new();
+        let mut positions = HashMap::new();
         let mut unique = Vec::new();
-        let place_of: Vec<i64> = all
+        let position_of: Vec<i64> = all
             .iter()
             .map(|&index| {
-                *places.entry(index).or_insert_with(|| {
+                *positions.entry(index).or_insert_with(|| {
                     unique.push(index);
                     unique.len() as i64 - 1
                 })
@@ -176,9 +176,9 @@ impl<B: Backend> IndexedSlices<B> {
             return Ok(self.clone());
         }
         let device = self.values.device();
-        let place_of = Tensor::from_slice(device, &place_of, &[all.len()])?;
+        let position_of = Tensor::from_slice(device, &position_of, &[all.len()])?;
         Ok(Self {
-            values: self.scatter(&place_of, unique.len())?,
+            values: self.scatter(&position_of, unique.len())?,
             indices: Tensor::from_slice(device, &unique, &[unique.len()])?,
             rows: self.rows,
         })

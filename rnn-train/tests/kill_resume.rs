@@ -2,7 +2,7 @@
 //!
 //! The killed processes are this test itself, started with [`FOLDER`] set.
 
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[allow(dead_code, reason = "the suite uses all of it")]
 #[path = "suite/common.rs"]
 mod common;
 
@@ -87,7 +87,7 @@ fn unfinished(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn fifty_kills_change_nothing() {
+fn fifty_kills_do_not_change_the_result() {
     let root = tempdir().unwrap();
     let undisturbed = root.path().join("undisturbed");
     let begin = Instant::now();
@@ -114,7 +114,7 @@ fn fifty_kills_change_nothing() {
                 break;
             }
             // Exit code of a failed test.
-            assert_ne!(status.code(), Some(101), "the program went wrong");
+            assert_ne!(status.code(), Some(101), "the child failed");
             kills += 1;
             let step = newest(&folder);
             assert!(step >= reached, "from step {reached} back to {step}");
@@ -124,18 +124,18 @@ fn fifty_kills_change_nothing() {
         }
         assert!(
             result(&folder) == expected,
-            "run {run} ended with other bits"
+            "run {run} ended with different bits"
         );
         assert_eq!(unfinished(&folder), Vec::<PathBuf>::new());
         finished += 1;
         run += 1;
     }
     println!(
-        "{kills} kills, {mid_run} after progress, {mid_write} in the middle of a file; \
-         {finished} runs of {STEPS} steps, {took:?} each when undisturbed"
+        "{kills} kills, {mid_run} after progress, {mid_write} while writing a file; \
+         {finished} runs of {STEPS} steps, {took:?} each when not killed"
     );
     assert!(
         mid_run >= KILLS / 4,
-        "most processes died before their first step: {mid_run}"
+        "most processes were killed before their first step: {mid_run}"
     );
 }

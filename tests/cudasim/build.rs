@@ -72,7 +72,7 @@ fn build() -> Result<(), String> {
         "thread" => flags.push("-DCUDASIM_SANITIZE_THREAD".to_owned()),
         other => {
             return Err(format!(
-                "CUDASIM_SANITIZE is `{other}`; known are address and thread"
+                "CUDASIM_SANITIZE is `{other}`, but must be address or thread"
             ));
         }
     }
@@ -136,7 +136,7 @@ fn compiler() -> Result<(String, String), String> {
         }
     }
     Err(format!(
-        "there is no C++ compiler (tried {}); CXX can name one",
+        "no C++ compiler found (tried {}); set CXX to name one",
         candidates.join(", ")
     ))
 }
@@ -144,7 +144,7 @@ fn compiler() -> Result<(String, String), String> {
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)
-        .expect("the sources are there")
+        .expect("the folder of the sources exists")
         .flatten()
     {
         let path = entry.path();
@@ -165,7 +165,7 @@ fn fingerprint(sources: &[PathBuf], version: &str, sanitize: &str, out: &Path) -
     let mut hasher = DefaultHasher::new();
     for path in sources {
         fs::read(path)
-            .expect("the sources can be read")
+            .expect("the sources are readable")
             .hash(&mut hasher);
     }
     (version, sanitize, out, SystemTime::now()).hash(&mut hasher);
@@ -188,7 +188,7 @@ fn compile_all(
         .map(|path| {
             (
                 path,
-                out.join(path.file_name().expect("a file has a name"))
+                out.join(path.file_name().expect("a source file has a name"))
                     .with_extension("o"),
             )
         })
@@ -219,7 +219,7 @@ fn compile_all(
             .collect();
         handles
             .into_iter()
-            .flat_map(|handle| handle.join().expect("a compile thread ends"))
+            .flat_map(|handle| handle.join().expect("a compile thread does not panic"))
             .collect()
     });
     // A compile error is a bug in the simulator, not a missing tool.

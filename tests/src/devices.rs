@@ -46,7 +46,7 @@ pub fn device(name: &str) -> Result<TestDevice> {
         "sim-unfused" => TestBackend::UnfusedCuda(Unfused(simulated()?)),
         _ => {
             let problem = format!(
-                "is `{name}`; known are {}, cuda, cuda-unfused, reference",
+                "is `{name}`, but must be one of {}, cuda, cuda-unfused, reference",
                 NAMES.join(", ")
             );
             return Err(Error::argument("device", "name", problem));
@@ -68,7 +68,7 @@ pub fn on_real_gpu() -> bool {
 pub fn simulator() -> Option<Exclusive<'static>> {
     (!on_real_gpu()).then(|| {
         cudasim::install()
-            .expect("the simulated device")
+            .expect("the simulated device is installed")
             .exclusive()
     })
 }

@@ -48,7 +48,7 @@ where
             if !is_zero(grad.as_deref().unwrap_or_default()) {
                 return Err(wrong(
                     &name,
-                    "has a gradient, but should have no effect".into(),
+                    "has a gradient, but should not affect the loss".into(),
                 ));
             }
             continue;

@@ -11,7 +11,7 @@ pub const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 /// Runs a test on every device.
 pub fn on_devices(test: impl Fn(&str, &TestDevice)) {
     for name in NAMES {
-        test(name, &device(name).expect("every machine has it"));
+        test(name, &device(name).expect("every machine has the device"));
     }
 }
 
@@ -33,7 +33,7 @@ pub fn rounded(dtype: DType, x: f32) -> u16 {
 
 /// The 16-bit patterns of a tensor.
 pub fn bits(t: &Tensor<TestDevice>) -> Vec<u16> {
-    let bytes = t.to_bytes().expect("a device that works");
+    let bytes = t.to_bytes().expect("the device is available");
     let words = bytes.as_chunks::<2>().0.iter();
     words.map(|word| u16::from_ne_bytes(*word)).collect()
 }

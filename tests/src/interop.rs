@@ -256,7 +256,7 @@ pub fn check(folder: &Path, name: &str) -> Result<()> {
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let held: Manifest =
         serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
-    let refuse = || Error::format(&path, "has a feature that is none");
+    let refuse = || Error::format(&path, "has a value of an unknown type");
     let sequences: Option<Vec<_>> = held
         .sequence_examples
         .iter()
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_a_difference_is_found() {
+    fn written_files_are_read_back_and_differences_are_found() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path()).unwrap();
         check(folder.path(), "rust").unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_tensorflow_wrote_are_read() {
+    fn files_written_by_tensorflow_are_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/records/interop");
         check(&folder, "tensorflow").unwrap();
     }

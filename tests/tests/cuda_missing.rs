@@ -1,11 +1,13 @@
 //! The CUDA backend on the machine itself, without the simulated device. A missing GPU or library
 //! is an error that names it.
+//!
+//! A binary of its own, because the simulated device replaces the real one for a whole process.
 
 use backend_api::{Error, Tensor};
 use backend_cuda::Cuda;
 
 #[test]
-fn a_machine_without_cuda_says_what_is_missing() {
+fn the_error_names_the_missing_library_or_device() {
     match Cuda::new(0) {
         Ok(device) => {
             let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2]).unwrap();
@@ -15,12 +17,12 @@ fn a_machine_without_cuda_says_what_is_missing() {
             assert_eq!(device, "cuda:0");
             assert!(reason.len() > 20, "{reason}");
         }
-        Err(other) => panic!("an error of another kind: {other}"),
+        Err(other) => panic!("unexpected error: {other}"),
     }
 }
 
 #[test]
-fn a_device_that_nobody_has_is_unavailable() {
-    let told = Cuda::new(usize::MAX).unwrap_err();
-    assert!(matches!(told, Error::Unavailable { .. }), "{told}");
+fn a_device_with_a_huge_index_is_unavailable() {
+    let error = Cuda::new(usize::MAX).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }

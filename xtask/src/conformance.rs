@@ -10,15 +10,16 @@ use recurrent_tests::devices::NAMES;
 const HELP: &str = "\
 Usage: cargo xtask conformance [--backend NAME,NAME] [--seeds N] [--filter TEXT]
 
-Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend and compares with the
-reference, a scalar backend (tests/src/reference/), in f64. tests/src/conformance/ has the cases.
+Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend, and
+compares the results with the reference, a scalar backend in f64 (tests/src/reference/). The cases
+are in tests/src/conformance/.
 
-  --backend NAMES   these backends, of which `reference` can be one; if not given, all in the list below
-  --seeds N         with N draws of the numbers; 1 if not given
-  --filter TEXT     only cases whose group and name contain the text
+  --backend NAMES   run only these backends; `reference` can be one (default: all)
+  --seeds N         run each case with N seeds (default: 1)
+  --filter TEXT     run only cases whose group and name contain TEXT
 
-Ends with a table of the worst errors, and with failure unless every case passes, and every case that is expected to
-differ does.
+Prints a table of the largest errors at the end. Fails if a case fails, or if a case that is listed
+as different agrees.
 ";
 
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -36,7 +37,7 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
     let mut request = Request::default();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+        let mut value = || args.next().ok_or(format!("{arg} requires a value"));
         match arg.as_str() {
             "--help" | "-h" => {
                 print!("{HELP}\nBackends: {}\n", NAMES.join(", "));
@@ -47,11 +48,11 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
                 let seeds = value()?;
                 request.seeds = seeds.parse()?;
                 if request.seeds == 0 {
-                    return Err("--seeds is 0, but at least 1 is needed".into());
+                    return Err("--seeds must not be 0".into());
                 }
             }
             "--filter" => request.filter.clone_from(value()?),
-            other => return Err(format!("there is no option `{other}`").into()),
+            other => return Err(format!("unknown option `{other}`").into()),
         }
     }
     let start = Instant::now();

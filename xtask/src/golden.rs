@@ -10,11 +10,11 @@ use recurrent_tests::golden::{Outcome, Summary, run_folder};
 const HELP: &str = "\
 Usage: cargo xtask golden DIR .. [--backend NAME,NAME]
 
-Runs every golden file of the folders on each backend and compares outputs, states, loss and every
-gradient with what TensorFlow computed. tests/golden/README.md has the format.
+Runs every golden file of the folders on each backend, and compares outputs, states, loss and every
+gradient with the results of TensorFlow. tests/golden/README.md describes the format.
 
-One line a case: its name, the backend, the largest error as a share of its tolerance, and ok, FAIL or unsupported.
-Ends with failure unless every case passes.
+Prints a line for each case: its name, the backend, the largest error as a fraction of the
+tolerance, and ok, FAIL or unsupported. Fails unless every case passes.
 ";
 
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -39,28 +39,28 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
                 return Ok(true);
             }
             "--backend" => {
-                let names = args.next().ok_or("--backend wants a name")?;
+                let names = args.next().ok_or("--backend requires a value")?;
                 backends = names.split(',').map(str::to_owned).collect();
             }
             option if option.starts_with('-') => {
-                return Err(format!("there is no option `{option}`").into());
+                return Err(format!("unknown option `{option}`").into());
             }
             folder => folders.push(PathBuf::from(folder)),
         }
     }
     if folders.is_empty() {
-        return Err("which folder? (cargo xtask golden --help)".into());
+        return Err("the name of a folder is missing (cargo xtask golden --help)".into());
     }
     let mut total = Summary::default();
     for name in &backends {
         let device = device(name)?;
         for folder in &folders {
-            let mut told = Ok(());
+            let mut printed = Ok(());
             let summary = run_folder(folder, &device, &mut |case, outcome| {
-                if told.is_err() {
+                if printed.is_err() {
                     return;
                 }
-                told = match outcome {
+                printed = match outcome {
                     Outcome::Passed(worst) => writeln!(stdout(), "{case} {name} {worst:.1e} ok"),
                     Outcome::Failed(why) => writeln!(stdout(), "{case} {name} FAIL: {why}"),
                     Outcome::Unsupported(why) => {
@@ -68,7 +68,7 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
                     }
                 };
             })?;
-            told?;
+            printed?;
             total.passed += summary.passed;
             total.failed += summary.failed;
             total.unsupported += summary.unsupported;

@@ -13,14 +13,15 @@ use backend_cuda::kernels::{self, Module};
 const HELP: &str = "\
 Usage: cargo xtask kernels [--install] [--update]
 
-Compiles every kernel with NVRTC to machine code for sm_75, sm_80, sm_90a and sm_100, and compares registers, stack and
-shared memory of each with backend-cuda/kernels/budget.tsv. Fails on a kernel that does not compile or spills registers, and on
-one that takes more than its budget. No GPU and no driver are needed.
+Compiles every kernel with NVRTC to machine code for sm_75, sm_80, sm_90a and sm_100, and compares
+its registers, stack and shared memory with backend-cuda/kernels/budget.tsv. Fails if a kernel does
+not compile, spills registers or exceeds its budget. Requires neither a GPU nor a driver.
 
---install   fetches NVRTC from its Python package into target/nvrtc if it is not there
---update    writes what the kernels take now as their budget
+--install   install NVRTC from its Python package in target/nvrtc, if it is missing
+--update    write the current resources of the kernels as their budget
 
-NVRTC is taken from RECURRENT_NVRTC (the library's path), else from target/nvrtc, else from the system.
+NVRTC is loaded from $RECURRENT_NVRTC (path of the library), else from target/nvrtc, else from the
+system.
 ";
 
 /// The Python package with NVRTC, in the version whose machine code the oldest supported driver
@@ -59,12 +60,12 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
             }
             "--install" => install = true,
             "--update" => update = true,
-            other => return Err(format!("there is no option `{other}`").into()),
+            other => return Err(format!("unknown option `{other}`").into()),
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .ok_or("no workspace")?;
+        .ok_or("the workspace folder does not exist")?;
     open_compiler(&root.join("target").join("nvrtc"), install)?;
     let (major, minor) = kernels::compiler_version()?;
     println!("NVRTC {major}.{minor}");
@@ -72,23 +73,23 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let file = root.join("backend-cuda").join("kernels").join("budget.tsv");
     if update {
         fs::write(&file, write(&taken))?;
-        println!("{} kernels; {} is written", taken.len(), file.display());
+        println!("{} kernels; wrote {}", taken.len(), file.display());
         return Ok(());
     }
     let budget = read(&fs::read_to_string(&file)?)?;
-    let complaints = compare(&taken, &budget);
-    for complaint in &complaints {
-        println!("{complaint}");
+    let problems = compare(&taken, &budget);
+    for problem in &problems {
+        println!("{problem}");
     }
-    if !complaints.is_empty() {
+    if !problems.is_empty() {
         return Err(format!(
-            "{} complaints (--update accepts new sizes, never spills)",
-            complaints.len()
+            "{} problems (--update accepts new sizes, but never spills)",
+            problems.len()
         )
         .into());
     }
     println!(
-        "{} kernels for {}: within budget",
+        "{} kernels for {} are within the budget",
         taken.len(),
         ARCHITECTURES.join(", ")
     );
@@ -186,7 +187,7 @@ fn write(taken: &BTreeMap<String, Resources>) -> String {
 fn read(text: &str) -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
     let mut budget = BTreeMap::new();
     for line in text.lines().filter(|l| !l.starts_with('#')) {
-        let wrong = || format!("budget.tsv: `{line}` is not a kernel's line");
+        let wrong = || format!("budget.tsv: `{line}` is not the line of a kernel");
         let mut fields = line.split('\t');
         let mut next = || fields.next().ok_or_else(wrong);
         let name = next()?.to_owned();
@@ -209,13 +210,13 @@ fn compare(
     taken: &BTreeMap<String, Resources>,
     budget: &BTreeMap<String, Resources>,
 ) -> Vec<String> {
-    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
     for (name, now) in taken {
         if now.spilled > 0 {
-            complaints.push(format!("{name} spills {} bytes of registers", now.spilled));
+            problems.push(format!("{name} spills {} bytes of registers", now.spilled));
         }
         let Some(allowed) = budget.get(name) else {
-            complaints.push(format!("{name} has no budget"));
+            problems.push(format!("{name} has no budget"));
             continue;
         };
         for ((now, allowed), on) in now
@@ -225,8 +226,8 @@ fn compare(
             .zip(ARCHITECTURES)
         {
             if *now > allowed {
-                complaints.push(format!(
-                    "{name} takes {now} registers on {on}, not {allowed}"
+                problems.push(format!(
+                    "{name} uses {now} registers on {on}; its budget is {allowed}"
                 ));
             }
         }
@@ -235,14 +236,18 @@ fn compare(
             ("shared memory", now.shared, allowed.shared),
         ] {
             if now > allowed {
-                complaints.push(format!("{name} takes {now} bytes of {what}, not {allowed}"));
+                problems.push(format!(
+                    "{name} uses {now} bytes of {what}; its budget is {allowed}"
+                ));
             }
         }
     }
     for name in budget.keys().filter(|name| !taken.contains_key(*name)) {
-        complaints.push(format!("{name} has a budget, but there is no such kernel"));
+        problems.push(format!(
+            "{name} has a budget, but the kernel does not exist"
+        ));
     }
-    complaints
+    problems
 }
 
 #[cfg(test)]
@@ -262,7 +267,7 @@ ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem, 616 bytes c
     }
 
     #[test]
-    fn the_log_is_understood() {
+    fn the_log_is_parsed() {
         let kernel = &parsed()["adam_f32"];
         assert_eq!(
             (
@@ -276,7 +281,7 @@ ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem, 616 bytes c
     }
 
     #[test]
-    fn spills_growth_and_strangers_are_found() {
+    fn spills_growth_and_unknown_kernels_are_found() {
         let taken = parsed();
         let mut budget = read(&write(&taken)).unwrap();
         assert_eq!(

@@ -16,14 +16,16 @@ const HELP: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
-  bench             measures the workloads, beside other frameworks too (cargo xtask bench --help)
-  conformance       runs every case on the backends (cargo xtask conformance --help)
-  data NAME ..      fetches a data set into data/ (cargo xtask data --help)
-  golden DIR ..     runs golden files against the backends (cargo xtask golden --help)
-  kernels           compiles the CUDA kernels and checks what they take (cargo xtask kernels --help)
-  records           exchanges TFRecord files with TensorFlow (cargo xtask records --help)
-  sanitize ..       runs the simulated CUDA device under sanitizers (cargo xtask sanitize --help)
-  tidy              checks circles of modules, columns and documents (cargo xtask tidy --help)
+  bench             measures the workloads, and compares with other frameworks
+  conformance       runs every conformance case on the backends
+  data NAME ..      fetches a data set into data/
+  golden DIR ..     checks the backends against golden files
+  kernels           compiles the CUDA kernels and checks the resources that they use
+  records           exchanges TFRecord files with TensorFlow
+  sanitize ..       runs the simulated CUDA device under sanitizers
+  tidy              checks circles of modules, columns and documents
+
+`cargo xtask TASK --help` describes a task and its options.
 ";
 
 fn main() -> ExitCode {
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         other => {
-            eprint!("xtask: there is no task `{other}`\n\n{HELP}");
+            eprint!("xtask: unknown task `{other}`\n\n{HELP}");
             ExitCode::FAILURE
         }
     }

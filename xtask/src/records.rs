@@ -10,9 +10,9 @@ use recurrent_tests::interop;
 const HELP: &str = "\
 Usage: cargo xtask records [--python PATH] [DIR]
 
-Writes TFRecord files of every kind of feature in all three compressions, lets TensorFlow read
-them and compare every value, and reads files that TensorFlow writes. The files go to DIR (default:
-a temporary folder). Needs a Python with tensorflow 2 (default: python3).
+Writes TFRecord files with every kind of feature and compression, makes TensorFlow read them and
+compare every value, and reads files that TensorFlow writes. The files are written to DIR (default:
+a temporary folder). Requires a Python with TensorFlow 2 (default: python3).
 ";
 
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -35,9 +35,9 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
                 print!("{HELP}");
                 return Ok(());
             }
-            "--python" => python.clone_from(args.next().ok_or("--python wants a path")?),
+            "--python" => python.clone_from(args.next().ok_or("--python requires a value")?),
             option if option.starts_with('-') => {
-                return Err(format!("there is no option `{option}` (--help)").into());
+                return Err(format!("unknown option `{option}` (--help)").into());
             }
             path => folder = Some(path.to_owned()),
         }
@@ -60,6 +60,6 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
         }
     }
     interop::check(folder, "tensorflow")?;
-    println!("TensorFlow reads what is written here, and what it writes is read here");
+    println!("TensorFlow reads our files, and its files are read correctly");
     Ok(())
 }

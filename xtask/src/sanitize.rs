@@ -2,21 +2,40 @@
 //! AddressSanitizer or ThreadSanitizer. Tests with planted mistakes, which the sanitizer must find,
 //! run in a process each.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
 const HELP: &str = "\
 Usage: cargo xtask sanitize [address|thread] ..
 
-Builds the simulated CUDA device for a sanitizer (both, if none is named) into target/sanitize and runs tests with it:
-no sanitizer may report anything, but for planted mistakes, which it must find. Needs g++ with libasan and libtsan.
+Builds the simulated CUDA device with a sanitizer (default: with each of the two) into
+target/sanitize, and runs tests on it. The sanitizer must report the planted mistakes and nothing
+else. Requires g++ with libasan and libtsan.
 ";
+
+/// A test binary.
+#[derive(Clone, Copy, PartialEq)]
+struct Binary {
+    package: &'static str,
+    target: &'static str,
+}
+
+/// The tests of the simulator itself.
+const SIMULATOR: Binary = Binary {
+    package: "cudasim",
+    target: "suite",
+};
+
+/// The tests of the CUDA backend on the simulator.
+const BACKEND: Binary = Binary {
+    package: "recurrent-tests",
+    target: "cuda",
+};
 
 /// Tests of one binary that must pass without a report.
 struct Clean {
-    package: &'static str,
-    target: &'static str,
+    binary: Binary,
+    /// Arguments of the binary: the names of tests.
     arguments: &'static [&'static str],
     /// Number of runs, each with another schedule seed. The seed matters to tests that do not
     /// iterate over schedules themselves.
@@ -32,7 +51,7 @@ struct Sanitizer {
     /// Prefix of a report.
     report: &'static str,
     clean: &'static [Clean],
-    /// Tests of planted mistakes (in `sanitizers`), and a word that the report must contain.
+    /// Tests of planted mistakes, and a word that the report must contain.
     planted: &'static [(&'static str, &'static str)],
 }
 
@@ -45,20 +64,19 @@ const SANITIZERS: [Sanitizer; 2] = [
         options: ("ASAN_OPTIONS", "detect_leaks=0"),
         report: "AddressSanitizer:",
         clean: &[
-            Clean::new("sanitizers", &["--ignored", "--exact", "right_programs"], 1),
-            Clean::new("basics", &[], 1),
-            Clean::new("primitives", &[], 1),
-            Clean::new("products", &[], 1),
-            Clean::new("streams", &[], 16),
-            Clean::new("graphs", &[], 16),
-            Clean::of("recurrent-tests", "cuda", &[], 1),
-            Clean::of("recurrent-tests", "cuda_operations", &[], 1),
-            Clean::of("recurrent-tests", "cuda_lifetimes", &[], 1),
+            Clean::new(
+                SIMULATOR,
+                &["--ignored", "--exact", "sanitizers::correct_programs"],
+                1,
+            ),
+            Clean::new(SIMULATOR, &["basics::", "primitives::", "products::"], 1),
+            Clean::new(SIMULATOR, &["streams::", "graphs::"], 16),
+            Clean::new(BACKEND, &[], 1),
         ],
         planted: &[
-            ("write_one_too_many", "in write_one_too_many"),
-            ("read_one_too_many", "in read_one_too_many"),
-            ("memory_freed_before_its_use", "heap-use-after-free"),
+            ("sanitizers::write_out_of_bounds", "in write_one_too_many"),
+            ("sanitizers::read_out_of_bounds", "in read_one_too_many"),
+            ("sanitizers::use_after_free", "heap-use-after-free"),
         ],
     },
     Sanitizer {
@@ -70,38 +88,46 @@ const SANITIZERS: [Sanitizer; 2] = [
         report: "WARNING: ThreadSanitizer:",
         // Threads are slow under ThreadSanitizer, so only tests with few threads run.
         clean: &[
-            Clean::new("sanitizers", &["--ignored", "--exact", "right_programs"], 1),
-            Clean::new("basics", &["globals", "arguments", "barriers_shuffles"], 1),
-            Clean::new("primitives", &["shuffles", "tensor_core", "atomics"], 1),
-            Clean::new("streams", &["right_under_all_schedules", "two_streams"], 1),
-            Clean::new("graphs", &[], 16),
-            Clean::of("recurrent-tests", "cuda", &["every_override"], 1),
+            Clean::new(
+                SIMULATOR,
+                &["--ignored", "--exact", "sanitizers::correct_programs"],
+                1,
+            ),
+            Clean::new(
+                SIMULATOR,
+                &[
+                    "basics::globals",
+                    "basics::arguments",
+                    "basics::barriers_shuffles",
+                    "primitives::shuffles",
+                    "primitives::tensor_core",
+                    "primitives::atomics",
+                    "streams::the_ring_is_correct",
+                    "streams::a_missing_wait_between_two_streams",
+                ],
+                1,
+            ),
+            Clean::new(SIMULATOR, &["graphs::"], 16),
+            Clean::new(BACKEND, &["backend::every_override"], 1),
         ],
         planted: &[
-            ("reduction_without_its_barrier", "partial_sums"),
-            ("elman_without_the_grid_barrier", "elman"),
-            ("lstm_without_the_group_barrier", "lstm_forward"),
-            ("lstm_without_the_closing_barrier", "lstm_forward"),
-            ("count_without_atomics", "count"),
-            ("read_after_write_without_a_barrier", "read_after_write"),
+            ("sanitizers::reduction_without_barrier", "partial_sums"),
+            ("sanitizers::elman_without_grid_barrier", "elman"),
+            ("sanitizers::lstm_without_group_barrier", "lstm_forward"),
+            ("sanitizers::lstm_without_closing_barrier", "lstm_forward"),
+            ("sanitizers::count_without_atomics", "count"),
+            (
+                "sanitizers::read_after_write_without_barrier",
+                "read_after_write",
+            ),
         ],
     },
 ];
 
 impl Clean {
-    const fn new(target: &'static str, arguments: &'static [&'static str], seeds: u64) -> Self {
-        Self::of("cudasim", target, arguments, seeds)
-    }
-
-    const fn of(
-        package: &'static str,
-        target: &'static str,
-        arguments: &'static [&'static str],
-        seeds: u64,
-    ) -> Self {
+    const fn new(binary: Binary, arguments: &'static [&'static str], seeds: u64) -> Self {
         Self {
-            package,
-            target,
+            binary,
             arguments,
             seeds,
         }
@@ -122,7 +148,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             .iter()
             .any(|sanitizer| sanitizer.name == argument)
         {
-            eprint!("xtask: there is no sanitizer `{argument}`\n\n{HELP}");
+            eprint!("xtask: unknown sanitizer `{argument}`\n\n{HELP}");
             return ExitCode::FAILURE;
         }
     }
@@ -152,44 +178,42 @@ impl Sanitizer {
             compiler_library("libstdc++.so.6")?,
         ]
         .join(" ");
-        let binaries = self.build()?;
-        let binary = |target: &str| {
-            let found = binaries
-                .iter()
-                .find(|(name, _)| name == target)
-                .map(|(_, path)| path.as_path());
-            found.ok_or(format!("cargo built no test `{target}`"))
-        };
+        let (simulator, backend) = (self.build(SIMULATOR)?, self.build(BACKEND)?);
         let mut failures = Vec::new();
-        let mut note = |what: String, problem: Option<String>| {
+        let mut record = |label: String, problem: Option<String>| {
             println!(
-                "{} {what}: {}",
+                "{} {label}: {}",
                 self.name,
                 if problem.is_none() { "ok" } else { "FAILED" }
             );
-            failures.extend(problem.map(|problem| format!("{} {what}: {problem}", self.name)));
+            failures.extend(problem.map(|problem| format!("{} {label}: {problem}", self.name)));
         };
         for Clean {
-            target,
+            binary,
             arguments,
             seeds,
-            ..
         } in self.clean
         {
+            let path = if *binary == SIMULATOR {
+                &simulator
+            } else {
+                &backend
+            };
+            let label = format!("{} {}", binary.package, arguments.join(" "));
             for seed in 0..*seeds {
-                let output = self.execute(binary(target)?, &runtime, seed, arguments)?;
+                let output = self.execute(path, &runtime, seed, arguments)?;
                 let text = text_of(&output);
                 let clean = output.status.success()
                     && !text.contains(self.report)
                     && !text.contains("running 0 tests");
-                note(format!("{target}, seed {seed}"), (!clean).then_some(text));
+                record(format!("{label}, seed {seed}"), (!clean).then_some(text));
             }
         }
         for (test, mention) in self.planted {
             let arguments = ["--ignored", "--exact", test];
-            let text = text_of(&self.execute(binary("sanitizers")?, &runtime, 0, &arguments)?);
+            let text = text_of(&self.execute(&simulator, &runtime, 0, &arguments)?);
             let found = text.contains(self.report) && text.contains(mention);
-            note(
+            record(
                 format!("finds {test}"),
                 (!found).then(|| format!("no report that mentions `{mention}`:\n{text}")),
             );
@@ -197,8 +221,9 @@ impl Sanitizer {
         Ok(failures)
     }
 
-    /// Builds the test binaries of the list.
-    fn build(&self) -> Result<Vec<(String, PathBuf)>, String> {
+    /// Builds a test binary and returns its path.
+    fn build(&self, binary: Binary) -> Result<PathBuf, String> {
+        let Binary { package, target } = binary;
         let mut command = Command::new(env!("CARGO"));
         command.args([
             "test",
@@ -206,29 +231,26 @@ impl Sanitizer {
             "--message-format=json",
             "--target-dir",
             "target/sanitize",
+            "--package",
+            package,
+            "--test",
+            target,
         ]);
-        let packages: BTreeSet<&str> = self.clean.iter().map(|clean| clean.package).collect();
-        let targets: BTreeSet<&str> = self.clean.iter().map(|clean| clean.target).collect();
-        command.args(packages.iter().flat_map(|name| ["--package", name]));
-        command.args(targets.iter().flat_map(|name| ["--test", name]));
         let output = command
             .env("CUDASIM_SANITIZE", self.name)
             .stderr(Stdio::inherit())
             .output();
-        let output = output.map_err(|error| format!("cargo cannot be started: {error}"))?;
+        let output = output.map_err(|error| format!("cannot start cargo: {error}"))?;
         if !output.status.success() {
-            return Err("the tests do not build".to_owned());
+            return Err("the build of the tests failed".to_owned());
         }
         let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-        let binary = |line: &str| {
+        let executable = |line: &str| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let path = message["executable"].as_str()?;
-            Some((
-                message["target"]["name"].as_str()?.to_owned(),
-                PathBuf::from(path),
-            ))
+            message["executable"].as_str().map(PathBuf::from)
         };
-        Ok(messages.lines().filter_map(binary).collect())
+        let path = messages.lines().find_map(executable);
+        path.ok_or_else(|| format!("cargo built no test binary `{target}` of {package}"))
     }
 
     fn execute(
@@ -256,7 +278,7 @@ fn compiler_library(name: &str) -> Result<String, String> {
     let output = Command::new(&compiler)
         .arg(format!("-print-file-name={name}"))
         .output();
-    let output = output.map_err(|error| format!("{compiler} cannot be started: {error}"))?;
+    let output = output.map_err(|error| format!("cannot start {compiler}: {error}"))?;
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     // The compiler prints the bare name if it has no such file.
     if path == name {

@@ -34,12 +34,16 @@ pub fn compose<B: Backend>(
     body(device, fused, &ins)?
         .into_iter()
         .zip(outs)
-        .map(|(result, dest)| place(device, result, dest))
+        .map(|(result, dest)| write_result(device, result, dest))
         .collect()
 }
 
 /// Writes a result to its destination.
-fn place<B: Backend>(device: &B, result: Tensor<B>, dest: Dest<B::Buffer>) -> Result<B::Buffer> {
+fn write_result<B: Backend>(
+    device: &B,
+    result: Tensor<B>,
+    dest: Dest<B::Buffer>,
+) -> Result<B::Buffer> {
     match dest {
         Dest::New(meta) => {
             // A body may return a view, but the caller reads the buffer contiguously from its
@@ -200,19 +204,19 @@ fn scatter_update<B: Backend>(
     let ids: Vec<i64> = ids.cast(DType::I64)?.to_vec()?;
     let mut dims = table.dims();
     let mut from: Vec<i64> = (0..dims[0] as i64).collect();
-    for (place, &id) in ids.iter().enumerate() {
+    for (position, &id) in ids.iter().enumerate() {
         let to = usize::try_from(id).ok().and_then(|id| from.get_mut(id));
         let Some(to) = to else {
             let rows = dims[0] as i64;
             return Err(Error::out_of_range(
                 "scatter_update",
                 "ids",
-                place,
+                position,
                 id,
                 rows,
             ));
         };
-        *to = (dims[0] + place) as i64;
+        *to = (dims[0] + position) as i64;
     }
     let from = Tensor::from_slice(table.device(), &from, &[dims[0]])?;
     dims[0] = ids.len();

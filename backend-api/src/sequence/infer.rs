@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_say_what_they_save() {
+    fn saved_results_follow_the_request() {
         let mut plan = SequencePlan {
             recurrence: Recurrence::Lstm(LstmGates {
                 forget_bias: 1.0,
@@ -163,15 +163,15 @@ mod tests {
         };
         assert_eq!(
             message(3, f32(&[3, 9])),
-            "lstm_sequence: recurrent kernel is [3, 9], but [3, 12] is needed there"
+            "lstm_sequence: recurrent kernel is [3, 9], but [3, 12] is needed"
         );
         assert_eq!(
             message(1, f32(&[3, 12])),
-            "lstm_sequence: input kernel is [3, 12], but [7, 12] is needed there"
+            "lstm_sequence: input kernel is [3, 12], but [7, 12] is needed"
         );
         assert_eq!(
             message(5, f32(&[2, 4])),
-            "lstm_sequence: initial state is [2, 4], but [2, 3] is needed there"
+            "lstm_sequence: initial state is [2, 4], but [2, 3] is needed"
         );
     }
 }

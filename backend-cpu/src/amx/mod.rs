@@ -61,7 +61,11 @@ pub(crate) fn product(
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
-    assert_eq!(a_at.len(), out_at.len(), "a row for each row");
+    assert_eq!(
+        a_at.len(),
+        out_at.len(),
+        "each row of the operand has a row of the result"
+    );
     let (k, n) = Right::PackedAmx(b).sizes();
     // SAFETY: a `PackedAmx` exists only if `has_amx`, so the CPU has these instructions.
     let special = |at: &usize| !b.is_rounded() && unsafe { has_special(&a[*at..*at + k]) };
@@ -108,10 +112,14 @@ pub(crate) fn single_product(
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) -> bool {
-    assert!(has_amx(), "the CPU has AMX");
+    assert!(has_amx(), "AMX is available");
     match a {
         Left::Rows { data, at } => {
-            assert_eq!(at.len(), out_at.len(), "a row for each row");
+            assert_eq!(
+                at.len(),
+                out_at.len(),
+                "each row of the operand has a row of the result"
+            );
             multiply(pack_rows(data, at), Right::Rows(b), start, (out, out_at));
         }
         Left::Columns(columns) => {

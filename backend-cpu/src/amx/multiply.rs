@@ -115,10 +115,10 @@ pub(super) fn multiply(
     let (k, n) = b.sizes();
     assert!(
         out_at.iter().all(|at| at + n <= out.len()),
-        "rows are within the result"
+        "the rows are within the result"
     );
     if let Accumulate::Bias(row) = start {
-        assert_eq!(row.len(), n, "a number for each column");
+        assert_eq!(row.len(), n, "the bias has an element for each column");
     }
     if k == 0 {
         for &at in out_at {

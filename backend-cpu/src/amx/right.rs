@@ -43,7 +43,7 @@ const PARTS_BYTES: usize = 1 << 20;
 impl PackedAmx {
     /// Packs a matrix exactly, or rounded to bfloat16.
     pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>, rounded: bool) -> Result<Self> {
-        assert!(has_amx(), "the CPU has AMX");
+        assert!(has_amx(), "AMX is available");
         let (k, n) = (source.k, source.columns.len());
         let (blocks, pairs) = (k.div_ceil(DEPTH), n.div_ceil(PAIR));
         let special = AtomicBool::new(false);

@@ -324,6 +324,6 @@ pub(super) fn unknown(recurrence: Recurrence) -> Error {
     Error::argument(
         "sequence",
         format!("{recurrence:?}"),
-        "is not known to the cpu backend",
+        "is not supported by the CPU backend",
     )
 }

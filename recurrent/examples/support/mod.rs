@@ -41,9 +41,9 @@ impl Options {
                 std::process::exit(0);
             }
             if !known.contains(&name) {
-                return Err(format!("there is no option `{arg}`\n\n{help}").into());
+                return Err(format!("unknown option `{arg}`\n\n{help}").into());
             }
-            let value = args.next().ok_or(format!("--{name} wants a value"))?;
+            let value = args.next().ok_or(format!("--{name} requires a value"))?;
             options.insert(name.to_owned(), value);
         }
         Ok(Self(options))

@@ -25,8 +25,8 @@ pub(crate) fn windows<B: Backend>(x: &Tensor<B>, window: &[usize]) -> Result<Ten
         parts = shifts.collect::<Result<_>>()?;
     }
     let joined = Tensor::concat(&parts.iter().collect::<Vec<_>>(), last)?;
-    let places = space[..last].iter().product();
-    joined.reshape(&[places, joined.shape().last()])
+    let positions = space[..last].iter().product();
+    joined.reshape(&[positions, joined.shape().last()])
 }
 
 /// Pads an axis with zeros before and after.

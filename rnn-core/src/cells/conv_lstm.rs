@@ -110,7 +110,8 @@ impl<B: Backend> ConvLstmCell<B> {
         let batch = found.shape.dims().first().copied().unwrap_or(0);
         let needed = self.image(batch, channels);
         if found.shape.dims() != needed {
-            let expected = format!("batch and {:?} is needed", &needed[1..]);
+            let dims = format!("{:?}", &needed[1..]);
+            let expected = format!("[batch, {} is needed", &dims[1..]);
             return Err(Error::shape(NAME, arg, found.shape, expected));
         }
         Ok(batch)
@@ -260,10 +261,15 @@ impl ConvLstmCellBuilder {
         let (input, window) = (self.input_shape, self.kernel_shape);
         let ndims = window.len();
         if !(1..=3).contains(&ndims) {
-            return problem("kernel_shape", format!("{window:?} has not 1, 2 or 3 axes"));
+            return problem(
+                "kernel_shape",
+                format!("is {window:?}, but must have 1, 2 or 3 axes"),
+            );
         }
         if input.len() != ndims + 1 {
-            let text = format!("{input:?} is not space and channels for a kernel_shape {window:?}");
+            let text = format!(
+                "is {input:?}, but kernel_shape {window:?} needs its axes and the channels"
+            );
             return problem("input_shape", text);
         }
         if let Some(other) = self.conv_ndims.filter(|&n| n != ndims) {
@@ -281,7 +287,7 @@ impl ConvLstmCellBuilder {
             }
         }
         if !self.dtype.is_float() {
-            let expected = "a cell needs a float";
+            let expected = "a cell needs a float type";
             return Err(Error::dtype(NAME, "dtype", self.dtype, expected));
         }
         let width = 4 * self.output_channels;
@@ -337,7 +343,7 @@ macro_rules! with_dimensions {
             ) -> Result<ConvLstmCell<B>> {
                 let mut options = self.0;
                 if options.conv_ndims.replace($ndims).is_some() {
-                    let text = concat!("is no option of ", $class);
+                    let text = concat!("is not an option of ", $class);
                     return Err(Error::argument("cell_from_config", "conv_ndims", text));
                 }
                 options.scope = $scope;

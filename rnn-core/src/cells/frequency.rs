@@ -29,7 +29,7 @@ pub(crate) fn count(
         return problem("frequency_skip", "must not be 0".into());
     }
     if feature_size == 0 || feature_size > width {
-        let text = format!("is {feature_size}, but {width} features are there");
+        let text = format!("is {feature_size}, but only {width} features are available");
         return problem("feature_size", text);
     }
     Ok((width - feature_size) / frequency_skip + 1)

@@ -31,8 +31,8 @@ impl<B: Backend> GridLstmState<B> {
 
     /// The tensor with the given name.
     pub fn get(&self, name: &str) -> Option<&Tensor<B>> {
-        let place = self.names.iter().position(|n| n == name)?;
-        self.tensors.get(place)
+        let index = self.names.iter().position(|n| n == name)?;
+        self.tensors.get(index)
     }
 }
 
@@ -431,7 +431,10 @@ impl<B: Backend> Grid<B> {
 
     fn check_state(&self, state: &GridLstmState<B>, batch: usize) -> Result<()> {
         if state.names != self.names {
-            let text = format!("has {:?}, but {:?} are needed", state.names, self.names);
+            let text = format!(
+                "has tensors {:?}, but {:?} are needed",
+                state.names, self.names
+            );
             return Err(Error::argument(self.sizes.cell, "state", text));
         }
         for (name, t) in state.names.iter().zip(&state.tensors) {
@@ -599,14 +602,14 @@ impl GridOptions {
             (Some(starts), Some(ends)) => (starts, ends),
             (None, None) => (&whole.0, &whole.1),
             _ => {
-                let text = "is given without the other, or the other without it";
+                let text = "and end_freqindex_list must be given together";
                 return problem("start_freqindex_list", text.into());
             }
         };
         let expected = &self.num_frequency_blocks;
         if starts.len() != ends.len() || starts.len() != expected.len() || expected.is_empty() {
             let text = format!(
-                "has {} entries, but there are {} starts and {} ends",
+                "has {} entries, but start_freqindex_list has {} and end_freqindex_list has {}",
                 expected.len(),
                 starts.len(),
                 ends.len()

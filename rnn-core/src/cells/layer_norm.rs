@@ -64,7 +64,7 @@ impl<B: Backend> GateNorms<B> {
     ) -> Result<Self> {
         for (arg, value) in [("norm_gain", gain), ("norm_shift", shift)] {
             if !value.is_finite() {
-                let problem = format!("is {value}, which no parameter can be");
+                let problem = format!("is {value}, but must be finite");
                 return Err(Error::argument(sizes.cell, arg, problem));
             }
         }

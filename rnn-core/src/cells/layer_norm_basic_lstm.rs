@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_that_is_none_is_refused() {
+    fn invalid_probabilities_are_rejected() {
         for keep_prob in [0.0, 1.5, f64::NAN] {
             let builder = LayerNormBasicLstmCell::<Cpu>::builder(3, 5);
             let cell = builder.dropout_keep_prob(keep_prob).build(&Cpu::new());

@@ -40,7 +40,7 @@ impl CellSize {
             }
         }
         if !self.dtype.is_float() {
-            let expected = "a cell needs a float";
+            let expected = "a cell needs a float type";
             return Err(Error::dtype(self.cell, "dtype", self.dtype, expected));
         }
         Ok(self)

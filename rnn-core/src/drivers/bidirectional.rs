@@ -186,7 +186,7 @@ where
                     op,
                     "output",
                     a.shape(),
-                    "a last axis is needed",
+                    "at least one axis is needed",
                 )),
                 rank => Tensor::concat(&[a, b], rank - 1),
             })
@@ -375,7 +375,7 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
     }
     for &(arg, count) in others {
         if let Some(count) = count.filter(|&count| count != forward) {
-            let problem = format!("are {count}, but cells_fw are {forward}");
+            let problem = format!("has length {count}, but cells_fw has length {forward}");
             return Err(Error::argument(op, arg, problem));
         }
     }

@@ -193,14 +193,14 @@ pub(super) fn extent<B: Backend, N: Nest<B>>(
         }
         let first = first.get_or_insert(shape);
         if shape.dims()[..2] != first.dims()[..2] {
-            let expected = format!("another input is {first}, and both count as {axes}, ..]");
+            let expected = format!("another input is {first}, and {axes}] must be equal");
             return Err(wrong(expected));
         }
     }
     match first {
         Some(shape) if time_major => Ok((shape[0], shape[1])),
         Some(shape) => Ok((shape[1], shape[0])),
-        None => Err(Error::argument(op, "inputs", "hold no tensor")),
+        None => Err(Error::argument(op, "inputs", "contain no tensor")),
     }
 }
 

@@ -3,7 +3,7 @@
 use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
 
 use super::static_rnn::batch;
-use crate::nest::check_places;
+use crate::nest::check_structure;
 use crate::{Cell, Nest, StepContext};
 
 /// The result of one iteration of [`raw_rnn`]'s loop, and the values before the first iteration.
@@ -108,7 +108,7 @@ where
         emit: like,
         mut loop_state,
     } = start;
-    check_places("raw_rnn", "state", &state, &cell.zero_state(rows)?)?;
+    check_structure("raw_rnn", "state", &state, &cell.zero_state(rows)?)?;
     let zero = like.map(&mut |t| Tensor::zeros(t.device(), t.meta()))?;
     let mut emitted: Vec<E> = Vec::new();
     while !all(&finished)? {
@@ -162,7 +162,7 @@ fn where_finished<B: Backend, N: Nest<B>>(
     old: &N,
     new: &N,
 ) -> Result<N> {
-    check_places("raw_rnn", arg, new, old)?;
+    check_structure("raw_rnn", arg, new, old)?;
     old.zip(new, &mut |old, new| {
         if old.dtype() != new.dtype() {
             let expected = format!("it was {} before", old.dtype());

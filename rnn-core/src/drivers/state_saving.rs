@@ -4,7 +4,7 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use super::static_rnn::batch;
 use super::{RnnOutput, StaticRnn};
-use crate::nest::places;
+use crate::nest::structure;
 use crate::{Cell, Nest};
 
 /// Storage for the states of long sequences between segments.
@@ -42,9 +42,9 @@ pub fn static_state_saving_rnn<C: Cell>(
     let like = cell.zero_state(batch(op, inputs)?)?;
     if names.len() != like.leaves().len() {
         let problem = format!(
-            "is `{}`, but there must be a name for each tensor of the cell's state, which is {}",
+            "is `{}`, but must have a name for each tensor of the cell's state, which is {}",
             names.join("`, `"),
-            places(&like)
+            structure(&like)
         );
         return Err(Error::argument(op, "state_name", problem));
     }

@@ -120,7 +120,7 @@ pub(super) fn batch<B: backend_api::Backend, N: Nest<B>>(
         }
         let first = first.get_or_insert(shape);
         if shape[0] != first[0] {
-            let expected = format!("another input is {first}, and both count as [batch, ..]");
+            let expected = format!("another input is {first}, and the batch sizes must be equal");
             return Err(Error::shape(op, "inputs", shape, expected));
         }
     }

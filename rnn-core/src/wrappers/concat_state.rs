@@ -36,7 +36,7 @@ impl<C: Cell> ConcatState<C> {
     /// Splits the tensor into the inner state.
     fn split(&self, state: &Tensor<C::Backend>) -> Result<C::State> {
         if state.shape().rank() != 2 {
-            let expected = "[batch, sizes added up] is needed";
+            let expected = "[batch, sum of the state sizes] is needed";
             return Err(Error::shape(
                 "concat_state",
                 "state",

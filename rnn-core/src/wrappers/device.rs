@@ -24,8 +24,8 @@ use crate::{
 /// use rnn_core::{Cell, DeviceWrapper, GruCell};
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let (here, there) = (Cpu::new(), Cpu::new());
-/// let cell = DeviceWrapper::new(GruCell::new(&here, 3, 5)?, &there)?;
+/// let (outer, inner) = (Cpu::new(), Cpu::new());
+/// let cell = DeviceWrapper::new(GruCell::new(&outer, 3, 5)?, &inner)?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
@@ -51,7 +51,7 @@ impl<C: Cell> DeviceWrapper<C> {
         })
     }
 
-    fn there<N: Nest<C::Backend>>(&self, nest: &N) -> Result<N> {
+    fn to_device<N: Nest<C::Backend>>(&self, nest: &N) -> Result<N> {
         nest.map(&mut |t| t.to(&self.device))
     }
 
@@ -68,13 +68,13 @@ impl<C: Cell> DeviceWrapper<C> {
         cell: impl FnOnce(&C::Input, &C::State) -> Result<(C::Output, C::State)>,
     ) -> Result<(C::Output, C::State)> {
         if mode == Mode::Training && !self.device.same_device(&self.home) {
-            let (there, here) = (self.device.name(), self.home.name());
+            let (inner, outer) = (self.device.name(), self.home.name());
             let problem = format!(
-                "is {there}, another than the {here} of the inputs, and gradients do not cross over"
+                "is {inner}, but the inputs are on {outer}, and gradients do not cross devices"
             );
             return Err(Error::argument("device_wrapper", "device", problem));
         }
-        let (output, state) = cell(&self.there(input)?, &self.there(state)?)?;
+        let (output, state) = cell(&self.to_device(input)?, &self.to_device(state)?)?;
         Ok((self.back(&output)?, self.back(&state)?))
     }
 }

@@ -62,12 +62,12 @@ pub trait NoiseSource<B: Backend>: fmt::Debug + Send + Sync {
     /// Returns numbers in `[0, 1)` of the given shape and type. For 16-bit floats, `meta` has the
     /// type `f32`. An element is kept if its number is at least `1 - keep_prob`.
     ///
-    /// `place` names the tensor: `input`, `state` or `output`, followed by the path of the leaf in
+    /// `path` names the tensor: `input`, `state` or `output`, followed by the path of the leaf in
     /// a nest, for example `state/0/h`. Variational dropout only calls this at time 0.
     ///
     /// # Errors
     /// The source has no such numbers, or the device failed.
-    fn noise(&self, device: &B, cx: &StepContext, place: &str, meta: Meta) -> Result<Tensor<B>>;
+    fn noise(&self, device: &B, cx: &StepContext, path: &str, meta: Meta) -> Result<Tensor<B>>;
 }
 
 /// Numbers from the run's random stream.
@@ -77,8 +77,8 @@ struct Drawn {
 }
 
 impl<B: Backend> NoiseSource<B> for Drawn {
-    fn noise(&self, device: &B, cx: &StepContext, place: &str, meta: Meta) -> Result<Tensor<B>> {
-        let key = cx.key(place);
+    fn noise(&self, device: &B, cx: &StepContext, path: &str, meta: Meta) -> Result<Tensor<B>> {
+        let key = cx.key(path);
         let key = self.seed.map_or(key, |seed| philox::derive(key, seed));
         let unit = Distribution::Uniform {
             low: 0.0,
@@ -138,38 +138,38 @@ impl<C: Cell> DropoutWrapper<C> {
     fn step_noise(
         &self,
         cx: &StepContext,
-        place: &str,
+        path: &str,
         of: &Tensor<C::Backend>,
     ) -> Result<Tensor<C::Backend>> {
         let mut meta = noise_of(of.meta());
         if !self.variational {
-            return self.noise.noise(of.device(), cx, place, meta);
+            return self.noise.noise(of.device(), cx, path, meta);
         }
         if meta.shape.rank() > 0 {
             meta.shape = meta.shape.with(0, 1);
         }
-        self.noise.noise(of.device(), &cx.at(0), place, meta)
+        self.noise.noise(of.device(), &cx.at(0), path, meta)
     }
 
     /// The noise for all steps of a sequence.
     fn sequence_noise(
         &self,
         u: &Unroll<C::Backend>,
-        place: &str,
+        path: &str,
         of: &Tensor<C::Backend>,
     ) -> Result<Tensor<C::Backend>> {
         let device = of.device();
         let one = Meta::new(of.shape().without(0), of.dtype());
         let like = Tensor::zeros(device, noise_of(one))?;
         if self.variational {
-            return self.step_noise(&u.step, place, &like);
+            return self.step_noise(&u.step, path, &like);
         }
-        u.noise(&like, |cx| self.step_noise(cx, place, &like))
+        u.noise(&like, |cx| self.step_noise(cx, path, &like))
     }
 
     /// Applies dropout to the selected tensors of a state.
     fn drop_state(&self, cx: &StepContext, state: &C::State) -> Result<C::State> {
-        let noise = |place: &str, t: &_| self.step_noise(cx, place, t);
+        let noise = |path: &str, t: &_| self.step_noise(cx, path, t);
         dropout(state, "state", self.state_keep, &self.filter, noise)
     }
 }
@@ -194,14 +194,14 @@ fn dropout<B: Backend, N: Nest<B>>(
         if !filter.drops(path) {
             return Ok(t.clone());
         }
-        let place = format!("{name}/{path}");
-        let place = place.trim_end_matches('/');
+        let path = format!("{name}/{path}");
+        let path = path.trim_end_matches('/');
         if !t.dtype().is_float() {
             let expected = "only floats can be dropped";
-            return Err(Error::dtype("dropout_wrapper", place, t.dtype(), expected));
+            return Err(Error::dtype("dropout_wrapper", path, t.dtype(), expected));
         }
         // 1 where the noise is at least `1 - keep`, else 0.
-        let kept = noise(place, t)?.affine(1.0, keep)?.floor()?;
+        let kept = noise(path, t)?.affine(1.0, keep)?.floor()?;
         // In the type of the noise, so that `1 / keep` is not rounded to 16 bits.
         let wide = t.cast(kept.dtype())?;
         wide.mul(&kept.affine(1.0 / keep, 0.0)?)?.cast(t.dtype())
@@ -248,7 +248,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
             return self.cell.step(&inner, input, state);
         }
         let all = StateFilter::all();
-        let noise = |place: &str, t: &_| self.step_noise(cx, place, t);
+        let noise = |path: &str, t: &_| self.step_noise(cx, path, t);
         let input = dropout(input, "input", self.input_keep, &all, noise)?;
         let (output, state) = self.cell.step(&inner, &input, state)?;
         let output = dropout(&output, "output", self.output_keep, &all, noise)?;
@@ -271,7 +271,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
         let wrapper = self.clone();
         u.segments(inputs, state, move |u, inputs, state| {
             let all = StateFilter::all();
-            let noise = |place: &str, t: &_| wrapper.sequence_noise(u, place, t);
+            let noise = |path: &str, t: &_| wrapper.sequence_noise(u, path, t);
             let inputs = dropout(inputs, "input", wrapper.input_keep, &all, noise)?;
             let (outputs, state) = wrapper.cell.unroll(&u.child(0), &inputs, state)?;
             let outputs = dropout(&outputs, "output", wrapper.output_keep, &all, noise)?;

@@ -80,7 +80,7 @@ impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> EmbeddingWrapper<C> {
     /// Looks up ids `[batch]` or `[batch, 1]`, with `lead` additional leading axes.
     fn embed(&self, ids: &Tensor<C::Backend>, lead: usize) -> Result<Tensor<C::Backend>> {
         if ids.dtype().is_float() {
-            let expected = "ids are integers";
+            let expected = "ids must be integers";
             return Err(Error::dtype(
                 "embedding_wrapper",
                 "ids",

@@ -98,7 +98,7 @@ impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> HighwayWrapper<C> {
     /// Mixes input and output, of one step or of all steps.
     fn mix(&self, x: &Tensor<C::Backend>, y: &Tensor<C::Backend>) -> Result<Tensor<C::Backend>> {
         if x.shape() != y.shape() {
-            let expected = format!("the output, which it is mixed with, is {}", y.shape());
+            let expected = format!("the output is {}", y.shape());
             return Err(Error::shape("highway_wrapper", "x", x.shape(), expected));
         }
         // A matmul over all steps needs contiguous rows.

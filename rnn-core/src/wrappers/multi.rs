@@ -50,12 +50,12 @@ impl<L: Layers> MultiRnnCell<L> {
         let wrong = |problem: &str| Error::argument("multi_rnn_cell", "cells", problem);
         let ids = layers.param_ids();
         if ids.is_empty() {
-            return Err(wrong("are none, but a stack has at least one"));
+            return Err(wrong("must not be empty: a stack has at least one cell"));
         }
         let mut seen = HashSet::new();
         if !ids.into_iter().flatten().all(|id| seen.insert(id)) {
             return Err(wrong(
-                "share parameters: build a cell for each layer, or ask for `MultiRnnCell::shared`",
+                "share parameters: build a cell for each layer, or use `MultiRnnCell::shared`",
             ));
         }
         layers.check_fit()?;
@@ -142,7 +142,7 @@ where
         &above.zero_state(1)?,
     );
     step.map(|_| ()).map_err(|error| {
-        let problem = format!("{i} and {} do not fit: {error}", i + 1);
+        let problem = format!("{i} and {} are incompatible: {error}", i + 1);
         Error::argument("multi_rnn_cell", "cells", problem)
     })
 }
@@ -175,7 +175,11 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
     fn zero_output(&self, batch: usize) -> Result<C::Output> {
         match self.last() {
             Some(cell) => cell.zero_output(batch),
-            None => Err(Error::argument("multi_rnn_cell", "cells", "are none")),
+            None => Err(Error::argument(
+                "multi_rnn_cell",
+                "cells",
+                "must not be empty",
+            )),
         }
     }
 
@@ -211,7 +215,7 @@ fn through<C: Cell<Input = <C as Cell>::Output>>(
 ) -> Result<(C::Output, Vec<C::State>)> {
     if state.len() != cells.len() {
         let problem = format!(
-            "is of {} cells, but the stack has {}",
+            "is for {} cells, but the stack has {}",
             state.len(),
             cells.len()
         );
@@ -371,7 +375,7 @@ impl CellConfig for MultiRnnCellConfig {
             (Some(_), _) => Err(Error::argument(
                 "multi_rnn_cell",
                 "same_object",
-                "wants one cell",
+                "requires exactly one cell",
             )),
         }
     }

@@ -7,7 +7,7 @@ use backend_api::{Backend, DType, Error, Result, Shape};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::nest::check_places;
+use crate::nest::check_structure;
 use crate::{
     AnyCell, Cell, CellConfig, Module, Nest, StepContext, Unroll, Visitor, cell_from_config,
 };
@@ -76,12 +76,12 @@ impl<C: Cell> fmt::Debug for ResidualWrapper<C> {
 /// additional leading axes.
 fn check<B: Backend>(input: &impl Nest<B>, lead: usize, output: &impl Nest<B>) -> Result<()> {
     let op = "residual_wrapper";
-    check_places(op, "input", input, output)?;
+    check_structure(op, "input", input, output)?;
     for ((path, x), y) in input.named_leaves().into_iter().zip(output.leaves()) {
         let x = Shape::new(x.shape().dims().get(lead..).unwrap_or_default())?;
         if x != y.shape() {
             let arg = format!("input {path}");
-            let expected = format!("the output, which it is added to, is {}", y.shape());
+            let expected = format!("the output is {}", y.shape());
             return Err(Error::shape(op, arg.trim_end(), x, expected));
         }
     }

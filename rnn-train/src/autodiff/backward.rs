@@ -28,13 +28,13 @@ pub(super) fn gradients<B: Backend>(
     leaves: &[&Tensor<Autodiff<B>>],
 ) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
     if loss.shape().count() != 1 {
-        let expected = "the gradient of a scalar is asked for";
+        let expected = "a scalar is needed";
         return Err(Error::shape("backward", "loss", loss.shape(), expected));
     }
     let Some(source) = &loss.buffer().source else {
         return Err(Error::Gradient(
-            "the loss depends on nothing that is tracked; compute it from the model that \
-             `value_and_grad` or `tracked` gives"
+            "the loss does not depend on a tracked tensor; compute it from the model that \
+             `value_and_grad` passes or `tracked` returns"
                 .into(),
         ));
     };
@@ -51,7 +51,7 @@ pub(super) fn gradients<B: Backend>(
             }
             _ => {
                 return Err(Error::Gradient(format!(
-                    "leaf {i} is not the start of a record"
+                    "leaf {i} is not a leaf of the recorded computation"
                 )));
             }
         }
@@ -64,10 +64,10 @@ pub(super) fn gradients<B: Backend>(
     while let Some((number, reached)) = frontier.pop_last() {
         if reached.node.is_leaf() {
             // Leaves are not consumed: another graph may start from the same leaf.
-            if let Some(places) = wanted.get(&number) {
+            if let Some(indices) = wanted.get(&number) {
                 let grad = arrived(inner, reached)?;
                 let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
-                for &i in places {
+                for &i in indices {
                     found[i].clone_from(&grad);
                 }
             }

@@ -376,6 +376,6 @@ fn saving(op: &Op) -> Cow<'_, Op> {
 
 fn untracked_only(op: &str) -> Error {
     Error::Gradient(format!(
-        "{op}: a tracked tensor cannot be written into a given place; detach it first"
+        "{op}: cannot write a tracked tensor into a destination; detach it first"
     ))
 }

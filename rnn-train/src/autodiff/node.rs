@@ -268,8 +268,8 @@ impl<B: Backend> Input<B> {
 
 fn used_up() -> Error {
     Error::Gradient(
-        "the record of this computation has been used up by an earlier backward pass; detach what is \
-         carried from one pass to the next"
+        "an earlier backward pass has freed the record of this computation; detach tensors that \
+         are carried from one pass to the next"
             .into(),
     )
 }

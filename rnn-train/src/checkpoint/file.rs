@@ -86,7 +86,7 @@ pub(crate) fn write(
     let mut bytes =
         safetensors::serialize(tensors, Some(metadata)).map_err(|e| refuse(e.to_string()))?;
     if !seal::seal(&mut bytes) {
-        return Err(refuse("the metadata does not come first".to_owned()));
+        return Err(refuse("the metadata is not at the start".to_owned()));
     }
     atomic::write(path, &bytes)
 }
@@ -98,12 +98,12 @@ pub(crate) struct Stored {
     /// Present in checkpoints, absent in files of parameters.
     pub(super) run: Option<Value>,
     bytes: Vec<u8>,
-    places: BTreeMap<String, Place>,
+    entries: BTreeMap<String, Entry>,
 }
 
 /// Type, shape and byte range of a tensor in the file.
 #[derive(Debug)]
-struct Place {
+struct Entry {
     meta: Meta,
     bytes: Range<usize>,
 }
@@ -120,19 +120,19 @@ impl Stored {
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+        self.entries.keys().map(String::as_str)
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.entries.contains_key(name)
     }
 
     /// Copies a tensor of the file to a device.
     pub(crate) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
-        let place = self.place(name)?;
-        let bytes = self.bytes[place.bytes.clone()].to_vec();
-        let bytes = swap_on_big_endian(bytes, place.meta.dtype);
-        Tensor::from_bytes(device, &bytes, place.meta)
+        let entry = self.entry(name)?;
+        let bytes = self.bytes[entry.bytes.clone()].to_vec();
+        let bytes = swap_on_big_endian(bytes, entry.meta.dtype);
+        Tensor::from_bytes(device, &bytes, entry.meta)
     }
 
     /// Copies a tensor of the file to the device of `like`, whose shape and type it must have.
@@ -141,7 +141,7 @@ impl Stored {
         like: &Tensor<B>,
         name: &str,
     ) -> Result<Tensor<B>> {
-        let (found, expected) = (self.place(name)?.meta, like.meta());
+        let (found, expected) = (self.entry(name)?.meta, like.meta());
         if found != expected {
             let problem = format!(
                 "`{name}` is {} {} in the file, but {} {} in the model",
@@ -152,8 +152,8 @@ impl Stored {
         self.tensor(like.device(), name)
     }
 
-    fn place(&self, name: &str) -> Result<&Place> {
-        self.places.get(name).ok_or_else(|| {
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| {
             let problem = format!("has no `{name}`, which the model needs");
             Error::format(&self.path, problem)
         })
@@ -164,44 +164,44 @@ impl Stored {
 /// trusted.
 fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
     if seal::is_whole(&bytes) == Some(false) {
-        return Err("is damaged or cut off: its checksum is not that of its content".to_owned());
+        return Err("is damaged or truncated: its checksum does not match its content".to_owned());
     }
     let header = header(&bytes)?;
     check_extents(header, bytes.len() - 8 - header.len())?;
-    let unreadable = |e| format!("is no safetensors file, or damaged: {e}");
+    let unreadable = |e| format!("is not a safetensors file, or is damaged: {e}");
     let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
     let run = match metadata.metadata().as_ref().and_then(|m| m.get(KEY)) {
         Some(_) if seal::is_whole(&bytes).is_none() => {
             return Err(
-                "is damaged, or was rewritten by another program: it has lost its checksum"
+                "is damaged, or was rewritten by another program: its checksum is missing"
                     .to_owned(),
             );
         }
         Some(json) => parse_header(json)?,
         None => None,
     };
-    let mut places = BTreeMap::new();
+    let mut entries = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         let dtype = dtype(info.dtype)
             .ok_or_else(|| format!("`{name}` is {:?}, which is not supported", info.dtype))?;
         let shape = Shape::new(&info.shape).map_err(|e| format!("`{name}`: {e}"))?;
         let (start, end) = info.data_offsets;
-        let place = Place {
+        let entry = Entry {
             meta: Meta::new(shape, dtype),
             bytes: 8 + length + start..8 + length + end,
         };
-        places.insert(name, place);
+        entries.insert(name, entry);
     }
     Ok(Stored {
         path: path.to_owned(),
         run,
         bytes,
-        places,
+        entries,
     })
 }
 
 fn parse_header(json: &str) -> Result<Option<Value>, String> {
-    let broken = |e: serde_json::Error| format!("has metadata that cannot be read: {e}");
+    let broken = |e: serde_json::Error| format!("has invalid metadata: {e}");
     // Check the version first: another version may structure the rest differently.
     let header: Value = serde_json::from_str(json).map_err(broken)?;
     match header["format"].as_u64() {
@@ -220,7 +220,7 @@ fn parse_header(json: &str) -> Result<Option<Value>, String> {
 
 fn header(bytes: &[u8]) -> Result<&[u8], String> {
     let Some((length, rest)) = bytes.split_first_chunk() else {
-        return Err(format!("is cut off: it has {} bytes", bytes.len()));
+        return Err(format!("is truncated: it has {} bytes", bytes.len()));
     };
     let length = u64::from_le_bytes(*length);
     usize::try_from(length)
@@ -228,20 +228,23 @@ fn header(bytes: &[u8]) -> Result<&[u8], String> {
         .and_then(|length| rest.get(..length))
         .ok_or_else(|| {
             let found = rest.len();
-            format!("is cut off, or no safetensors file: its header has {length} bytes, of which {found} are there")
+            format!(
+                "is truncated, or is not a safetensors file: its header claims {length} bytes, \
+                 but only {found} follow"
+            )
         })
 }
 
 /// Checks that no tensor claims bytes outside the file. The safetensors crate sums the claimed
 /// sizes before it compares them with the length of the file, and that sum may overflow.
 fn check_extents(header: &[u8], data: usize) -> Result<(), String> {
-    let broken = |e| format!("is no safetensors file, or damaged: its header: {e}");
+    let broken = |e| format!("is not a safetensors file, or is damaged: its header: {e}");
     let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(broken)?;
     for (name, info) in &header {
         let end = info["data_offsets"][1].as_u64().unwrap_or(0);
         if end > data as u64 {
             return Err(format!(
-                "is cut off: `{name}` ends at byte {end} of the data, of which {data} are there"
+                "is truncated: `{name}` ends at byte {end} of the data, which has {data} bytes"
             ));
         }
     }

@@ -68,8 +68,13 @@ impl Checkpoints {
     /// # Errors
     /// The configuration cannot be written as JSON.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.config = serde_json::to_value(config)
-            .map_err(|e| Error::argument("checkpoint", "config", format!("is no JSON: {e}")))?;
+        self.config = serde_json::to_value(config).map_err(|e| {
+            Error::argument(
+                "checkpoint",
+                "config",
+                format!("cannot be written as JSON: {e}"),
+            )
+        })?;
         Ok(self)
     }
 
@@ -95,7 +100,8 @@ impl Checkpoints {
         let mut steps = self.steps()?;
         if let Some(&last) = steps.last().filter(|&&last| last > step) {
             let problem = format!(
-                "holds a checkpoint of step {last}, so one of step {step} is not of the same run: resume that one, or take another folder"
+                "has a checkpoint of step {last}, so a checkpoint of step {step} belongs to \
+                 another run: resume that run, or use another folder"
             );
             return Err(Error::format(&self.folder, problem));
         }
@@ -133,7 +139,7 @@ impl Checkpoints {
                     .find(|path| Checkpoint::read(path).is_ok());
                 let advice = match good {
                     Some(good) => format!(
-                        "{} is readable: to go on from there, remove this file",
+                        "{} is readable: to resume from it, remove this file",
                         good.display()
                     ),
                     None => "no older checkpoint of the run is readable".to_owned(),

@@ -60,7 +60,7 @@ pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<St
     for (name, param) in model.named_params() {
         let content = Content::of(param.value())?;
         if all.insert(format!("{prefix}{name}"), content).is_some() {
-            let problem = format!("has two parameters called `{name}`");
+            let problem = format!("has two parameters named `{name}`");
             return Err(Error::argument("save", "model", problem));
         }
     }

@@ -54,11 +54,11 @@ impl Checkpoint {
         let mut stored = Stored::read(path.as_ref())?;
         let refuse = |problem: String| Error::format(path.as_ref(), problem);
         let Some(run) = stored.run.take() else {
-            return Err(refuse("is no checkpoint of a training run".to_owned()));
+            return Err(refuse("is not a checkpoint of a training run".to_owned()));
         };
         match serde_json::from_value(run) {
             Ok(run) => Ok(Self { stored, run }),
-            Err(e) => Err(refuse(format!("has metadata that cannot be read: {e}"))),
+            Err(e) => Err(refuse(format!("has invalid metadata: {e}"))),
         }
     }
 
@@ -102,7 +102,7 @@ impl Checkpoint {
             config,
         } = &self.run.optimizer;
         if name != like.name() {
-            let problem = format!("is of optimizer {name}, but {} is given", like.name());
+            let problem = format!("is from optimizer {name}, but {} is given", like.name());
             return Err(self.refuse(problem));
         }
         let mut restored = O::deserialize(config)
@@ -139,7 +139,7 @@ impl Checkpoint {
 
     fn state<M: Module>(&self, model: &M) -> Result<TrainState<M::Backend>> {
         let mut state = TrainState::<M::Backend>::deserialize(&self.run.state)
-            .map_err(|e| self.refuse(format!("has metadata that cannot be read: {e}")))?;
+            .map_err(|e| self.refuse(format!("has invalid metadata: {e}")))?;
         if let Some((_, param)) = model.named_params().first() {
             for i in 0..self.run.carried {
                 let name = format!("{CARRY}{i}");
@@ -150,8 +150,8 @@ impl Checkpoint {
     }
 
     /// Fails if the checkpoint has another model configuration than the given one.
-    pub(super) fn check_config(&self, here: &Value) -> Result<()> {
-        match difference(here, &self.run.model, "the model configuration") {
+    pub(super) fn check_config(&self, given: &Value) -> Result<()> {
+        match difference(given, &self.run.model, "the model configuration") {
             None => Ok(()),
             Some(problem) => Err(self.refuse(format!("is of another model: {problem}"))),
         }
@@ -213,18 +213,18 @@ fn slot_name(param: &str, slot: &str) -> String {
 }
 
 /// Describes the first difference between two configurations.
-fn difference(here: &Value, stored: &Value, at: &str) -> Option<String> {
-    if let (Value::Object(here), Value::Object(stored)) = (here, stored) {
-        let missing = stored.keys().filter(|&key| !here.contains_key(key));
-        return here.keys().chain(missing).find_map(|key| {
+fn difference(given: &Value, stored: &Value, at: &str) -> Option<String> {
+    if let (Value::Object(given), Value::Object(stored)) = (given, stored) {
+        let missing = stored.keys().filter(|&key| !given.contains_key(key));
+        return given.keys().chain(missing).find_map(|key| {
             let null = &Value::Null;
-            let (here, stored) = (here.get(key), stored.get(key));
+            let (given, stored) = (given.get(key), stored.get(key));
             difference(
-                here.unwrap_or(null),
+                given.unwrap_or(null),
                 stored.unwrap_or(null),
                 &format!("{at}.{key}"),
             )
         });
     }
-    (here != stored).then(|| format!("{at} is {stored} in the checkpoint, but {here} here"))
+    (given != stored).then(|| format!("{at} is {stored} in the checkpoint, but {given} here"))
 }

@@ -88,7 +88,7 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     let op = "keras::from_lstm";
     let parts = Parts::of_lstm(op, cell)?;
     if parts.projection.is_some() {
-        let problem = "has a projection, for which the layer has no place";
+        let problem = "has a projection, which the layer does not support";
         return Err(Error::argument(op, "cell", problem));
     }
     export(&parts, parts::LSTM, false)

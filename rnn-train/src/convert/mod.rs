@@ -87,7 +87,10 @@ impl<B: Backend> Weights<B> {
         });
         let inside = Self::new(inside);
         if inside.tensors.is_empty() {
-            let problem = format!("`{prefix}` begins no name; {}", self.there());
+            let problem = format!(
+                "is `{prefix}`, but no name starts with it; {}",
+                self.entry_names()
+            );
             return Err(Error::argument("weights", "prefix", problem));
         }
         Ok(inside)
@@ -109,10 +112,10 @@ impl<B: Backend> Weights<B> {
     }
 
     fn missing(&self, op: &'static str, name: &str) -> Error {
-        Error::argument(op, name, format!("is missing; {}", self.there()))
+        Error::argument(op, name, format!("is missing; {}", self.entry_names()))
     }
 
-    fn there(&self) -> String {
+    fn entry_names(&self) -> String {
         const SHOWN: usize = 12;
         let names: Vec<&str> = self.names().take(SHOWN).collect();
         let more = if self.tensors.len() > SHOWN {
@@ -120,7 +123,7 @@ impl<B: Backend> Weights<B> {
         } else {
             ""
         };
-        format!("there are: {}{more}", names.join(", "))
+        format!("the entries are {}{more}", names.join(", "))
     }
 }
 
@@ -192,7 +195,7 @@ impl<'w, B: Backend> Entries<'w, B> {
         {
             None => Ok(()),
             Some(name) => {
-                let problem = "is left over: the layer has nothing of that name";
+                let problem = "is unused: the layer has no entry of that name";
                 Err(Error::argument(self.op, name, problem))
             }
         }

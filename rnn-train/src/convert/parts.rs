@@ -116,7 +116,7 @@ impl<B: Backend> Parts<B> {
         let (kernel, bias) = (params.take("kernel")?, params.take("bias")?);
         let projection = params.0.remove("projection/kernel");
         if let Some(name) = params.0.keys().next() {
-            let problem = format!("has `{name}`, for which the layer has no place");
+            let problem = format!("has `{name}`, which the layer does not support");
             return Err(Error::argument(op, "cell", problem));
         }
         let units = bias.shape()[0] / LSTM.len();
@@ -228,7 +228,7 @@ impl<B: Backend> Params<B> {
     }
 
     fn take(&mut self, name: &str) -> Result<Tensor<B>> {
-        let missing = || Error::argument("convert", name, "is no parameter of the cell");
+        let missing = || Error::argument("convert", name, "is not a parameter of the cell");
         self.0.remove(name).ok_or_else(missing)
     }
 }

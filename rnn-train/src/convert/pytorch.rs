@@ -225,7 +225,7 @@ fn export<B: Backend, C>(
 ) -> Result<Weights<B>> {
     let (layers, backward) = (cells.forward.len(), cells.backward.len());
     if layers == 0 || (backward != 0 && backward != layers) {
-        let problem = format!("are {layers} forward and {backward} backward");
+        let problem = format!("have {layers} forward and {backward} backward layers");
         return Err(Error::argument(op, "cells", problem));
     }
     let mut tensors = BTreeMap::new();

@@ -70,10 +70,10 @@ impl Batches {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("Batches::new", arg, problem));
         if len == 0 {
-            return refuse("len", "is 0".to_owned());
+            return refuse("len", "must not be 0".to_owned());
         }
         if batch == 0 {
-            return refuse("batch", "is 0".to_owned());
+            return refuse("batch", "must not be 0".to_owned());
         }
         if remainder == Remainder::Drop && batch > len {
             return refuse(
@@ -121,7 +121,7 @@ impl Batches {
         });
         let Some(position) = position else {
             let problem = format!(
-                "is at item {}, where batches of {} out of {len} items never are",
+                "is at item {}, which is not a boundary of batches of {} out of {len} items",
                 state.position, self.batch
             );
             return Err(Error::argument("Batches::restore", "state", problem));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_has_every_item_once_and_the_next_another_order() {
+    fn an_epoch_has_each_item_once_in_a_new_order() {
         for len in [1, 2, 7, 100] {
             for batch in [1, 3, 7, 200] {
                 let mut batches = Batches::new(len, batch, Remainder::Keep, 1).unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_is_dropped_when_asked() {
+    fn the_remainder_is_dropped_on_request() {
         let mut batches = Batches::new(10, 4, Remainder::Drop, 5).unwrap();
         let mut seen = vec![0; 10];
         for _ in 0..50 {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_exactly_from_wherever_it_was_saved() {
+    fn a_run_resumes_from_any_position() {
         for remainder in [Remainder::Keep, Remainder::Drop] {
             let mut run = Batches::new(23, 5, remainder, 9).unwrap();
             for _ in 0..20 {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_another_run_is_refused_and_changes_nothing() {
+    fn a_state_of_another_run_is_rejected_and_changes_nothing() {
         let mut batches = Batches::new(23, 5, Remainder::Drop, 9).unwrap();
         batches.next();
         let before = batches.state();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_without_batches_are_refused() {
+    fn epochs_without_batches_are_rejected() {
         for (len, batch, remainder) in [
             (0, 1, Remainder::Keep),
             (1, 0, Remainder::Keep),

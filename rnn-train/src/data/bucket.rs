@@ -41,7 +41,7 @@ impl<T> GroupState<T> {
         }
         let text = |boundaries: &dyn std::fmt::Debug, sizes: &dyn std::fmt::Debug, keep| {
             let tail = if keep { "kept" } else { "dropped" };
-            format!("groups of {sizes:?} within {boundaries:?}, the remainder {tail}")
+            format!("groups of {sizes:?} within {boundaries:?} with the remainder {tail}")
         };
         let theirs = text(&self.boundaries, &self.sizes, self.keep_remainder);
         let ours = text(&boundaries, &sizes, keep);
@@ -53,7 +53,7 @@ impl<T> GroupState<T> {
 impl<S: Source> Grouped<S> {
     pub(super) fn new(source: S, size: usize, remainder: Remainder) -> Result<Self> {
         if size == 0 {
-            return Err(Error::argument("group", "size", "is 0"));
+            return Err(Error::argument("group", "size", "must not be 0"));
         }
         Ok(Self {
             ahead: Lookahead::new(source),
@@ -68,7 +68,7 @@ fn overfull() -> Error {
     Error::argument(
         "restore",
         "state",
-        "is of other data: a group that it holds is full",
+        "is of other data: one of its groups is full",
     )
 }
 
@@ -174,7 +174,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
         if !boundaries.is_sorted_by(|a, b| a < b) {
             return refuse(
                 "boundaries",
-                format!("are {boundaries:?}, but have to rise"),
+                format!("are {boundaries:?}, but must increase"),
             );
         }
         let count = boundaries.len() + 1;
@@ -183,11 +183,11 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
             _ => sizes.to_vec(),
         };
         if sizes.len() != count {
-            let problem = format!("are {}, but there are {count} buckets", sizes.len());
+            let problem = format!("have length {}, but there are {count} buckets", sizes.len());
             return refuse("sizes", problem);
         }
         if sizes.contains(&0) {
-            return refuse("sizes", format!("are {sizes:?}, but none can be 0"));
+            return refuse("sizes", format!("are {sizes:?}, but must not contain 0"));
         }
         Ok(Self {
             ahead: Lookahead::new(source),
@@ -200,7 +200,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
     }
 
     /// Adds a held item to its bucket, and returns the bucket's index.
-    fn place(&mut self, number: u64) -> Result<usize> {
+    fn assign(&mut self, number: u64) -> Result<usize> {
         let item = self.ahead.get(number);
         let length = item.map_or(Ok(0), &mut self.length)?;
         let bucket = self.boundaries.partition_point(|&bound| bound <= length);
@@ -213,7 +213,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Bucket<S, F> {
         let numbers = self.ahead.restore(state)?;
         self.buckets.iter_mut().for_each(Vec::clear);
         for number in numbers {
-            let bucket = self.place(number)?;
+            let bucket = self.assign(number)?;
             if self.buckets[bucket].len() >= self.sizes[bucket] {
                 return Err(overfull());
             }
@@ -228,7 +228,7 @@ impl<S: Source, F: FnMut(&S::Item) -> Result<usize>> Source for Bucket<S, F> {
 
     fn next_item(&mut self) -> Result<Option<Vec<S::Item>>> {
         while let Some(number) = self.ahead.read()? {
-            let bucket = self.place(number).inspect_err(|_| {
+            let bucket = self.assign(number).inspect_err(|_| {
                 self.ahead.take(number);
             })?;
             if self.buckets[bucket].len() == self.sizes[bucket] {

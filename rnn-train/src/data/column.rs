@@ -65,7 +65,7 @@ impl Column {
     pub fn new(dims: &[usize], values: impl Into<Values>) -> Result<Self> {
         let values = values.into();
         if element_count(dims) != Some(values.len()) {
-            let problem = format!("are {}, but the shape is {dims:?}", values.len());
+            let problem = format!("have length {}, but the shape is {dims:?}", values.len());
             return Err(Error::argument("column", "values", problem));
         }
         Ok(Self::of(dims.into(), values))
@@ -91,7 +91,7 @@ impl Column {
             .iter()
             .try_fold(0usize, |n, &len| n.checked_add(len));
         if count != Some(values.len()) {
-            let problem = format!("do not add up to the {} values", values.len());
+            let problem = format!("do not sum to the {} values", values.len());
             return Err(Error::argument("column", "row_lengths", problem));
         }
         let longest = row_lengths.iter().copied().max().unwrap_or(0);
@@ -148,7 +148,7 @@ impl Column {
     /// [`Error::Argument`] if they are not of type `T`.
     pub fn values<T: ColumnType>(&self) -> Result<&T::Slice> {
         T::slice(&self.values).ok_or_else(|| {
-            let problem = format!("are {}, but {} was asked for", self.kind(), T::KIND);
+            let problem = format!("are {}, but {} is requested", self.kind(), T::KIND);
             Error::argument("column", "values", problem)
         })
     }
@@ -210,7 +210,7 @@ impl Column {
                 Tensor::from_bytes(device, bytes, Meta::new(Shape::new(&self.dims)?, dtype))
             }
             _ => {
-                let problem = "holds byte strings, which no tensor does";
+                let problem = "contains byte strings, which a tensor cannot hold";
                 Err(Error::argument("tensor", "column", problem))
             }
         }
@@ -251,7 +251,7 @@ impl Column {
         let mut values = Values::empty(self.kind());
         let count = (end - start).checked_mul(inner);
         if count.is_none_or(|count| values.reserve(count).is_err()) {
-            let problem = format!("are {start}..{end}, which has no room in memory");
+            let problem = format!("are {start}..{end}, which do not fit in memory");
             return Err(Error::argument("column", "steps", problem));
         }
         values.extend(&self.values, from * inner..to * inner)?;
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_that_do_not_fit_are_refused() {
+    fn mismatched_shapes_are_rejected() {
         for dims in [&[2, 2][..], &[], &[0], &[usize::MAX, 2]] {
             Column::new(dims, vec![1i32, 2, 3]).unwrap_err();
         }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_and_steps_are_cut_out() {
+    fn rows_and_steps_are_sliced() {
         let column = Column::new(&[3, 2], vec![1i64, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(column.select(1).unwrap().values::<i64>().unwrap(), [3, 4]);
         column.select(3).unwrap_err();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coordinate_form_of_a_dense_column_counts_every_element() {
+    fn a_dense_column_in_coordinate_form_has_every_element() {
         let column = Column::new(&[2, 1, 2], vec![1.0f32, 2.0, 3.0, 4.0]).unwrap();
         let sparse = column.sparse();
         let indices = [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]];

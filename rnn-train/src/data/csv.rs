@@ -111,7 +111,7 @@ impl CsvSpec {
     ) -> Result<Field<T>> {
         let name = name.into();
         if columns.is_empty() {
-            let problem = format!("of field `{name}` are none");
+            let problem = format!("of field `{name}` must not be empty");
             return Err(Error::argument("CsvSpec::sequence", "columns", problem));
         }
         let field = self.schema.add(name)?;
@@ -186,19 +186,22 @@ impl CsvSpec {
         let name = name.as_ref();
         let refuse = |arg, problem| Err(Error::argument("CsvSpec::parse", arg, problem));
         if self.fields.is_empty() {
-            return refuse("fields", "are none".to_owned());
+            return refuse("fields", "must not be empty".to_owned());
         }
         if !self.delimiter.is_ascii() || matches!(self.delimiter, b'"' | b'\r' | b'\n' | 0) {
             let shown = char::from(self.delimiter);
-            return refuse("delimiter", format!("is {shown:?}, which cannot be one"));
+            return refuse(
+                "delimiter",
+                format!("is {shown:?}, but must be ASCII and not a quote, line break or NUL"),
+            );
         }
         let mut table = Table::open(reader, self.delimiter, name)?;
         let key = self.group_by.as_ref().map(|column| table.column(column));
         let key = key.transpose()?;
-        let mut places = Vec::with_capacity(self.fields.len());
+        let mut column_indices = Vec::with_capacity(self.fields.len());
         for field in &self.fields {
             let columns = field.columns.iter().map(|column| table.column(column));
-            places.push(columns.collect::<Result<Vec<usize>>>()?);
+            column_indices.push(columns.collect::<Result<Vec<usize>>>()?);
         }
 
         let mut samples = Vec::new();
@@ -217,7 +220,8 @@ impl CsvSpec {
                     if let Some(first) = known.insert(row_key.to_vec(), line) {
                         let column = self.group_by.as_deref().unwrap_or_default();
                         let problem = format!(
-                            "{} comes back, but its sequence began at line {first} and has ended",
+                            "{} occurs again, but its sequence started at line {first} and has \
+                             ended",
                             shown(row_key)
                         );
                         return Err(table.refuse(line, column, &problem));
@@ -235,7 +239,7 @@ impl CsvSpec {
                     })
                 }
             };
-            for (index, (field, columns)) in self.fields.iter().zip(&places).enumerate() {
+            for (index, (field, columns)) in self.fields.iter().zip(&column_indices).enumerate() {
                 for (column, &at) in field.columns.iter().zip(columns) {
                     let cell = table.cell(at);
                     let added = if field.per_step || open.steps == 0 {
@@ -253,7 +257,7 @@ impl CsvSpec {
         }
         samples.extend(open.map(|open| self.sample(open)));
         if samples.is_empty() {
-            return Err(Error::format(name, "has no rows behind the first"));
+            return Err(Error::format(name, "has no rows after the first"));
         }
         InMemory::new(samples)
     }
@@ -308,7 +312,7 @@ impl CsvSpec {
         }
         let (cell, first) = (shown(cell), shown(first));
         Err(format!(
-            "{cell} is not the {first} of line {line}, where the sequence begins"
+            "{cell} differs from {first} of line {line}, where the sequence starts"
         ))
     }
 }
@@ -335,7 +339,7 @@ fn number<T: FromStr>(cell: &[u8], kind: &str) -> Result<T, String> {
         .and_then(|text| text.parse().ok());
     value.ok_or_else(|| {
         let hint = match cell.contains(&b',') {
-            true => " (write a decimal point, and no separators of thousands)",
+            true => " (use a decimal point and no thousands separators)",
             false => "",
         };
         format!("{} is not {kind}{hint}", shown(cell))
@@ -383,7 +387,7 @@ impl<'a, R: Read> Table<'a, R> {
         if !table.next_record()? {
             return Err(Error::format(
                 name,
-                "is empty; the first row names the columns",
+                "is empty; the first row must name the columns",
             ));
         }
         std::mem::swap(&mut table.header, &mut table.row);
@@ -400,9 +404,9 @@ impl<'a, R: Read> Table<'a, R> {
     /// The index of the column with this name.
     fn column(&self, name: &str) -> Result<usize> {
         let trimmed = |cell| <[u8]>::trim_ascii(cell) == name.as_bytes();
-        let mut places = (0..self.header.len()).filter(|&at| trimmed(&self.header[at]));
-        match (places.next(), places.next()) {
-            (Some(place), None) => Ok(place),
+        let mut matches = (0..self.header.len()).filter(|&at| trimmed(&self.header[at]));
+        match (matches.next(), matches.next()) {
+            (Some(index), None) => Ok(index),
             (Some(_), Some(_)) => {
                 let problem = "the name occurs twice in the first row";
                 Err(self.refuse(self.line, name, problem))
@@ -410,7 +414,7 @@ impl<'a, R: Read> Table<'a, R> {
             (None, _) => {
                 let names = self.header.iter().take(20).map(shown);
                 let names = names.collect::<Vec<_>>().join(", ");
-                let problem = format!("is not in the first row, which names {names}");
+                let problem = format!("is not in the first row, which has {names}");
                 Err(self.refuse(self.line, name, &problem))
             }
         }

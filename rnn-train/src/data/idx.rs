@@ -127,7 +127,7 @@ impl Idx {
         let mut gathered = Vec::with_capacity(items.len() * self.item_len());
         for &index in items {
             let item = self.item(index).ok_or_else(|| {
-                let problem = format!("holds {index}, but there are {} items", self.len());
+                let problem = format!("contain {index}, but there are only {} items", self.len());
                 Error::argument("Idx::gather", "items", problem)
             })?;
             gathered.extend(item.iter().map(|&byte| map(byte)));
@@ -142,12 +142,12 @@ fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result
     let rank = match magic {
         [0, 0, 0x08, rank @ 1..=MAX_RANK] => rank,
         [0, 0, 0x08, rank] => {
-            let problem = format!("has rank {rank}; 1 to {MAX_RANK} can be read");
+            let problem = format!("has rank {rank}; ranks 1 to {MAX_RANK} are supported");
             return Err(Error::format(path, problem));
         }
         [0, 0, kind @ (0x09 | 0x0b..=0x0e), _] => {
             let problem =
-                format!("holds elements of type {kind:#04x}; only bytes (0x08) can be read");
+                format!("has elements of type {kind:#04x}; only bytes (0x08) are supported");
             return Err(Error::format(path, problem));
         }
         other => {
@@ -168,7 +168,7 @@ fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result
         .filter(|&elements| elements < isize::MAX as u64);
     let Some(elements) = elements else {
         let problem = format!(
-            "claims {} bytes of data, more than there can be",
+            "claims {} bytes of data, which is too large",
             shown(&counts)
         );
         return Err(Error::format(path, problem));
@@ -223,9 +223,9 @@ fn read_exactly(bytes: &mut impl Read, path: &Path) -> Result<[u8; 4]> {
 /// A damaged archive is the file's fault; any other error is the system's.
 fn unreadable(path: &Path, error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::format(path, "is gzip that ends in the middle"),
+        io::ErrorKind::UnexpectedEof => Error::format(path, "is a truncated gzip file"),
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-            Error::format(path, format!("is damaged gzip: {error}"))
+            Error::format(path, format!("is a damaged gzip file: {error}"))
         }
         _ => Error::io(path, error),
     }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rank_is_read_plain_and_packed() {
+    fn every_rank_is_read_with_and_without_gzip() {
         for (counts, size) in [
             (&[5][..], 5),
             (&[2, 3], 6),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_claims_more_than_there_is_allocates_nothing() {
+    fn an_oversized_header_allocates_nothing() {
         const MOST: u32 = u32::MAX;
         for counts in [
             &[MOST][..],
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_long_is_refused_and_not_read_to_its_end() {
+    fn a_file_that_is_too_long_is_rejected_without_reading_all_of_it() {
         let long = idx(&[2, 2], &[0; 100]);
         assert!(refusal(&long).contains("4 bytes of data, but holds 100"));
         assert!(refusal(&gzip(&long)).contains("4 bytes of data, but holds at least 5"));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_idx_of_bytes_is_refused() {
+    fn files_other_than_idx_of_bytes_are_rejected() {
         for (bytes, part) in [
             (&b""[..], "within its IDX header"),
             (&[0, 0, 8], "within its IDX header"),
@@ -364,7 +364,7 @@ mod tests {
             (&[1, 0, 8, 1, 0, 0, 0, 0], "not IDX"),
             (&[0, 0, 0x0a, 1, 0, 0, 0, 0], "not IDX"),
             (b"<html>", "not IDX"),
-            (&[0x1f, 0x8b], "ends"),
+            (&[0x1f, 0x8b], "ends within"),
             (b"\x1f\x8bgarbage garbage garbage", "damaged gzip"),
         ] {
             let message = refusal(bytes);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_an_error() {
+    fn every_truncation_is_an_error() {
         let plain = idx(&[3, 2, 2], &[7; 12]);
         for bytes in [plain.clone(), gzip(&plain)] {
             read(&bytes).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mutation_panics_or_gets_past_the_checks() {
+    fn mutated_files_never_panic_or_pass_the_checks() {
         let plain = idx(&[3, 2, 2], &[7; 12]);
         let mut random = SplitMix64(1);
         let mut below = |n: usize| random.below(n as u64) as usize;
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn gathering_follows_the_indices_and_refuses_a_wrong_one() {
+    fn gathering_follows_the_indices_and_rejects_an_invalid_one() {
         let idx = read(&idx(&[3, 2], &[1, 2, 3, 4, 5, 6])).unwrap();
         assert_eq!(
             idx.gather(&[2, 0, 2], u32::from).unwrap(),
@@ -422,13 +422,13 @@ mod tests {
         assert!(idx.gather(&[], u32::from).unwrap().is_empty());
         let message = idx.gather(&[0, 3], u32::from).unwrap_err().to_string();
         assert!(
-            message.contains("holds 3, but there are 3 items"),
+            message.contains("contain 3, but there are only 3 items"),
             "{message}"
         );
     }
 
     #[test]
-    fn the_committed_part_of_mnist_is_what_it_says() {
+    fn the_committed_mnist_sample_has_the_documented_contents() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/mnist-sample");
         let open = |name: &str| Idx::open(folder.join(name)).unwrap();
         for (part, n, first, zeros) in [

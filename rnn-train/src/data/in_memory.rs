@@ -48,7 +48,7 @@ impl<T: Clone> InMemory<T> {
     /// [`Error::Argument`] if there are none.
     pub fn new(items: Vec<T>) -> Result<Self> {
         if items.is_empty() {
-            return Err(Error::argument("InMemory", "items", "are none"));
+            return Err(Error::argument("InMemory", "items", "must not be empty"));
         }
         Ok(Self {
             items,
@@ -108,7 +108,7 @@ impl InMemory<Sample> {
             Err(Error::argument("InMemory::from_arrays", arg, problem))
         };
         let Some((first, rows)) = arrays.first().map(|(name, array)| (name, array.len())) else {
-            return refuse("arrays", "are none".into());
+            return refuse("arrays", "must not be empty".into());
         };
         let mut schema = Schema::new();
         for (name, array) in &arrays {
@@ -121,13 +121,19 @@ impl InMemory<Sample> {
         }
         let (lengths, cut) = lengths.unwrap_or((&[], &[]));
         if !cut.is_empty() && lengths.len() != rows {
-            let problem = format!("are {}, but the arrays have {rows} rows", lengths.len());
+            let problem = format!(
+                "have length {}, but the arrays have {rows} rows",
+                lengths.len()
+            );
             return refuse("lengths", problem);
         }
         for name in cut {
             let array = arrays.iter().find(|(known, _)| known == name);
             let Some((_, array)) = array.filter(|(_, array)| array.dims().len() > 1) else {
-                return refuse("lengths", format!("name `{name}`, no array with steps"));
+                return refuse(
+                    "lengths",
+                    format!("name `{name}`, which is not an array with steps"),
+                );
             };
             array.check_dense("InMemory::from_arrays")?;
         }
@@ -195,7 +201,7 @@ impl<T: Clone> Source for InMemory<T> {
             let order = |shuffled| if shuffled { "shuffled" } else { "in order" };
             let (theirs, ours) = (order(state.seed.is_some()), order(self.seed.is_some()));
             let problem = format!(
-                "is item {} of {}, {theirs}, but there are {len}, {ours}",
+                "is at item {} of {} ({theirs}), but there are {len} items ({ours})",
                 state.position, state.items
             );
             return Err(Error::argument("restore", "state", problem));

@@ -45,14 +45,14 @@ impl WordVocabulary {
         min_count: usize,
         max_words: usize,
     ) -> Self {
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut indices: HashMap<&str, usize> = HashMap::new();
         let mut counts: Vec<(&str, usize)> = Vec::new();
         for word in texts.into_iter().flat_map(str::split_whitespace) {
-            let place = *places.entry(word).or_insert(counts.len());
-            if place == counts.len() {
+            let index = *indices.entry(word).or_insert(counts.len());
+            if index == counts.len() {
                 counts.push((word, 0));
             }
-            counts[place].1 += 1;
+            counts[index].1 += 1;
         }
         counts.retain(|&(_, count)| count >= min_count);
         // The sort is stable, so words of equal count stay in order.
@@ -136,8 +136,8 @@ impl WordVocabulary {
         for (i, line) in text.lines().enumerate() {
             let problem = match line {
                 _ if line.is_empty() => "is empty",
-                _ if line.contains(char::is_whitespace) => "has white space in it",
-                _ if !known.insert(line) => "has a word that an earlier line has",
+                _ if line.contains(char::is_whitespace) => "contains whitespace",
+                _ if !known.insert(line) => "repeats a word of an earlier line",
                 _ => {
                     words.push(line.to_owned());
                     continue;
@@ -221,7 +221,7 @@ pub fn parse_text(
         let refuse = |problem: String| Error::format(name, format!("line {line}: {problem}"));
         let ids = encode(piece).map_err(|e| refuse(e.to_string()))?;
         if ids.is_empty() {
-            let problem = format!("the encoder gives no ids for {:?}", start_of(piece));
+            let problem = format!("the encoder returns no ids for {:?}", start_of(piece));
             return Err(refuse(problem));
         }
         samples.push(schema.sample(vec![Column::new(&[ids.len()], ids)?])?);
@@ -253,7 +253,7 @@ pub fn parse_text(
         add(paragraph.0, &paragraph.1)?;
     }
     if samples.is_empty() {
-        return Err(Error::format(name, "has no line that is not blank"));
+        return Err(Error::format(name, "has only blank lines"));
     }
     Ok((tokens, InMemory::new(samples)?))
 }
@@ -277,7 +277,7 @@ mod tests {
     use crate::data::{Source, Vocabulary};
 
     #[test]
-    fn words_are_in_the_order_of_their_counts_and_then_of_the_text() {
+    fn words_are_ordered_by_count_and_then_by_first_occurrence() {
         let texts = ["b a c a", "d\tc\n e", "d é"];
         let words = |min, max| WordVocabulary::build(texts, min, max).words().join(" ");
         assert_eq!(words(1, 100), "a c d b e é");
@@ -324,10 +324,10 @@ mod tests {
         for (text, part) in [
             (
                 &b"a\nb\na\n"[..],
-                "line 3 has a word that an earlier line has: \"a\"",
+                "line 3 repeats a word of an earlier line: \"a\"",
             ),
             (b"a\n\nb\n", "line 2 is empty"),
-            (b"a\nb c\n", "line 2 has white space"),
+            (b"a\nb c\n", "line 2 contains whitespace"),
             (b"a\nb\xff\n", "not UTF-8 at byte 3"),
         ] {
             fs::write(&path, text).unwrap();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_encoded_is_named() {
+    fn an_unencodable_line_is_named() {
         let letters = Vocabulary::new("ab\n");
         let encode = |text: &str| Ok(letters.encode(text)?.into_iter().map(i64::from).collect());
         for unit in [TextUnit::Line, TextUnit::Paragraph] {
@@ -385,7 +385,7 @@ mod tests {
             let message = refusal("ab\n\n\nb c\n");
             assert!(message.starts_with("test.txt: line 4: "), "{message}");
             assert!(message.contains("' '"), "{message}");
-            assert!(refusal(" \n\n").contains("no line"));
+            assert!(refusal(" \n\n").contains("only blank lines"));
             let empty = parse_text("\nab\n", "test.txt", unit, |_| Ok(Vec::new()));
             let message = empty.unwrap_err().to_string();
             assert!(
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_utf8_is_refused() {
+    fn a_file_that_is_not_utf8_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("latin1.txt");
         fs::write(&path, b"n\xe9e\n").unwrap();

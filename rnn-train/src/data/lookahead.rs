@@ -211,7 +211,7 @@ impl<S: Source> Lookahead<S> {
             let item = match self.source.next_item() {
                 Ok(None) => return other("is of other data: this epoch has fewer items"),
                 Ok(Some(_)) if failed => {
-                    return other("is of other data: it has a fault that this data does not have");
+                    return other("is of other data: it has an error that this data does not have");
                 }
                 Ok(item) => item,
                 Err(_) if failed => None,
@@ -222,7 +222,7 @@ impl<S: Source> Lookahead<S> {
             }
         }
         if wanted.next().is_some() || faults.next().is_some() {
-            return other("holds items that it has not read");
+            return other("contains items that were not read");
         }
         if state.ended && state.read > 0 && self.source.next_item()?.is_some() {
             return other("is of other data: this epoch has more items");

@@ -120,7 +120,7 @@ pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 pub fn split_tail<T>(items: &[T], part: usize) -> Result<(&[T], &[T])> {
     match items.len().checked_div(part) {
         Some(tail) => Ok(items.split_at(items.len() - tail)),
-        None => Err(Error::argument("split_tail", "part", "is 0")),
+        None => Err(Error::argument("split_tail", "part", "must not be 0")),
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tail_is_rounded_down_and_may_be_empty_or_all() {
+    fn the_tail_is_rounded_down_and_can_be_empty_or_everything() {
         assert_eq!(
             split_tail(&[1, 2, 3], 4).unwrap(),
             (&[1, 2, 3][..], &[][..])

@@ -58,7 +58,7 @@ impl Pad {
     /// differ in the number of axes of a field.
     pub fn pad(&self, samples: &[Sample]) -> Result<Batch> {
         let Some(first) = samples.first() else {
-            return Err(Error::argument("pad", "samples", "are none"));
+            return Err(Error::argument("pad", "samples", "must not be empty"));
         };
         let schema = first.schema();
         if self.values.iter().any(|(field, _)| !schema.has(*field)) {
@@ -101,7 +101,7 @@ fn stack(name: &str, parts: &[&Column], padding: &Values) -> Result<Column> {
     for part in &parts[1..] {
         if part.dims().len() != dims.len() {
             let (a, b) = (parts[0].dims(), part.dims());
-            let problem = format!("is of shapes {a:?} and {b:?}, which differ in rank");
+            let problem = format!("has shapes {a:?} and {b:?}, which differ in rank");
             return Err(Error::argument("pad", format!("field `{name}`"), problem));
         }
         for (most, &dim) in dims.iter_mut().zip(part.dims()) {
@@ -112,13 +112,13 @@ fn stack(name: &str, parts: &[&Column], padding: &Values) -> Result<Column> {
         .iter()
         .try_fold(parts.len(), |n, &dim| n.checked_mul(dim));
     let Some(count) = count else {
-        let problem = format!("of shape {dims:?} has no room in memory");
+        let problem = format!("of shape {dims:?} does not fit in memory");
         return Err(Error::argument("pad", format!("field `{name}`"), problem));
     };
     let mut values = Values::empty(padding.kind());
     values.reserve(count).map_err(|_| {
         let batch = parts.len();
-        let problem = format!("of {batch} samples, padded to {dims:?}, has no room in memory");
+        let problem = format!("of {batch} samples, padded to {dims:?}, does not fit in memory");
         Error::argument("pad", format!("field `{name}`"), problem)
     })?;
     for part in parts {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_samples_and_scalars_have_their_place() {
+    fn empty_samples_and_scalars_are_padded() {
         let empty = Column::new(&[0, 2], Vec::<i64>::new()).unwrap();
         let full = Column::new(&[1, 2], vec![1i64, 2]).unwrap();
         let both = stacked(&[empty.clone(), full]);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_padded_with_empty_ones() {
+    fn strings_are_padded_with_empty_strings() {
         let mut schema = Schema::new();
         let names = schema.add::<ByteStrings>("names").unwrap();
         let sample = |words: &[&str]| {
@@ -304,12 +304,12 @@ mod tests {
         let message = batch.tensor(&device, names).unwrap_err().to_string();
         assert_eq!(
             message,
-            "tensor: column holds byte strings, which no tensor does"
+            "tensor: column contains byte strings, which a tensor cannot hold"
         );
     }
 
     #[test]
-    fn what_is_no_batch_is_refused_by_name() {
+    fn invalid_batches_are_rejected_by_name() {
         let mut schema = Schema::new();
         schema.add::<i64>("x").unwrap();
         let sample = |dims: &[usize]| {
@@ -318,11 +318,11 @@ mod tests {
         };
         let pad = Pad::new();
         let error = pad.pad(&[sample(&[2]), sample(&[2, 3])]).unwrap_err();
-        let expected = "pad: field `x` is of shapes [2] and [2, 3], which differ in rank";
+        let expected = "pad: field `x` has shapes [2] and [2, 3], which differ in rank";
         assert_eq!(error.to_string(), expected);
         assert_eq!(
             pad.pad(&[]).unwrap_err().to_string(),
-            "pad: samples are none"
+            "pad: samples must not be empty"
         );
         let mut other = Schema::new();
         other.add_kind("y".into(), ValueKind::I64).unwrap();

@@ -53,7 +53,7 @@ where
 {
     pub(super) fn new(source: S, items: usize) -> Result<Self> {
         if items == 0 || items > MAX_ITEMS {
-            let problem = format!("is {items}, not 1 to {MAX_ITEMS}");
+            let problem = format!("is {items}, but must be 1 to {MAX_ITEMS}");
             return Err(Error::argument("prefetch", "items", problem));
         }
         Ok(Self {

@@ -106,7 +106,11 @@ impl PaddingFifoQueue {
     /// [`Error::Argument`] if `capacity` is 0.
     pub fn new(capacity: usize, pad: Pad) -> Result<Self> {
         if capacity == 0 {
-            return Err(Error::argument("PaddingFifoQueue", "capacity", "is 0"));
+            return Err(Error::argument(
+                "PaddingFifoQueue",
+                "capacity",
+                "must not be 0",
+            ));
         }
         Ok(Self {
             capacity,
@@ -127,7 +131,10 @@ impl PaddingFifoQueue {
         let mut state = self.lock();
         let first = state.form.get_or_insert_with(|| form.clone());
         if *first != form {
-            let problem = format!("has axes {:?}, but the first one had {:?}", form.1, first.1);
+            let problem = format!(
+                "has axes {:?}, but the first sample had {:?}",
+                form.1, first.1
+            );
             return Err(Error::argument("enqueue", "sample", problem));
         }
         if state.closed {
@@ -142,7 +149,7 @@ impl PaddingFifoQueue {
         // The next producer checks again.
         self.changed.notify_all();
         if state.cancelled {
-            return refuse("was closed, and what waited was cancelled");
+            return refuse("was closed, and waiting producers were cancelled");
         }
         state.samples.push_back(sample);
         Ok(())
@@ -168,7 +175,7 @@ impl PaddingFifoQueue {
 
     fn dequeue(&self, count: usize, least: usize) -> Result<Option<Batch>> {
         if count == 0 {
-            return Err(Error::argument("dequeue", "count", "is 0"));
+            return Err(Error::argument("dequeue", "count", "must not be 0"));
         }
         let mut taken = Vec::new();
         let mut state = self.lock();

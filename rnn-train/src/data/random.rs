@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn every_place_is_as_likely_for_every_item() {
+    fn every_position_is_equally_likely_for_every_item() {
         let epochs = 10_000;
         let mut counts = [[0u32; 5]; 5];
         for seed in 0..100 {
             for epoch in 0..epochs / 100 {
-                for (place, item) in permutation(5, seed, epoch).into_iter().enumerate() {
-                    counts[place][item] += 1;
+                for (position, item) in permutation(5, seed, epoch).into_iter().enumerate() {
+                    counts[position][item] += 1;
                 }
             }
         }

@@ -138,7 +138,7 @@ impl RecordFiles {
             files.push((Arc::from(path), compression));
         }
         if files.is_empty() {
-            return Err(Error::argument("RecordFiles", "files", "are none"));
+            return Err(Error::argument("RecordFiles", "files", "must not be empty"));
         }
         Ok(Self {
             order: (0..files.len()).collect(),
@@ -254,7 +254,7 @@ impl Source for RecordFiles {
         }
         let file = usize::try_from(state.file).unwrap_or(usize::MAX);
         if file > self.files.len() {
-            return refuse("is behind the last file");
+            return refuse("is after the last file");
         }
         let order = self.order_of(state.seed, state.epoch);
         self.reader = match order.get(file) {
@@ -288,7 +288,7 @@ pub fn files_with_extension(folder: impl AsRef<Path>, extension: &str) -> Result
     if files.is_empty() {
         return Err(Error::format(
             folder,
-            format!("holds no file *.{extension}"),
+            format!("contains no file *.{extension}"),
         ));
     }
     files.sort();

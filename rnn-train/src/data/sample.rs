@@ -96,7 +96,7 @@ impl Schema {
 
     pub(super) fn add_kind(&mut self, name: String, kind: ValueKind) -> Result<usize> {
         if self.0.fields.iter().any(|(known, _)| *known == name) {
-            let problem = format!("`{name}` is there already");
+            let problem = format!("`{name}` already exists");
             return Err(Error::argument("schema", "field", problem));
         }
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -121,7 +121,7 @@ impl Schema {
     pub fn sample(&self, columns: Vec<Column>) -> Result<Sample> {
         if columns.len() != self.0.fields.len() {
             let (found, needed) = (columns.len(), self.0.fields.len());
-            let problem = format!("are {found}, but there are {needed} fields");
+            let problem = format!("have length {found}, but the schema has {needed} fields");
             return Err(Error::argument("sample", "columns", problem));
         }
         for ((name, kind), column) in self.0.fields.iter().zip(&columns) {
@@ -172,7 +172,7 @@ impl Schema {
         };
         let kind = self.0.fields[index].1;
         if kind != T::KIND {
-            return refuse(format!("`{name}` is {kind}, but {} was asked for", T::KIND));
+            return refuse(format!("`{name}` is {kind}, but {} is requested", T::KIND));
         }
         Ok(Field {
             id: self.0.ids[index],
@@ -260,11 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn columns_have_to_fit_the_fields() {
+    fn columns_must_match_the_fields() {
         let mut schema = Schema::new();
         schema.add::<f32>("x").unwrap();
         let message = schema.sample(vec![]).unwrap_err().to_string();
-        assert_eq!(message, "sample: columns are 0, but there are 1 fields");
+        assert_eq!(
+            message,
+            "sample: columns have length 0, but the schema has 1 fields"
+        );
         let message = schema.sample(vec![Column::scalar::<i64>(1)]).unwrap_err();
         let expected = "sample: column `x` is i64, but the field is f32";
         assert_eq!(message.to_string(), expected);

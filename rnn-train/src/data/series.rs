@@ -50,7 +50,7 @@ pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
             Ok(value) if value.is_finite() => values.push(value),
             Err(_) if heading_allowed && !value.is_empty() => {}
             _ => {
-                let problem = format!("line {}: {value:?} is no finite number", i + 1);
+                let problem = format!("line {}: {value:?} is not a finite number", i + 1);
                 return Err(Error::format(name, problem));
             }
         }
@@ -97,7 +97,7 @@ impl Normalization {
             return refuse("is empty");
         }
         if train.iter().all(|value| *value == train[0]) {
-            return refuse("is the same value throughout");
+            return refuse("is constant");
         }
         let n = train.len() as f64;
         let mean = train.iter().sum::<f64>() / n;
@@ -108,7 +108,7 @@ impl Normalization {
             / n;
         let deviation = variance.sqrt();
         if !(deviation.is_finite() && deviation > 0.0) {
-            return refuse("has no finite mean and deviation");
+            return refuse("has a mean or deviation that is not finite");
         }
         Ok(Self { mean, deviation })
     }
@@ -160,7 +160,7 @@ impl<'a> SeriesWindows<'a> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("SeriesWindows::new", arg, problem));
         if steps == 0 {
-            return refuse("steps", "is 0".to_owned());
+            return refuse("steps", "must not be 0".to_owned());
         }
         if values.len() <= steps {
             let problem = format!(
@@ -195,7 +195,7 @@ impl<'a> SeriesWindows<'a> {
         let (mut inputs, mut targets) = (Vec::with_capacity(size), Vec::with_capacity(size));
         for &index in windows {
             let (input, target) = self.get(index).ok_or_else(|| {
-                let problem = format!("holds {index}, but there are {} windows", self.len());
+                let problem = format!("contain {index}, but there are only {} windows", self.len());
                 Error::argument("SeriesWindows::gather", "windows", problem)
             })?;
             inputs.extend_from_slice(input);
@@ -232,10 +232,10 @@ pub fn wave(t: f64) -> f64 {
 pub fn wave_series(range: Range<f64>, step: f64) -> Result<Vec<f64>> {
     let refuse = |arg: &str, problem| Err(Error::argument("wave_series", arg, problem));
     if !(step.is_finite() && step > 0.0) {
-        return refuse("step", "is not above 0");
+        return refuse("step", "must be above 0");
     }
     if !(range.start.is_finite() && range.end.is_finite()) {
-        return refuse("range", "is not finite");
+        return refuse("range", "must be finite");
     }
     // Times are multiples of the step; repeated addition would accumulate rounding errors and
     // change the length. A quotient that should be a whole number may be slightly larger.
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn csv_is_read_in_the_forms_it_comes_in() {
+    fn common_forms_of_csv_are_read() {
         for text in [
             "1\n2.5\n-3e2\n",
             "value\n1\n2.5\n-3e2",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn an_invalid_line_is_named() {
         for (text, part) in [
             ("1\n2\nthree\n", "line 3"),
             ("date,value\n2000-01,\n", "line 2"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mutation_of_a_csv_panics() {
+    fn mutated_csv_never_panics() {
         let seed = "month,value\n1949-01,112\n1949-02,118.5\n";
         let chars: Vec<char> = "0,.\n\r\"-eE\u{feff}é ".chars().collect();
         for at in (0..seed.len()).flat_map(|at| chars.iter().map(move |c| (at, c))) {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn normalization_knows_only_what_it_was_fitted_to() {
+    fn normalization_uses_only_the_fitted_part() {
         let train = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
         let normalization = Normalization::fit(&train).unwrap();
         assert_eq!(
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_normalized_is_refused() {
+    fn constant_or_non_finite_series_are_rejected() {
         for train in [
             &[][..],
             &[0.1; 10],
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wave_is_as_long_as_its_range() {
+    fn the_wave_covers_its_range() {
         for (range, step, len) in [
             (0.0..30.0, 0.1, 300),
             (0.0..3.0, 0.1, 30),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_series_are_what_they_say() {
+    fn the_committed_series_have_the_documented_contents() {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
         for (name, len, first, last, sum) in [
             ("airline.csv", 144, 112.0, 432.0, 40_363.0),

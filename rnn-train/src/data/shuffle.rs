@@ -35,7 +35,7 @@ pub struct ShuffleState<T> {
 impl<S: Source> Shuffle<S> {
     pub(super) fn new(source: S, buffer: usize, seed: u64) -> Result<Self> {
         if buffer == 0 {
-            return Err(Error::argument("shuffle", "buffer", "is 0"));
+            return Err(Error::argument("shuffle", "buffer", "must not be 0"));
         }
         Ok(Self {
             ahead: Lookahead::new(source),
@@ -83,7 +83,7 @@ impl<S: Source> Source for Shuffle<S> {
     fn restore(&mut self, state: Self::State) -> Result<()> {
         if state.buffer != self.buffer as u64 || state.ahead.held_count() > self.buffer {
             let (theirs, ours) = (state.buffer, self.buffer);
-            let problem = format!("is of a buffer of {theirs} items, but this one holds {ours}");
+            let problem = format!("is of a buffer of {theirs} items, but this buffer has {ours}");
             return Err(Error::argument("restore", "state", problem));
         }
         self.slots = self.ahead.restore(state.ahead)?;

@@ -112,12 +112,12 @@ impl<I: Iterator + Clone> Source for InOrder<I> {
 
     fn restore(&mut self, taken: u64) -> Result<()> {
         let mut rest = self.start.clone();
-        let there = match usize::try_from(taken) {
+        let enough = match usize::try_from(taken) {
             Ok(0) => true,
             Ok(taken) => rest.nth(taken - 1).is_some(),
             Err(_) => false,
         };
-        if !there {
+        if !enough {
             let problem = format!("is {taken}, but there are fewer items");
             return Err(Error::argument("restore", "items taken", problem));
         }

@@ -145,10 +145,10 @@ impl<'a> TextWindows<'a> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("TextWindows::new", arg, problem));
         if batch == 0 {
-            return refuse("batch", "is 0".to_owned());
+            return refuse("batch", "must not be 0".to_owned());
         }
         if steps == 0 {
-            return refuse("steps", "is 0".to_owned());
+            return refuse("steps", "must not be 0".to_owned());
         }
         // The last id is never an input, only a target.
         let end = ids.len().saturating_sub(1) / batch / steps;
@@ -216,7 +216,7 @@ mod tests {
     use crate::data::split_tail;
 
     #[test]
-    fn a_vocabulary_counts_characters_and_not_bytes() {
+    fn a_vocabulary_counts_characters_not_bytes() {
         let vocabulary = Vocabulary::new("née — née");
         assert_eq!(vocabulary.chars(), [' ', 'e', 'n', 'é', '—']);
         assert_eq!(vocabulary.encode("née").unwrap(), [2, 3, 1]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_vocabulary_is_refused_by_name() {
+    fn unknown_characters_are_rejected_by_name() {
         let vocabulary = Vocabulary::new("ab");
         let message = vocabulary.encode("abc").unwrap_err().to_string();
         assert!(message.contains("'c'"), "{message}");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_go_on_from_window_to_window_and_targets_are_the_next_ids() {
+    fn rows_continue_across_windows_and_targets_are_the_next_ids() {
         for len in 2..60 {
             let ids: Vec<i32> = (0..len).collect();
             for batch in 1..5 {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_cannot_be_are_refused() {
+    fn invalid_shapes_are_rejected() {
         for (len, batch, steps, arg) in [
             (9, 0, 3, "batch"),
             (9, 3, 0, "steps"),
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_text_reads_back() {
+    fn the_committed_text_round_trips() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/moby-dick.txt");
         let text = std::fs::read_to_string(path).unwrap();
         let vocabulary = Vocabulary::new(&text);

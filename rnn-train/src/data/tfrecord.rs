@@ -44,7 +44,7 @@ impl Compression {
         let path = path.as_ref();
         // Reading the start of a pipe would take it away, and may wait for ever.
         if std::fs::metadata(path).is_ok_and(|of| !of.is_file() && !of.is_dir()) {
-            let problem = "is not a regular file, so its compression has to be given";
+            let problem = "is not a regular file, so its compression must be given";
             return Err(Error::format(path, problem));
         }
         let mut start = Vec::with_capacity(HEADER);

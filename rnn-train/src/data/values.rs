@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_append_ranges_of_others() {
+    fn strings_append_ranges_of_other_strings() {
         let words: ByteStrings = ["a", "", "bcd", "ef"].into_iter().collect();
         let mut some: ByteStrings = ["x"].into_iter().collect();
         some.extend_range(&words, 1..3);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_of_two_types_do_not_mix() {
+    fn values_of_different_types_do_not_mix() {
         let mut floats = Values::from(vec![1.0f32]);
         let message = floats.extend(&Values::from(vec![1i64]), 0..1).unwrap_err();
         assert_eq!(

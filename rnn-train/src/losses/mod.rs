@@ -118,7 +118,7 @@ pub fn weighted_accuracy<B: Backend>(
     let weights = weights.detach().cast(DType::F64)?;
     let total = weights.sum_all()?.item()?;
     if total == 0.0 {
-        return Err(Error::argument(op, "weights", "add up to 0"));
+        return Err(Error::argument(op, "weights", "sum to 0"));
     }
     Ok(hits.mul(&weights)?.sum_all()?.item()? / total)
 }
@@ -135,7 +135,7 @@ fn hits<B: Backend>(op: &'static str, logits: &Tensor<B>, labels: &Tensor<B>) ->
         return Err(Error::shape(op, "labels", labels.shape(), expected));
     }
     if !labels.dtype().is_int() {
-        let expected = "labels are integers";
+        let expected = "labels must be integers";
         return Err(Error::dtype(op, "labels", labels.dtype(), expected));
     }
     let predicted = logits.detach().argmax(rows.len())?;

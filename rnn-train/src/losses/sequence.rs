@@ -106,7 +106,7 @@ fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
 pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Tensor<B>> {
     if lengths.shape().rank() != 1 || !lengths.dtype().is_int() {
         let expected = format!(
-            "a vector of integers is needed, and it is {}",
+            "a vector of integers is needed; the type is {}",
             lengths.dtype()
         );
         return Err(Error::shape(

@@ -88,7 +88,7 @@ impl LossScale {
     /// `steps` is 0.
     pub fn with_growth_interval(mut self, steps: u64) -> Result<Self> {
         if steps == 0 {
-            let problem = "is 0, but must be 1 or more";
+            let problem = "must not be 0";
             return Err(Error::argument("loss_scale", "growth_interval", problem));
         }
         self.growth_interval = steps;

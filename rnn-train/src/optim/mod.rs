@@ -209,7 +209,7 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
             Ok(())
         })?;
         if updated.is_empty() {
-            let problem = "there is none for any parameter of the model".to_owned();
+            let problem = "no parameter of the model has a gradient".to_owned();
             return Err(Error::Gradient(problem));
         }
         *model = next;

@@ -63,9 +63,9 @@ impl Schedule {
     /// The rate for the step that follows `step` completed steps. A period of 0 steps counts as 1.
     /// A piecewise schedule without values returns NaN, which every optimizer rejects.
     pub fn at(&self, step: u64) -> f64 {
-        let turns = |decay_steps: u64, staircase: bool| {
-            let turns = step as f64 / decay_steps.max(1) as f64;
-            if staircase { turns.floor() } else { turns }
+        let periods = |decay_steps: u64, staircase: bool| {
+            let periods = step as f64 / decay_steps.max(1) as f64;
+            if staircase { periods.floor() } else { periods }
         };
         match self {
             Self::Constant(rate) => *rate,
@@ -74,19 +74,19 @@ impl Schedule {
                 decay_rate,
                 decay_steps,
                 staircase,
-            } => start * decay_rate.powf(turns(*decay_steps, *staircase)),
+            } => start * decay_rate.powf(periods(*decay_steps, *staircase)),
             Self::InverseTime {
                 start,
                 decay_rate,
                 decay_steps,
                 staircase,
-            } => start / (1.0 + decay_rate * turns(*decay_steps, *staircase)),
+            } => start / (1.0 + decay_rate * periods(*decay_steps, *staircase)),
             Self::Polynomial {
                 start,
                 end,
                 decay_steps,
                 power,
-            } => (start - end) * (1.0 - turns(*decay_steps, false).min(1.0)).powf(*power) + end,
+            } => (start - end) * (1.0 - periods(*decay_steps, false).min(1.0)).powf(*power) + end,
             Self::Piecewise { boundaries, values } => {
                 let passed = boundaries.iter().filter(|&&b| step > b).count();
                 values

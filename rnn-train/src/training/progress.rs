@@ -96,14 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_templates_are_good() {
+    fn the_templates_are_valid() {
         for template in [BAR, SPINNER] {
             ProgressStyle::with_template(template).unwrap();
         }
     }
 
     #[test]
-    fn a_bar_starts_where_the_epoch_goes_on() {
+    fn the_bar_of_a_resumed_epoch_starts_at_its_position() {
         let bar = bar(0, 7, Some(10));
         bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         assert_eq!((bar.position(), bar.length()), (7, Some(10)));

@@ -152,11 +152,11 @@ impl<B: Backend> Trainer<B> {
         let Some(state) = checkpoints.resume(&mut resumed, &mut rule)? else {
             return Ok(false);
         };
-        let place = S::State::deserialize(&state.data).map_err(|e| {
-            let problem = format!("holds the place in other data: {e}");
+        let position = S::State::deserialize(&state.data).map_err(|e| {
+            let problem = format!("has the position in another data source: {e}");
             Error::format(checkpoints.folder(), problem)
         })?;
-        source.restore(place)?;
+        source.restore(position)?;
         *model = resumed;
         *optimizer = rule;
         self.state = state;
@@ -176,7 +176,7 @@ impl<B: Backend> Trainer<B> {
             Error::argument(
                 "trainer",
                 "source",
-                format!("has a state that is no JSON: {e}"),
+                format!("has a state that cannot be written as JSON: {e}"),
             )
         })?;
         checkpoints.save(model, optimizer, &self.state)?;
@@ -281,7 +281,7 @@ impl<B: Differentiable> Trainer<B> {
             }
         }
         if self.state.epoch_steps == 0 {
-            return Err(Error::argument("trainer", "source", "gave no batch"));
+            return Err(Error::argument("trainer", "source", "returned no batch"));
         }
         let report = EpochReport {
             epoch: self.state.epoch + 1,

@@ -42,7 +42,7 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_saved_is_what_is_read() {
+fn saved_checkpoints_are_read_back() {
     for dtype in [DType::F32, DType::F64] {
         let folder = tempdir().unwrap();
         let (model, mut adam) = trained(dtype);
@@ -147,7 +147,7 @@ fn a_run_before_its_first_step_can_be_saved() {
 }
 
 #[test]
-fn the_newest_are_kept_and_leftovers_removed() {
+fn old_checkpoints_and_temporary_files_are_removed() {
     let folder = tempdir().unwrap();
     let (mut model, mut adam) = trained(DType::F32);
     let leftover = folder.path().join(".unfinished-AbC123.tmp");
@@ -194,7 +194,7 @@ fn a_folder_with_another_run_is_not_written_to() {
 }
 
 #[test]
-fn a_save_that_fails_leaves_nothing() {
+fn a_failed_save_leaves_no_file() {
     let folder = tempdir().unwrap();
     let (model, adam) = trained(DType::F32);
     // A folder with the file's name cannot be replaced.
@@ -210,7 +210,7 @@ fn a_save_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn no_folder_is_no_checkpoint() {
+fn a_missing_folder_has_no_checkpoint() {
     let folder = tempdir().unwrap();
     let (mut model, mut adam) = trained(DType::F32);
     let missing = folder.path().join("missing");
@@ -239,7 +239,7 @@ fn refused(
 }
 
 #[test]
-fn another_model_or_optimizer_is_refused_and_left_as_it_is() {
+fn another_model_or_optimizer_is_rejected_and_unchanged() {
     let folder = tempdir().unwrap();
     let (model, mut adam) = trained(DType::F32);
     checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap();
@@ -273,7 +273,7 @@ fn another_model_or_optimizer_is_refused_and_left_as_it_is() {
 
 /// Only the last parameter of the model differs, so the others have already been read.
 #[test]
-fn a_model_is_changed_as_a_whole_or_not_at_all() {
+fn a_model_is_loaded_completely_or_not_at_all() {
     use rnn_core::{Dense, Visitor};
 
     #[derive(Clone, Debug)]
@@ -317,7 +317,7 @@ fn a_model_is_changed_as_a_whole_or_not_at_all() {
 }
 
 #[test]
-fn another_configuration_is_refused_by_the_name_of_the_difference() {
+fn another_configuration_is_rejected_by_the_name_of_the_difference() {
     let folder = tempdir().unwrap();
     let (mut model, mut adam) = trained(DType::F32);
     let with = |config| Checkpoints::new(folder.path()).config(&config).unwrap();
@@ -362,7 +362,7 @@ fn another_configuration_is_refused_by_the_name_of_the_difference() {
 }
 
 #[test]
-fn a_damaged_newest_checkpoint_is_an_error_that_names_the_one_before() {
+fn a_damaged_newest_checkpoint_is_an_error_that_names_the_previous_one() {
     let folder = tempdir().unwrap();
     let (mut model, mut adam) = trained(DType::F32);
     let checkpoints = Checkpoints::new(folder.path()).keep(3);
@@ -399,11 +399,11 @@ fn a_damaged_newest_checkpoint_is_an_error_that_names_the_one_before() {
     );
     fs::write(folder.path().join("step-00000001.safetensors"), b"").unwrap();
     let error = checkpoints.resume(&mut model, &mut adam).unwrap_err();
-    assert_says(&error, &["cut off", "no older checkpoint"]);
+    assert_says(&error, &["truncated", "no older checkpoint"]);
 }
 
 #[test]
-fn parameters_alone_are_saved_and_read_from_either_kind_of_file() {
+fn parameters_are_read_from_weight_files_and_checkpoints() {
     let folder = tempdir().unwrap();
     let (model, adam) = trained(DType::F64);
     let path = folder.path().join("weights.safetensors");
@@ -417,7 +417,7 @@ fn parameters_alone_are_saved_and_read_from_either_kind_of_file() {
     }
     assert_says(
         &Checkpoint::read(&path).unwrap_err(),
-        &["weights.safetensors", "no checkpoint"],
+        &["weights.safetensors", "not a checkpoint"],
     );
     let bytes = fs::read(&path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -426,7 +426,7 @@ fn parameters_alone_are_saved_and_read_from_either_kind_of_file() {
 
 #[cfg(unix)]
 #[test]
-fn others_may_read_a_file_as_they_may_any_other() {
+fn saved_files_have_default_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempdir().unwrap();
     let ordinary = folder.path().join("ordinary");

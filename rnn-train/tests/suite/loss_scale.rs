@@ -55,7 +55,7 @@ fn small_gradients_survive() {
 }
 
 #[test]
-fn infinite_gradients_halve_the_factor_and_good_steps_double_it() {
+fn infinite_gradients_halve_the_factor_and_finite_ones_double_it() {
     let mut number = Number::new(0.5);
     let mut sgd = Sgd::new(0.5);
     let scale = LossScale::new().with_factor(65536.0).unwrap();
@@ -81,7 +81,7 @@ fn infinite_gradients_halve_the_factor_and_good_steps_double_it() {
 }
 
 #[test]
-fn the_factor_is_kept_with_a_run() {
+fn the_factor_is_saved_with_the_run() {
     let mut scale = LossScale::new().with_growth_interval(2).unwrap();
     let grads = Number::new(1.0).grads(&scale, 0.5).unwrap();
     scale.unscale(&grads).unwrap();
@@ -93,11 +93,11 @@ fn the_factor_is_kept_with_a_run() {
 }
 
 #[test]
-fn senseless_settings_are_refused() {
+fn invalid_settings_are_rejected() {
     for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = LossScale::new().with_factor(factor).unwrap_err();
         assert_says(&error, &["loss_scale", "factor"]);
     }
     let error = LossScale::new().with_growth_interval(0).unwrap_err();
-    assert_says(&error, &["growth_interval is 0"]);
+    assert_says(&error, &["growth_interval must not be 0"]);
 }

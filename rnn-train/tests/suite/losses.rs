@@ -5,7 +5,7 @@ use rnn_train::losses::{
 use crate::common::{assert_says, device, tensor};
 
 #[test]
-fn cross_entropy_is_the_negative_log_of_the_labels_share() {
+fn cross_entropy_is_the_negative_log_probability_of_the_label() {
     let d = device();
     // Probabilities in the ratios 1 : 2 : 5 and 4 : 4 : 2.
     let logits = [1f64, 2.0, 5.0, 4.0, 4.0, 2.0].map(f64::ln);
@@ -34,7 +34,7 @@ fn logits_of_any_size_give_a_finite_loss() {
 }
 
 #[test]
-fn squared_error_is_a_mean_over_everything() {
+fn squared_error_is_a_mean_over_all_elements() {
     let d = device();
     let a = tensor(&d, &[1f64, 2.0, 3.0, 5.0], &[2, 2]);
     let b = tensor(&d, &[0f64, 2.0, 1.0, 2.0], &[2, 2]);
@@ -45,7 +45,7 @@ fn squared_error_is_a_mean_over_everything() {
 }
 
 #[test]
-fn accuracy_counts_the_largest_and_the_first_of_equals() {
+fn accuracy_takes_the_first_of_equal_maxima() {
     let d = device();
     let logits = tensor(&d, &[0f32, 1.0, 1.0, 3.0, 2.0, 1.0, 0.0, 0.0, 9.0], &[3, 3]);
     let labels = |l: [i32; 3]| tensor(&d, &l, &[3]);
@@ -55,7 +55,7 @@ fn accuracy_counts_the_largest_and_the_first_of_equals() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn mismatched_arguments_are_rejected_by_name() {
     let d = device();
     let logits = tensor(&d, &[0f32; 6], &[2, 3]);
     let three = tensor(&d, &[0i32; 3], &[3]);

@@ -66,7 +66,7 @@ fn with_each_bit_flipped(path: &Path, mut look: impl FnMut(usize)) {
 }
 
 #[test]
-fn every_flipped_bit_of_a_checkpoint_is_noticed() {
+fn every_flipped_bit_of_a_checkpoint_is_detected() {
     let run = run();
     let mut flips = 0;
     with_each_bit_flipped(&run.path, |bit| {
@@ -78,7 +78,7 @@ fn every_flipped_bit_of_a_checkpoint_is_noticed() {
 }
 
 #[test]
-fn every_length_but_the_right_one_is_noticed() {
+fn every_wrong_length_is_detected() {
     let Run {
         folder: _folder,
         path,
@@ -98,7 +98,7 @@ fn every_length_but_the_right_one_is_noticed() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn a_rejected_file_changes_nothing() {
     let Run {
         folder,
         mut model,
@@ -118,7 +118,7 @@ fn what_is_refused_changes_nothing() {
 /// Other programs write weights without a checksum. A flip may turn a file into one without a
 /// checksum, but then it must not have changed anything else.
 #[test]
-fn a_flipped_bit_of_weights_is_noticed_or_harmless() {
+fn a_flipped_bit_in_a_weight_file_is_detected_or_harmless() {
     let Run {
         folder, mut model, ..
     } = run();
@@ -147,7 +147,7 @@ fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
         bytes
             .windows(what.len())
             .position(|w| w == what)
-            .unwrap_or_else(|| panic!("{from} is not there"))
+            .unwrap_or_else(|| panic!("{from} not found"))
     };
     let mut bytes = bytes.to_vec();
     let at = find(&bytes, from);
@@ -163,7 +163,7 @@ fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 #[test]
-fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
+fn invalid_content_with_a_valid_checksum_is_rejected() {
     let Run {
         folder,
         mut model,
@@ -188,12 +188,8 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
             "\\\"former\\\":1",
             "without a format version",
         ),
-        ("\\\"run\\\"", "\\\"ran\\\"", "no checkpoint"),
-        (
-            "\\\"optimizer\\\"",
-            "\\\"optimiser\\\"",
-            "metadata that cannot be read",
-        ),
+        ("\\\"run\\\"", "\\\"ran\\\"", "not a checkpoint"),
+        ("\\\"optimizer\\\"", "\\\"optimiser\\\"", "invalid metadata"),
         (
             "\\\"beta1\\\":0.9",
             "\\\"beta3\\\":0.9",
@@ -204,11 +200,7 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
             "\\\"beta1\\\":[9]",
             "another configuration of Adam",
         ),
-        (
-            "\\\"step\\\":1",
-            "\\\"step\\\":-",
-            "metadata that cannot be read",
-        ),
+        ("\\\"step\\\":1", "\\\"step\\\":-", "invalid metadata"),
         ("\\\"carried\\\":0", "\\\"carried\\\":9", "no `carry/0`"),
         (
             "slot/bias/Adam_1",
@@ -221,7 +213,11 @@ fn files_with_the_right_checksum_and_the_wrong_content_are_refused() {
             "no `slot/bias/Adam`",
         ),
         ("param/bias", "param/bits", "no `param/bias`"),
-        ("\"shape\":[1,1]", "\"shape\":[1,2]", "no safetensors file"),
+        (
+            "\"shape\":[1,1]",
+            "\"shape\":[1,2]",
+            "not a safetensors file",
+        ),
         ("\"F32\"", "\"I32\"", "i32"),
         ("\"F32\"", "\"U32\"", "U32, which is not supported"),
     ] {
@@ -253,7 +249,7 @@ fn with_header(header: &str, data: usize) -> Vec<u8> {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn inconsistent_headers_are_rejected() {
     let folder = tempdir().unwrap();
     let mut model = Dense::new(&device(), 1, 1).unwrap();
     let before = contents(&model);
@@ -308,7 +304,7 @@ fn headers_that_lie_are_refused() {
 
 /// Another program may keep the metadata, which it does not understand, and change everything else.
 #[test]
-fn a_checksum_that_another_program_has_moved_is_refused() {
+fn a_checksum_moved_by_another_program_is_rejected() {
     let Run {
         folder, mut model, ..
     } = run();
@@ -329,7 +325,7 @@ fn a_checksum_that_another_program_has_moved_is_refused() {
 }
 
 #[test]
-fn weights_of_other_programs_are_read() {
+fn weight_files_of_other_programs_are_read() {
     let folder = tempdir().unwrap();
     let mut model = Dense::new(&device(), 2, 1).unwrap();
     let path = folder.path().join("weights");

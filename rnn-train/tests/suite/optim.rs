@@ -102,7 +102,7 @@ fn adam_follows_tensorflow() {
 }
 
 #[test]
-fn the_step_of_adam_counts_for_all_parameters() {
+fn adam_has_one_step_counter_for_all_parameters() {
     let mut model = Model::new();
     let mut adam = Adam::new(0.1).beta1(0.8).beta2(0.95).epsilon(1e-3);
     step(&mut adam, &mut model, GRADS[0], None);
@@ -119,7 +119,7 @@ fn the_step_of_adam_counts_for_all_parameters() {
 }
 
 #[test]
-fn gradient_descent_is_what_it_says() {
+fn gradient_descent_subtracts_the_scaled_gradient() {
     let mut model = Model::new();
     let mut sgd = Sgd::new(0.5);
     step(&mut sgd, &mut model, GRADS[0], Some([1.0, 3.0]));
@@ -134,7 +134,7 @@ fn gradient_descent_is_what_it_says() {
 }
 
 #[test]
-fn a_step_records_nothing() {
+fn a_step_is_not_recorded() {
     let mut model = Model::new();
     let grads = model.grads(GRADS[0], None);
     // This also holds if the parameters are tracked.
@@ -149,7 +149,7 @@ fn a_step_records_nothing() {
 }
 
 #[test]
-fn a_part_of_a_model_can_be_stepped() {
+fn part_of_a_model_can_be_updated() {
     #[derive(Clone, Debug)]
     struct Part(Param<Device>);
     impl Module for Part {
@@ -213,7 +213,7 @@ impl<B: Backend> Optimizer<B> for Failing<B> {
 }
 
 #[test]
-fn a_step_that_fails_changes_nothing() {
+fn a_failed_step_changes_nothing() {
     let mut model = Model::new();
     let grads = model.grads(GRADS[0], Some([1.0, 2.0]));
     let before = contents(&model);
@@ -228,7 +228,7 @@ fn a_step_that_fails_changes_nothing() {
 }
 
 #[test]
-fn configurations_without_sense_are_refused_at_the_step() {
+fn invalid_configurations_are_rejected_by_the_step() {
     let mut model = Model::new();
     let grads = model.grads(GRADS[0], None);
     let before = contents(&model);

@@ -86,7 +86,7 @@ fn by_hand<I: Copy + Into<i64>>(ids: &[I], phase: f64) -> Vec<f64> {
 }
 
 #[test]
-fn lookups_give_rows_and_norms_do_not_sum_them() {
+fn lookups_give_row_gradients_and_norms_do_not_sum_equal_rows() {
     let grads = Table::new().grads(|m| m.sum(&[3i64, 1, 3], 0.9));
     let rows = slices(&grads);
     let weights = numbers(3 * DEPTH, 0.9);
@@ -115,7 +115,7 @@ fn lookups_give_rows_and_norms_do_not_sum_them() {
 }
 
 #[test]
-fn equal_indices_are_summed_in_the_order_of_their_first_appearance() {
+fn equal_indices_are_summed_in_order_of_first_occurrence() {
     let grads = Table::new().grads(|m| m.sum(&[3i32, 1, 3, 5], 0.9));
     let summed = slices(&grads).summed().unwrap();
     assert_eq!(summed.indices().to_vec::<i64>().unwrap(), [3, 1, 5]);
@@ -256,17 +256,17 @@ impl Rule {
 /// A row that is looked up twice takes one step with the sum of its gradients. A row that is not
 /// looked up keeps every bit, in its slots too, even if the previous step looked it up.
 #[test]
-fn only_rows_that_were_looked_up_change() {
+fn only_gathered_rows_change() {
     row_wise_rules(&mut |name, mut rule, start, by_hand_step| {
         let mut table = Table::new();
         let mut w = values(&table.0);
         let mut slots: Vec<Vec<f64>> = start.iter().map(|&s| vec![s; ROWS * DEPTH]).collect();
         let mut found_slots = slots.clone();
-        for (turn, ids) in [&[3i64, 1, 3][..], &[0, 3, 0, 0], &[], &[5]]
+        for (step, ids) in [&[3i64, 1, 3][..], &[0, 3, 0, 0], &[], &[5]]
             .iter()
             .enumerate()
         {
-            let phase = 0.4 + turn as f64;
+            let phase = 0.4 + step as f64;
             let before = (values(&table.0), found_slots);
             let grads = table.grads(|m| m.sum(ids, phase));
             found_slots = rule.step(&mut table, &grads);
@@ -281,7 +281,7 @@ fn only_rows_that_were_looked_up_change() {
                     continue;
                 }
                 let bits = |all: &[f64]| all[i].to_bits();
-                let what = format!("{name}: element {i} after step {turn}");
+                let what = format!("{name}: element {i} after step {step}");
                 assert_eq!(bits(&values(&table.0)), bits(&before.0), "{what}");
                 for (found, before) in found_slots.iter().zip(&before.1) {
                     assert_eq!(bits(found), bits(before), "{what}");
@@ -300,8 +300,8 @@ fn only_rows_that_were_looked_up_change() {
 fn adam_decays_every_row() {
     let (mut sparse, mut dense) = (Table::new(), Table::new());
     let (mut adam, mut reference) = (Adam::new(0.1), Adam::new(0.1));
-    for (turn, ids) in [&[3i64, 1, 3][..], &[0, 3, 0], &[]].iter().enumerate() {
-        let phase = 0.4 + turn as f64;
+    for (step, ids) in [&[3i64, 1, 3][..], &[0, 3, 0], &[]].iter().enumerate() {
+        let phase = 0.4 + step as f64;
         let before = adam.state().get(sparse.0.id()).map(|s| values(&s[0]));
         let old = values(&sparse.0);
         let grads = sparse.grads(|m| m.sum(ids, phase));
@@ -331,7 +331,7 @@ fn adam_decays_every_row() {
 }
 
 #[test]
-fn no_ids_are_a_gradient_of_no_rows() {
+fn an_empty_gather_has_a_gradient_without_rows() {
     let table = Table::new();
     let grads = table.grads(|m| {
         let none = Tensor::from_slice::<i32>(m.0.device(), &[], &[2, 0])?;
@@ -433,7 +433,7 @@ fn memory_policies_give_the_same_rows() {
 
 /// Requested memory traffic does not grow with the table, except for one copy of each tensor.
 #[test]
-fn a_large_table_costs_what_is_looked_up() {
+fn the_cost_of_a_large_table_depends_on_the_gathered_rows() {
     const LARGE: usize = 50_000;
     let counting = Counting::new(Cpu::builder().threads(1).build().unwrap());
     let device = Autodiff::new(counting.clone());

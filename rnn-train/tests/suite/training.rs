@@ -51,7 +51,7 @@ fn training_learns_and_reports() {
 }
 
 #[test]
-fn a_run_resumed_anywhere_ends_with_the_same_bits() {
+fn a_run_resumed_at_any_step_ends_with_the_same_bits() {
     let whole = {
         let (mut model, mut adam, mut batches) = start();
         let mut trainer = trainer();
@@ -79,9 +79,9 @@ fn a_run_resumed_anywhere_ends_with_the_same_bits() {
             .show_progress(false)
             .save_to(Checkpoints::new(folder.path()))
             .save_every(1);
-        let there = trainer.resume(&mut model, &mut adam, &mut batches).unwrap();
-        assert_eq!(there, stop > 1);
-        if !there {
+        let resumed = trainer.resume(&mut model, &mut adam, &mut batches).unwrap();
+        assert_eq!(resumed, stop > 1);
+        if !resumed {
             // The first step was never taken, so this is a new run.
             (model, adam, batches) = start();
             trainer = again();
@@ -116,7 +116,7 @@ fn finish(
 }
 
 #[test]
-fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch() {
+fn carried_state_is_saved_and_reset_at_each_epoch() {
     let windows = [0usize, 3, 6, 9, 12];
     let seen = RefCell::new(Vec::new());
     let run = |folder: &std::path::Path, stop: u64| -> Result<_> {
@@ -172,7 +172,7 @@ fn what_is_carried_from_batch_to_batch_is_saved_and_starts_anew_with_the_epoch()
 }
 
 #[test]
-fn a_loss_that_is_not_finite_is_an_error_and_no_step() {
+fn a_non_finite_loss_is_an_error_without_a_step() {
     for bad in [f64::NAN, f64::INFINITY] {
         let folder = tempdir().unwrap();
         let (mut model, mut adam, mut batches) = start();
@@ -202,7 +202,7 @@ fn a_loss_that_is_not_finite_is_an_error_and_no_step() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_is_an_error_and_no_step() {
+fn a_non_finite_gradient_is_an_error_without_a_step() {
     let (mut model, mut adam, mut batches) = start();
     let before = contents(&model);
     let error = Trainer::new(0)
@@ -218,7 +218,7 @@ fn a_gradient_that_is_not_finite_is_an_error_and_no_step() {
 }
 
 #[test]
-fn data_that_does_not_fit_the_checkpoint_is_refused_and_nothing_changes() {
+fn other_data_than_the_checkpoint_is_rejected_and_changes_nothing() {
     let folder = tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path());
     let (mut model, mut adam, mut batches) = start();
@@ -236,14 +236,14 @@ fn data_that_does_not_fit_the_checkpoint_is_refused_and_nothing_changes() {
         &again
             .resume(&mut model, &mut adam, &mut windows)
             .unwrap_err(),
-        &["other data"],
+        &["another data source"],
     );
     assert_eq!((contents(&model), memory(&model, &adam)), before);
     assert_eq!(again.state().step, 0);
 }
 
 #[test]
-fn an_epoch_without_a_batch_is_refused() {
+fn an_epoch_without_a_batch_is_rejected() {
     let (mut model, mut adam, _) = start();
     let mut nothing = InOrder::new(std::iter::empty::<Vec<usize>>());
     let error = trainer()
@@ -279,7 +279,7 @@ fn every_step_has_a_seed_of_its_own() {
 }
 
 #[test]
-fn a_source_in_order_goes_on_where_it_was() {
+fn an_ordered_source_resumes_at_its_position() {
     let mut source = InOrder::new(0..3);
     assert_eq!(source.items_per_epoch(), Some(3));
     for expected in [Some(0), Some(1), Some(2), None, Some(0)] {

@@ -38,11 +38,11 @@ pub enum Error {
     #[error("{0}")]
     NoCompiler(String),
     /// One of the libraries could not be opened.
-    #[error("the simulated CUDA device cannot be loaded: {0}")]
+    #[error("cannot load the simulated CUDA device: {0}")]
     Load(String),
     /// Another CUDA library was loaded first.
     #[error(
-        "{0} is another library already: install the simulated device before the first CUDA call"
+        "another {0} is already loaded: install the simulated device before the first CUDA call"
     )]
     TooLate(String),
 }
@@ -51,7 +51,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Simulator {
     symbols: Symbols,
-    turn: Mutex<()>,
+    exclusive: Mutex<()>,
 }
 
 /// Makes the simulated device this process's CUDA device. Later calls return the same one.
@@ -76,7 +76,7 @@ fn load(folder: &Path) -> Result<Simulator, Error> {
     symbols.set_cache(&c_string(&folder.join("kernels").display().to_string()));
     let simulator = Simulator {
         symbols,
-        turn: Mutex::new(()),
+        exclusive: Mutex::new(()),
     };
     simulator.reset();
     Ok(simulator)
@@ -166,11 +166,14 @@ impl Simulator {
     /// Waits until no other thread of this process has exclusive access, then resets the device.
     /// Dropping the result resets it again.
     pub fn exclusive(&self) -> Exclusive<'_> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self
+            .exclusive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.reset();
         Exclusive {
             simulator: self,
-            _turn: turn,
+            _guard: guard,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Simulator {
 #[derive(Debug)]
 pub struct Exclusive<'a> {
     simulator: &'a Simulator,
-    _turn: MutexGuard<'a, ()>,
+    _guard: MutexGuard<'a, ()>,
 }
 
 impl Deref for Exclusive<'_> {

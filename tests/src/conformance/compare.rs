@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_or_no_number_is_wrong() {
+    fn distant_numbers_and_nan_fail() {
         let limit = Class::Function.tolerance(DType::F32);
         let near = share(Class::Function, 3.0 + 2.0 * limit, 3.0).unwrap();
         assert!((near - 0.5).abs() < 1e-3, "{near}");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_and_types_count() {
+    fn shapes_and_types_are_compared() {
         let floats = |dims: &[usize], dtype| Read::host(dims, dtype, vec![1.0, 2.0]);
         let check = |found: &Read, expected: &Read| {
             let comparison = Comparison::exact("x", found.clone(), expected.clone());

@@ -89,7 +89,7 @@ fn refused(wrong: Wrong) -> Case {
 }
 
 fn accepted(op: &'static str) -> Error {
-    Error::argument(op, "operands", "are wrong, but were accepted")
+    Error::argument(op, "operands", "are invalid, but were accepted")
 }
 
 impl Wrong {
@@ -115,7 +115,7 @@ fn works(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     let ids = upload(device, &[2.0, 0.0], &[2], DType::I32)?;
     let found = table.gather(&ids)?.affine(2.0, 1.0)?;
     let expected = Read::host(&[2], DType::F32, vec![7.0, 3.0]);
-    let comparison = Comparison::exact("a result after that", Read::new(&found)?, expected);
+    let comparison = Comparison::exact("a result after the error", Read::new(&found)?, expected);
     device.synchronize()?;
     Ok(vec![comparison])
 }

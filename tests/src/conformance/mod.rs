@@ -8,7 +8,7 @@
 //! ([`EXPECTED`]).
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
-//!   `sequences`; destinations: `places`; memory: `buffers`; invalid calls: `errors`;
+//!   `sequences`; destinations: `destinations`; memory: `buffers`; invalid calls: `errors`;
 //! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
 //!   `optimizers`.
 
@@ -16,6 +16,7 @@ mod buffers;
 mod case;
 mod cells;
 mod compare;
+mod destinations;
 mod draw;
 mod drivers;
 mod dropout;
@@ -29,7 +30,6 @@ mod model;
 mod moving;
 mod operation;
 mod optimizers;
-mod places;
 mod products;
 mod random;
 mod reduce;
@@ -61,7 +61,7 @@ pub fn cases() -> Vec<Case> {
         special::cases,
         fused::cases,
         sequences::cases,
-        places::cases,
+        destinations::cases,
         buffers::cases,
         errors::cases,
         cells::cases,
@@ -97,7 +97,7 @@ impl Default for Request {
     }
 }
 
-/// Runs cases on backends. Calls `tell` with each unexpected outcome as it occurs.
+/// Runs cases on backends. Calls `on_problem` with each unexpected outcome as it occurs.
 ///
 /// # Errors
 /// A named backend is not available, or no case matches.
@@ -105,14 +105,14 @@ pub fn run(
     request: &Request,
     cases: &[Case],
     expected: &[Expected],
-    tell: &mut dyn FnMut(&str),
+    on_problem: &mut dyn FnMut(&str),
 ) -> Result<Report> {
     let chosen: Vec<&Case> = cases
         .iter()
         .filter(|c| c.id().contains(&request.filter))
         .collect();
     if chosen.is_empty() {
-        let problem = format!("`{}` is in the name of no case", request.filter);
+        let problem = format!("is `{}`, which matches no case", request.filter);
         return Err(Error::argument("conformance", "filter", problem));
     }
     let reference = device("reference")?;
@@ -138,7 +138,7 @@ pub fn run(
                     let about = about.find(|e| e.is_about(backend, &case.id(), dtype));
                     let outcome = Outcome::new(result, about.map(|e| e.reason));
                     if let Some(problem) = outcome.problem() {
-                        tell(&format!(
+                        on_problem(&format!(
                             "{backend} {} {dtype} seed {seed}: {problem}",
                             case.id()
                         ));

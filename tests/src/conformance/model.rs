@@ -98,7 +98,7 @@ impl<M: Module<Backend = TestDevice>> Model<M> {
         found
             .map(|(_, param)| param.value().clone())
             .ok_or_else(|| {
-                backend_api::Error::argument("conformance", name, "was not given to the model")
+                backend_api::Error::argument("conformance", name, "was not passed to the model")
             })
     }
 

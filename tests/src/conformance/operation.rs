@@ -192,12 +192,17 @@ impl Operation {
             Held::Shared => "shared",
             Held::ByOperand => "over an operand",
         };
-        Case::comparing("places", format!("{name} {how}"), dtypes, move |setting| {
-            self.write_to_places(setting.device.inner(), &setting.draw, held, class)
-        })
+        Case::comparing(
+            "destinations",
+            format!("{name} {how}"),
+            dtypes,
+            move |setting| {
+                self.write_to_destinations(setting.device.inner(), &setting.draw, held, class)
+            },
+        )
     }
 
-    fn write_to_places(
+    fn write_to_destinations(
         &self,
         device: &TestBackend,
         draw: &Draw,
@@ -227,30 +232,30 @@ impl Operation {
 
         let layouts: Vec<(Layout, usize)> = targets
             .iter()
-            .map(|t| (*t.place.layout(), t.count))
+            .map(|t| (*t.tensor.layout(), t.count))
             .collect();
         let views: Vec<View<'_, _>> = operands.iter().map(Tensor::view).collect();
         let dests = targets
             .into_iter()
             .zip(&layouts)
-            .map(|(t, (layout, _))| Dest::Into(Box::new((t.place.into_buffer(), *layout))))
+            .map(|(t, (layout, _))| Dest::Into(Box::new((t.tensor.into_buffer(), *layout))))
             .collect();
         let buffers = device.run(&op, &views, dests)?;
 
         let mut all = Vec::new();
         for (i, (buffer, result)) in buffers.into_iter().zip(&expected).enumerate() {
             let (layout, count) = layouts[i];
-            let place = Tensor::from_parts(device, buffer, layout, result.dtype());
-            let (found, result) = (Read::new(&place)?, Read::new(result)?);
+            let tensor = Tensor::from_parts(device, buffer, layout, result.dtype());
+            let (found, result) = (Read::new(&tensor)?, Read::new(result)?);
             all.push(Comparison {
                 class,
                 ..Comparison::exact(format!("result {i}"), found, result)
             });
             let written = places(&layout);
-            let around = Target { place, count }.read()?.without(&written);
+            let around = Target { tensor, count }.read()?.without(&written);
             let expected = old[i].without(&written);
             all.push(Comparison::exact(
-                format!("what is around result {i}"),
+                format!("the rest of the buffer of result {i}"),
                 around,
                 expected,
             ));
@@ -279,10 +284,10 @@ impl Operation {
         result: &Tensor<TestBackend>,
     ) -> Result<Target> {
         let drawn = self.operands.iter().zip(operands);
-        for (operand, place) in drawn.filter(|(_, t)| t.meta() == result.meta()) {
+        for (operand, tensor) in drawn.filter(|(_, t)| t.meta() == result.meta()) {
             if let Operand::Drawn { dims, at, .. } = operand {
-                let (place, count) = (place.clone(), at.layout(dims)?.1);
-                return Ok(Target { place, count });
+                let (tensor, count) = (tensor.clone(), at.layout(dims)?.1);
+                return Ok(Target { tensor, count });
             }
         }
         let problem = "has the result's shape and type";
@@ -293,7 +298,7 @@ impl Operation {
 /// A destination in a buffer, and the buffer's length.
 #[derive(Clone, Debug)]
 struct Target {
-    place: Tensor<TestBackend>,
+    tensor: Tensor<TestBackend>,
     count: usize,
 }
 
@@ -303,19 +308,19 @@ impl Target {
         let at = [Arrange::TurnedCut, Arrange::Cut, Arrange::Offset][i % 3];
         let (layout, count) = at.layout(&result.dims())?;
         let ones = upload(device, &vec![1.0; count], &[count], result.dtype())?;
-        let place = Tensor::from_parts(device, ones.into_buffer(), layout, result.dtype());
-        Ok(Self { place, count })
+        let tensor = Tensor::from_parts(device, ones.into_buffer(), layout, result.dtype());
+        Ok(Self { tensor, count })
     }
 
     /// The whole buffer.
     fn read(&self) -> Result<Read> {
         let flat = Layout::contiguous(Shape::new(&[self.count])?);
-        let (device, buffer) = (self.place.device(), self.place.buffer().clone());
+        let (device, buffer) = (self.tensor.device(), self.tensor.buffer().clone());
         Read::new(&Tensor::from_parts(
             device,
             buffer,
             flat,
-            self.place.dtype(),
+            self.tensor.dtype(),
         ))
     }
 }

@@ -93,12 +93,12 @@ impl Report {
     }
 
     pub(super) fn absent(&mut self, backend: &str, error: &Error) {
-        self.absent.push(format!("{backend} did not run: {error}"));
+        self.absent.push(format!("{backend} was skipped: {error}"));
     }
 
     pub(super) fn add(&mut self, backend: &str, case: &Case, dtype: DType, outcome: Outcome) {
         let key = (backend.to_owned(), case.group, dtype);
-        let place = self
+        let index = self
             .lines
             .iter()
             .position(|(k, _)| *k == key)
@@ -106,11 +106,11 @@ impl Report {
                 // Place the line below the group's other element types.
                 let group = |k: &(String, &str, DType)| (&k.0, k.1) == (&key.0, key.1);
                 let last = self.lines.iter().rposition(|(k, _)| group(k));
-                let place = last.map_or(self.lines.len(), |last| last + 1);
-                self.lines.insert(place, (key, Line::default()));
-                place
+                let index = last.map_or(self.lines.len(), |last| last + 1);
+                self.lines.insert(index, (key, Line::default()));
+                index
             });
-        let line = &mut self.lines[place].1;
+        let line = &mut self.lines[index].1;
         line.cases += 1;
         match outcome {
             Outcome::Passed(share, what) => {
@@ -139,7 +139,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:12} {:11} {:5} {:>6} {:>6} {:>7}  worst error, as a share of its tolerance",
+            "{:12} {:11} {:5} {:>6} {:>6} {:>7}  largest error, as a fraction of the tolerance",
             "backend", "group", "type", "cases", "failed", "differ"
         )?;
         for ((backend, group, dtype), line) in &self.lines {

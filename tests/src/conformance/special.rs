@@ -304,12 +304,12 @@ fn casts() -> Vec<Case> {
     // exact in every float type that represents it.
     for (name, dtype, numbers) in [
         (
-            "i64 beyond the places of a float",
+            "i64 beyond the precision of a float",
             DType::I64,
             &[16_777_217.0, -16_777_219.0, 9e15][..],
         ),
         (
-            "i32 beyond the places of f32",
+            "i32 beyond the precision of f32",
             DType::I32,
             &[16_777_217.0, -2_147_483_648.0, 2_147_483_647.0],
         ),

@@ -88,7 +88,7 @@ fn every_operation_has_cases() {
     // of.
     let tested: BTreeSet<&str> = all
         .iter()
-        .filter(|case| !matches!(case.group, "places" | "special"))
+        .filter(|case| !matches!(case.group, "destinations" | "special"))
         .flat_map(|case| case.operations.iter().copied())
         .collect();
     let wanted: BTreeSet<&str> = kinds().iter().flat_map(names).collect();
@@ -111,7 +111,7 @@ fn every_class_of_cell_has_cases() {
 }
 
 #[test]
-fn names_are_unique_and_expectations_about_something() {
+fn names_are_unique_and_expectations_match_cases() {
     let mut seen = BTreeSet::new();
     let all = cases();
     for case in &all {
@@ -134,16 +134,16 @@ fn names_are_unique_and_expectations_about_something() {
 
 /// Runs one case on the CPU with the given expected differences.
 fn report(case: Case, expected: &[Expected]) -> (Report, Vec<String>) {
-    let mut told = Vec::new();
+    let mut problems = Vec::new();
     let request = Request {
         backends: vec!["cpu".into()],
         ..Request::default()
     };
     let report = run(&request, &[case], expected, &mut |text| {
-        told.push(text.into())
+        problems.push(text.into())
     })
     .unwrap();
-    (report, told)
+    (report, problems)
 }
 
 /// A case whose results have a relative error, but only on the device under test.
@@ -166,19 +166,19 @@ const SHOULD: Expected = Expected {
 };
 
 #[test]
-fn what_is_off_fails_unless_it_should_be() {
-    let (right, told) = report(off_by(0.0), &[]);
-    assert_eq!((right.summary().passed, told.len()), (1, 0));
+fn a_difference_fails_unless_it_is_expected() {
+    let (right, problems) = report(off_by(0.0), &[]);
+    assert_eq!((right.summary().passed, problems.len()), (1, 0));
 
-    let (wrong, told) = report(off_by(1e-6), &[]);
+    let (wrong, problems) = report(off_by(1e-6), &[]);
     assert_eq!(wrong.summary().failed, 1);
     assert!(
-        told[0].starts_with("cpu test/scaled f32 seed 0: x["),
-        "{told:?}"
+        problems[0].starts_with("cpu test/scaled f32 seed 0: x["),
+        "{problems:?}"
     );
 
-    let (meant, told) = report(off_by(1e-6), &[SHOULD]);
-    assert_eq!((meant.summary().differed, told.len()), (1, 0));
+    let (meant, problems) = report(off_by(1e-6), &[SHOULD]);
+    assert_eq!((meant.summary().differed, problems.len()), (1, 0));
     let table = meant.to_string();
     assert!(table.contains("for a test"), "{table}");
     assert!(
@@ -186,16 +186,16 @@ fn what_is_off_fails_unless_it_should_be() {
         "{table}"
     );
 
-    let (missing, told) = report(off_by(0.0), &[SHOULD]);
+    let (missing, problems) = report(off_by(0.0), &[SHOULD]);
     assert_eq!(missing.summary().failed, 1);
     assert!(
-        told[0].contains("agrees, but should differ: for a test"),
-        "{told:?}"
+        problems[0].contains("agrees, but should differ: for a test"),
+        "{problems:?}"
     );
 }
 
 #[test]
-fn what_changes_or_compares_nothing_fails() {
+fn nondeterministic_or_empty_cases_fail() {
     let runs = AtomicU64::new(0);
     let fickle = move |cx: &CaseContext<'_>| {
         let run = runs.fetch_add(1, Ordering::Relaxed) as f64;
@@ -205,12 +205,12 @@ fn what_changes_or_compares_nothing_fails() {
         all.push("x", &x)?;
         Ok(all)
     };
-    let (fickle, told) = report(
+    let (fickle, problems) = report(
         Case::new("test", "fickle", Class::Gradient, &[DType::F64], fickle),
         &[],
     );
     assert_eq!(fickle.summary().failed, 1);
-    assert!(told[0].contains("computed again"), "{told:?}");
+    assert!(problems[0].contains("computed again"), "{problems:?}");
 
     let empty = Case::new("test", "empty", Class::Exact, PRECISE, |_| {
         Ok(Results::default())
@@ -221,7 +221,7 @@ fn what_changes_or_compares_nothing_fails() {
 }
 
 #[test]
-fn what_cannot_be_done_is_told() {
+fn unknown_names_and_failing_cases_are_reported() {
     let request = |backend: &str, filter: &str| {
         let request = Request {
             backends: vec![backend.into()],
@@ -243,7 +243,7 @@ fn what_cannot_be_done_is_told() {
         all.push_as(Class::Exact, "x", Read::new(&x.matmul(&x)?)?);
         Ok(all)
     });
-    let (broken, told) = report(broken, &[]);
+    let (broken, problems) = report(broken, &[]);
     assert_eq!(broken.summary().failed, 2);
-    assert!(told[0].contains("matmul"), "{told:?}");
+    assert!(problems[0].contains("matmul"), "{problems:?}");
 }

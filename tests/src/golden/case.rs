@@ -320,11 +320,13 @@ impl Header {
         let mut header: Value = parse(&file.case)?;
         drop_nulls(&mut header);
         let Some(fields) = header.as_object_mut() else {
-            return Err(Trouble::Wrong("the header's case is no JSON object".into()));
+            return Err(Trouble::Wrong(
+                "the header's case is not a JSON object".into(),
+            ));
         };
         let driver = match fields.get("driver") {
             Some(Value::String(driver)) => driver.clone(),
-            _ => return Err(Trouble::Wrong("the header names no driver".into())),
+            _ => return Err(Trouble::Wrong("the header has no driver".into())),
         };
         for field in INFORMATION {
             // Loops that generate their own inputs need `T` to stop.
@@ -374,7 +376,7 @@ fn drop_nulls(value: &mut Value) {
 }
 
 fn parse(json: &str) -> Result<Value, Trouble> {
-    serde_json::from_str(json).map_err(|e| Trouble::Wrong(format!("the header is no JSON: {e}")))
+    serde_json::from_str(json).map_err(|e| Trouble::Wrong(format!("the header is not JSON: {e}")))
 }
 
 /// Deserializes options. An unknown option makes the case unsupported.

@@ -91,7 +91,9 @@ impl<'f> Check<'f> {
     pub(super) fn finish(self) -> Result<Worst, Trouble> {
         match self.left.first() {
             None => Ok(self.worst),
-            Some(key) => Err(Trouble::Unsupported(format!("nothing gives `{key}`"))),
+            Some(key) => Err(Trouble::Unsupported(format!(
+                "no result corresponds to `{key}`"
+            ))),
         }
     }
 }
@@ -189,7 +191,9 @@ impl<B: Differentiable> Graph<B> {
         let used: BTreeSet<&str> = self.leaves.iter().map(|(key, _)| key.as_str()).collect();
         let unused = |key: &&str| key.starts_with("weights/") && !used.contains(key);
         if let Some(key) = file.keys().find(unused) {
-            return Err(Trouble::Unsupported(format!("no parameter is `{key}`")));
+            return Err(Trouble::Unsupported(format!(
+                "no parameter corresponds to `{key}`"
+            )));
         }
         let mut check = Check::new(file, dtype);
         let mut loss: Option<Tensor<B>> = None;
@@ -210,7 +214,8 @@ impl<B: Differentiable> Graph<B> {
                 None => share,
             });
         }
-        let loss = loss.ok_or_else(|| Error::argument("golden", "R", "weights no result"))?;
+        let loss =
+            loss.ok_or_else(|| Error::argument("golden", "R", "is the weight of no result"))?;
         check.tensor("loss", &loss)?;
         for ((key, _), grad) in self.leaves.iter().zip(self.gradients(&loss)?) {
             let grad_key = format!("grad/{key}");

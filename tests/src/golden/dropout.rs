@@ -83,19 +83,19 @@ impl NoiseSource<TestDevice> for Part {
         &self,
         _: &TestDevice,
         cx: &StepContext,
-        place: &str,
+        path: &str,
         meta: Meta,
     ) -> ApiResult<Tensor<TestDevice>> {
         let per_step = self.recording.masks_per_step.get().copied();
         // A mask can serve as noise: 1 is above any limit, 0 below.
-        let (key, found) = match self.masks.get(place).zip(per_step) {
+        let (key, found) = match self.masks.get(path).zip(per_step) {
             Some((number, per_step)) => {
                 let key = format!("mask/{:03}", cx.time * per_step + number);
                 let mask = self.recording.masks.get(&key);
                 (key, mask)
             }
             None => {
-                let key = format!("noise/{place}");
+                let key = format!("noise/{path}");
                 let noise = self.recording.noise.get(&key);
                 (key, noise)
             }
@@ -103,7 +103,7 @@ impl NoiseSource<TestDevice> for Part {
         match found {
             Some(t) if t.meta() == meta => Ok(t.clone()),
             Some(t) => {
-                let expected = format!("{} is asked for", meta.shape);
+                let expected = format!("{} is requested", meta.shape);
                 Err(Error::shape("golden", key, t.shape(), expected))
             }
             None => Err(Error::argument("golden", key, "is not in the file")),
@@ -163,9 +163,9 @@ impl Replay<'_> {
         let keeps = |name: &str| config[name].as_f64().is_some_and(|keep| keep != 1.0);
         let recorded = config["variational_recurrent"] != true;
         let mut masks = HashMap::new();
-        let mut next = |place: String, count: &mut usize| {
+        let mut next = |path: String, count: &mut usize| {
             if recorded {
-                masks.insert(place, *count);
+                masks.insert(path, *count);
                 *count += 1;
             }
         };

@@ -28,7 +28,7 @@ impl GoldenFile {
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
         let case = metadata
             .get("case")
-            .ok_or_else(|| Error::format(path, "its header has no entry `case`"))?
+            .ok_or_else(|| Error::format(path, "the header has no entry `case`"))?
             .clone();
         let parsed = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&e))?;
         let mut tensors = BTreeMap::new();

@@ -44,7 +44,9 @@ fn compare(found: &[Answer], expected: &[Answer], tolerance: f64) -> Result<(), 
     };
     if names(found) != names(expected) {
         let (found, expected) = (names(found).join(", "), names(expected).join(", "));
-        return Err(format!("gives {found}, plain operations give {expected}"));
+        return Err(format!(
+            "has the results {found}, but plain operations have {expected}"
+        ));
     }
     for ((name, found), (_, expected)) in found.iter().zip(expected) {
         if found.len() != expected.len() {
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_agrees_with_plain_operations() {
+    fn the_cpu_agrees_with_plain_operations() {
         for (w, mode) in small() {
             let cpu = Cpu::builder().threads(2).build().unwrap();
             check(&Autodiff::new(cpu), &w, mode, 1e-4).unwrap();
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_device_is_found_out() {
+    fn a_faulty_device_is_detected() {
         for (w, mode) in small() {
             let device = Autodiff::new(Wrong(Cpu::new()));
             let error = check(&device, &w, mode, 1e-4).unwrap_err().to_string();

@@ -26,7 +26,9 @@ impl Cores {
     /// A note for the report if `threads` threads do not each get a core.
     pub(super) fn remark(&self, threads: usize) -> Option<String> {
         match &self.0 {
-            None => Some("`taskset` is not there: programs may use more cores than threads".into()),
+            None => {
+                Some("`taskset` is not installed: programs may use more cores than threads".into())
+            }
             Some(cores) if cores.len() < threads => {
                 Some(format!("{threads} threads share {} cores", cores.len()))
             }
@@ -86,13 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_have_ranges() {
+    fn core_lists_can_have_ranges() {
         assert_eq!(numbers("\t0-2,8\n"), Some(vec![0, 1, 2, 8]));
         assert_eq!(numbers("some"), None);
     }
 
     #[test]
-    fn cores_come_before_their_second_threads() {
+    fn cores_are_used_before_their_second_threads() {
         let pairs = |core: usize| Some(vec![core & !1, core | 1]);
         assert_eq!(
             one_of_each_first(vec![0, 1, 2, 3, 5], pairs),

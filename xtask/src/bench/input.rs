@@ -18,15 +18,14 @@ const HELP: &str = "\
 Usage: cargo xtask bench --input [OPTIONS]
 
 Writes SequenceExamples of 20 to 200 steps, each with 16 floats and a label, to a TFRecord file,
-then times reading, parsing, padding and batching all of them, 64 a batch. The examples come in the
-order of the file (`padded`), or with those of similar length together (`bucketed`). Prints a line
-of JSON each.
+then times reading, parsing, padding and batching all of them in batches of 64: in file order
+(`padded`), and in buckets of similar length (`bucketed`). Prints a line of JSON for each.
 
---examples N         how many (default: 100000)
---file PATH          the file, which is kept; written if it is not there (default: a temporary one)
---repeats N          timed passes after one to warm up (default: 5)
---compare tensorflow runs bench/input_tensorflow.py on the same file
---python PATH        the Python that has TensorFlow (default: python3)
+--examples N         number of examples (default: 100000)
+--file PATH          record file; written if it does not exist (default: a temporary file)
+--repeats N          timed passes, after one to warm up (default: 5)
+--compare tensorflow also run bench/input_tensorflow.py on the same file
+--python PATH        Python with TensorFlow (default: python3)
 ";
 
 const BATCH: usize = 64;
@@ -85,7 +84,7 @@ fn parse_options(args: &[String]) -> std::result::Result<Option<Options>, Box<dy
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
+        let mut value = || args.next().ok_or_else(|| format!("{arg} requires a value"));
         match arg.as_str() {
             "--help" | "-h" => {
                 print!("{HELP}");
@@ -96,7 +95,7 @@ fn parse_options(args: &[String]) -> std::result::Result<Option<Options>, Box<dy
             "--repeats" => options.repeats = value()?.parse()?,
             "--compare" if value()? == "tensorflow" => options.tensorflow = true,
             "--python" => options.python.clone_from(value()?),
-            other => return Err(format!("`{other}` is no option of --input (--help)").into()),
+            other => return Err(format!("unknown option `{other}` of --input (--help)").into()),
         }
     }
     Ok(Some(options))
@@ -210,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_there_is_not_is_named() {
+    fn an_unknown_option_is_named() {
         let args = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
         let error = parse_options(&args("--fast")).unwrap_err().to_string();
-        assert_eq!(error, "`--fast` is no option of --input (--help)");
+        assert_eq!(error, "unknown option `--fast` of --input (--help)");
         let options = parse_options(&args("--examples 7 --compare tensorflow"))
             .unwrap()
             .unwrap();

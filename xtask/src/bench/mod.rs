@@ -46,8 +46,8 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
 
 /// The root folder of the workspace.
 fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.parent().unwrap_or(folder)
 }
 
 fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
@@ -69,14 +69,14 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
         .collect();
     if options.here {
         let ([(w, mode, threads)], [backend]) = (&jobs[..], &options.backends[..]) else {
-            return Err("--here wants one workload, mode, number of threads and backend".into());
+            return Err("--here requires one workload, mode, number of threads and backend".into());
         };
         let line = measure_here(&options, backend, *w, *mode, *threads)?;
         println!("{}", serde_json::to_string(&line)?);
         return Ok(());
     }
     if jobs.is_empty() {
-        return Err("no workload has such a mode".into());
+        return Err("no workload has this mode".into());
     }
     let baseline = options.baseline.as_deref().map(read).transpose()?;
     let cores = Cores::find();
@@ -100,18 +100,18 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
             }
             for backend in options.backends.iter().filter(|b| device(b) == on) {
                 let line = ours(&options, &cores, backend, &w, mode, threads)?;
-                tell(&options, line, &mut lines)?;
+                record(&options, line, &mut lines)?;
             }
             for peer in &peers {
                 let what = (on, options.precision.as_str());
                 match peer.run(&cores, &w, mode, threads, what) {
                     Ok(found) if found.is_empty() => {
                         let (name, mode) = (&peer.name, mode.name());
-                        eprintln!("{name} {}: cannot do {mode} on {on}", w.name);
+                        eprintln!("{name} {}: {mode} on {on} is not supported", w.name);
                     }
                     Ok(found) => {
                         for line in found {
-                            tell(&options, line, &mut lines)?;
+                            record(&options, line, &mut lines)?;
                         }
                     }
                     Err(e) => eprintln!("{} {} {}: {e}", peer.name, w.name, mode.name()),
@@ -134,14 +134,14 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
 fn peers_of(options: &Options) -> Vec<Peer> {
     let find = |name: &String| {
         Peer::find(name, &options.python)
-            .inspect_err(|why| eprintln!("bench: {name} is left out: {why}"))
+            .inspect_err(|why| eprintln!("bench: {name} is skipped: {why}"))
             .ok()
     };
     options.compare.iter().filter_map(find).collect()
 }
 
 /// Records a result and prints it.
-fn tell(options: &Options, line: Line, lines: &mut Vec<Line>) -> Result<(), Box<dyn Error>> {
+fn record(options: &Options, line: Line, lines: &mut Vec<Line>) -> Result<(), Box<dyn Error>> {
     let text = serde_json::to_string(&line)?;
     if options.json {
         println!("{text}");
@@ -183,7 +183,7 @@ fn measure_here(
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(cpu()?)),
         "cuda" => TestBackend::Cuda(cuda()?),
         "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(cuda()?)),
-        other => return Err(format!("there is no backend `{other}`").into()),
+        other => return Err(format!("unknown backend `{other}`").into()),
     };
     measure::measure(device, &job)
 }
@@ -204,7 +204,7 @@ fn ours(
     command.args(["--precision", &options.precision]);
     command.args(["--threads", &threads.to_string()]);
     let line = peers::lines_of(&mut command)?.pop();
-    line.ok_or_else(|| "a measurement printed nothing".into())
+    line.ok_or_else(|| "a measurement printed no result".into())
 }
 
 /// The results in a file, by key; the last one of each key counts.

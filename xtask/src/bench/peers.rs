@@ -45,7 +45,7 @@ impl Peer {
     pub(super) fn find(name: &str, python: &str) -> Result<Self, String> {
         let known = || PEERS.map(|(name, _)| name).join(", ");
         let kind = PEERS.iter().find(|(peer, _)| *peer == name);
-        let (_, kind) = kind.ok_or_else(|| format!("not known; known are {}", known()))?;
+        let (_, kind) = kind.ok_or_else(|| format!("must be one of {}", known()))?;
         let folder = super::root().join("bench");
         let (program, script) = match kind {
             Kind::Script(script, modules) => {
@@ -151,9 +151,9 @@ fn succeed(command: &mut Command) -> Result<Output, String> {
     if output.status.success() {
         return Ok(output);
     }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let told: Vec<&str> = told.trim().lines().collect();
-    let end = told[told.len().saturating_sub(5)..].join("\n");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = stderr.trim().lines().collect();
+    let end = lines[lines.len().saturating_sub(5)..].join("\n");
     Err(format!("{name} failed: {end}"))
 }
 
@@ -163,12 +163,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_says_so() {
+    fn missing_peers_are_reported() {
         let error = Peer::find("keras", "python3").unwrap_err();
-        assert_eq!(
-            error,
-            "not known; known are torch, onnxruntime, burn, candle"
-        );
+        assert_eq!(error, "must be one of torch, onnxruntime, burn, candle");
         let error = Peer::find("torch", "no-such-python").unwrap_err();
         assert!(error.starts_with("no-such-python: "), "{error}");
         assert!(
@@ -178,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_the_sizes() {
+    fn programs_get_the_sizes_as_arguments() {
         let ragged = WORKLOADS.iter().find(|w| w.ragged.is_some()).unwrap();
         let args = arguments(ragged, Mode::Train, 2);
         let value = |name: &str| args[args.iter().position(|a| a == name).unwrap() + 1].as_str();

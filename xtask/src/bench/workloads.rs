@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_stay_in_their_range_and_the_longest_is_there() {
+    fn lengths_are_in_their_range_and_include_the_longest() {
         let ragged = WORKLOADS.iter().find(|w| w.ragged.is_some()).unwrap();
         let lengths = ragged.lengths().unwrap();
         assert_eq!((lengths.len(), lengths[0]), (64, 200));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn flops_are_those_of_the_products() {
+    fn flops_count_the_matmuls() {
         let w3 = WORKLOADS[2];
         let one_step = 2.0 * 64.0 * 1024.0 * 2048.0;
         assert_eq!(w3.flops(Mode::Forward), 100.0 * one_step);

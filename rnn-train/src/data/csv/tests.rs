@@ -22,7 +22,7 @@ lines\",2
 ";
 
 #[test]
-fn rows_of_one_key_are_one_sequence() {
+fn rows_with_equal_keys_form_a_sequence() {
     for text in [
         TABLE.to_owned(),
         TABLE.trim_end().to_owned(),
@@ -76,7 +76,7 @@ fn refusal(spec: &CsvSpec, text: &[u8]) -> String {
 }
 
 #[test]
-fn a_bad_cell_is_named_by_line_and_column() {
+fn an_invalid_cell_is_reported_by_line_and_column() {
     for (kind, cells) in [
         (
             "f32",
@@ -127,7 +127,7 @@ fn a_bad_cell_is_named_by_line_and_column() {
 }
 
 #[test]
-fn tables_that_do_not_fit_are_refused() {
+fn invalid_tables_are_rejected() {
     let mut spec = CsvSpec::new().group_by("id");
     spec.sequence::<f32>("x", &["x"]).unwrap();
     spec.context::<i64>("label", "label").unwrap();
@@ -149,7 +149,7 @@ fn tables_that_do_not_fit_are_refused() {
         ),
         (
             "id,x,label\na,1,2\nb,1,3\n\na,1,2\n",
-            &["line 5, column `id`", "\"a\" comes back", "line 2"],
+            &["line 5, column `id`", "\"a\" occurs again", "line 2"],
         ),
         (
             "id,x,label\na,1,2\n\"a,1,2\n",
@@ -182,7 +182,7 @@ fn tables_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn a_quoted_empty_cell_is_no_blank_line() {
+fn a_quoted_empty_cell_is_not_a_blank_line() {
     let mut spec = CsvSpec::new();
     let word = spec.sequence::<ByteStrings>("word", &["word"]).unwrap();
     for end in ["\n", "\r\n"] {
@@ -194,7 +194,7 @@ fn a_quoted_empty_cell_is_no_blank_line() {
 }
 
 #[test]
-fn a_nan_is_read_if_asked_for_and_nothing_else_is() {
+fn nan_is_the_only_non_finite_value_that_can_be_allowed() {
     let mut spec = CsvSpec::new().allow_nan();
     let x = spec.sequence::<f32>("x", &["x"]).unwrap();
     let same = spec.context::<f64>("same", "same").unwrap();
@@ -209,10 +209,10 @@ fn a_nan_is_read_if_asked_for_and_nothing_else_is() {
 }
 
 #[test]
-fn specs_that_cannot_be_are_refused() {
+fn invalid_specs_are_rejected() {
     let mut spec = CsvSpec::new();
     let refusal = |spec: &CsvSpec| spec.parse(&b"x\n1\n"[..], "a").unwrap_err().to_string();
-    assert_eq!(refusal(&spec), "CsvSpec::parse: fields are none");
+    assert_eq!(refusal(&spec), "CsvSpec::parse: fields must not be empty");
     spec.sequence::<f32>("x", &[]).unwrap_err();
     spec.sequence::<f32>("x", &["x"]).unwrap();
     spec.sequence::<f32>("x", &["x"]).unwrap_err();
@@ -226,7 +226,7 @@ fn specs_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn no_mutation_of_a_table_panics() {
+fn mutated_tables_never_panic() {
     let mut spec = CsvSpec::new().group_by("id");
     let xy = spec.sequence::<f32>("xy", &["x", "y"]).unwrap();
     let n = spec.sequence::<i64>("n", &["n"]).unwrap();

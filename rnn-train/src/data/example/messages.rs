@@ -284,7 +284,7 @@ impl SequenceExample {
     /// [`Error::Argument`] if the bytes are not such a message.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let message = proto::SequenceExample::decode(bytes).map_err(|e| {
-            let problem = format!("is no SequenceExample: {e}");
+            let problem = format!("is not a SequenceExample: {e}");
             Error::argument("SequenceExample::from_bytes", "bytes", problem)
         })?;
         let steps = |list: proto::FeatureList| list.feature.into_iter().map(Into::into).collect();
@@ -343,7 +343,7 @@ impl Example {
     /// [`Error::Argument`] if the bytes are not such a message.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let message = proto::Example::decode(bytes).map_err(|e| {
-            let problem = format!("is no Example: {e}");
+            let problem = format!("is not an Example: {e}");
             Error::argument("Example::from_bytes", "bytes", problem)
         })?;
         Ok(Self {

@@ -55,7 +55,7 @@ impl Plan {
         let mut lists = vec![None; self.lists.len()];
         self.find(serialized, &mut context, &mut lists)
             .map_err(|e| {
-                Error::argument(OP, "serialized", format!("is no SequenceExample: {e}"))
+                Error::argument(OP, "serialized", format!("is not a SequenceExample: {e}"))
             })?;
         let fields = self.context.len() + self.lists.len();
         let mut columns: Vec<Option<Column>> = vec![None; fields];
@@ -134,7 +134,7 @@ fn context_column(spec: &FeatureSpec, parts: Option<&Parts<'_>>) -> Result<Colum
         (_, Some(Found::Other(kind))) => refuse(format!("is {kind}, but {} is needed", spec.kind)),
         (Rule::Fixed { dims, default, .. }, None) => match default {
             Some(default) => Ok(Column::of(dims.clone(), default.clone())),
-            None => refuse("is missing, and it has no default".into()),
+            None => refuse("is missing and has no default".into()),
         },
         // The default replaces a missing feature, not a feature without values.
         (Rule::Fixed { dims, .. }, Some(Found::Unset)) => refuse(format!(
@@ -159,7 +159,7 @@ fn list_column(spec: &FeatureSpec, parts: Option<&Parts<'_>>) -> Result<Column> 
         None,
     ) = (&spec.rule, parts)
     {
-        return refuse("is missing, which it may only be with `allow_missing`".into());
+        return refuse("is missing, which only `allow_missing` permits".into());
     }
     let mut values = Values::empty(spec.kind);
     let mut rows = Vec::new();
@@ -182,7 +182,8 @@ fn list_column(spec: &FeatureSpec, parts: Option<&Parts<'_>>) -> Result<Column> 
                     return refuse(format!("has no type at step {steps}"));
                 }
                 (Found::Values(n), Rule::Steps { count, dims, .. }) if n != *count => {
-                    let problem = format!("has {n} values at step {steps}, not shape {dims:?}");
+                    let problem =
+                        format!("has {n} values at step {steps}, but the shape is {dims:?}");
                     return refuse(problem);
                 }
                 (_, Rule::Steps { .. }) => {}
@@ -197,7 +198,7 @@ fn list_column(spec: &FeatureSpec, parts: Option<&Parts<'_>>) -> Result<Column> 
             let mut all = Dims::from_slice(&[steps]);
             all.extend_from_slice(dims);
             if element_count(&all).is_none() {
-                return refuse(format!("is of shape {all:?}, which is too large"));
+                return refuse(format!("has shape {all:?}, which is too large"));
             }
             Ok(Column::of(all, values))
         }

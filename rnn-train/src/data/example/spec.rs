@@ -175,7 +175,7 @@ impl<T: RecordType> ContextFeature<T> for FixedLen<T> {
             let found = scalars.len();
             if found != count {
                 let arg = format!("default_values of `{name}`");
-                let problem = format!("are {found}, but the shape is {:?}", self.dims);
+                let problem = format!("have length {found}, but the shape is {:?}", self.dims);
                 return Err(Error::argument("ExampleSpec", arg, problem));
             }
             let mut values = Values::empty(T::KIND);

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_passed_over() {
+    fn groups_are_skipped() {
         // Field 1 a group that holds field 2 as an integer and a group 3, then field 4 = 5.
         let bytes = [0x0b, 0x10, 0x07, 0x1b, 0x1c, 0x0c, 0x20, 0x05];
         let mut fields = Fields(&bytes);

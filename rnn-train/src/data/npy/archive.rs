@@ -11,17 +11,17 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::array::{CHUNK, read_array};
 use super::layout::Layout;
-use super::place::Place;
+use super::location::Location;
 use crate::data::column::Column;
 
 /// Entries of at least this size get the longer zip headers. Deflate may add a little to it.
 const LARGE_ENTRY: u64 = 0xf000_0000;
 
 pub(super) fn read_archive(bytes: impl Read + Seek, path: &Path) -> Result<Vec<(String, Column)>> {
-    let file = Place::file(path);
+    let file = Location::file(path);
     let mut archive = ZipArchive::new(bytes).map_err(|e| file.zip(e))?;
     if archive.has_duplicate_names() {
-        return Err(file.refuse("has two entries of one name"));
+        return Err(file.refuse("has two entries of the same name"));
     }
     // A small archive whose entries all name the same bytes would fill the memory.
     if archive.has_overlapping_files().map_err(|e| file.zip(e))? {
@@ -39,19 +39,23 @@ pub(super) fn read_archive(bytes: impl Read + Seek, path: &Path) -> Result<Vec<(
             let stored = match entry.compression() {
                 CompressionMethod::Stored => Some(entry.compressed_size()),
                 CompressionMethod::Deflated => None,
-                other => return refuse(&format!("is compressed by {other}; deflate is read")),
+                other => {
+                    return refuse(&format!(
+                        "is compressed with {other}; only deflate is supported"
+                    ));
+                }
             };
             (name, stored)
         };
-        let place = Place {
+        let location = Location {
             path,
             entry: Some(&name),
         };
         let Some(short) = name.strip_suffix(".npy") else {
-            return Err(place.refuse("is no array: its name does not end in .npy"));
+            return Err(location.refuse("is not an array: its name does not end in .npy"));
         };
-        let mut entry = archive.by_index(index).map_err(|e| place.zip(e))?;
-        let column = read_array(&mut entry, place, stored)?;
+        let mut entry = archive.by_index(index).map_err(|e| location.zip(e))?;
+        let column = read_array(&mut entry, location, stored)?;
         arrays.push((short.to_owned(), column));
     }
     Ok(arrays)

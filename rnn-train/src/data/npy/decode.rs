@@ -89,7 +89,7 @@ impl Header {
                     text.clear();
                     for &point in &points[..last.map_or(0, |last| last + 1)] {
                         let Some(char) = char::from_u32(point) else {
-                            return Err((index, format!("{point:#x} is no character")));
+                            return Err((index, format!("{point:#x} is not a character")));
                         };
                         text.push(char);
                     }
@@ -97,7 +97,7 @@ impl Header {
                 }
             }
             (element, to) => {
-                let problem = format!("{element:?} does not become {}", to.kind());
+                let problem = format!("{element:?} cannot be converted to {}", to.kind());
                 return Err((0, problem));
             }
         }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use backend_api::Result;
 
-use super::place::Place;
+use super::location::Location;
 use crate::data::column::Dims;
 
 pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -63,7 +63,7 @@ impl Header {
     }
 
     /// Number of elements, and bytes per element.
-    pub(super) fn sizes(&self, place: Place<'_>) -> Result<(u64, u64)> {
+    pub(super) fn sizes(&self, location: Location<'_>) -> Result<(u64, u64)> {
         // An axis of length 0 does not excuse the others: what computes strides multiplies them.
         let product = |zero: u64| {
             self.dims.iter().try_fold(1u64, |n, &dim| {
@@ -77,11 +77,11 @@ impl Header {
         let sizes = sizes.and_then(|(_, size)| Some((product(0)?, size)));
         let Some((count, size)) = sizes else {
             let problem = format!("claims {}, more than memory can hold", self.shown());
-            return Err(place.refuse(problem));
+            return Err(location.refuse(problem));
         };
         if size == 0 && count > 0 {
             let problem = format!("claims {}, which take no bytes", self.shown());
-            return Err(place.refuse(problem));
+            return Err(location.refuse(problem));
         }
         Ok((count, size))
     }
@@ -94,50 +94,51 @@ impl Header {
 
 pub(super) fn read_exactly<const N: usize>(
     bytes: &mut dyn Read,
-    place: Place<'_>,
+    location: Location<'_>,
 ) -> Result<[u8; N]> {
     let mut buffer = [0; N];
     match bytes.read_exact(&mut buffer) {
         Ok(()) => Ok(buffer),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(place.refuse("ends within its .npy header"))
+            Err(location.refuse("ends within its .npy header"))
         }
-        Err(e) => Err(place.unreadable(e)),
+        Err(e) => Err(location.unreadable(e)),
     }
 }
 
 /// The header and the number of bytes before the elements.
-pub(super) fn read_header(bytes: &mut dyn Read, place: Place<'_>) -> Result<(Header, u64)> {
-    let magic: [u8; 6] = read_exactly(bytes, place)?;
+pub(super) fn read_header(bytes: &mut dyn Read, location: Location<'_>) -> Result<(Header, u64)> {
+    let magic: [u8; 6] = read_exactly(bytes, location)?;
     if magic != *MAGIC {
         let problem = format!("begins with {magic:02x?}, so it is not an .npy file");
-        return Err(place.refuse(problem));
+        return Err(location.refuse(problem));
     }
-    let (before, len) = match read_exactly(bytes, place)? {
+    let (before, len) = match read_exactly(bytes, location)? {
         [1, 0] => (
             10,
-            u64::from(u16::from_le_bytes(read_exactly(bytes, place)?)),
+            u64::from(u16::from_le_bytes(read_exactly(bytes, location)?)),
         ),
         [2 | 3, 0] => (
             12,
-            u64::from(u32::from_le_bytes(read_exactly(bytes, place)?)),
+            u64::from(u32::from_le_bytes(read_exactly(bytes, location)?)),
         ),
         [major, minor] => {
-            let problem = format!("is .npy version {major}.{minor}; 1.0 to 3.0 can be read");
-            return Err(place.refuse(problem));
+            let problem =
+                format!("is .npy version {major}.{minor}; versions 1.0 to 3.0 are supported");
+            return Err(location.refuse(problem));
         }
     };
     if len > MAX_HEADER {
-        let problem = format!("has a header of {len} bytes; at most {MAX_HEADER} are read");
-        return Err(place.refuse(problem));
+        let problem = format!("has a header of {len} bytes; at most {MAX_HEADER} are supported");
+        return Err(location.refuse(problem));
     }
     let mut text = Vec::new();
     let read = bytes.take(len).read_to_end(&mut text);
-    if read.map_err(|e| place.unreadable(e))? as u64 != len {
-        return Err(place.refuse("ends within its .npy header"));
+    if read.map_err(|e| location.unreadable(e))? as u64 != len {
+        return Err(location.refuse("ends within its .npy header"));
     }
     let header = HeaderText { text: &text, at: 0 }.header();
-    let header = header.map_err(|problem| place.refuse(problem))?;
+    let header = header.map_err(|problem| location.refuse(problem))?;
     Ok((header, before + len))
 }
 
@@ -158,7 +159,7 @@ impl<'a> HeaderText<'a> {
                 b"descr" => descr.replace(self.descr()?).is_some(),
                 b"fortran_order" => fortran.replace(self.boolean()?).is_some(),
                 b"shape" => dims.replace(self.shape()?).is_some(),
-                _ => return Err(self.bad("a key that no .npy header has")),
+                _ => return Err(self.bad("an unknown key")),
             };
             if known {
                 return Err(self.bad("a key that occurs twice"));
@@ -170,7 +171,7 @@ impl<'a> HeaderText<'a> {
         }
         self.skip_space();
         if self.at != self.text.len() {
-            return Err(self.bad("text behind the dictionary"));
+            return Err(self.bad("text after the dictionary"));
         }
         let (Some(descr), Some(fortran), Some(dims)) = (descr, fortran, dims) else {
             return Err("has an .npy header without `descr`, `fortran_order` or `shape`".into());
@@ -186,7 +187,10 @@ impl<'a> HeaderText<'a> {
     }
 
     fn bad(&self, what: &str) -> String {
-        format!("has {what} in its .npy header, near byte {} of it", self.at)
+        format!(
+            "has {what} in its .npy header, near byte {} of the header",
+            self.at
+        )
     }
 
     fn skip_space(&mut self) {
@@ -215,13 +219,13 @@ impl<'a> HeaderText<'a> {
         let quote = match () {
             () if self.next_is(b'\'') => b'\'',
             () if self.next_is(b'"') => b'"',
-            () => return Err(self.bad("no string where one belongs")),
+            () => return Err(self.bad("no string where one is expected")),
         };
         let rest = &self.text[self.at..];
         let end = rest.iter().position(|&byte| byte == quote);
         let string = end.map(|end| &rest[..end]);
         let Some(string) = string.filter(|string| !string.contains(&b'\\')) else {
-            return Err(self.bad("a string without an end, or with an escape,"));
+            return Err(self.bad("an unterminated string or one with an escape"));
         };
         self.at += string.len() + 1;
         Ok(string)
@@ -230,7 +234,7 @@ impl<'a> HeaderText<'a> {
     fn descr(&mut self) -> Result<String, String> {
         self.skip_space();
         if let Some(b'[' | b'(') = self.text.get(self.at) {
-            return Err("holds records; arrays of numbers and strings can be read".into());
+            return Err("has records; only arrays of numbers and strings are supported".into());
         }
         let descr = String::from_utf8_lossy(self.string()?);
         if descr.len() > MAX_DESCR {
@@ -268,7 +272,7 @@ impl<'a> HeaderText<'a> {
             // Python 2 wrote long integers with an L.
             let digits = word.strip_suffix(b"L").unwrap_or(word);
             let Some(dim) = number(digits) else {
-                return Err(self.bad("a length in `shape` that is no number"));
+                return Err(self.bad("a length in `shape` that is not a number"));
             };
             if dims.len() == MAX_RANK {
                 return Err(format!("has more than {MAX_RANK} axes"));
@@ -277,7 +281,7 @@ impl<'a> HeaderText<'a> {
             if !self.next_is(b',') {
                 // One number in brackets is a number in Python, and no tuple.
                 if dims.len() == 1 {
-                    return Err(self.bad("a `shape` that is no tuple"));
+                    return Err(self.bad("a `shape` that is not a tuple"));
                 }
                 self.expect(b')')?;
                 break;
@@ -298,13 +302,13 @@ pub(super) fn element_of(descr: &str) -> Result<(Element, bool), String> {
     let refuse = |problem: &str| Err(format!("has the element type '{descr}': {problem}"));
     let bytes = descr.as_bytes();
     let &[order @ (b'<' | b'>' | b'|' | b'='), kind, ref size @ ..] = bytes else {
-        return refuse("it is no type that NumPy writes");
+        return refuse("it is not a NumPy type");
     };
     match kind {
-        b'O' => return refuse("objects are not read, for they are Python code"),
-        b'V' => return refuse("raw records are not read"),
-        b'c' => return refuse("complex numbers are not read"),
-        b'M' | b'm' => return refuse("dates and times are not read"),
+        b'O' => return refuse("objects are not supported, because they are Python code"),
+        b'V' => return refuse("raw records are not supported"),
+        b'c' => return refuse("complex numbers are not supported"),
+        b'M' | b'm' => return refuse("dates and times are not supported"),
         _ => {}
     }
     let Some(size) = number::<u64>(size) else {
@@ -325,7 +329,7 @@ pub(super) fn element_of(descr: &str) -> Result<(Element, bool), String> {
         (b'b', 1) => Element::Bool,
         (b'S' | b'a', size) => Element::Bytes(size),
         (b'U', size) => Element::Text(size),
-        _ => return refuse("it is not read"),
+        _ => return refuse("it is not supported"),
     };
     let one_byte = matches!(
         element,

@@ -27,7 +27,8 @@ impl Layout {
         if let Some(rows) = column.row_lengths() {
             let shown = rows.len();
             return refuse(format!(
-                "is ragged ({shown} rows of different lengths, at most {}), which no .npy file is",
+                "is ragged ({shown} rows of different lengths, at most {}), which an .npy file \
+                 cannot store",
                 dims[1]
             ));
         }
@@ -45,7 +46,7 @@ impl Layout {
             Values::Bytes(strings) => {
                 if let Some(index) = strings.iter().position(|s| s.last() == Some(&0)) {
                     return refuse(format!(
-                        "has string {index} with a NUL at its end, which NumPy would take off"
+                        "has string {index} with a trailing NUL, which NumPy would strip"
                     ));
                 }
                 // NumPy has no strings of length 0.

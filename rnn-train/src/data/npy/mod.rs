@@ -11,7 +11,7 @@ mod array;
 mod decode;
 mod header;
 mod layout;
-mod place;
+mod location;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -24,7 +24,7 @@ use super::column::Column;
 use archive::{read_archive, write_archive};
 use array::read_array;
 use layout::Layout;
-use place::Place;
+use location::Location;
 
 /// Reads a NumPy array file, as `numpy.save` writes it.
 ///
@@ -64,7 +64,7 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
     let stored = metadata.is_file().then_some(metadata.len());
-    read_array(&mut BufReader::new(file), Place::file(path), stored)
+    read_array(&mut BufReader::new(file), Location::file(path), stored)
 }
 
 /// Reads a NumPy array from the bytes of an `.npy` file. `name` is used in error messages.
@@ -86,7 +86,7 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
 /// ```
 pub fn parse_npy(bytes: &[u8], name: impl AsRef<Path>) -> Result<Column> {
     let stored = Some(bytes.len() as u64);
-    read_array(&mut { bytes }, Place::file(name.as_ref()), stored)
+    read_array(&mut { bytes }, Location::file(name.as_ref()), stored)
 }
 
 /// Writes a column as an `.npy` file that `numpy.load` reads, replacing an existing file.

@@ -32,9 +32,9 @@ fn header_of(descr: &str, shape: &str) -> String {
 
 /// Reads the bytes with their length known and unknown; both must agree.
 fn read(bytes: &[u8]) -> Result<Column> {
-    let place = Place::file(Path::new("test.npy"));
+    let location = Location::file(Path::new("test.npy"));
     let known = parse_npy(bytes, "test.npy");
-    let unknown = read_array(&mut { bytes }, place, None);
+    let unknown = read_array(&mut { bytes }, location, None);
     match (&known, &unknown) {
         (Ok(known), Ok(unknown)) => {
             // Bits, for a NaN is not equal to itself.
@@ -99,7 +99,7 @@ fn every_number_type_that_numpy_writes_is_read() {
 }
 
 #[test]
-fn strings_lose_the_nuls_at_their_end_and_text_becomes_utf8() {
+fn strings_lose_trailing_nuls_and_text_becomes_utf8() {
     let column = read_npy(fixture("bytes.npy")).unwrap();
     assert_eq!(*column.all_values(), bytes(&[b"a", b"", b"b\0c", b"long"]));
     for order in ["le", "be"] {
@@ -120,7 +120,7 @@ fn strings_lose_the_nuls_at_their_end_and_text_becomes_utf8() {
 }
 
 #[test]
-fn axes_keep_their_meaning_in_either_order() {
+fn both_memory_orders_give_the_same_array() {
     let column = read_npy(fixture("fortran.npy")).unwrap();
     assert_eq!(column.dims(), [2, 3, 4]);
     assert_eq!(column.values::<i32>().unwrap(), Vec::from_iter(0..24));
@@ -138,7 +138,7 @@ fn axes_keep_their_meaning_in_either_order() {
 }
 
 #[test]
-fn types_without_a_column_are_refused_by_name() {
+fn unsupported_types_are_rejected_by_name() {
     for (name, part) in [
         ("complex.npy", "'<c16': complex"),
         ("objects.npy", "'|O': objects"),
@@ -157,7 +157,7 @@ fn types_without_a_column_are_refused_by_name() {
 }
 
 #[test]
-fn headers_of_other_writers_are_read() {
+fn headers_in_other_styles_are_read() {
     for header in [
         "{\"descr\":\"<i4\",\"fortran_order\":False,\"shape\":(2,)}",
         "{'shape': (2L,), 'descr': '<i4', 'fortran_order': True}",
@@ -169,7 +169,7 @@ fn headers_of_other_writers_are_read() {
 }
 
 #[test]
-fn damaged_headers_are_refused() {
+fn damaged_headers_are_rejected() {
     let deep = format!("{{'descr': {}", "[".repeat(60_000));
     let nested = format!("{{'shape': {}", "(".repeat(60_000));
     let axes = format!("({})", "1, ".repeat(65));
@@ -187,28 +187,34 @@ fn damaged_headers_are_refused() {
             "header of 4294967295 bytes",
         ),
         (file_of(&deep, &[]), "records"),
-        (file_of(&nested, &[]), "no number"),
+        (file_of(&nested, &[]), "not a number"),
         (
             file_of(&header_of("<f4", &axes), &[0; 4]),
             "more than 64 axes",
         ),
-        (file_of(&header_of("<f4", &long), &[0; 4]), "no tuple"),
-        (file_of(&header_of("<f4", "(1)"), &[0; 4]), "no tuple"),
-        (file_of(&header_of("<f4", "(-1,)"), &[0; 4]), "no number"),
-        (file_of(&header_of("<f4", "(1 2)"), &[0; 4]), "no tuple"),
-        (file_of(&header_of("<f4", "(,)"), &[0; 4]), "no number"),
+        (file_of(&header_of("<f4", &long), &[0; 4]), "not a tuple"),
+        (file_of(&header_of("<f4", "(1)"), &[0; 4]), "not a tuple"),
+        (file_of(&header_of("<f4", "(-1,)"), &[0; 4]), "not a number"),
+        (file_of(&header_of("<f4", "(1 2)"), &[0; 4]), "not a tuple"),
+        (file_of(&header_of("<f4", "(,)"), &[0; 4]), "not a number"),
         (
             file_of(&header_of("<f4", "(18446744073709551616,)"), &[]),
-            "no number",
+            "not a number",
         ),
         (
             file_of(&header_of("<f4", "(1,), 'shape': (1,)"), &[0; 4]),
             "twice",
         ),
-        (file_of(&header_of("<f4", "(1,), 'x': 1"), &[0; 4]), "a key"),
+        (
+            file_of(&header_of("<f4", "(1,), 'x': 1"), &[0; 4]),
+            "an unknown key",
+        ),
         (file_of(&header_of("=f4", "(1,)"), &[0; 4]), "byte order"),
         (file_of(&header_of("|f4", "(1,)"), &[0; 4]), "byte order"),
-        (file_of(&header_of("f4", "(1,)"), &[0; 4]), "no type"),
+        (
+            file_of(&header_of("f4", "(1,)"), &[0; 4]),
+            "not a NumPy type",
+        ),
         (file_of(&header_of("<f", "(1,)"), &[0; 4]), "no size"),
         (file_of(&header_of("<é", "(1,)"), &[0; 4]), "no size"),
         (file_of(&header_of("<i3", "(1,)"), &[0; 3]), "'<i3'"),
@@ -218,7 +224,10 @@ fn damaged_headers_are_refused() {
             file_of("{'fortran_order': Maybe}", &[0; 4]),
             "neither True nor False",
         ),
-        (file_of(&(header_of("<f4", "()") + "{"), &[0; 4]), "behind"),
+        (
+            file_of(&(header_of("<f4", "()") + "{"), &[0; 4]),
+            "after the dictionary",
+        ),
         (
             file_of(&header_of(&"<".repeat(60_000), "()"), &[]),
             "more than 64 bytes",
@@ -236,7 +245,7 @@ fn damaged_headers_are_refused() {
 }
 
 #[test]
-fn a_claim_takes_no_memory() {
+fn an_oversized_header_allocates_nothing() {
     for (descr, shape, part) in [
         ("<f8", "(1099511627776,)", "holds 4"),
         ("|S1099511627776", "(1,)", "holds 4"),
@@ -259,7 +268,7 @@ fn a_claim_takes_no_memory() {
 }
 
 #[test]
-fn reading_ends_behind_the_claimed_elements() {
+fn reading_stops_after_the_declared_elements() {
     struct Endless(Cursor<Vec<u8>>, usize);
     impl Read for Endless {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -272,8 +281,8 @@ fn reading_ends_behind_the_claimed_elements() {
     let file = file_of(&header_of("<i4", "(100,)"), &[]);
     let header = file.len();
     let mut endless = Endless(Cursor::new(file), 0);
-    let place = Place::file(Path::new("test.npy"));
-    let message = read_array(&mut endless, place, None).unwrap_err();
+    let location = Location::file(Path::new("test.npy"));
+    let message = read_array(&mut endless, location, None).unwrap_err();
     assert!(message.to_string().contains("at least 401"), "{message}");
     assert_eq!(endless.1, header + 401);
 }
@@ -301,7 +310,7 @@ fn columns() -> Vec<Column> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_files_are_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let columns = columns();
     for column in &columns {
@@ -332,7 +341,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn columns_that_no_file_can_hold_leave_the_file_alone() {
+fn unsupported_columns_leave_the_file_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     std::fs::write(&path, "before").unwrap();
@@ -407,7 +416,7 @@ fn archive_refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn damaged_archives_are_refused() {
+fn damaged_archives_are_rejected() {
     let (stored, deflated) = (CompressionMethod::Stored, CompressionMethod::Deflated);
     let good = file_of(&header_of("<i4", "(2,)"), &[1, 2, 3, 4, 5, 6, 7, 8]);
     let name = |bytes: &[u8], from: &[u8], to: &[u8]| {
@@ -428,9 +437,12 @@ fn damaged_archives_are_refused() {
             2
         );
         let message = archive_refusal(&name(&two, b"b.npy", b"a.npy"));
-        assert!(message.contains("two entries of one name"), "{message}");
+        assert!(
+            message.contains("two entries of the same name"),
+            "{message}"
+        );
         let message = archive_refusal(&archive(&[("a.txt", &good)], method));
-        assert!(message.contains("\"a.txt\": is no array"), "{message}");
+        assert!(message.contains("\"a.txt\": is not an array"), "{message}");
         let message = archive_refusal(&archive(&[("a.npy", &good[..good.len() - 1])], method));
         assert!(message.contains("8 bytes, but holds 7"), "{message}");
         // Bit 0 of the flags, in both headers of the entry.
@@ -445,7 +457,10 @@ fn damaged_archives_are_refused() {
         other[8] = 12;
         other[directory + 10] = 12;
         let message = archive_refusal(&other);
-        assert!(message.contains("\"a.npy\": is compressed by"), "{message}");
+        assert!(
+            message.contains("\"a.npy\": is compressed with"),
+            "{message}"
+        );
         let mut sum = one.clone();
         sum[directory + 16] ^= 1;
         let message = archive_refusal(&sum);
@@ -464,7 +479,7 @@ fn damaged_archives_are_refused() {
 }
 
 #[test]
-fn an_entry_that_is_longer_than_its_header_says_is_not_read_to_its_end() {
+fn an_entry_longer_than_its_header_is_not_read_to_its_end() {
     let mut long = file_of(&header_of("<i4", "(2,)"), &[0; 8]);
     long.resize(16 << 20, 0);
     let bomb = archive(&[("a.npy", &long)], CompressionMethod::Deflated);
@@ -496,7 +511,7 @@ fn mutations(seed: &[u8], count: usize, mut each: impl FnMut(&[u8])) {
 }
 
 #[test]
-fn no_mutation_of_an_array_panics_or_gets_past_the_checks() {
+fn mutated_arrays_never_panic_or_pass_the_checks() {
     let (mut read_well, mut refused) = (0, 0);
     for name in [
         "f4-le.npy",
@@ -529,7 +544,7 @@ fn no_mutation_of_an_array_panics_or_gets_past_the_checks() {
 }
 
 #[test]
-fn no_mutation_of_an_archive_panics() {
+fn mutated_archives_never_panic() {
     let (mut read_well, mut refused) = (0, 0);
     for name in ["stored.npz", "deflated.npz"] {
         let file = std::fs::read(fixture(name)).unwrap();

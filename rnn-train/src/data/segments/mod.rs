@@ -127,7 +127,7 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
     pub fn new(source: S, spec: SegmentSpec, initial_states: &[(&str, Tensor<B>)]) -> Result<Self> {
         spec.check()?;
         if initial_states.is_empty() {
-            return Err(Error::argument(OP, "initial_states", "are none"));
+            return Err(Error::argument(OP, "initial_states", "must not be empty"));
         }
         for (i, (name, _)) in initial_states.iter().enumerate() {
             if initial_states[..i].iter().any(|(other, _)| other == name) {
@@ -219,7 +219,7 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
         };
         let keys = sequence.get(spec.key)?;
         if keys.len() != 1 {
-            let problem = format!("has {} values, not 1", keys.len());
+            let problem = format!("has {} values, but must have 1", keys.len());
             return Err(Error::argument(OP, "key", problem));
         }
         let mut key = keys.get(0).unwrap_or_default().to_vec();
@@ -240,14 +240,20 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
             column.check_dense(OP)?;
             let found = column.len();
             if column.dims().is_empty() || steps.is_some_and(|steps| steps != found) {
-                let problem = format!("are of {steps:?} and {found} steps");
+                let problem = match steps {
+                    Some(steps) => format!("have {steps} and {found} steps"),
+                    None => "need an axis of steps".to_owned(),
+                };
                 return refuse("sequences", problem);
             }
             steps = Some(found);
         }
         let steps = steps.unwrap_or(0);
         if !spec.pad_last && (steps == 0 || steps % spec.unroll != 0) {
-            let problem = format!("is {steps}, not a positive multiple of {}", spec.unroll);
+            let problem = format!(
+                "is {steps}, but must be a positive multiple of {}",
+                spec.unroll
+            );
             return refuse("length", problem);
         }
         let count = steps.div_ceil(spec.unroll);
@@ -255,7 +261,7 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
             None => steps,
             Some(field) => {
                 let &[length] = sequence.get(field)? else {
-                    return refuse("length", "has more or fewer values than 1".into());
+                    return refuse("length", "must have exactly one value".into());
                 };
                 let padded = count * spec.unroll;
                 match usize::try_from(length).ok().filter(|&n| n <= padded) {
@@ -270,7 +276,7 @@ impl<S: Source<Item = Sample>, B: Backend> Segments<S, B> {
         if spec.unique_keys {
             key.extend_from_slice(format!(":{number}").as_bytes());
         } else if others.values().any(|open| open.key == key) {
-            return refuse("key", "is that of another open sequence".into());
+            return refuse("key", "is also the key of another open sequence".into());
         }
         Ok((count > 0).then(|| OpenSequence {
             sample,
@@ -446,8 +452,8 @@ impl<S: Source<Item = Sample>, B: Backend> Source for Segments<S, B> {
             || state.names[..] != self.names[..]
         {
             let problem = format!(
-                "is of segments of {} steps, {} a batch, with states {:?}, but these are {unroll}, \
-                 {batch_size} and {:?}",
+                "is of segments of {} steps in batches of {} with states {:?}, but this source has \
+                 {unroll}, {batch_size} and {:?}",
                 state.unroll, state.batch_size, state.names, self.names
             );
             return Err(Error::argument("restore", "state", problem));
@@ -462,7 +468,7 @@ impl<S: Source<Item = Sample>, B: Backend> Source for Segments<S, B> {
                 return Err(Error::argument(
                     "restore",
                     "state",
-                    "lacks a state of a sequence",
+                    "has no state for one of the sequences",
                 ));
             }
             states.push(found);

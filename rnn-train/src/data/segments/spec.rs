@@ -86,13 +86,15 @@ impl SegmentSpec {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |arg: &str, problem: &str| Err(Error::argument(OP, arg, problem));
         match self {
-            Self { unroll: 0, .. } => refuse("unroll", "is 0"),
-            Self { batch_size: 0, .. } => refuse("batch_size", "is 0"),
-            Self { sequences, .. } if sequences.is_empty() => refuse("sequences", "are none"),
+            Self { unroll: 0, .. } => refuse("unroll", "must not be 0"),
+            Self { batch_size: 0, .. } => refuse("batch_size", "must not be 0"),
+            Self { sequences, .. } if sequences.is_empty() => {
+                refuse("sequences", "must not be empty")
+            }
             Self { sequences, .. }
                 if (1..sequences.len()).any(|i| sequences[..i].contains(&sequences[i])) =>
             {
-                refuse("sequences", "have a field twice")
+                refuse("sequences", "contain a field twice")
             }
             _ => Ok(()),
         }

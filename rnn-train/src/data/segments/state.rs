@@ -63,17 +63,21 @@ impl<B: Backend> StoredTensor<B> {
                 let dtype = like.dtype();
                 let shape = Shape::new(&host.dims)?;
                 if host.dtype != dtype.to_string() {
-                    return Err(other(format!("has a {} tensor, not {dtype}", host.dtype)));
+                    return Err(other(format!(
+                        "has a {} tensor, but {dtype} is needed",
+                        host.dtype
+                    )));
                 }
                 let bytes = from_hex(&host.bytes);
-                let bytes = bytes.ok_or_else(|| other("has bytes that are no bytes".into()))?;
+                let bytes =
+                    bytes.ok_or_else(|| other("has bytes that are not hexadecimal".into()))?;
                 Tensor::from_bytes(like.device(), &bytes, Meta::new(shape, dtype))?
             }
         };
         match tensor.meta() == like.meta() {
             true => Ok(tensor),
             false => Err(other(format!(
-                "has a {}, not {}",
+                "has a tensor of shape {}, but {} is needed",
                 tensor.shape(),
                 like.shape()
             ))),

@@ -39,7 +39,7 @@ fn damage(bytes: &mut Vec<u8>, draws: &mut Draws) {
 }
 
 #[test]
-fn damaged_record_files_give_an_error_or_the_right_records() {
+fn damaged_record_files_give_an_error_or_correct_records() {
     let folder = tempdir().unwrap();
     let expected: Vec<Vec<u8>> = (0..30).map(|i| example(i).to_bytes()).collect();
     let mut draws = Draws(1);
@@ -85,7 +85,7 @@ fn peak_memory() -> Option<u64> {
 }
 
 #[test]
-fn a_wrong_length_takes_no_memory() {
+fn a_corrupt_length_allocates_nothing() {
     // A header with a correct checksum and a wrong length: data must only be read as it arrives.
     let length = (1u64 << 40).to_le_bytes();
     let mut bytes = length.to_vec();
@@ -124,7 +124,7 @@ fn crc32c_masked(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_fault_in_a_file_is_named_and_the_next_file_is_read() {
+fn a_damaged_record_is_reported_and_the_next_file_is_read() {
     let folder = tempdir().unwrap();
     let a = write(folder.path(), "a", Compression::Plain, 0..3);
     let b = write(folder.path(), "b", Compression::Plain, 3..5);
@@ -150,7 +150,7 @@ fn a_fault_in_a_file_is_named_and_the_next_file_is_read() {
 }
 
 #[test]
-fn a_record_that_does_not_fit_the_spec_is_named() {
+fn a_record_that_does_not_match_the_spec_is_named() {
     let folder = tempdir().unwrap();
     let path = write(folder.path(), "records", Compression::Gzip, 0..2);
     let mut spec = rnn_train::data::ExampleSpec::new();
@@ -272,7 +272,7 @@ fn damaged_messages_give_an_error_or_what_prost_decodes() {
 }
 
 #[test]
-fn a_message_of_nothing_but_lengths_is_refused() {
+fn a_message_of_lengths_only_is_rejected() {
     // Each claims a field that is longer than the message.
     for bytes in [
         &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
@@ -284,7 +284,7 @@ fn a_message_of_nothing_but_lengths_is_refused() {
 }
 
 #[test]
-fn shapes_and_sizes_that_overflow_are_refused() {
+fn overflowing_shapes_and_sizes_are_rejected() {
     let mut spec = rnn_train::data::ExampleSpec::new();
     let list = rnn_train::data::FixedLenSequence::<i64>::new("x", &[usize::MAX, 0]);
     spec.sequence(list).unwrap();
@@ -303,13 +303,19 @@ fn shapes_and_sizes_that_overflow_are_refused() {
     let sample = spec.parse(&bytes).unwrap();
     let samples = vec![sample; 8];
     let error = rnn_train::data::Pad::new().pad(&samples).unwrap_err();
-    assert_says(&error, &["field `x` of 8 samples", "no room in memory"]);
+    assert_says(
+        &error,
+        &["field `x` of 8 samples", "does not fit in memory"],
+    );
     let error = rnn_train::data::InOrder::new(0..3).prefetch(usize::MAX);
-    assert_says(&error.map(|_| ()).unwrap_err(), &["items is", "not 1 to"]);
+    assert_says(
+        &error.map(|_| ()).unwrap_err(),
+        &["items is", "must be 1 to"],
+    );
 }
 
 #[test]
-fn a_pipe_or_a_folder_is_no_record_file() {
+fn a_pipe_or_a_folder_is_not_a_record_file() {
     let folder = tempdir().unwrap();
     assert_says(
         &RecordReader::open(folder.path()).unwrap_err(),
@@ -324,7 +330,7 @@ fn a_pipe_or_a_folder_is_no_record_file() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_passed_and_one_that_was_cut_is_noticed() {
+fn truncated_and_deleted_files_are_errors() {
     let folder = tempdir().unwrap();
     let a = write(folder.path(), "a", Compression::Plain, 0..9);
     let b = write(folder.path(), "b", Compression::Plain, 9..11);
@@ -349,7 +355,7 @@ fn a_file_that_is_gone_is_passed_and_one_that_was_cut_is_noticed() {
 }
 
 #[test]
-fn a_run_that_passed_over_faults_resumes() {
+fn a_run_that_skipped_errors_resumes() {
     let folder = tempdir().unwrap();
     let names = ["a", "b", "c"];
     let files = names.map(|name| write(folder.path(), name, Compression::Plain, 0..8));

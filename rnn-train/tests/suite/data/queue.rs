@@ -25,7 +25,7 @@ fn values(batch: &Batch, x: Field<i64>) -> Vec<i64> {
 }
 
 #[test]
-fn a_full_queue_holds_the_producer_up() {
+fn a_full_queue_blocks_the_producer() {
     let (schema, x) = schema();
     let queue = PaddingFifoQueue::new(2, Pad::new()).unwrap();
     let produced = AtomicUsize::new(0);
@@ -55,7 +55,7 @@ fn a_full_queue_holds_the_producer_up() {
 }
 
 #[test]
-fn closing_lets_the_waiting_producers_finish_or_cancels_them() {
+fn closing_finishes_or_cancels_waiting_producers() {
     let (schema, x) = schema();
     for cancel in [false, true] {
         let queue = PaddingFifoQueue::new(1, Pad::new()).unwrap();
@@ -80,7 +80,7 @@ fn closing_lets_the_waiting_producers_finish_or_cancels_them() {
 }
 
 #[test]
-fn consumers_that_wait_are_freed_by_closing() {
+fn closing_wakes_waiting_consumers() {
     let (schema, _) = schema();
     let queue = PaddingFifoQueue::new(4, Pad::new()).unwrap();
     thread::scope(|scope| {
@@ -99,7 +99,7 @@ fn consumers_that_wait_are_freed_by_closing() {
 }
 
 #[test]
-fn many_producers_and_consumers_lose_nothing() {
+fn many_producers_and_consumers_lose_no_item() {
     let (schema, x) = schema();
     let queue = PaddingFifoQueue::new(3, Pad::new()).unwrap();
     let mut all = thread::scope(|scope| {
@@ -139,7 +139,7 @@ fn many_producers_and_consumers_lose_nothing() {
 }
 
 #[test]
-fn samples_of_another_form_are_refused() {
+fn samples_of_another_schema_are_rejected() {
     let (one, _) = schema();
     let (other, _) = schema();
     let queue = PaddingFifoQueue::new(3, Pad::new()).unwrap();
@@ -153,12 +153,15 @@ fn samples_of_another_form_are_refused() {
         &queue.enqueue(scalar).unwrap_err(),
         &["has axes [0]", "had [1]"],
     );
-    assert_says(&queue.dequeue_many(0).unwrap_err(), &["count is 0"]);
+    assert_says(
+        &queue.dequeue_many(0).unwrap_err(),
+        &["count must not be 0"],
+    );
     PaddingFifoQueue::new(0, Pad::new()).unwrap_err();
 }
 
 #[test]
-fn a_producer_that_fails_does_not_leave_the_consumer_waiting() {
+fn a_failing_producer_does_not_block_the_consumer() {
     let (schema, x) = schema();
     let queue = PaddingFifoQueue::new(4, Pad::new()).unwrap();
     thread::scope(|scope| {

@@ -157,7 +157,7 @@ fn groups_and_buckets_with_both_remainders() {
 }
 
 #[test]
-fn everything_at_once_with_prefetch_at_every_stage() {
+fn a_full_pipeline_with_prefetch_at_every_stage() {
     let Files(_folder, paths) = files(Compression::Gzip);
     resumes(|| {
         let f = features();
@@ -218,7 +218,7 @@ fn random_pipelines_resume_at_random_positions() {
 }
 
 #[test]
-fn a_shuffle_has_every_item_once_and_another_order_each_epoch() {
+fn a_shuffle_has_each_item_once_in_a_new_order() {
     for (count, buffer) in [(1, 1), (10, 1), (10, 4), (10, 100), (50, 7)] {
         let mut source = InOrder::new(0..count).shuffle(buffer, 3).unwrap();
         let mut epoch =
@@ -246,7 +246,7 @@ fn a_shuffle_has_every_item_once_and_another_order_each_epoch() {
 }
 
 #[test]
-fn a_state_of_another_source_is_refused_and_changes_nothing() {
+fn a_state_of_another_source_is_rejected_and_changes_nothing() {
     let Files(_folder, paths) = files(Compression::Plain);
     let open = |paths: &[PathBuf]| RecordFiles::open(paths).unwrap();
     let mut files = open(&paths);
@@ -262,7 +262,10 @@ fn a_state_of_another_source_is_refused_and_changes_nothing() {
 
     let numbers = |buffer| InOrder::new(0..20).shuffle(buffer, 1).unwrap();
     let error = numbers(4).restore(numbers(5).state()).unwrap_err();
-    assert_says(&error, &["is of a buffer of 5 items, but this one holds 4"]);
+    assert_says(
+        &error,
+        &["is of a buffer of 5 items, but this buffer has 4"],
+    );
 
     let groups = |size, remainder| InOrder::new(0..20).group(size, remainder).unwrap();
     let state = groups(3, Remainder::Keep).state();
@@ -295,29 +298,38 @@ fn a_state_of_another_source_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_options_are_rejected() {
     let numbers = || InOrder::new(0..3);
     let steps = |_: &usize| Ok(1);
     let keep = Remainder::Keep;
-    assert_says(&numbers().shuffle(0, 1).unwrap_err(), &["buffer is 0"]);
-    assert_says(&numbers().group(0, keep).unwrap_err(), &["size is 0"]);
-    assert_says(&numbers().prefetch(0).unwrap_err(), &["items is 0"]);
+    assert_says(
+        &numbers().shuffle(0, 1).unwrap_err(),
+        &["buffer must not be 0"],
+    );
+    assert_says(
+        &numbers().group(0, keep).unwrap_err(),
+        &["size must not be 0"],
+    );
+    assert_says(
+        &numbers().prefetch(0).unwrap_err(),
+        &["items is 0, but must be 1 to"],
+    );
     for (boundaries, sizes, part) in [
-        (&[3, 3][..], &[1][..], "have to rise"),
-        (&[3, 2], &[1], "have to rise"),
-        (&[3], &[1, 2, 3], "are 3, but there are 2 buckets"),
-        (&[3], &[1, 0], "none can be 0"),
+        (&[3, 3][..], &[1][..], "must increase"),
+        (&[3, 2], &[1], "must increase"),
+        (&[3], &[1, 2, 3], "have length 3, but there are 2 buckets"),
+        (&[3], &[1, 0], "must not contain 0"),
     ] {
         let bucket = numbers().bucket_by_sequence_length(steps, boundaries, sizes, keep);
         assert_says(&bucket.map(|_| ()).unwrap_err(), &[part]);
     }
     assert_says(
         &InMemory::<u8>::new(vec![]).map(|_| ()).unwrap_err(),
-        &["items are none"],
+        &["items must not be empty"],
     );
     let none: [&str; 0] = [];
     assert_says(
         &RecordFiles::open(none).map(|_| ()).unwrap_err(),
-        &["files are none"],
+        &["files must not be empty"],
     );
 }

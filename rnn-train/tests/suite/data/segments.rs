@@ -75,7 +75,7 @@ fn add_up(segment: &mut SegmentBatch<Device>, x: Field<i64>) -> Vec<f64> {
 }
 
 #[test]
-fn each_sequence_carries_its_own_state_through_its_segments() {
+fn each_sequence_carries_its_own_state() {
     let (mut source, x, label) = segments(&[7, 0, 2, 4, 3], 3, 2);
     let mut sums = BTreeMap::new();
     let mut seen = Vec::new();
@@ -135,7 +135,7 @@ fn each_sequence_carries_its_own_state_through_its_segments() {
 }
 
 #[test]
-fn a_run_goes_on_in_the_middle_of_sequences() {
+fn a_run_resumes_in_the_middle_of_sequences() {
     let new = || segments(&[7, 2, 4, 0, 3, 9], 3, 2);
     let follow = |source: &mut Source1, x, count: usize| -> Vec<Option<(Vec<String>, Vec<f64>)>> {
         let mut next = || {
@@ -160,7 +160,7 @@ fn a_run_goes_on_in_the_middle_of_sequences() {
 }
 
 #[test]
-fn states_that_were_not_saved_are_an_error_and_the_segment_comes_again() {
+fn unsaved_states_are_an_error_and_the_segment_is_repeated() {
     let (mut source, x, _) = segments(&[7, 4], 3, 2);
     let mut first = source.next_item().unwrap().unwrap();
     // A state of another source in the middle of its data. A segment that was not used counts as
@@ -202,7 +202,7 @@ fn a_reference_saves_into_its_batch() {
 }
 
 #[test]
-fn hostile_states_are_refused() {
+fn malformed_states_are_rejected() {
     let (mut source, x, _) = segments(&[7, 2, 4], 3, 2);
     add_up(&mut source.next_item().unwrap().unwrap(), x);
     let state = serde_json::to_value(source.state()).unwrap();
@@ -235,7 +235,7 @@ fn hostile_states_are_refused() {
 }
 
 #[test]
-fn small_batches_at_the_end_are_kept_or_dropped() {
+fn the_last_small_batches_are_kept_or_dropped() {
     for (allow, expected) in [(true, vec![2, 1]), (false, vec![2])] {
         let s = sequences(&[3, 3, 3]);
         let spec = SegmentSpec::new(s.key, 3, 2)
@@ -253,7 +253,7 @@ fn small_batches_at_the_end_are_kept_or_dropped() {
 }
 
 #[test]
-fn wrong_arguments_are_named() {
+fn invalid_arguments_are_named() {
     let d = device();
     let zero = || tensor(&d, &[0f32], &[1]);
     let new = |change: fn(SegmentSpec, &Sequences) -> SegmentSpec, lengths: &[usize]| {
@@ -263,12 +263,12 @@ fn wrong_arguments_are_named() {
     };
     assert_says(
         &new(|spec, _| spec, &[3]).unwrap_err(),
-        &["sequences are none"],
+        &["sequences must not be empty"],
     );
     let s = sequences(&[3]);
     let none =
         Segments::<_, Device>::new(s.source, SegmentSpec::new(s.key, 3, 1).sequence(s.x), &[]);
-    assert_says(&none.unwrap_err(), &["initial_states are none"]);
+    assert_says(&none.unwrap_err(), &["initial_states must not be empty"]);
     let s = sequences(&[3]);
     let spec = SegmentSpec::new(s.key, 3, 1).sequence(s.x);
     let twice = Segments::new(s.source, spec, &[("a", zero()), ("a", zero())]);
@@ -284,7 +284,7 @@ fn wrong_arguments_are_named() {
         &error,
         &[
             "length of sequence `s1`",
-            "is 4, not a positive multiple of 3",
+            "is 4, but must be a positive multiple of 3",
         ],
     );
 

@@ -70,7 +70,7 @@ fn eventually(what: impl Fn() -> bool) {
 }
 
 #[test]
-fn an_error_arrives_in_its_place_and_reading_goes_on() {
+fn an_error_keeps_its_position_and_reading_continues() {
     let (mut counter, _) = Counter::new();
     counter.fails_at = Some(2);
     let mut ahead = counter.prefetch(3).unwrap();
@@ -95,7 +95,7 @@ fn a_panic_of_the_source_becomes_an_error_of_the_consumer() {
 }
 
 #[test]
-fn no_more_is_read_than_was_asked_for() {
+fn prefetch_reads_at_most_the_requested_number_of_items() {
     let (counter, read) = Counter::new();
     let mut ahead = counter.prefetch(5).unwrap();
     // Five items in the channel, and one that waits to be sent.
@@ -107,7 +107,7 @@ fn no_more_is_read_than_was_asked_for() {
 }
 
 #[test]
-fn dropping_the_consumer_ends_the_thread() {
+fn dropping_the_consumer_stops_the_thread() {
     for taken in [0, 3] {
         let (counter, read) = Counter::new();
         let mut ahead = counter.prefetch(2).unwrap();
@@ -121,7 +121,7 @@ fn dropping_the_consumer_ends_the_thread() {
 }
 
 #[test]
-fn dropping_a_chain_of_threads_ends_all_of_them() {
+fn dropping_a_chain_of_prefetches_stops_all_threads() {
     let (counter, read) = Counter::new();
     let chain = counter.prefetch(2).unwrap().map(Ok).prefetch(2).unwrap();
     let mut chain = chain.shuffle(4, 1).unwrap().prefetch(1).unwrap();
@@ -131,7 +131,7 @@ fn dropping_a_chain_of_threads_ends_all_of_them() {
 }
 
 #[test]
-fn a_state_that_is_refused_leaves_the_source_where_it_was() {
+fn a_rejected_state_leaves_the_source_unchanged() {
     let mut ahead = InOrder::new(0..5).prefetch(4).unwrap();
     assert_eq!(ahead.next_item().unwrap(), Some(0));
     assert_says(&ahead.restore(9).unwrap_err(), &["fewer items"]);

@@ -37,22 +37,22 @@ const BY_TYPE: [&str; 11] = [
 
 /// Calls whose outcome differs from TensorFlow's, and why.
 const DIFFERS: [(&str, &str); 8] = [
-    ("no features asked for", "gives a sample without fields"),
+    ("no features asked for", "returns a sample without fields"),
     (
         "batch of an unknown dimension without dynamic_pad",
-        "padding is by the samples, so that no shape is declared",
+        "padding depends on the samples, so no shape is declared",
     ),
     (
         "PaddingFIFOQueue: enqueue of another known dimension",
-        "padding is by the samples, so that no dimension is declared",
+        "padding depends on the samples, so no dimension is declared",
     ),
     (
         "PaddingFIFOQueue: dequeue_many of none",
-        "a batch has samples",
+        "a batch has at least one sample",
     ),
     (
         "TFRecord: gzip stream cut in its header",
-        "a compressed file that is cut is an error, wherever it is cut",
+        "every truncated compressed file is an error",
     ),
     ("TFRecord: gzip stream cut in its trailer", "as above"),
     ("TFRecord: gzip stream without its trailer", "as above"),
@@ -122,7 +122,7 @@ pub(crate) fn run(path: &Path) -> ApiResult<Vec<(String, Outcome)>> {
 fn refused_there(entry: &Value) -> Result<(), Trouble> {
     match entry["error"].is_null() {
         true => Err(Trouble::Wrong(
-            "TensorFlow accepts it, and it does not compile here".into(),
+            "TensorFlow accepts it, but it does not compile here".into(),
         )),
         false => Ok(()),
     }
@@ -140,10 +140,10 @@ fn judge(listed: &Listed) -> Result<(), Trouble> {
             "is accepted, but TensorFlow says {error}"
         ))),
         (Err(error), None, false) => Err(Trouble::Wrong(format!(
-            "is refused, which TensorFlow accepts: {error}"
+            "is rejected, but TensorFlow accepts it: {error}"
         ))),
         (Ok(_), None, true) | (Err(_), Some(_), true) => Err(Trouble::Wrong(
-            "is as in TensorFlow, though listed as different".into(),
+            "agrees with TensorFlow, but is listed as different".into(),
         )),
         (Ok(found), None, false) => match &verdict.result {
             Some(expected) if expected != found => {
@@ -169,7 +169,7 @@ fn make(listed: &Listed) -> Result<ApiResult<Value>, Trouble> {
 fn from_hex(text: &str) -> Result<Vec<u8>, Trouble> {
     let byte = |i: usize| u8::from_str_radix(text.get(i..i + 2).unwrap_or(""), 16);
     let bytes: Result<_, _> = (0..text.len()).step_by(2).map(byte).collect();
-    bytes.map_err(|e| Trouble::Wrong(format!("the bytes are no hexadecimal digits: {e}")))
+    bytes.map_err(|e| Trouble::Wrong(format!("the bytes are not hexadecimal: {e}")))
 }
 
 fn parse(listed: &Listed, serialized: &[u8]) -> Result<ApiResult<Value>, Trouble> {
@@ -198,7 +198,7 @@ fn parse(listed: &Listed, serialized: &[u8]) -> Result<ApiResult<Value>, Trouble
                 .keys()
                 .chain(listed.sequence_features.keys());
             let names = named.map(|name| format!("`{name}`"));
-            let known = ["serialized is no SequenceExample".to_owned()];
+            let known = ["serialized is not a SequenceExample".to_owned()];
             if !text.starts_with("parse_single_sequence_example: ")
                 || !names.chain(known).any(|part| text.contains(&part))
             {
@@ -340,7 +340,7 @@ fn read(listed: &Listed, bytes: Vec<u8>) -> Result<ApiResult<Value>, Trouble> {
         }
         let text = error.to_string();
         if !text.contains(&format!("record {count} at offset ")) || !text.contains(&listed.call) {
-            return Err(Trouble::Wrong(format!("`{text}` does not say where")));
+            return Err(Trouble::Wrong(format!("`{text}` does not name the offset")));
         }
     }
     Ok(end)
@@ -421,7 +421,7 @@ fn record(change: impl Fn(&mut Vec<u8>)) -> ApiResult<()> {
         None => Ok(()),
         Some(_) => Err(Error::format(
             &path,
-            "a record that is there no more was read",
+            "a record of the deleted file was read",
         )),
     }
 }

@@ -147,7 +147,9 @@ impl<'a> Checks<'a> {
     fn finish(self) -> Result<Worst, Trouble> {
         match self.left.first() {
             None => self.tensors.finish(),
-            Some(key) => Err(Trouble::Unsupported(format!("nothing gives `{key}`"))),
+            Some(key) => Err(Trouble::Unsupported(format!(
+                "no result corresponds to `{key}`"
+            ))),
         }
     }
 }
@@ -169,7 +171,7 @@ fn latin1(
                 latin1(item, strings, axis + 1, dims)?;
             }
         }
-        other => return Err(Trouble::Wrong(format!("{other} is no string"))),
+        other => return Err(Trouble::Wrong(format!("{other} is not a string"))),
     }
     Ok(())
 }
@@ -263,7 +265,9 @@ fn batch(
         checks.batch(&format!("batch/{count}"), &batch, &names)?;
         let lengths = batch.get(features.length)?;
         if batch.lengths(features.tokens)? != lengths {
-            return Err(Trouble::Wrong(format!("batch {count} has other lengths")));
+            return Err(Trouble::Wrong(format!(
+                "batch {count} has different lengths"
+            )));
         }
         count += 1;
     }
@@ -377,11 +381,11 @@ fn segments(
         let totals = one(&segment.total_lengths());
         checks.numbers(&format!("{prefix}/total_length"), &totals)?;
         let Some((key, next_key)) = case.keys.get(index) else {
-            return wrong("is one too many");
+            return wrong("is surplus");
         };
         let keys = [segment.keys().next(), segment.next_keys().next()];
         if keys != [Some(&bytes_of(key)?[..]), Some(&bytes_of(next_key)?[..])] {
-            return wrong("has other keys");
+            return wrong("has different keys");
         }
         // The state counts the steps of the sequence.
         let before = segment.state("steps")?;

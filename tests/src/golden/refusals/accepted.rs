@@ -230,10 +230,10 @@ pub(super) fn joined_state(device: &TestDevice) -> Checked {
 struct DropAll([usize; 2]);
 
 impl NoiseSource<TestDevice> for DropAll {
-    fn noise(&self, device: &TestDevice, _: &StepContext, place: &str, meta: Meta) -> ApiResult<T> {
+    fn noise(&self, device: &TestDevice, _: &StepContext, path: &str, meta: Meta) -> ApiResult<T> {
         if meta.shape.dims() != self.0 || meta.dtype != F64 {
             let expected = format!("f64 {:?} is needed", self.0);
-            return Err(Error::shape("noise", place, meta.shape, expected));
+            return Err(Error::shape("noise", path, meta.shape, expected));
         }
         Tensor::zeros(device, meta)
     }

@@ -51,23 +51,23 @@ pub(super) const CALLS: &[Call] = &[
     ),
     Call(
         "DropoutWrapper: not a cell",
-        ByType("what is wrapped implements `Cell`"),
+        ByType("the wrapped value implements `Cell`"),
     ),
     Call(
         "DropoutWrapper: visitor not callable",
-        ByType("a `StateFilter` is made of a function"),
+        ByType("a `StateFilter` is created from a function"),
     ),
     Call(
         "DropoutWrapper: variational without dtype",
         OnlyHere(
-            "what is dropped has a type, and the noise takes it",
+            "the noise has the type of the tensor",
             accepted::variational_output,
         ),
     ),
     Call(
         "DropoutWrapper: variational input dropout without input_size",
         OnlyHere(
-            "what is dropped has a size, and the noise takes it",
+            "the noise has the size of the tensor",
             accepted::variational_input,
         ),
     ),
@@ -111,28 +111,28 @@ pub(super) const CALLS: &[Call] = &[
     Call(
         "cell: two cells of one kind in one scope without reuse",
         Accepted(
-            "each has parameters of its own, and the model names them",
+            "each cell has its own parameters, and the model names them",
             accepted::two_cells,
         ),
     ),
     Call(
         "dynamic_rnn twice in one scope, two cells",
         OnlyHere(
-            "there are no scopes to clash in: each cell has parameters of its own",
+            "scopes cannot clash: each cell has its own parameters",
             accepted::two_cells,
         ),
     ),
     Call(
         "dynamic_rnn twice, same cell object (no error: weights shared)",
         Accepted(
-            "one set of parameters; their gradients add up",
+            "the parameters are shared, and their gradients are summed",
             accepted::one_cell_twice,
         ),
     ),
     Call(
         "zero_state: no dtype",
         OnlyHere(
-            "a cell has a type, so none is given; its zero state has it",
+            "the zero state has the type of the cell",
             accepted::zero_state_without_dtype,
         ),
     ),

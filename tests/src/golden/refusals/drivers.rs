@@ -15,14 +15,14 @@ use super::Verdict::{Accepted, ByType, OnlyHere, OnlyThere, Refused};
 use super::{BATCH, Call, DEPTH, STEPS, T, UNITS, accepted, floats, ints, numbers};
 use crate::devices::TestDevice;
 
-const NO_DTYPE: &str = "a cell has a type, so none is given; outputs and zero state have it";
+const NO_DTYPE: &str = "outputs and zero state have the type of the cell";
 const UNKNOWN_SIZE: &str = "the sizes of a tensor are known";
-const ONE_LENGTH: &str = "a length is one integer";
+const ONE_LENGTH: &str = "a length is an integer";
 
 pub(super) const CALLS: &[Call] = &[
     Call(
         "dynamic_rnn: cell is not a cell",
-        ByType("what is run implements `Cell`"),
+        ByType("the argument implements `Cell`"),
     ),
     Call(
         "dynamic_rnn: no initial_state, no dtype",
@@ -54,14 +54,14 @@ pub(super) const CALLS: &[Call] = &[
     Call(
         "dynamic_rnn: sequence_length > max_time (run time; no error)",
         Accepted(
-            "counts as all steps, in results and gradients",
+            "the length is clipped to the number of steps, also in gradients",
             accepted::lengths_above_the_steps,
         ),
     ),
     Call(
         "dynamic_rnn: negative sequence_length (run time; no error)",
         OnlyThere(
-            "TensorFlow takes it for 0, but it is a mistake that was made before",
+            "TensorFlow treats it as 0, but it is an error",
             &["sequence_length", "row 1", "-1", "negative"],
             |device| {
                 let x = floats(device, &[BATCH, STEPS, DEPTH])?;
@@ -86,7 +86,7 @@ pub(super) const CALLS: &[Call] = &[
     Call(
         "dynamic_rnn: initial_state structure mismatch (LSTM given one tensor)",
         ByType(
-            "the state is of the cell's type `State`; an `AnyCell` refuses another when it runs",
+            "the state has the cell's type `State`; an `AnyCell` rejects another type at run time",
         ),
     ),
     Call(
@@ -134,7 +134,7 @@ pub(super) const CALLS: &[Call] = &[
     Call(
         "dynamic_rnn: time dimension 0 (run time; no error)",
         Accepted(
-            "no outputs, the state is the initial one",
+            "no outputs; the final state is the initial state",
             accepted::no_time,
         ),
     ),
@@ -209,7 +209,7 @@ pub(super) const CALLS: &[Call] = &[
     ),
     Call(
         "raw_rnn: initial state structure mismatch",
-        ByType("the state is of the cell's type `State`"),
+        ByType("the state has the cell's type `State`"),
     ),
     Call(
         "raw_rnn: emit structure changes",

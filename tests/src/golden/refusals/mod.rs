@@ -107,9 +107,9 @@ fn refusal(device: &TestDevice, words: &[&str], result: ApiResult<()>) -> Result
         0
     };
     match missing.first() {
-        Some(word) if missing.len() > allowed => {
-            Err(Trouble::Wrong(format!("`{message}` does not say `{word}`")))
-        }
+        Some(word) if missing.len() > allowed => Err(Trouble::Wrong(format!(
+            "`{message}` does not contain `{word}`"
+        ))),
         _ => Ok(message),
     }
 }
@@ -126,7 +126,7 @@ fn calls() -> impl Iterator<Item = &'static Call> {
 pub fn table(device: &TestDevice) -> ApiResult<Vec<String>> {
     calls()
         .map(|Call(text, verdict)| match verdict.check(device) {
-            Ok(told) => Ok(format!("| {text} | {} | {told} |", verdict.kind())),
+            Ok(result) => Ok(format!("| {text} | {} | {result} |", verdict.kind())),
             Err(Trouble::Wrong(what) | Trouble::Unsupported(what)) => {
                 Err(Error::argument("errors.json", *text, what))
             }
@@ -171,11 +171,11 @@ fn judge(listed: &Listed, device: &TestDevice) -> Result<(), Trouble> {
     };
     match (&listed.error, verdict.refused_by_tensorflow()) {
         (Some(error), false) => {
-            let what = format!("TensorFlow refuses it ({error}), which is not expected");
+            let what = format!("TensorFlow rejects it ({error}), but is expected to accept it");
             Err(Trouble::Wrong(what))
         }
         (None, true) => {
-            let what = "TensorFlow accepts it, which is not expected";
+            let what = "TensorFlow accepts it, but is expected to reject it";
             Err(Trouble::Wrong(what.into()))
         }
         _ => verdict.check(device).map(|_| ()),
@@ -213,19 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_to_be_one_and_in_words() {
+    fn a_rejected_call_must_fail_with_the_listed_words() {
         let refused = || Err(Error::argument("gru_cell", "state", "is [3, 6]"));
         let device = crate::devices::device("cpu").unwrap();
-        let told = |words, result| refusal(&device, words, result);
+        let verify = |words, result| refusal(&device, words, result);
         let words = &["state", "[3, 6]"];
-        assert!(told(words, refused()).is_ok_and(|told| told == "gru_cell: state is [3, 6]"));
-        assert_eq!(wrong(told(words, Ok(()))), "was accepted");
-        let unnamed = wrong(told(&["state", "[3, 5]"], refused()));
-        assert!(unnamed.ends_with("does not say `[3, 5]`"), "{unnamed}");
+        assert!(
+            verify(words, refused()).is_ok_and(|message| message == "gru_cell: state is [3, 6]")
+        );
+        assert_eq!(wrong(verify(words, Ok(()))), "was accepted");
+        let unnamed = wrong(verify(&["state", "[3, 5]"], refused()));
+        assert!(unnamed.ends_with("does not contain `[3, 5]`"), "{unnamed}");
     }
 
     #[test]
-    fn what_is_accepted_has_to_give_what_it_should() {
+    fn an_accepted_call_must_give_the_expected_result() {
         let device = crate::devices::device("cpu").unwrap();
         let verdict = |check| Verdict::Accepted("", check);
         assert!(verdict(|_| Ok(())).check(&device).is_ok());

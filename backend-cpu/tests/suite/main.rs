@@ -1,0 +1,7 @@
+//! The operations, sequences and devices of the CPU backend.
+
+mod common;
+mod device;
+mod fused;
+mod ops;
+mod sequences;

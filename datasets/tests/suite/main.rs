@@ -1,0 +1,4 @@
+//! The committed data, and fetching of data sets.
+
+mod committed;
+mod fetch;

@@ -1,0 +1,13 @@
+//! The simulated CUDA device: correct programs run, and planted mistakes are found.
+
+#[macro_use]
+mod common;
+
+mod basics;
+mod bugs;
+mod exports;
+mod graphs;
+mod primitives;
+mod products;
+mod sanitizers;
+mod streams;

@@ -1,0 +1,6 @@
+//! Gradients compared with finite differences.
+
+mod cells;
+mod contributed_cells;
+mod driver;
+mod operations;
