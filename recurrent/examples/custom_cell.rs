@@ -106,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         MinimalGatedUnit::new(&device, 2, 32)?,
         ResidualWrapper::new(dropped),
     ))?;
-    let stacked = DynamicRnn::new(&stack).mode(Mode::Training, 7).run(&x)?;
+    let stacked = DynamicRnn::new(&stack).training(7).run(&x)?;
     writeln!(stdout(), "dynamic {:?}", whole.outputs.shape())?;
     writeln!(
         stdout(),

@@ -9,7 +9,27 @@ pub enum Mode {
     #[default]
     Evaluation,
     /// Training: dropout is on.
-    Training,
+    Training {
+        /// The seed of the random numbers.
+        seed: u64,
+    },
+}
+
+impl Mode {
+    /// Whether this is training.
+    pub fn is_training(self) -> bool {
+        matches!(self, Self::Training { .. })
+    }
+
+    /// The mode of part `i` of a composite: in training it has its own seed.
+    pub(crate) fn child(self, i: u64) -> Self {
+        match self {
+            Self::Evaluation => Self::Evaluation,
+            Self::Training { seed } => Self::Training {
+                seed: philox::derive(seed, i),
+            },
+        }
+    }
 }
 
 /// Context of one time step of a cell: mode, time index and random stream.
@@ -26,13 +46,22 @@ pub struct StepContext {
 }
 
 impl StepContext {
-    /// The context of time 0 in a run with the given seed.
-    pub fn new(mode: Mode, seed: u64) -> Self {
+    /// The context of time 0 in a run.
+    pub fn new(mode: Mode) -> Self {
+        let seed = match mode {
+            Mode::Evaluation => 0,
+            Mode::Training { seed } => seed,
+        };
         Self {
             mode,
             time: 0,
             stream: philox::derive(seed, philox::label("step")),
         }
+    }
+
+    /// The context of time 0 in a training run with the given seed.
+    pub fn training(seed: u64) -> Self {
+        Self::new(Mode::Training { seed })
     }
 
     /// The context of sub-cell `i` of a composite cell, with its own random stream.
@@ -65,14 +94,14 @@ mod tests {
 
     #[test]
     fn keys_depend_on_every_part_of_the_context() {
-        let step = StepContext::new(Mode::Training, 1);
+        let step = StepContext::training(1);
         let keys = [
             step.key("mask"),
             step.key("noise"),
             step.at(1).key("mask"),
             step.child(0).key("mask"),
             step.child(1).key("mask"),
-            StepContext::new(Mode::Training, 2).key("mask"),
+            StepContext::training(2).key("mask"),
             step.run_key("mask"),
         ];
         for (i, a) in keys.iter().enumerate() {

@@ -42,7 +42,7 @@ impl CellConfigCase {
     }
 
     pub(crate) fn training(mut self) -> Self {
-        self.mode = Mode::Training;
+        self.mode = Mode::Training { seed: 5 };
         self
     }
 

@@ -72,7 +72,7 @@ where
     /// since the masks of a batch differ from those of its rows.
     #[must_use]
     pub fn training(mut self) -> Self {
-        self.mode = Mode::Training;
+        self.mode = Mode::Training { seed: 5 };
         self
     }
 
@@ -121,7 +121,7 @@ where
         let mut rnn = DynamicRnn::new(&self.cell)
             .sequence_length(&LENGTHS)
             .initial_state(self.initial()?)
-            .mode(self.mode, 5)
+            .mode(self.mode)
             .memory_policy(memory_policy);
         if let Some(steps) = segment {
             rnn = rnn.segment_length(steps);

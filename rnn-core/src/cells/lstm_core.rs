@@ -9,7 +9,7 @@ use backend_api::{
 use super::layer_norm::GateNorms;
 use super::math::{check_limit, clip};
 use super::{CellSize, LstmState};
-use crate::{Initializer, Mode, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The sizes of a cell whose state is an [`LstmState`], and checks against them.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ pub(crate) struct CandidateDropout {
 
 impl CandidateDropout {
     fn apply<B: Backend>(self, cx: &StepContext, g: Tensor<B>) -> Result<Tensor<B>> {
-        if cx.mode != Mode::Training {
+        if !cx.mode.is_training() {
             return Ok(g);
         }
         let key = philox::derive(cx.key("recurrent_dropout"), self.seed as u64);

@@ -85,14 +85,17 @@ where
         self
     }
 
-    /// Sets inference or training, and the seed of the random numbers.
-    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.forward = self.forward.mode(mode, seed);
+    /// Sets inference or training.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.forward = self.forward.mode(mode);
         // The two cells have independent random streams.
-        self.backward = self
-            .backward
-            .mode(mode, backend_api::philox::derive(seed, 1));
+        self.backward = self.backward.mode(mode.child(1));
         self
+    }
+
+    /// Sets training, with the seed of the random numbers.
+    pub fn training(self, seed: u64) -> Self {
+        self.mode(Mode::Training { seed })
     }
 
     /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
@@ -252,7 +255,7 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
     swap_memory: bool,
-    mode: (Mode, u64),
+    mode: Mode,
 }
 
 impl<'a, B, F, G> StackBidirectionalDynamicRnn<'a, F, G>
@@ -271,7 +274,7 @@ where
             initial_states_bw: None,
             time_major: false,
             swap_memory: false,
-            mode: (Mode::Evaluation, 0),
+            mode: Mode::Evaluation,
         }
     }
 
@@ -300,10 +303,15 @@ where
         self
     }
 
-    /// Sets inference or training, and the seed of the random numbers.
-    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.mode = (mode, seed);
+    /// Sets inference or training.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
+    }
+
+    /// Sets training, with the seed of the random numbers.
+    pub fn training(self, seed: u64) -> Self {
+        self.mode(Mode::Training { seed })
     }
 
     /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
@@ -342,11 +350,10 @@ where
         let mut value = inputs.clone();
         let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
         for i in 0..layers {
-            let seed = backend_api::philox::derive(self.mode.1, i as u64);
             let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
                 .time_major(self.time_major)
                 .swap_memory(self.swap_memory)
-                .mode(self.mode.0, seed);
+                .mode(self.mode.child(i as u64));
             if let Some(lengths) = &self.lengths {
                 rnn = rnn.sequence_length(lengths.values());
             }

@@ -61,7 +61,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
             lengths: None,
             initial_state: None,
             time_major: false,
-            step: StepContext::new(Mode::Evaluation, 0),
+            step: StepContext::default(),
             memory_policy: MemoryPolicy::Store,
             segment: None,
         }
@@ -85,10 +85,15 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         self
     }
 
-    /// Sets inference or training, and the seed of the random numbers (for example of dropout).
-    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.step = StepContext::new(mode, seed);
+    /// Sets inference or training.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.step = StepContext::new(mode);
         self
+    }
+
+    /// Sets training, with the seed of the random numbers (for example of dropout).
+    pub fn training(self, seed: u64) -> Self {
+        self.mode(Mode::Training { seed })
     }
 
     /// Sets the memory policy of back-propagation: what is stored for the gradient. Does not affect

@@ -43,7 +43,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
             cell,
             lengths: None,
             initial_state: None,
-            step: StepContext::new(Mode::Evaluation, 0),
+            step: StepContext::default(),
         }
     }
 
@@ -59,10 +59,15 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         self
     }
 
-    /// Sets inference or training, and the seed of the random numbers.
-    pub fn mode(mut self, mode: Mode, seed: u64) -> Self {
-        self.step = StepContext::new(mode, seed);
+    /// Sets inference or training.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.step = StepContext::new(mode);
         self
+    }
+
+    /// Sets training, with the seed of the random numbers (for example of dropout).
+    pub fn training(self, seed: u64) -> Self {
+        self.mode(Mode::Training { seed })
     }
 
     /// Runs the cell over the inputs.

@@ -3,7 +3,7 @@
 use backend_api::{Error, Result};
 
 use super::dynamic_rnn::extent;
-use crate::{Cell, Mode, Nest, StepContext, Unroll};
+use crate::{Cell, Nest, StepContext, Unroll};
 
 /// Runs a cell on sequences that arrive one or several steps at a time. The state is carried from
 /// call to call.
@@ -55,7 +55,7 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
     /// # Errors
     /// None at present: the first step checks the state.
     pub fn from_state(cell: &'a C, batch: usize, state: C::State) -> Result<Self> {
-        let mut unroll = Unroll::new(StepContext::new(Mode::Evaluation, 0), 1, batch);
+        let mut unroll = Unroll::new(StepContext::default(), 1, batch);
         unroll.cache = Some(Default::default());
         Ok(Self {
             cell,

@@ -67,7 +67,7 @@ impl<C: Cell> DeviceWrapper<C> {
         state: &C::State,
         cell: impl FnOnce(&C::Input, &C::State) -> Result<(C::Output, C::State)>,
     ) -> Result<(C::Output, C::State)> {
-        if mode == Mode::Training && !self.device.same_device(&self.home) {
+        if mode.is_training() && !self.device.same_device(&self.home) {
             let (inner, outer) = (self.device.name(), self.home.name());
             let problem = format!(
                 "is {inner}, but the inputs are on {outer}, and gradients do not cross devices"

@@ -41,7 +41,7 @@ use crate::{
 /// let cell = DropoutWrapper::builder(cell).input_keep_prob(0.8).output_keep_prob(0.5).build()?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
 /// let evaluation = DynamicRnn::new(&cell).run(&x)?;
-/// let training = DynamicRnn::new(&cell).mode(Mode::Training, 1).run(&x)?;
+/// let training = DynamicRnn::new(&cell).training(1).run(&x)?;
 /// assert!(!evaluation.outputs.to_vec::<f32>()?.contains(&0.0));
 /// assert!(training.outputs.to_vec::<f32>()?.contains(&0.0));
 /// # Ok(()) }

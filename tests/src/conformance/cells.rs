@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backend_api::{DType, MemoryPolicy, Result};
 use rnn_core::cells::PhasedLstmCellBuilder;
-use rnn_core::{AnyCell, Cell, DynamicRnn, Mode, Nest, cell_from_config};
+use rnn_core::{AnyCell, Cell, DynamicRnn, Nest, cell_from_config};
 use serde_json::json;
 
 use super::case::{Case, CaseContext, Results};
@@ -119,7 +119,7 @@ impl Setup {
             let mut rnn = DynamicRnn::new(&model.module)
                 .sequence_length(&LENGTHS)
                 .initial_state(model.given_like("state", &state)?)
-                .mode(self.subject.mode, SEED)
+                .mode(self.subject.mode)
                 .memory_policy(memory_policy);
             if let Some(steps) = segment {
                 rnn = rnn.segment_length(steps);
@@ -168,7 +168,7 @@ fn phased(cx: &CaseContext<'_>, peepholes: bool) -> Result<Results> {
         let result = DynamicRnn::new(&model.module)
             .sequence_length(&LENGTHS)
             .initial_state(model.given_like("state", &state)?)
-            .mode(Mode::Training, SEED)
+            .training(SEED)
             .run(&(model.given("times")?, model.given("inputs")?))?;
         Ok(results(&result.outputs, &result.state))
     })

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use backend_api::{Compare, DType, Error, Meta, Result, Shape, Tensor};
 use rnn_core::cells::LstmBlockFusedCellBuilder;
 use rnn_core::{
-    AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Mode,
-    Module, RawRnnStep, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
+    AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Module,
+    RawRnnStep, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
     TimeReversedFusedRnn, cell_from_config, raw_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
@@ -455,7 +455,7 @@ fn feed_back(cx: &CaseContext<'_>, config: &Value) -> Result<Results> {
             emit: (zero.clone(), zero.clone()),
             loop_state: zero,
         };
-        let step = StepContext::new(Mode::Training, SEED);
+        let step = StepContext::training(SEED);
         let result = raw_rnn(&model.module, step, start, |time, output, state, sum: T| {
             Ok(RawRnnStep {
                 finished: ended(time)?,

@@ -1,7 +1,7 @@
 //! Dropout: the same elements are dropped on every device.
 
 use backend_api::{Meta, Result, Shape, Tensor};
-use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Mode, Module, StepContext, Visitor};
+use rnn_core::{Cell, DropoutWrapper, DynamicRnn, Module, StepContext, Visitor};
 
 use super::case::{Case, CaseContext, Results};
 use super::cells::SEED;
@@ -73,7 +73,7 @@ fn masks(cx: &CaseContext<'_>, keep: [f64; 3], variational: bool) -> Result<Resu
         .build()?;
     let result = DynamicRnn::new(&wrapper)
         .time_major(true)
-        .mode(Mode::Training, SEED)
+        .training(SEED)
         .run(&like)?;
     let mut all = Results::default();
     for (name, t) in [("output", &result.outputs), ("final state", &result.state)] {

@@ -2,7 +2,7 @@
 
 use backend_api::Result as ApiResult;
 use rnn_core::cells::PhasedLstmCellBuilder;
-use rnn_core::{Cell, DynamicRnn, Mode, Nest};
+use rnn_core::{Cell, DynamicRnn, Nest};
 use serde_json::Value;
 
 use super::case::{DynamicRnnCase, InputKind, read};
@@ -67,7 +67,7 @@ pub(super) fn run_cell<C: Cell<Backend = TestDevice>>(
     let inputs = inputs(&mut graph)?;
     // Enables dropout, with the file's masks; nothing else depends on the mode.
     let mut rnn = DynamicRnn::new(&cell)
-        .mode(Mode::Training, 0)
+        .training(0)
         .time_major(case.time_major)
         .swap_memory(case.swap_memory);
     if let Some(iterations) = case.parallel_iterations {

@@ -1,7 +1,7 @@
 //! Cases of `static_rnn`.
 
 use backend_api::{Result as ApiResult, Tensor};
-use rnn_core::{Cell, Mode, Nest, StaticRnn};
+use rnn_core::{Cell, Nest, StaticRnn};
 
 use super::case::{DynamicRnnCase, InputKind};
 use super::check::{Graph, Worst, extent, join};
@@ -24,7 +24,7 @@ pub(super) fn run(
     let x = graph.leaf(file, device, "input/x")?;
     let inputs = unstack(&x, case.time_major)?;
     // Enables dropout, with the file's masks; nothing else depends on the mode.
-    let mut rnn = StaticRnn::new(&cell).mode(Mode::Training, 0);
+    let mut rnn = StaticRnn::new(&cell).training(0);
     if let Some(lengths) = file.lengths(case.sequence_length.as_deref())? {
         rnn = rnn.sequence_length(&lengths);
     }

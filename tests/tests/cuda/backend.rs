@@ -10,7 +10,7 @@ use backend_cuda::Cuda;
 use cudasim::Exclusive;
 use recurrent_tests::devices::simulator;
 use rnn_core::{
-    BasicLstmCell, Cell, Dense, DynamicRnn, GruCell, Initializer, Mode, Module, Nest, Visitor,
+    BasicLstmCell, Cell, Dense, DynamicRnn, GruCell, Initializer, Module, Nest, Visitor,
 };
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
@@ -253,7 +253,7 @@ fn losses<B: Backend>(device: &B, memory_policy: MemoryPolicy) -> Result<Vec<f64
     for step in 0..8 {
         let (loss, grads) = value_and_grad(&model, |m| {
             let rnn = DynamicRnn::new(&m.cell)
-                .mode(Mode::Training, step)
+                .training(step)
                 .sequence_length(&[40, 0, 13, 27, 40, 1])
                 .memory_policy(memory_policy)
                 .segment_length(7)

@@ -6,7 +6,7 @@ use std::path::Path;
 use backend_api::{Backend, DType, Distribution, Meta, Result, Shape, Tensor};
 use recurrent_tests::devices::{NAMES, TestDevice, device};
 use rnn_core::wrappers::DropoutWrapper;
-use rnn_core::{BasicRnnCell, Dense, DynamicRnn, GruCell, LstmCell, Mode, Module, Visitor};
+use rnn_core::{BasicRnnCell, Dense, DynamicRnn, GruCell, LstmCell, Module, Visitor};
 use rnn_train::checkpoint::{load_params, save_params};
 use rnn_train::data::{Batches, Idx, Remainder, Source};
 use rnn_train::losses::softmax_cross_entropy;
@@ -80,9 +80,7 @@ fn a_seed_gives_the_same_masks_and_numbers_everywhere() {
         let cell = DropoutWrapper::builder(cell)
             .output_keep_prob(0.5)
             .build()?;
-        let rnn = DynamicRnn::new(&cell)
-            .mode(Mode::Training, 8)
-            .run(&inputs(device)?)?;
+        let rnn = DynamicRnn::new(&cell).training(8).run(&inputs(device)?)?;
         let outputs = rnn.outputs.to_f64_vec()?;
         Ok(outputs.iter().map(|x| f64::from(*x == 0.0)).collect())
     };

@@ -3,8 +3,8 @@
 use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{
-    AnyCell, BasicLstmCell, BasicRnnCell, Cell, DynamicRnn, GruCell, Initializer, LstmCell, Mode,
-    Module, MultiRnnCell, Nest, StreamingRnn,
+    AnyCell, BasicLstmCell, BasicRnnCell, Cell, DynamicRnn, GruCell, Initializer, LstmCell, Module,
+    MultiRnnCell, Nest, StreamingRnn,
 };
 
 const STEPS: usize = 11;
@@ -78,7 +78,7 @@ fn streaming_gives_the_bits_of_the_whole_sequence() {
                 let x = inputs(&device, batch).unwrap();
                 let rnn = DynamicRnn::new(&cell).time_major(true);
                 let whole = rnn.clone().run(&x).unwrap();
-                let training = rnn.mode(Mode::Training, 0).run(&x).unwrap();
+                let training = rnn.training(0).run(&x).unwrap();
                 assert_eq!(bits(&training.outputs), bits(&whole.outputs), "{what}");
                 for cut in [1, 4] {
                     let mut stream = StreamingRnn::new(&cell, batch).unwrap();

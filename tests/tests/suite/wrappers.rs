@@ -79,7 +79,7 @@ impl Problem {
         segment: usize,
     ) -> Result<Tensor<TestDevice>> {
         let result = DynamicRnn::new(&self.cell)
-            .mode(Mode::Training, SEED)
+            .training(SEED)
             .sequence_length(&LENGTHS)
             .initial_state(self.initial()?)
             .memory_policy(memory_policy)
@@ -94,7 +94,7 @@ impl Problem {
         let mut states = vec![self.initial()?];
         let mut outputs = Vec::new();
         for t in 0..STEPS {
-            let cx = StepContext::new(Mode::Training, SEED).at(t);
+            let cx = StepContext::training(SEED).at(t);
             let x = self.inputs().select(1, t)?;
             let (output, state) = self.cell.step(&cx, &x, &states[t])?;
             outputs.push(output);
@@ -324,7 +324,7 @@ where
     C: Cell<Backend = TestDevice, Input = Tensor<TestDevice>, Output = Tensor<TestDevice>>,
 {
     let ones = echo.full(&[batch, steps, echo.size]);
-    let rnn = DynamicRnn::new(wrapper).mode(Mode::Training, seed);
+    let rnn = DynamicRnn::new(wrapper).training(seed);
     rnn.run(&ones).unwrap().outputs.to_vec().unwrap()
 }
 
@@ -389,7 +389,7 @@ fn masks_do_not_depend_on_chunk_boundaries() {
     let whole = echo(&wrapper, &cell, 2, 7, 3);
     let ones = cell.full(&[2, 7, 8]);
     for segment in 1..8 {
-        let rnn = DynamicRnn::new(&wrapper).mode(Mode::Training, 3);
+        let rnn = DynamicRnn::new(&wrapper).training(3);
         let out = rnn.segment_length(segment).run(&ones).unwrap().outputs;
         assert_eq!(out.to_vec::<f32>().unwrap(), whole, "{segment}");
     }
@@ -415,15 +415,15 @@ fn evaluation_and_keep_probability_one_change_nothing() {
             .state_keep_prob(keep_prob)
             .build()
             .unwrap();
-        let result = DynamicRnn::new(&wrapper).mode(mode, 9).run(&x).unwrap();
+        let result = DynamicRnn::new(&wrapper).mode(mode).run(&x).unwrap();
         let state = result.state.to_vec::<f32>().unwrap();
         (result.outputs.to_vec::<f32>().unwrap(), state)
     };
     let bare = DynamicRnn::new(&gru).run(&x).unwrap();
     let bare = (bare.outputs.to_vec().unwrap(), bare.state.to_vec().unwrap());
     assert_eq!(run(0.5, Mode::Evaluation), bare);
-    assert_eq!(run(1.0, Mode::Training), bare);
-    assert_ne!(run(0.5, Mode::Training), bare);
+    assert_eq!(run(1.0, Mode::Training { seed: 9 }), bare);
+    assert_ne!(run(0.5, Mode::Training { seed: 9 }), bare);
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn the_filter_selects_the_dropped_states() {
             c: ones.clone(),
             h: ones.clone(),
         };
-        let cx = StepContext::new(Mode::Training, 1);
+        let cx = StepContext::training(1);
         let (output, state) = wrapper.step(&cx, &ones, &state).unwrap();
         assert!(!output.to_vec::<f32>().unwrap().contains(&0.0));
         let (c, h) = (state.c.to_vec::<f32>(), state.h.to_vec::<f32>());
@@ -527,10 +527,10 @@ fn a_cell_on_another_device() {
     let x0 = x.select(1, 0).unwrap();
     let (y, state) = moved.step(&StepContext::default(), &x0, &state).unwrap();
     assert!(y.device().same_device(&outer) && state.device().same_device(&outer));
-    let error = rnn.mode(Mode::Training, 1).run(&x).unwrap_err().to_string();
+    let error = rnn.training(1).run(&x).unwrap_err().to_string();
     assert!(error.contains("gradients do not cross"), "{error}");
     let same = DeviceWrapper::new(cell, &outer).unwrap();
-    let rnn = DynamicRnn::new(&same).mode(Mode::Training, 1);
+    let rnn = DynamicRnn::new(&same).training(1);
     assert_eq!(rnn.run(&x).unwrap().outputs.shape().dims(), [2, 5, UNITS]);
 }
 
@@ -563,7 +563,7 @@ fn invalid_arguments_are_rejected() {
             .build();
         says(error.unwrap_err(), &["state_keep_prob", must]);
     }
-    let step = StepContext::new(Mode::Training, 1);
+    let step = StepContext::training(1);
     let x = |dims: &[usize]| {
         let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
         Tensor::full(&device, 0.5, meta).unwrap()

@@ -92,7 +92,7 @@ impl<B: Differentiable> Network<B> {
     pub(super) fn forward(&self, mode: Mode) -> Result<(Tensor<B>, Tensor<B>)> {
         let mut rnn = DynamicRnn::new(&self.model.cells)
             .time_major(true)
-            .mode(mode, 0)
+            .mode(mode)
             .memory_policy(self.memory_policy);
         if let Some(lengths) = &self.lengths {
             rnn = rnn.sequence_length(lengths);
@@ -104,7 +104,7 @@ impl<B: Differentiable> Network<B> {
     }
 
     fn loss(&self) -> Result<Tensor<B>> {
-        let (outputs, state) = self.forward(Mode::Training)?;
+        let (outputs, state) = self.forward(Mode::Training { seed: 0 })?;
         match (&self.model.head, &self.labels) {
             (Some(head), Some(labels)) => softmax_cross_entropy(&head.forward(&state)?, labels),
             _ => mean(&outputs),

@@ -3,7 +3,7 @@
 use backend_api::{DType, Error, Meta, Result as ApiResult, Tensor};
 use rnn_core::wrappers::NoiseSource;
 use rnn_core::{
-    AnyCell, BidirectionalDynamicRnn, Cell, ConcatState, DropoutWrapper, DynamicRnn, GruCell, Mode,
+    AnyCell, BidirectionalDynamicRnn, Cell, ConcatState, DropoutWrapper, DynamicRnn, GruCell,
     Module, MultiRnnCell, Nest, StaticRnn, StepContext, cell_from_config,
 };
 use rnn_train::{Differentiable, tracked, value_and_grad};
@@ -245,9 +245,7 @@ pub(super) fn variational_output(device: &TestDevice) -> Checked {
         .output_keep_prob(0.5)
         .build()?
         .noise(DropAll([1, UNITS]));
-    let result = DynamicRnn::new(&cell)
-        .mode(Mode::Training, 1)
-        .run(&inputs(device)?)?;
+    let result = DynamicRnn::new(&cell).training(1).run(&inputs(device)?)?;
     let zeros = Tensor::zeros(device, result.outputs.meta())?;
     expect_same("outputs", &result.outputs, &zeros)
 }
@@ -260,7 +258,7 @@ pub(super) fn variational_input(device: &TestDevice) -> Checked {
         .build()?
         .noise(DropAll([1, DEPTH]));
     let x = inputs(device)?;
-    let found = DynamicRnn::new(&cell).mode(Mode::Training, 1).run(&x)?;
+    let found = DynamicRnn::new(&cell).training(1).run(&x)?;
     let zeros = Tensor::zeros(device, x.meta())?;
     let expected = DynamicRnn::new(&plain).run(&zeros)?;
     expect_same("outputs", &found.outputs, &expected.outputs)

@@ -14,7 +14,7 @@ fn problem<B: Differentiable>(device: &B, subject: &CellConfigCase) -> Result<Pr
     let problem = Problem::new(device, cell, &subject.input)?;
     let problem = match subject.mode {
         Mode::Evaluation => problem,
-        Mode::Training => problem.training(),
+        Mode::Training { .. } => problem.training(),
     };
     Ok(subject
         .unused

@@ -39,10 +39,10 @@ fn outputs(device: &Cpu, dtype: DType, mode: Mode) -> Result<Vec<f64>> {
     let run = DynamicRnn::new(&cell)
         .time_major(true)
         .sequence_length(&[30, 1, 17, 0, 30]);
-    let first = run.mode(mode, 0).run(&inputs(device, dtype)?)?.outputs;
+    let first = run.mode(mode).run(&inputs(device, dtype)?)?.outputs;
     DynamicRnn::new(&gru)
         .time_major(true)
-        .mode(mode, 0)
+        .mode(mode)
         .run(&first)?
         .outputs
         .to_f64_vec()
@@ -91,9 +91,7 @@ fn training_stays_exact() {
         let numbers: Vec<f32> = (0..6 * 4 * 20).map(|i| (i as f32 * 0.7).sin()).collect();
         let x = Tensor::from_slice(&device, &numbers, &[6, 4, 20]).unwrap();
         let (loss, grads) = value_and_grad(&cell, |cell| {
-            let rnn = DynamicRnn::new(cell)
-                .time_major(true)
-                .mode(Mode::Training, 0);
+            let rnn = DynamicRnn::new(cell).time_major(true).training(0);
             rnn.run(&x)?.outputs.square()?.sum_all()
         })
         .unwrap();

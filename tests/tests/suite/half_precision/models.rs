@@ -5,7 +5,7 @@ use recurrent_tests::devices::{TestDevice, device};
 use recurrent_tests::halves::{HALVES, on_devices};
 use rnn_core::{
     AnyCell, BasicLstmCell, BasicRnnCell, Cell, Dense, DropoutWrapper, DynamicRnn, GruCell,
-    Initializer, LstmCell, Mode, Module, MultiRnnCell, Nest, cell_from_config,
+    Initializer, LstmCell, Module, MultiRnnCell, Nest, cell_from_config,
 };
 use rnn_train::checkpoint::{load_params, save_params};
 use rnn_train::losses::softmax_cross_entropy;
@@ -214,10 +214,7 @@ fn dropout_keeps_the_expected_fraction() {
                 .unwrap();
             let x = normal(device, 5, &[2, 3, 4], dtype);
             let cell = cell.to_dtype(dtype).unwrap();
-            let outputs = DynamicRnn::new(&cell)
-                .mode(Mode::Training, 1)
-                .run(&x)
-                .unwrap();
+            let outputs = DynamicRnn::new(&cell).training(1).run(&x).unwrap();
             outputs.outputs.to_f64_vec().unwrap()
         };
         let exact = run(DType::F32);
