@@ -50,6 +50,8 @@ pub use op::{
 };
 pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
 pub use shape::{Layout, MAX_RANK, Meta, Shape};
+/// The crate of [`Buffers`], [`Dests`] and [`Metas`], in the version (1) that their types name.
+pub use smallvec;
 pub use stack::Stacker;
 pub use tensor::Tensor;
 pub use widen::{accumulate_widened, is_widened, run_widened};

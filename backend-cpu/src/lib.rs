@@ -35,7 +35,6 @@ mod activations;
 mod amx;
 mod backend;
 mod bf16;
-mod convert;
 mod device;
 mod element;
 mod elementwise;
@@ -66,6 +65,5 @@ mod streams;
 mod strided;
 mod tile;
 
-pub use convert::{from_ndarray, to_ndarray};
 pub use device::{Builder, Cpu};
 pub use storage::CpuBuffer;

@@ -6,6 +6,7 @@ use backend_api::Precision;
 use backend_api::{
     Backend, Buffers, Dests, Error, Op, Result, Tensor, View, dispatch, forward_backend,
 };
+#[cfg(feature = "cpu")]
 use backend_cpu::Cpu;
 #[cfg(feature = "cuda")]
 use backend_cuda::Cuda;
@@ -14,6 +15,7 @@ use rnn_train::{Autodiff, Differentiable, Gradient};
 dispatch! {
     /// The backends that are compiled in.
     pub enum Dispatch, DispatchBuffer, DispatchSwapped {
+        #[cfg(feature = "cpu")]
         Cpu(Cpu),
         #[cfg(feature = "cuda")]
         Cuda(Cuda),
@@ -44,6 +46,7 @@ pub struct Device(Autodiff<Dispatch>);
 
 impl Device {
     /// The CPU, with one thread per hardware thread that the process may use.
+    #[cfg(feature = "cpu")]
     pub fn cpu() -> Self {
         Self::from_cpu(Cpu::new())
     }
@@ -52,6 +55,7 @@ impl Device {
     ///
     /// # Errors
     /// `threads` is 0, or the system could not start the threads.
+    #[cfg(feature = "cpu")]
     pub fn cpu_with_threads(threads: usize) -> Result<Self> {
         Ok(Self::from_cpu(Cpu::builder().threads(threads).build()?))
     }
@@ -62,6 +66,7 @@ impl Device {
     /// # Errors
     /// Those of [`cpu_with_threads`](Self::cpu_with_threads), or the CPU does not support the
     /// precision.
+    #[cfg(feature = "cpu")]
     pub fn cpu_with_precision(threads: usize, precision: Precision) -> Result<Self> {
         let builder = Cpu::builder().threads(threads).precision(precision);
         Ok(Self::from_cpu(builder.build()?))
@@ -76,6 +81,7 @@ impl Device {
     /// let device = Device::from_cpu(Cpu::builder().threads(2).amx(false).build()?);
     /// # Ok::<(), recurrent::Error>(())
     /// ```
+    #[cfg(feature = "cpu")]
     pub fn from_cpu(cpu: Cpu) -> Self {
         Self(Autodiff::new(Dispatch::Cpu(cpu)))
     }
@@ -108,19 +114,20 @@ impl Device {
     }
 
     /// The first GPU if it works, else the CPU.
+    #[cfg(feature = "cpu")]
     pub fn best() -> Self {
         Self::cuda(0).unwrap_or_else(|_| Self::cpu())
     }
 
-    /// The device named by the environment variable `RECURRENT_DEVICE`, or [`best`](Self::best) if
-    /// it is not set.
+    /// The device named by the environment variable `RECURRENT_DEVICE`. If it is not set: the first
+    /// GPU if it works, else the CPU.
     ///
     /// # Errors
     /// The variable does not name a device, or the device is not available.
     pub fn from_env() -> Result<Self> {
         match std::env::var_os("RECURRENT_DEVICE") {
             Some(name) => name.to_string_lossy().parse(),
-            None => Ok(Self::best()),
+            None => "best".parse(),
         }
     }
 }
@@ -136,9 +143,19 @@ impl FromStr for Device {
         };
         let number = number.map(str::parse::<usize>);
         match (kind, number) {
+            #[cfg(feature = "cpu")]
             ("best", None) => Ok(Self::best()),
+            #[cfg(feature = "cpu")]
             ("cpu", None) => Ok(Self::cpu()),
+            #[cfg(feature = "cpu")]
             ("cpu", Some(Ok(threads))) => Self::cpu_with_threads(threads),
+            #[cfg(not(feature = "cpu"))]
+            ("best", None) => Self::cuda(0),
+            #[cfg(not(feature = "cpu"))]
+            ("cpu", None | Some(Ok(_))) => Err(Error::Unavailable {
+                device: name.to_owned(),
+                reason: "recurrent was built without the feature `cpu`".into(),
+            }),
             ("cuda", None) => Self::cuda(0),
             ("cuda", Some(Ok(index))) => Self::cuda(index),
             _ => Err(Error::argument(

@@ -23,11 +23,14 @@
 //! * `cpu` (default): the CPU.
 //! * `cuda`: NVIDIA GPUs. Builds on any machine; the error of [`Device::cuda`] says what is missing
 //!   at run time.
+//!
+//! Without `cpu`, the functions of [`Device`] that return a CPU device do not exist, and the name
+//! `cpu` is an error.
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(feature = "cpu"))]
-compile_error!("recurrent needs a backend: enable the feature `cpu`");
+#[cfg(not(any(feature = "cpu", feature = "cuda")))]
+compile_error!("recurrent needs a backend: enable the feature `cpu` or `cuda`");
 
 mod aliases;
 pub mod cells;
@@ -39,7 +42,8 @@ pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Memory,
     MemoryPolicy, Meta, Precision, Result, Shape,
 };
-pub use backend_cpu::{Cpu, from_ndarray, to_ndarray};
+#[cfg(feature = "cpu")]
+pub use backend_cpu::Cpu;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{
@@ -49,6 +53,7 @@ pub use rnn_core::{
     TimeReversedFusedRnn, Unroll, cell_from_config, module, nest, raw_rnn, stack_bidirectional_rnn,
     static_bidirectional_rnn, static_state_saving_rnn,
 };
+pub use rnn_train::data::{from_ndarray, to_ndarray};
 pub use rnn_train::{
     Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,
 };

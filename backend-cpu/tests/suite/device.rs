@@ -4,7 +4,7 @@ use crate::common::{Plain, Rng, call, check, random, scattered, tensor};
 use backend_api::{
     Backend, DType, Dest, Dests, Fused, Layout, LstmGates, Op, Precision, Shape, Tensor,
 };
-use backend_cpu::{Cpu, CpuBuffer, from_ndarray, to_ndarray};
+use backend_cpu::{Cpu, CpuBuffer};
 
 fn cpu(threads: usize) -> Cpu {
     Cpu::builder().threads(threads).build().unwrap()
@@ -240,29 +240,6 @@ fn swapping_copies_nothing() {
     assert_eq!(cpu.memory(), before);
     let back = Tensor::from_parts(&cpu, back, layout, DType::I64);
     assert_eq!(back.to_vec::<i64>().unwrap(), [1, 2]);
-}
-
-#[test]
-fn arrays_convert_without_a_copy() {
-    let cpu = cpu(1);
-    let array = ndarray::Array3::from_shape_fn((2, 3, 4), |(i, j, k)| (i * 12 + j * 4 + k) as i32);
-    let tensor = from_ndarray(&cpu, &array).unwrap();
-    assert_eq!(tensor.shape().dims(), [2, 3, 4]);
-    assert_eq!(
-        to_ndarray::<i32, _>(&tensor).unwrap(),
-        array.clone().into_dyn()
-    );
-    let turned = array.view().permuted_axes([2, 0, 1]);
-    let tensor = from_ndarray(&cpu, &turned).unwrap();
-    assert_eq!(to_ndarray::<i32, _>(&tensor).unwrap(), turned.into_dyn());
-    let scalar = from_ndarray(&cpu, &ndarray::arr0(2.5f64)).unwrap();
-    assert_eq!(
-        to_ndarray::<f64, _>(&scalar).unwrap(),
-        ndarray::arr0(2.5).into_dyn()
-    );
-    assert!(to_ndarray::<f32, _>(&scalar).is_err());
-    let many = ndarray::ArrayD::<f32>::zeros(vec![1; 7]);
-    assert!(from_ndarray(&cpu, &many).is_err());
 }
 
 #[test]

@@ -51,6 +51,7 @@
 //! ```
 
 mod adapters;
+mod arrays;
 mod batches;
 mod bucket;
 mod column;
@@ -77,7 +78,12 @@ mod values;
 
 use backend_api::{Error, Result};
 
+/// The crate of [`from_ndarray`] and [`Column::from_ndarray`], in the version (0.17) that their
+/// signatures name.
+pub use ndarray;
+
 pub use adapters::{Filter, Map, SourceExt, Transform};
+pub use arrays::{from_ndarray, to_ndarray};
 pub use batches::{BatchState, Batches, Remainder};
 pub use bucket::{Bucket, GroupState, Grouped};
 pub use column::{Column, Sparse};

@@ -6,7 +6,8 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 /// Creates a tensor on any device from an array of any layout.
 ///
 /// ```
-/// use backend_cpu::{Cpu, from_ndarray, to_ndarray};
+/// use backend_cpu::Cpu;
+/// use rnn_train::data::{from_ndarray, ndarray, to_ndarray};
 ///
 /// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
 /// let tensor = from_ndarray(&Cpu::new(), &array.t())?;
@@ -40,4 +41,33 @@ pub fn to_ndarray<T: Element, B: Backend>(tensor: &Tensor<B>) -> Result<ArrayD<T
     let shape = IxDyn(tensor.shape().dims());
     ArrayD::from_shape_vec(shape, tensor.to_vec()?)
         .map_err(|e| Error::argument("to_ndarray", "tensor", e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_of_any_layout_convert_both_ways() {
+        let cpu = backend_cpu::Cpu::new();
+        let array =
+            ndarray::Array3::from_shape_fn((2, 3, 4), |(i, j, k)| (i * 12 + j * 4 + k) as i32);
+        let tensor = from_ndarray(&cpu, &array).unwrap();
+        assert_eq!(tensor.shape().dims(), [2, 3, 4]);
+        assert_eq!(
+            to_ndarray::<i32, _>(&tensor).unwrap(),
+            array.clone().into_dyn()
+        );
+        let permuted = array.view().permuted_axes([2, 0, 1]);
+        let tensor = from_ndarray(&cpu, &permuted).unwrap();
+        assert_eq!(to_ndarray::<i32, _>(&tensor).unwrap(), permuted.into_dyn());
+        let scalar = from_ndarray(&cpu, &ndarray::arr0(2.5f64)).unwrap();
+        assert_eq!(
+            to_ndarray::<f64, _>(&scalar).unwrap(),
+            ndarray::arr0(2.5).into_dyn()
+        );
+        assert!(to_ndarray::<f32, _>(&scalar).is_err());
+        let many = ndarray::ArrayD::<f32>::zeros(vec![1; 7]);
+        assert!(from_ndarray(&cpu, &many).is_err());
+    }
 }
