@@ -11,7 +11,7 @@ const HELP: &str = "\
 Usage: cargo xtask conformance [--backend NAME,NAME] [--seeds N] [--filter TEXT]
 
 Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend and compares with the
-reference, a scalar backend (tests/src/reference/), in f64. tests/src/conformance/ has the cases.
+reference, a scalar backend (tests/reference/), in f64. tests/src/conformance/ has the cases.
 
   --backend NAMES   these backends, of which `reference` can be one; if not given, all in the list below
   --seeds N         with N draws of the numbers; 1 if not given
