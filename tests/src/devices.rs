@@ -4,9 +4,8 @@ use backend_api::{Error, Result, Unfused, dispatch};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use cudasim::Exclusive;
+use reference::Reference;
 use rnn_train::Autodiff;
-
-use crate::reference::Reference;
 
 dispatch! {
     /// All backends and decorated backends as one type, so that cells and drivers are compiled only

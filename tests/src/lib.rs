@@ -8,8 +8,6 @@
 //! * [`problem`]: a cell under a driver, as a function to differentiate.
 //! * [`halves`]: helpers for tests of 16-bit floats.
 //! * [`golden`]: files of numbers that TensorFlow computed.
-//! * [`reference`](mod@reference): the backend with which the others are compared, and a guide to
-//!   writing one.
 //! * [`interop`]: record files exchanged with TensorFlow.
 
 #![forbid(unsafe_code)]
@@ -22,4 +20,3 @@ pub mod golden;
 pub mod halves;
 pub mod interop;
 pub mod problem;
-pub mod reference;

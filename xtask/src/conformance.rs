@@ -11,7 +11,7 @@ const HELP: &str = "\
 Usage: cargo xtask conformance [--backend NAME,NAME] [--seeds N] [--filter TEXT]
 
 Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend, and
-compares the results with the reference, a scalar backend in f64 (tests/src/reference/). The cases
+compares the results with the reference, a scalar backend in f64 (tests/reference/). The cases
 are in tests/src/conformance/.
 
   --backend NAMES   run only these backends; `reference` can be one (default: all)

@@ -2,7 +2,7 @@
 //!
 //! A case is a value: a group, a name, the element types it runs in, and a computation on numbers
 //! drawn on the host. It runs twice on the device under test, with bit for bit equal results. It
-//! also runs on the [`Reference`](crate::reference::Reference), in `f64`, on the same numbers,
+//! also runs on the [`Reference`](reference::Reference), in `f64`, on the same numbers,
 //! rounded as on the device. One table has the tolerance for each class of operation and element
 //! type ([`Class`]). Intended differences are listed with their reason, and must occur
 //! ([`EXPECTED`]).

@@ -1,4 +1,4 @@
-//! The committed golden files on every device.
+//! The committed golden files on every device, and on the reference of the conformance suite.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ fn all_pass(folder: &str, cases: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(folder);
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(["reference"]) {
         let mut wrong = Vec::new();
         let device = device(name).unwrap();
         let summary = run_folder(&folder, &device, &mut |case, outcome| {

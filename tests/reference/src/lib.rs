@@ -2,12 +2,12 @@
 //!
 //! [`Reference`] computes every operation in the simplest way: in one thread, one element after
 //! the other, with the functions of the standard library. The conformance suite compares every
-//! backend with it, in `f64`. It shares only the contract, `backend-api`, with the backends under
-//! test, so that they cannot have an error in common.
+//! backend with it, in `f64`. This crate depends on no other backend, so that an error of a kernel
+//! cannot be in the expected results too.
 //!
 //! ```
 //! use backend_api::Tensor;
-//! use recurrent_tests::reference::Reference;
+//! use reference::Reference;
 //! use rnn_core::{BasicRnnCell, DynamicRnn, Module};
 //!
 //! # fn main() -> backend_api::Result<()> {
@@ -27,9 +27,8 @@
 //!
 //! # How to write a backend
 //!
-//! A backend is a type that implements [`Backend`]. The implementation of this module is in the
-//! order in which a new backend can be written; the comment of each method states what the
-//! contract demands of it.
+//! A backend is a type that implements [`Backend`]. The implementation here is in the order in which
+//! a new backend can be written; the comment of each method states what the contract demands of it.
 //!
 //! 1. **The buffer** ([`Elements`]) holds the elements, and its clones share them. It has no
 //!    shape. A [`View`] adds one: it is a buffer and a [`Layout`], which states the shape and
@@ -37,12 +36,11 @@
 //! 2. **`upload` and `download`** copy elements between the host and a buffer. An upload is
 //!    row-major; a download reads any view.
 //! 3. **`run`** executes an [`Op`]. `Tensor` has checked shapes and types before, so `run` does
-//!    not check them again; it checks values, such as ids. Three kinds of operations need no code
-//!    of their own:
+//!    not check them again; it checks values, such as ids. Two kinds of operations need no code of
+//!    their own:
 //!    * operations on 16-bit floats: [`run_widened`] casts their operands to `f32`;
-//!    * [`Op::Fused`]: [`compose`] is its default body. A backend starts with the default bodies,
-//!      and replaces one after the other with its own kernels;
-//!    * whole sequences, which are `Fused` operations too.
+//!    * [`Op::Fused`], whole sequences included: [`compose`] is its default body. A backend starts
+//!      with the default bodies, and replaces one after the other with its own kernels.
 //!
 //!    The match over [`Op`] has no wildcard, so that a new operation is a compile error here.
 //! 4. **`accumulate`** adds to a part of a buffer. Gradients are summed with it.
@@ -50,8 +48,10 @@
 //! 6. **`plan_sequence`** chooses how a layer runs. The trait's own implementation chooses the
 //!    default body.
 //!
-//! A new backend then gets a name in [`devices`](crate::devices), and
+//! A new backend then gets a name in `tests/src/devices.rs`, and
 //! `cargo xtask conformance --backend NAME` compares it with this one.
+
+#![forbid(unsafe_code)]
 
 mod numbers;
 mod operations;
@@ -270,12 +270,8 @@ fn write(dest: Dest<Elements>, words: Vec<u64>) -> Elements {
 
 /// The elements of a view in row-major order.
 fn words(view: &View<'_, Elements>) -> Vec<u64> {
-    let (all, layout) = (&view.buffer.words, &view.layout);
-    // Only for the speed of tests that are compiled without optimisation.
-    if layout.is_whole(all.len()) {
-        return all.to_vec();
-    }
-    let offsets = offsets(layout);
+    let all = &view.buffer.words;
+    let offsets = offsets(&view.layout);
     offsets.into_iter().map(|offset| all[offset]).collect()
 }
 
