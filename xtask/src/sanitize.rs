@@ -199,7 +199,7 @@ impl Sanitizer {
             } else {
                 &backend
             };
-            let label = format!("{} {}", binary.package, arguments.join(" "));
+            let label = [&[binary.package], *arguments].concat().join(" ");
             for seed in 0..*seeds {
                 let output = self.execute(path, &runtime, seed, arguments)?;
                 let text = text_of(&output);
