@@ -126,8 +126,8 @@ pub fn measure(peer: &str, network: impl FnOnce(&Args) -> Result<Box<dyn Network
     };
     let median = times.quantile(0.5);
     println!(
-        "{{\"peer\":\"{peer}\",\"version\":\"{}\",\"workload\":\"{}\",\"mode\":\"{}\",\"threads\":{},\"median_s\":{median},\
-         \"gflops\":{},\"repeats\":{}{more}}}",
+        "{{\"peer\":\"{peer}\",\"version\":\"{}\",\"workload\":\"{}\",\"mode\":\"{}\",\
+         \"threads\":{},\"median_s\":{median},\"gflops\":{},\"repeats\":{}{more}}}",
         env!("CARGO_PKG_VERSION"),
         args.workload,
         args.mode,

@@ -204,7 +204,12 @@ pub type Metas = SmallVec<[Meta; 3]>;
 ///
 /// impl<B: Backend> Backend for Traced<B> {
 ///     forward_backend!(B, 0);
-///     fn run(&self, op: &Op, ins: &[View<'_, B::Buffer>], outs: Dests<B::Buffer>) -> Result<Buffers<B::Buffer>> {
+///     fn run(
+///         &self,
+///         op: &Op,
+///         ins: &[View<'_, B::Buffer>],
+///         outs: Dests<B::Buffer>,
+///     ) -> Result<Buffers<B::Buffer>> {
 ///         println!("{op:?}");
 ///         self.0.run(op, ins, outs)
 ///     }

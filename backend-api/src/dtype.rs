@@ -91,4 +91,6 @@ macro_rules! element {
     };
 }
 
-element!(half::f16 => F16, half::bf16 => Bf16, f32 => F32, f64 => F64, i32 => I32, i64 => I64, u8 => U8);
+element! {
+    half::f16 => F16, half::bf16 => Bf16, f32 => F32, f64 => F64, i32 => I32, i64 => I64, u8 => U8
+}

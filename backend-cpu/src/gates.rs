@@ -123,7 +123,8 @@ impl Cpu {
         });
         let rows = x.len().checked_div(n).unwrap_or(0);
         with_activation!(activation, C => {
-            run_rows::<_, 2, 1, 1>(self, (rows, n), sources, [(&mut output, 1)], Activate(C::default()));
+            let gates = Activate(C::default());
+            run_rows::<_, 2, 1, 1>(self, (rows, n), sources, [(&mut output, 1)], gates);
         });
         finish([output])
     }

@@ -68,8 +68,8 @@ impl Libraries {
     fn missing(self) -> Option<String> {
         if !self.driver {
             return Some(
-                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, \
-                 or use the CPU"
+                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or \
+                 newer, or use the CPU"
                     .to_owned(),
             );
         }
@@ -79,8 +79,8 @@ impl Libraries {
         ];
         let (_, library, package) = toolkit.into_iter().find(|(found, ..)| !found)?;
         Some(format!(
-            "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, and name \
-             its folder in LD_LIBRARY_PATH"
+            "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, \
+             and name its folder in LD_LIBRARY_PATH"
         ))
     }
 }
@@ -179,14 +179,14 @@ mod tests {
         for (compiler, products) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(
                 found(false, compiler, products).missing().unwrap(),
-                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or newer, \
-                 or use the CPU"
+                "no CUDA driver (libcuda.so) was found; install NVIDIA's driver, version 580 or \
+                 newer, or use the CPU"
             );
         }
         let library = |library: &str, package: &str| {
             format!(
-                "{library} was not found; install the CUDA toolkit 13 or the Python package {package}, and name its \
-                 folder in LD_LIBRARY_PATH"
+                "{library} was not found; install the CUDA toolkit 13 or the Python package \
+                 {package}, and name its folder in LD_LIBRARY_PATH"
             )
         };
         let compiler = library("libnvrtc.so.13", "nvidia-cuda-nvrtc");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_driver_is_told_which_is_needed() {
+    fn old_drivers_are_refused_with_the_version_needed() {
         assert_eq!(too_old(13_000), None);
         assert_eq!(too_old(13_020), None);
         assert_eq!(
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_device_is_told_what_is_needed() {
+    fn old_devices_are_refused_with_the_capability_needed() {
         assert_eq!(too_old_a_device((7, 5)), None);
         assert_eq!(too_old_a_device((12, 0)), None);
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_out_of_range_is_told_with_those_that_are_there() {
+    fn indices_out_of_range_are_refused_with_the_available_devices() {
         assert_eq!(out_of_range(0, 1), None);
         assert_eq!(out_of_range(3, 4), None);
         let none = "the driver finds no NVIDIA GPU";

@@ -33,23 +33,25 @@ fn activations() -> String {
     let code = |f: &Activation| f.name().to_uppercase();
     let codes = |all: &[Activation]| all.iter().map(code).collect::<Vec<_>>().join(", ");
     let value = |f: Activation| with_activation!(f, F => F::value(Expr::argument("x")));
-    let gradient = |f: Activation| with_activation!(f, F => F::gradient(Expr::argument("y"), Expr::argument("dy")));
-    let function = |name: &str,
-                    arguments: &str,
-                    all: &[Activation],
-                    of: &dyn Fn(Activation) -> Expr| {
-        let mut text = format!(
-            "template <class T> __device__ inline T {name}(int f, {arguments}) {{\n  switch (f) {{\n"
-        );
-        for (i, f) in all.iter().enumerate() {
-            let label = match i + 1 == all.len() {
-                true => "default".to_owned(),
-                false => format!("case {}", code(f)),
-            };
-            text += &format!("  {label}: {{\n{}\n  }}\n", of(*f).to_c());
-        }
-        text + "  }\n}\n"
+    let gradient = |f: Activation| {
+        let (y, dy) = (Expr::argument("y"), Expr::argument("dy"));
+        with_activation!(f, F => F::gradient(y, dy))
     };
+    let function =
+        |name: &str, arguments: &str, all: &[Activation], of: &dyn Fn(Activation) -> Expr| {
+            let mut text = format!(
+                "template <class T> __device__ inline T {name}(int f, {arguments}) \
+                 {{\n  switch (f) {{\n"
+            );
+            for (i, f) in all.iter().enumerate() {
+                let label = match i + 1 == all.len() {
+                    true => "default".to_owned(),
+                    false => format!("case {}", code(f)),
+                };
+                text += &format!("  {label}: {{\n{}\n  }}\n", of(*f).to_c());
+            }
+            text + "  }\n}\n"
+        };
     [
         format!("enum {{ {}, COMMON }};\n", codes(common)),
         format!(

@@ -1,9 +1,9 @@
 //! Recurrent neural networks: the cells, wrappers and drivers of TensorFlow 1.x in Rust, trained by
 //! back-propagation through time, on CPUs and NVIDIA GPUs.
 //!
-//! The types at the root of this crate have no type parameter for the device. [`Device`] is a value,
-//! and these types are those of the underlying crates, instantiated for it. The modules re-exported
-//! from `rnn_train`, such as [`optim`] and [`training`], stay generic over the backend.
+//! The types at the root of this crate have no type parameter for the device. [`Device`] is a
+//! value, and these types are those of the underlying crates, instantiated for it. The modules
+//! re-exported from `rnn_train`, such as [`optim`] and [`training`], stay generic over the backend.
 //!
 //! ```
 //! use recurrent::prelude::*;

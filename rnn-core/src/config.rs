@@ -38,7 +38,9 @@ pub trait CellConfig: DeserializeOwned {
 /// use rnn_core::{Cell, cell_from_config};
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let options = serde_json::json!({ "type": "BasicLSTMCell", "num_units": 5, "forget_bias": 0.5 });
+/// let options = serde_json::json!({
+///     "type": "BasicLSTMCell", "num_units": 5, "forget_bias": 0.5,
+/// });
 /// let cell = cell_from_config(&Cpu::new(), &options, 3, DType::F32)?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }

@@ -164,7 +164,9 @@ fn visit<M: Module>(
 macro_rules! tuple_module {
     ($first:ident 0 $(, $name:ident $index:tt)*) => {
         /// Modules in a tuple; the name of each is its index.
-        impl<$first: Module $(, $name: Module<Backend = $first::Backend>)*> Module for ($first, $($name,)*) {
+        impl<$first: Module $(, $name: Module<Backend = $first::Backend>)*> Module
+            for ($first, $($name,)*)
+        {
             type Backend = $first::Backend;
             fn params(&mut self, v: &mut Visitor<'_, Self::Backend>) {
                 v.child("0", &mut self.0);

@@ -88,11 +88,12 @@ fn tensorflow() -> Vec<CellConfigCase> {
         json!({ "type": "BasicRNNCell", "num_units": 4 }),
         json!({ "type": "BasicRNNCell", "num_units": 4, "activation": "softsign" }),
         json!({ "type": "BasicLSTMCell", "num_units": 4 }),
-        json!({ "type": "BasicLSTMCell", "num_units": 4, "forget_bias": 0.4, "activation": "sigmoid" }),
+        json!({ "type": "BasicLSTMCell", "num_units": 4, "forget_bias": 0.4,
+            "activation": "sigmoid" }),
         json!({ "type": "BasicLSTMCell", "num_units": 4, "state_is_tuple": false }),
         json!({ "type": "LSTMCell", "num_units": 4 }),
-        json!({ "type": "LSTMCell", "num_units": 4, "use_peepholes": true, "num_proj": 3, "cell_clip": 1.5,
-            "proj_clip": 0.9 }),
+        json!({ "type": "LSTMCell", "num_units": 4, "use_peepholes": true, "num_proj": 3,
+            "cell_clip": 1.5, "proj_clip": 0.9 }),
         json!({ "type": "GRUCell", "num_units": 4 }),
         json!({ "type": "GRUCell", "num_units": 4, "activation": "softsign" }),
         json!({ "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign" }),
@@ -113,14 +114,16 @@ fn contributed_lstms() -> Vec<CellConfigCase> {
     };
     let mut all: Vec<_> = [
         json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4, "num_unit_shards": 2 }),
-        json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4, "use_peepholes": true, "num_proj": 3,
-            "num_proj_shards": 3, "proj_clip": 0.5, "forget_bias": 0.3, "activation": "softsign" }),
-        json!({ "type": "LayerNormBasicLSTMCell", "num_units": 4, "norm_gain": 0.5, "norm_shift": 0.1 }),
+        json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4, "use_peepholes": true,
+            "num_proj": 3, "num_proj_shards": 3, "proj_clip": 0.5, "forget_bias": 0.3,
+            "activation": "softsign" }),
+        json!({ "type": "LayerNormBasicLSTMCell", "num_units": 4, "norm_gain": 0.5,
+            "norm_shift": 0.1 }),
         json!({ "type": "LayerNormBasicLSTMCell", "num_units": 4, "layer_norm": false }),
         json!({ "type": "LayerNormLSTMCell", "num_units": 4 }),
         json!({ "type": "WeightNormLSTMCell", "num_units": 4 }),
-        json!({ "type": "WeightNormLSTMCell", "num_units": 4, "use_peepholes": true, "cell_clip": 0.9,
-            "num_proj": 3, "proj_clip": 0.5 }),
+        json!({ "type": "WeightNormLSTMCell", "num_units": 4, "use_peepholes": true,
+            "cell_clip": 0.9, "num_proj": 3, "proj_clip": 0.5 }),
         json!({ "type": "WeightNormLSTMCell", "num_units": 4, "norm": false, "num_proj": 3 }),
         json!({ "type": "IndyLSTMCell", "num_units": 4, "forget_bias": 0.4 }),
         json!({ "type": "LSTMBlockCell", "num_units": 4 }),
@@ -132,8 +135,9 @@ fn contributed_lstms() -> Vec<CellConfigCase> {
     // With layer normalization the bias exists but is unused.
     all.push(
         CellConfigCase::new(
-            json!({ "type": "LayerNormLSTMCell", "num_units": 4, "layer_norm": true, "use_peepholes": true,
-                "cell_clip": 0.9, "num_proj": 3, "proj_clip": 0.6, "norm_shift": 0.2 }),
+            json!({ "type": "LayerNormLSTMCell", "num_units": 4, "layer_norm": true,
+                "use_peepholes": true, "cell_clip": 0.9, "num_proj": 3, "proj_clip": 0.6,
+                "norm_shift": 0.2 }),
         )
         .unused("bias"),
     );
@@ -155,7 +159,8 @@ fn contributed() -> Vec<CellConfigCase> {
         json!({ "type": "NASCell", "num_units": 4 }),
         json!({ "type": "NASCell", "num_units": 4, "use_bias": true, "num_proj": 3 }),
         json!({ "type": "UGRNNCell", "num_units": 4, "forget_bias": 0.4, "activation": "sigmoid" }),
-        json!({ "type": "IntersectionRNNCell", "num_units": 4, "num_in_proj": 4, "y_activation": "tanh" }),
+        json!({ "type": "IntersectionRNNCell", "num_units": 4, "num_in_proj": 4,
+            "y_activation": "tanh" }),
         json!({ "type": "IntersectionRNNCell", "num_units": 3 }),
         json!({ "type": "SRUCell", "num_units": 4, "activation": "sigmoid" }),
         json!({ "type": "CFNCell", "units": 4 }),
@@ -184,8 +189,8 @@ fn over_frequencies() -> Vec<CellConfigCase> {
         json!({ "type": "TimeFreqLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
             "use_peepholes": true, "cell_clip": 0.7 }),
         json!({ "type": "GridLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
-            "num_frequency_blocks": [2, 2], "start_freqindex_list": [0, 2], "end_freqindex_list": [5, 7],
-            "use_peepholes": true }),
+            "num_frequency_blocks": [2, 2], "start_freqindex_list": [0, 2],
+            "end_freqindex_list": [5, 7], "use_peepholes": true }),
         json!({ "type": "GridLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
             "num_frequency_blocks": [3], "use_peepholes": true, "cell_clip": 0.7,
             "couple_input_forget_gates": true, "share_time_frequency_weights": true }),
@@ -201,7 +206,8 @@ fn convolutional() -> Vec<CellConfigCase> {
     vec![
         of(
             &[5, 2],
-            json!({ "type": "Conv1DLSTMCell", "input_shape": [5, 2], "output_channels": 2, "kernel_shape": [4] }),
+            json!({ "type": "Conv1DLSTMCell", "input_shape": [5, 2], "output_channels": 2,
+                "kernel_shape": [4] }),
         ),
         of(
             &[3, 2, 1],
@@ -210,8 +216,8 @@ fn convolutional() -> Vec<CellConfigCase> {
         ),
         of(
             &[3, 2, 1],
-            json!({ "type": "ConvLSTMCell", "conv_ndims": 2, "input_shape": [3, 2, 1], "output_channels": 2,
-                "kernel_shape": [2, 3], "skip_connection": true }),
+            json!({ "type": "ConvLSTMCell", "conv_ndims": 2, "input_shape": [3, 2, 1],
+                "output_channels": 2, "kernel_shape": [2, 3], "skip_connection": true }),
         ),
         of(
             &[2, 3, 2, 1],
@@ -226,8 +232,9 @@ pub fn wrapped() -> Vec<CellConfigCase> {
     let gru = || json!({ "type": "GRUCell", "num_units": 4 });
     let lstm = || json!({ "type": "LSTMCell", "num_units": 4 });
     let dropout = |state: f64, variational: bool| {
-        json!({ "type": "DropoutWrapper", "cell": lstm(), "input_keep_prob": 0.75, "output_keep_prob": 0.5,
-            "state_keep_prob": state, "variational_recurrent": variational })
+        json!({ "type": "DropoutWrapper", "cell": lstm(), "input_keep_prob": 0.75,
+            "output_keep_prob": 0.5, "state_keep_prob": state,
+            "variational_recurrent": variational })
     };
     let mixed = {
         let dropout = json!({ "type": "DropoutWrapper", "cell": gru(), "output_keep_prob": 0.6 });
@@ -241,14 +248,17 @@ pub fn wrapped() -> Vec<CellConfigCase> {
         json!({ "type": "ResidualWrapper", "cell": lstm(), "residual_fn": "mul_add" }),
         json!({ "type": "HighwayWrapper", "cell": gru() }),
         json!({ "type": "HighwayWrapper", "cell": lstm(), "couple_carry_transform_gates": false }),
-        json!({ "type": "InputProjectionWrapper", "cell": lstm(), "num_proj": 3, "activation": "tanh" }),
-        json!({ "type": "OutputProjectionWrapper", "cell": gru(), "output_size": 2, "activation": "tanh" }),
+        json!({ "type": "InputProjectionWrapper", "cell": lstm(), "num_proj": 3,
+            "activation": "tanh" }),
+        json!({ "type": "OutputProjectionWrapper", "cell": gru(), "output_size": 2,
+            "activation": "tanh" }),
         json!({ "type": "AttentionCellWrapper", "cell": lstm(), "attn_length": 2, "attn_size": 3 }),
         json!({ "type": "AttentionCellWrapper", "cell": gru(), "attn_length": 3, "attn_vec_size": 2,
             "input_size": 5 }),
         json!({ "type": "DeviceWrapper", "cell": gru(), "device": "/cpu:0" }),
         json!({ "type": "CompiledWrapper", "cell": lstm() }),
-        json!({ "type": "MultiRNNCell", "cells": [lstm(), gru(), { "type": "BasicRNNCell", "num_units": 3 }] }),
+        json!({ "type": "MultiRNNCell",
+            "cells": [lstm(), gru(), { "type": "BasicRNNCell", "num_units": 3 }] }),
         json!({ "type": "MultiRNNCell", "cells": [gru()], "same_object": 3 }),
         json!({ "type": "MultiRNNCell", "cells": [lstm(), gru()], "state_is_tuple": false }),
         dropout(1.0, false),
@@ -259,7 +269,8 @@ pub fn wrapped() -> Vec<CellConfigCase> {
     ]
     .map(|config| CellConfigCase::new(config).of(&[4]).training())
     .into();
-    let words = json!({ "type": "EmbeddingWrapper", "cell": gru(), "embedding_classes": 6, "embedding_size": 3 });
+    let words = json!({ "type": "EmbeddingWrapper", "cell": gru(), "embedding_classes": 6,
+        "embedding_size": 3 });
     all.push(CellConfigCase {
         ids: Some(6),
         ..CellConfigCase::new(words).of(&[])

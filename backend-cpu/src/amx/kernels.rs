@@ -71,7 +71,11 @@ pub(super) unsafe fn configure(height: usize) {
     // SAFETY: the operand is 64 bytes with a valid configuration: tiles of up to 16 rows of 64
     // bytes.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) ptr::from_ref(&configuration), options(nostack, readonly, preserves_flags));
+        asm!(
+            "ldtilecfg [{}]",
+            in(reg) ptr::from_ref(&configuration),
+            options(nostack, readonly, preserves_flags),
+        );
     }
 }
 

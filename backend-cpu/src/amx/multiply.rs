@@ -165,8 +165,8 @@ pub(super) fn multiply(
                         Accumulate::Existing
                     },
                 };
-                // SAFETY: AMX is available: `PackedAmx::new` asserts it for packed right-hand sides,
-                // `single_product` for the others.
+                // SAFETY: AMX is available: `PackedAmx::new` asserts it for packed right-hand
+                // sides, `single_product` for the others.
                 unsafe { kernels::configure(heights.height) };
                 // A right-hand side that is split here is read in alternating directions, as the
                 // columns that were read last are still in the cache when the next step reads the

@@ -16,7 +16,11 @@ macro_rules! cell_builder {
             ///
             /// # Errors
             /// The sizes do not fit, or the device is out of memory.
-            pub fn new(device: &B, input_size: usize, $units: usize) -> ::backend_api::Result<Self> {
+            pub fn new(
+                device: &B,
+                input_size: usize,
+                $units: usize,
+            ) -> ::backend_api::Result<Self> {
                 $builder::new(input_size, $units).build(device)
             }
 
@@ -81,7 +85,10 @@ macro_rules! cell_builder {
             }
 
             /// The checked sizes, for a cell with another name in messages.
-            fn sizes_as(&self, cell: &'static str) -> ::backend_api::Result<$crate::cells::CellSize> {
+            fn sizes_as(
+                &self,
+                cell: &'static str,
+            ) -> ::backend_api::Result<$crate::cells::CellSize> {
                 $crate::cells::CellSize {
                     cell,
                     input: self.input_size,

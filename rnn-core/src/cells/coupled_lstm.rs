@@ -40,7 +40,9 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 /// use rnn_core::cells::CoupledInputForgetGateLstmCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = CoupledInputForgetGateLstmCellBuilder::new(3, 8).num_unit_shards(2).build(&Cpu::new())?;
+/// let cell = CoupledInputForgetGateLstmCellBuilder::new(3, 8)
+///     .num_unit_shards(2)
+///     .build(&Cpu::new())?;
 /// let params = cell.named_params();
 /// let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
 /// assert_eq!(names, ["W_0", "W_1", "B"]);

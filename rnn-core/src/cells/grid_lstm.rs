@@ -620,7 +620,8 @@ impl GridOptions {
         for (b, (&start, &end)) in starts.iter().zip(ends).enumerate() {
             if start > end || end > sizes.input {
                 let text = format!(
-                    "of block {b} is {end}, but the block begins at {start} and the input has {} features",
+                    "of block {b} is {end}, but the block begins at {start} \
+                     and the input has {} features",
                     sizes.input
                 );
                 return problem("end_freqindex_list", text);

@@ -30,7 +30,10 @@ use crate::{CellConfig, Module, Visitor};
 /// use rnn_core::cells::LstmBlockCellBuilder;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = LstmBlockCellBuilder::new(3, 8).use_peephole(true).cell_clip(3.0).build(&Cpu::new())?;
+/// let cell = LstmBlockCellBuilder::new(3, 8)
+///     .use_peephole(true)
+///     .cell_clip(3.0)
+///     .build(&Cpu::new())?;
 /// assert_eq!(cell.zero_state(2)?.c.shape().dims(), [2, 8]);
 /// # Ok(()) }
 /// ```

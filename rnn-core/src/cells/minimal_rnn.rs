@@ -40,7 +40,8 @@ pub struct MinimalRnnCell<B: Backend> {
 }
 
 cell_builder! {
-    MinimalRnnCellBuilder builds MinimalRnnCell, TensorFlow "MinimalRNNCell", scope "minimal_rnn_cell";
+    MinimalRnnCellBuilder builds MinimalRnnCell, TensorFlow "MinimalRNNCell",
+        scope "minimal_rnn_cell";
     #[serde(alias = "num_units")]
     units;
     /// Activation of the input's encoding. Default: tanh.

@@ -30,7 +30,8 @@ use crate::{
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
-/// let stack = MultiRnnCell::new((GruCell::new(&device, 3, 5)?, BasicLstmCell::new(&device, 5, 4)?))?;
+/// let layers = (GruCell::new(&device, 3, 5)?, BasicLstmCell::new(&device, 5, 4)?);
+/// let stack = MultiRnnCell::new(layers)?;
 /// let (gru, lstm) = stack.zero_state(2)?;
 /// assert_eq!((gru.shape().dims(), lstm.c.shape().dims()), (&[2, 5][..], &[2, 4][..]));
 /// # Ok(()) }
@@ -232,7 +233,11 @@ fn through<C: Cell<Input = <C as Cell>::Output>>(
 }
 
 macro_rules! tuple_layers {
-    ($first:ident 0 $first_state:ident $(, $cell:ident $index:tt $state:ident below $below:ident $i:tt)+; $last:tt) => {
+    (
+        $first:ident 0 $first_state:ident
+        $(, $cell:ident $index:tt $state:ident below $below:ident $i:tt)+;
+        $last:tt
+    ) => {
         impl<$first $(, $cell)+> Layers for ($first $(, $cell)+)
         where
             $first: Cell,

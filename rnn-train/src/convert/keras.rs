@@ -38,7 +38,8 @@ pub fn simple_rnn<B: Backend>(
 /// # let device = Cpu::new();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), Tensor::from_slice(&device, &numbers, shape)?))
+/// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
+/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("kernel", &[3, 20])?, entry("recurrent_kernel", &[5, 20])?, entry("bias", &[20])?,

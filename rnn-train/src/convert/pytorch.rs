@@ -57,7 +57,8 @@ pub fn rnn<B: Backend>(
 /// # let device = Cpu::new();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), Tensor::from_slice(&device, &numbers, shape)?))
+/// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
+/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("encoder.weight_ih_l0", &[20, 3])?, entry("encoder.weight_hh_l0", &[20, 5])?,

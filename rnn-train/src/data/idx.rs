@@ -114,7 +114,8 @@ impl Idx {
     ///
     /// ```
     /// # use rnn_train::data::Idx;
-    /// # let images = Idx::read(&[0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 51, 255, 0][..], "images")?;
+    /// # let file = [0u8, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 51, 255, 0];
+    /// # let images = Idx::read(&file[..], "images")?;
     /// # let labels = Idx::read(&[0, 0, 8, 1, 0, 0, 0, 2, 7, 3][..], "labels")?;
     /// let batch = [1, 0];
     /// let pixels = images.gather(&batch, |byte| f32::from(byte) / 255.0)?;

@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use rnn_train::optim::Schedule;
 ///
-/// let halving = Schedule::Exponential { start: 0.1, decay_rate: 0.5, decay_steps: 100, staircase: true };
+/// let halving = Schedule::Exponential {
+///     start: 0.1,
+///     decay_rate: 0.5,
+///     decay_steps: 100,
+///     staircase: true,
+/// };
 /// assert_eq!([0, 99, 100, 250].map(|step| halving.at(step)), [0.1, 0.1, 0.05, 0.025]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

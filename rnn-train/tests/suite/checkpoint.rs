@@ -252,7 +252,8 @@ fn another_model_or_optimizer_is_rejected_and_unchanged() {
         &mut wide,
         &mut adam.clone(),
         &[
-            "`param/rnn/basic_lstm_cell/kernel` is f32 [8, 20] in the file, but f32 [9, 24] in the model",
+            "`param/rnn/basic_lstm_cell/kernel` is f32 [8, 20] in the file, \
+             but f32 [9, 24] in the model",
         ],
     );
     let mut double = Classifier::new(&device(), 5, DType::F64);

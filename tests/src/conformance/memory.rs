@@ -32,7 +32,8 @@ fn subjects() -> Vec<(Value, bool)> {
             true,
         ),
         (
-            json!({ "type": "DropoutWrapper", "cell": lstm(), "input_keep_prob": 0.75, "state_keep_prob": 0.75 }),
+            json!({ "type": "DropoutWrapper", "cell": lstm(), "input_keep_prob": 0.75,
+                "state_keep_prob": 0.75 }),
             false,
         ),
         (

@@ -187,7 +187,8 @@ fn invalid_lengths_are_rejected() {
     assert_eq!(
         message(back.run(&x)),
         format!(
-            "bidirectional_dynamic_rnn: sequence_length of row 1 is {}, but the inputs have 5 steps",
+            "bidirectional_dynamic_rnn: sequence_length of row 1 is {}, \
+             but the inputs have 5 steps",
             1u128 << 80
         )
     );

@@ -116,8 +116,9 @@ fn plain(width: usize) -> BoxedStrategy<Value> {
     let lstm = options.prop_map(
         move |(peepholes, cell_clip, projected, proj_clip, bias, f)| {
             json!({
-                "type": "LSTMCell", "num_units": projected.unwrap_or(width), "use_peepholes": peepholes,
-                "cell_clip": cell_clip, "num_proj": projected.map(|_| width), "proj_clip": proj_clip,
+                "type": "LSTMCell", "num_units": projected.unwrap_or(width),
+                "use_peepholes": peepholes, "cell_clip": cell_clip,
+                "num_proj": projected.map(|_| width), "proj_clip": proj_clip,
                 "forget_bias": bias, "activation": f,
             })
         },

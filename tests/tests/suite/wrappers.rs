@@ -236,9 +236,10 @@ fn highway() {
 
 #[test]
 fn attention() {
-    check_wrapper(
-        &json!({ "type": "AttentionCellWrapper", "cell": lstm(), "attn_length": 2, "attn_size": 3 }),
-    );
+    let config = json!({
+        "type": "AttentionCellWrapper", "cell": lstm(), "attn_length": 2, "attn_size": 3,
+    });
+    check_wrapper(&config);
 }
 
 #[test]

@@ -58,8 +58,8 @@ fn compare(found: &[Answer], expected: &[Answer], tolerance: f64) -> Result<(), 
             let error = (x - y).abs() / size.max(f64::MIN_POSITIVE);
             if !(error <= tolerance) && x != y {
                 return Err(format!(
-                    "{name} differs from plain operations by {error:.1e} of its largest number, more than {tolerance:.0e} \
-                     (number {at}: {x} instead of {y})"
+                    "{name} differs from plain operations by {error:.1e} of its largest number, \
+                     more than {tolerance:.0e} (number {at}: {x} instead of {y})"
                 ));
             }
         }

@@ -11,26 +11,32 @@ use super::workloads::{Mode, WORKLOADS, Workload};
 const HELP: &str = "\
 Usage: cargo xtask bench [OPTIONS]
 
-Measures the workloads, each in a process of its own that has as many cores as threads (with `taskset`, where it is
-installed): median of 5 to 100 runs after warming up. Before a workload is timed, five steps of it are compared with plain
-operations on the processor: outputs, and in training the loss and the gradients.
+Measures the workloads: the median of 5 to 100 runs after warming up. Each workload runs in its own
+process, on as many cores as threads (through `taskset`, if it is installed). Before the timing,
+five steps are compared with plain operations on the CPU: the outputs, and in training also the loss
+and the gradients.
 
---workload NAME,..   of these (default: all)      --list shows them
---mode MODE,..       fwd, train, stream or memory (default: all that a workload has)
---threads N,..       processor threads (default: 1,2)
---backend NAME,..    cpu, cuda; cpu-unfused, cuda-unfused: the same without their fused kernels; cpu-vector: without the
-                     matrix unit, where the processor has one (default: cpu)
---precision NAME     exact, tf32 (cuda) or bf16 products; bf16 on cpu is for inference (default: exact)
---compare NAME,..    runs other frameworks right after ours and prints ratios: torch, onnxruntime (scripts in bench/),
-                     burn, candle (built there when asked for); one that is not installed is left out, with a remark
---python PATH        the Python that has them (default: python3)
---scaling            the cost of an LSTM against its steps and against its batch instead: tables, and two plots
---input              reading, parsing and batching of records instead (cargo xtask bench --input --help)
---plots DIR          where the plots go (default: bench/plots)
---json               prints lines of JSON alone
---save FILE          appends the lines to a file
---baseline FILE      prints ratios to the lines of a file
---verify             prints numbers of a small network of known weights, which every program must give
+--workload NAME,..   only these workloads; --list prints all (default: all)
+--mode MODE,..       fwd, train, stream or memory (default: all modes of the workload)
+--threads N,..       numbers of CPU threads (default: 1,2)
+--backend NAME,..    cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
+                     cpu-vector, without AMX (default: cpu)
+--precision NAME     products in exact, tf32 (cuda only) or bf16 precision; bf16 on the CPU is for
+                     inference only (default: exact)
+--compare NAME,..    run other frameworks too, and print ratios: torch, onnxruntime (scripts in
+                     bench/), burn, candle (built if requested); a framework that is not installed
+                     is skipped with a remark
+--python PATH        the Python with torch and onnxruntime (default: python3)
+--scaling            measure an LSTM at several numbers of steps and batch sizes instead; prints
+                     tables and writes two plots
+--input              measure reading, parsing and batching of records instead
+                     (see cargo xtask bench --input --help)
+--plots DIR          the folder for the plots (default: bench/plots)
+--json               print only JSON lines
+--save FILE          append the JSON lines to FILE
+--baseline FILE      print ratios to the times in FILE, from --save
+--verify             print the outputs of a small network with known weights, the same for every
+                     framework
 ";
 
 /// The backends that `--backend` accepts. The part before a hyphen is the device.

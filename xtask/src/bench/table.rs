@@ -39,7 +39,8 @@ fn place(line: &Line) -> (&str, usize) {
 /// baseline's time divided by ours.
 pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) -> String {
     let mut text = String::from(
-        "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | operations a step | KiB a step | ratio |\n\
+        "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | \
+         operations a step | KiB a step | ratio |\n\
          |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let peaks = peaks(lines);
@@ -96,7 +97,8 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
         let (operations, kib) = (a_step(line.launches, 1.0), a_step(line.bytes, 1024.0));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {time} | {spread} | {:.1} | {share} | {operations} | {kib} | {} |",
+            "| {} | {} | {} | {} | {time} | {spread} | {:.1} | {share} | {operations} | \
+             {kib} | {} |",
             line.workload,
             line.mode,
             line.threads,
@@ -247,8 +249,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lines_of_programs_that_name_no_backend_are_of_the_processor() {
-        let text = r#"{"peer":"torch","version":"2","workload":"W","mode":"fwd","threads":1,"median_s":1.0,"gflops":2.0,"repeats":5}"#;
+    fn lines_without_a_backend_are_of_the_cpu() {
+        let text = concat!(
+            r#"{"peer":"torch","version":"2","workload":"W","mode":"fwd","threads":1,"#,
+            r#""median_s":1.0,"gflops":2.0,"repeats":5}"#,
+        );
         let line: Line = serde_json::from_str(text).unwrap();
         assert_eq!(key(&line), "torch W fwd 1");
     }

@@ -1,8 +1,8 @@
 //! Circles of modules: modules of one folder that use each other, directly or through others.
 //!
-//! A file uses another if a path in it, in a `use` or elsewhere, leads there. A folder's re-export is
-//! followed to the file that defines the name. What the root of a crate re-exports is the crate's
-//! interface, which all modules may use. Tests inside a file are not read.
+//! A file uses another if a path in it, in a `use` or elsewhere, leads there. A folder's re-export
+//! is followed to the file that defines the name. What the root of a crate re-exports is the
+//! crate's interface, which all modules may use. Tests inside a file are not read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;

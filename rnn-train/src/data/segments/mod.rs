@@ -25,10 +25,10 @@ pub use state::SegmentsState;
 /// a sequence to the next: TensorFlow's `batch_sequences_with_states`.
 ///
 /// A batch has the next segment of each of `batch_size` sequences. It is a
-/// [`StateSaver`](rnn_core::StateSaver) for `static_state_saving_rnn`, and so is a reference to one. The caller must save every state of a
-/// batch before it asks for the next batch; otherwise `next_item` returns an error, and then yields
-/// the segments again. Sequences that were read earlier are served first. An epoch ends when all
-/// segments of all sequences have been yielded.
+/// [`StateSaver`](rnn_core::StateSaver) for `static_state_saving_rnn`, and so is a reference to
+/// one. The caller must save every state of a batch before it asks for the next batch; otherwise
+/// `next_item` returns an error, and then yields the segments again. Sequences that were read
+/// earlier are served first. An epoch ends when all segments of all sequences have been yielded.
 ///
 /// A state of the source holds the saved states, so that a run resumes in the middle of sequences.
 /// A [`Prefetch`](super::Prefetch) must come before this source: the next batch needs the saved

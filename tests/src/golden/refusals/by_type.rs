@@ -117,43 +117,63 @@
 //! # raw_rnn: loop_fn not callable
 //!
 //! ```
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
+//! # use backend_api::{DType, Tensor};
+//! # use backend_cpu::Cpu;
+//! # use rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
-//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
+//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap();
+//! # let finished = finished.cast(DType::Bool).unwrap();
+//! let state = x.clone();
+//! let next = RawRnnStep { finished, input: x.clone(), state, emit: x, loop_state: () };
+//! let context = StepContext::default();
+//! let result = raw_rnn(&cell, context, next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //! ```compile_fail,E0277
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
+//! # use backend_api::{DType, Tensor};
+//! # use backend_cpu::Cpu;
+//! # use rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
-//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), 3).unwrap();
+//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap();
+//! # let finished = finished.cast(DType::Bool).unwrap();
+//! let state = x.clone();
+//! let next = RawRnnStep { finished, input: x.clone(), state, emit: x, loop_state: () };
+//! let context = StepContext::default();
+//! let result = raw_rnn(&cell, context, next.clone(), 3).unwrap();
 //! ```
 //!
 //! # raw_rnn: initial state structure mismatch
 //!
 //! ```
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
+//! # use backend_api::{DType, Tensor};
+//! # use backend_cpu::Cpu;
+//! # use rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
-//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let next = RawRnnStep { finished, input: x.clone(), state: x.clone(), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
+//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap();
+//! # let finished = finished.cast(DType::Bool).unwrap();
+//! let state = x.clone();
+//! let next = RawRnnStep { finished, input: x.clone(), state, emit: x, loop_state: () };
+//! let context = StepContext::default();
+//! let result = raw_rnn(&cell, context, next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //! ```compile_fail,E0308
-//! # use {backend_api::{DType, Tensor}, backend_cpu::Cpu, rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn}};
+//! # use backend_api::{DType, Tensor};
+//! # use backend_cpu::Cpu;
+//! # use rnn_core::{BasicRnnCell, RawRnnStep, StepContext, raw_rnn};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 2).unwrap();
 //! # let x = Tensor::from_slice(&device, &[0f32; 6], &[3, 2]).unwrap();
-//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap().cast(DType::Bool).unwrap();
-//! let next = RawRnnStep { finished, input: x.clone(), state: (x.clone(), x.clone()), emit: x, loop_state: () };
-//! let result = raw_rnn(&cell, StepContext::default(), next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
+//! # let finished = Tensor::from_slice(&device, &[1u8; 3], &[3]).unwrap();
+//! # let finished = finished.cast(DType::Bool).unwrap();
+//! let state = (x.clone(), x.clone());
+//! let next = RawRnnStep { finished, input: x.clone(), state, emit: x, loop_state: () };
+//! let context = StepContext::default();
+//! let result = raw_rnn(&cell, context, next.clone(), |_, _, _, ()| Ok(next.clone())).unwrap();
 //! ```
 //!
 //! # MultiRNNCell: not a list
@@ -192,11 +212,13 @@
 //! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, DropoutWrapper, wrappers::StateFilter}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let wrapper = DropoutWrapper::builder(cell).state_filter(StateFilter::new(|_| true)).build().unwrap();
+//! let filter = StateFilter::new(|_| true);
+//! let wrapper = DropoutWrapper::builder(cell).state_filter(filter).build().unwrap();
 //! ```
 //! ```compile_fail,E0277
 //! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, DropoutWrapper, wrappers::StateFilter}};
 //! # let device = Cpu::new();
 //! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let wrapper = DropoutWrapper::builder(cell).state_filter(StateFilter::new(3)).build().unwrap();
+//! let filter = StateFilter::new(3);
+//! let wrapper = DropoutWrapper::builder(cell).state_filter(filter).build().unwrap();
 //! ```

@@ -77,7 +77,8 @@ fn contradictory_options_are_rejected() {
             "input depth = 2",
         ),
         (
-            json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4, "num_unit_shards": 7 }),
+            json!({ "type": "CoupledInputForgetGateLSTMCell", "num_units": 4,
+                "num_unit_shards": 7 }),
             "num_unit_shards",
         ),
     ];
