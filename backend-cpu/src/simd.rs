@@ -82,31 +82,34 @@ fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     ins: [&[T]; I],
     outs: &mut [&mut [T]; O],
 ) {
+    // Arrays are filled by loops: `array::map` is many lines of code for each of the hundreds of
+    // functions that this one is compiled for.
     let mut results = [[T::ZERO; BLOCK]; O];
-    let blocks = ins.map(|x| x.as_chunks::<BLOCK>());
-    let whole = blocks
-        .iter()
-        .map(|(whole, _)| whole.len())
-        .min()
-        .unwrap_or(0);
+    let mut wholes: [&[[T; BLOCK]]; I] = [&[]; I];
+    let mut rests: [&[T]; I] = [&[]; I];
+    let (mut whole, mut rest) = (usize::MAX, usize::MAX);
+    for (i, x) in ins.into_iter().enumerate() {
+        (wholes[i], rests[i]) = x.as_chunks::<BLOCK>();
+        whole = whole.min(wholes[i].len());
+        rest = rest.min(rests[i].len());
+    }
     for i in 0..whole {
-        block(f, blocks.map(|(whole, _)| &whole[i]), BLOCK, &mut results);
+        let mut x = [&wholes[0][i]; I];
+        for (x, all) in x.iter_mut().zip(wholes) {
+            *x = &all[i];
+        }
+        block(f, x, BLOCK, &mut results);
         for (out, result) in outs.iter_mut().zip(&results) {
             out[i * BLOCK..][..BLOCK].copy_from_slice(result);
         }
     }
-    let rest = blocks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
     if rest > 0 {
         let mut padded = [[T::ZERO; BLOCK]; I];
-        for (to, (_, from)) in padded.iter_mut().zip(blocks) {
+        for (to, from) in padded.iter_mut().zip(rests) {
             to[..rest].copy_from_slice(&from[..rest]);
         }
-        block(
-            f,
-            padded.each_ref(),
-            rest.next_multiple_of(FULL),
-            &mut results,
-        );
+        let len = rest.next_multiple_of(FULL);
+        block(f, padded.each_ref(), len, &mut results);
         for (out, result) in outs.iter_mut().zip(&results) {
             out[whole * BLOCK..][..rest].copy_from_slice(&result[..rest]);
         }
@@ -163,7 +166,10 @@ where
             return;
         }
         for r in self.rows {
-            let ins = self.ins.map(|source| source.row(r, n));
+            let mut ins: [&[T]; I] = [&[]; I];
+            for (row, source) in ins.iter_mut().zip(&self.ins) {
+                *row = source.row(r, n);
+            }
             let mut results: [&mut [T]; O] = std::array::from_fn(|_| <&mut [T]>::default());
             let mut next = results.iter_mut();
             for target in &mut self.outs {

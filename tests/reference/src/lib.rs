@@ -27,8 +27,9 @@
 //!
 //! # How to write a backend
 //!
-//! A backend is a type that implements [`Backend`]. The implementation here is in the order in which
-//! a new backend can be written; the comment of each method states what the contract demands of it.
+//! A backend is a type that implements [`Backend`]. The implementation here is in the order in
+//! which a new backend can be written; the comment of each method states what the contract demands
+//! of it.
 //!
 //! 1. **The buffer** ([`Elements`]) holds the elements, and its clones share them. It has no
 //!    shape. A [`View`] adds one: it is a buffer and a [`Layout`], which states the shape and

@@ -88,10 +88,10 @@ fn rows_move_by_length_and_id() {
 
     let long = tensor(&[3i32, 4], &[2]);
     let error = call(reverse, &[&x, &long]).unwrap_err().to_string();
-    assert!(error.contains("lengths has 4 at place 1"), "{error}");
+    assert!(error.contains("lengths has 4 at index 1"), "{error}");
     let missing = tensor(&[-1i64], &[1]);
     let error = call(Op::Gather, &[&x, &missing]).unwrap_err().to_string();
-    assert!(error.contains("ids has -1 at place 0"), "{error}");
+    assert!(error.contains("ids has -1 at index 0"), "{error}");
 }
 
 #[test]
