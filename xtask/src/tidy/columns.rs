@@ -13,8 +13,9 @@ pub(super) fn check(sources: &[Source]) -> Vec<Problem> {
         }
         for (i, line) in source.text.lines().enumerate() {
             let columns = line.chars().count();
-            // A row of a table and an address cannot be broken.
-            let whole = is_document && line.trim_start().starts_with('|') || line.contains("://");
+            // A row of a table, a preformatted line and an address cannot be broken.
+            let is_preformatted = line.trim_start().starts_with('|') || line.starts_with("    ");
+            let whole = is_document && is_preformatted || line.contains("://");
             if columns > COLUMNS && !whole {
                 problems.push(source.problem(i + 1, format!("has {columns} columns")));
             }
@@ -36,7 +37,7 @@ mod tests {
                 "a.rs",
                 &format!("fn a() {{}}\n{long}\n// https://example.org/{long}\n"),
             ),
-            source("b.md", &format!("| {long} |\n{long}\n")),
+            source("b.md", &format!("| {long} |\n{long}\n    {long}\n")),
             source("c.cpp", &long),
         ];
         let found: Vec<_> = check(&sources)
