@@ -1,8 +1,8 @@
 //! The CPU device: its threads, memory and settings.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::{process, thread};
 
 use backend_api::{Error, Precision, Result};
 use pulp::{Arch, Simd, WithSimd};
@@ -37,6 +37,8 @@ struct Inner {
     amx: bool,
     /// Created on first use.
     spin_pool: Mutex<Option<SpinPool>>,
+    /// The process that created the device: a child of `fork` has none of its threads.
+    process: u32,
 }
 
 /// Settings of a [`Cpu`]; see [`Cpu::builder`].
@@ -126,9 +128,7 @@ impl Builder {
             Precision::Bf16 if features::has_bf16() => {}
             Precision::Bf16 => return Err(unavailable("the CPU does not support AVX-512-BF16")),
             _ => {
-                return Err(unavailable(
-                    "the CPU backend does not support this precision",
-                ));
+                return Err(unavailable("CPUs do not support this precision"));
             }
         }
         let workers = if threads == 1 {
@@ -181,6 +181,7 @@ impl Cpu {
             precision: settings.precision,
             amx: settings.amx && features::has_amx(),
             spin_pool: Mutex::default(),
+            process: process::id(),
         }))
     }
 
@@ -204,8 +205,20 @@ impl Cpu {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The rayon pool, if the calling thread may wait for it. A worker of another rayon pool may
+    /// not: it would run other tasks of its own pool while it waits, inside the current one. That
+    /// overflows the stack if those tasks call the device as well, and is a deadlock if the caller
+    /// holds a lock that they take.
     pub(crate) fn workers(&self) -> Option<&ThreadPool> {
-        self.0.workers.as_ref()
+        let workers = self.0.workers.as_ref()?;
+        let may_wait = rayon::current_thread_index().is_none() && !self.is_forked();
+        may_wait.then_some(workers)
+    }
+
+    /// Whether this is a child process of the one that created the device. The child has no
+    /// threads but the calling one, which then does all work.
+    fn is_forked(&self) -> bool {
+        process::id() != self.0.process
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -216,8 +229,15 @@ impl Cpu {
     /// wakes up in time. Returns `false`, without running it, if another operation uses the workers
     /// or if they cannot be started.
     pub(crate) fn run_spinning(&self, task: &(dyn Fn() + Sync)) -> bool {
-        let Ok(mut spin_pool) = self.0.spin_pool.try_lock() else {
+        if self.is_forked() {
             return false;
+        }
+        let mut spin_pool = match self.0.spin_pool.try_lock() {
+            Ok(spin_pool) => spin_pool,
+            // A task panicked. The pool waits for all workers before it passes the panic on, so it
+            // is idle again.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
         };
         if spin_pool.is_none() {
             *spin_pool = SpinPool::new(self.threads());
@@ -263,5 +283,22 @@ impl fmt::Debug for Cpu {
             .field("threads", &self.threads())
             .field("vector_bits", &self.arch().dispatch(VectorBits))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+
+    #[test]
+    fn the_worker_pool_remains_usable_after_a_panic() {
+        let cpu = Cpu::builder().threads(2).build().unwrap();
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            cpu.run_spinning(&|| panic!("as a kernel with a bug"));
+        }));
+        assert!(panicked.is_err());
+        assert!(cpu.run_spinning(&|| {}));
     }
 }

@@ -169,6 +169,8 @@ impl SpinPool {
             let mut state = shared.lock();
             state.number = state.number.wrapping_add(1);
             state.task = Some(shared_task);
+            // Set if the previous task panicked on a worker and on its caller.
+            shared.panicked.store(false, Ordering::Relaxed);
             shared.number.store(state.number, Ordering::Release);
             state.asleep
         };

@@ -38,7 +38,7 @@ fn every_backend_conforms() {
 /// another.
 #[test]
 fn the_reference_conforms() {
-    for group in ["buffers/", "errors/", "places/", "random/"] {
+    for group in ["buffers/", "errors/", "destinations/", "random/"] {
         let (passed, _) = conforms("reference", group);
         assert!(passed > 20, "{group}: {passed}");
     }
