@@ -51,6 +51,7 @@ struct Counters {
 
 /// Operations and bytes counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Operations run.
     pub launches: u64,

@@ -26,6 +26,7 @@ mod dtype;
 mod error;
 pub mod expr;
 mod infer;
+mod layout;
 mod names;
 mod op;
 mod operands;
@@ -45,11 +46,12 @@ pub use compose::compose;
 pub use decorators::{Counting, Counts, Unfused};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+pub use layout::Layout;
 pub use op::{
     AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce, Unary,
 };
 pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
-pub use shape::{Layout, MAX_RANK, Meta, Shape};
+pub use shape::{MAX_RANK, Meta, Shape};
 /// The crate of [`Buffers`], [`Dests`] and [`Metas`], in the version (1) that their types name.
 pub use smallvec;
 pub use stack::Stacker;

@@ -14,6 +14,7 @@ mod cudnn_compatible_gru;
 mod cudnn_compatible_lstm;
 mod frequency;
 mod glstm;
+mod grid;
 mod grid_lstm;
 mod gru;
 mod gru_block;
@@ -54,7 +55,8 @@ pub use coupled_lstm::{CoupledInputForgetGateLstmCell, CoupledInputForgetGateLst
 pub use cudnn_compatible_gru::{CudnnCompatibleGruCell, CudnnCompatibleGruCellBuilder};
 pub use cudnn_compatible_lstm::{CudnnCompatibleLstmCell, CudnnCompatibleLstmCellBuilder};
 pub use glstm::{GlstmCell, GlstmCellBuilder};
-pub use grid_lstm::{GridLstmCell, GridLstmCellBuilder, GridLstmState};
+pub use grid::GridLstmState;
+pub use grid_lstm::{GridLstmCell, GridLstmCellBuilder};
 pub use gru::{GruCell, GruCellBuilder};
 pub use gru_block::{GruBlockCell, GruBlockCellBuilder};
 pub use ind_rnn::{IndRnnCell, IndRnnCellBuilder};

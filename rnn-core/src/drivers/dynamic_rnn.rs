@@ -45,6 +45,7 @@ pub struct DynamicRnn<'a, C: Cell> {
 
 /// Outputs and final state of a driver.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RnnOutput<O, S> {
     /// The output of each step, in the axis order of the inputs.
     pub outputs: O,

@@ -6,17 +6,16 @@ mod dynamic_rnn;
 mod fused;
 mod lengths;
 mod raw_rnn;
+mod stack_bidirectional;
 mod state_saving;
 mod static_rnn;
 mod streaming;
 
-pub use bidirectional::{
-    BidirectionalDynamicRnn, BidirectionalOutput, StackBidirectionalDynamicRnn,
-    stack_bidirectional_rnn, static_bidirectional_rnn,
-};
+pub use bidirectional::{BidirectionalDynamicRnn, BidirectionalOutput, static_bidirectional_rnn};
 pub use dynamic_rnn::{DynamicRnn, RnnOutput};
 pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};
 pub use raw_rnn::{RawOutput, RawRnnStep, raw_rnn};
+pub use stack_bidirectional::{StackBidirectionalDynamicRnn, stack_bidirectional_rnn};
 pub use state_saving::{StateSaver, static_state_saving_rnn};
 pub use static_rnn::StaticRnn;
 pub use streaming::StreamingRnn;

@@ -27,6 +27,7 @@ pub struct RawRnnStep<B: Backend, I, S, E, L> {
 
 /// The result of [`raw_rnn`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RawOutput<S, E, L> {
     /// The emitted values, `[steps, batch, ..]` in every leaf.
     pub emits: E,

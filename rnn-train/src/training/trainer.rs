@@ -74,6 +74,7 @@ pub struct TrainStep {
 
 /// Summary of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct EpochReport {
     /// Number of the epoch, counted from 1.
     pub epoch: u64,
