@@ -63,6 +63,18 @@ pub struct Counts {
     pub system_allocations: u64,
 }
 
+impl Counts {
+    /// What was counted since an earlier reading of the same device.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            launches: self.launches - earlier.launches,
+            fused: self.fused - earlier.fused,
+            bytes: self.bytes - earlier.bytes,
+            system_allocations: self.system_allocations - earlier.system_allocations,
+        }
+    }
+}
+
 impl<B: Backend> Counting<B> {
     /// Starts counting at zero.
     pub fn new(inner: B) -> Self {

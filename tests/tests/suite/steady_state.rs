@@ -26,13 +26,7 @@ fn warm(device: &Device, count: usize, mut call: impl FnMut() -> Result<()>) -> 
     for _ in 0..count {
         call()?;
     }
-    let after = device.counts();
-    Ok(Counts {
-        launches: after.launches - before.launches,
-        fused: after.fused - before.fused,
-        bytes: after.bytes - before.bytes,
-        system_allocations: after.system_allocations - before.system_allocations,
-    })
+    Ok(device.counts().since(&before))
 }
 
 fn step_loop<C>(device: &Device, cell: &C) -> Result<Counts>

@@ -44,8 +44,8 @@ pub(super) fn measure<B: Backend>(
     let mut count = |f: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         let before = counting.counts();
         f()?;
-        let after = counting.counts();
-        per_run = Some((after.launches - before.launches, after.bytes - before.bytes));
+        let run = counting.counts().since(&before);
+        per_run = Some((run.launches, run.bytes));
         Ok(())
     };
     let times = match mode {
