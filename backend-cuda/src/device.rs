@@ -57,6 +57,8 @@ impl Cuda {
     /// The precision applies to all matmuls, including those of whole sequences and gradients, and
     /// to nothing else. A persistent kernel ([`SequencePath::Whole`]) always multiplies exactly.
     ///
+    /// [`SequencePath::Whole`]: backend_api::SequencePath::Whole
+    ///
     /// # Errors
     /// As for [`new`](Self::new).
     pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {

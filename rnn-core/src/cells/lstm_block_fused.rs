@@ -14,11 +14,11 @@ use crate::{FusedRnnCell, FusedRnnCellAdaptor, Module, RnnOutput, Visitor};
 /// use backend_api::Tensor;
 /// use backend_cpu::Cpu;
 /// use rnn_core::FusedRnnCell;
-/// use rnn_core::cells::LstmBlockFusedCellBuilder;
+/// use rnn_core::cells::LstmBlockFusedCell;
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// let device = Cpu::new();
-/// let cell = LstmBlockFusedCellBuilder::new(3, 8).build(&device)?;
+/// let cell = LstmBlockFusedCell::new(&device, 3, 8)?;
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 3], &[5, 2, 3])?;
 /// let rnn = cell.run(&x, None, Some(&[5, 2]))?;
 /// assert_eq!(rnn.outputs.shape().dims(), [5, 2, 8]);
@@ -32,6 +32,19 @@ pub struct LstmBlockFusedCell<B: Backend> {
 impl<B: Backend> LstmBlockFusedCell<B> {
     /// TensorFlow's name of the variable scope.
     pub const SCOPE: &'static str = "lstm_fused_cell";
+
+    /// Creates a cell with TensorFlow's defaults, in `f32`.
+    ///
+    /// # Errors
+    /// As [`LstmBlockFusedCellBuilder::build`].
+    pub fn new(device: &B, input_size: usize, num_units: usize) -> Result<Self> {
+        Self::builder(input_size, num_units).build(device)
+    }
+
+    /// Returns a builder with TensorFlow's defaults.
+    pub fn builder(input_size: usize, num_units: usize) -> LstmBlockFusedCellBuilder {
+        LstmBlockFusedCellBuilder::new(input_size, num_units)
+    }
 }
 
 /// Options of an [`LstmBlockFusedCell`]: those of an [`LstmBlockCell`].

@@ -1,5 +1,5 @@
 //! The cells of TensorFlow 1.x, one file per cell: equations, parameters, code. To add a cell, add
-//! its file, and below its `mod`, its `pub use` and its line in [`for_each_cell!`].
+//! its file, and below its `mod`, its `pub use` and its line in `for_each_cell!`.
 
 mod affine;
 mod basic_lstm;

@@ -95,13 +95,13 @@ where
         self.mode(Mode::Training { seed })
     }
 
-    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
+    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`](crate::DynamicRnn::swap_memory).
     pub fn swap_memory(mut self, swap: bool) -> Self {
         self.swap_memory = swap;
         self
     }
 
-    /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`].
+    /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`](crate::DynamicRnn::parallel_iterations).
     pub fn parallel_iterations(self, _iterations: usize) -> Self {
         self
     }

@@ -25,7 +25,7 @@ pub(super) struct Line {
     pub(super) p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) p99_us: Option<f64>,
-    /// Time to read a stream's weights once with the same threads; see [`reading`].
+    /// Time to read a stream's weights once with the same threads; see [`reading`](super::reading).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reading_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
