@@ -101,7 +101,8 @@ where
         self
     }
 
-    /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`](crate::DynamicRnn::parallel_iterations).
+    /// TensorFlow's `parallel_iterations`; see
+    /// [`DynamicRnn::parallel_iterations`](crate::DynamicRnn::parallel_iterations).
     pub fn parallel_iterations(self, _iterations: usize) -> Self {
         self
     }
