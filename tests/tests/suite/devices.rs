@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use backend_api::{Backend, DType, Distribution, Meta, Result, Shape, Tensor};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use recurrent_tests::devices::{NAMES, TestDevice, device};
 use rnn_core::wrappers::DropoutWrapper;
 use rnn_core::{BasicRnnCell, Dense, DynamicRnn, GruCell, LstmCell, Module, Visitor};
@@ -104,6 +105,41 @@ fn a_seed_gives_the_same_masks_and_numbers_everywhere() {
             assert_eq!(draw(&device, dtype), draw(&cpu, dtype), "{name} {dtype}");
         }
     }
+}
+
+/// Requests that a server handles on threads of its own or on a `rayon` pool, with a lock held.
+#[test]
+fn many_callers_compute_outputs_and_gradients_on_one_device() {
+    let device = device("cpu").unwrap();
+    let mut cell = LstmCell::new(&device, 64, 96).unwrap();
+    cell.initialize(3).unwrap();
+    let numbers: Vec<f32> = (0..20 * 30 * 64).map(|i| (i % 23) as f32 * 0.05).collect();
+    let x = Tensor::from_slice(&device, &numbers, &[20, 30, 64]).unwrap();
+    let request = || {
+        let (loss, grads) = value_and_grad(&cell, |cell| {
+            DynamicRnn::new(cell).run(&x)?.outputs.sum_all()
+        })
+        .unwrap();
+        let norm = grads.global_norm().unwrap().item().unwrap();
+        (loss.item().unwrap().to_bits(), norm.to_bits())
+    };
+    let expected = request();
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| assert_eq!(request(), expected));
+        }
+    });
+    let lock = std::sync::Mutex::new(());
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
+    pool.install(|| {
+        (0..64).into_par_iter().for_each(|i| {
+            let _held = (i % 2 == 0).then(|| lock.lock().unwrap());
+            assert_eq!(request(), expected);
+        });
+    });
 }
 
 #[test]
