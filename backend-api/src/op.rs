@@ -190,7 +190,10 @@ pub enum Binary {
     Max,
     /// The smaller number; NaN if either is NaN.
     Min,
-    /// `a - b * floor(a / b)`: the remainder with the sign of `b`. For integers, 0 if `b` is 0.
+    /// The remainder with the sign of `b`, as TensorFlow's and Python's: the exact remainder of
+    /// the division rounded toward zero, plus `b` if it is not 0 and has the other sign. It is
+    /// `a` if `b` is infinite and of the same sign, and NaN if `a` is infinite or `b` is 0. For
+    /// integers, 0 if `b` is 0.
     FloorMod,
 }
 

@@ -171,7 +171,13 @@ macro_rules! float {
             }
             #[inline(always)]
             fn floor_mod(self, other: Self) -> Self {
-                self - other * (self / other).floor()
+                // Rust's remainder is exact, and has the sign of `self`.
+                let rest = self % other;
+                if rest != 0.0 && (rest < 0.0) != (other < 0.0) {
+                    rest + other
+                } else {
+                    rest
+                }
             }
             #[inline(always)]
             fn is_nan(self) -> bool {

@@ -90,6 +90,8 @@ __device__ inline float tanh_(float x) { return tanhf(x); }
 __device__ inline double tanh_(double x) { return tanh(x); }
 __device__ inline float floor_(float x) { return floorf(x); }
 __device__ inline double floor_(double x) { return floor(x); }
+__device__ inline float fmod_(float x, float y) { return fmodf(x, y); }
+__device__ inline double fmod_(double x, double y) { return fmod(x, y); }
 
 template <class T> __device__ inline T sigmoid_(T x) {
   return (T)1 / ((T)1 + exp_(-x));

@@ -134,8 +134,10 @@ template <class T> __device__ T float_binary(int f, T a, T b) {
     return larger(a, b);
   case MIN:
     return smaller(a, b);
-  default:
-    return a - b * floor_(a / b);
+  default: {
+    T rest = fmod_(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+  }
   }
 }
 __device__ inline float binary(int f, float a, float b) { return float_binary(f, a, b); }

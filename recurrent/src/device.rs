@@ -190,7 +190,16 @@ impl Differentiable for Device {
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>> {
-        rnn_train::gradients_inside(self, &self.0, loss, leaves)
+        rnn_train::gradients_inside(self, &self.0, loss, leaves, Differentiable::gradients)
+    }
+
+    fn gradients_of_model(
+        &self,
+        loss: &Tensor<Self>,
+        leaves: &[&Tensor<Self>],
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        let compute = Differentiable::gradients_of_model;
+        rnn_train::gradients_inside(self, &self.0, loss, leaves, compute)
     }
 }
 

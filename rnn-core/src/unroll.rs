@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{
-    Backend, Binary, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequenceRequest, Shape,
-    Stacker, Tensor,
+    Backend, Binary, DType, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequenceRequest,
+    Shape, Stacker, Tensor,
 };
 
 use crate::module::ParamId;
@@ -146,6 +146,9 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
+        if self.steps == 0 {
+            return self.without_steps(inputs, state, step);
+        }
         let zeros = zero.leaves();
         let mut stacks: Vec<Stacker<B>> = zeros.iter().map(|_| Stacker::new(self.steps)).collect();
         let mut state = state.clone();
@@ -165,6 +168,71 @@ impl<B: Backend> Unroll<B> {
             None => Ok(zero.clone()),
         })?;
         Ok((outputs, state))
+    }
+
+    /// No outputs, and the state unchanged. One step on zeros is computed and discarded, so that
+    /// the results depend on the parameters of the cell: their gradients are zero, as with a
+    /// device's operation for whole sequences.
+    fn without_steps<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        step: impl FnOnce(&StepContext, &I, &S) -> Result<(O, S)>,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        // A sum over no steps is zero, and depends on the inputs.
+        let input = inputs.map(&mut |x| match x.dtype().is_float() {
+            true => x.sum(0),
+            false => {
+                let one = Meta::new(x.shape().without(0), x.dtype());
+                Tensor::zeros(x.device(), one)
+            }
+        })?;
+        let (output, new) = step(&self.step.at(self.start), &input, &zeros_like(state)?)?;
+        let outputs = output.map(&mut |o| o.unsqueeze(0)?.slice(0, 0..0))?;
+        let state = state.zip(&new, &mut |old, new| {
+            let never = Meta::new(Shape::SCALAR, DType::Bool);
+            Tensor::zeros(old.device(), never)?.select_from(new, old)
+        })?;
+        Ok((outputs, state))
+    }
+
+    /// Sets the floats among the inputs to zero past each row's length.
+    ///
+    /// Steps run on the padding too, and their results are discarded. Their gradients are products
+    /// with a gradient of zero, which an infinity or a NaN in the padding would make NaN.
+    pub(crate) fn mask_inputs<I: Nest<B>>(&self, inputs: &I) -> Result<I> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(inputs.clone());
+        };
+        inputs.map(&mut |x| match x.dtype().is_float() {
+            true => x.mask_padding(lengths, self.start),
+            false => Ok(x.clone()),
+        })
+    }
+
+    /// [`mask_inputs`](Self::mask_inputs) for the inputs of one step.
+    pub(crate) fn mask_input<I: Nest<B>>(&self, time: usize, input: &I) -> Result<I> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(input.clone());
+        };
+        input.map(&mut |x| match x.dtype().is_float() {
+            true => {
+                let zero = Tensor::zeros(x.device(), x.meta())?;
+                lengths.fused(Fused::MaskedUpdate { time }, &[x, &zero])
+            }
+            false => Ok(x.clone()),
+        })
+    }
+
+    /// The state with zeros in rows of length 0, which take no step: their initial state may hold
+    /// NaN, as the padding may.
+    pub(crate) fn mask_state<S: Nest<B>>(&self, state: &S) -> Result<S> {
+        self.masked(0, state.clone(), &zeros_like(state)?)
     }
 
     /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
@@ -270,6 +338,10 @@ impl<B: Backend> Unroll<B> {
             &[&left, &zero],
         )?))
     }
+}
+
+fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
+    nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
 }
 
 mod segmented {

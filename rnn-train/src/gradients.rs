@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use backend_api::{Backend, Error, Fused, Op, Result, Tensor};
+use backend_api::{Backend, DType, Error, Fused, Op, Result, Tensor};
 use rnn_core::{Module, ParamId};
 
 use crate::{Differentiable, Gradient};
@@ -13,7 +13,7 @@ use crate::{Differentiable, Gradient};
 /// several gradients of one forward pass.
 ///
 /// # Errors
-/// The device failed.
+/// A parameter is tracked already, or the device failed.
 pub fn tracked<M>(model: &M) -> Result<M>
 where
     M: Module,
@@ -34,7 +34,9 @@ where
 ///
 /// # Errors
 /// `loss` fails, or its result is not a scalar or depends on no parameter of the model passed to
-/// it.
+/// it. Calls cannot be nested to obtain second derivatives: it is an error if the model is tracked
+/// already, or the loss depends on a tensor that was tracked before. A gradient that is meant as a
+/// constant is computed before, with an untracked model, or from detached tensors.
 pub fn value_and_grad<M>(
     model: &M,
     loss: impl FnOnce(&M) -> Result<Tensor<M::Backend>>,
@@ -47,7 +49,7 @@ where
     let value = loss(&tracked)?;
     let params = tracked.named_params();
     let leaves: Vec<&Tensor<M::Backend>> = params.iter().map(|(_, param)| param.value()).collect();
-    let grads = value.device().gradients(&value, &leaves)?;
+    let grads = value.device().gradients_of_model(&value, &leaves)?;
     let entries = params
         .iter()
         .zip(grads)
@@ -98,7 +100,8 @@ impl<B: Backend> Gradients<B> {
 
     /// The global norm: the square root of the sum of the squares of all gradients. As in
     /// TensorFlow, a table row that was looked up twice counts as two rows; this differs from the
-    /// norm of their sum.
+    /// norm of their sum. The norm is computed in the widest type among the gradients, at least
+    /// `f32`.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.
@@ -111,7 +114,15 @@ impl<B: Backend> Gradients<B> {
         let Some(first) = grads.first() else {
             return Err(Error::Gradient("global_norm: there is no gradient".into()));
         };
-        Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &grads)?.sqrt()
+        // Models may have parameters of several types. The squares of 16-bit floats overflow.
+        let double = grads.iter().any(|grad| grad.dtype() == DType::F64);
+        let widest = if double { DType::F64 } else { DType::F32 };
+        let wide: Vec<_> = grads
+            .iter()
+            .map(|grad| grad.cast(widest))
+            .collect::<Result<_>>()?;
+        let wide: Vec<_> = wide.iter().collect();
+        Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &wide)?.sqrt()
     }
 
     /// Scales all gradients down by one factor if their global norm exceeds `clip_norm`;

@@ -45,7 +45,7 @@ pub enum Recurrence {
 /// Terms of options that are off are omitted. The gradient treats a saved value as clipped if its
 /// absolute value is at least the limit. In 16-bit floats this test is wrong if the type cannot
 /// represent the limit, or if an unclipped value rounds to it; cells therefore do not request
-/// `cell_clip` for these types.
+/// `cell_clip` or `proj_clip` for these types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExtendedLstm {
     /// The constants of the plain LSTM.

@@ -241,7 +241,10 @@ fn naive_binary(f: Binary, dtype: DType, a: f64, b: f64) -> f64 {
         Binary::Max => a.max(b),
         Binary::Min => a.min(b),
         Binary::FloorMod if !float && b == 0.0 => 0.0,
-        Binary::FloorMod => a - b * (a / b).floor(),
+        Binary::FloorMod => match a % b {
+            rest if rest != 0.0 && (rest < 0.0) != (b < 0.0) => rest + b,
+            rest => rest,
+        },
     };
     if dtype == DType::U8 {
         value.rem_euclid(256.0)
@@ -262,10 +265,6 @@ fn binary_functions() {
             let (a, plain_a) = random(cpu, rng, &dims_a, dtype);
             let (b, plain_b) = random(cpu, rng, &dims_b, dtype);
             for f in [Add, Sub, Mul, Div, Max, Min, FloorMod] {
-                if f == FloorMod && dtype == DType::F32 {
-                    // A quotient next to an integer may round to either side of it.
-                    continue;
-                }
                 let op = Op::Binary(f);
                 let expected = Plain::build(&dims, |i| {
                     naive_binary(f, dtype, plain_a.at(i), plain_b.at(i))
@@ -348,6 +347,17 @@ fn nan_and_integer_corner_cases() {
     );
     let remainder = call(&cpu, &Op::Binary(Binary::FloorMod), &[&a, &b]).unwrap();
     assert_eq!(remainder[0].to_vec::<i32>().unwrap(), [0, 0, 1, -1]);
+}
+
+#[test]
+fn remainders_of_floats_are_exact() {
+    let cpu = Cpu::builder().threads(1).build().unwrap();
+    let infinity = f32::INFINITY;
+    let a = [1e9f32, -1e9, 5.0, -5.0, 5.0, 3e38, -7.5, 7.5];
+    let b = [7.0, 7.0, infinity, infinity, -infinity, 3.0, 2.0, -2.0];
+    let expected = [6.0, 1.0, 5.0, infinity, -infinity, 3e38 % 3.0, 0.5, -0.5];
+    let [a, b] = [a, b].map(|numbers| Tensor::from_slice(&cpu, &numbers, &[8]).unwrap());
+    assert_eq!(a.floor_mod(&b).unwrap().to_vec::<f32>().unwrap(), expected);
 }
 
 #[test]

@@ -74,13 +74,15 @@ impl LayerNormBasicLstmCellBuilder {
     /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the probability is not in `(0, 1]`, the type is not a float, or the device is
-    /// out of memory.
+    /// A size is 0, the probability is not in `(0, 1]` or its inverse is infinite, the type is not
+    /// a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<LayerNormBasicLstmCell<B>> {
         let sizes = self.sizes()?;
         let keep_prob = self.dropout_keep_prob;
-        if !(keep_prob > 0.0 && keep_prob <= 1.0) {
-            let problem = format!("is {keep_prob}, but must be above 0 and at most 1");
+        let finite = (1.0 / keep_prob as f32).is_finite();
+        if !(keep_prob > 0.0 && keep_prob <= 1.0 && finite) {
+            let problem =
+                format!("is {keep_prob}, but must be above 0 and at most 1, with a finite inverse");
             return Err(Error::argument(sizes.cell, "dropout_keep_prob", problem));
         }
         let names = ["input", "transform", "forget", "output"];
@@ -220,7 +222,7 @@ mod tests {
 
     #[test]
     fn invalid_probabilities_are_rejected() {
-        for keep_prob in [0.0, 1.5, f64::NAN] {
+        for keep_prob in [0.0, 1e-40, 1.5, f64::NAN] {
             let builder = LayerNormBasicLstmCell::<Cpu>::builder(3, 5);
             let cell = builder.dropout_keep_prob(keep_prob).build(&Cpu::new());
             let message = cell.unwrap_err().to_string();

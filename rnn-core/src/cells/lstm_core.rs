@@ -253,7 +253,9 @@ impl<B: Backend> LstmCore<B> {
         // The gradient recognises clipped values by comparing saved values with the limit; 16-bit
         // rounding makes this wrong.
         let dtype = kernels.recurrent.dtype();
-        let rounded = self.cell_clip.is_some() && dtype.computed_in() != dtype;
+        let clipped =
+            self.cell_clip.is_some() || (self.proj_clip.is_some() && kernels.projection.is_some());
+        let rounded = clipped && dtype.computed_in() != dtype;
         (!own && !rounded).then(|| {
             Recurrence::ExtendedLstm(ExtendedLstm {
                 gates: self.gates,

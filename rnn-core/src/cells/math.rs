@@ -38,6 +38,9 @@ pub(crate) fn product<B: Backend>(x: &Tensor<B>, kernel: &Tensor<B>) -> Result<T
 
 /// Each column of a matrix divided by its norm; `tf.nn.l2_normalize` with its epsilon.
 pub(crate) fn l2_normalize<B: Backend>(matrix: &Tensor<B>) -> Result<Tensor<B>> {
-    let squares = matrix.square()?.sum(0)?;
-    matrix.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)
+    // In 16 bits the squares of small weights, and the epsilon, would be 0.
+    let wide = matrix.cast(matrix.dtype().computed_in())?;
+    let squares = wide.square()?.sum(0)?;
+    wide.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)?
+        .cast(matrix.dtype())
 }

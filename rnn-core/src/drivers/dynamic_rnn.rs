@@ -13,8 +13,8 @@ use crate::{Cell, Nest, StepContext, Unroll};
 ///
 /// With [`sequence_length`](Self::sequence_length), the outputs of a row are zero at and after its
 /// length, and its final state is the state after its last step. Padding therefore affects neither
-/// results nor gradients. A row of length 0 returns its initial state; a length above the number of
-/// steps is the same as the number of steps.
+/// results nor gradients, even if it is NaN. A row of length 0 returns its initial state, which may
+/// be NaN too; a length above the number of steps is the same as the number of steps.
 ///
 /// ```
 /// use backend_api::Tensor;
@@ -155,6 +155,8 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let mut unroll = Unroll::new(self.step, active, batch);
         unroll.memory_policy = self.memory_policy;
         unroll.segment = self.segment;
+        let given = self.initial_state.is_some();
+        let empty_rows = given && active > 0 && lengths.iter().flatten().any(|&l| l == 0);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
             Some(lengths) => {
                 let lengths: Vec<usize> = lengths.iter().map(|&l| l.min(active)).collect();
@@ -164,7 +166,15 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
             None => None,
         };
         let taken = inputs.map(&mut |x| x.slice(0, 0..active))?;
-        let (outputs, state) = self.cell.unroll(&unroll, &taken, &state)?;
+        let taken = unroll.mask_inputs(&taken)?;
+        let (outputs, state) = if empty_rows {
+            let (outputs, last) = self
+                .cell
+                .unroll(&unroll, &taken, &unroll.mask_state(&state)?)?;
+            (outputs, unroll.masked(0, last, &state)?)
+        } else {
+            self.cell.unroll(&unroll, &taken, &state)?
+        };
         let outputs = outputs.map(&mut |o| pad(o, steps))?;
         let outputs = if self.time_major {
             outputs

@@ -43,8 +43,9 @@ pub struct RawOutput<S, E, L> {
 ///
 /// The arguments of `loop_fn` are the number of steps done (from 1), the cell's output, the new
 /// state and the loop state. An iteration is masked by the rows that were finished *before* it: the
-/// step in which a row finishes still emits and updates the state. The loop ends when all rows are
-/// finished; it has no other limit.
+/// step in which a row finishes still emits and updates the state. The cell also runs on the inputs
+/// of finished rows, and `loop_fn` sees these outputs. Such inputs must be finite, because a NaN
+/// there makes gradients NaN. The loop ends when all rows are finished; it has no other limit.
 ///
 /// ```
 /// use backend_api::{Compare, DType, Meta, Shape, Tensor};

@@ -83,6 +83,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
             None => None,
         };
         let longest = lengths.as_ref().and_then(|l| l.iter().copied().max());
+        let shortest = lengths.as_ref().and_then(|l| l.iter().copied().min());
         let mut unroll = Unroll::new(self.step, inputs.len(), batch);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < inputs.len())) {
             Some(lengths) => {
@@ -92,20 +93,37 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
             None => None,
         };
         let zero = self.cell.zero_output(batch)?;
-        let mut state = match &self.initial_state {
+        let initial = match &self.initial_state {
             Some(state) => state.clone(),
             None => self.cell.zero_state(batch)?,
         };
+        let empty_rows = self.initial_state.is_some() && shortest == Some(0);
+        let mut state = match empty_rows {
+            true => unroll.mask_state(&initial)?,
+            false => initial.clone(),
+        };
         let mut outputs = Vec::with_capacity(inputs.len());
         for (time, input) in inputs.iter().enumerate() {
-            // The cell does not run for steps past every row's length.
-            if longest.is_some_and(|longest| time >= longest) {
+            // The cell does not run for steps past every row's length. It runs once even if all
+            // lengths are 0, so that its parameters have gradients, which are zero.
+            if longest.is_some_and(|longest| time >= longest.max(1)) {
                 outputs.push(zero.clone());
                 continue;
             }
+            let masked;
+            let input = match shortest {
+                Some(shortest) if time >= shortest => {
+                    masked = unroll.mask_input(time, input)?;
+                    &masked
+                }
+                _ => input,
+            };
             let (output, new) = self.cell.step(&self.step.at(time), input, &state)?;
             outputs.push(unroll.masked(time, output, &zero)?);
             state = unroll.masked(time, new, &state)?;
+        }
+        if empty_rows {
+            state = unroll.masked(0, state, &initial)?;
         }
         Ok(RnnOutput { outputs, state })
     }

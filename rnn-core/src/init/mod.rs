@@ -159,12 +159,40 @@ impl Initializer {
     /// All ones.
     pub const ONES: Self = Self::Constant(1.0);
 
+    /// Checks the arguments.
+    fn check(self) -> Result<()> {
+        match self {
+            Self::Uniform { low, high } => {
+                check_range("random_uniform", [("minval", low), ("maxval", high)])
+            }
+            Self::LogUniform { low, high } => {
+                let op = "log_uniform";
+                check_range(op, [("low", low), ("high", high)])?;
+                if low > 0.0 {
+                    return Ok(());
+                }
+                let problem = format!("is {low}, but must be above 0");
+                Err(Error::argument(op, "low", problem))
+            }
+            Self::Normal { mean, std } => check_deviation("random_normal", mean, std),
+            Self::TruncatedNormal { mean, std } => check_deviation("truncated_normal", mean, std),
+            Self::VarianceScaling { scale, .. } => check_scale(scale),
+            Self::Orthogonal { gain } => check_finite("orthogonal", "gain", gain),
+            Self::Identity { gain } => check_finite("identity", "gain", gain),
+            Self::Constant(_)
+            | Self::UniformBelow(_)
+            | Self::GlorotUniform
+            | Self::GlorotNormal => Ok(()),
+        }
+    }
+
     /// Computes an initial value from a key, identically on every device.
     ///
     /// # Errors
     /// The shape has too few axes, an argument is out of its range, the type is not a float, or the
     /// device is out of memory.
     pub fn tensor<B: Backend>(self, device: &B, key: u64, meta: Meta) -> Result<Tensor<B>> {
+        self.check()?;
         let distribution = match self {
             Self::Constant(value) => return Tensor::full(device, value, meta),
             Self::Uniform { low, high } => Distribution::Uniform { low, high },
@@ -219,12 +247,48 @@ impl Initializer {
     }
 }
 
+/// Fails if the limits of a distribution are not finite, or reversed.
+fn check_range(op: &'static str, [low, high]: [(&str, f64); 2]) -> Result<()> {
+    check_finite(op, low.0, low.1)?;
+    check_finite(op, high.0, high.1)?;
+    if low.1 > high.1 || !(high.1 - low.1).is_finite() {
+        let problem = format!(
+            "is {}, but must be at most {}, {}, with a finite difference",
+            low.1, high.0, high.1
+        );
+        return Err(Error::argument(op, low.0, problem));
+    }
+    Ok(())
+}
+
+fn check_finite(op: &'static str, arg: &str, value: f64) -> Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    let problem = format!("is {value}, but must be finite");
+    Err(Error::argument(op, arg, problem))
+}
+
+fn check_scale(scale: f64) -> Result<()> {
+    if scale > 0.0 && scale.is_finite() {
+        return Ok(());
+    }
+    let problem = format!("is {scale}, but must be above 0 and finite");
+    Err(Error::argument("variance_scaling", "scale", problem))
+}
+
+fn check_deviation(op: &'static str, mean: f64, std: f64) -> Result<()> {
+    check_finite(op, "mean", mean)?;
+    if std >= 0.0 && std.is_finite() {
+        return Ok(());
+    }
+    let problem = format!("is {std}, but must be finite and not negative");
+    Err(Error::argument(op, "stddev", problem))
+}
+
 /// [`Initializer::VarianceScaling`] for a shape, as a concrete distribution.
 fn scaled(scale: f64, mode: Fan, distribution: Scaled, shape: &Shape) -> Result<Initializer> {
-    if !(scale > 0.0 && scale.is_finite()) {
-        let problem = format!("is {scale}, but must be above 0");
-        return Err(Error::argument("variance_scaling", "scale", problem));
-    }
+    check_scale(scale)?;
     let (fan_in, fan_out) = fans(shape);
     let fan = match mode {
         Fan::In => fan_in,

@@ -376,15 +376,22 @@ impl<C: Cell> DropoutWrapperBuilder<C> {
     /// Builds the wrapper.
     ///
     /// # Errors
-    /// A probability is not in `(0, 1]`. TensorFlow accepts 0, and fails when it divides by it.
+    /// A probability is not in `(0, 1]`, or so small that the factor `1 / keep_prob` is infinite.
+    /// TensorFlow accepts 0, and fails when it divides by it.
     pub fn build(self) -> Result<DropoutWrapper<C>> {
         let checked = |arg: &str, keep: f64| {
             // TensorFlow's constants are 32-bit floats in cells of any type.
             let rounded = f64::from(keep as f32);
-            if rounded > 0.0 && keep <= 1.0 {
+            let finite = (1.0 / rounded as f32).is_finite();
+            if rounded > 0.0 && keep <= 1.0 && finite {
                 return Ok(rounded);
             }
-            let problem = format!("must be above 0 and at most 1, but is {keep}");
+            let problem = match keep > 0.0 && keep <= 1.0 {
+                true => format!(
+                    "must be above 0 and at most 1 and have a finite inverse, but is {keep}"
+                ),
+                false => format!("must be above 0 and at most 1, but is {keep}"),
+            };
             Err(Error::argument("dropout_wrapper", arg, problem))
         };
         Ok(DropoutWrapper {

@@ -22,10 +22,20 @@ struct Reached<B: Backend> {
     lookups: Vec<IndexedSlices<B>>,
 }
 
+/// The tensors that a loss may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Any.
+    Anything,
+    /// No tensor that was tracked before the first of the wanted leaves.
+    Newer,
+}
+
 pub(super) fn gradients<B: Backend>(
     device: &Autodiff<B>,
     loss: &Tensor<Autodiff<B>>,
     leaves: &[&Tensor<Autodiff<B>>],
+    reach: Reach,
 ) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
     if loss.shape().count() != 1 {
         let expected = "a scalar is needed";
@@ -56,12 +66,24 @@ pub(super) fn gradients<B: Backend>(
             }
         }
     }
+    let oldest = match reach {
+        Reach::Anything => 0,
+        Reach::Newer => wanted.keys().min().copied().unwrap_or(0),
+    };
     let inner = device.inner();
     let one = Tensor::full(inner, 1.0, loss.meta())?;
     let mut frontier = Frontier::new();
     add(inner, &mut frontier, source, loss.layout(), one)?;
     let mut found: Vec<Option<Gradient<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
     while let Some((number, reached)) = frontier.pop_last() {
+        if number < oldest {
+            return Err(Error::Gradient(
+                "the loss depends on a tensor that was tracked outside of this `value_and_grad`. \
+                 The gradients would be constants for an enclosing `value_and_grad`, since there \
+                 are no second derivatives; detach the tensor if it is a constant here"
+                    .into(),
+            ));
+        }
         if reached.node.is_leaf() {
             // Leaves are not consumed: another graph may start from the same leaf.
             if let Some(indices) = wanted.get(&number) {
@@ -92,7 +114,7 @@ pub(super) fn gradients<B: Backend>(
                 {
                     let rows = table.out_meta(0).shape[0];
                     let slices = IndexedSlices::new(&args.input(1)?, &args.grad(0)?, rows)?;
-                    reach(&mut frontier, table).lookups.push(slices);
+                    entry(&mut frontier, table).lookups.push(slices);
                     node.release();
                     continue;
                 }
@@ -184,7 +206,7 @@ fn again<B: Backend>(
 }
 
 /// The entry of a node in the frontier; an empty one if no gradient has reached it yet.
-fn reach<'a, B: Backend>(frontier: &'a mut Frontier<B>, node: &Arc<Node<B>>) -> &'a mut Reached<B> {
+fn entry<'a, B: Backend>(frontier: &'a mut Frontier<B>, node: &Arc<Node<B>>) -> &'a mut Reached<B> {
     frontier.entry(node.number).or_insert_with(|| Reached {
         node: node.clone(),
         grads: (0..node.out_count()).map(|_| None).collect(),
@@ -201,7 +223,7 @@ fn add<B: Backend>(
     grad: Tensor<B>,
 ) -> Result<()> {
     let node = &source.node;
-    let slot = &mut reach(frontier, node).grads[source.out];
+    let slot = &mut entry(frontier, node).grads[source.out];
     let whole = node.out_meta(source.out);
     if slot.is_none() && at.is_whole(whole.shape.count()) {
         // A gradient can be a view of a larger buffer or a broadcast; the accumulator holds a plain

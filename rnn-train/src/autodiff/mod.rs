@@ -26,6 +26,7 @@ use backend_api::{
 };
 use smallvec::SmallVec;
 
+use backward::Reach;
 use node::{Input, Kept, Node, Source};
 
 use crate::Gradient;
@@ -35,12 +36,14 @@ pub trait Differentiable: Backend {
     /// A copy of a tensor as a leaf of a graph: operations on the result are recorded.
     ///
     /// # Errors
-    /// The tensor is a view with gaps and the device has no memory for a copy.
+    /// The tensor is tracked: there are no second derivatives. Or it is a view with gaps, and the
+    /// device has no memory for a copy.
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>>;
 
     /// The gradients of a scalar with respect to the given leaves; `None` for a leaf that the
     /// scalar does not depend on. The gradient of a table that is only used in lookups is sparse,
-    /// as in TensorFlow's `tf.gradients`.
+    /// as in TensorFlow's `tf.gradients`. The gradients are not tracked: for a further computation
+    /// they are constants, and second derivatives are not available.
     ///
     /// The backward pass consumes the graph: memory is freed during the pass, and a second pass is
     /// an error.
@@ -53,6 +56,21 @@ pub trait Differentiable: Backend {
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>>;
+
+    /// Like [`gradients`](Self::gradients), but an error if the scalar depends on a tensor that was
+    /// tracked before the given leaves: on one of an enclosing computation, which would not see
+    /// that the gradients depend on it. [`value_and_grad`](crate::value_and_grad) calls this
+    /// method. The default makes no check.
+    ///
+    /// # Errors
+    /// Those of [`gradients`](Self::gradients), and such a dependence.
+    fn gradients_of_model(
+        &self,
+        loss: &Tensor<Self>,
+        leaves: &[&Tensor<Self>],
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        self.gradients(loss, leaves)
+    }
 
     /// Like [`gradients`](Self::gradients), but every gradient is dense, those of tables included.
     ///
@@ -138,6 +156,15 @@ type Buffer<B> = TrackedBuffer<B>;
 
 impl<B: Backend> Differentiable for Autodiff<B> {
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>> {
+        if t.buffer().source.is_some() {
+            return Err(Error::Gradient(
+                "the tensor is tracked already, so this would begin a second derivative, and \
+                 there are none: the enclosing computation would take the inner gradient for a \
+                 constant. Compute a gradient that is meant as a constant outside of the \
+                 enclosing loss, or detach the tensor"
+                    .into(),
+            ));
+        }
         let layout = Layout::contiguous(t.shape());
         let t = t.detach();
         let t = if *t.layout() == layout { t } else { t.copy()? };
@@ -154,7 +181,15 @@ impl<B: Backend> Differentiable for Autodiff<B> {
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>> {
-        backward::gradients(self, loss, leaves)
+        backward::gradients(self, loss, leaves, Reach::Anything)
+    }
+
+    fn gradients_of_model(
+        &self,
+        loss: &Tensor<Self>,
+        leaves: &[&Tensor<Self>],
+    ) -> Result<Vec<Option<Gradient<Self>>>> {
+        backward::gradients(self, loss, leaves, Reach::Newer)
     }
 }
 
@@ -312,13 +347,19 @@ impl<B: Backend> Autodiff<B> {
     }
 }
 
-/// Implements [`Differentiable::gradients`] for a decorator by delegating to the inner device,
-/// which has the same buffers.
+/// Implements [`Differentiable::gradients`] and [`Differentiable::gradients_of_model`] for a
+/// decorator by delegating to the inner device, which has the same buffers. `compute` is the inner
+/// device's method.
 pub fn gradients_inside<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,
     loss: &Tensor<Outer>,
     leaves: &[&Tensor<Outer>],
+    compute: impl FnOnce(
+        &Inner,
+        &Tensor<Inner>,
+        &[&Tensor<Inner>],
+    ) -> Result<Vec<Option<Gradient<Inner>>>>,
 ) -> Result<Vec<Option<Gradient<Outer>>>>
 where
     Inner: Differentiable,
@@ -326,7 +367,7 @@ where
 {
     let leaves: Vec<_> = leaves.iter().map(|t| t.on_backend(inner)).collect();
     let leaves: Vec<_> = leaves.iter().collect();
-    let grads = inner.gradients(&loss.on_backend(inner), &leaves)?;
+    let grads = compute(inner, &loss.on_backend(inner), &leaves)?;
     Ok(grads
         .into_iter()
         .map(|grad| grad.map(|grad| grad.on(|t| t.on_backend(outer))))
@@ -347,7 +388,15 @@ macro_rules! differentiable_decorator {
                 loss: &Tensor<Self>,
                 leaves: &[&Tensor<Self>],
             ) -> Result<Vec<Option<Gradient<Self>>>> {
-                gradients_inside(self, self.$inner(), loss, leaves)
+                gradients_inside(self, self.$inner(), loss, leaves, B::gradients)
+            }
+
+            fn gradients_of_model(
+                &self,
+                loss: &Tensor<Self>,
+                leaves: &[&Tensor<Self>],
+            ) -> Result<Vec<Option<Gradient<Self>>>> {
+                gradients_inside(self, self.$inner(), loss, leaves, B::gradients_of_model)
             }
         })*
     };

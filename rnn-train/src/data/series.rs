@@ -85,12 +85,16 @@ pub struct Normalization {
     pub deviation: f64,
 }
 
+/// Deviations below this part of the largest value are the rounding of a constant.
+const NOISE: f64 = 4.0 * f64::EPSILON;
+
 impl Normalization {
     /// Mean and standard deviation (of the population) of `train`.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `train` is empty or constant, or its mean or deviation is not finite.
+    /// [`Error::Argument`] if `train` is empty, constant within rounding, or its mean or deviation
+    /// is not finite.
     pub fn fit(train: &[f64]) -> Result<Self> {
         let refuse = |problem| Err(Error::argument("Normalization::fit", "train", problem));
         if train.is_empty() {
@@ -100,15 +104,23 @@ impl Normalization {
             return refuse("is constant");
         }
         let n = train.len() as f64;
-        let mean = train.iter().sum::<f64>() / n;
+        let sum = train.iter().sum::<f64>() / n;
+        // A second pass removes the rounding of the sum, which can exceed a small deviation.
+        let mean = sum + train.iter().map(|value| value - sum).sum::<f64>() / n;
         let variance = train
             .iter()
             .map(|value| (value - mean).powi(2))
             .sum::<f64>()
             / n;
         let deviation = variance.sqrt();
-        if !(deviation.is_finite() && deviation > 0.0) {
+        if !deviation.is_finite() {
             return refuse("has a mean or deviation that is not finite");
+        }
+        let largest = train
+            .iter()
+            .fold(0.0f64, |most, value| most.max(value.abs()));
+        if deviation <= NOISE * largest {
+            return refuse("is constant within rounding");
         }
         Ok(Self { mean, deviation })
     }
@@ -331,6 +343,9 @@ mod tests {
         for train in [
             &[][..],
             &[0.1; 10],
+            &[0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2],
+            &[1e-320, 0.0],
+            &[1e20, 1e20 + 16384.0],
             &[1.0, f64::NAN],
             &[1.0, f64::INFINITY],
             &[f64::MAX, f64::MIN],

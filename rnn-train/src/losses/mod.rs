@@ -74,7 +74,8 @@ pub fn mean_squared_error<B: Backend>(
 }
 
 /// Fraction of rows whose largest logit is at the label: `logits [.., V]`, integer `labels [..]`.
-/// Of equal logits, the first counts as the largest.
+/// Of equal logits, the first counts as the largest. A row with a NaN has no largest logit, and so
+/// does not count as correct.
 ///
 /// # Errors
 /// The shapes do not match, the labels are not integers, there are no labels, or the device failed.
@@ -138,9 +139,13 @@ fn hits<B: Backend>(op: &'static str, logits: &Tensor<B>, labels: &Tensor<B>) ->
         let expected = "labels must be integers";
         return Err(Error::dtype(op, "labels", labels.dtype(), expected));
     }
-    let predicted = logits.detach().argmax(rows.len())?;
+    let logits = logits.detach();
+    let predicted = logits.argmax(rows.len())?;
     let hits = predicted.compare(Compare::Eq, &labels.cast(DType::I64)?)?;
-    hits.cast(DType::F64)
+    // The maximum of a row with a NaN is NaN, which does not equal itself.
+    let largest = logits.max(rows.len())?;
+    let numbers = largest.compare(Compare::Eq, &largest)?;
+    hits.cast(DType::F64)?.mul(&numbers.cast(DType::F64)?)
 }
 
 fn not_empty<B: Backend>(op: &'static str, arg: &str, t: &Tensor<B>) -> Result<()> {

@@ -154,7 +154,11 @@ pub fn sequence_loss_by_example<B: Backend>(
         size = size.add(weights)?;
     }
     if average_across_timesteps {
-        total = total.div(&size.affine(1.0, 1e-12)?)?;
+        // 16-bit floats would round the epsilon to 0.
+        let dtype = total.dtype();
+        let wide = |t: &Tensor<B>| t.cast(dtype.computed_in());
+        let size = wide(&size)?.affine(1.0, 1e-12)?;
+        total = wide(&total)?.div(&size)?.cast(dtype)?;
     }
     Ok(total)
 }

@@ -48,11 +48,34 @@ use crate::Gradients;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Saved")]
 pub struct LossScale {
     factor: f64,
     growth_interval: u64,
     /// Good steps since the last change of the factor.
     good_steps: u64,
+}
+
+/// A [`LossScale`] from JSON before its settings are checked.
+#[derive(Deserialize)]
+struct Saved {
+    factor: f64,
+    growth_interval: u64,
+    good_steps: u64,
+}
+
+impl TryFrom<Saved> for LossScale {
+    type Error = Error;
+
+    fn try_from(saved: Saved) -> Result<Self> {
+        let scale = Self {
+            good_steps: saved.good_steps,
+            ..Self::new()
+        };
+        scale
+            .with_factor(saved.factor)?
+            .with_growth_interval(saved.growth_interval)
+    }
 }
 
 /// Limits of the factor. Far beyond them, neither the loss nor the gradients are finite.

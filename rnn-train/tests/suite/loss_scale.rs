@@ -101,3 +101,20 @@ fn invalid_settings_are_rejected() {
     let error = LossScale::new().with_growth_interval(0).unwrap_err();
     assert_says(&error, &["growth_interval must not be 0"]);
 }
+
+#[test]
+fn invalid_settings_in_json_are_rejected() {
+    let json = |factor: &str, interval: u64| {
+        format!(r#"{{"factor":{factor},"growth_interval":{interval},"good_steps":3}}"#)
+    };
+    let parse = |text: &str| serde_json::from_str::<LossScale>(text);
+    parse(&json("8.0", 2)).unwrap();
+    for (factor, interval, wrong) in [
+        ("0.0", 2, "factor"),
+        ("-1.0", 2, "factor"),
+        ("8.0", 0, "growth_interval"),
+    ] {
+        let message = parse(&json(factor, interval)).unwrap_err().to_string();
+        assert!(message.contains(wrong), "{message}");
+    }
+}

@@ -1,5 +1,7 @@
+use backend_api::DType;
 use rnn_train::losses::{
-    accuracy, mean_squared_error, softmax_cross_entropy, softmax_cross_entropy_each,
+    accuracy, mean_squared_error, sequence_loss_by_example, softmax_cross_entropy,
+    softmax_cross_entropy_each, weighted_accuracy,
 };
 
 use crate::common::{assert_says, device, tensor};
@@ -84,5 +86,33 @@ fn mismatched_arguments_are_rejected_by_name() {
     assert_says(
         &mean_squared_error(&no_logits, &no_logits).unwrap_err(),
         &["[0, 3]"],
+    );
+}
+
+#[test]
+fn rows_with_nan_are_not_correct() {
+    let d = device();
+    let nan = f32::NAN;
+    let logits = tensor(&d, &[nan, nan, 2.0, nan, 3.0, 1.0], &[3, 2]);
+    let labels = tensor(&d, &[0i32, 0, 0], &[3]);
+    assert_eq!(accuracy(&logits, &labels).unwrap(), 1.0 / 3.0);
+    let weights = tensor(&d, &[1f32, 1.0, 2.0], &[3]);
+    assert_eq!(weighted_accuracy(&logits, &labels, &weights).unwrap(), 0.5);
+}
+
+#[test]
+fn steps_without_weight_have_no_loss_in_16_bits() {
+    let d = device();
+    let logits = tensor(&d, &[1f32, 2.0, 0.5, 0.5], &[2, 2])
+        .cast(DType::F16)
+        .unwrap();
+    let weights = tensor(&d, &[0f32, 1.0], &[2]).cast(DType::F16).unwrap();
+    let labels = tensor(&d, &[0i32, 1], &[2]);
+    let loss = sequence_loss_by_example(&[logits], &[labels], &[weights], true).unwrap();
+    assert_eq!(loss.dtype(), DType::F16);
+    let loss = loss.cast(DType::F64).unwrap().to_vec::<f64>().unwrap();
+    assert!(
+        loss[0] == 0.0 && (loss[1] - 2f64.ln()).abs() < 1e-3,
+        "{loss:?}"
     );
 }

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod common;
 mod data;
+mod gradients;
 mod loss_scale;
 mod losses;
 mod malformed;

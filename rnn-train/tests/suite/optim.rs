@@ -1,6 +1,6 @@
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use rnn_core::{Initializer, Module, Param, Visitor};
-use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
+use rnn_train::optim::{Adam, Optimizer, OptimizerState, RmsProp, Sgd, Slot};
 use rnn_train::{Gradients, tracked, value_and_grad};
 use serde::{Deserialize, Serialize};
 
@@ -248,4 +248,35 @@ fn invalid_configurations_are_rejected_by_the_step() {
         &["learning_rate"],
     );
     assert_eq!(contents(&model), before);
+}
+
+#[test]
+fn steady_gradients_have_no_negative_variance() {
+    #[derive(Clone, Debug)]
+    struct Vector(Param<Device>);
+    impl Module for Vector {
+        type Backend = Device;
+        fn params(&mut self, v: &mut Visitor<'_, Device>) {
+            v.param("vector", &mut self.0);
+        }
+    }
+    let d = device();
+    let numbers: Vec<f64> = (1..=50).map(|i| 0.37 * f64::from(i * i)).collect();
+    for dtype in [DType::F16, DType::F32, DType::F64] {
+        let grads = tensor(&d, &numbers, &[50]).cast(dtype).unwrap();
+        // Gradients whose squares fit the type.
+        let scale = if dtype == DType::F16 { 0.1 } else { 1.0 };
+        let grads = grads.affine(scale, 0.0).unwrap();
+        let param = Param::new(&d, Initializer::ZEROS, &[50], dtype).unwrap();
+        let mut model = Vector(param);
+        let mut rule = RmsProp::new(1e-6).centered(true).epsilon(1e-10);
+        for step in 1..=300 {
+            let loss = |m: &Vector| m.0.mul(&grads)?.sum_all();
+            let grads = value_and_grad(&model, loss).unwrap().1;
+            rule.step(&mut model, &grads).unwrap();
+            let values = model.0.to_f64_vec().unwrap();
+            let finite = values.iter().all(|x| x.is_finite());
+            assert!(finite, "{dtype} step {step}: {values:?}");
+        }
+    }
 }

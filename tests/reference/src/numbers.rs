@@ -129,7 +129,10 @@ pub(super) fn binary_floats(f: Binary, a: f64, b: f64) -> f64 {
         Binary::Div => a / b,
         Binary::Max => larger(a, b),
         Binary::Min => smaller(a, b),
-        Binary::FloorMod => a - b * (a / b).floor(),
+        Binary::FloorMod => match a % b {
+            rest if rest != 0.0 && (rest < 0.0) != (b < 0.0) => rest + b,
+            rest => rest,
+        },
     }
 }
 

@@ -231,8 +231,8 @@ fn binary() -> Vec<Case> {
             ),
             Binary::Div => (Class::Rounded, [Fill::Range(-9.0, 9.0), Fill::Eighths]),
             Binary::Max | Binary::Min => (Class::Exact, [Fill::Few, Fill::Few]),
-            // No quotient is a whole number, since rounding could move it to either side of one.
-            // All operands are exact.
+            // No quotient is a whole number: the remainder is exact, but the operands are rounded,
+            // which could move it to either side of one. These operands are exact.
             Binary::FloorMod => (Class::Rounded, [Fill::OddSixteenths, Fill::Eighths]),
         };
         let floats = pairs(

@@ -112,14 +112,25 @@ fn pairs() -> Vec<Case> {
     let mut all = Vec::new();
     for f in BINARIES {
         let op = Op::Binary(f);
-        // The contract does not define the remainder if an operand is infinite.
-        if f != Binary::FloorMod {
+        all.push(case(
+            op.name(),
+            Class::Function,
+            FLOATS,
+            op.clone(),
+            crossed(),
+        ));
+        if f == Binary::FloorMod {
+            // The rounded quotient is not the whole number below the exact one.
+            let far = vec![
+                these(&[1e9, -1e9, 1e9, 1.7e9, 3e38, 1e-30]),
+                these(&[7.0, 7.0, -7.0, 86_400.0, 3.0, 1e9]),
+            ];
             all.push(case(
-                op.name(),
+                "remainder of large quotients",
                 Class::Function,
-                FLOATS,
+                &[DType::F32, DType::F64],
                 op.clone(),
-                crossed(),
+                far,
             ));
         }
         if matches!(f, Binary::Div | Binary::FloorMod) {

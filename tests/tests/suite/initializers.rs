@@ -488,3 +488,38 @@ fn invalid_initializers_are_rejected() {
         .to_string();
     assert!(text.contains("i32"), "{text}");
 }
+
+#[test]
+fn arguments_out_of_range_are_rejected_by_name() {
+    const INF: f64 = f64::INFINITY;
+    const NAN: f64 = f64::NAN;
+    let uniform = |low, high| Initializer::Uniform { low, high };
+    let log_uniform = |low, high| Initializer::LogUniform { low, high };
+    let normal = |mean, std| Initializer::Normal { mean, std };
+    let truncated = |mean, std| Initializer::TruncatedNormal { mean, std };
+    let wrong = [
+        (uniform(1.0, -1.0), "minval"),
+        (uniform(NAN, 1.0), "minval"),
+        (uniform(0.0, INF), "maxval"),
+        (uniform(f64::MIN, f64::MAX), "minval"),
+        (log_uniform(2.0, 1.0), "low"),
+        (log_uniform(0.0, 1.0), "low"),
+        (log_uniform(1.0, INF), "high"),
+        (normal(NAN, 1.0), "mean"),
+        (normal(0.0, -1.0), "stddev"),
+        (normal(0.0, INF), "stddev"),
+        (truncated(-INF, 1.0), "mean"),
+        (truncated(0.0, NAN), "stddev"),
+        (Initializer::Orthogonal { gain: INF }, "gain"),
+        (Initializer::Identity { gain: NAN }, "gain"),
+    ];
+    for (initializer, argument) in wrong {
+        // A cell with such an initializer is refused when it is built.
+        let builder = GruCell::<Cpu>::builder(2, 2).kernel_initializer(initializer);
+        let message = builder.build(&Cpu::new()).unwrap_err().to_string();
+        assert!(message.contains(argument), "{initializer:?}: {message}");
+    }
+    for initializer in [uniform(0.5, 0.5), log_uniform(2.0, 2.0), normal(0.5, 0.0)] {
+        numbers(initializer, 1, &[3]);
+    }
+}

@@ -15,6 +15,7 @@ mod gradients;
 mod half_precision;
 mod initializers;
 mod mnist_sample;
+mod padding;
 mod properties;
 mod refusals;
 mod steady_state;

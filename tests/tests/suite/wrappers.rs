@@ -551,7 +551,7 @@ fn invalid_arguments_are_rejected() {
         let error = error.to_string();
         assert!(words.iter().all(|w| error.contains(w)), "{error}");
     };
-    for keep_prob in [-0.1, 0.0, 1.5, f64::NAN, f64::INFINITY, 1e-60] {
+    for keep_prob in [-0.1, 0.0, 1.5, f64::NAN, f64::INFINITY, 1e-40, 1e-60] {
         let builder = || DropoutWrapper::builder(gru());
         let must = "must be above 0 and at most 1";
         let error = builder().input_keep_prob(keep_prob).build().unwrap_err();

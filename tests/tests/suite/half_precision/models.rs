@@ -336,3 +336,51 @@ fn a_model_must_have_a_float_type() {
     );
     assert_eq!(device.name(), "cpu");
 }
+
+/// Limits that 16-bit floats round down: a clipped value is then below the limit.
+#[test]
+fn clipped_values_have_no_gradient() {
+    on_devices(|name, device| {
+        for (dtype, limit) in [(DType::F16, 0.9), (DType::Bf16, 0.7)] {
+            let rounded = Tensor::from_slice(device, &[limit], &[1]).unwrap();
+            let rounded = rounded.cast(dtype).unwrap().to_f64_vec().unwrap()[0];
+            assert!(rounded < limit, "{rounded}");
+            let builder = LstmCell::<TestDevice>::builder(3, 4).num_proj(2);
+            let mut cell = builder.proj_clip(limit).dtype(dtype).build(device).unwrap();
+            // A projection that takes every output past the limit.
+            cell.each_param(&mut |_, param| {
+                param.set(Tensor::full(param.device(), 2.0, param.meta())?)
+            })
+            .unwrap();
+            let x = Tensor::from_slice(device, &[1.0; 2 * 5 * 3], &[2, 5, 3]).unwrap();
+            let x = x.cast(dtype).unwrap();
+            let (loss, grads) = value_and_grad(&cell, |cell| {
+                DynamicRnn::new(cell).run(&x)?.outputs.sum_all()
+            })
+            .unwrap();
+            assert!((loss.item().unwrap() - 20.0 * limit).abs() < 0.2, "{name}");
+            for (param, grad) in grads.iter() {
+                let grad = grad.unwrap().to_dense().unwrap().to_f64_vec().unwrap();
+                let label = format!("{name} {dtype} {param}: {grad:?}");
+                assert!(grad.iter().all(|&g| g == 0.0), "{label}");
+            }
+        }
+    });
+}
+
+#[test]
+fn small_weights_are_normalized() {
+    on_devices(|name, device| {
+        let config = json!({ "type": "WeightNormLSTMCell", "num_units": 4 });
+        let x = normal(device, 5, &[2, 3, 4], DType::F16);
+        let mut cell = cell_from_config(device, &config, 4, DType::F16).unwrap();
+        cell.each_param(&mut |_, param| {
+            let small = normal(device, 3, &param.dims(), DType::F16).affine(1e-4, 0.0)?;
+            param.set(small)
+        })
+        .unwrap();
+        let outputs = DynamicRnn::new(&cell).run(&x).unwrap().outputs;
+        let outputs = outputs.to_f64_vec().unwrap();
+        assert!(outputs.iter().all(|x| x.is_finite()), "{name}: {outputs:?}");
+    });
+}

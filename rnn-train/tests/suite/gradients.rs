@@ -1,0 +1,135 @@
+//! Gradients of models: norms over several types, and refused second derivatives.
+
+use backend_api::{DType, Result, Tensor};
+use rnn_core::{Initializer, Module, Param, Visitor};
+use rnn_train::data::{Batches, Remainder};
+use rnn_train::optim::Sgd;
+use rnn_train::training::Trainer;
+use rnn_train::{Differentiable, Gradient, Gradients, tracked, value_and_grad};
+
+use crate::common::{Device, assert_says, device, tensor};
+
+/// Parameters of any types, one number each.
+#[derive(Clone, Debug)]
+struct Mixed(Vec<Param<Device>>);
+
+impl Module for Mixed {
+    type Backend = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        for (i, param) in self.0.iter_mut().enumerate() {
+            v.param(&format!("p{i}"), param);
+        }
+    }
+}
+
+impl Mixed {
+    fn new(dtypes: &[DType], value: f64) -> Self {
+        Self::on(&device(), dtypes, value)
+    }
+
+    fn on(d: &Device, dtypes: &[DType], value: f64) -> Self {
+        let first = Initializer::Constant(value);
+        let param = |&dtype| Param::new(d, first, &[1], dtype).unwrap();
+        Self(dtypes.iter().map(param).collect())
+    }
+
+    /// The sum of the parameters, each times its factor.
+    fn loss(&self, factors: &[f64]) -> Result<Tensor<Device>> {
+        let mut total = Tensor::scalar(self.0[0].device(), 0.0, DType::F64)?;
+        for (param, &factor) in self.0.iter().zip(factors) {
+            let wide = param.cast(DType::F64)?.affine(factor, 0.0)?;
+            total = total.add(&wide.sum_all()?)?;
+        }
+        Ok(total)
+    }
+
+    fn grads(&self, factors: &[f64]) -> Gradients<Device> {
+        value_and_grad(self, |m| m.loss(factors)).unwrap().1
+    }
+}
+
+#[test]
+fn norms_are_computed_in_the_widest_type() {
+    use DType::{Bf16, F16, F32, F64};
+    let norm = |dtypes: &[DType], factors: &[f64]| {
+        let grads = Mixed::new(dtypes, 0.0).grads(factors);
+        let norm = grads.global_norm().unwrap();
+        (norm.dtype(), norm.item().unwrap())
+    };
+    assert_eq!(norm(&[F32, F64, F16], &[2.0, 3.0, 6.0]), (F64, 7.0));
+    assert_eq!(norm(&[F16, Bf16], &[3.0, 4.0]), (F32, 5.0));
+    // The squares exceed the largest number of the type.
+    assert_eq!(norm(&[F16, F16], &[3000.0, 4000.0]), (F32, 5000.0));
+}
+
+#[test]
+fn a_model_of_several_types_is_trained() {
+    let mut model = Mixed::new(&[DType::F32, DType::F64], 1.0);
+    let mut sgd = Sgd::new(1.0);
+    let mut batches = Batches::new(1, 1, Remainder::Drop, 1).unwrap();
+    let mut trainer = Trainer::new(1).clip_norm(2.5).show_progress(false);
+    trainer
+        .run_epoch(&mut model, &mut sgd, &mut batches, |m, _, _| {
+            m.loss(&[3.0, 4.0])
+        })
+        .unwrap();
+    let values = [&model.0[0], &model.0[1]].map(|p| p.to_f64_vec().unwrap()[0]);
+    assert_eq!(values, [1.0 - 1.5, 1.0 - 2.0]);
+}
+
+/// `|p0|²`
+fn square(model: &Mixed) -> Result<Tensor<Device>> {
+    model.0[0].square()?.sum_all()
+}
+
+fn first(grads: &Gradients<Device>) -> Result<Tensor<Device>> {
+    grads.get("p0").map(Gradient::to_dense).unwrap()
+}
+
+#[test]
+fn nested_gradients_are_refused() {
+    let model = Mixed::new(&[DType::F64], 2.0);
+    // w² + |d w²/dw|²
+    let penalty = value_and_grad(&model, |m| {
+        let (value, grads) = value_and_grad(m, square)?;
+        value.add(&first(&grads)?.square()?.sum_all()?)
+    });
+    let advice = ["second derivative", "detach"];
+    assert_says(&penalty.unwrap_err(), &advice);
+    let twice = tracked(&model).and_then(|m| tracked(&m));
+    assert_says(&twice.unwrap_err(), &advice);
+    let leaf = tracked(&model).and_then(|m| m.0[0].device().leaf(&m.0[0].square()?));
+    assert_says(&leaf.unwrap_err(), &advice);
+    // The inner gradient depends on the outer parameter, with respect to which it is not taken.
+    let other = Mixed::on(model.0[0].device(), &[DType::F64], 3.0);
+    let mixed = value_and_grad(&model, |m| {
+        let (_, grads) = value_and_grad(&other, |o| o.0[0].mul(&m.0[0])?.square()?.sum_all())?;
+        square(m)?.add(&first(&grads)?.sum_all()?)
+    });
+    assert_says(
+        &mixed.unwrap_err(),
+        &["outside of", "second derivative", "detach"],
+    );
+}
+
+#[test]
+fn gradients_that_are_constants_can_be_nested() {
+    let model = Mixed::new(&[DType::F64], 2.0);
+    let (value, grads) = value_and_grad(&model, |m| {
+        // Independent of the parameters that are tracked here.
+        let (_, grads) = value_and_grad(&model, square)?;
+        let scale = m.0[0].detach();
+        let other = Mixed::on(scale.device(), &[DType::F64], 3.0);
+        let (_, more) = value_and_grad(&other, |o| o.0[0].mul(&scale)?.sum_all())?;
+        square(m)?.add(&first(&grads)?.mul(&first(&more)?)?.sum_all()?)
+    })
+    .unwrap();
+    assert_eq!(value.item().unwrap(), 4.0 + 4.0 * 2.0);
+    assert_eq!(first(&grads).unwrap().item().unwrap(), 4.0);
+    // Leaves of one computation need not all be wanted.
+    let d = device();
+    let [x, y] = [2.0, 3.0].map(|v| d.leaf(&tensor(&d, &[v], &[1])).unwrap());
+    let product = x.mul(&y).unwrap().sum_all().unwrap();
+    let grads = d.backward(&product, &[&y]).unwrap();
+    assert_eq!(grads[0].as_ref().unwrap().item().unwrap(), 2.0);
+}
