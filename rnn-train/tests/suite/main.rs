@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod common;
+mod convert;
 mod data;
 mod loss_scale;
 mod losses;
