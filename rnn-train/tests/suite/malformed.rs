@@ -9,6 +9,10 @@ use backend_api::{DType, Meta, Shape, Tensor};
 use rnn_core::Dense;
 use rnn_train::checkpoint::{self, Checkpoint, TrainState, load_params, save_params};
 use rnn_train::convert::Weights;
+use rnn_train::data::{
+    CsvSpec, Idx, RecordReader, TextUnit, WordVocabulary, read_npy, read_npz, read_series,
+    read_text,
+};
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::value_and_grad;
 use safetensors::tensor::TensorView;
@@ -375,6 +379,56 @@ fn a_header_takes_little_more_memory_than_its_own_size() {
         // The file has 24 MiB. Other tests run at the same time, but use far less than the 600 MiB
         // of a tree of these arrays.
         assert!(grown.is_none_or(|kib| kib < 300 << 10), "{grown:?} KiB");
+    }
+}
+
+/// A pipe without a writer waits for ever, and a device has no end: a reader that does not
+/// refuse them would never return.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_by_every_reader() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let folder = tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let pipes = made.is_ok_and(|status| status.success()).then_some(pipe);
+    let (sender, results) = mpsc::channel();
+    let paths: Vec<_> = ["/dev/zero".into()].into_iter().chain(pipes).collect();
+    std::thread::spawn(move || {
+        for path in paths {
+            let encode = |_: &str| Ok(vec![1]);
+            let mut csv = CsvSpec::new();
+            csv.sequence::<f32>("x", &["x"]).unwrap();
+            let errors = [
+                read_series(&path).err(),
+                read_text(&path, TextUnit::Line, encode).err(),
+                WordVocabulary::load(&path).err(),
+                csv.read(&path).err(),
+                Idx::open(&path).err(),
+                read_npy(&path).err(),
+                read_npz(&path).err(),
+                RecordReader::open(&path).err(),
+                Checkpoint::read(&path).err(),
+            ];
+            for (reader, error) in errors.into_iter().enumerate() {
+                let message = error.map(|e| e.to_string()).unwrap_or_default();
+                sender.send((path.clone(), reader, message)).unwrap();
+            }
+        }
+    });
+    // Ends when the thread has ended, or fails if a reader does not return.
+    loop {
+        match results.recv_timeout(Duration::from_secs(60)) {
+            Ok((path, reader, message)) => {
+                let path = path.display().to_string();
+                let named = message.contains(&path) && message.contains("not a regular file");
+                assert!(named, "reader {reader} of {path}: {message}");
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(timeout) => panic!("a reader waits: {timeout}"),
+        }
     }
 }
 
