@@ -92,7 +92,7 @@ pub enum Error {
     Gradient(String),
     /// The loss of a training step is NaN or infinite.
     #[error(
-        "the loss at step {step} is {loss}; the step was skipped, and checkpoints are unchanged"
+        "the loss at step {step} is {loss}; the step was not taken, and checkpoints are unchanged"
     )]
     NonFiniteLoss {
         /// The step, from 1.

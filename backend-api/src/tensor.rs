@@ -69,7 +69,8 @@ impl<B: Backend> Tensor<B> {
     /// Creates a tensor from the bytes of its elements, in the host's byte order.
     ///
     /// # Errors
-    /// `bytes` does not have [`meta.bytes()`](Meta::bytes) bytes, or the device is out of memory.
+    /// `bytes` does not have [`meta.bytes()`](Meta::bytes) bytes, a `bool` is neither 0 nor 1, or
+    /// the device is out of memory.
     pub fn from_bytes(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
         if bytes.len() != meta.bytes() {
             return Err(Error::shape(
@@ -78,6 +79,16 @@ impl<B: Backend> Tensor<B> {
                 meta.shape,
                 format!("{} bytes of {} are given", bytes.len(), meta.dtype),
             ));
+        }
+        // Kernels rely on it: any other byte would be neither `true` nor `false`.
+        if meta.dtype == DType::Bool
+            && let Some(index) = bytes.iter().position(|&byte| byte > 1)
+        {
+            let problem = format!(
+                "have {} at index {index}, but a bool is 0 or 1",
+                bytes[index]
+            );
+            return Err(Error::argument("tensor", "bytes", problem));
         }
         Self::upload(device, bytes, meta)
     }

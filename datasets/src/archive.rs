@@ -11,6 +11,10 @@ use crate::{DataFile, Dataset, Error, Result};
 /// Limit of the unpacked size of an archive, apart from the files of the data set.
 const OTHER_BYTES: u64 = 64 << 20;
 
+/// The longest name of an entry that is read, and the longest list of its attributes. Archives keep
+/// both in entries of their own, whose content must be in memory as a whole.
+const LONGEST_NAME: u64 = 64 << 10;
+
 /// Calls `found(file, path, bytes)` for each of the data set's files in `from`: a folder, a `.tar`
 /// or `.tgz`, a single file or its `.gz`. The content decides the type; the name only counts for
 /// single files. Returns the number of files found.
@@ -25,6 +29,12 @@ pub(crate) fn search(
     let metadata = fs::metadata(from).map_err(|e| Error::io(from, e))?;
     if metadata.is_dir() {
         search_folder(dataset, from, found)
+    } else if !metadata.is_file() {
+        // Opening a pipe could wait for ever, and a device might never end.
+        Err(refused(
+            from,
+            "is neither a regular file nor a folder".into(),
+        ))
     } else {
         let limit = OTHER_BYTES + dataset.files.iter().map(|f| f.checksum.size()).sum::<u64>();
         let mut bytes = open(from, limit)?;
@@ -72,30 +82,99 @@ fn search_tar(
 ) -> Result<usize> {
     let mut count = 0;
     let mut archive = tar::Archive::new(bytes);
-    for entry in archive.entries().map_err(|e| damaged(from, &e))? {
+    // The name of the next entry, if an entry before it says so.
+    let mut long_name = None;
+    let mut long_size = None;
+    let entries = archive.entries().map_err(|e| damaged(from, &e))?;
+    for entry in entries.raw(true) {
         let mut entry = entry.map_err(|e| damaged(from, &e))?;
-        let path = entry.path().map_err(|e| damaged(from, &e))?.into_owned();
+        let kind = entry.header().entry_type();
+        if is_about_others(kind) {
+            let length = entry.size();
+            if length > LONGEST_NAME {
+                let problem = format!(
+                    "an entry of type {:?} has {length} bytes; at most {LONGEST_NAME} are read",
+                    char::from(kind.as_byte())
+                );
+                return Err(refused(from, problem));
+            }
+            let mut text = Vec::new();
+            entry
+                .read_to_end(&mut text)
+                .map_err(|e| damaged(from, &e))?;
+            if kind.is_gnu_longname() {
+                text.truncate(
+                    text.iter()
+                        .position(|&byte| byte == 0)
+                        .unwrap_or(text.len()),
+                );
+                long_name = Some(text);
+            } else if kind.is_pax_local_extensions() {
+                long_name = attribute(&text, b"path").or(long_name);
+                long_size = attribute(&text, b"size").or(long_size);
+            }
+            continue;
+        }
+        let name = long_name.take();
+        let name = name.unwrap_or_else(|| entry.path_bytes().into_owned());
+        let attribute_size = long_size.take();
+        let Ok(path) = String::from_utf8(name).map(PathBuf::from) else {
+            // No file of a data set has such a name.
+            continue;
+        };
+        // Sizes above 8 GiB are not in the header, and no data set has them.
+        let size = entry.size();
+        if attribute_size.is_some_and(|found| found != size.to_string().as_bytes()) {
+            let problem = format!(
+                "entry {} has two sizes: {size} in its header, another in its attributes",
+                path.display()
+            );
+            return Err(refused(from, problem));
+        }
         let inside = path
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !inside {
-            return Err(Error::Archive {
-                path: from.to_owned(),
-                problem: format!(
-                    "the path of entry {} is outside the archive",
-                    path.display()
-                ),
-            });
+            let problem = format!(
+                "the path of entry {} is outside the archive",
+                path.display()
+            );
+            return Err(refused(from, problem));
         }
         // Links are never followed; only the content of the entry itself counts.
         if let Some(file) = wanted(dataset, &path)
-            && entry.header().entry_type().is_file()
+            && kind.is_file()
         {
             found(file, &from.join(&path), &mut entry)?;
             count += 1;
         }
     }
     Ok(count)
+}
+
+/// Whether an entry is no file, but says something about the entries after it.
+fn is_about_others(kind: tar::EntryType) -> bool {
+    kind.is_gnu_longname()
+        || kind.is_gnu_longlink()
+        || kind.is_pax_local_extensions()
+        || kind.is_pax_global_extensions()
+}
+
+/// An attribute in a list of lines `LENGTH KEY=VALUE`, of which the last one counts.
+fn attribute(mut list: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+    let mut found = None;
+    while let Some(space) = list.iter().position(|&byte| byte == b' ') {
+        let length: usize = std::str::from_utf8(&list[..space]).ok()?.parse().ok()?;
+        let line = list.get(space + 1..length)?.strip_suffix(b"\n")?;
+        if let Some(value) = line
+            .strip_prefix(key)
+            .and_then(|rest| rest.strip_prefix(b"="))
+        {
+            found = Some(value.to_vec());
+        }
+        list = &list[length..];
+    }
+    found
 }
 
 /// The file of the data set whose name matches `path`, with or without `.gz`. A dot may replace any
@@ -128,6 +207,13 @@ fn open(path: &Path, limit: u64) -> Result<Box<dyn Read>> {
         })
     };
     open().map_err(|e| Error::io(path, e))
+}
+
+fn refused(path: &Path, problem: String) -> Error {
+    Error::Archive {
+        path: path.to_owned(),
+        problem,
+    }
 }
 
 /// An error while reading or unpacking a downloaded file.

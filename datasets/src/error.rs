@@ -69,7 +69,7 @@ pub enum Error {
         /// The names of the files that were searched for.
         wanted: Vec<&'static str>,
     },
-    /// An archive that is damaged or malicious.
+    /// A file or an archive that is damaged, malicious or not a regular file.
     #[error("{}: {problem}", path.display())]
     Archive {
         /// The archive.

@@ -212,6 +212,16 @@ impl DataFile {
     /// Whether this file is in `folder`; an error if a file with this name has the wrong content.
     fn is_in(&self, folder: &Path) -> Result<bool> {
         let path = folder.join(self.name);
+        match fs::metadata(&path) {
+            // Opening a pipe could wait for ever.
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(Error::Archive {
+                    path,
+                    problem: "is not a regular file".into(),
+                });
+            }
+            _ => {}
+        }
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -20,6 +20,7 @@ mod gradient;
 mod gradients;
 pub mod losses;
 pub mod optim;
+mod regular;
 pub mod training;
 
 pub use autodiff::{Autodiff, Differentiable, gradients_inside};

@@ -189,6 +189,95 @@ fn archive_paths_outside_the_folder_are_rejected() {
     }
 }
 
+/// An entry of a type that a builder does not write by itself.
+fn special(kind: tar::EntryType, bytes: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("special").unwrap();
+    header.set_entry_type(kind);
+    header.set_size(bytes.len() as u64);
+    header.set_cksum();
+    builder.append(&header, bytes).unwrap();
+    let mut archive = builder.into_inner().unwrap();
+    // Without the end of the archive, so that entries can follow.
+    archive.truncate(archive.len() - 1024);
+    archive
+}
+
+#[test]
+fn long_names_are_read_up_to_a_limit() {
+    let folder = "folder/".repeat(40);
+    let pax = |name: &str| {
+        let line = format!(" path={folder}{name}\n");
+        let length = line.len() + 3;
+        // The size is that of the entry's own header; a file of this data set has 3 bytes or none.
+        let size = if name.starts_with("abc") { 3 } else { 0 };
+        format!("21 comment=something\n9 size={size}\n{length}{line}").into_bytes()
+    };
+    let gnu = |name: &str| format!("{folder}{name}\0").into_bytes();
+    for (kind, name) in [
+        (
+            tar::EntryType::GNULongName,
+            &gnu as &dyn Fn(&str) -> Vec<u8>,
+        ),
+        (tar::EntryType::XHeader, &pax),
+    ] {
+        let mut whole = Vec::new();
+        for (file, bytes) in RIGHT {
+            whole.extend(special(kind, &name(file)));
+            let entry = tar(&[("short", bytes)]);
+            whole.extend(&entry[..entry.len() - 1024]);
+        }
+        whole.extend([0; 1024]);
+        let (_top, root, file) = setup("long.tar", &whole);
+        SMALL.fetch(&root, &from(file)).unwrap();
+        assert!(is_complete(&root), "{kind:?}");
+    }
+    for kind in [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+        tar::EntryType::XHeader,
+        tar::EntryType::XGlobalHeader,
+    ] {
+        let mut whole = special(kind, &vec![b'a'; (64 << 10) + 1]);
+        whole.extend(tar(&RIGHT));
+        let (_top, root, file) = setup("huge.tar", &whole);
+        let message = SMALL.fetch(&root, &from(file)).unwrap_err().to_string();
+        assert!(
+            message.contains("65537 bytes; at most 65536 are read"),
+            "{message}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused() {
+    let (_top, root, file) = setup("unused", b"");
+    let pipe = file.with_file_name("abc-idx1-ubyte");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    fs::create_dir_all(root.join("small")).unwrap();
+    let (sender, results) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for path in [Path::new("/dev/zero"), &pipe] {
+            let error = SMALL.fetch(&root, &from(path)).unwrap_err();
+            sender.send(error.to_string()).unwrap();
+        }
+        fs::rename(&pipe, root.join("small/abc-idx1-ubyte")).unwrap();
+        sender
+            .send(SMALL.locate(&root).unwrap_err().to_string())
+            .unwrap();
+    });
+    for _ in 0..3 {
+        // Opening a pipe without a writer would wait for ever.
+        let message = results
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .unwrap();
+        assert!(message.contains("regular file"), "{message}");
+    }
+}
+
 #[test]
 fn links_in_an_archive_are_ignored() {
     let mut builder = tar::Builder::new(Vec::new());

@@ -2,19 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::ops::Range;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
-use safetensors::{Dtype, SafeTensors, View};
+use backend_api::{Backend, DType, Error, Meta, Result, Tensor};
+use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::header::{self, Entry, KEY, METADATA};
 use super::{FORMAT, atomic, seal};
-
-/// The only key of the metadata.
-const KEY: &str = "recurrent";
+use crate::regular;
 
 /// The metadata. `sha256` must be the first field; see [`seal`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +22,13 @@ struct Header {
     written_by: String,
     /// Present in checkpoints, absent in files of parameters.
     run: Option<Value>,
+}
+
+/// The part of the metadata that every version has.
+#[derive(Debug, Deserialize)]
+struct Version {
+    format: Option<Value>,
+    written_by: Option<Value>,
 }
 
 /// A tensor to be written to a file.
@@ -75,18 +80,33 @@ pub(crate) fn write(
     tensors: &BTreeMap<String, Content>,
 ) -> Result<()> {
     let refuse = |problem: String| Error::format(path, format!("cannot be written: {problem}"));
+    if tensors.contains_key(METADATA) {
+        return Err(refuse(format!(
+            "`{METADATA}` cannot be the name of a tensor"
+        )));
+    }
     let header = Header {
         sha256: seal::BLANK.to_owned(),
         format: FORMAT,
         written_by: concat!("rnn-train ", env!("CARGO_PKG_VERSION")).to_owned(),
         run,
     };
-    let header = serde_json::to_string(&header).map_err(|e| refuse(e.to_string()))?;
-    let metadata = HashMap::from([(KEY.to_owned(), header)]);
+    let text = serde_json::to_string(&header).map_err(|e| refuse(e.to_string()))?;
+    let metadata = HashMap::from([(KEY.to_owned(), text)]);
     let mut bytes =
         safetensors::serialize(tensors, Some(metadata)).map_err(|e| refuse(e.to_string()))?;
     if !seal::seal(&mut bytes) {
         return Err(refuse("the metadata is not at the start".to_owned()));
+    }
+    // A file that cannot be loaded must not replace one that can.
+    let unlike = |problem: &str| refuse(format!("it could not be read back: {problem}"));
+    let (run, entries) = index(&bytes).map_err(|problem| unlike(&problem))?;
+    if run != header.run {
+        return Err(unlike("the metadata differ"));
+    }
+    let metas = entries.iter().map(|(name, entry)| (name, entry.meta));
+    if !metas.eq(tensors.iter().map(|(name, content)| (name, content.meta))) {
+        return Err(unlike("the tensors differ"));
     }
     atomic::write(path, &bytes)
 }
@@ -101,21 +121,11 @@ pub(crate) struct Stored {
     entries: BTreeMap<String, Entry>,
 }
 
-/// Type, shape and byte range of a tensor in the file.
-#[derive(Debug)]
-struct Entry {
-    meta: Meta,
-    bytes: Range<usize>,
-}
-
 impl Stored {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let io = |e| Error::io(path, e);
-        // Reading a device or a pipe might never end.
-        if !fs::metadata(path).map_err(io)?.is_file() {
-            return Err(Error::format(path, "is not a file"));
-        }
-        let bytes = fs::read(path).map_err(io)?;
+        let mut bytes = Vec::new();
+        let read = regular::open(path)?.read_to_end(&mut bytes);
+        read.map_err(|e| Error::io(path, e))?;
         parse(path, bytes).map_err(|problem| Error::format(path, problem))
     }
 
@@ -130,7 +140,17 @@ impl Stored {
     /// Copies a tensor of the file to a device.
     pub(crate) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
         let entry = self.entry(name)?;
-        let bytes = self.bytes[entry.bytes.clone()].to_vec();
+        let bytes = &self.bytes[entry.bytes.clone()];
+        if entry.meta.dtype == DType::Bool
+            && let Some(at) = bytes.iter().position(|&byte| byte > 1)
+        {
+            let problem = format!(
+                "`{name}` has byte {} at index {at}, but a bool is 0 or 1",
+                bytes[at]
+            );
+            return Err(Error::format(&self.path, problem));
+        }
+        let bytes = bytes.to_vec();
         let bytes = swap_on_big_endian(bytes, entry.meta.dtype);
         Tensor::from_bytes(device, &bytes, entry.meta)
     }
@@ -166,32 +186,7 @@ fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
     if seal::is_whole(&bytes) == Some(false) {
         return Err("is damaged or truncated: its checksum does not match its content".to_owned());
     }
-    let header = header(&bytes)?;
-    check_extents(header, bytes.len() - 8 - header.len())?;
-    let unreadable = |e| format!("is not a safetensors file, or is damaged: {e}");
-    let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
-    let run = match metadata.metadata().as_ref().and_then(|m| m.get(KEY)) {
-        Some(_) if seal::is_whole(&bytes).is_none() => {
-            return Err(
-                "is damaged, or was rewritten by another program: its checksum is missing"
-                    .to_owned(),
-            );
-        }
-        Some(json) => parse_header(json)?,
-        None => None,
-    };
-    let mut entries = BTreeMap::new();
-    for (name, info) in metadata.tensors() {
-        let dtype = dtype(info.dtype)
-            .ok_or_else(|| format!("`{name}` is {:?}, which is not supported", info.dtype))?;
-        let shape = Shape::new(&info.shape).map_err(|e| format!("`{name}`: {e}"))?;
-        let (start, end) = info.data_offsets;
-        let entry = Entry {
-            meta: Meta::new(shape, dtype),
-            bytes: 8 + length + start..8 + length + end,
-        };
-        entries.insert(name, entry);
-    }
+    let (run, entries) = index(&bytes)?;
     Ok(Stored {
         path: path.to_owned(),
         run,
@@ -200,69 +195,39 @@ fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
     })
 }
 
+/// The state of the run and the tensors of a file whose checksum, if it has one, is correct.
+fn index(bytes: &[u8]) -> Result<(Option<Value>, BTreeMap<String, Entry>), String> {
+    let header = header::read(bytes)?;
+    let run = match header.metadata {
+        Some(_) if !seal::is_sealed(bytes) => {
+            return Err(
+                "is damaged, or was rewritten by another program: its checksum is missing"
+                    .to_owned(),
+            );
+        }
+        Some(json) => parse_header(&json)?,
+        None => None,
+    };
+    Ok((run, header.entries))
+}
+
 fn parse_header(json: &str) -> Result<Option<Value>, String> {
     let broken = |e: serde_json::Error| format!("has invalid metadata: {e}");
     // Check the version first: another version may structure the rest differently.
-    let header: Value = serde_json::from_str(json).map_err(broken)?;
-    match header["format"].as_u64() {
+    let version: Version = serde_json::from_str(json).map_err(broken)?;
+    match version.format.as_ref().and_then(Value::as_u64) {
         Some(1..=FORMAT) => {}
         Some(newer @ FORMAT..) => {
-            let by = header["written_by"].as_str().unwrap_or("a newer version");
+            let by = version.written_by.as_ref().and_then(Value::as_str);
+            let by = by.unwrap_or("a newer version");
             return Err(format!(
                 "has format {newer}, written by {by}; this version reads formats up to {FORMAT}"
             ));
         }
         _ => return Err("has metadata without a format version".to_owned()),
     }
-    let header: Header = serde_json::from_value(header).map_err(broken)?;
+    let header: Header = serde_json::from_str(json).map_err(broken)?;
     Ok(header.run)
-}
-
-fn header(bytes: &[u8]) -> Result<&[u8], String> {
-    let Some((length, rest)) = bytes.split_first_chunk() else {
-        return Err(format!("is truncated: it has {} bytes", bytes.len()));
-    };
-    let length = u64::from_le_bytes(*length);
-    usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.get(..length))
-        .ok_or_else(|| {
-            let found = rest.len();
-            format!(
-                "is truncated, or is not a safetensors file: its header claims {length} bytes, \
-                 but only {found} follow"
-            )
-        })
-}
-
-/// Checks that no tensor claims bytes outside the file. The safetensors crate sums the claimed
-/// sizes before it compares them with the length of the file, and that sum may overflow.
-fn check_extents(header: &[u8], data: usize) -> Result<(), String> {
-    let broken = |e| format!("is not a safetensors file, or is damaged: its header: {e}");
-    let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(broken)?;
-    for (name, info) in &header {
-        let end = info["data_offsets"][1].as_u64().unwrap_or(0);
-        if end > data as u64 {
-            return Err(format!(
-                "is truncated: `{name}` ends at byte {end} of the data, which has {data} bytes"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn dtype(stored: Dtype) -> Option<DType> {
-    Some(match stored {
-        Dtype::F32 => DType::F32,
-        Dtype::F64 => DType::F64,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::Bf16,
-        Dtype::I32 => DType::I32,
-        Dtype::I64 => DType::I64,
-        Dtype::U8 => DType::U8,
-        Dtype::BOOL => DType::Bool,
-        _ => return None,
-    })
 }
 
 /// Converts between the host's byte order and little-endian.

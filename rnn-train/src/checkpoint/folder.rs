@@ -9,7 +9,7 @@ use rnn_core::Module;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Checkpoint, TrainState, atomic, read};
+use super::{Checkpoint, TrainState, atomic, exact, read};
 use crate::optim::Optimizer;
 
 /// The folder of a run, and the rules for its checkpoints. Only one run at a time may write to it.
@@ -66,15 +66,10 @@ impl Checkpoints {
     /// resumed.
     ///
     /// # Errors
-    /// The configuration cannot be written as JSON.
+    /// [`Error::Argument`], naming the field, if the configuration cannot be written as JSON, has a
+    /// number that is not finite, or is nested more than 124 levels deep.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.config = serde_json::to_value(config).map_err(|e| {
-            Error::argument(
-                "checkpoint",
-                "config",
-                format!("cannot be written as JSON: {e}"),
-            )
-        })?;
+        self.config = exact::to_value("checkpoint", "config", config)?;
         Ok(self)
     }
 
@@ -84,11 +79,13 @@ impl Checkpoints {
     }
 
     /// Saves a checkpoint, then removes the oldest ones and partial files left by killed processes.
-    /// The new checkpoint is on the disk before anything is removed.
+    /// The new checkpoint is on the disk, and was read back, before anything is removed. What has
+    /// the name of a checkpoint but is no file, such as a folder, stays and does not count.
     ///
     /// # Errors
-    /// The folder has checkpoints of later steps, which belong to another run; or the device or the
-    /// system failed.
+    /// The folder has checkpoints of later steps, which belong to another run; the state or the
+    /// configuration of the optimizer has a number that is not finite or cannot be read back; or
+    /// the device or the system failed. The folder has the same checkpoints then.
     pub fn save<M: Module, O: Optimizer<M::Backend>>(
         &self,
         model: &M,
@@ -98,6 +95,8 @@ impl Checkpoints {
         fs::create_dir_all(&self.folder).map_err(|e| self.io(e))?;
         let step = state.step;
         let mut steps = self.steps()?;
+        // Removing a folder would fail at every later save; `latest` reports one if it matters.
+        steps.retain(|&step| self.path(step).is_file());
         if let Some(&last) = steps.last().filter(|&&last| last > step) {
             let problem = format!(
                 "has a checkpoint of step {last}, so a checkpoint of step {step} belongs to \
@@ -115,7 +114,7 @@ impl Checkpoints {
             let path = self.path(step);
             atomic::remove(&path).map_err(|e| Error::io(&path, e))?;
         }
-        atomic::clean(&self.folder).map_err(|e| self.io(e))?;
+        atomic::clean(&self.folder);
         Ok(path)
     }
 

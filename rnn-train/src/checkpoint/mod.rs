@@ -18,14 +18,19 @@
 //!   disk, or absent.
 //! * A file with a single wrong bit is rejected. So is a checkpoint of another model, another
 //!   optimizer or a newer format. A rejected file changes nothing.
+//! * What is written is read back before it replaces anything. A number that is not finite in the
+//!   configuration or the state, which JSON cannot represent, is an error that names it.
+//! * Saving replaces only regular files, and follows a link to one.
 //! * A damaged newest checkpoint is an error and is never skipped silently. The error names the
 //!   checkpoint from which the run can be resumed.
 //!
 //! [`save_params`] and [`load_params`] save and load only the parameters.
 
 mod atomic;
+pub(crate) mod exact;
 pub(crate) mod file;
 mod folder;
+mod header;
 mod params;
 mod read;
 mod seal;

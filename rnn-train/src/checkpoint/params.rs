@@ -12,7 +12,8 @@ use super::file::{self, Content, Stored};
 pub(super) const PARAM: &str = "param/";
 
 /// Saves the parameters of a model by name in a safetensors file, for inference and for other
-/// programs. The file is written atomically.
+/// programs. The file is written atomically, and replaces only a regular file or the one that a
+/// link leads to.
 ///
 /// ```
 /// use backend_cpu::Cpu;
@@ -35,7 +36,8 @@ pub(super) const PARAM: &str = "param/";
 /// ```
 ///
 /// # Errors
-/// The device or the system failed.
+/// `path` is a folder, a device or another thing that is not a regular file, or a link to nothing;
+/// or the device or the system failed.
 pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
     file::write(path.as_ref(), None, &contents(model, "")?)
 }

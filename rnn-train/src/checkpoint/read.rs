@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TrainState;
 use super::file::{self, Content, Stored};
 use super::params::{PARAM, contents, filled};
+use super::{TrainState, exact};
 use crate::optim::{Optimizer, OptimizerState};
 
 const SLOT: &str = "slot/";
@@ -176,11 +176,22 @@ pub(super) fn write<M: Module, O: Optimizer<M::Backend>>(
         optimizer: OptimizerHeader {
             name: optimizer.name().to_owned(),
             steps: optimizer.state().steps(),
-            config: serde_json::to_value(optimizer).map_err(json)?,
+            config: exact::to_value("save", "optimizer", optimizer)?,
         },
         carried: state.carry.len(),
-        state: serde_json::to_value(state).map_err(json)?,
+        state: exact::to_value("save", "state", state)?,
     };
+    // What cannot be read back must not take the place of a checkpoint that can.
+    let unreadable = |arg, e| {
+        let problem = format!("could not be read back from a checkpoint: {e}");
+        Err(Error::argument("save", arg, problem))
+    };
+    if let Err(e) = O::deserialize(&run.optimizer.config) {
+        return unreadable("optimizer", e);
+    }
+    if let Err(e) = TrainState::<M::Backend>::deserialize(&run.state) {
+        return unreadable("state", e);
+    }
     let mut tensors = contents(model, PARAM)?;
     add_slots(&mut tensors, model, optimizer)?;
     for (i, tensor) in state.carry.iter().enumerate() {

@@ -18,7 +18,7 @@ pub(super) const BLANK: &str = "000000000000000000000000000000000000000000000000
 
 /// Writes the checksum into the file; `false` if the file has no field for one.
 pub(super) fn seal(file: &mut [u8]) -> bool {
-    if !has_slot(file) {
+    if !is_sealed(file) {
         return false;
     }
     let digits = checksum(file);
@@ -28,10 +28,11 @@ pub(super) fn seal(file: &mut [u8]) -> bool {
 
 /// Whether the checksum is correct; `None` if the file has none.
 pub(super) fn is_whole(file: &[u8]) -> Option<bool> {
-    has_slot(file).then(|| checksum(file).as_bytes() == &file[DIGITS])
+    is_sealed(file).then(|| checksum(file).as_bytes() == &file[DIGITS])
 }
 
-fn has_slot(file: &[u8]) -> bool {
+/// Whether the file has a checksum.
+pub(super) fn is_sealed(file: &[u8]) -> bool {
     file.len() >= DIGITS.end && file[8..].starts_with(START)
 }
 

@@ -64,10 +64,10 @@ impl<B: Backend> Weights<B> {
         Ok(Self { tensors })
     }
 
-    /// Writes a safetensors file atomically.
+    /// Writes a safetensors file atomically, in the place of a regular file only.
     ///
     /// # Errors
-    /// The device or the system failed.
+    /// `path` is not a regular file, or the device or the system failed.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let content =
             |(name, tensor): (&String, &Tensor<B>)| Ok((name.clone(), Content::of(tensor)?));

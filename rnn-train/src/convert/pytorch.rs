@@ -11,7 +11,7 @@
 //! PyTorch has two biases. The cells store their sum, which is exported as `bias_ih` next to a zero
 //! `bias_hh`. Only a GRU keeps the two apart for the candidate, because it resets one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::{BasicRnnCell, GruCell, LstmCell};
@@ -133,6 +133,13 @@ fn suffix(layer: usize, backward: bool) -> String {
     format!("_l{layer}{direction}")
 }
 
+/// The layer in the name of an entry of the forward direction.
+fn layer_of(name: &str) -> Option<usize> {
+    let layer = name.rsplit_once("_l")?.1.parse().ok()?;
+    // Refuses other spellings of the number.
+    name.ends_with(&suffix(layer, false)).then_some(layer)
+}
+
 fn import<B: Backend, C>(
     op: &'static str,
     weights: &Weights<B>,
@@ -142,8 +149,9 @@ fn import<B: Backend, C>(
     let mut entries = Entries::new(op, weights);
     // If one entry of a kind exists, all others of that kind are required.
     let any = |matches: &dyn Fn(&str) -> bool| weights.names().any(matches);
-    let has_layer = |layer: &usize| any(&|name| name.ends_with(&suffix(*layer, false)));
-    let layers = (0..).take_while(has_layer).count().max(1);
+    let named: HashSet<usize> = weights.names().filter_map(layer_of).collect();
+    let layers = (0..).take_while(|layer| named.contains(layer)).count();
+    let layers = layers.max(1);
     let both = any(&|name| name.ends_with(&suffix(0, true)));
     let biased = any(&|name| name.starts_with("bias_"));
     let mut stack = Stack {

@@ -1,5 +1,7 @@
 //! Mini-batches of item indices in random order.
 
+use std::fmt;
+
 use backend_api::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,7 @@ use super::random::permutation;
 use super::source::Source;
 
 /// What to do with the last items of an epoch if they do not fill a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Remainder {
     /// They form a smaller batch, so every item is used in every epoch.
     Keep,
@@ -25,6 +27,30 @@ pub struct BatchState {
     pub epoch: u64,
     /// Items of this epoch that were yielded.
     pub position: u64,
+    /// What the position is in; absent in states that were saved before this was part of them.
+    of: Option<Batching>,
+}
+
+/// The number of items and their division into batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Batching {
+    items: u64,
+    batch: u64,
+    remainder: Remainder,
+}
+
+impl fmt::Display for Batching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = match self.remainder {
+            Remainder::Keep => "kept",
+            Remainder::Drop => "dropped",
+        };
+        let Self { items, batch, .. } = self;
+        write!(
+            f,
+            "batches of {batch} out of {items} items with the remainder {rest}"
+        )
+    }
 }
 
 /// Mini-batches of item indices, in a new order every epoch.
@@ -105,16 +131,31 @@ impl Batches {
             seed: self.seed,
             epoch: self.epoch,
             position: self.position as u64,
+            of: Some(self.batching()),
         }
     }
 
-    /// Moves to the position of another run over the same number of items and with the same batch
-    /// size; `state` is the result of its [`Batches::state`].
+    fn batching(&self) -> Batching {
+        Batching {
+            items: self.order.len() as u64,
+            batch: self.batch as u64,
+            remainder: self.remainder,
+        }
+    }
+
+    /// Moves to the position of another run over the same number of items, with the same batch
+    /// size and remainder; `state` is the result of its [`Batches::state`].
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if no such run can have this state. Nothing changes then.
+    /// [`Error::Argument`] if the state is of another number of items, batch size or remainder, or
+    /// no such run can have it. Nothing changes then.
     pub fn restore(&mut self, state: BatchState) -> Result<()> {
+        let ours = self.batching();
+        if let Some(theirs) = state.of.filter(|&theirs| theirs != ours) {
+            let problem = format!("is of {theirs}, but there are {ours}");
+            return Err(Error::argument("Batches::restore", "state", problem));
+        }
         let len = self.order.len();
         let position = usize::try_from(state.position).ok().filter(|&at| {
             at <= len && (at % self.batch == 0 || at == len && self.remainder == Remainder::Keep)
@@ -196,14 +237,8 @@ mod tests {
                 let mut items = first.concat();
                 items.sort();
                 assert_eq!(items, (0..len).collect::<Vec<_>>());
-                assert_eq!(
-                    batches.state(),
-                    BatchState {
-                        seed: 1,
-                        epoch: 1,
-                        position: 0
-                    }
-                );
+                let state = batches.state();
+                assert_eq!((state.seed, state.epoch, state.position), (1, 1, 0));
                 if len == 100 {
                     assert_ne!(first, epoch(&mut batches));
                     let mut other = Batches::new(len, batch, Remainder::Keep, 2).unwrap();
@@ -255,6 +290,7 @@ mod tests {
                 seed: 1,
                 epoch: 1,
                 position,
+                ..before
             };
             let message = batches.restore(state).unwrap_err().to_string();
             assert!(message.contains(&position.to_string()), "{message}");
@@ -264,10 +300,48 @@ mod tests {
             seed: 1,
             epoch: u64::MAX,
             position: 20,
+            ..before
         };
         batches.restore(last).unwrap();
         assert_eq!(batches.next(), None);
         assert_eq!(batches.state().epoch, 0);
+    }
+
+    #[test]
+    fn a_state_of_other_data_or_batches_is_rejected_by_both_names() {
+        let new = |len, batch, remainder| Batches::new(len, batch, remainder, 9).unwrap();
+        let mut batches = new(24, 4, Remainder::Drop);
+        batches.next();
+        let before = batches.state();
+        let ours = "batches of 4 out of 24 items with the remainder dropped";
+        // At position 0 all of them have the same position.
+        for (other, theirs) in [
+            (new(48, 4, Remainder::Drop), "batches of 4 out of 48 items"),
+            (new(24, 2, Remainder::Drop), "batches of 2 out of 24 items"),
+            (new(24, 4, Remainder::Keep), "the remainder kept"),
+        ] {
+            let message = batches.restore(other.state()).unwrap_err().to_string();
+            assert!(
+                message.contains(theirs) && message.contains(ours),
+                "{message}"
+            );
+            assert_eq!(batches.state(), before);
+        }
+    }
+
+    #[test]
+    fn a_state_from_before_states_had_sizes_is_read() {
+        let json = r#"{"seed":3,"epoch":2,"position":8}"#;
+        let mut batches = Batches::new(24, 4, Remainder::Drop, 9).unwrap();
+        batches
+            .restore(serde_json::from_str(json).unwrap())
+            .unwrap();
+        let state = batches.state();
+        assert_eq!((state.seed, state.epoch, state.position), (3, 2, 8));
+        let mut fives = Batches::new(24, 5, Remainder::Drop, 9).unwrap();
+        fives
+            .restore(serde_json::from_str(json).unwrap())
+            .unwrap_err();
     }
 
     #[test]

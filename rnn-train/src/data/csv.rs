@@ -1,7 +1,6 @@
 //! Sequences from CSV tables in long format: one row a step.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
@@ -12,6 +11,7 @@ use super::column::{Column, Dims};
 use super::in_memory::InMemory;
 use super::sample::{Field, Sample, Schema};
 use super::values::{ColumnType, Values};
+use crate::regular;
 
 /// The fields of the sequences in a CSV file, and the mapping from rows to sequences.
 ///
@@ -145,7 +145,7 @@ impl CsvSpec {
         &self.schema
     }
 
-    /// Reads the sequences of a file.
+    /// Reads the sequences of a regular file.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; or an error of [`parse`](Self::parse).
@@ -166,8 +166,7 @@ impl CsvSpec {
     /// ```
     pub fn read(&self, path: impl AsRef<Path>) -> Result<InMemory<Sample>> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        self.parse(file, path)
+        self.parse(regular::open(path)?, path)
     }
 
     /// Reads the sequences of a stream. `name` is used in error messages.

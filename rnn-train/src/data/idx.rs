@@ -4,12 +4,13 @@
 //! dimension follows, then the elements in row-major order. A header can claim far more data than
 //! the file holds, so the reader never trusts it for an allocation.
 
-use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
 
 use backend_api::{Error, Result};
-use flate2::bufread::MultiGzDecoder;
+
+use super::gzip::Gunzip;
+use crate::regular;
 
 /// The highest rank that is read.
 const MAX_RANK: u8 = 4;
@@ -36,7 +37,7 @@ pub struct Idx {
 }
 
 impl Idx {
-    /// Reads a file, plain or gzip. The content decides which, not the file name.
+    /// Reads a regular file, plain or gzip. The content decides which, not the file name.
     ///
     /// # Errors
     ///
@@ -45,9 +46,9 @@ impl Idx {
     /// header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = regular::open(path)?;
         let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
-        Self::parse(file, path, metadata.is_file().then_some(metadata.len()))
+        Self::parse(file, path, Some(metadata.len()))
     }
 
     /// Reads `reader` to its end, plain or gzip. `name` is used in error messages.
@@ -69,7 +70,7 @@ impl Idx {
         let is_gzip = head == [0x1f, 0x8b];
         let bytes = BufReader::new(Cursor::new(head).chain(reader));
         if is_gzip {
-            parse_plain(MultiGzDecoder::new(bytes), path, None)
+            parse_plain(Gunzip::new(bytes), path, None)
         } else {
             parse_plain(bytes, path, stored)
         }
@@ -125,12 +126,13 @@ impl Idx {
     /// # Ok::<(), backend_api::Error>(())
     /// ```
     pub fn gather<T>(&self, items: &[usize], map: impl Fn(u8) -> T) -> Result<Vec<T>> {
+        // Before anything is allocated: without items, the size of one is only a claim.
+        if let Some(index) = items.iter().find(|&&index| index >= self.len()) {
+            let problem = format!("contain {index}, but there are only {} items", self.len());
+            return Err(Error::argument("Idx::gather", "items", problem));
+        }
         let mut gathered = Vec::with_capacity(items.len() * self.item_len());
-        for &index in items {
-            let item = self.item(index).ok_or_else(|| {
-                let problem = format!("contain {index}, but there are only {} items", self.len());
-                Error::argument("Idx::gather", "items", problem)
-            })?;
+        for item in items.iter().filter_map(|&index| self.item(index)) {
             gathered.extend(item.iter().map(|&byte| map(byte)));
         }
         Ok(gathered)
@@ -163,17 +165,20 @@ fn parse_plain(mut bytes: impl Read, path: &Path, stored: Option<u64>) -> Result
         counts.push(u32::from_be_bytes(read_exactly(&mut bytes, path)?));
     }
 
-    let elements = counts
+    // An item has a size even if there are no items, so a 0 does not excuse the other sizes.
+    let most = counts
         .iter()
+        .filter(|&&count| count > 0)
         .try_fold(1, |product: u64, &count| product.checked_mul(count.into()))
-        .filter(|&elements| elements < isize::MAX as u64);
-    let Some(elements) = elements else {
+        .filter(|&most| most < isize::MAX as u64);
+    let Some(most) = most else {
         let problem = format!(
             "claims {} bytes of data, which is too large",
             shown(&counts)
         );
         return Err(Error::format(path, problem));
     };
+    let elements = if counts.contains(&0) { 0 } else { most };
     let claim = format!("claims {} = {elements} bytes of data", shown(&counts));
 
     let header = 4 + 4 * u64::from(rank);
@@ -319,6 +324,8 @@ mod tests {
             &[MOST, MOST, MOST, MOST],
             &[1 << 31, 1 << 31, 4],
             &[MOST, MOST, MOST, 0],
+            &[0, MOST, MOST, MOST],
+            &[0, 1 << 31, 1 << 31, 4],
             &[60_000, 28, 28],
         ] {
             for bytes in [idx(counts, b"few"), gzip(&idx(counts, b"few"))] {
@@ -331,6 +338,27 @@ mod tests {
             message.contains("47040000 bytes of data, but holds 3"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_rejected_without_items_too() {
+        for counts in [[0, u32::MAX, u32::MAX, u32::MAX], [0, 1 << 31, 1 << 31, 4]] {
+            let message = refusal(&idx(&counts, b""));
+            assert!(message.contains("too large"), "{message}");
+        }
+        let empty = read(&idx(&[0, 1 << 31, 1 << 31], b"")).unwrap();
+        assert_eq!((empty.item_len(), empty.item(0)), (1 << 62, None));
+        empty.gather(&[0, 1], u32::from).unwrap_err();
+    }
+
+    #[test]
+    fn zeros_after_gzip_are_accepted_as_by_gunzip() {
+        let plain = idx(&[2, 2], &[1, 2, 3, 4]);
+        let mut bytes = gzip(&plain);
+        bytes.resize(bytes.len() + 1000, 0);
+        assert_eq!(read(&bytes).unwrap(), read(&plain).unwrap());
+        bytes.push(1);
+        assert!(refusal(&bytes).contains("data follows the zeros"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use backend_api::{Error, Result};
 use super::column::Column;
 use super::in_memory::InMemory;
 use super::sample::{Field, Sample, Schema};
+use crate::regular::read_utf8;
 
 /// The words known to a model, numbered from 2 in order of decreasing frequency.
 ///
@@ -261,14 +262,6 @@ pub fn parse_text(
 /// The start of a text, for error messages.
 fn start_of(text: &str) -> String {
     text.chars().take(60).collect()
-}
-
-fn read_utf8(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::format(path, format!("is not UTF-8 at byte {at}"))
-    })
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ mod bucket;
 mod column;
 mod csv;
 mod example;
+mod gzip;
 mod idx;
 mod in_memory;
 mod lines;

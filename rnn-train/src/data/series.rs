@@ -1,29 +1,35 @@
 //! Time series of numbers.
 
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use backend_api::{Error, Result};
 
+use crate::regular::read_utf8;
+
 /// Reads a series from a CSV file with [`parse_series`].
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read, or an error of [`parse_series`].
+/// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a regular file or not
+/// UTF-8, or an error of [`parse_series`].
 pub fn read_series(path: impl AsRef<Path>) -> Result<Vec<f64>> {
     let path = path.as_ref();
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    parse_series(&text, path)
+    parse_series(&read_utf8(path)?, path)
 }
 
 /// Reads a series from CSV. Each line has a value, or a date, a comma and a value. The first line
 /// may be a heading; blank lines are skipped. `name` is used in error messages.
 ///
+/// What could be read in two ways is refused: other separators than commas, because of decimal
+/// commas; lines with different numbers of columns; a first line that looks like damaged data and
+/// not like a heading; and, without a heading, two columns that could be one with decimal commas in
+/// every line, such as `1949,112`.
+///
 /// # Errors
 ///
 /// [`Error::Format`], naming the line, if a line has more than two columns, or its value is
-/// missing, not a number, or not finite; also if there are no values at all.
+/// missing, not a number, or not finite, or in the cases above; also if there are no values at all.
 ///
 /// ```
 /// let csv = "month,passengers\n1949-01,112\n1949-02,118\n";
@@ -33,33 +39,85 @@ pub fn read_series(path: impl AsRef<Path>) -> Result<Vec<f64>> {
 pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
     let name = name.as_ref();
     let mut values = Vec::new();
-    let mut heading_allowed = true;
+    // Number and columns of the first line.
+    let mut first: Option<(usize, usize)> = None;
+    let mut has_heading = false;
+    // Whether every line could be one number with a decimal comma.
+    let mut decimal_commas = true;
     // Spreadsheets write a byte order mark first.
     for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let value = match line.split(',').collect::<Vec<_>>()[..] {
-            [value] | [_, value] => value.trim().trim_matches('"'),
-            _ => {
-                let problem = format!("line {}: more than two columns: {line:?}", i + 1);
-                return Err(Error::format(name, problem));
-            }
+        let number = i + 1;
+        let refuse = |problem: String| {
+            let problem = format!("line {number}: {problem}");
+            Err(Error::format(name, problem))
         };
-        match value.parse::<f64>() {
-            Ok(value) if value.is_finite() => values.push(value),
-            Err(_) if heading_allowed && !value.is_empty() => {}
-            _ => {
-                let problem = format!("line {}: {value:?} is not a finite number", i + 1);
-                return Err(Error::format(name, problem));
-            }
+        if let Some(separator) = line.trim().chars().find(|c| matches!(c, ';' | '\t')) {
+            return refuse(format!(
+                "{line:?} contains {separator:?}: columns are separated by commas, and numbers \
+                 have decimal points"
+            ));
         }
-        heading_allowed = false;
+        let cells: Vec<&str> = line.split(',').map(unquoted).collect();
+        let (date, value) = match cells[..] {
+            [value] => ("", value),
+            [date, value] => (date, value),
+            _ => return refuse(format!("more than two columns: {line:?}")),
+        };
+        let (first_line, columns) = *first.get_or_insert((number, cells.len()));
+        if cells.len() != columns {
+            let found = cells.len();
+            return refuse(format!(
+                "has {found} columns, but line {first_line} has {columns}: {line:?}"
+            ));
+        }
+        match value.parse::<f64>() {
+            Ok(value) if value.is_finite() => {
+                decimal_commas &= is_integer(date) && is_digits(cells[columns - 1]);
+                values.push(value);
+            }
+            Err(_) if number == first_line && !value.is_empty() => {
+                if let Some(cell) = [date, value].into_iter().find(|cell| is_like_data(cell)) {
+                    return refuse(format!(
+                        "{value:?} is not a finite number, and {cell:?} is not a heading"
+                    ));
+                }
+                has_heading = true;
+            }
+            _ => return refuse(format!("{value:?} is not a finite number")),
+        }
     }
-    if values.is_empty() {
-        return Err(Error::format(name, "has no values"));
+    match first {
+        Some((line, 2)) if decimal_commas && !has_heading => {
+            let problem = "every line is either a date and a value or a number with a decimal \
+                           comma: add a heading, such as `year,value`";
+            Err(Error::format(name, format!("line {line}: {problem}")))
+        }
+        _ if values.is_empty() => Err(Error::format(name, "has no values")),
+        _ => Ok(values),
     }
-    Ok(values)
+}
+
+fn unquoted(cell: &str) -> &str {
+    cell.trim().trim_matches('"')
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_integer(text: &str) -> bool {
+    is_digits(text.strip_prefix(['-', '+']).unwrap_or(text))
+}
+
+/// Whether a cell looks like a date or a number, perhaps a damaged one, and not like a name.
+fn is_like_data(cell: &str) -> bool {
+    let digits = cell.chars().filter(char::is_ascii_digit).count();
+    let letters = cell.chars().filter(|c| c.is_alphabetic()).count();
+    let starts = cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
+    digits > 0 && (starts || digits > letters)
 }
 
 /// Shift and scale to mean 0 and standard deviation 1.
@@ -298,6 +356,56 @@ mod tests {
             assert!(
                 message.contains(part) && message.contains("test.csv"),
                 "{text:?}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_rejected() {
+        for (text, part) in [
+            // Decimal commas.
+            (
+                "2020-01-01;3,5\n",
+                "line 1: \"2020-01-01;3,5\" contains ';'",
+            ),
+            ("date;value\n2020-01-01;3,5\n", "line 1"),
+            ("date,value\n2020-01-01\t3,5\n", "line 2"),
+            ("value\n3,5\n", "line 2: has 2 columns, but line 1 has 1"),
+            ("3\n3,5\n4\n", "line 2: has 2 columns, but line 1 has 1"),
+            ("3,5\n4,25\n-1,0\n", "line 1: every line is either a date"),
+            ("1949,112\n", "line 1: every line"),
+            (
+                "date,value\n2020-01\n",
+                "line 2: has 1 columns, but line 1 has 2",
+            ),
+            // Damaged first rows.
+            (
+                "1949-01,1l2\n1949-02,118\n",
+                "line 1: \"1l2\" is not a finite number",
+            ),
+            ("1949-01,abc\n1949-02,118\n", "\"1949-01\" is not a heading"),
+            ("1.5.2\n1\n", "line 1"),
+            ("-x1\n1\n", "line 1"),
+            ("l12\n1\n", "line 1"),
+            ("a,x12\n2000-01,1\n", "line 1"),
+        ] {
+            let message = parse_series(text, "test.csv").unwrap_err().to_string();
+            assert!(
+                message.contains(part) && message.contains("test.csv"),
+                "{message}"
+            );
+        }
+        for text in [
+            "year,passengers\n1949,112\n1950,118\n",
+            "1949,112.0\n1950,118\n",
+            "1949-01,112\n1949-02,118\n",
+            "co2,t2m\na,112\nb,118\n",
+            "-,%\n1,112\n2,118\n",
+        ] {
+            assert_eq!(
+                parse_series(text, "test").unwrap(),
+                [112.0, 118.0],
+                "{text:?}"
             );
         }
     }

@@ -5,7 +5,7 @@ use rnn_core::{Module, Nest};
 use serde::Deserialize;
 
 use super::progress::Progress;
-use crate::checkpoint::{Checkpoints, TrainState};
+use crate::checkpoint::{Checkpoints, TrainState, exact};
 use crate::data::Source;
 use crate::optim::Optimizer;
 use crate::{Differentiable, value_and_grad};
@@ -173,13 +173,12 @@ impl<B: Backend> Trainer<B> {
         let Some(checkpoints) = &self.checkpoints else {
             return Ok(());
         };
-        self.state.data = serde_json::to_value(source.state()).map_err(|e| {
-            Error::argument(
-                "trainer",
-                "source",
-                format!("has a state that cannot be written as JSON: {e}"),
-            )
-        })?;
+        let position = exact::to_value("trainer", "source.state", &source.state())?;
+        if let Err(e) = S::State::deserialize(&position) {
+            let problem = format!("could not be read back from a checkpoint: {e}");
+            return Err(Error::argument("trainer", "source.state", problem));
+        }
+        self.state.data = position;
         checkpoints.save(model, optimizer, &self.state)?;
         Ok(())
     }
@@ -192,10 +191,12 @@ impl<B: Differentiable> Trainer<B> {
     ///
     /// # Errors
     /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is
-    ///   not. The step is not taken: model, optimizer and the last checkpoint are unchanged.
-    /// * Errors of the loss, the source, the optimizer and of saving; the source yields no batch.
-    ///
-    /// Calling this method again after an error continues with the batch after the one that failed.
+    ///   not; errors of the loss and of the optimizer; the source yields no batch. The step is not
+    ///   taken: model, optimizer, trainer, source and the last checkpoint are as before it. Calling
+    ///   this method again repeats the step with the same batch. To leave the batch out, take it
+    ///   from the source first.
+    /// * Errors of the source, which continues after the fault where that is possible, and errors
+    ///   of saving, which follow a step that was taken.
     pub fn run_epoch<M, O, S>(
         &mut self,
         model: &mut M,
@@ -244,31 +245,24 @@ impl<B: Differentiable> Trainer<B> {
             self.state.epoch_steps,
             source.items_per_epoch(),
         );
-        while let Some(batch) = source.next_item()? {
+        loop {
+            let before = source.state();
+            let Some(batch) = source.next_item()? else {
+                if self.state.epoch_steps > 0 {
+                    break;
+                }
+                let error = Error::argument("trainer", "source", "returned no batch");
+                return Err(back(source, before, error));
+            };
             let step = self.next_step();
-            let mut next = None;
-            let (value, mut grads) = value_and_grad(model, |model| {
-                let (value, carry) = loss(model, &batch, &carried, step)?;
-                next = Some(carry);
-                Ok(value)
-            })?;
-            let value = value.item()?;
-            if !value.is_finite() {
-                let step = step.step;
-                return Err(Error::NonFiniteLoss { step, loss: value });
-            }
-            let norm = grads.global_norm()?.item()?;
-            if !norm.is_finite() {
-                let problem = format!("its norm at step {} is {norm}", step.step);
-                return Err(Error::Gradient(problem));
-            }
-            if let Some(limit) = self.clip_norm {
-                grads = grads.clip_by_known_norm(limit, norm)?;
-            }
-            optimizer.step(model, &grads)?;
-            if let Some(next) = next {
-                carried = next.map(&mut |leaf| Ok(leaf.detach()))?;
-            }
+            let taken = self.take(model, optimizer, step, |model| {
+                loss(model, &batch, &carried, step)
+            });
+            let (value, next) = match taken {
+                Ok(taken) => taken,
+                Err(error) => return Err(back(source, before, error)),
+            };
+            carried = next;
             self.state.step += 1;
             self.state.epoch_steps += 1;
             self.state.epoch_loss += value;
@@ -280,9 +274,6 @@ impl<B: Differentiable> Trainer<B> {
             {
                 self.save(model, optimizer, source)?;
             }
-        }
-        if self.state.epoch_steps == 0 {
-            return Err(Error::argument("trainer", "source", "returned no batch"));
         }
         let report = EpochReport {
             epoch: self.state.epoch + 1,
@@ -297,6 +288,47 @@ impl<B: Differentiable> Trainer<B> {
         Ok(report)
     }
 
+    /// Takes a step, and returns the loss and what is carried to the next one. On an error nothing
+    /// has changed.
+    fn take<M, O, C>(
+        &self,
+        model: &mut M,
+        optimizer: &mut O,
+        step: TrainStep,
+        loss: impl FnOnce(&M) -> Result<(Tensor<B>, C)>,
+    ) -> Result<(f64, C)>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        C: Nest<B>,
+    {
+        let mut next = None;
+        let (value, mut grads) = value_and_grad(model, |model| {
+            let (value, carry) = loss(model)?;
+            next = Some(carry);
+            Ok(value)
+        })?;
+        let value = value.item()?;
+        if !value.is_finite() {
+            let step = step.step;
+            return Err(Error::NonFiniteLoss { step, loss: value });
+        }
+        let norm = grads.global_norm()?.item()?;
+        if !norm.is_finite() {
+            let problem = format!("its norm at step {} is {norm}", step.step);
+            return Err(Error::Gradient(problem));
+        }
+        if let Some(limit) = self.clip_norm {
+            grads = grads.clip_by_known_norm(limit, norm)?;
+        }
+        let Some(next) = next else {
+            unreachable!("the loss was computed");
+        };
+        let next = next.map(&mut |leaf| Ok(leaf.detach()))?;
+        optimizer.step(model, &grads)?;
+        Ok((value, next))
+    }
+
     fn next_step(&self) -> TrainStep {
         let step = self.state.step + 1;
         let stream = philox::derive(self.state.seed, philox::label("train"));
@@ -304,6 +336,17 @@ impl<B: Differentiable> Trainer<B> {
             step,
             epoch: self.state.epoch + 1,
             seed: philox::derive(stream, step),
+        }
+    }
+}
+
+/// Moves a source to where it was before a failed step, and returns the error of the step.
+fn back<S: Source>(source: &mut S, before: S::State, error: Error) -> Error {
+    match source.restore(before) {
+        Ok(()) => error,
+        Err(fault) => {
+            let problem = format!("cannot be moved back to before a failed step: {fault}; {error}");
+            Error::argument("trainer", "source", problem)
         }
     }
 }

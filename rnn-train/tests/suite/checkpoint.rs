@@ -1,10 +1,10 @@
 use std::fs;
 use std::path::Path;
 
-use backend_api::{DType, Error};
+use backend_api::{DType, Error, Tensor};
 use rnn_core::Module;
 use rnn_train::checkpoint::{self, Checkpoint, Checkpoints, TrainState, load_params, save_params};
-use rnn_train::optim::{Adam, Optimizer, Sgd};
+use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
 use rnn_train::value_and_grad;
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
@@ -200,13 +200,206 @@ fn a_failed_save_leaves_no_file() {
     // A folder with the file's name cannot be replaced.
     fs::create_dir(folder.path().join("step-00000004.safetensors")).unwrap();
     let error = checkpoint::save(folder.path(), &model, &adam, &at(4)).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_says(
+        &error,
+        &["step-00000004.safetensors", "is not a regular file"],
+    );
     assert_eq!(files(folder.path()), ["step-00000004.safetensors"]);
     // A file cannot serve as a folder.
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     checkpoint::save(&file, &model, &adam, &at(4)).unwrap_err();
     checkpoint::resume(&file, &mut model.clone(), &mut adam.clone()).unwrap_err();
+}
+
+/// An optimizer whose configuration can be written but not read.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Unreadable {
+    #[serde(skip_serializing, default = "zero")]
+    hidden: f64,
+    #[serde(serialize_with = "as_text")]
+    rate: f64,
+    #[serde(skip)]
+    state: OptimizerState<Device>,
+}
+
+fn zero() -> f64 {
+    0.0
+}
+
+fn as_text<S: serde::Serializer>(rate: &f64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(rate)
+}
+
+impl Optimizer<Device> for Unreadable {
+    fn name(&self) -> &'static str {
+        "Unreadable"
+    }
+    fn slots(&self) -> Vec<Slot> {
+        Vec::new()
+    }
+    fn learning_rate(&self) -> f64 {
+        self.rate + self.hidden
+    }
+    fn set_learning_rate(&mut self, rate: f64) {
+        self.rate = rate;
+    }
+    fn state(&self) -> &OptimizerState<Device> {
+        &self.state
+    }
+    fn state_mut(&mut self) -> &mut OptimizerState<Device> {
+        &mut self.state
+    }
+    fn update(
+        &self,
+        _: u64,
+        value: &Tensor<Device>,
+        _: &[Tensor<Device>],
+        _: &Tensor<Device>,
+    ) -> backend_api::Result<(Tensor<Device>, Vec<Tensor<Device>>)> {
+        Ok((value.clone(), Vec::new()))
+    }
+}
+
+#[test]
+fn what_could_not_be_loaded_is_not_saved_and_older_checkpoints_stay() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F32);
+    let checkpoints = Checkpoints::new(folder.path()).keep(1);
+    checkpoints.save(&model, &adam, &at(1)).unwrap();
+    let refused = |error: Error, parts: &[&str]| {
+        assert_says(&error, parts);
+        assert_eq!(files(folder.path()), ["step-00000001.safetensors"]);
+        let (mut model, mut adam) = (model.clone(), adam.clone());
+        checkpoints.resume(&mut model, &mut adam).unwrap().unwrap();
+    };
+    for (bad, name) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let mut state = at(2);
+        state.epoch_loss = bad;
+        let error = checkpoints.save(&model, &adam, &state).unwrap_err();
+        refused(error, &["state.epoch_loss is", name]);
+        for (rule, field) in [
+            (Adam::new(bad), "learning_rate"),
+            (adam.clone().epsilon(bad), "epsilon"),
+        ] {
+            let error = checkpoints.save(&model, &rule, &at(2)).unwrap_err();
+            refused(error, &[&format!("optimizer.{field} is"), name]);
+        }
+        let config = Checkpoints::new(folder.path()).config(&("dense", Some(bad)));
+        refused(config.unwrap_err(), &["config[1] is", name]);
+    }
+    let rule = Unreadable {
+        hidden: 0.0,
+        rate: 0.5,
+        state: OptimizerState::default(),
+    };
+    let error = checkpoints.save(&model, &rule, &at(2)).unwrap_err();
+    refused(error, &["optimizer could not be read back", "string"]);
+    let nested = |levels| (1..levels).fold(json!([]), |inner, _| json!([inner]));
+    let mut state = at(2);
+    state.data = nested(127);
+    let error = checkpoints.save(&model, &adam, &state).unwrap_err();
+    refused(error, &["state.data[0]", "more than 124 levels"]);
+    let error = checkpoints.clone().config(&nested(128)).unwrap_err();
+    refused(error, &["config[0]", "more than 124 levels"]);
+    // The deepest configuration that is not refused can be read.
+    let deepest = checkpoints.clone().config(&nested(124)).unwrap();
+    let path = deepest.save(&model, &adam, &at(2)).unwrap();
+    let read = Checkpoint::read(path).unwrap();
+    assert_eq!(read.config::<serde_json::Value>().unwrap(), nested(124));
+    let mut state = at(3);
+    state.data = nested(123);
+    checkpoints.save(&model, &adam, &state).unwrap();
+    let (mut model, mut adam) = (model.clone(), adam.clone());
+    let found = checkpoints.resume(&mut model, &mut adam).unwrap().unwrap();
+    assert_eq!(found.data, state.data);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_or_a_pipe_is_not_replaced_by_parameters() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = tempdir().unwrap();
+    let (model, _) = trained(DType::F32);
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let error = save_params(&pipe, &model).unwrap_err();
+    assert_says(&error, &["pipe: is not a regular file"]);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    save_params(folder.path(), &model).unwrap_err();
+    // The file that a link leads to is replaced, and the link stays.
+    let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+    symlink("target", &link).unwrap();
+    assert_says(
+        &save_params(&link, &model).unwrap_err(),
+        &["does not exist"],
+    );
+    fs::write(&target, b"old").unwrap();
+    save_params(&link, &model).unwrap();
+    load_params(&target, &mut model.clone()).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn saving_beside_a_run_does_not_disturb_it() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F32);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (folder, stop) = (folder.path(), &stop);
+            let model = model.clone();
+            scope.spawn(move || {
+                let path = folder.join(format!("weights-{thread}.safetensors"));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    save_params(&path, &model).unwrap();
+                }
+            });
+        }
+        let checkpoints = Checkpoints::new(folder.path());
+        let saved =
+            (1..=100).try_for_each(|step| checkpoints.save(&model, &adam, &at(step)).map(drop));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        saved.unwrap();
+    });
+    assert_eq!(
+        files(folder.path()),
+        [
+            "step-00000099.safetensors",
+            "step-00000100.safetensors",
+            "weights-0.safetensors",
+            "weights-1.safetensors"
+        ]
+    );
+}
+
+#[test]
+fn a_folder_named_like_a_checkpoint_stays_and_does_not_count() {
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam) = trained(DType::F32);
+    fs::create_dir(folder.path().join("step-00000001.safetensors")).unwrap();
+    fs::create_dir(folder.path().join(".unfinished-folder.tmp")).unwrap();
+    for step in 2..6 {
+        checkpoint::save(folder.path(), &model, &adam, &at(step)).unwrap();
+    }
+    let left = [
+        ".unfinished-folder.tmp",
+        "step-00000001.safetensors",
+        "step-00000004.safetensors",
+        "step-00000005.safetensors",
+    ];
+    assert_eq!(files(folder.path()), left);
+    // One that would hide the newest checkpoint is reported when the run is resumed.
+    fs::create_dir(folder.path().join("step-00000009.safetensors")).unwrap();
+    checkpoint::save(folder.path(), &model, &adam, &at(6)).unwrap();
+    let error = checkpoint::resume(folder.path(), &mut model, &mut adam).unwrap_err();
+    let parts = [
+        "step-00000009.safetensors: is not a regular file",
+        "step-00000006",
+    ];
+    assert_says(&error, &parts);
 }
 
 #[test]

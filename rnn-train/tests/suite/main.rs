@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod common;
+mod convert;
 mod data;
 mod gradients;
 mod loss_scale;

@@ -5,8 +5,14 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use backend_api::{DType, Meta, Shape, Tensor};
 use rnn_core::Dense;
 use rnn_train::checkpoint::{self, Checkpoint, TrainState, load_params, save_params};
+use rnn_train::convert::Weights;
+use rnn_train::data::{
+    CsvSpec, Idx, RecordReader, TextUnit, WordVocabulary, read_npy, read_npz, read_series,
+    read_text,
+};
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::value_and_grad;
 use safetensors::tensor::TensorView;
@@ -299,6 +305,130 @@ fn inconsistent_headers_are_rejected() {
     load_params(folder.path().join("missing"), &mut model).unwrap_err();
     if cfg!(unix) {
         load_params("/dev/zero", &mut model).unwrap_err();
+    }
+}
+
+#[test]
+fn a_bool_that_is_neither_0_nor_1_is_rejected() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("weights");
+    let header = r#"{"mask":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}}"#;
+    let d = device();
+    let meta = Meta::new(Shape::new(&[3]).unwrap(), DType::Bool);
+    for (bytes, problem) in [
+        ([0, 1, 1], None),
+        ([1, 0, 2], Some("2 at index 2")),
+        ([255, 0, 0], Some("255 at index 0")),
+    ] {
+        fs::write(&path, [&with_header(header, 0)[..], &bytes].concat()).unwrap();
+        let read = Weights::read(&d, &path).map(drop);
+        let made = Tensor::from_bytes(&d, &bytes, meta).map(drop);
+        match problem {
+            None => {
+                read.unwrap();
+                made.unwrap();
+            }
+            Some(part) => {
+                let parts = [part, "a bool is 0 or 1"];
+                assert_says(
+                    &read.unwrap_err(),
+                    &["weights", "`mask`", "a bool is 0 or 1"],
+                );
+                assert_says(&made.unwrap_err(), &parts);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_that_occurs_twice_is_rejected() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("weights");
+    let entry = r#""bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    fs::write(&path, with_header(&format!("{{{entry},{entry}}}"), 4)).unwrap();
+    let error = Weights::read(&device(), &path).unwrap_err();
+    assert_says(&error, &["weights", "`bias` is the name of two tensors"]);
+    fs::write(&path, with_header(&format!("{{{entry}}}"), 4)).unwrap();
+    Weights::read(&device(), &path).unwrap();
+}
+
+/// Memory of the process in KiB at its highest, if the system reports it.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[test]
+fn a_header_takes_little_more_memory_than_its_own_size() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("weights");
+    let many = "[],".repeat(8 << 20);
+    for header in [
+        format!(r#"{{"bias":{{"dtype":"F32","shape":[{many}[]],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"bias":{{"dtype":"F32","more":[{many}[]],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"bias":[{many}[]]}}"#),
+    ] {
+        fs::write(&path, with_header(&header, 4)).unwrap();
+        drop(header);
+        let before = peak_memory();
+        Weights::read(&device(), &path).map(drop).unwrap_err();
+        let grown = peak_memory()
+            .zip(before)
+            .map(|(after, before)| after - before);
+        // The file has 24 MiB. Other tests run at the same time, but use far less than the 600 MiB
+        // of a tree of these arrays.
+        assert!(grown.is_none_or(|kib| kib < 300 << 10), "{grown:?} KiB");
+    }
+}
+
+/// A pipe without a writer waits for ever, and a device has no end: a reader that does not
+/// refuse them would never return.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_by_every_reader() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let folder = tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let pipes = made.is_ok_and(|status| status.success()).then_some(pipe);
+    let (sender, results) = mpsc::channel();
+    let paths: Vec<_> = ["/dev/zero".into()].into_iter().chain(pipes).collect();
+    std::thread::spawn(move || {
+        for path in paths {
+            let encode = |_: &str| Ok(vec![1]);
+            let mut csv = CsvSpec::new();
+            csv.sequence::<f32>("x", &["x"]).unwrap();
+            let errors = [
+                read_series(&path).err(),
+                read_text(&path, TextUnit::Line, encode).err(),
+                WordVocabulary::load(&path).err(),
+                csv.read(&path).err(),
+                Idx::open(&path).err(),
+                read_npy(&path).err(),
+                read_npz(&path).err(),
+                RecordReader::open(&path).err(),
+                Checkpoint::read(&path).err(),
+            ];
+            for (reader, error) in errors.into_iter().enumerate() {
+                let message = error.map(|e| e.to_string()).unwrap_or_default();
+                sender.send((path.clone(), reader, message)).unwrap();
+            }
+        }
+    });
+    // Ends when the thread has ended, or fails if a reader does not return.
+    loop {
+        match results.recv_timeout(Duration::from_secs(60)) {
+            Ok((path, reader, message)) => {
+                let path = path.display().to_string();
+                let named = message.contains(&path) && message.contains("not a regular file");
+                assert!(named, "reader {reader} of {path}: {message}");
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(timeout) => panic!("a reader waits: {timeout}"),
+        }
     }
 }
 

@@ -202,6 +202,53 @@ fn a_non_finite_loss_is_an_error_without_a_step() {
 }
 
 #[test]
+fn a_failed_step_leaves_the_source_before_its_batch() {
+    let faults: [fn(&Classifier, &[usize]) -> Result<Tensor<Device>>; 3] = [
+        |m, items| m.loss(items)?.affine(1.0, f64::NAN),
+        |m, items| m.loss(items)?.affine(0.0, 0.0)?.sqrt(),
+        |_, _| Err(Error::Gradient("the power failed".into())),
+    ];
+    // An epoch of one batch, and one of six.
+    for (batch, fails_at) in [(ITEMS, 1), (ITEMS, 2), (4, 1), (4, 3), (4, 6), (4, 7)] {
+        let new = || {
+            let (model, adam, _) = start();
+            let batches = Batches::new(ITEMS, batch, Remainder::Keep, 11).unwrap();
+            (model, adam, batches, trainer())
+        };
+        let whole = {
+            let (mut model, mut adam, mut batches, mut trainer) = new();
+            finish(&mut trainer, &mut model, &mut adam, &mut batches, u64::MAX).unwrap();
+            contents(&model)
+        };
+        for fault in faults {
+            let (mut model, mut adam, mut batches, mut trainer) = new();
+            let mut fail = || loop {
+                let mut failed = None;
+                let epoch = trainer.run_epoch(&mut model, &mut adam, &mut batches, |m, b, step| {
+                    if step.step == fails_at {
+                        failed = Some(b.clone());
+                        return fault(m, b);
+                    }
+                    loss(m, b, step)
+                });
+                if let Err(error) = epoch {
+                    assert_eq!(trainer.state().step, fails_at - 1);
+                    // The failed batch is the next one.
+                    assert_eq!(batches.clone().next(), failed);
+                    return (batches.state(), error.to_string());
+                }
+            };
+            // A second attempt fails in the same way.
+            let first = fail();
+            assert_eq!(fail(), first);
+            // Once the fault is gone, the run ends as if there had been none.
+            finish(&mut trainer, &mut model, &mut adam, &mut batches, u64::MAX).unwrap();
+            assert_eq!(contents(&model), whole, "{batch} {fails_at}");
+        }
+    }
+}
+
+#[test]
 fn a_non_finite_gradient_is_an_error_without_a_step() {
     let (mut model, mut adam, mut batches) = start();
     let before = contents(&model);
@@ -229,7 +276,14 @@ fn other_data_than_the_checkpoint_is_rejected_and_changes_nothing() {
     let before = (contents(&model), memory(&model, &adam));
     let mut again = trainer().save_to(checkpoints);
     let mut fives = Batches::new(ITEMS, 5, Remainder::Keep, 1).unwrap();
-    again.resume(&mut model, &mut adam, &mut fives).unwrap_err();
+    let error = again.resume(&mut model, &mut adam, &mut fives).unwrap_err();
+    assert_says(
+        &error,
+        &[
+            "batches of 4 out of 22 items",
+            "batches of 5 out of 22 items",
+        ],
+    );
     assert_eq!(fives.state().position, 0);
     let mut windows = InOrder::new(0..3);
     assert_says(
@@ -252,6 +306,66 @@ fn an_epoch_without_a_batch_is_rejected() {
         })
         .unwrap_err();
     assert_says(&error, &["no batch"]);
+
+    // The source is as before.
+    let mut nothing = RecordsOfNoEpoch(0);
+    let error = trainer()
+        .run_epoch(&mut model, &mut adam, &mut nothing, |m, items, _| {
+            m.loss(items)
+        })
+        .unwrap_err();
+    assert_says(&error, &["no batch"]);
+    assert_eq!(nothing.0, 0);
+}
+
+/// Counts its epochs, which have no items.
+struct RecordsOfNoEpoch(u64);
+
+impl Source for RecordsOfNoEpoch {
+    type Item = Vec<usize>;
+    type State = u64;
+    fn next_item(&mut self) -> Result<Option<Vec<usize>>> {
+        self.0 += 1;
+        Ok(None)
+    }
+    fn state(&self) -> u64 {
+        self.0
+    }
+    fn restore(&mut self, state: u64) -> Result<()> {
+        self.0 = state;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_position_that_could_not_be_restored_is_not_saved() {
+    /// A source with a number in its state that JSON does not have.
+    struct Endless;
+    impl Source for Endless {
+        type Item = Vec<usize>;
+        type State = (u64, f64);
+        fn next_item(&mut self) -> Result<Option<Vec<usize>>> {
+            Ok(Some(vec![1, 2]))
+        }
+        fn state(&self) -> (u64, f64) {
+            (1, f64::INFINITY)
+        }
+        fn restore(&mut self, _: (u64, f64)) -> Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempdir().unwrap();
+    let (mut model, mut adam, _) = start();
+    let mut trainer = trainer()
+        .save_to(Checkpoints::new(folder.path()))
+        .save_every(1);
+    let error = trainer
+        .run_epoch(&mut model, &mut adam, &mut Endless, |m, items, _| {
+            m.loss(items)
+        })
+        .unwrap_err();
+    assert_says(&error, &["source.state[1] is inf"]);
+    assert!(Checkpoints::new(folder.path()).latest().unwrap().is_none());
 }
 
 #[test]

@@ -21,6 +21,7 @@ use backend_api::{Error, Result};
 use zip::CompressionMethod;
 
 use super::column::Column;
+use crate::regular;
 use archive::{read_archive, write_archive};
 use array::read_array;
 use layout::Layout;
@@ -61,9 +62,9 @@ use location::Location;
 /// ```
 pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = regular::open(path)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
-    let stored = metadata.is_file().then_some(metadata.len());
+    let stored = Some(metadata.len());
     read_array(&mut BufReader::new(file), Location::file(path), stored)
 }
 
@@ -148,8 +149,7 @@ pub fn write_npy(path: impl AsRef<Path>, column: &Column) -> Result<()> {
 /// ```
 pub fn read_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Column)>> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    read_archive(BufReader::new(file), path)
+    read_archive(BufReader::new(regular::open(path)?), path)
 }
 
 /// Writes columns as an `.npz` archive that `numpy.load` reads, without compression, as
