@@ -8,10 +8,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use backend_api::{Error, Result};
-use flate2::read::ZlibDecoder;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
-
-use super::gzip::Gunzip;
 
 /// Length and its checksum.
 const HEADER: usize = 12;
@@ -156,7 +154,8 @@ impl RecordReader {
         let stream: Box<dyn Read + Send> = match compression {
             _ if empty => Box::new(stream),
             Compression::Plain => Box::new(stream),
-            Compression::Gzip => Box::new(BufReader::new(Gunzip::new(stream))),
+            // TensorFlow refuses zeros after the last member, so this is not `Gunzip`.
+            Compression::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(stream))),
             Compression::Zlib => Box::new(BufReader::new(ZlibDecoder::new(stream))),
         };
         Self {
