@@ -119,8 +119,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes partial files left by killed processes: those that nobody holds a lock on. A file that
-/// cannot be inspected stays, since the save itself has succeeded.
+/// Removes partial files left by killed processes: those that no process holds a lock on. A file
+/// that cannot be inspected stays, since the save itself has succeeded.
 pub(super) fn clean(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
