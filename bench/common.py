@@ -9,15 +9,18 @@ import os
 import statistics
 import time
 
+from cells import CELLS
+
 
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--workload", default="alone")
     parser.add_argument("--mode", choices=["fwd", "train", "stream", "memory"], default="fwd")
-    parser.add_argument("--cell", choices=["rnn_tanh", "lstm", "gru"], default="lstm")
+    parser.add_argument("--cell", choices=["rnn_tanh", "lstm", "gru", *CELLS], default="lstm")
     for name, default in [("threads", 1), ("layers", 1), ("batch", 1), ("steps", 1), ("inputs", 1), ("units", 1), ("classes", 0)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--input-grad", action="store_true")
+    parser.add_argument("--verify", action="store_true", help="print results of known weights and inputs (cells of cells.py)")
     parser.add_argument("--lengths", default="", help="of the rows, comma between")
     parser.add_argument("--flops", type=float, default=0.0, help="of a run, for GFLOP/s")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -70,6 +73,29 @@ def report(args, peer, version, times, **more):
     if args.mode == "stream":
         line |= {"p50_us": median * 1e6, "p99_us": times[len(times) * 99 // 100] * 1e6}
     print(json.dumps(line | more), flush=True)
+
+
+def known(shapes, args):
+    """Weights and inputs that are given by formulas, as in `cargo xtask bench --verify`."""
+    import numpy as np
+
+    def weight(at, shape):
+        rows, columns = np.indices((1, *shape)[-2:])
+        return (0.1 * np.sin(0.7 * rows + 1.3 * columns + at)).astype(np.float32).reshape(shape)
+
+    t, b, i = np.indices((args.steps, args.batch, args.inputs))
+    x = np.sin(0.3 * b + 0.2 * t + 0.11 * i).astype(np.float32)
+    return [weight(at, shape) for at, shape in enumerate(shapes)], x
+
+
+def report_known(args, peer, outputs, input_grad, weight_grads):
+    """Prints the results of known weights and inputs."""
+    def absolute(grads):
+        return sum(float(abs(grad).sum()) for grad in grads)
+
+    print(json.dumps({"peer": peer, "verify": args.cell, "shape_TBH": list(outputs.shape), "sum": float(outputs.sum()),
+                      "last": outputs[-1, -1].tolist(), "dx_abs_sum": absolute([input_grad]),
+                      "dparams_abs_sum": absolute(weight_grads)}), flush=True)
 
 
 def status(key):

@@ -1,21 +1,23 @@
 """A workload of `cargo xtask bench` in ONNX Runtime, for comparison: prints one line of JSON.
 
 `cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs onnxruntime
-and onnx. It supports only inference on the CPU; for any other mode or device it prints nothing.
+and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other mode, device or
+cell it prints nothing.
 """
 import sys
 
 import common
 
 args = common.arguments()
-if args.mode not in ("fwd", "stream") or args.device != "cpu":
+operators = {"rnn_tanh": ("RNN", 1, "h"), "lstm": ("LSTM", 4, "hc"), "gru": ("GRU", 3, "h")}
+if args.mode not in ("fwd", "stream") or args.device != "cpu" or args.cell not in operators:
     sys.exit()
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, checker, helper, numpy_helper
 
-operator, gates, states = {"rnn_tanh": ("RNN", 1, "h"), "lstm": ("LSTM", 4, "hc"), "gru": ("GRU", 3, "h")}[args.cell]
+operator, gates, states = operators[args.cell]
 # The GRU of PyTorch and of the workloads resets after the product.
 attributes = {"hidden_size": args.units} | ({"linear_before_reset": 1} if operator == "GRU" else {})
 random = np.random.default_rng(0)

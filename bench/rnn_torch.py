@@ -1,5 +1,6 @@
 """A workload of `cargo xtask bench` in PyTorch, for comparison. Prints one line of JSON; for ragged rows
-two lines (packed, padded).
+two lines (packed, padded); for the cells of cells.py too, whose steps are a loop in Python (eager, and
+with each step compiled by torch.compile).
 
 `cargo xtask bench --compare torch` runs it with the sizes. To run it alone:
 
@@ -7,9 +8,15 @@ two lines (packed, padded).
 
 Needs torch. On a GPU (--device cuda) it uses cuDNN.
 """
+import sys
+import types
+
 import common
+from cells import CELLS
 
 args = common.arguments()
+if args.cell in CELLS and (args.layers > 1 or args.lengths or args.classes):
+    sys.exit()
 
 import torch
 from torch import nn
@@ -21,10 +28,35 @@ torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.p
 device = torch.device(args.device)
 
 
+class Stepwise(nn.Module):
+    """A cell of cells.py in a loop, whose `step` is `eager` or `compiled`."""
+    F = types.SimpleNamespace(
+        sigmoid=torch.sigmoid, tanh=torch.tanh, relu=torch.relu, split=lambda x, n: x.chunk(n, -1), add_product=torch.addmm,
+        layer_norm=lambda v, gamma, beta: nn.functional.layer_norm(v, v.shape[-1:], gamma, beta, 1e-12))
+
+    def __init__(self, inputs, units, _layers):
+        super().__init__()
+        self.units, self.cell = units, CELLS[args.cell]
+        shapes = self.cell.shapes(inputs, units)
+        self.weights = nn.ParameterList(torch.empty(shape).uniform_(-units**-0.5, units**-0.5) for shape in shapes)
+        self.eager = lambda rest, part, states: self.cell.step(self.F, rest, part, states)
+        self.compiled = torch.compile(self.eager, dynamic=False)
+        self.step = self.eager
+
+    def forward(self, x, states=None):
+        states = states or (x.new_zeros(x.shape[1], self.units),) * self.cell.states
+        parts, rest = self.cell.prepare(self.F, list(self.weights), x)
+        outputs = []
+        for part in zip(*(part.unbind() for part in parts)):
+            states, output = self.step(rest, part, states)
+            outputs.append(output)
+        return torch.stack(outputs), states
+
+
 class Network(nn.Module):
     def __init__(self):
         super().__init__()
-        kind = {"rnn_tanh": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[args.cell]
+        kind = {"rnn_tanh": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}.get(args.cell, Stepwise)
         self.rnn = kind(args.inputs, args.units, args.layers)
         self.head = nn.Linear(args.units, args.classes) if args.classes else None
 
@@ -76,7 +108,17 @@ def inputs(steps):
     return torch.randn(steps, args.batch, args.inputs, device=device, requires_grad=gradient)
 
 
-if args.mode == "stream":
+if args.verify:
+    weights, x = common.known([w.shape for w in network.rnn.weights], args)
+    x = torch.from_numpy(x).requires_grad_()
+    with torch.no_grad():
+        for parameter, numbers in zip(network.rnn.weights, weights):
+            parameter.copy_(torch.from_numpy(numbers))
+    for peer, network.rnn.step in [("torch", network.rnn.eager), ("torch-compiled", network.rnn.compiled)]:
+        outputs = network(x, None)
+        input_grad, *grads = torch.autograd.grad(outputs.mean(), [x, *network.rnn.weights])
+        common.report_known(args, peer, outputs.detach(), input_grad, grads)
+elif args.mode == "stream":
     x, state = inputs(1), None
 
     def step():
@@ -99,10 +141,19 @@ else:
     ways = [("torch", None)]
     if args.lengths:
         ways = [("torch", torch.tensor(args.lengths)), ("torch-padded", None)]
+    if args.cell in CELLS:
+        ways.append(("torch-compiled", None))
     for peer, lengths in ways:
-        if args.mode == "train":
-            times = common.repeat(waited(train, x, lengths))
-        else:
-            with torch.inference_mode():
-                times = common.repeat(waited(network, x, lengths))
+        if peer == "torch-compiled":
+            network.rnn.step = network.rnn.compiled
+        try:
+            if args.mode == "train":
+                times = common.repeat(waited(train, x, lengths))
+            else:
+                with torch.inference_mode():
+                    times = common.repeat(waited(network, x, lengths))
+        except torch._dynamo.exc.TorchDynamoException as error:
+            # For example without a C++ compiler. The lines before this one stand.
+            print(f"{peer}: {error}", file=sys.stderr)
+            continue
         report(peer, times, peak_gflops=peak())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::trace::{SharedProgram, StepCache, StepGraph};
 use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor};
 
 /// A device: holds buffers and runs operations on them.
@@ -15,7 +16,8 @@ use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceReques
 ///
 /// Code above this trait does not call [`run`](Self::run) itself. It calls [`Tensor`]'s methods,
 /// which check shapes and types first. An implementation may therefore rely on the checks of
-/// [`Op::infer`].
+/// [`Op::infer`]; a device that would otherwise access memory out of bounds repeats them with
+/// [`check_run`](crate::check_run), because safe code can call `run` with any arguments.
 pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Elements on the device. Reference counted (clones share the elements), of fixed length and
     /// type.
@@ -29,6 +31,13 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Whether the buffers of one device can be operands of the other.
     fn same_device(&self, other: &Self) -> bool;
+
+    /// The number and the type of a buffer's elements. [`Tensor::from_parts`] checks layouts
+    /// against them.
+    ///
+    /// # Errors
+    /// The buffer belongs to another backend.
+    fn extent(&self, buffer: &Self::Buffer) -> Result<(usize, DType)>;
 
     /// Creates a buffer from elements in the host's byte order. `bytes` has exactly `meta.bytes()`
     /// bytes.
@@ -78,6 +87,18 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// How the device would run a whole sequence, or `None` if the cell should run step by step.
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
         Some(SequencePlan::stepwise(request))
+    }
+
+    /// Makes a program of the part of a step that runs step by step, for
+    /// [`Fused::Scan`](crate::Fused::Scan). The error says why the step has none; it then runs
+    /// operation by operation.
+    fn compile_step(&self, _step: &StepGraph) -> Result<SharedProgram, String> {
+        Err("the device has no programs for steps".to_owned())
+    }
+
+    /// The device's cache of compiled steps, if it has one.
+    fn step_cache(&self) -> Option<&StepCache> {
+        None
     }
 
     /// Whether operations on the buffer are recorded for a gradient.
@@ -218,6 +239,19 @@ pub type Metas = SmallVec<[Meta; 3]>;
 #[macro_export]
 macro_rules! forward_backend {
     ($inner:ty, $field:tt) => {
+        $crate::forward_backend!(@common $inner, $field);
+
+        fn compile_step(
+            &self,
+            step: &$crate::trace::StepGraph,
+        ) -> $crate::Result<$crate::trace::SharedProgram, ::std::string::String> {
+            self.$field.compile_step(step)
+        }
+        fn step_cache(&self) -> Option<&$crate::trace::StepCache> {
+            self.$field.step_cache()
+        }
+    };
+    (@common $inner:ty, $field:tt) => {
         type Buffer = <$inner as $crate::Backend>::Buffer;
         type Swapped = <$inner as $crate::Backend>::Swapped;
 
@@ -226,6 +260,9 @@ macro_rules! forward_backend {
         }
         fn same_device(&self, other: &Self) -> bool {
             self.$field.same_device(&other.$field)
+        }
+        fn extent(&self, buffer: &Self::Buffer) -> $crate::Result<(usize, $crate::DType)> {
+            self.$field.extent(buffer)
         }
         fn upload(&self, bytes: &[u8], meta: $crate::Meta) -> $crate::Result<Self::Buffer> {
             self.$field.upload(bytes, meta)

@@ -1,6 +1,6 @@
 //! Tensor methods for classes and probabilities, composed of other operations.
 
-use crate::{Backend, Compare, DType, Error, Result, Tensor};
+use crate::{Backend, Compare, DType, Error, Meta, Result, Tensor};
 
 /// Classes and probabilities.
 impl<B: Backend> Tensor<B> {
@@ -20,7 +20,8 @@ impl<B: Backend> Tensor<B> {
     /// The axis does not exist, or the elements are not floats.
     pub fn softmax(&self, axis: usize) -> Result<Self> {
         let exponentials = self.shifted("softmax", axis)?.exp()?;
-        exponentials.div(&exponentials.sum(axis)?.unsqueeze(axis)?)
+        let shares = exponentials.div(&exponentials.sum(axis)?.unsqueeze(axis)?)?;
+        shares.cast(self.dtype())
     }
 
     /// The logarithm of [`softmax`](Self::softmax). Accurate even where the softmax underflows to
@@ -31,10 +32,10 @@ impl<B: Backend> Tensor<B> {
     pub fn log_softmax(&self, axis: usize) -> Result<Self> {
         let shifted = self.shifted("log_softmax", axis)?;
         let log_sum = shifted.exp()?.sum(axis)?.log()?;
-        shifted.sub(&log_sum.unsqueeze(axis)?)
+        shifted.sub(&log_sum.unsqueeze(axis)?)?.cast(self.dtype())
     }
 
-    /// Subtracts the maximum along `axis`.
+    /// Subtracts the maximum along `axis`. 16-bit floats become `f32`, for the sums that follow.
     fn shifted(&self, op: &'static str, axis: usize) -> Result<Self> {
         let shape = self.shape();
         if axis >= shape.rank() {
@@ -45,12 +46,13 @@ impl<B: Backend> Tensor<B> {
             let expected = "floats are needed";
             return Err(Error::dtype(op, "logits", self.dtype(), expected));
         }
+        let wide = self.cast(self.dtype().computed_in())?;
         if shape.dims()[axis] == 0 {
             // An empty axis has no maximum, and no element to shift.
-            return Ok(self.clone());
+            return Ok(wide);
         }
         // The maximum is treated as a constant: its gradient would cancel.
-        self.sub(&self.detach().max(axis)?.unsqueeze(axis)?)
+        wide.sub(&wide.detach().max(axis)?.unsqueeze(axis)?)
     }
 
     /// One-hot encoding of integers, `[..]` to `[.., depth]`: 1 at the index that an element gives,
@@ -68,14 +70,17 @@ impl<B: Backend> Tensor<B> {
     /// ```
     ///
     /// # Errors
-    /// The elements are not integers.
+    /// The elements are not integers, the result is too large, or the device is out of memory.
     pub fn one_hot(&self, depth: usize, dtype: DType) -> Result<Self> {
         if !self.dtype().is_int() {
             let expected = "integers are needed";
             return Err(Error::dtype("one_hot", "ids", self.dtype(), expected));
         }
-        let classes: Vec<i64> = (0..depth as i64).collect();
-        let classes = Self::from_slice(self.device(), &classes, &[depth])?;
+        let shape = self.shape().insert(self.shape().rank(), depth)?;
+        if shape.count() == 0 {
+            return Self::zeros(self.device(), Meta::new(shape, dtype));
+        }
+        let classes = Self::integers(self.device(), 0..depth as i64)?;
         self.cast(DType::I64)?.is_class(&classes)?.cast(dtype)
     }
 
@@ -104,11 +109,12 @@ impl<B: Backend> Tensor<B> {
     /// The slices along `axis`, without that axis: the inverse of [`stack`](Self::stack).
     ///
     /// # Errors
-    /// The axis does not exist.
+    /// The axis does not exist, or has more than 65,536 slices but no elements.
     pub fn unstack(&self, axis: usize) -> Result<Vec<Self>> {
         let shape = self.shape();
-        let Some(&count) = shape.dims().get(axis) else {
-            let expected = format!("axis {axis} is requested");
+        let count = shape.dims().get(axis).copied();
+        let Some(count) = count.filter(|&count| self.has_parts(count)) else {
+            let expected = format!("the slices along axis {axis} are requested");
             return Err(Error::shape("unstack", "input", shape, expected));
         };
         (0..count).map(|index| self.select(axis, index)).collect()

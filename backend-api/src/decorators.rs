@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::trace::{SharedProgram, StepGraph};
 use crate::{Backend, Buffers, Dest, Dests, Op, Result, View, compose, forward_backend};
 
 /// Runs the default implementation of each fused operation instead of the backend's kernel.
@@ -20,7 +21,14 @@ impl<B> Unfused<B> {
 }
 
 impl<B: Backend> Backend for Unfused<B> {
-    forward_backend!(B, 0);
+    forward_backend!(@common B, 0);
+
+    /// Every step: the default implementation runs any.
+    fn compile_step(&self, _step: &StepGraph) -> Result<SharedProgram, String> {
+        Ok(Arc::new(
+            "the default implementation: operation by operation",
+        ))
+    }
 
     fn run(
         &self,

@@ -78,6 +78,15 @@ macro_rules! dispatch {
                 }
             }
 
+            fn extent(&self, buffer: &$buffer) -> $crate::Result<(usize, $crate::DType)> {
+                match (self, buffer) {
+                    $($(#[$on])* (Self::$variant(device), $buffer::$variant(buffer)) => {
+                        device.extent(buffer)
+                    })+
+                    _ => Err($crate::foreign_buffer(self, "from_parts")),
+                }
+            }
+
             fn upload(&self, bytes: &[u8], meta: $crate::Meta) -> $crate::Result<$buffer> {
                 match self {
                     $($(#[$on])* Self::$variant(device) => {
@@ -187,6 +196,21 @@ macro_rules! dispatch {
             ) -> Option<$crate::SequencePlan> {
                 match self {
                     $($(#[$on])* Self::$variant(device) => device.plan_sequence(request),)+
+                }
+            }
+
+            fn compile_step(
+                &self,
+                step: &$crate::trace::StepGraph,
+            ) -> $crate::Result<$crate::trace::SharedProgram, ::std::string::String> {
+                match self {
+                    $($(#[$on])* Self::$variant(device) => device.compile_step(step),)+
+                }
+            }
+
+            fn step_cache(&self) -> Option<&$crate::trace::StepCache> {
+                match self {
+                    $($(#[$on])* Self::$variant(device) => device.step_cache(),)+
                 }
             }
         }

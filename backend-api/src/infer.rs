@@ -71,14 +71,14 @@ impl Op {
                 if *kind == Reduce::Max {
                     args.not_empty("x", x, *axis)?;
                 }
-                Ok(smallvec![Meta::new(x.shape.without(*axis), x.dtype)])
+                Ok(smallvec![Meta::new(x.shape.without(*axis)?, x.dtype)])
             }
             Self::ArgMax { axis } => {
                 let [x] = args.take()?;
                 args.check_number("x", x.dtype)?;
                 args.check_axis("x", x, *axis)?;
                 args.not_empty("x", x, *axis)?;
-                Ok(smallvec![Meta::new(x.shape.without(*axis), DType::I64)])
+                Ok(smallvec![Meta::new(x.shape.without(*axis)?, DType::I64)])
             }
             Self::MatMul { .. } => args.matmul(),
             Self::Concat { axis } => args.concat(*axis),
@@ -193,6 +193,7 @@ impl Fused {
             }
             Self::Sequence(plan) => plan.infer(args),
             Self::SequenceGrad(plan) => plan.infer_grad(args),
+            Self::Scan(plan) => plan.infer(args),
             Self::SoftmaxCrossEntropy => {
                 let [logits, labels] = args.take()?;
                 Ok(smallvec![args.per_row(logits, labels)?])

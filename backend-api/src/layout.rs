@@ -6,9 +6,16 @@ use std::ops::Range;
 use crate::shape::{MAX_RANK, Shape};
 use crate::{Error, Result};
 
+/// The largest number of elements of a buffer, as of a [`Shape`].
+const MAX_EXTENT: usize = isize::MAX as usize / 8;
+
 /// The position of a view's elements in its buffer: the element at index `i` is at
 /// `offset + sum(i[k] * strides[k])`, all counted in elements.
-#[derive(Clone, Copy, PartialEq, Eq)]
+///
+/// [`contiguous`](Self::contiguous) makes a layout, and the other public methods derive layouts
+/// that address no other elements. A layout therefore fits every buffer that its origin fits;
+/// [`extent`](Self::extent) is what a buffer must have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
     shape: Shape,
     strides: [usize; MAX_RANK],
@@ -46,6 +53,18 @@ impl Layout {
         self.offset
     }
 
+    /// The least number of elements that a buffer of this layout has: one more than the position of
+    /// the last element, or 0 if there is none. Saturates at `usize::MAX`.
+    pub fn extent(&self) -> usize {
+        if self.shape.count() == 0 {
+            return 0;
+        }
+        let axes = self.shape.dims().iter().zip(self.strides());
+        axes.fold(self.offset.saturating_add(1), |end, (&len, &stride)| {
+            end.saturating_add((len - 1).saturating_mul(stride))
+        })
+    }
+
     /// Whether the elements are row-major and without gaps, at any offset.
     pub fn is_contiguous(&self) -> bool {
         let mut step = 1;
@@ -79,8 +98,13 @@ impl Layout {
                 format!("{}..{} of axis {axis} is requested", range.start, range.end),
             ));
         }
-        self.offset += range.start * self.strides[axis];
-        self.shape = self.shape.with(axis, range.len());
+        self.shape = self.shape.with(axis, range.len())?;
+        // The offset of a view without elements is the buffer's start: it has no last element to
+        // bound it.
+        self.offset = match self.shape.count() {
+            0 => 0,
+            _ => self.offset + range.start * self.strides[axis],
+        };
         Ok(self)
     }
 
@@ -97,7 +121,7 @@ impl Layout {
             return Err(Error::shape("select", "tensor", self.shape, expected));
         }
         let mut out = Self {
-            shape: cut.shape.without(axis),
+            shape: cut.shape.without(axis)?,
             strides: [0; MAX_RANK],
             offset: cut.offset,
         };
@@ -124,10 +148,12 @@ impl Layout {
             ));
         }
         let mut out = self;
+        let mut dims = [0; MAX_RANK];
         for (i, &axis) in order.iter().enumerate() {
-            out.shape = out.shape.with(i, self.shape[axis]);
+            dims[i] = self.shape[axis];
             out.strides[i] = self.strides[axis];
         }
+        out.shape = Shape::of(&dims[..rank]);
         Ok(out)
     }
 
@@ -158,7 +184,18 @@ impl Layout {
 
     /// The layout broadcast to `shape` with strides of 0: for kernels that read broadcast operands.
     /// Tensors never have such a layout.
-    pub fn broadcast_to(self, shape: Shape) -> Self {
+    ///
+    /// # Errors
+    /// An axis of this layout has neither length 1 nor the length of the axis of `shape`.
+    pub fn broadcast_to(self, shape: Shape) -> Result<Self> {
+        if self.shape.broadcast(&shape) != Some(shape) {
+            return Err(Error::shape(
+                "broadcast_to",
+                "tensor",
+                self.shape,
+                format!("{shape} is requested"),
+            ));
+        }
         let mut out = Self {
             shape,
             strides: [0; MAX_RANK],
@@ -170,7 +207,48 @@ impl Layout {
                 out.strides[axis + shift] = self.strides[axis];
             }
         }
-        out
+        Ok(out)
+    }
+
+    /// The layout of `count` such groups of elements, `stride` elements apart: a new first axis.
+    /// It addresses elements that this layout does not.
+    ///
+    /// # Errors
+    /// The layout has [`MAX_RANK`] axes already, or the elements cannot be addressed.
+    pub(crate) fn repeated(self, count: usize, stride: usize) -> Result<Self> {
+        let mut out = Self {
+            shape: self.shape.insert(0, count)?,
+            strides: [0; MAX_RANK],
+            offset: self.offset,
+        };
+        out.strides[0] = stride;
+        for (to, &from) in out.strides[1..].iter_mut().zip(self.strides()) {
+            *to = from;
+        }
+        out.addressable()
+    }
+
+    /// The layout, `by` elements further on.
+    ///
+    /// # Errors
+    /// The elements cannot be addressed.
+    pub(crate) fn moved(mut self, by: usize) -> Result<Self> {
+        self.offset = self.offset.saturating_add(by);
+        self.addressable()
+    }
+
+    /// The layout, if the positions of its elements do not overflow. The offset of a view without
+    /// elements is the buffer's start, as in [`slice`](Self::slice).
+    fn addressable(mut self) -> Result<Self> {
+        match self.extent() {
+            0 => self.offset = 0,
+            1..=MAX_EXTENT => {}
+            _ => {
+                let problem = format!("{self:?} is too large to address");
+                return Err(Error::argument("layout", "layout", problem));
+            }
+        }
+        Ok(self)
     }
 
     fn check_axis(&self, op: &'static str, axis: usize) -> Result<()> {
@@ -230,6 +308,55 @@ mod tests {
         assert!(base.select(3, 0).is_err());
         assert!(base.select(0, usize::MAX - 1).is_err());
         assert!(base.select(0, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn the_extent_ends_after_the_last_element() {
+        let base = Layout::contiguous(shape(&[2, 3, 4]));
+        assert_eq!(base.extent(), 24);
+        assert_eq!(base.select(0, 0).unwrap().extent(), 12);
+        let turned = base.permute(&[2, 0, 1]).unwrap();
+        assert_eq!(turned.extent(), 24);
+        assert_eq!(turned.slice(0, 1..2).unwrap().extent(), 22);
+        assert_eq!(base.slice(1, 3..3).unwrap().extent(), 0);
+        let row = Layout::contiguous(shape(&[4]));
+        assert_eq!(row.broadcast_to(shape(&[9, 4])).unwrap().extent(), 4);
+        assert!(row.broadcast_to(shape(&[4, 5])).is_err());
+        assert!(base.broadcast_to(shape(&[3, 4])).is_err());
+    }
+
+    #[test]
+    fn layouts_that_reach_further_are_checked() {
+        let row = Layout::contiguous(shape(&[4]));
+        let rows = row.repeated(3, 10).unwrap().moved(5).unwrap();
+        assert_eq!(
+            (rows.shape(), rows.strides()),
+            (shape(&[3, 4]), &[10, 1][..])
+        );
+        assert_eq!((rows.offset(), rows.extent()), (5, 29));
+        assert_eq!(row.repeated(0, 10).unwrap().moved(5).unwrap().offset(), 0);
+        for stride in [usize::MAX, usize::MAX / 2, MAX_EXTENT] {
+            assert!(row.repeated(3, stride).is_err());
+            assert!(row.moved(stride).is_err());
+        }
+        assert!(row.repeated(usize::MAX, 4).is_err());
+        assert!(
+            Layout::contiguous(shape(&[1; MAX_RANK]))
+                .repeated(1, 1)
+                .is_err()
+        );
+    }
+
+    /// Every round would move the offset of the empty view further.
+    #[test]
+    fn the_offset_of_an_empty_view_does_not_grow() {
+        let far = shape(&[0, isize::MAX as usize / 8]);
+        let mut layout = Layout::contiguous(far);
+        for _ in 0..40 {
+            let end = layout.slice(1, far[1]..far[1]).unwrap();
+            layout = end.reshape(far).unwrap();
+        }
+        assert_eq!(layout.offset(), 0);
     }
 
     #[test]

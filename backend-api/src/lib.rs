@@ -18,6 +18,7 @@
 #[macro_use]
 pub mod activation;
 mod backend;
+mod check;
 mod classes;
 mod compose;
 mod decorators;
@@ -31,10 +32,12 @@ mod names;
 mod op;
 mod operands;
 pub mod philox;
+pub mod rounding;
 mod sequence;
 mod shape;
 mod stack;
 mod tensor;
+pub mod trace;
 mod widen;
 
 pub use activation::Activation;
@@ -42,6 +45,7 @@ pub use backend::{
     Backend, Buffers, Dest, Dests, Memory, MemoryPolicy, Metas, SegmentBody, View, Views,
     foreign_buffer, forward_segment,
 };
+pub use check::{check_accumulate, check_bytes, check_download, check_run};
 pub use compose::compose;
 pub use decorators::{Counting, Counts, Unfused};
 pub use dtype::{DType, Element};
@@ -56,4 +60,4 @@ pub use shape::{MAX_RANK, Meta, Shape};
 pub use smallvec;
 pub use stack::Stacker;
 pub use tensor::Tensor;
-pub use widen::{accumulate_widened, is_widened, run_widened};
+pub use widen::{accumulate_widened, is_arithmetic, is_widened, run_widened};

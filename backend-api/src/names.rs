@@ -34,7 +34,7 @@ impl Op {
 impl Fused {
     /// The names of all fused operations, as [`Op::name`] returns them: for tests that cover every
     /// one.
-    pub const NAMES: [&'static str; 25] = [
+    pub const NAMES: [&'static str; 26] = [
         "bias_activation",
         "activation_grad",
         "lstm_step",
@@ -55,6 +55,7 @@ impl Fused {
         "extended_lstm_sequence_grad",
         "gru_sequence_grad",
         "gru_reset_after_sequence_grad",
+        "scan",
         "softmax_cross_entropy",
         "softmax_cross_entropy_grad",
         "squared_norm",
@@ -76,6 +77,7 @@ impl Fused {
             Self::ScatterUpdate => "scatter_update",
             Self::Sequence(plan) => plan.names().0,
             Self::SequenceGrad(plan) => plan.names().1,
+            Self::Scan(_) => "scan",
             Self::SoftmaxCrossEntropy => "softmax_cross_entropy",
             Self::SoftmaxCrossEntropyGrad => "softmax_cross_entropy_grad",
             Self::SquaredNorm => "squared_norm",
@@ -151,8 +153,10 @@ impl Compare {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::trace::{CompiledStep, ScanPlan, StepGraph};
     use crate::{Activation, AdamStep, ExtendedLstm, LstmGates, SequencePath};
 
     /// The indices of a variant's names in [`Fused::NAMES`]. The match fails to compile for a new
@@ -171,11 +175,12 @@ mod tests {
             Fused::ScatterUpdate => 9..10,
             Fused::Sequence(_) => 10..15,
             Fused::SequenceGrad(_) => 15..20,
-            Fused::SoftmaxCrossEntropy => 20..21,
-            Fused::SoftmaxCrossEntropyGrad => 21..22,
-            Fused::SquaredNorm => 22..23,
-            Fused::Sgd { .. } => 23..24,
-            Fused::Adam(_) => 24..25,
+            Fused::Scan(_) => 20..21,
+            Fused::SoftmaxCrossEntropy => 21..22,
+            Fused::SoftmaxCrossEntropyGrad => 22..23,
+            Fused::SquaredNorm => 23..24,
+            Fused::Sgd { .. } => 24..25,
+            Fused::Adam(_) => 25..26,
         }
     }
 
@@ -204,6 +209,14 @@ mod tests {
             Fused::GruOutputGrad { activation },
             Fused::MaskedUpdate { time: 0 },
             Fused::ScatterUpdate,
+            Fused::Scan(ScanPlan {
+                step: Arc::new(CompiledStep::new(StepGraph::default(), Err(String::new()))),
+                steps: 0,
+                reverse: false,
+                ragged: false,
+                reuse: false,
+                saved: 0,
+            }),
             Fused::SoftmaxCrossEntropy,
             Fused::SoftmaxCrossEntropyGrad,
             Fused::SquaredNorm,

@@ -11,12 +11,17 @@
 //! * Sums are accumulated in the element type or wider, in an order that does not depend on the
 //!   device's other work, so that equal inputs give bit-identical results.
 //! * 16-bit floats are read as `f32`, computed in `f32` (constants included), and each result is
-//!   rounded to its type, to nearest, ties to even. This includes the 16-bit floats that a cast
-//!   reads or produces. [`run_widened`](crate::run_widened) implements this for any operation.
+//!   rounded once to its type, to nearest, ties to even. A cast and [`Op::Fill`] round once from
+//!   any type ([`crate::rounding`]). [`run_widened`](crate::run_widened) implements this for any
+//!   operation.
 //! * [`Op::infer`](Op::infer) has checked shapes and types before a backend receives the operation.
 //! * A backend may return before the operation has finished if later operations on the same buffers
 //!   wait for it.
 
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
+
+use crate::trace::ScanPlan;
 use crate::{Activation, DType, Meta, SequencePlan};
 
 /// One operation. Operands are listed in order, with their shapes.
@@ -32,7 +37,8 @@ pub enum Op {
     },
     /// `() -> meta`: random numbers. They are a function of `key`, the element's index and the
     /// distribution only, and are identical on every device (see [`crate::philox`]). Floats only.
-    /// Rounding to a 16-bit type can produce the excluded upper end of a range.
+    /// A number that rounding would take to the excluded upper end of a range is the largest one
+    /// below it.
     Random {
         /// Selects the random stream.
         key: u64,
@@ -127,6 +133,36 @@ pub enum Op {
     Fused(Fused),
 }
 
+/// Constants are hashed by their bits.
+impl Hash for Op {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        discriminant(self).hash(state);
+        match self {
+            Self::Fill { value, meta } => (value.to_bits(), meta).hash(state),
+            Self::Random {
+                key,
+                distribution,
+                meta,
+            } => (key, distribution, meta).hash(state),
+            Self::Copy | Self::Select | Self::Gather => {}
+            Self::Cast { to } => to.hash(state),
+            Self::Unary(f) => f.hash(state),
+            Self::Affine { mul, add } => (mul.to_bits(), add.to_bits()).hash(state),
+            Self::Clamp { min, max } => (min.to_bits(), max.to_bits()).hash(state),
+            Self::Binary(f) => f.hash(state),
+            Self::Compare(f) => f.hash(state),
+            Self::Reduce { kind, axis } => (kind, axis).hash(state),
+            Self::ArgMax { axis } | Self::Concat { axis } => axis.hash(state),
+            Self::MatMul { alpha, precision } => (alpha.to_bits(), precision).hash(state),
+            Self::Reverse { time, batch } => (time, batch).hash(state),
+            Self::ScatterAdd { rows } => rows.hash(state),
+            // Their constants are nested deeper, and there are few in a step: the text of a float
+            // determines its bits, except those of NaN.
+            Self::Fused(fused) => format!("{fused:?}").hash(state),
+        }
+    }
+}
+
 /// The distribution of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
@@ -144,6 +180,17 @@ pub enum Distribution {
         /// Standard deviation.
         std: f64,
     },
+}
+
+/// By the bits of the constants.
+impl Hash for Distribution {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (kind, a, b) = match self {
+            Self::Uniform { low, high } => (0u8, low, high),
+            Self::Normal { mean, std } => (1, mean, std),
+        };
+        (kind, a.to_bits(), b.to_bits()).hash(state);
+    }
 }
 
 /// A function of one number.
@@ -302,6 +349,8 @@ pub enum Fused {
     Sequence(SequencePlan),
     /// The gradient of a whole recurrent sequence; see [`SequencePlan`].
     SequenceGrad(SequencePlan),
+    /// A recurrence over all steps, given as a graph; see [`ScanPlan`] for operands and results.
+    Scan(ScanPlan),
     /// `(logits: [.., V], labels: [..] int) -> [..]`: `-log softmax(logits)[label]`. A label
     /// outside `0..V` is an error where the device can detect it without synchronising; otherwise
     /// it gives NaN.

@@ -160,6 +160,7 @@ impl Args<'_> {
     pub(crate) fn gates(&self, arg: &str, x: Meta, count: usize) -> Result<Meta> {
         self.check_float(arg, x.dtype)?;
         self.rank(arg, x, 2)?;
+        // No overflow: an axis has at most `isize::MAX / 8` elements, and `count` is at most 4.
         let wide = Shape::new(&[x.shape[0], count * x.shape[1]])?;
         Ok(Meta::new(wide, x.dtype))
     }
@@ -170,7 +171,7 @@ impl Args<'_> {
         self.min_rank("logits", logits, 1)?;
         let last = logits.shape.rank() - 1;
         self.not_empty("logits", logits, last)?;
-        let rows = logits.shape.without(last);
+        let rows = logits.shape.without(last)?;
         if labels.shape != rows {
             return Err(Error::shape(
                 self.op,
@@ -211,9 +212,8 @@ impl Args<'_> {
                 format!("b is {}", b.shape),
             ));
         }
-        let shape = a.shape.with(ra - 1, b.shape[rb - 1]);
         // The product of two empty operands can have a shape that is too large.
-        let out = Meta::new(Shape::new(shape.dims())?, a.dtype);
+        let out = Meta::new(a.shape.with(ra - 1, b.shape[rb - 1])?, a.dtype);
         if let Some(c) = self.ins.get(2) {
             self.same("c", *c, out)?;
         }
@@ -229,21 +229,15 @@ impl Args<'_> {
         for (i, x) in self.ins.iter().enumerate() {
             let arg = format!("x{i}");
             self.check_axis(&arg, *x, axis)?;
-            self.same(
-                &arg,
-                Meta::new(x.shape.with(axis, first.shape[axis]), x.dtype),
-                first,
-            )
-            .map_err(|e| match e {
-                // Report the operand's own shape, not the one adapted for the comparison.
-                Error::Shape { .. } => Error::shape(
+            self.same_type(&arg, *x, first.dtype)?;
+            if x.shape.without(axis)? != first.shape.without(axis)? {
+                return Err(Error::shape(
                     self.op,
                     &arg,
                     x.shape,
                     format!("x0 is {}, and only axis {axis} may differ", first.shape),
-                ),
-                other => other,
-            })?;
+                ));
+            }
             total = total.saturating_add(x.shape[axis]);
         }
         let mut dims = first.shape.dims().to_vec();

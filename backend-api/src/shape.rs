@@ -9,6 +9,9 @@ use crate::{DType, Error, Result};
 pub const MAX_RANK: usize = 6;
 
 /// The lengths of a tensor's axes, outermost first; at most [`MAX_RANK`].
+///
+/// Every shape keeps the limits of [`Shape::new`], so that products of its axes do not overflow,
+/// nor do sizes in bytes. Buffers and kernels rely on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     rank: u8,
@@ -50,7 +53,8 @@ impl Shape {
         Ok(Self::of(dims))
     }
 
-    /// Creates a shape without checks: for axes of existing shapes.
+    /// Creates a shape without checks: for one axis of an existing shape, or some of its axes in
+    /// any order.
     pub(crate) fn of(dims: &[usize]) -> Self {
         let mut shape = Self::SCALAR;
         shape.rank = dims.len() as u8;
@@ -79,30 +83,60 @@ impl Shape {
     }
 
     /// The shape with the length of one axis replaced.
-    pub fn with(mut self, axis: usize, len: usize) -> Self {
-        self.dims[..self.rank as usize][axis] = len;
-        self
+    ///
+    /// # Errors
+    /// The axis does not exist, or the shape becomes too large.
+    pub fn with(&self, axis: usize, len: usize) -> Result<Self> {
+        self.check_axis(axis, self.rank())?;
+        let mut dims = self.dims;
+        dims[axis] = len;
+        Self::new(&dims[..self.rank()])
     }
 
     /// The shape without one axis.
-    pub fn without(&self, axis: usize) -> Self {
-        let mut shape = Self::SCALAR;
-        shape.rank = self.rank - 1;
-        let kept = self.dims().iter().enumerate().filter(|(i, _)| *i != axis);
-        for (to, (_, &d)) in shape.dims.iter_mut().zip(kept) {
-            *to = d;
-        }
-        shape
+    ///
+    /// # Errors
+    /// The axis does not exist.
+    pub fn without(&self, axis: usize) -> Result<Self> {
+        self.check_axis(axis, self.rank())?;
+        let mut dims = self.dims;
+        dims.copy_within(axis + 1.., axis);
+        Ok(Self::of(&dims[..self.rank() - 1]))
     }
 
     /// The shape with an axis of length `len` inserted at position `axis`.
     ///
+    /// ```
+    /// use backend_api::Shape;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let shape = Shape::new(&[2, 3])?;
+    /// assert_eq!(shape.insert(1, 5)?.dims(), [2, 5, 3]);
+    /// assert!(shape.insert(3, 5).is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// The shape already has [`MAX_RANK`] axes.
+    /// `axis` is greater than the number of axes, the shape already has [`MAX_RANK`] axes, or it
+    /// becomes too large.
     pub fn insert(&self, axis: usize, len: usize) -> Result<Self> {
-        let mut dims: Vec<usize> = self.dims().to_vec();
-        dims.insert(axis, len);
-        Self::new(&dims)
+        let rank = self.rank();
+        self.check_axis(axis, rank + 1)?;
+        let mut dims = [len; MAX_RANK + 1];
+        dims[..axis].copy_from_slice(&self.dims[..axis]);
+        dims[axis + 1..=rank].copy_from_slice(&self.dims[axis..rank]);
+        Self::new(&dims[..=rank])
+    }
+
+    fn check_axis(&self, axis: usize, end: usize) -> Result<()> {
+        if axis < end {
+            return Ok(());
+        }
+        Err(Error::argument(
+            "shape",
+            "axis",
+            format!("is {axis}, but the shape is {self}"),
+        ))
     }
 
     /// The shape of two operands broadcast together: axes are aligned at the end, and axes of
@@ -154,7 +188,7 @@ impl fmt::Debug for Shape {
 }
 
 /// Shape and element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Meta {
     /// The shape.
     pub shape: Shape,
@@ -188,6 +222,38 @@ mod tests {
         assert!(Shape::new(&[1; MAX_RANK + 1]).is_err());
         assert_eq!(shape(&[0, 3]).count(), 0);
         assert_eq!(Shape::SCALAR.count(), 1);
+    }
+
+    #[test]
+    fn no_method_makes_a_shape_too_large() {
+        // The product is 4 modulo 2^64.
+        let third = ((1u128 << 64) + 2).div_euclid(3) as usize;
+        let error = shape(&[6, 1]).with(1, third).unwrap_err().to_string();
+        assert!(error.starts_with("shape: dims [6, "), "{error}");
+        assert!(shape(&[6]).insert(1, third).is_err());
+        assert!(shape(&[0, 1]).with(1, usize::MAX).is_err());
+        assert_eq!(shape(&[2, 3]).with(1, 5).unwrap().dims(), [2, 5]);
+    }
+
+    #[test]
+    fn axes_that_do_not_exist_are_refused() {
+        let message = |result: Result<Shape>| result.unwrap_err().to_string();
+        assert_eq!(
+            message(Shape::SCALAR.without(0)),
+            "shape: axis is 0, but the shape is []"
+        );
+        assert_eq!(
+            message(shape(&[2, 3]).with(2, 1)),
+            "shape: axis is 2, but the shape is [2, 3]"
+        );
+        assert_eq!(
+            message(shape(&[2]).insert(9, 1)),
+            "shape: axis is 9, but the shape is [2]"
+        );
+        let full = shape(&[1; MAX_RANK]);
+        assert!(full.insert(MAX_RANK, 1).is_err() && full.insert(0, 1).is_err());
+        assert_eq!(full.without(MAX_RANK - 1).unwrap().rank(), MAX_RANK - 1);
+        assert_eq!(shape(&[2, 3, 4]).without(1).unwrap().dims(), [2, 4]);
     }
 
     #[test]

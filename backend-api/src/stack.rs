@@ -34,7 +34,7 @@ impl<B: Backend> Stacker<B> {
     /// pushed.
     pub fn push(&mut self, part: Tensor<B>) -> Result<()> {
         let device = part.device().clone();
-        if !self.parts.is_empty() || device.is_tracked(part.buffer()) {
+        if !self.parts.is_empty() || part.is_recorded() {
             self.parts.push(part);
             return Ok(());
         }
@@ -53,9 +53,9 @@ impl<B: Backend> Stacker<B> {
         }
         let dtype = sequence.dtype();
         // Moves the last handle of the buffer into the call, so that the write is in place.
-        let dest = Dest::Into(Box::new((sequence.into_buffer(), at)));
-        let mut outs = device.run(&Op::Copy, &[part.view()], smallvec![dest])?;
-        let sequence = Tensor::from_parts(&device, outs.swap_remove(0), layout, dtype);
+        let dest = Dest::Into(Box::new((sequence.into_buffer()?, at)));
+        let mut outs = device.run(&Op::Copy, &[part.view()?], smallvec![dest])?;
+        let sequence = Tensor::from_parts(&device, outs.swap_remove(0), layout, dtype)?;
         self.written = Some((sequence, count + 1));
         Ok(())
     }

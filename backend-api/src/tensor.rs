@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::check::{check_bytes, fits};
+use crate::operands::Args;
+use crate::trace::{Key, Recorder, Symbol, Work, not_available};
 use crate::{
     Activation, Backend, Binary, Compare, DType, Dest, Dests, Distribution, Element, Error, Fused,
     Layout, Meta, Metas, Op, Precision, Reduce, Result, Shape, Unary, View, Views,
@@ -19,9 +23,27 @@ use crate::{
 /// argument and both shapes. No method panics. All operands of an operation must be on one device.
 pub struct Tensor<B: Backend> {
     device: B,
-    buffer: B::Buffer,
+    elements: Elements<B::Buffer>,
     layout: Layout,
     dtype: DType,
+}
+
+/// The elements of a tensor.
+#[derive(Clone)]
+enum Elements<Buffer> {
+    /// In a buffer of the device.
+    Buffer(Buffer),
+    /// Open, while a step is traced.
+    Symbol(Symbol),
+}
+
+impl<Buffer> Elements<Buffer> {
+    fn map<Other>(&self, convert: impl FnOnce(&Buffer) -> Other) -> Elements<Other> {
+        match self {
+            Self::Buffer(buffer) => Elements::Buffer(convert(buffer)),
+            Self::Symbol(symbol) => Elements::Symbol(symbol.clone()),
+        }
+    }
 }
 
 // A derived impl would require `B::Buffer: Clone` from every caller.
@@ -29,7 +51,7 @@ impl<B: Backend> Clone for Tensor<B> {
     fn clone(&self) -> Self {
         Self {
             device: self.device.clone(),
-            buffer: self.buffer.clone(),
+            elements: self.elements.clone(),
             layout: self.layout,
             dtype: self.dtype,
         }
@@ -72,14 +94,7 @@ impl<B: Backend> Tensor<B> {
     /// `bytes` does not have [`meta.bytes()`](Meta::bytes) bytes, a `bool` is neither 0 nor 1, or
     /// the device is out of memory.
     pub fn from_bytes(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
-        if bytes.len() != meta.bytes() {
-            return Err(Error::shape(
-                "tensor",
-                "shape",
-                meta.shape,
-                format!("{} bytes of {} are given", bytes.len(), meta.dtype),
-            ));
-        }
+        check_bytes("tensor", meta, bytes.len())?;
         // Kernels rely on it: any other byte would be neither `true` nor `false`.
         if meta.dtype == DType::Bool
             && let Some(index) = bytes.iter().position(|&byte| byte > 1)
@@ -95,7 +110,7 @@ impl<B: Backend> Tensor<B> {
 
     fn upload(device: &B, bytes: &[u8], meta: Meta) -> Result<Self> {
         let buffer = device.upload(bytes, meta)?;
-        Ok(Self::whole(device, buffer, meta))
+        Self::whole(device, buffer, meta)
     }
 
     /// Creates a scalar, a tensor without axes.
@@ -115,13 +130,25 @@ impl<B: Backend> Tensor<B> {
 
     /// Creates a tensor of random numbers. They depend only on `key`, `distribution` and `meta`,
     /// and are identical on every device.
-    pub fn random(device: &B, key: u64, distribution: Distribution, meta: Meta) -> Result<Self> {
-        let op = Op::Random {
-            key,
-            distribution,
-            meta,
+    pub fn random(
+        device: &B,
+        key: impl Into<Key>,
+        distribution: Distribution,
+        meta: Meta,
+    ) -> Result<Self> {
+        let key = key.into();
+        let symbolic = match key.resolve() {
+            Err(recorder) => recorder.noise(&key, distribution, meta)?,
+            Ok(key) => {
+                let op = Op::Random {
+                    key,
+                    distribution,
+                    meta,
+                };
+                return Self::call(device, &op, &[]);
+            }
         };
-        Self::call(device, &op, &[])
+        Ok(Self::symbol(device, symbolic, meta))
     }
 
     /// Copies the elements to the host, in row-major order.
@@ -133,16 +160,16 @@ impl<B: Backend> Tensor<B> {
             let expected = format!("{} is requested", T::DTYPE);
             return Err(Error::dtype("to_vec", "tensor", self.dtype, expected));
         }
-        let mut data = vec![T::zeroed(); self.shape().count()];
+        let mut data = host_zeros(self.shape().count())?;
         self.device
-            .download(self.view(), bytemuck::cast_slice_mut(&mut data))?;
+            .download(self.view()?, bytemuck::cast_slice_mut(&mut data))?;
         Ok(data)
     }
 
     /// Copies the bytes of the elements to the host, in row-major order and the host's byte order.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.meta().bytes()];
-        self.device.download(self.view(), &mut bytes)?;
+        let mut bytes = host_zeros(self.meta().bytes())?;
+        self.device.download(self.view()?, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -197,53 +224,156 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The buffer that holds the elements.
-    pub fn buffer(&self) -> &B::Buffer {
-        &self.buffer
-    }
-
-    /// Consumes the tensor and returns its handle of the buffer.
-    pub fn into_buffer(self) -> B::Buffer {
-        self.buffer
-    }
-
-    /// The tensor as an operand of [`Backend::run`].
-    pub fn view(&self) -> View<'_, B::Buffer> {
-        View {
-            buffer: &self.buffer,
-            layout: self.layout,
-            dtype: self.dtype,
+    ///
+    /// # Errors
+    /// The tensor is a symbol of a step that is being traced.
+    pub fn buffer(&self) -> Result<&B::Buffer> {
+        match &self.elements {
+            Elements::Buffer(buffer) => Ok(buffer),
+            Elements::Symbol(symbol) => Err(read(symbol)),
         }
     }
 
+    /// Consumes the tensor and returns its handle of the buffer.
+    ///
+    /// # Errors
+    /// Those of [`buffer`](Self::buffer).
+    pub fn into_buffer(self) -> Result<B::Buffer> {
+        match self.elements {
+            Elements::Buffer(buffer) => Ok(buffer),
+            Elements::Symbol(symbol) => Err(read(&symbol)),
+        }
+    }
+
+    /// The tensor as an operand of [`Backend::run`].
+    ///
+    /// # Errors
+    /// Those of [`buffer`](Self::buffer).
+    pub fn view(&self) -> Result<View<'_, B::Buffer>> {
+        Ok(View {
+            buffer: self.buffer()?,
+            layout: self.layout,
+            dtype: self.dtype,
+        })
+    }
+
+    /// Whether operations on the tensor are recorded, for a gradient or in a traced step.
+    pub fn is_recorded(&self) -> bool {
+        match &self.elements {
+            Elements::Buffer(buffer) => self.device.is_tracked(buffer),
+            Elements::Symbol(_) => true,
+        }
+    }
+
+    /// The symbol, if the tensor is one of a step that is being traced.
+    pub fn as_symbol(&self) -> Option<&Symbol> {
+        match &self.elements {
+            Elements::Buffer(_) => None,
+            Elements::Symbol(symbol) => Some(symbol),
+        }
+    }
+
+    /// A tensor without elements, for tracing a step.
+    pub fn symbol(device: &B, symbol: Symbol, meta: Meta) -> Self {
+        let elements = Elements::Symbol(symbol);
+        Self::proven(device, elements, Layout::contiguous(meta.shape), meta.dtype)
+    }
+
     /// Assembles a tensor from its parts: for implementations of backends and decorators.
-    pub fn from_parts(device: &B, buffer: B::Buffer, layout: Layout, dtype: DType) -> Self {
+    ///
+    /// ```
+    /// use backend_api::{DType, Layout, Shape, Tensor};
+    /// use backend_cpu::Cpu;
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let cpu = Cpu::new();
+    /// let buffer = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0], &[3])?.into_buffer()?;
+    /// let column = Layout::contiguous(Shape::new(&[3, 1])?);
+    /// let x = Tensor::from_parts(&cpu, buffer, column, DType::F32)?;
+    /// assert_eq!(x.dims()[..], [3, 1]);
+    ///
+    /// let longer = Layout::contiguous(Shape::new(&[4])?);
+    /// assert!(Tensor::from_parts(&cpu, x.into_buffer()?, longer, DType::F32).is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The buffer belongs to another backend, has fewer elements than the layout needs, or has
+    /// elements of another type.
+    pub fn from_parts(device: &B, buffer: B::Buffer, layout: Layout, dtype: DType) -> Result<Self> {
+        Self::checked(
+            device,
+            "from_parts",
+            Elements::Buffer(buffer),
+            layout,
+            dtype,
+        )
+    }
+
+    /// Assembles a tensor. A symbol has no elements that a layout could be out of bounds of: the
+    /// operations of its step are checked when they run.
+    fn checked(
+        device: &B,
+        op: &'static str,
+        elements: Elements<B::Buffer>,
+        layout: Layout,
+        dtype: DType,
+    ) -> Result<Self> {
+        if let Elements::Buffer(buffer) = &elements {
+            fits(device, op, buffer, &layout, dtype)?;
+        }
+        Ok(Self::proven(device, elements, layout, dtype))
+    }
+
+    /// Assembles a tensor of a layout that is known to fit the buffer.
+    fn proven(device: &B, elements: Elements<B::Buffer>, layout: Layout, dtype: DType) -> Self {
         Self {
             device: device.clone(),
-            buffer,
+            elements,
             layout,
             dtype,
         }
     }
 
     /// Turns an operand of [`Backend::run`] into a tensor. The elements are shared.
-    pub fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Self {
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts).
+    pub fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Result<Self> {
         Self::from_parts(device, view.buffer.clone(), view.layout, view.dtype)
     }
 
-    fn whole(device: &B, buffer: B::Buffer, meta: Meta) -> Self {
+    fn whole(device: &B, buffer: B::Buffer, meta: Meta) -> Result<Self> {
         Self::from_parts(device, buffer, Layout::contiguous(meta.shape), meta.dtype)
     }
 
     /// The same elements as a tensor of a backend with the same buffer type: moves a tensor into or
     /// out of a decorator without a copy.
     pub fn on_backend<B2: Backend<Buffer = B::Buffer>>(&self, device: &B2) -> Tensor<B2> {
-        Tensor::from_parts(device, self.buffer.clone(), self.layout, self.dtype)
+        let elements = self.elements.map(B::Buffer::clone);
+        Tensor::proven(device, elements, self.layout, self.dtype)
+    }
+
+    /// The tensor with its buffer converted to one of another backend: for decorators.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts).
+    pub fn map_buffer<B2: Backend>(
+        &self,
+        device: &B2,
+        convert: impl FnOnce(&B::Buffer) -> B2::Buffer,
+    ) -> Result<Tensor<B2>> {
+        let elements = self.elements.map(convert);
+        Tensor::checked(device, "map_buffer", elements, self.layout, self.dtype)
     }
 
     /// The same elements without their gradient history: no gradient flows back through the result.
     pub fn detach(&self) -> Self {
-        let buffer = self.device.detach(&self.buffer);
-        Self::from_parts(&self.device, buffer, self.layout, self.dtype)
+        let elements = match &self.elements {
+            Elements::Buffer(buffer) => Elements::Buffer(self.device.detach(buffer)),
+            Elements::Symbol(symbol) => Elements::Symbol(symbol.detach()),
+        };
+        Self::proven(&self.device, elements, self.layout, self.dtype)
     }
 
     /// Copies the tensor to another device, without its gradient history. Returns a clone if it is
@@ -284,15 +414,39 @@ impl<B: Backend> Tensor<B> {
             }
         }
         let metas: Metas = ins.iter().map(|t| t.meta()).collect();
-        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect();
         let outs = op.infer(&metas)?;
+        if let Some(symbol) = ins.iter().find_map(|t| t.as_symbol()) {
+            return Self::record(symbol.recorder(), device, op, ins, outs);
+        }
+        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect::<Result<_>>()?;
         let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
         let buffers = device.run(op, &views, dests)?;
-        Ok(buffers
+        buffers
             .into_iter()
             .zip(outs)
             .map(|(buffer, meta)| Self::whole(device, buffer, meta))
-            .collect())
+            .collect()
+    }
+
+    /// Records an operation of a traced step.
+    fn record(
+        recorder: &Arc<Recorder>,
+        device: &B,
+        op: &Op,
+        ins: &[&Self],
+        outs: Metas,
+    ) -> Result<SmallVec<[Self; 3]>> {
+        let operand = |t: &&Self| match &t.elements {
+            Elements::Symbol(symbol) => (symbol.clone(), t.layout),
+            Elements::Buffer(_) => {
+                let captured = recorder.capture(Arc::new((*t).clone()), t.meta());
+                (captured, Layout::contiguous(t.shape()))
+            }
+        };
+        let operands: SmallVec<[_; 3]> = ins.iter().map(operand).collect();
+        let symbols = recorder.record(Work::Op(op.clone()), &operands, outs.clone())?;
+        let tensor = |(symbol, meta)| Self::symbol(device, symbol, meta);
+        Ok(symbols.into_iter().zip(outs).map(tensor).collect())
     }
 
     fn unary(&self, f: Unary) -> Result<Self> {
@@ -313,8 +467,9 @@ impl<B: Backend> Tensor<B> {
 
 /// Views: other shapes over the same elements.
 impl<B: Backend> Tensor<B> {
+    /// The same elements under a layout derived from the tensor's own.
     fn with_layout(&self, layout: Layout) -> Self {
-        Self::from_parts(&self.device, self.buffer.clone(), layout, self.dtype)
+        Self::proven(&self.device, self.elements.clone(), layout, self.dtype)
     }
 
     /// The indices `range` of `axis`, like `x[:, range]`.
@@ -360,6 +515,25 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// The elements of the buffer that a layout selects; the tensor is contiguous from the start of
+    /// its buffer, or the layout counts from there.
+    ///
+    /// # Errors
+    /// The buffer has too few elements.
+    pub(crate) fn of_buffer_at(&self, layout: Layout) -> Result<Self> {
+        let (elements, layout) = (self.elements.clone(), layout.moved(self.layout.offset())?);
+        Self::checked(&self.device, "view", elements, layout, self.dtype)
+    }
+
+    /// The tensor broadcast to a shape by strides of 0, without a copy: for gradients. Operations
+    /// other than copies may be slower with it.
+    ///
+    /// # Errors
+    /// An axis of the tensor has neither length 1 nor the length of the axis of `shape`.
+    pub fn stretch(&self, shape: Shape) -> Result<Self> {
+        Ok(self.with_layout(self.layout.broadcast_to(shape)?))
+    }
+
     /// Inserts an axis of length 1 at position `axis`.
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         let mut dims = self.dims();
@@ -372,10 +546,15 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Splits the last axis into `count` equal parts.
+    ///
+    /// # Errors
+    /// `count` is 0 or does not divide the length of the last axis, or it is more than 65,536 and
+    /// more than the number of elements.
     pub fn split_last(&self, count: usize) -> Result<Vec<Self>> {
         let axis = self.shape().rank().wrapping_sub(1);
         let width = self.shape().last();
-        if self.shape().rank() == 0 || count == 0 || !width.is_multiple_of(count) {
+        let fits = count > 0 && width.is_multiple_of(count) && self.has_parts(count);
+        if self.shape().rank() == 0 || !fits {
             let expected = format!("{count} equal parts of the last axis are requested");
             return Err(Error::shape("split", "tensor", self.shape(), expected));
         }
@@ -383,6 +562,20 @@ impl<B: Backend> Tensor<B> {
         (0..count)
             .map(|i| self.slice(axis, i * part..(i + 1) * part))
             .collect()
+    }
+
+    /// Whether a list of `count` parts is reasonable. Without a limit, a tensor without elements
+    /// would have any number of parts.
+    pub(crate) fn has_parts(&self, count: usize) -> bool {
+        count <= (1 << 16).max(self.shape().count())
+    }
+
+    /// A tensor of the integers of a range.
+    pub(crate) fn integers(device: &B, range: Range<i64>) -> Result<Self> {
+        let count = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
+        let mut numbers = host_zeros(count)?;
+        numbers.iter_mut().zip(range).for_each(|(to, i)| *to = i);
+        Self::from_slice(device, &numbers, &[count])
     }
 }
 
@@ -637,11 +830,27 @@ impl<B: Backend> Tensor<B> {
     /// even where it was NaN. `first` is the time of the first step of `self`.
     ///
     /// # Errors
-    /// The shapes do not fit, or `lengths` is not a tensor of integers.
+    /// The shapes do not fit, `lengths` is not a tensor of integers, or the time of the last step
+    /// exceeds `i64`.
     pub fn mask_padding(&self, lengths: &Self, first: usize) -> Result<Self> {
-        let steps = self.shape().dims().first().copied().unwrap_or(0);
-        let times: Vec<i64> = (first..first + steps).map(|time| time as i64).collect();
-        let times = Self::from_slice(&self.device, &times, &[steps, 1])?;
+        let args = Args {
+            op: "mask_padding",
+            ins: &[],
+        };
+        args.min_rank("x", self.meta(), 2)?;
+        args.check_lengths(lengths.meta(), self.shape()[1])?;
+        let steps = self.shape()[0];
+        let Some(end) = i64::try_from(first)
+            .ok()
+            .and_then(|first| first.checked_add(steps as i64))
+        else {
+            let problem = format!("is {first}, too large for {steps} steps");
+            return Err(Error::argument(args.op, "first", problem));
+        };
+        if self.shape().count() == 0 {
+            return Ok(self.clone());
+        }
+        let times = Self::integers(&self.device, first as i64..end)?.unsqueeze(1)?;
         let runs = times.compare(Compare::Lt, &lengths.cast(DType::I64)?)?;
         let mut dims = self.dims();
         dims.iter_mut().skip(2).for_each(|d| *d = 1);
@@ -654,4 +863,26 @@ impl<B: Backend> Tensor<B> {
     pub fn reverse(&self, lengths: &Self, time: usize, batch: usize) -> Result<Self> {
         Self::call(&self.device, &Op::Reverse { time, batch }, &[self, lengths])
     }
+}
+
+/// Zeros in host memory, or an error if there is not enough.
+fn host_zeros<T: Element>(count: usize) -> Result<Vec<T>> {
+    let mut zeros = Vec::new();
+    zeros
+        .try_reserve_exact(count)
+        .map_err(|_| Error::OutOfMemory {
+            device: "the host".into(),
+            requested: count.saturating_mul(size_of::<T>()),
+            free: 0,
+        })?;
+    zeros.resize(count, T::zeroed());
+    Ok(zeros)
+}
+
+/// The error of reading a symbol. The recording is given up, even if the caller drops the error.
+fn read(symbol: &Symbol) -> Error {
+    symbol
+        .recorder()
+        .refuse("the step reads the elements of a tensor");
+    not_available("the tensor")
 }

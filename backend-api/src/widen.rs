@@ -5,14 +5,22 @@ use std::borrow::Cow;
 use smallvec::smallvec;
 
 use crate::{
-    Backend, Buffers, DType, Dest, Dests, Fused, Layout, Meta, Metas, Op, Result, Tensor, View,
-    Views,
+    Backend, Buffers, DType, Dest, Dests, Distribution, Fused, Layout, Meta, Metas, Op, Result,
+    Tensor, View, Views, rounding,
 };
 
-/// Whether [`run_widened`] applies to an operation: it does arithmetic, and an operand or result is
-/// a 16-bit float. It does not apply to casts, [`Op::Fill`] and operations that only move elements:
-/// a device runs these itself.
+/// Whether [`run_widened`] applies to an operation: it [does arithmetic](is_arithmetic), and an
+/// operand or result is a 16-bit float.
 pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
+    match op {
+        Op::Random { meta, .. } => meta.dtype.computed_in() != meta.dtype,
+        op => is_arithmetic(op) && ins.iter().any(|x| x.dtype.computed_in() != x.dtype),
+    }
+}
+
+/// Whether an operation does arithmetic. Casts, [`Op::Fill`] and operations that only move elements
+/// do not: a device runs these on 16-bit floats itself.
+pub fn is_arithmetic(op: &Op) -> bool {
     match op {
         Op::Fill { .. }
         | Op::Copy
@@ -21,9 +29,9 @@ pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
         | Op::Concat { .. }
         | Op::Reverse { .. }
         | Op::Gather
-        | Op::Fused(Fused::MaskedUpdate { .. } | Fused::ScatterUpdate) => false,
-        Op::Random { meta, .. } => meta.dtype.computed_in() != meta.dtype,
-        Op::Unary(_)
+        | Op::Fused(Fused::MaskedUpdate { .. } | Fused::ScatterUpdate | Fused::Scan(_)) => false,
+        Op::Random { .. }
+        | Op::Unary(_)
         | Op::Affine { .. }
         | Op::Clamp { .. }
         | Op::Binary(_)
@@ -32,7 +40,7 @@ pub fn is_widened<Buffer>(op: &Op, ins: &[View<'_, Buffer>]) -> bool {
         | Op::ArgMax { .. }
         | Op::MatMul { .. }
         | Op::ScatterAdd { .. }
-        | Op::Fused(_) => ins.iter().any(|x| x.dtype.computed_in() != x.dtype),
+        | Op::Fused(_) => true,
     }
 }
 
@@ -63,9 +71,9 @@ pub fn run_widened<B: Backend>(
     };
     let ins = ins
         .iter()
-        .map(|x| Tensor::of_view(device, x).cast(x.dtype.computed_in()))
+        .map(|x| Tensor::of_view(device, x)?.cast(x.dtype.computed_in()))
         .collect::<Result<Vec<_>>>()?;
-    let views: Views<'_, B::Buffer> = ins.iter().map(Tensor::view).collect();
+    let views: Views<'_, B::Buffer> = ins.iter().map(Tensor::view).collect::<Result<_>>()?;
     // Results of other types are written to their destinations directly.
     let mut dests = Dests::new();
     let mut conversions = Vec::with_capacity(outs.len());
@@ -78,7 +86,21 @@ pub fn run_widened<B: Backend>(
             conversions.push(Some((meta, dest)));
         }
     }
-    let computed = device.run(&op, &views, dests)?;
+    let mut computed = device.run(&op, &views, dests)?;
+    if let Op::Random {
+        distribution: Distribution::Uniform { low, high },
+        ..
+    } = *op
+        && low < high
+    {
+        // Rounding may reach the upper end, which is excluded.
+        let Meta { shape, dtype } = results[0];
+        let numbers = computed.swap_remove(0);
+        let layout = Layout::contiguous(shape);
+        let numbers = Tensor::from_parts(device, numbers, layout, dtype.computed_in())?;
+        let numbers = numbers.clamp(f64::NEG_INFINITY, rounding::below(dtype, high))?;
+        computed.push(numbers.into_buffer()?);
+    }
     computed
         .into_iter()
         .zip(conversions)
@@ -86,7 +108,7 @@ pub fn run_widened<B: Backend>(
             None => Ok(buffer),
             Some((meta, dest)) => {
                 let layout = Layout::contiguous(meta.shape);
-                let result = Tensor::from_parts(device, buffer, layout, wide(*meta).dtype);
+                let result = Tensor::from_parts(device, buffer, layout, wide(*meta).dtype)?;
                 round_into(&result, meta.dtype, dest)
             }
         })
@@ -104,8 +126,8 @@ pub fn accumulate_widened<B: Backend>(
     src: View<'_, B::Buffer>,
 ) -> Result<B::Buffer> {
     let wide = src.dtype.computed_in();
-    let old = Tensor::from_parts(device, dst.clone(), *at, src.dtype).cast(wide)?;
-    let sum = old.add(&Tensor::of_view(device, &src).cast(wide)?)?;
+    let old = Tensor::from_parts(device, dst.clone(), *at, src.dtype)?.cast(wide)?;
+    let sum = old.add(&Tensor::of_view(device, &src)?.cast(wide)?)?;
     round_into(&sum, src.dtype, Dest::Into(Box::new((dst, *at))))
 }
 
@@ -115,6 +137,6 @@ fn wide(meta: Meta) -> Meta {
 
 fn round_into<B: Backend>(from: &Tensor<B>, to: DType, dest: Dest<B::Buffer>) -> Result<B::Buffer> {
     let op = Op::Cast { to };
-    let mut outs = from.device().run(&op, &[from.view()], smallvec![dest])?;
+    let mut outs = from.device().run(&op, &[from.view()?], smallvec![dest])?;
     Ok(outs.swap_remove(0))
 }

@@ -1,14 +1,18 @@
 //! The implementation of [`Backend`]: which kernel runs an operation, by its operands' type.
 
+use std::sync::Arc;
+
+use backend_api::trace::{ScanPlan, SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence, Result,
-    SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, compose, is_widened,
-    run_widened,
+    Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence,
+    Result, SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, check_bytes,
+    check_download, compose, is_widened, run_widened,
 };
 
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::elementwise::unsupported;
+use crate::scan::compile;
 use crate::storage::{CpuBuffer, Input, unshared};
 use crate::strided::Walk;
 
@@ -27,13 +31,19 @@ impl Backend for Cpu {
         self.shares(other)
     }
 
+    fn extent(&self, buffer: &CpuBuffer) -> Result<(usize, DType)> {
+        Ok((buffer.count(), buffer.dtype()))
+    }
+
     fn upload(&self, bytes: &[u8], meta: Meta) -> Result<CpuBuffer> {
+        check_bytes("upload", meta, bytes.len())?;
         let mut storage = self.pool().take(bytes.len())?;
         storage.elements_mut::<u8>()[..bytes.len()].copy_from_slice(bytes);
         Ok(CpuBuffer::new(storage, meta.dtype, meta.shape.count()))
     }
 
     fn download(&self, src: View<'_, CpuBuffer>, into: &mut [u8]) -> Result<()> {
+        check_download(self, &src, into.len())?;
         match src.dtype.size() {
             1 => into.copy_from_slice(&self.dense::<u8>(&src)?),
             2 => into.copy_from_slice(bytemuck::cast_slice(&self.dense::<u16>(&src)?)),
@@ -75,6 +85,7 @@ impl Backend for Cpu {
             }
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
             Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
+            Op::Fused(Fused::Scan(plan)) => self.run_scan(plan, ins, outs),
             Op::Fused(fused) => match first {
                 DType::F32 => self.run_fused::<f32>(fused, ins, outs),
                 DType::F64 => self.run_fused::<f64>(fused, ins, outs),
@@ -111,6 +122,14 @@ impl Backend for Cpu {
 
     fn memory(&self) -> Memory {
         self.pool().memory()
+    }
+
+    fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
+        Ok(Arc::new(compile(step)?))
+    }
+
+    fn step_cache(&self) -> Option<&StepCache> {
+        Some(self.steps())
     }
 
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
@@ -180,15 +199,14 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        if fused.activation().is_some_and(|f| !f.is_common()) {
-            return compose(self, fused, ins, outs);
-        }
+        let common = fused.activation().is_none_or(Activation::is_common);
         match fused {
-            Fused::BiasActivation { activation } => {
-                self.bias_activation::<T>(*activation, ins, outs)
-            }
             Fused::ActivationGrad { activation } => {
                 self.activation_grad::<T>(*activation, ins, outs)
+            }
+            _ if !common => compose(self, fused, ins, outs),
+            Fused::BiasActivation { activation } => {
+                self.bias_activation::<T>(*activation, ins, outs)
             }
             Fused::LstmStep(gates) => self.lstm_step::<T>(gates, ins, outs),
             Fused::LstmStepGrad(gates) => self.lstm_step_grad::<T>(gates, ins, outs),
@@ -210,6 +228,27 @@ impl Cpu {
             Fused::Sgd { lr } => self.sgd::<T>(*lr, ins, outs),
             Fused::Adam(step) => self.adam::<T>(step, ins, outs),
             other => compose(self, other, ins, outs),
+        }
+    }
+
+    /// Runs a compiled step over all steps; all its values have the type of the state.
+    fn run_scan(
+        &self,
+        plan: &ScanPlan,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let graph = plan.graph();
+        let dtype = graph
+            .states
+            .iter()
+            .chain(&graph.inputs)
+            .next()
+            .map(|m| m.dtype);
+        match (plan.is_compiled(), dtype) {
+            (true, Some(DType::F32)) => self.scan::<f32>(plan, ins, outs),
+            (true, Some(DType::F64)) => self.scan::<f64>(plan, ins, outs),
+            _ => compose(self, &Fused::Scan(plan.clone()), ins, outs),
         }
     }
 

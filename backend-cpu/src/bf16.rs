@@ -45,7 +45,9 @@ impl PackedBf16 {
     pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>) -> Result<Self> {
         let (k, n) = (source.k, source.columns.len());
         let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
-        let mut data = cpu.pool().scratch::<u32>(panels * WIDTH * pairs)?;
+        let mut data = cpu
+            .pool()
+            .scratch::<u32>((panels * WIDTH).saturating_mul(pairs))?;
         for p in 0..pairs {
             let at = |row: usize, column: usize| match row < k {
                 true => source.data[row * source.row_stride + column * source.column_stride],
@@ -114,8 +116,14 @@ mod x86 {
         out_at: &[usize],
     ) {
         let rows = out_at.len();
-        assert_eq!(a.len(), rows * b.pairs, "the left operand has all rows");
-        assert_eq!(b.data.len(), b.n.div_ceil(WIDTH) * WIDTH * b.pairs);
+        let size = |rows: usize| rows.checked_mul(b.pairs);
+        assert_eq!(Some(a.len()), size(rows), "the left operand has all rows");
+        let padded = b.n.checked_next_multiple_of(WIDTH);
+        assert_eq!(
+            Some(b.data.len()),
+            padded.and_then(size),
+            "the right operand has all panels"
+        );
         let tiles = rows.div_ceil(MOST_ROWS).max(1);
         let panels = b.n.div_ceil(WIDTH);
         let mut panel = 0;

@@ -12,6 +12,7 @@ use crate::features;
 use crate::pool::Pool;
 use crate::spin_pool::SpinPool;
 use crate::storage::{Dense, Input};
+use backend_api::trace::StepCache;
 
 /// The CPU as a device.
 ///
@@ -37,6 +38,7 @@ struct Inner {
     amx: bool,
     /// Created on first use.
     spin_pool: Mutex<Option<SpinPool>>,
+    steps: StepCache,
     /// The process that created the device: a child of `fork` has none of its threads.
     process: u32,
 }
@@ -181,6 +183,7 @@ impl Cpu {
             precision: settings.precision,
             amx: settings.amx && features::has_amx(),
             spin_pool: Mutex::default(),
+            steps: StepCache::default(),
             process: process::id(),
         }))
     }
@@ -247,6 +250,11 @@ impl Cpu {
             None => return false,
         }
         true
+    }
+
+    /// The compiled steps of recurrences.
+    pub(crate) fn steps(&self) -> &StepCache {
+        &self.0.steps
     }
 
     pub(crate) fn arch(&self) -> Arch {

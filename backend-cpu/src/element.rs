@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::fmt::Debug;
 
+use backend_api::rounding;
 use bytemuck::Pod;
 
 /// An element type of tensors.
@@ -27,6 +28,8 @@ pub(crate) trait Number: Pod + PartialOrd + Debug + Send + Sync {
     /// Rounds toward zero and saturates; NaN gives 0.
     fn from_f64(value: f64) -> Self;
     fn from_i64(value: i64) -> Self;
+    /// See [`rounding::to_odd`].
+    fn to_odd(self) -> f32;
 
     /// The larger one; NaN if either is.
     #[inline(always)]
@@ -63,7 +66,6 @@ pub(crate) trait Float: Number + crate::lanes::Lanes + crate::gemm::Gemm {
     fn exp_m1(self) -> Self;
     fn sin(self) -> Self;
     fn cos(self) -> Self;
-    fn next_down(self) -> Self;
 
     /// See [`crate::math`] for the error bounds of these three.
     fn exp(self) -> Self;
@@ -132,6 +134,10 @@ macro_rules! integer {
             fn from_i64(value: i64) -> Self {
                 value as Self
             }
+            #[inline(always)]
+            fn to_odd(self) -> f32 {
+                rounding::int_to_odd(self as i64)
+            }
         }
     )*};
 }
@@ -139,7 +145,7 @@ macro_rules! integer {
 integer!(i32, i64, u8);
 
 macro_rules! float {
-    ($float:ident) => {
+    ($float:ident, $to_odd:expr) => {
         impl Number for $float {
             const ZERO: Self = 0.0;
             const IS_FLOAT: bool = true;
@@ -199,6 +205,10 @@ macro_rules! float {
             fn from_i64(value: i64) -> Self {
                 value as Self
             }
+            #[inline(always)]
+            fn to_odd(self) -> f32 {
+                $to_odd(self)
+            }
         }
 
         impl Float for $float {
@@ -242,10 +252,6 @@ macro_rules! float {
                 self.cos()
             }
             #[inline(always)]
-            fn next_down(self) -> Self {
-                self.next_down()
-            }
-            #[inline(always)]
             fn exp(self) -> Self {
                 crate::math::$float::exp(self)
             }
@@ -261,8 +267,8 @@ macro_rules! float {
     };
 }
 
-float!(f32);
-float!(f64);
+float!(f32, std::convert::identity);
+float!(f64, rounding::to_odd);
 
 /// The slice as `f32` if that is its element type.
 pub(crate) fn singles<T: Float>(data: &[T]) -> Option<&[f32]> {

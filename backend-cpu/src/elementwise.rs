@@ -11,6 +11,7 @@ use bytemuck::Pod;
 use crate::activations::value;
 use crate::device::Cpu;
 use crate::element::{Float, Number};
+use crate::functions::{affine, clamp, with_binary, with_compare, with_unary};
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::simd::{Map1, Map2};
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
@@ -59,8 +60,8 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<O>();
-        let a = Stream::new(a.buffer.elements::<A>(), &a.layout.broadcast_to(shape));
-        let b = Stream::new(b.buffer.elements::<A>(), &b.layout.broadcast_to(shape));
+        let a = Stream::new(a.buffer.elements::<A>(), &a.layout.broadcast_to(shape)?);
+        let b = Stream::new(b.buffer.elements::<A>(), &b.layout.broadcast_to(shape)?);
         let direct = a.is_direct() && b.is_direct();
         let block = if direct { usize::MAX } else { BLOCK };
         self.split(out.len(), [(out, 1)], work, |range, [out]| {
@@ -83,8 +84,8 @@ impl Cpu {
         match output.dtype() {
             DType::F32 => self.fill_with(&mut output, value as f32),
             DType::F64 => self.fill_with(&mut output, value),
-            DType::F16 => self.fill_with(&mut output, f32_to_f16(value as f32)),
-            DType::Bf16 => self.fill_with(&mut output, f32_to_bf16(value as f32)),
+            DType::F16 => self.fill_with(&mut output, f32_to_f16(value.to_odd())),
+            DType::Bf16 => self.fill_with(&mut output, f32_to_bf16(value.to_odd())),
             DType::I32 => self.fill_with(&mut output, value as i32),
             DType::I64 => self.fill_with(&mut output, value as i64),
             DType::U8 => self.fill_with(&mut output, value as u8),
@@ -163,8 +164,8 @@ impl Cpu {
         match to {
             DType::F32 => map!(convert::<A, f32>),
             DType::F64 => map!(convert::<A, f64>),
-            DType::F16 => map!(|x| f32_to_f16(convert(x))),
-            DType::Bf16 => map!(|x| f32_to_bf16(convert(x))),
+            DType::F16 => map!(|x: A| f32_to_f16(x.to_odd())),
+            DType::Bf16 => map!(|x: A| f32_to_bf16(x.to_odd())),
             DType::I32 => map!(convert::<A, i32>),
             DType::I64 => map!(convert::<A, i64>),
             DType::U8 => map!(convert::<A, u8>),
@@ -180,28 +181,24 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = &operands(ins)?;
-        match f {
-            Unary::Neg => self.map1(x, outs, CHEAP, T::neg),
-            Unary::Abs => self.map1(x, outs, CHEAP, T::abs),
-            Unary::Sign => self.map1(x, outs, CHEAP, sign::<T>),
-            Unary::Square => self.map1(x, outs, CHEAP, square::<T>),
-            Unary::Sqrt => self.map1(x, outs, CHEAP, T::sqrt),
-            Unary::Recip => self.map1(x, outs, CHEAP, recip::<T>),
-            Unary::Exp => self.map1(x, outs, COSTLY, T::exp),
-            Unary::Log => self.map1(x, outs, COSTLY, T::ln),
-            Unary::Floor => self.map1(x, outs, CHEAP, T::floor),
-            Unary::Sin => self.map1(x, outs, COSTLY, T::sin),
-            Unary::Cos => self.map1(x, outs, COSTLY, T::cos),
+        let work = match f {
+            Unary::Exp | Unary::Log | Unary::Sin | Unary::Cos | Unary::Activation(_) => COSTLY,
+            _ => CHEAP,
+        };
+        with_unary!(
+            f,
+            T,
+            function => self.map1(x, outs, work, function),
             // Only the common activations are compiled to vector loops.
             Unary::Activation(f) => with_common_activation!(
                 f,
-                F => self.map1(x, outs, COSTLY, value::<F, T>),
+                F => self.map1(x, outs, work, value::<F, T>),
                 else {
                     let value: fn(T) -> T = with_activation!(f, F => value::<F, T>);
-                    self.map1(x, outs, COSTLY, value)
+                    self.map1(x, outs, work, value)
                 }
-            ),
-        }
+            )
+        )
     }
 
     pub(crate) fn affine<T: Float>(
@@ -212,8 +209,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = &operands(ins)?;
-        let (mul, add) = (T::from_f64(mul), T::from_f64(add));
-        self.map1(x, outs, CHEAP, move |x: T| x.mul(mul).add(add))
+        self.map1(x, outs, CHEAP, affine::<T>(mul, add))
     }
 
     pub(crate) fn clamp<T: Float>(
@@ -224,11 +220,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = &operands(ins)?;
-        let (min, max) = (T::from_f64(min), T::from_f64(max));
-        self.map1(x, outs, CHEAP, move |x: T| {
-            let x = if x < min { min } else { x };
-            if x > max { max } else { x }
-        })
+        self.map1(x, outs, CHEAP, clamp::<T>(min, max))
     }
 
     pub(crate) fn binary(
@@ -253,15 +245,7 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        match f {
-            Binary::Add => self.map2(ins, outs, CHEAP, T::add),
-            Binary::Sub => self.map2(ins, outs, CHEAP, T::sub),
-            Binary::Mul => self.map2(ins, outs, CHEAP, T::mul),
-            Binary::Div => self.map2(ins, outs, CHEAP, T::div),
-            Binary::Max => self.map2(ins, outs, CHEAP, <T as Number>::max),
-            Binary::Min => self.map2(ins, outs, CHEAP, <T as Number>::min),
-            Binary::FloorMod => self.map2(ins, outs, CHEAP, T::floor_mod),
-        }
+        with_binary!(f, T, function => self.map2(ins, outs, CHEAP, function))
     }
 
     pub(crate) fn compare(
@@ -286,14 +270,9 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        match f {
-            Compare::Eq => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a == b)),
-            Compare::Ne => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a != b)),
-            Compare::Lt => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a < b)),
-            Compare::Le => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a <= b)),
-            Compare::Gt => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a > b)),
-            Compare::Ge => self.map2(ins, outs, CHEAP, |a: T, b: T| u8::from(a >= b)),
-        }
+        with_compare!(f, T, holds => {
+            self.map2(ins, outs, CHEAP, move |a, b| u8::from(holds(a, b)))
+        })
     }
 
     pub(crate) fn select(
@@ -321,10 +300,10 @@ impl Cpu {
         let out = output.elements::<W>();
         let condition = Stream::new(
             condition.buffer.elements::<u8>(),
-            &condition.layout.broadcast_to(shape),
+            &condition.layout.broadcast_to(shape)?,
         );
-        let a = Stream::new(a.buffer.elements::<W>(), &a.layout.broadcast_to(shape));
-        let b = Stream::new(b.buffer.elements::<W>(), &b.layout.broadcast_to(shape));
+        let a = Stream::new(a.buffer.elements::<W>(), &a.layout.broadcast_to(shape)?);
+        let b = Stream::new(b.buffer.elements::<W>(), &b.layout.broadcast_to(shape)?);
         self.split(out.len(), [(out, 1)], CHEAP, |range, [out]| {
             let mut spare_condition = [0; BLOCK];
             let mut spare = [[W::zeroed(); BLOCK]; 2];
@@ -372,26 +351,4 @@ fn convert<A: Number, B: Number>(x: A) -> B {
     } else {
         B::from_i64(x.to_i64())
     }
-}
-
-#[inline(always)]
-fn sign<T: Float>(x: T) -> T {
-    if x > T::ZERO {
-        T::ONE
-    } else if x < T::ZERO {
-        T::ONE.neg()
-    } else {
-        // 0 and NaN.
-        x
-    }
-}
-
-#[inline(always)]
-fn square<T: Float>(x: T) -> T {
-    x.mul(x)
-}
-
-#[inline(always)]
-fn recip<T: Float>(x: T) -> T {
-    T::ONE.div(x)
 }

@@ -3,11 +3,12 @@
 
 use std::marker::PhantomData;
 
-use backend_api::{Activation, Buffers, Dests, LstmGates, Result};
+use backend_api::{Activation, Buffers, Dests, LstmGates, Result, with_common_activation};
 
-use crate::activations::with_activation;
+use crate::activations::{gradient, with_activation};
 use crate::device::Cpu;
 use crate::element::Float;
+use crate::functions::Two;
 use crate::pointwise::{
     Activate, ActivationGrad, GruGates, GruGatesGrad, GruOutput, GruOutputGrad, Lstm, LstmGrad,
 };
@@ -136,7 +137,13 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let streams = Streams::<T, 2, 1>::new(self, ins, outs)?;
-        with_activation!(activation, C => streams.run(self, ActivationGrad(C::default())))
+        // Only the common activations are compiled to vector loops.
+        with_common_activation!(activation, C => streams.run(self, ActivationGrad(C::default())),
+        else {
+            let gradient: fn(T, T) -> T =
+                backend_api::with_activation!(activation, C => gradient::<C, T>);
+            streams.run(self, Two(gradient))
+        })
     }
 
     pub(crate) fn lstm_step<T: Float>(

@@ -70,8 +70,15 @@ impl<T> GemmOperand<'_, T> {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
-        let last = (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride;
-        assert!(last < self.data.len(), "a matrix is within its buffer");
+        let row = (self.rows - 1).checked_mul(self.row_stride);
+        let column = (self.columns - 1).checked_mul(self.column_stride);
+        let last = row
+            .zip(column)
+            .and_then(|(row, column)| row.checked_add(column));
+        assert!(
+            last.is_some_and(|last| last < self.data.len()),
+            "a matrix is within its buffer"
+        );
     }
 }
 
@@ -90,7 +97,11 @@ pub(crate) fn gemm<T: Gemm>(
 ) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(b.rows, k, "inner sizes agree");
-    assert_eq!(out.len(), m * n, "the result has the size of the product");
+    assert_eq!(
+        Some(out.len()),
+        m.checked_mul(n),
+        "the result has the size of the product"
+    );
     a.check();
     b.check();
     let parallelism = if threads > 1 {
@@ -164,6 +175,7 @@ mod tests {
 
     /// The crate's guarantee that thread counts do not change results relies on this.
     #[test]
+    #[cfg_attr(miri, ignore = "too large")]
     fn threads_do_not_change_bits() {
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(3)
@@ -203,6 +215,27 @@ mod tests {
                 assert!(same, "{m} x {k} x {n} with {threads} threads");
             }
         }
+    }
+
+    /// The offset of the last element is 4 modulo 2^64.
+    #[test]
+    #[should_panic(expected = "within its buffer")]
+    fn an_offset_that_overflows_is_caught() {
+        let data = [0.0f32; 5];
+        let far = GemmOperand {
+            row_stride: 1 << 63,
+            column_stride: 4,
+            ..matrix(&data, 3, 2)
+        };
+        gemm(&mut [0.0; 3], far, matrix(&data, 2, 1), 1.0, false, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "the size of the product")]
+    fn a_result_whose_size_overflows_is_caught() {
+        let data = [0.0f32; 1];
+        let (tall, wide) = (matrix(&data, 1 << 32, 0), matrix(&data, 0, 1 << 32));
+        gemm(&mut [], tall, wide, 1.0, false, 1);
     }
 
     #[test]

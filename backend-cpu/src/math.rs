@@ -189,6 +189,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too large")]
     fn single_precision_is_within_its_bounds() {
         let exp = worst(Float::exp, f64::exp);
         let tanh = worst(Float::tanh, f64::tanh);
@@ -200,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too large")]
     fn double_precision_is_within_its_bounds() {
         type Pair = (fn(f64) -> f64, fn(f64) -> f64);
         let pairs: [Pair; 3] = [

@@ -50,7 +50,8 @@ unsafe fn ask_for_large(block: *mut u8, bytes: usize) {
     {
         let skipped = block.align_offset(LARGE);
         let size = bytes.saturating_sub(skipped) / LARGE * LARGE;
-        if size > 0 {
+        // Miri does not have this call.
+        if size > 0 && !cfg!(miri) {
             // SAFETY: these are whole pages within the block. The call changes their page size, not
             // their contents.
             unsafe { libc::madvise(block.add(skipped).cast(), size, libc::MADV_HUGEPAGE) };

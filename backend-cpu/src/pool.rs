@@ -229,6 +229,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too large")]
     fn what_is_kept_has_a_limit() {
         let pool = Arc::new(Pool::default());
         for i in 1..40 {
@@ -240,6 +241,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri ends where an allocation fails")]
     fn too_much_is_an_error_and_the_pool_stays_usable() {
         let pool = Arc::new(Pool::default());
         let error = pool.take(isize::MAX as usize - 4096).unwrap_err();

@@ -1,6 +1,6 @@
 //! Random numbers as defined by [`backend_api::philox`], computed in vectors.
 
-use backend_api::{Buffers, Dests, Distribution, Result, philox};
+use backend_api::{Buffers, Dests, Distribution, Result, philox, rounding};
 use pulp::{Simd, WithSimd};
 
 use crate::device::Cpu;
@@ -23,11 +23,21 @@ impl Cpu {
     ) -> Result<Buffers<CpuBuffer>> {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
+        let top = match distribution {
+            // Rounding may reach the upper end, which is excluded.
+            Distribution::Uniform { low, high } if low < high => {
+                rounding::below(output.dtype(), high)
+            }
+            Distribution::Uniform { high, .. } => high,
+            Distribution::Normal { .. } => f64::INFINITY,
+        };
+        let top = T::from_f64(top);
         let out = output.elements::<T>();
         self.split(out.len(), [(out, 1)], WORK, |range, [out]| {
             self.arch().dispatch(Numbers {
                 key,
                 distribution,
+                top,
                 first: range.start,
                 out,
             });
@@ -40,6 +50,8 @@ impl Cpu {
 struct Numbers<'a, T> {
     key: u64,
     distribution: Distribution,
+    /// The largest number of a uniform distribution.
+    top: T,
     first: usize,
     out: &'a mut [T],
 }
@@ -53,7 +65,7 @@ impl<T: Float> WithSimd for Numbers<'_, T> {
         while !out.is_empty() {
             let words = words(self.key, first as u64 / 4);
             let numbers = match self.distribution {
-                Distribution::Uniform { low, high } => uniform::<T>(&words, low, high),
+                Distribution::Uniform { low, high } => uniform(&words, low, high, self.top),
                 Distribution::Normal { mean, std } => normal::<T>(&words, mean, std),
             };
             // Elements may start within a block.
@@ -99,14 +111,8 @@ fn words(key: u64, first: u64) -> [[u32; BLOCKS]; 4] {
 }
 
 #[inline(always)]
-fn uniform<T: Float>(words: &[[u32; BLOCKS]; 4], low: f64, high: f64) -> [T; NUMBERS] {
+fn uniform<T: Float>(words: &[[u32; BLOCKS]; 4], low: f64, high: f64, top: T) -> [T; NUMBERS] {
     let mut numbers = [T::ZERO; NUMBERS];
-    // Rounding may reach the upper end, which is excluded.
-    let top = if low < high {
-        below(high)
-    } else {
-        T::from_f64(high)
-    };
     for (w, words) in words.iter().enumerate() {
         for i in 0..BLOCKS {
             let x = T::from_f64(low + (high - low) * f64::from(philox::unit(words[i])));
@@ -127,18 +133,10 @@ fn normal<T: Float>(words: &[[u32; BLOCKS]; 4], mean: f64, std: f64) -> [T; NUMB
     numbers
 }
 
-/// The largest number below `high`.
-fn below<T: Float>(high: f64) -> T {
-    let near = T::from_f64(high);
-    if near.to_f64() < high {
-        near
-    } else {
-        near.next_down()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use backend_api::DType;
+
     use super::*;
 
     #[test]
@@ -156,9 +154,10 @@ mod tests {
     fn the_upper_end_is_never_reached() {
         let words = [[u32::MAX; BLOCKS]; 4];
         for high in [1.0, 1e-3, 1.0 + 1e-12, -2.0, 16_777_216.5] {
-            let x = uniform::<f32>(&words, high - 1e-3, high)[0];
+            let top = rounding::below(DType::F32, high) as f32;
+            let x = uniform(&words, high - 1e-3, high, top)[0];
             assert!(f64::from(x) < high, "{x} is not below {high}");
         }
-        assert_eq!(uniform::<f32>(&words, 3.0, 3.0)[0], 3.0);
+        assert_eq!(uniform(&words, 3.0, 3.0, 3.0f32)[0], 3.0);
     }
 }

@@ -8,18 +8,21 @@ use crate::element::{Float, Number};
 use crate::elementwise::unsupported;
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 
-/// Partial results of a reduction over contiguous elements: this number determines the order of a
-/// sum.
+/// Partial results of a reduction over neighbours: this number determines the order of a sum.
 const LANES: usize = 32;
+/// The same for fewer elements than [`LANES`].
+const FEW_LANES: usize = 8;
 /// Columns that are reduced at a time.
 const COLUMNS: usize = 256;
 /// Elements of a partial sum of squares.
 const SECTION: usize = 1 << 14;
 
 /// A reduction.
-trait Fold<T: Number>: Copy + Send + Sync {
+pub(crate) trait Fold<T: Number>: Copy + Send + Sync {
     /// The accumulator: the element type or a wider one.
     type Sum: Number;
+    /// An element that changes no accumulator.
+    fn neutral() -> T;
     fn start(first: T) -> Self::Sum;
     fn fold(sum: Self::Sum, x: T) -> Self::Sum;
     fn join(a: Self::Sum, b: Self::Sum) -> Self::Sum;
@@ -27,12 +30,16 @@ trait Fold<T: Number>: Copy + Send + Sync {
 }
 
 #[derive(Clone, Copy)]
-struct Sum;
+pub(crate) struct Sum;
 #[derive(Clone, Copy)]
-struct Largest;
+pub(crate) struct Largest;
 
 impl<T: Number> Fold<T> for Sum {
     type Sum = T::Wide;
+    #[inline(always)]
+    fn neutral() -> T {
+        T::from_f64(-0.0)
+    }
     #[inline(always)]
     fn start(first: T) -> T::Wide {
         first.widen()
@@ -53,6 +60,10 @@ impl<T: Number> Fold<T> for Sum {
 
 impl<T: Number> Fold<T> for Largest {
     type Sum = T;
+    #[inline(always)]
+    fn neutral() -> T {
+        T::from_f64(f64::NEG_INFINITY)
+    }
     #[inline(always)]
     fn start(first: T) -> T {
         first
@@ -247,7 +258,7 @@ impl<T: Number, F: Fold<T>> WithSimd for FoldPart<'_, T, F> {
         } = self;
         if inner == 1 {
             for (i, out) in out.iter_mut().enumerate() {
-                *out = F::finish(fold_neighbours(fold, &data[(start + i) * n..][..n]));
+                *out = fold_neighbours(fold, &data[(start + i) * n..][..n]);
             }
             return;
         }
@@ -263,31 +274,85 @@ impl<T: Number, F: Fold<T>> WithSimd for FoldPart<'_, T, F> {
     }
 }
 
+/// The elements of a reduction.
+pub(crate) trait Elements<T>: Copy {
+    fn len(self) -> usize;
+    fn at(self, i: usize) -> T;
+    /// The `N` elements from `start` on.
+    fn chunk<const N: usize>(self, start: usize) -> [T; N];
+}
+
+impl<T: Number> Elements<T> for &[T] {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn at(self, i: usize) -> T {
+        self[i]
+    }
+    #[inline(always)]
+    fn chunk<const N: usize>(self, start: usize) -> [T; N] {
+        let mut chunk = [T::ZERO; N];
+        chunk.copy_from_slice(&self[start..start + N]);
+        chunk
+    }
+}
+
+/// Reduces one or more elements. The order depends on their number alone.
 #[inline(always)]
-fn fold_neighbours<T: Number, F: Fold<T>>(_: F, x: &[T]) -> F::Sum {
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    let Some((first, chunks)) = chunks.split_first() else {
-        // `x` is not empty: `reduce_of` handles axes of length 0.
-        let mut sum = F::start(rest[0]);
-        for &x in &rest[1..] {
-            sum = F::fold(sum, x);
+pub(crate) fn fold_neighbours<T: Number, F: Fold<T>>(fold: F, x: impl Elements<T>) -> T {
+    let n = x.len();
+    F::finish(if n >= LANES {
+        fold_lanes::<T, F, LANES>(fold, x)
+    } else if n >= FEW_LANES {
+        fold_lanes::<T, F, FEW_LANES>(fold, x)
+    } else {
+        let mut sum = F::start(x.at(0));
+        for i in 1..n {
+            sum = F::fold(sum, x.at(i));
         }
-        return sum;
-    };
-    let mut sums = first.map(F::start);
-    for chunk in chunks {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
+        sum
+    })
+}
+
+/// Reduces `N` or more elements in `N` partial results, whose halves are joined until one is left.
+#[inline(always)]
+fn fold_lanes<T: Number, F: Fold<T>, const N: usize>(_: F, x: impl Elements<T>) -> F::Sum {
+    let (n, rest) = (x.len(), x.len() % N);
+    // Filled by a loop: `array::map` may not be inlined.
+    let mut sums = [<F::Sum as Number>::ZERO; N];
+    for (sum, x) in sums.iter_mut().zip(x.chunk::<N>(0)) {
+        *sum = F::start(x);
+    }
+    for i in 1..n / N {
+        for (sum, x) in sums.iter_mut().zip(x.chunk::<N>(i * N)) {
             *sum = F::fold(*sum, x);
         }
     }
-    let mut total = sums[0];
-    for &sum in &sums[1..] {
-        total = F::join(total, sum);
+    if rest > 0 {
+        // The last `N` elements, without those that are in the sums.
+        let last = x.chunk::<N>(n - N);
+        for (lane, (sum, x)) in sums.iter_mut().zip(last).enumerate() {
+            *sum = F::fold(*sum, if lane < N - rest { F::neutral() } else { x });
+        }
     }
-    for &x in rest {
-        total = F::fold(total, x);
+    join_half::<T, F, N, 16>(&mut sums);
+    join_half::<T, F, N, 8>(&mut sums);
+    join_half::<T, F, N, 4>(&mut sums);
+    join_half::<T, F, N, 2>(&mut sums);
+    join_half::<T, F, N, 1>(&mut sums);
+    sums[0]
+}
+
+/// Joins the second `HALF` of the first `2 * HALF` partial results to the first.
+#[inline(always)]
+fn join_half<T: Number, F: Fold<T>, const N: usize, const HALF: usize>(sums: &mut [F::Sum; N]) {
+    if 2 * HALF <= N {
+        for i in 0..HALF {
+            sums[i] = F::join(sums[i], sums[i + HALF]);
+        }
     }
-    total
 }
 
 /// Reduces `n` rows, `stride` apart, column by column.

@@ -32,6 +32,9 @@ struct SharedStorage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackKey {
     pub(crate) layout: Layout,
+    /// The part of these elements that was used, as a view of them in row-major order. `None` if
+    /// the other fields describe it.
+    pub(crate) view: Option<Layout>,
     pub(crate) part: Range<usize>,
     pub(crate) form: [bool; 2],
 }

@@ -61,8 +61,10 @@ pub(crate) fn add_wide<S: Simd, T: Float, const M: usize, const Q: usize>(
     mut sums: [[T::Vector<S>; Q]; M],
 ) -> [[T::Vector<S>; Q]; M] {
     let rows = a.iter().map(|a| a.len()).min().unwrap_or(0);
+    let last = rows.saturating_sub(1).checked_mul(width);
+    let end = last.and_then(|last| last.checked_add(Q));
     assert!(
-        rows == 0 || (rows - 1) * width + Q <= b.len(),
+        rows == 0 || end.is_some_and(|end| end <= b.len()),
         "the panel has a row for each element"
     );
     let (a, mut from) = (a.map(<[T]>::as_ptr), b.as_ptr());

@@ -234,6 +234,24 @@ SATURATE(i64, double, I64_MIN, 9223372036854775807LL)
 SATURATE(u8, float, 0, 255)
 SATURATE(u8, double, 0, 255)
 
+// `backend_api::rounding::to_odd`: a 16-bit float that is rounded from the result is the nearest
+// to `x`.
+__device__ inline float to_odd(float x) { return x; }
+__device__ inline float to_odd(double x) {
+  float near = (float)x;
+  if ((double)near == x || is_nan(x) || __float_as_uint(near) & 1)
+    return near;
+  int away = fabs((double)near) > fabs(x) ? -1 : 1;
+  return __uint_as_float(__float_as_uint(near) + away);
+}
+__device__ inline float to_odd(i64 x) {
+  if (x < (1LL << 53) && x > -(1LL << 53))
+    return to_odd((double)x);
+  return to_odd((double)((x & ~0xfffLL) | ((x & 0xfff) != 0 ? 0x800 : 0)));
+}
+__device__ inline float to_odd(i32 x) { return to_odd((double)x); }
+__device__ inline float to_odd(u8 x) { return (float)x; }
+
 // Codes of `DType`; see codes.rs.
 enum { F32, F64, I32, I64, U8, BOOL, F16, BF16 };
 
@@ -255,10 +273,10 @@ template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
     ((u8 *)out)[at] = Convert<u8, T>::from(x);
     break;
   case F16:
-    ((u16 *)out)[at] = float_to_half((float)x);
+    ((u16 *)out)[at] = float_to_half(to_odd(x));
     break;
   case BF16:
-    ((u16 *)out)[at] = float_to_bf16((float)x);
+    ((u16 *)out)[at] = float_to_bf16(to_odd(x));
     break;
   default:
     ((u8 *)out)[at] = x != (T)0;

@@ -1,8 +1,10 @@
 //! The implementation of [`Backend`]: which kernel runs an operation, by its operands' type.
 
+use backend_api::trace::StepCache;
 use backend_api::{
     Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePath,
-    SequencePlan, SequenceRequest, View, compose, is_widened, run_widened,
+    SequencePlan, SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run,
+    compose, is_widened, run_widened,
 };
 use cudarc::driver::result;
 
@@ -24,13 +26,19 @@ impl Backend for Cuda {
         self.shares(other)
     }
 
+    fn extent(&self, buffer: &CudaBuffer) -> Result<(usize, DType)> {
+        Ok((buffer.count(), buffer.dtype()))
+    }
+
     fn upload(&self, bytes: &[u8], meta: Meta) -> Result<CudaBuffer> {
+        check_bytes("upload", meta, bytes.len())?;
         let block = self.pool().take(bytes.len())?;
         self.copy_to_device(bytes, block.address())?;
         Ok(CudaBuffer::new(block, meta.dtype, meta.shape.count()))
     }
 
     fn download(&self, src: View<'_, CudaBuffer>, into: &mut [u8]) -> Result<()> {
+        check_download(self, &src, into.len())?;
         let (buffer, offset) = self.dense(&src)?;
         if !into.is_empty() {
             let address = buffer.address()? + (offset * src.dtype.size()) as u64;
@@ -49,6 +57,8 @@ impl Backend for Cuda {
         ins: &[View<'_, CudaBuffer>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
+        // The proof of every launch, copy and product of the operation.
+        check_run(self, op, ins, &outs)?;
         let first = ins.first().map_or(DType::Bool, |x| x.dtype);
         let multiplied = matches!(op, Op::MatMul { .. }) && self.multiplies(first);
         if !multiplied && is_widened(op, ins) {
@@ -95,6 +105,7 @@ impl Backend for Cuda {
         at: &Layout,
         src: View<'_, CudaBuffer>,
     ) -> Result<CudaBuffer> {
+        check_accumulate(self, &dst, at, &src)?;
         self.accumulate_into(dst, at, &src)
     }
 
@@ -114,6 +125,10 @@ impl Backend for Cuda {
 
     fn memory(&self) -> Memory {
         self.pool().memory()
+    }
+
+    fn step_cache(&self) -> Option<&StepCache> {
+        Some(self.steps())
     }
 
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {

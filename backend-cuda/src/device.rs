@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backend_api::trace::StepCache;
 use backend_api::{DType, Error, Precision, Result};
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
@@ -23,6 +24,7 @@ pub struct Cuda(Arc<Inner>);
 
 // Fields are dropped in order: everything that uses the memory and the stream comes before them.
 struct Inner {
+    steps: StepCache,
     graphs: GraphCache,
     swapper: Swapper,
     blas: Mutex<Option<Blas>>,
@@ -77,6 +79,7 @@ impl Cuda {
         let architecture = driver::architecture(capability);
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
+            steps: StepCache::default(),
             graphs: GraphCache::default(),
             swapper: Swapper::new(index, &context)?,
             blas: Mutex::new(None),
@@ -168,6 +171,10 @@ impl Cuda {
 
     pub(crate) fn faults(&self) -> &Faults {
         &self.0.faults
+    }
+
+    pub(crate) fn steps(&self) -> &StepCache {
+        &self.0.steps
     }
 
     pub(crate) fn graphs(&self) -> &GraphCache {

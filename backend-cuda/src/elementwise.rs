@@ -2,7 +2,7 @@
 
 use backend_api::{
     Activation, Binary, Buffers, Compare, DType, Dest, Dests, Layout, Meta, Result, Unary,
-    accumulate_widened,
+    accumulate_widened, rounding,
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use half::{bf16, f16};
@@ -37,8 +37,12 @@ impl Cuda {
         match output.dtype() {
             DType::F32 => self.fill_with((value as f32).to_bits(), &output)?,
             DType::F64 => self.fill_with(value.to_bits(), &output)?,
-            DType::F16 => self.fill_with(f16::from_f32(value as f32).to_bits(), &output)?,
-            DType::Bf16 => self.fill_with(bf16::from_f32(value as f32).to_bits(), &output)?,
+            DType::F16 => {
+                self.fill_with(f16::from_f32(rounding::to_odd(value)).to_bits(), &output)?
+            }
+            DType::Bf16 => {
+                self.fill_with(bf16::from_f32(rounding::to_odd(value)).to_bits(), &output)?
+            }
             DType::I32 => self.fill_with(value as i32, &output)?,
             DType::I64 => self.fill_with(value as i64, &output)?,
             DType::U8 => self.fill_with(value as u8, &output)?,
@@ -60,7 +64,7 @@ impl Cuda {
 
     fn fill_with<W: DeviceRepr + Copy>(&self, value: W, output: &Output) -> Result<()> {
         let layout = output.layout();
-        let s = Strided::new(layout.shape(), [layout]);
+        let s = Strided::new(layout.shape(), [layout])?;
         let kernel = kernel("fill", words(output.dtype()));
         self.launch(
             kernel,
@@ -80,7 +84,7 @@ impl Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let s = Strided::new(x.layout.shape(), [x.layout, output.layout()]);
+        let s = Strided::new(x.layout.shape(), [x.layout, output.layout()])?;
         args.push(s);
         args.push(x.buffer.address()?);
         args.push(output.address());
@@ -100,7 +104,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let shape = broadcast(&[a.layout, b.layout])?;
-        let s = Strided::new(shape, [a.layout, b.layout, output.layout()]);
+        let s = Strided::new(shape, [a.layout, b.layout, output.layout()])?;
         args.push(s);
         args.push(a.buffer.address()?);
         args.push(b.buffer.address()?);
@@ -120,7 +124,7 @@ impl Cuda {
 
     /// Copies the elements of a view to the elements of `layout` in another buffer.
     pub(crate) fn copy_view(&self, x: &Input<'_>, to: CUdeviceptr, layout: Layout) -> Result<()> {
-        let s = Strided::new(x.layout.shape(), [x.layout, layout]);
+        let s = Strided::new(x.layout.shape(), [x.layout, layout])?;
         let args = args![s, x.buffer.address()?, to];
         self.launch(
             kernel("copy", words(x.dtype)),
@@ -262,7 +266,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let layouts = [condition.layout, a.layout, b.layout, output.layout()];
-        let s = Strided::new(shape, layouts);
+        let s = Strided::new(shape, layouts)?;
         let args = args![
             s,
             condition.buffer.address()?,
@@ -319,7 +323,7 @@ impl Cuda {
         // `unshared` copies the buffer and leaves the source unchanged.
         let from = src.buffer.address()?;
         let block = unshared(self, dst, false)?;
-        let s = Strided::new(at.shape(), [src.layout, *at]);
+        let s = Strided::new(at.shape(), [src.layout, *at])?;
         let kernel = kernel("accumulate", dtype.name());
         self.launch(
             kernel,

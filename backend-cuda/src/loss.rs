@@ -25,7 +25,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let (logits_at, _logits) = self.dense_address(&logits)?;
-        let s = Strided::new(labels.layout.shape(), [labels.layout, output.layout()]);
+        let s = Strided::new(labels.layout.shape(), [labels.layout, output.layout()])?;
         let args = args![
             classes,
             classes,
@@ -52,7 +52,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let (logits_at, _logits) = self.dense_address(&logits)?;
-        let s = Strided::new(labels.layout.shape(), [labels.layout, dloss.layout]);
+        let s = Strided::new(labels.layout.shape(), [labels.layout, dloss.layout])?;
         let to = output.layout();
         // Kernels write dense rows. If the result has gaps, the rows are copied to it afterwards.
         let aside = match to.is_contiguous() {

@@ -20,7 +20,7 @@ impl Cuda {
         let [w, g] = operands(ins)?;
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let s = Strided::new(w.layout.shape(), [w.layout, g.layout, output.layout()]);
+        let s = Strided::new(w.layout.shape(), [w.layout, g.layout, output.layout()])?;
         let mut args = Args::default();
         args.push_float(dtype, lr);
         args.push(s);
@@ -53,7 +53,7 @@ impl Cuda {
             m2.layout(),
             v2.layout(),
         ];
-        let s = Strided::new(w.layout.shape(), layouts);
+        let s = Strided::new(w.layout.shape(), layouts)?;
         let mut args = Args::default();
         for constant in [
             step.corrected_lr(),

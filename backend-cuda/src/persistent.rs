@@ -45,7 +45,8 @@ impl Spread {
         multiprocessors: usize,
         shared_limit: usize,
     ) -> Option<Self> {
-        if batch == 0 || units == 0 {
+        // A unit takes more than a byte of shared memory, so that larger products do not overflow.
+        if batch == 0 || units == 0 || units > shared_limit {
             return None;
         }
         [16, 8].into_iter().find_map(|each| {
@@ -167,6 +168,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         assert_eq!(large(64, 4096), None);
+        assert_eq!(large(64, usize::MAX), None);
+        assert_eq!(large(usize::MAX, 512), None);
         assert_eq!(large(10_000, 512), None);
         assert_eq!(large(0, 512), None);
         assert_eq!(Spread::of(64, 128, 4, 227 << 10), None);

@@ -1,6 +1,6 @@
 //! Random numbers, as [`backend_api::philox`] defines them.
 
-use backend_api::{Buffers, DType, Dests, Distribution, Result};
+use backend_api::{Buffers, DType, Dests, Distribution, Result, rounding};
 use smallvec::smallvec;
 
 use crate::arguments::{Grid, Kernel, args};
@@ -20,9 +20,12 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let layout = output.layout();
-        let s = Strided::new(layout.shape(), [layout]);
+        let s = Strided::new(layout.shape(), [layout])?;
         let (code, a, b, top) = match distribution {
-            Distribution::Uniform { low, high } if low < high => (0, low, high, below(dtype, high)),
+            // Rounding may reach the upper end, which is excluded.
+            Distribution::Uniform { low, high } if low < high => {
+                (0, low, high, rounding::below(dtype, high))
+            }
             Distribution::Uniform { low, high } => (0, low, high, high),
             Distribution::Normal { mean, std } => (1, mean, std, 0.0),
         };
@@ -33,18 +36,5 @@ impl Cuda {
         let kernel = Kernel::new(Module::Random, "random", dtype.name());
         self.launch(kernel, Grid::Elements((s.count + 3) / 4), args)?;
         Ok(smallvec![output.finish()])
-    }
-}
-
-/// The largest value of the type below `high`. Rounding could otherwise reach the excluded end of
-/// the range.
-fn below(dtype: DType, high: f64) -> f64 {
-    if dtype == DType::F64 {
-        return high.next_down();
-    }
-    let near = high as f32;
-    match f64::from(near) < high {
-        true => f64::from(near),
-        false => f64::from(near.next_down()),
     }
 }

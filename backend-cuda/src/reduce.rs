@@ -121,7 +121,7 @@ impl Cuda {
         let grid = Grid::Blocks((blocks * sections) as i64, THREADS as u32);
         self.launch(kernel(name, dtype), grid, args)?;
         if partial.is_some() {
-            let s = Strided::new(results.shape(), [results]);
+            let s = Strided::new(results.shape(), [results])?;
             let args = args![code, sections as i64, s, partial_at, output.address()];
             let grid = Grid::Elements(s.count);
             self.launch(kernel("reduce_sections", dtype), grid, args)?;
@@ -177,7 +177,7 @@ impl Cuda {
         let partial = self.pool().take(total * size_of::<f64>())?;
         let mut at = partial.address();
         for x in ins {
-            let s = Strided::new(x.layout.shape(), [x.layout]);
+            let s = Strided::new(x.layout.shape(), [x.layout])?;
             let args = args![s, x.buffer.address()?, at];
             let blocks = sections(x);
             self.launch_exactly(
@@ -188,7 +188,7 @@ impl Cuda {
             )?;
             at += (blocks * size_of::<f64>()) as u64;
         }
-        let s = Strided::new(output.layout().shape(), [output.layout()]);
+        let s = Strided::new(output.layout().shape(), [output.layout()])?;
         let args = args![total as i64, partial.address(), s, output.address()];
         self.launch(
             kernel("sum_partial", dtype),

@@ -128,7 +128,7 @@ impl Cuda {
         let layout = output.layout();
         let links = self.links(SCATTER_ADD, layout.shape()[0], &ids)?;
         self.fill_with_zeros(&output)?;
-        let s = Strided::new(layout.shape(), [layout]);
+        let s = Strided::new(layout.shape(), [layout])?;
         let width: usize = layout.shape().dims()[1..].iter().product();
         let (values_at, _values) = self.dense_address(&values)?;
         let args = args![
@@ -158,7 +158,7 @@ impl Cuda {
         let layout = output.layout();
         let links = self.links(SCATTER_UPDATE, layout.shape()[0], &ids)?;
         self.copy_view(&table, output.address(), layout)?;
-        let s = Strided::new(layout.shape(), [layout]);
+        let s = Strided::new(layout.shape(), [layout])?;
         let width: usize = layout.shape().dims()[1..].iter().product();
         let (values_at, _values) = self.dense_address(&values)?;
         let args = args![

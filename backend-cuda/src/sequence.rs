@@ -154,10 +154,10 @@ impl Cuda {
         }
         let ops = Operands::new(plan, ins);
         // `z` past a row's end may be anything; kernels do not use it.
-        let z = Tensor::of_view(self, ops.x)
+        let z = Tensor::of_view(self, ops.x)?
             .contiguous()?
-            .matmul(&Tensor::of_view(self, ops.kernel))?
-            .add(&Tensor::of_view(self, ops.bias))?;
+            .matmul(&Tensor::of_view(self, ops.kernel)?)?
+            .add(&Tensor::of_view(self, ops.bias)?)?;
         let shape = z.shape();
         let sizes = SequenceDims {
             dtype,
@@ -196,7 +196,7 @@ impl Cuda {
             units: sizes.units as i64,
             lengths: ops.lengths.map_or(Ok(0), |x| held.dense(x))?,
             wide: i64::from(ops.lengths.map_or(0, |x| is_wide(x.dtype))),
-            z: held.dense(&z.view())?,
+            z: held.dense(&z.view()?)?,
             work: 0,
             c,
             h,

@@ -139,7 +139,7 @@ impl Cuda {
         })?;
         self.kernel_grads(plan.recurrence, sizes, &described, &dkernels)?;
         let layout = Layout::contiguous(wide.shape);
-        let dz = Tensor::from_parts(self, dz.finish(), layout, dtype);
+        let dz = Tensor::from_parts(self, dz.finish(), layout, dtype)?;
         let mut all = self.input_grads(&ops, &dz, dx, [dkernel, dbias])?;
         let outputs = dkernels.into_iter().map(|(output, _)| output);
         all.extend(outputs.chain(dstates).map(Output::finish));
@@ -157,7 +157,7 @@ impl Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         let mut all = Buffers::new();
         let mut run = |op: &Op, ins: &[&Tensor<Self>], dest: Dest<CudaBuffer>| {
-            let ins: Vec<_> = ins.iter().map(|t| t.view()).collect();
+            let ins: Vec<_> = ins.iter().map(|t| t.view()).collect::<Result<_>>()?;
             all.extend(self.run(op, &ins, smallvec![dest])?);
             Ok::<_, Error>(())
         };
@@ -166,16 +166,16 @@ impl Cuda {
             precision: Precision::Exact,
         };
         if let Some(dest) = dx {
-            let kernel = Tensor::of_view(self, ops.kernel).transpose(0, 1)?;
+            let kernel = Tensor::of_view(self, ops.kernel)?.transpose(0, 1)?;
             run(&product, &[dz, &kernel], dest)?;
         }
         let [Some(dkernel), Some(dbias)] = parameters else {
             return Err(Error::argument("run", "outs", "are too few"));
         };
-        let x = Tensor::of_view(self, ops.x);
+        let x = Tensor::of_view(self, ops.x)?;
         let x = match ops.lengths {
             // `dz` is 0 past a row's end, but 0 times NaN is NaN: the padding of `x` must be 0 too.
-            Some(lengths) => x.mask_padding(&Tensor::of_view(self, lengths), 0)?,
+            Some(lengths) => x.mask_padding(&Tensor::of_view(self, lengths)?, 0)?,
             None => x.contiguous()?,
         };
         let rows = |x: &Tensor<Self>| {

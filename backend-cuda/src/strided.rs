@@ -19,8 +19,12 @@ unsafe impl<const N: usize> DeviceRepr for Strided<N> {}
 
 impl<const N: usize> Strided<N> {
     /// Operands broadcast to a shape.
-    pub(crate) fn new(shape: Shape, layouts: [Layout; N]) -> Self {
-        Self::walk(shape, layouts.map(|l| Axes::new(l.broadcast_to(shape))))
+    pub(crate) fn new(shape: Shape, layouts: [Layout; N]) -> Result<Self> {
+        let mut operands = layouts.map(Axes::new);
+        for (to, layout) in operands.iter_mut().zip(layouts) {
+            *to = Axes::new(layout.broadcast_to(shape)?);
+        }
+        Ok(Self::walk(shape, operands))
     }
 
     /// Operands that already have the axes of `shape`. Adjacent axes are merged if every operand's
@@ -136,20 +140,22 @@ mod tests {
         let turned = Layout::contiguous(Shape::new(&[3, 2, 4]).unwrap())
             .permute(&[1, 0, 2])
             .unwrap();
-        let alone = Strided::new(shape, [plain]);
+        let alone = Strided::new(shape, [plain]).unwrap();
         assert_eq!((alone.rank, alone.dims[0], alone.strides[0][0]), (1, 24, 1));
-        let stretched = Strided::new(shape, [plain, row]);
+        let stretched = Strided::new(shape, [plain, row]).unwrap();
         assert_eq!(
             (stretched.rank, stretched.dims[..2].to_vec()),
             (2, vec![6, 4])
         );
-        let three = Strided::new(shape, [plain, turned]);
+        let three = Strided::new(shape, [plain, turned]).unwrap();
         assert_eq!(
             (three.rank, three.strides[1][..3].to_vec()),
             (3, vec![4, 8, 1])
         );
         assert_eq!(
-            Strided::new(Shape::SCALAR, [Layout::contiguous(Shape::SCALAR)]).rank,
+            Strided::new(Shape::SCALAR, [Layout::contiguous(Shape::SCALAR)])
+                .unwrap()
+                .rank,
             1
         );
     }

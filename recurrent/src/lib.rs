@@ -47,11 +47,11 @@ pub use backend_cpu::Cpu;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 pub use rnn_core::wrappers;
 pub use rnn_core::{
-    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, Fan, FusedRnnCell, FusedRnnCellAdaptor,
-    Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput, RawRnnStep, RnnOutput, Scaled,
-    StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StreamingRnn,
-    TimeReversedFusedRnn, Unroll, cell_from_config, module, nest, raw_rnn, stack_bidirectional_rnn,
-    static_bidirectional_rnn, static_state_saving_rnn,
+    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, ExplainedPart, Explanation, Fan,
+    FusedRnnCell, FusedRnnCellAdaptor, Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput,
+    RawRnnStep, RnnOutput, Scaled, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
+    StepContext, StepPath, StreamingRnn, TimeReversedFusedRnn, Unroll, cell_from_config, module,
+    nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::data::{from_ndarray, to_ndarray};
 pub use rnn_train::{

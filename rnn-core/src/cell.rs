@@ -50,9 +50,9 @@ pub trait Cell: Module {
 
     /// Computes all steps of a sequence. Time is the first axis of inputs and outputs.
     ///
-    /// The default implementation calls [`step`](Self::step) for each step. Cells override it where
-    /// they can be faster: by running the layer as one operation of the device, or by multiplying
-    /// the inputs of all steps in one matmul. The results must equal those of the steps within
+    /// The default implementation runs [`step`](Self::step) for each time; what depends on no
+    /// state, such as the product of the inputs, is computed for all times at once. Cells for which
+    /// devices have an operation override it. The results must equal those of the steps within
     /// rounding.
     ///
     /// # Errors

@@ -47,7 +47,9 @@ pub trait CellConfig: DeserializeOwned {
 /// ```
 ///
 /// # Errors
-/// The class or an option is unknown, or the options contradict each other.
+/// The class or an option is unknown, or the options contradict each other. A size is 0 or above
+/// 2^24, or a matrix would have more than 2^30 elements (in each gate), or a stack more than 65,536
+/// layers.
 pub fn cell_from_config<B: Backend>(
     device: &B,
     config: &Value,

@@ -2,6 +2,7 @@
 
 use backend_api::{Activation, Backend, DType, Error, Meta, Result, Shape, Tensor};
 
+use crate::limits::{check_elements, check_sizes};
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `y = act(x · kernel + bias)` on the last axis; TensorFlow's `tf.layers.dense`.
@@ -50,11 +51,8 @@ impl<B: Backend> Dense<B> {
         activation: Activation,
         dtype: DType,
     ) -> Result<Self> {
-        for (arg, size) in [("input_size", input_size), ("units", units)] {
-            if size == 0 {
-                return Err(Error::argument("dense", arg, "must not be 0"));
-            }
-        }
+        check_sizes("dense", [("input_size", input_size), ("units", units)])?;
+        check_elements("dense", "units", &[input_size, units])?;
         let glorot = Initializer::GlorotUniform;
         Ok(Self {
             activation,

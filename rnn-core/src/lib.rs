@@ -18,10 +18,12 @@ mod config;
 mod dense;
 pub mod drivers;
 mod init;
+mod limits;
 mod module;
 mod nest;
 mod step_context;
 mod unroll;
+mod widened;
 pub mod wrappers;
 
 pub use any::{AnyCell, AnyState};
@@ -39,7 +41,7 @@ pub use init::{Fan, Initializer, Scaled};
 pub use module::{Field, Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
 pub use step_context::{Mode, StepContext};
-pub use unroll::Unroll;
+pub use unroll::{ExplainedPart, Explanation, StepPath, Unroll};
 pub use wrappers::{
     AttentionCellWrapper, ConcatState, DeviceWrapper, DropoutWrapper, EmbeddingWrapper,
     HighwayWrapper, InputProjectionWrapper, MultiRnnCell, OutputProjectionWrapper, ResidualWrapper,

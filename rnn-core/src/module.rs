@@ -52,7 +52,7 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
         &mut self,
         f: &mut dyn FnMut(&str, &mut Param<Self::Backend>) -> Result<()>,
     ) -> Result<()> {
-        visit(self, None, f)
+        visit(self, &|dtype| dtype, f)
     }
 
     /// The parameters with their full names, in the order of [`params`](Self::params).
@@ -135,25 +135,30 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
             let expected = "a model needs a float type";
             return Err(Error::dtype("to_dtype", "dtype", dtype, expected));
         }
-        let mut cast = self.clone();
-        visit(&mut cast, Some(dtype), &mut |_, param| {
-            param.value = param.value.cast(dtype)?;
-            Ok(())
-        })?;
-        Ok(cast)
+        retyped(self, &|_| dtype)
     }
 }
 
-/// Calls `f` with each parameter. If `dtype` is given, stores it in the modules' element types.
+/// The module with each element type replaced by another.
+pub(crate) fn retyped<M: Module>(module: &M, to: &dyn Fn(DType) -> DType) -> Result<M> {
+    let mut cast = module.clone();
+    visit(&mut cast, to, &mut |_, param| {
+        param.value = param.value.cast(to(param.dtype()))?;
+        Ok(())
+    })?;
+    Ok(cast)
+}
+
+/// Calls `f` with each parameter, and replaces the element types that the modules store.
 fn visit<M: Module>(
     module: &mut M,
-    dtype: Option<DType>,
+    to: &dyn Fn(DType) -> DType,
     f: &mut dyn FnMut(&str, &mut Param<M::Backend>) -> Result<()>,
 ) -> Result<()> {
     let mut visitor = Visitor {
         path: String::new(),
         f,
-        dtype,
+        to,
         seen: HashMap::new(),
         error: None,
     };
@@ -277,7 +282,7 @@ impl<M: Module> Module for Vec<M> {
 pub struct Visitor<'f, B: Backend> {
     path: String,
     f: &'f mut dyn FnMut(&str, &mut Param<B>) -> Result<()>,
-    dtype: Option<DType>,
+    to: &'f dyn Fn(DType) -> DType,
     seen: HashMap<ParamId, Tensor<B>>,
     error: Option<Error>,
 }
@@ -308,10 +313,10 @@ impl<B: Backend> Visitor<'_, B> {
     }
 
     /// Visits the element type that a module stores beside its parameters, so that
-    /// [`Module::to_dtype`] can change it. A module that reads the type from its parameters does
-    /// not need to call this.
+    /// [`Module::to_dtype`] can change it, and a cell of 16-bit floats can run over a sequence in
+    /// `f32`. A module that reads the type from its parameters does not need to call this.
     pub fn dtype(&mut self, dtype: &mut DType) {
-        *dtype = self.dtype.unwrap_or(*dtype);
+        *dtype = (self.to)(*dtype);
     }
 
     /// Visits the parameters of a sub-module, with its name as prefix. An empty name adds no

@@ -1,6 +1,9 @@
 //! The context of one time step.
 
-use backend_api::philox;
+use std::sync::Arc;
+
+use backend_api::trace::{Key, Recorder};
+use backend_api::{Error, Result, philox};
 
 /// Inference or training. Dropout and similar regularization only act in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,13 +39,26 @@ impl Mode {
 ///
 /// Random numbers are a pure function of this context, so that a step that is recomputed, or
 /// computed in another order, draws the same numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StepContext {
     /// Inference or training.
     pub mode: Mode,
-    /// The index of the step in its sequence, from 0.
-    pub time: usize,
+    time: Time,
     stream: u64,
+}
+
+/// The time of a step.
+#[derive(Clone, Debug)]
+enum Time {
+    At(usize),
+    /// Any, while the step is traced.
+    Traced(Arc<Recorder>),
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self::At(0)
+    }
 }
 
 impl StepContext {
@@ -54,7 +70,7 @@ impl StepContext {
         };
         Self {
             mode,
-            time: 0,
+            time: Time::default(),
             stream: philox::derive(seed, philox::label("step")),
         }
     }
@@ -65,20 +81,54 @@ impl StepContext {
     }
 
     /// The context of sub-cell `i` of a composite cell, with its own random stream.
-    pub fn child(mut self, i: usize) -> Self {
-        self.stream = philox::derive(self.stream, i as u64);
-        self
+    pub fn child(&self, i: usize) -> Self {
+        Self {
+            stream: philox::derive(self.stream, i as u64),
+            ..self.clone()
+        }
     }
 
     /// The same context at another time.
-    pub fn at(mut self, time: usize) -> Self {
-        self.time = time;
-        self
+    pub fn at(&self, time: usize) -> Self {
+        Self {
+            time: Time::At(time),
+            ..self.clone()
+        }
+    }
+
+    /// The same context in a step that is traced for all times.
+    pub(crate) fn traced(&self, recorder: &Arc<Recorder>) -> Self {
+        Self {
+            time: Time::Traced(recorder.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// The index of the step in its sequence, from 0.
+    ///
+    /// A device that compiles steps calls a step once for all times. A step that asks for the time
+    /// is not compiled: it runs again, once for each time.
+    ///
+    /// # Errors
+    /// The step is called for all times. The cell should return the error.
+    pub fn time(&self) -> Result<usize> {
+        match &self.time {
+            Time::At(time) => Ok(*time),
+            Time::Traced(recorder) => {
+                recorder.refuse("the step asks for its time");
+                let problem = "is open while the step is traced; the step then runs untraced";
+                Err(Error::argument("step", "time", problem))
+            }
+        }
     }
 
     /// A key for random numbers of this step; different names give independent keys.
-    pub fn key(&self, name: &str) -> u64 {
-        philox::derive(self.run_key(name), self.time as u64)
+    pub fn key(&self, name: &str) -> Key {
+        let key = Key::from(self.run_key(name));
+        match &self.time {
+            Time::At(time) => key.at(*time),
+            Time::Traced(recorder) => key.traced(recorder),
+        }
     }
 
     /// A key for random numbers that all steps of a run share; different names give independent
@@ -102,7 +152,7 @@ mod tests {
             step.child(0).key("mask"),
             step.child(1).key("mask"),
             StepContext::training(2).key("mask"),
-            step.run_key("mask"),
+            step.run_key("mask").into(),
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys[i + 1..].iter().all(|b| a != b));

@@ -6,6 +6,7 @@ use backend_api::{Backend, DType, Meta, Op, Result, Shape, Tensor};
 
 /// The gradient of one tensor, in the form in which `tf.gradients` returns it.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per parameter")]
 pub enum Gradient<B: Backend> {
     /// One value for each element.
     Dense(Tensor<B>),
@@ -56,15 +57,18 @@ impl<B: Backend> Gradient<B> {
 
     /// The same gradient on an outer or inner device that shares the buffers; `f` converts each
     /// tensor.
-    pub(crate) fn on<B2: Backend>(&self, f: impl Fn(&Tensor<B>) -> Tensor<B2>) -> Gradient<B2> {
-        match self {
-            Self::Dense(grad) => Gradient::Dense(f(grad)),
+    pub(crate) fn on<B2: Backend>(
+        &self,
+        f: impl Fn(&Tensor<B>) -> Result<Tensor<B2>>,
+    ) -> Result<Gradient<B2>> {
+        Ok(match self {
+            Self::Dense(grad) => Gradient::Dense(f(grad)?),
             Self::Sparse(rows) => Gradient::Sparse(IndexedSlices {
-                values: f(&rows.values),
-                indices: f(&rows.indices),
-                rows: rows.rows,
+                values: f(&rows.values)?,
+                indices: f(&rows.indices)?,
+                table: rows.table,
             }),
-        }
+        })
     }
 }
 
@@ -96,7 +100,7 @@ impl<B: Backend> Gradient<B> {
 pub struct IndexedSlices<B: Backend> {
     values: Tensor<B>,
     indices: Tensor<B>,
-    rows: usize,
+    table: Shape,
 }
 
 impl<B: Backend> IndexedSlices<B> {
@@ -106,10 +110,11 @@ impl<B: Backend> IndexedSlices<B> {
         let count = ids.shape().count();
         let mut dims = vec![count];
         dims.extend_from_slice(&values.dims()[ids.shape().rank()..]);
+        let values = values.reshape(&dims)?;
         Ok(Self {
-            values: values.reshape(&dims)?,
+            table: values.shape().with(0, rows)?,
+            values,
             indices: ids.reshape(&[count])?,
-            rows,
         })
     }
 
@@ -126,7 +131,7 @@ impl<B: Backend> IndexedSlices<B> {
         Ok(Self {
             values: Tensor::concat(&values, 0)?,
             indices: Tensor::concat(&indices, 0)?,
-            rows: parts.first().map_or(0, |part| part.rows),
+            table: parts.first().map_or(Shape::SCALAR, |part| part.table),
         })
     }
 
@@ -142,7 +147,7 @@ impl<B: Backend> IndexedSlices<B> {
 
     /// `[V, rest..]`: the shape of the table.
     pub fn dense_shape(&self) -> Shape {
-        self.values.shape().with(0, self.rows)
+        self.table
     }
 
     /// The gradient of the whole table, zero where no row was looked up.
@@ -150,7 +155,7 @@ impl<B: Backend> IndexedSlices<B> {
     /// # Errors
     /// The device is out of memory.
     pub fn to_dense(&self) -> Result<Tensor<B>> {
-        self.scatter(&self.indices, self.rows)
+        self.scatter(&self.indices, self.table[0])
     }
 
     /// Sums rows with equal indices. Each index occurs once, in the order of first appearance.
@@ -180,7 +185,7 @@ impl<B: Backend> IndexedSlices<B> {
         Ok(Self {
             values: self.scatter(&position_of, unique.len())?,
             indices: Tensor::from_slice(device, &unique, &[unique.len()])?,
-            rows: self.rows,
+            table: self.table,
         })
     }
 

@@ -100,8 +100,10 @@ impl<B: Backend> Gradients<B> {
 
     /// The global norm: the square root of the sum of the squares of all gradients. As in
     /// TensorFlow, a table row that was looked up twice counts as two rows; this differs from the
-    /// norm of their sum. The norm is computed in the widest type among the gradients, at least
-    /// `f32`.
+    /// norm of their sum. The norm has the widest type among the gradients, at least `f32`.
+    ///
+    /// Waits for the device: if squares leave the range of the type, the norm is computed again in
+    /// `f64`.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.
@@ -117,12 +119,18 @@ impl<B: Backend> Gradients<B> {
         // Models may have parameters of several types. The squares of 16-bit floats overflow.
         let double = grads.iter().any(|grad| grad.dtype() == DType::F64);
         let widest = if double { DType::F64 } else { DType::F32 };
-        let wide: Vec<_> = grads
-            .iter()
-            .map(|grad| grad.cast(widest))
-            .collect::<Result<_>>()?;
-        let wide: Vec<_> = wide.iter().collect();
-        Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &wide)?.sqrt()
+        let norm_in = |dtype| {
+            let wide: Result<Vec<_>> = grads.iter().map(|grad| grad.cast(dtype)).collect();
+            let wide = wide?;
+            let wide: Vec<_> = wide.iter().collect();
+            Tensor::call(first.device(), &Op::Fused(Fused::SquaredNorm), &wide)?.sqrt()
+        };
+        let norm = norm_in(widest)?;
+        // Beyond, squares of `f32` are infinite, or lose digits.
+        match double || (1e-15..1e18).contains(&norm.item()?) {
+            true => Ok(norm),
+            false => norm_in(DType::F64)?.cast(widest),
+        }
     }
 
     /// Scales all gradients down by one factor if their global norm exceeds `clip_norm`;

@@ -22,7 +22,7 @@ Tasks:
   golden DIR ..     checks the backends against golden files
   kernels           compiles the CUDA kernels and checks the resources that they use
   records           exchanges TFRecord files with TensorFlow
-  sanitize ..       runs the simulated CUDA device under sanitizers
+  sanitize ..       runs tests under sanitizers or Miri
   tidy              checks circles of modules, columns and documents
 
 `cargo xtask TASK --help` describes a task and its options.

@@ -1,16 +1,25 @@
 //! `cargo xtask sanitize`: runs the tests of the simulated CUDA device with kernels compiled for
 //! AddressSanitizer or ThreadSanitizer. Tests with planted mistakes, which the sanitizer must find,
-//! run in a process each.
+//! run in a process each. `--address` and `--miri` check the Rust code instead.
+
+mod nightly;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
 const HELP: &str = "\
 Usage: cargo xtask sanitize [address|thread] ..
+       cargo xtask sanitize [--address] [--miri]
 
 Builds the simulated CUDA device with a sanitizer (default: with each of the two) into
 target/sanitize, and runs tests on it. The sanitizer must report the planted mistakes and nothing
 else. Requires g++ with libasan and libtsan.
+
+Options:
+  --address   runs the tests of the CPU backend under AddressSanitizer
+  --miri      interprets the tests of the backends' interface and of the CPU backend's portable
+              code with Miri
+Both require a nightly toolchain: `rustup toolchain install nightly --component miri,rust-src`.
 ";
 
 /// A test binary.
@@ -144,10 +153,9 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     }
     let mut failures = Vec::new();
     for argument in arguments {
-        if !SANITIZERS
-            .iter()
-            .any(|sanitizer| sanitizer.name == argument)
-        {
+        let simulated = SANITIZERS.iter().map(|sanitizer| sanitizer.name);
+        let checks = nightly::CHECKS.iter().map(|check| check.option);
+        if !simulated.chain(checks).any(|name| name == argument) {
             eprint!("xtask: unknown sanitizer `{argument}`\n\n{HELP}");
             return ExitCode::FAILURE;
         }
@@ -158,6 +166,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
                 Ok(found) => failures.extend(found),
                 Err(problem) => failures.push(format!("{}: {problem}", sanitizer.name)),
             }
+        }
+    }
+    for check in &nightly::CHECKS {
+        if arguments.iter().any(|argument| argument == check.option)
+            && let Err(problem) = check.run()
+        {
+            failures.push(format!("{}: {problem}", check.option));
         }
     }
     for failure in &failures {

@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 use self::sequence::{sequence, sequence_grad};
 use crate::activation::ActivationFn;
 use crate::expr::Expr;
+use crate::trace::scan;
 use crate::{
     Activation, AdamStep, Backend, Buffers, Compare, DType, Dest, Dests, Error, Fused, Layout,
     LstmGates, Meta, Op, Result, Shape, Tensor, View, is_widened, run_widened,
@@ -30,7 +31,8 @@ pub fn compose<B: Backend>(
     if is_widened(&op, ins) {
         return run_widened(device, &op, ins, outs);
     }
-    let ins: Vec<_> = ins.iter().map(|v| Tensor::of_view(device, v)).collect();
+    let ins = ins.iter().map(|v| Tensor::of_view(device, v));
+    let ins = ins.collect::<Result<Vec<_>>>()?;
     body(device, fused, &ins)?
         .into_iter()
         .zip(outs)
@@ -50,10 +52,10 @@ fn write_result<B: Backend>(
             // start.
             let as_read = *result.layout() == Layout::contiguous(meta.shape);
             let result = if as_read { result } else { result.copy()? };
-            Ok(result.into_buffer())
+            result.into_buffer()
         }
         into @ Dest::Into(_) => {
-            let mut outs = device.run(&Op::Copy, &[result.view()], smallvec![into])?;
+            let mut outs = device.run(&Op::Copy, &[result.view()?], smallvec![into])?;
             Ok(outs.swap_remove(0))
         }
     }
@@ -99,6 +101,7 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         }
         (Fused::Sequence(plan), ins) => sequence(device, plan, ins)?,
         (Fused::SequenceGrad(plan), ins) => sequence_grad(device, plan, ins)?,
+        (Fused::Scan(plan), ins) => scan(device, plan, ins)?,
         (Fused::SoftmaxCrossEntropy, [logits, labels]) => {
             let axis = logits.shape().rank() - 1;
             let log_p = logits.log_softmax(logits.shape().rank() - 1)?;

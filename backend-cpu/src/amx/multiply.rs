@@ -114,7 +114,9 @@ pub(super) fn multiply(
 ) {
     let (k, n) = b.sizes();
     assert!(
-        out_at.iter().all(|at| at + n <= out.len()),
+        out_at
+            .iter()
+            .all(|at| at.checked_add(n).is_some_and(|end| end <= out.len())),
         "the rows are within the result"
     );
     if let Accumulate::Bias(row) = start {
@@ -140,6 +142,7 @@ pub(super) fn multiply(
             room.places.clear();
             room.places
                 .extend(two.map(|tile| heights.even_rows(tile, out_at)));
+            // A piece has few blocks, whatever `k` is: products of `blocks` do not overflow.
             for depth in b.depths(most) {
                 let blocks = depth.len().div_ceil(DEPTH);
                 let tile_words = blocks * parts * WORDS;
@@ -241,8 +244,15 @@ impl Product<'_> {
                 (tiles, tiles)
             }
             Pair::Numbers { rows, stride, tail } => {
-                let last = ((blocks - usize::from(tail.is_some())) * DEPTH - 1) * stride;
-                assert!(rows.len() >= last + PAIR, "rows for all blocks");
+                let whole = (blocks - usize::from(tail.is_some())) * DEPTH;
+                let last = whole
+                    .checked_sub(1)
+                    .and_then(|last| last.checked_mul(stride));
+                let end = last.and_then(|last| last.checked_add(PAIR));
+                assert!(
+                    end.is_some_and(|end| end <= rows.len()),
+                    "rows for all blocks"
+                );
                 // The parts are kept if further rows are multiplied with them.
                 let (room, advance) = match heights.tiles {
                     0..=2 => (2, 0),

@@ -190,7 +190,7 @@ impl<'a> Right<'a> {
         let pieces = blocks.div_ceil(most.max(1)).max(1);
         let step = blocks.div_ceil(pieces).max(1) * DEPTH;
         let pieces = (0..k).step_by(step);
-        pieces.map(move |start| start..k.min(start + step))
+        pieces.map(move |start| start..k.min(start.saturating_add(step)))
     }
 
     /// Some rows, beginning at a block, of the `pair`-th 32 columns. Incomplete blocks are copied

@@ -8,11 +8,11 @@ use smallvec::SmallVec;
 
 use super::all_gather::Member;
 use super::layer::{Layer, LayerDims, missing, source, target, unknown};
-use super::packed_matrix::PackedMatrix;
 use super::saved::SavedForward;
 use super::sharing::UnitGroup;
 use crate::activations::with_activation;
 use crate::element::Float;
+use crate::packed_matrix::PackedMatrix;
 use crate::pointwise::{
     ActivationGrad, ClippedLstmGrad, GruAfterGrad, GruOutputGrad, GruResetGrad, LstmGrad,
     LstmOutput,

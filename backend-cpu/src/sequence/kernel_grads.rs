@@ -5,13 +5,14 @@ use std::ops::Range;
 use backend_api::{Recurrence, Result};
 use smallvec::{SmallVec, smallvec};
 
-use super::layer::{Inputs, Layer, LayerDims, unknown};
+use super::layer::{Layer, LayerDims, unknown};
 use super::saved::SavedForward;
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::gemm::GemmOperand;
 use crate::matmul::AMX_COLUMNS;
 use crate::pool::Scratch;
+use crate::steps::Inputs;
 use crate::storage::{Dense, Output};
 
 /// A matrix whose rows lie in one or two slices, one after the other.

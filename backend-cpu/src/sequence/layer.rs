@@ -7,19 +7,16 @@ use std::ops::Range;
 use backend_api::{Error, Precision, Recurrence, Result, SequencePlan};
 use pulp::Arch;
 
-use super::packed_matrix::PackedMatrix;
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
+use crate::packed_matrix::PackedMatrix;
 use crate::pool::Scratch;
 use crate::product::Accumulate;
 use crate::simd::{Pointwise, RowKernel, Source, Target};
+use crate::steps::{Inputs, row_ranges};
 use crate::storage::{Dense, Input};
 
-/// Multiplications below which rows are not worth another thread.
-pub(super) const MIN_PRODUCTS: usize = 1 << 18;
-/// Minimum rows per thread: fewer rows leave registers of the micro-kernel unused.
-pub(super) const TILE_ROWS: usize = 4;
 /// Rows, summed over consecutive steps, whose inputs are multiplied at a time.
 pub(super) const CHUNK_ROWS: usize = 256;
 
@@ -34,42 +31,6 @@ pub(super) struct LayerDims {
     /// The width of `h`: differs from `n` with a projection.
     pub(super) p: usize,
     pub(super) gates: usize,
-}
-
-/// The inputs: rows that are each contiguous, at any stride.
-#[derive(Debug)]
-pub(super) struct Inputs<'a, T> {
-    pub(super) data: Dense<'a, T>,
-    /// Offset of the first row, then the strides between steps (`steps`) and between rows of the
-    /// batch (`rows`).
-    pub(super) at: usize,
-    pub(super) steps: usize,
-    pub(super) rows: usize,
-}
-
-impl<'a, T: Float> Inputs<'a, T> {
-    pub(super) fn new(cpu: &Cpu, x: &Input<'a>) -> Result<Self> {
-        let (shape, strides) = (x.layout.shape(), x.layout.strides());
-        if shape.count() > 0 && (strides[2] == 1 || shape[2] == 1) {
-            return Ok(Self {
-                data: Dense::Borrowed(x.buffer.elements()),
-                at: x.layout.offset(),
-                steps: strides[0],
-                rows: strides[1],
-            });
-        }
-        Ok(Self {
-            data: cpu.dense(x)?,
-            at: 0,
-            steps: shape[1] * shape[2],
-            rows: shape[2],
-        })
-    }
-
-    /// The offset of a row of the batch at step `t`.
-    pub(super) fn row(&self, t: usize, row: usize) -> usize {
-        self.at + t * self.steps + row * self.rows
-    }
 }
 
 /// The operands of a sequence, shared by the forward operation and its gradient.
@@ -212,27 +173,8 @@ impl<'a, T: Float> Layer<'a, T> {
 
     /// The ranges of rows for the threads, balanced by the number of steps to run.
     pub(super) fn row_ranges(&self, cpu: &Cpu) -> Vec<Range<usize>> {
-        let LayerDims { batch, .. } = self.sizes;
-        let total: usize = (0..batch).map(|row| self.length(row)).sum();
-        let pieces = cpu
-            .threads()
-            .min(self.work_of(total) / MIN_PRODUCTS)
-            .min(batch / TILE_ROWS)
-            .max(1);
-        let mut ranges = Vec::with_capacity(pieces);
-        let (mut start, mut done) = (0, 0);
-        for i in 1..=pieces {
-            let mut end = start;
-            // Leaves the minimum number of rows for each remaining piece.
-            let most = batch - (pieces - i) * TILE_ROWS.min(batch / pieces);
-            while end < most && (i == pieces || done * pieces < i * total || end < start + 1) {
-                done += self.length(end);
-                end += 1;
-            }
-            ranges.push(start..end);
-            start = end;
-        }
-        ranges
+        let length = |row| self.length(row);
+        row_ranges(cpu, self.sizes.batch, length, |rows| self.work_of(rows))
     }
 
     /// Multiplications of `rows` rows of one step.

@@ -17,7 +17,6 @@ mod forward;
 mod forward_step;
 mod kernel_grads;
 mod layer;
-mod packed_matrix;
 mod saved;
 mod sharing;
 mod weights;

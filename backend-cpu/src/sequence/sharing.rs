@@ -5,10 +5,11 @@ use std::ops::Range;
 use backend_api::Result;
 
 use super::all_gather::{AllGather, Member};
-use super::layer::{Layer, LayerDims, MIN_PRODUCTS};
+use super::layer::{Layer, LayerDims};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::pool::Scratch;
+use crate::steps::MIN_PRODUCTS;
 
 /// Rows per thread from which on threads split the rows. With fewer, reading all weights in every
 /// thread costs more than exchanging the states. The limit is lower when values are saved and in

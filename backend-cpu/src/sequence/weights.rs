@@ -7,12 +7,10 @@ use backend_api::{Recurrence, Result};
 use smallvec::SmallVec;
 
 use super::layer::{Layer, LayerDims};
-use super::packed_matrix::PackedMatrix;
-use crate::amx::PackedAmx;
-use crate::bf16::PackedBf16;
 use crate::device::Cpu;
-use crate::element::{Float, singles};
-use crate::packed::{FEW, MatrixView, PackedExact};
+use crate::element::Float;
+use crate::packed::MatrixView;
+use crate::packed_matrix::{PackedMatrix, Packing};
 use crate::storage::{Input, PackKey};
 
 /// The right-hand matrices of a forward pass, for all units or a range of them.
@@ -80,10 +78,11 @@ impl<T: Float> Layer<'_, T> {
         let LayerDims { n, gates, .. } = self.sizes;
         let of = PackKey {
             layout: self.bias.layout,
+            view: None,
             part: units.clone(),
             form: [false; 2],
         };
-        self.kept(&self.bias, &of, || {
+        self.packing(1).kept(&self.bias, &of, || {
             let all = cpu.dense::<T>(&self.bias)?;
             let gate = |g: usize| &all[g * n + units.start..g * n + units.end];
             Ok((0..gates).map(gate).collect::<Vec<_>>().concat())
@@ -138,55 +137,23 @@ impl<T: Float> Layer<'_, T> {
         rows: usize,
         describe: impl Fn(&[T]) -> MatrixView<'_, T>,
     ) -> Result<PackedMatrix<T>> {
-        let data = cpu.dense::<T>(matrix)?;
+        let packing = self.packing(rows);
         let of = PackKey {
             layout: matrix.layout,
+            view: None,
             part: units.clone(),
-            form: [rows <= FEW, transposed],
+            form: [packing.is_for_few(), transposed],
         };
-        if (self.amx || self.bf16)
-            && let Some(data) = singles(&data)
-        {
-            // `describe` does not read the data, so an empty slice suffices.
-            let MatrixView {
-                k,
-                row_stride,
-                column_stride,
-                columns,
-                ..
-            } = describe(&[]);
-            let source = MatrixView {
-                data,
-                k,
-                row_stride,
-                column_stride,
-                columns,
-            };
-            if !self.amx {
-                let make = || PackedBf16::new(cpu, &source);
-                return Ok(PackedMatrix::Bf16(self.kept(matrix, &of, make)?));
-            }
-            let make = || PackedAmx::new(cpu, &source, self.bf16);
-            let packed = self.kept(matrix, &of, make)?;
-            if packed.is_regular() {
-                return Ok(PackedMatrix::Amx(packed));
-            }
-        }
-        let make = || PackedExact::new(cpu, &describe(&data), rows);
-        Ok(PackedMatrix::Exact(self.kept(matrix, &of, make)?))
+        PackedMatrix::new(cpu, matrix, &of, packing, describe)
     }
 
-    /// Computes a value from an operand. The value is cached with the operand if the plan reuses
-    /// it.
-    fn kept<D: Send + Sync + 'static>(
-        &self,
-        operand: &Input<'_>,
-        of: &PackKey,
-        make: impl FnOnce() -> Result<D>,
-    ) -> Result<Arc<D>> {
-        match self.reuse {
-            true => operand.buffer.cached(of, make),
-            false => make().map(Arc::new),
+    /// How matrices are packed that are multiplied with `rows` rows at a time.
+    fn packing(&self, rows: usize) -> Packing {
+        Packing {
+            rows,
+            amx: self.amx,
+            bf16: self.bf16,
+            reuse: self.reuse,
         }
     }
 }

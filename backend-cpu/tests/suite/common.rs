@@ -183,7 +183,7 @@ pub fn random(cpu: &Cpu, rng: &mut Rng, dims: &[usize], dtype: DType) -> (Tensor
     });
     let whole = upload(cpu, &buffer, &[count], dtype);
     (
-        Tensor::from_parts(cpu, whole.into_buffer(), layout, dtype),
+        Tensor::from_parts(cpu, whole.into_buffer().unwrap(), layout, dtype).unwrap(),
         plain,
     )
 }
@@ -240,7 +240,7 @@ pub fn tolerance(dtype: DType) -> f64 {
 /// buffers are not modified.
 pub fn check_into(cpu: &Cpu, rng: &mut Rng, op: &Op, ins: &[&Tensor<Cpu>]) {
     let expected = call(cpu, op, ins).unwrap();
-    let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view()).collect();
+    let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view().unwrap()).collect();
     for share in [false, true] {
         let mut targets = Vec::new();
         let mut kept = Vec::new();
@@ -257,14 +257,14 @@ pub fn check_into(cpu: &Cpu, rng: &mut Rng, op: &Op, ins: &[&Tensor<Cpu>]) {
                     kept.push(buffer.clone());
                 }
                 targets.push((layout, count, t.dtype()));
-                Dest::Into(Box::new((buffer.into_buffer(), layout)))
+                Dest::Into(Box::new((buffer.into_buffer().unwrap(), layout)))
             })
             .collect();
         let buffers = cpu.run(op, &views, dests).unwrap();
         for ((buffer, (layout, count, dtype)), expected) in
             buffers.into_iter().zip(targets).zip(&expected)
         {
-            let at = Tensor::from_parts(cpu, buffer.clone(), layout, dtype);
+            let at = Tensor::from_parts(cpu, buffer.clone(), layout, dtype).unwrap();
             assert_eq!(
                 at.to_bytes().unwrap(),
                 expected.to_bytes().unwrap(),
@@ -272,6 +272,7 @@ pub fn check_into(cpu: &Cpu, rng: &mut Rng, op: &Op, ins: &[&Tensor<Cpu>]) {
             );
             let flat = Layout::contiguous(Shape::new(&[count]).unwrap());
             let all = Tensor::from_parts(cpu, buffer, flat, dtype)
+                .unwrap()
                 .to_bytes()
                 .unwrap();
             let mut covered = vec![false; count];
@@ -308,7 +309,7 @@ pub fn default_body(cpu: &Cpu, op: &Op, ins: &[&Tensor<Cpu>]) -> Vec<Tensor<Cpu>
     };
     let metas: Vec<Meta> = ins.iter().map(|t| t.meta()).collect();
     let outs = op.infer(&metas).unwrap();
-    let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view()).collect();
+    let views: Vec<View<'_, CpuBuffer>> = ins.iter().map(|t| t.view().unwrap()).collect();
     // On a device without fused operations, so that those in the body are composed too.
     let plain = backend_api::Unfused(cpu.clone());
     let dests = outs.iter().map(|&m| Dest::New(m)).collect();
@@ -316,6 +317,6 @@ pub fn default_body(cpu: &Cpu, op: &Op, ins: &[&Tensor<Cpu>]) -> Vec<Tensor<Cpu>
     buffers
         .into_iter()
         .zip(outs)
-        .map(|(b, m)| Tensor::from_parts(cpu, b, Layout::contiguous(m.shape), m.dtype))
+        .map(|(b, m)| Tensor::from_parts(cpu, b, Layout::contiguous(m.shape), m.dtype).unwrap())
         .collect()
 }

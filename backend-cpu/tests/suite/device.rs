@@ -115,9 +115,11 @@ fn accumulation_adds_into_a_layout() {
                 let kept = dst.clone();
                 let layout = *dst.layout();
                 // A shared buffer is copied; an unshared one is modified in place.
-                let sum = cpu.accumulate(dst.into_buffer(), &at, src.view()).unwrap();
+                let sum = cpu
+                    .accumulate(dst.into_buffer().unwrap(), &at, src.view().unwrap())
+                    .unwrap();
                 check("kept", &kept, &start, 0.0);
-                let sum = Tensor::from_parts(&cpu, sum, layout, dtype);
+                let sum = Tensor::from_parts(&cpu, sum, layout, dtype).unwrap();
                 check(
                     "accumulate",
                     &sum,
@@ -125,8 +127,10 @@ fn accumulation_adds_into_a_layout() {
                     crate::common::tolerance(dtype),
                 );
                 let before = cpu.memory();
-                let twice = cpu.accumulate(sum.into_buffer(), &at, src.view()).unwrap();
-                let twice = Tensor::from_parts(&cpu, twice, layout, dtype);
+                let twice = cpu
+                    .accumulate(sum.into_buffer().unwrap(), &at, src.view().unwrap())
+                    .unwrap();
+                let twice = Tensor::from_parts(&cpu, twice, layout, dtype).unwrap();
                 for (e, s) in expected.data.iter_mut().zip(&start.data) {
                     *e += *e - s;
                 }
@@ -155,22 +159,26 @@ fn results_are_written_in_place() {
         [Dest::Into(Box::new((buffer, at)))].into_iter().collect()
     };
     let taken = cpu.memory();
-    let mut buffer = sequence.into_buffer();
+    let mut buffer = sequence.into_buffer().unwrap();
     for t in 0..4 {
-        let mut outs = cpu.run(&Op::Copy, &[row.view()], into(buffer, t)).unwrap();
+        let mut outs = cpu
+            .run(&Op::Copy, &[row.view().unwrap()], into(buffer, t))
+            .unwrap();
         buffer = outs.swap_remove(0);
     }
     assert_eq!(cpu.memory().peak, taken.peak, "no copy was made");
-    let written = Tensor::from_parts(&cpu, buffer, layout, DType::F32);
+    let written = Tensor::from_parts(&cpu, buffer, layout, DType::F32).unwrap();
     assert_eq!(written.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0].repeat(4));
 
     // The destination is also an operand: it is read unchanged and written to a copy.
     let first = written.select(0, 0).unwrap();
     let double = Op::Affine { mul: 2.0, add: 0.0 };
-    let buffer = written.into_buffer();
-    let outs = cpu.run(&double, &[first.view()], into(buffer, 0)).unwrap();
+    let buffer = written.into_buffer().unwrap();
+    let outs = cpu
+        .run(&double, &[first.view().unwrap()], into(buffer, 0))
+        .unwrap();
     assert_eq!(first.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
-    let doubled = Tensor::from_parts(&cpu, outs[0].clone(), layout, DType::F32);
+    let doubled = Tensor::from_parts(&cpu, outs[0].clone(), layout, DType::F32).unwrap();
     let expected = [2.0, 4.0, 6.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0];
     assert_eq!(doubled.to_vec::<f32>().unwrap(), expected);
 }
@@ -234,11 +242,11 @@ fn swapping_copies_nothing() {
     let x = Tensor::from_slice(&cpu, &[1i64, 2], &[2]).unwrap();
     let layout = *x.layout();
     let before = cpu.memory();
-    let swapped = cpu.swap_out(x.into_buffer()).unwrap();
+    let swapped = cpu.swap_out(x.into_buffer().unwrap()).unwrap();
     let back = cpu.swap_in(swapped).unwrap();
     cpu.synchronize().unwrap();
     assert_eq!(cpu.memory(), before);
-    let back = Tensor::from_parts(&cpu, back, layout, DType::I64);
+    let back = Tensor::from_parts(&cpu, back, layout, DType::I64).unwrap();
     assert_eq!(back.to_vec::<i64>().unwrap(), [1, 2]);
 }
 
@@ -249,10 +257,10 @@ fn an_empty_view_can_be_read() {
     let nothing = x.slice(0, 2..2).unwrap().slice(1, 3..3).unwrap();
     assert_eq!(nothing.copy().unwrap().to_vec::<f32>().unwrap(), []);
     assert_eq!(nothing.tanh().unwrap().to_vec::<f32>().unwrap(), []);
-    let buffer = x.clone().into_buffer();
+    let buffer = x.clone().into_buffer().unwrap();
     let layout = Layout::contiguous(x.shape()).slice(0, 2..2).unwrap();
     let sum = cpu
-        .accumulate(buffer, &layout, x.slice(0, 2..2).unwrap().view())
+        .accumulate(buffer, &layout, x.slice(0, 2..2).unwrap().view().unwrap())
         .unwrap();
     drop(sum);
 }

@@ -3,13 +3,11 @@
 use backend_api::{Backend, Result, Tensor};
 
 use super::CellSize;
-use super::math::product;
 use crate::module::ParamId;
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `[x, h] · kernel + bias`. The kernel's first rows are multiplied by the input, the others by the
-/// state, as in TensorFlow. They are used separately, so that the inputs of all steps are projected
-/// in one matmul.
+/// state, as in TensorFlow.
 #[derive(Clone, Debug)]
 pub(crate) struct Affine<B: Backend> {
     input: usize,
@@ -89,19 +87,20 @@ impl<B: Backend> Affine<B> {
         &self.bias
     }
 
-    /// `[.., input] -> [.., width]`: the input projection, including the bias.
-    pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        project(x, &self.input_kernel()?, &self.bias)
+    /// `[x, h] · kernel + bias`, `[batch, width]`.
+    pub(crate) fn apply(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
+        h.matmul_add(&self.recurrent_kernel()?, &self.project(x)?)
     }
-}
 
-/// `[.., depth] -> [.., width]`: `x · kernel + bias`.
-pub(crate) fn project<B: Backend>(
-    x: &Tensor<B>,
-    kernel: &Tensor<B>,
-    bias: &Tensor<B>,
-) -> Result<Tensor<B>> {
-    product(x, kernel)?.add(bias)
+    /// `[x, h] · kernel`.
+    pub(crate) fn product(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
+        h.matmul_add(&self.recurrent_kernel()?, &x.matmul(&self.input_kernel()?)?)
+    }
+
+    /// `x · kernel + bias`, for the rows of the kernel that are multiplied by the input.
+    pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
+        x.matmul(&self.input_kernel()?)?.add(&self.bias)
+    }
 }
 
 impl<B: Backend> Affine<B> {

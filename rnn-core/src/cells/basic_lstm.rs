@@ -17,11 +17,6 @@ nest! {
 }
 
 impl<B: Backend> LstmState<B> {
-    /// The next state of the plain LSTM. `z` is the projected input.
-    pub(crate) fn step(&self, gates: LstmGates, z: &Tensor<B>, kernel: &Tensor<B>) -> Result<Self> {
-        Self::next(gates, &self.h.matmul_add(kernel, z)?, &self.c)
-    }
-
     /// The next state, from the gates before their activations and the old cell state.
     pub(crate) fn next(gates: LstmGates, z: &Tensor<B>, c: &Tensor<B>) -> Result<Self> {
         let op = Op::Fused(Fused::LstmStep(gates));
@@ -155,8 +150,8 @@ impl<B: Backend> Cell for BasicLstmCell<B> {
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         let batch = self.sizes.input(x)?;
         self.check_state(state, batch)?;
-        let z = self.affine.project(x)?;
-        let state = state.step(self.gates, &z, &self.affine.recurrent_kernel()?)?;
+        let z = self.affine.apply(x, &state.h)?;
+        let state = LstmState::next(self.gates, &z, &state.c)?;
         Ok((state.h.clone(), state))
     }
 
@@ -176,12 +171,7 @@ impl<B: Backend> Cell for BasicLstmCell<B> {
             if let Some(result) = state.sequence(u, recurrence, inputs, &[&kernel])? {
                 return Ok(result);
             }
-            let z = cell.affine.project(xs)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                let state = state.step(cell.gates, z, &kernel)?;
-                Ok((state.h.clone(), state))
-            })
+            u.stepwise(&cell, xs, state)
         })
     }
 }

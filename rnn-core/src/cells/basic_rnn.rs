@@ -91,9 +91,7 @@ impl<B: Backend> Cell for BasicRnnCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        let z = self.affine.project(x)?;
-        let z = h.matmul_add(&self.affine.recurrent_kernel()?, &z)?;
-        let h = z.activate(self.activation)?;
+        let h = self.affine.apply(x, h)?.activate(self.activation)?;
         Ok((h.clone(), h))
     }
 
@@ -114,11 +112,7 @@ impl<B: Backend> Cell for BasicRnnCell<B> {
             if let Some((outputs, mut state)) = u.sequence(recurrence, inputs, &[&kernel], &[h])? {
                 return Ok((outputs, state.swap_remove(0)));
             }
-            let z = cell.affine.project(xs)?;
-            u.scan(&z, h, &cell.zero_output(u.batch())?, |_, z, h| {
-                let h = h.matmul_add(&kernel, z)?.activate(activation)?;
-                Ok((h.clone(), h))
-            })
+            u.stepwise(&cell, xs, h)
         })
     }
 }

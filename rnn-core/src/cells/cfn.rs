@@ -2,11 +2,9 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
-use super::math::product;
 use super::{CellSize, First};
-use crate::{Cell, Initializer, Param, StepContext, Unroll};
+use crate::{Cell, Initializer, Param, StepContext};
 
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`).
 /// Without input, its state decays to zero. With `a` the first `2 units` columns of `kernel` and
@@ -77,30 +75,6 @@ impl CfnCellBuilder {
     }
 }
 
-impl<B: Backend> CfnCell<B> {
-    /// The input projection of the gates, including the bias, and the candidate.
-    fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
-        let units = self.sizes.units;
-        let gates = self.kernel.slice(1, 0..2 * units)?;
-        let candidate = self.kernel.slice(1, 2 * units..3 * units)?;
-        let candidate = product(x, &candidate)?.activate(self.activation)?;
-        Ok((project(x, &gates, &self.bias)?, candidate))
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        (z, candidate): &(Tensor<B>, Tensor<B>),
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let z = h.matmul_add(&self.recurrent_kernel, z)?;
-        let gates = z.sigmoid()?.split_last(2)?;
-        let kept = gates[0].mul(&h.activate(self.activation)?)?;
-        let h = kept.add(&gates[1].affine(-1.0, 1.0)?.mul(candidate)?)?;
-        Ok((h.clone(), h))
-    }
-}
-
 crate::module!(CfnCell<B> { kernel, recurrent_kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for CfnCell<B> {
@@ -127,20 +101,15 @@ impl<B: Backend> Cell for CfnCell<B> {
         h: &Tensor<B>,
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
-        self.gated(&self.project(x)?, h)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        self.sizes.state("state", h, self.sizes.sequence(xs)?)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&cell.project(xs)?, h, &zero, |_, z, h| cell.gated(z, h))
-        })
+        let units = self.sizes.units;
+        let a = self.kernel.slice(1, 0..2 * units)?;
+        let b = self.kernel.slice(1, 2 * units..3 * units)?;
+        let z = x.matmul(&a)?.add(&self.bias)?;
+        let z = h.matmul_add(&self.recurrent_kernel, &z)?;
+        let gates = z.sigmoid()?.split_last(2)?;
+        let kept = gates[0].mul(&h.activate(self.activation)?)?;
+        let candidate = x.matmul(&b)?.activate(self.activation)?;
+        let h = kept.add(&gates[1].affine(-1.0, 1.0)?.mul(&candidate)?)?;
+        Ok((h.clone(), h))
     }
 }

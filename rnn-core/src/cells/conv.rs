@@ -37,7 +37,7 @@ pub(crate) fn pad<B: Backend>(
     after: usize,
 ) -> Result<Tensor<B>> {
     let zeros = |count| {
-        let meta = Meta::new(x.shape().with(axis, count), x.dtype());
+        let meta = Meta::new(x.shape().with(axis, count)?, x.dtype());
         Tensor::zeros(x.device(), meta)
     };
     match (before, after) {

@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use super::LstmState;
 use super::conv::windows;
-use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext, Unroll};
+use crate::limits::{check_elements, check_sizes};
+use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext};
 
 /// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
 /// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
@@ -134,47 +135,6 @@ impl<B: Backend> ConvLstmCell<B> {
         let part = self.kernel.slice(self.ndims(), channels)?;
         part.reshape(&[part.shape().count() / width, width])
     }
-
-    fn state_matrix(&self) -> Result<Tensor<B>> {
-        let start = self.channels_in();
-        self.matrix(start..start + self.channels_out())
-    }
-
-    /// `[steps.., batch, space.., in] -> [steps * batch * positions, 4 out]`: the input projection,
-    /// including the biases.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let image = &self.input[..];
-        let rows = x.shape().dims()[..x.shape().rank() - image.len()]
-            .iter()
-            .product();
-        let x = x.reshape(&[&[rows], image].concat())?;
-        let z = windows(&x, &self.window)?.matmul(&self.matrix(0..self.channels_in())?)?;
-        match &self.biases {
-            Some(biases) => z.add(biases),
-            None => Ok(z),
-        }
-    }
-
-    /// One step from the projected input `z`; `kernel` is the recurrent kernel.
-    fn gated(
-        &self,
-        x: &Tensor<B>,
-        z: &Tensor<B>,
-        kernel: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        // The gates treat each spatial position as a row.
-        let dims = state.c.dims();
-        let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
-        let z = windows(&state.h, &self.window)?.matmul_add(kernel, z)?;
-        let state = LstmState::next(self.gates, &z, &c)?.map(&mut |t| t.reshape(&dims))?;
-        let output = if self.skip_connection {
-            Tensor::concat(&[&state.h, x], dims.len() - 1)?
-        } else {
-            state.h.clone()
-        };
-        Ok((output, state))
-    }
 }
 
 /// Options of a [`ConvLstmCell`].
@@ -254,8 +214,8 @@ impl ConvLstmCellBuilder {
     /// Builds the cell.
     ///
     /// # Errors
-    /// A size is 0, the number of spatial axes is not 1, 2 or 3 or differs from the window's, the
-    /// type is not a float, or the device is out of memory.
+    /// A size is 0 or too large, the number of spatial axes is not 1, 2 or 3 or differs from the
+    /// window's, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<ConvLstmCell<B>> {
         let problem = |arg: &str, text: String| Err(Error::argument(NAME, arg, text));
         let (input, window) = (self.input_shape, self.kernel_shape);
@@ -276,22 +236,22 @@ impl ConvLstmCellBuilder {
             let text = format!("is {other}, but kernel_shape is {window:?}");
             return problem("conv_ndims", text);
         }
-        let channels = [self.output_channels];
-        for (arg, sizes) in [
-            ("input_shape", &input[..]),
-            ("kernel_shape", &window),
-            ("output_channels", &channels),
-        ] {
-            if sizes.contains(&0) {
-                return problem(arg, "must not be 0".into());
-            }
-        }
+        let named = |arg, sizes: &[usize]| sizes.iter().map(move |&size| (arg, size)).collect();
+        let sizes: [Vec<_>; 3] = [
+            named("input_shape", &input),
+            named("kernel_shape", &window),
+            named("output_channels", &[self.output_channels]),
+        ];
+        check_sizes(NAME, sizes.concat())?;
         if !self.dtype.is_float() {
             let expected = "a cell needs a float type";
             return Err(Error::dtype(NAME, "dtype", self.dtype, expected));
         }
-        let width = 4 * self.output_channels;
         let rows = input[ndims] + self.output_channels;
+        let weights = [&window[..], &[rows, self.output_channels]].concat();
+        check_elements(NAME, "input_shape", &input)?;
+        check_elements(NAME, "kernel_shape", &weights)?;
+        let width = 4 * self.output_channels;
         let dims = [&window[..], &[rows, width]].concat();
         let biases = || Param::new(device, Initializer::ZEROS, &[width], self.dtype);
         Ok(ConvLstmCell {
@@ -395,32 +355,23 @@ impl<B: Backend> Cell for ConvLstmCell<B> {
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         let batch = self.check("x", x.meta(), self.channels_in())?;
         self.check_state(state, batch)?;
-        self.gated(x, &self.project(x)?, &self.state_matrix()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        if xs.shape().rank() == 0 {
-            let expected = "a sequence of images is needed";
-            return Err(Error::shape(NAME, "inputs", xs.shape(), expected));
+        let channels = self.channels_in();
+        let of_x = self.matrix(0..channels)?;
+        let of_h = self.matrix(channels..channels + self.channels_out())?;
+        let mut z = windows(x, &self.window)?.matmul(&of_x)?;
+        if let Some(biases) = &self.biases {
+            z = z.add(biases)?;
         }
-        let one = Meta::new(xs.shape().without(0), xs.dtype());
-        let batch = self.check("x", one, self.channels_in())?;
-        self.check_state(state, batch)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            let rows = cell.input[..cell.ndims()].iter().product::<usize>() * u.batch();
-            let z = z.reshape(&[u.steps(), rows, z.shape().last()])?;
-            let kernel = cell.state_matrix()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&(xs.clone(), z), state, &zero, |_, (x, z), state| {
-                cell.gated(x, z, &kernel, state)
-            })
-        })
+        let z = windows(&state.h, &self.window)?.matmul_add(&of_h, &z)?;
+        // The gates treat each spatial position as a row.
+        let dims = state.c.dims();
+        let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
+        let state = LstmState::next(self.gates, &z, &c)?.map(&mut |t| t.reshape(&dims))?;
+        let output = if self.skip_connection {
+            Tensor::concat(&[&state.h, x], dims.len() - 1)?
+        } else {
+            state.h.clone()
+        };
+        Ok((output, state))
     }
 }

@@ -2,14 +2,13 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
 use super::layer_norm::GateNorms;
 use super::lstm_core::LstmSizes;
-use super::math::{check_limit, clip, mix, product};
+use super::math::{check_limit, clip, mix};
 use super::sharded::Sharded;
 use super::{CellSize, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
 /// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): the input gate is 1 minus the forget gate.
@@ -130,62 +129,6 @@ impl CoupledInputForgetGateLstmCellBuilder {
     }
 }
 
-/// The matrices, concatenated from their shards once per sequence.
-struct Kernels<B: Backend> {
-    input: Tensor<B>,
-    recurrent: Tensor<B>,
-    projection: Option<Tensor<B>>,
-}
-
-impl<B: Backend> CoupledInputForgetGateLstmCell<B> {
-    fn kernels(&self) -> Result<Kernels<B>> {
-        let kernel = self.kernel.matrix()?;
-        Ok(Kernels {
-            input: kernel.slice(0, 0..self.input)?,
-            recurrent: kernel.slice(0, self.input..kernel.shape()[0])?,
-            projection: self.projection.as_ref().map(Sharded::matrix).transpose()?,
-        })
-    }
-
-    fn project(&self, x: &Tensor<B>, kernels: &Kernels<B>) -> Result<Tensor<B>> {
-        match &self.norms {
-            Some(_) => product(x, &kernels.input),
-            None => project(x, &kernels.input, &self.bias),
-        }
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        kernels: &Kernels<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let mut z = state.h.matmul_add(&kernels.recurrent, z)?.split_last(3)?;
-        if let Some(norms) = &self.norms {
-            z = norms.gates(&z)?;
-        }
-        let [j, f, o] = [&z[0], &z[1], &z[2]];
-        let mut f = f.affine(1.0, self.forget_bias)?;
-        if let Some([w, _]) = &self.peepholes {
-            f = f.add(&state.c.mul(w)?)?;
-        }
-        let mut c = mix(&f.sigmoid()?, &state.c, &j.activate(self.activation)?)?;
-        if let Some(norms) = &self.norms {
-            c = norms.state(&c)?;
-        }
-        let o = match &self.peepholes {
-            Some([_, w]) => o.add(&c.mul(w)?)?,
-            None => o.clone(),
-        };
-        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
-        if let Some(projection) = &kernels.projection {
-            h = clip(h.matmul(projection)?, self.proj_clip)?;
-        }
-        Ok((h.clone(), LstmState { c, h }))
-    }
-}
-
 impl<B: Backend> Module for CoupledInputForgetGateLstmCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -229,25 +172,34 @@ impl<B: Backend> Cell for CoupledInputForgetGateLstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.sizes.step(x, state)?;
-        let kernels = self.kernels()?;
-        self.gated(&self.project(x, &kernels)?, &kernels, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let kernels = cell.kernels()?;
-            let z = cell.project(xs, &kernels)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                cell.gated(z, &kernels, state)
-            })
-        })
+        let kernel = self.kernel.matrix()?;
+        let of_x = kernel.slice(0, 0..self.input)?;
+        let of_h = kernel.slice(0, self.input..kernel.shape()[0])?;
+        let mut z = x.matmul(&of_x)?;
+        if self.norms.is_none() {
+            z = z.add(&self.bias)?;
+        }
+        let mut z = state.h.matmul_add(&of_h, &z)?.split_last(3)?;
+        if let Some(norms) = &self.norms {
+            z = norms.gates(&z)?;
+        }
+        let [j, f, o] = [&z[0], &z[1], &z[2]];
+        let mut f = f.affine(1.0, self.forget_bias)?;
+        if let Some([w, _]) = &self.peepholes {
+            f = f.add(&state.c.mul(w)?)?;
+        }
+        let mut c = mix(&f.sigmoid()?, &state.c, &j.activate(self.activation)?)?;
+        if let Some(norms) = &self.norms {
+            c = norms.state(&c)?;
+        }
+        let o = match &self.peepholes {
+            Some([_, w]) => o.add(&c.mul(w)?)?,
+            None => o.clone(),
+        };
+        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
+        if let Some(projection) = &self.projection {
+            h = clip(h.matmul(&projection.matrix()?)?, self.proj_clip)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
     }
 }

@@ -4,19 +4,6 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use super::CellSize;
 
-/// `[.., depth] -> [.., starts, size]`: slices of the last axis that begin at `starts`.
-pub(crate) fn cut<B: Backend>(
-    x: &Tensor<B>,
-    starts: impl Iterator<Item = usize>,
-    size: usize,
-) -> Result<Tensor<B>> {
-    let last = x.shape().rank() - 1;
-    let parts: Vec<_> = starts
-        .map(|start| x.slice(last, start..start + size)?.unsqueeze(last))
-        .collect::<Result<_>>()?;
-    Tensor::concat(&parts.iter().collect::<Vec<_>>(), last)
-}
-
 /// Number of windows of `feature_size`, `frequency_skip` apart, in `width`.
 pub(crate) fn count(
     sizes: CellSize,

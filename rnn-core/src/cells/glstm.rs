@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Error, Result, Tensor};
 use super::builder::cell_builder;
 use super::lstm_core::LstmSizes;
 use super::{CellSize, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`). Input,
 /// state and units are split into groups, and each group of units depends only on its own group of
@@ -109,68 +109,17 @@ impl GlstmCellBuilder {
     }
 }
 
-/// `[.., groups * rows] -> [.., 4 units]`: multiplies each group by its kernel in one batched
+/// `[batch, groups * rows] -> [batch, 4 units]`: multiplies each group by its kernel in one batched
 /// matmul. The result is ordered by gate first and group second. The kernels are
 /// `[groups, rows, 4 units / groups]`.
 fn grouped_product<B: Backend>(v: &Tensor<B>, kernels: &Tensor<B>) -> Result<Tensor<B>> {
     let [groups, rows, columns] = [kernels.shape()[0], kernels.shape()[1], kernels.shape()[2]];
-    let mut dims = v.dims();
-    let depth = dims.pop().unwrap_or(0);
-    let count = dims.iter().product::<usize>();
-    debug_assert_eq!(depth, groups * rows, "checked by the sizes");
-    let v = v.reshape(&[count, groups, rows])?.permute(&[1, 0, 2])?;
+    let batch = v.shape()[0];
+    let v = v.reshape(&[batch, groups, rows])?.permute(&[1, 0, 2])?;
     let z = v.contiguous()?.matmul(kernels)?;
-    let z = z.reshape(&[groups, count, 4, columns / 4])?;
-    dims.push(groups * columns);
-    z.permute(&[1, 2, 0, 3])?.reshape(&dims)
-}
-
-/// The kernels of all groups, `[groups, rows, 4 units / groups]`; stacked once per sequence.
-struct Kernels<B: Backend> {
-    input: Tensor<B>,
-    recurrent: Tensor<B>,
-}
-
-impl<B: Backend> GlstmCell<B> {
-    fn kernels(&self) -> Result<Kernels<B>> {
-        let groups: Vec<_> = self
-            .groups
-            .iter()
-            .map(|g| g.unsqueeze(0))
-            .collect::<Result<_>>()?;
-        let kernels = Tensor::concat(&groups.iter().collect::<Vec<_>>(), 0)?;
-        let rows = self.input / self.groups.len();
-        Ok(Kernels {
-            input: kernels.slice(1, 0..rows)?,
-            recurrent: kernels.slice(1, rows..kernels.shape()[1])?,
-        })
-    }
-
-    /// `[.., input] -> [.., 4 units]`: the input projection of the gates, including the biases.
-    fn project(&self, x: &Tensor<B>, kernels: &Kernels<B>) -> Result<Tensor<B>> {
-        let biases: Vec<_> = self.biases.iter().map(Param::value).collect();
-        grouped_product(x, &kernels.input)?.add(&Tensor::concat(&biases, 0)?)
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        kernels: &Kernels<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let z = z
-            .add(&grouped_product(&state.h, &kernels.recurrent)?)?
-            .split_last(4)?;
-        let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
-        let kept = f.affine(1.0, self.forget_bias)?.sigmoid()?.mul(&state.c)?;
-        let c = kept.add(&i.sigmoid()?.mul(&j.tanh()?)?)?;
-        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
-        if let Some(projection) = &self.projection {
-            h = h.matmul(projection)?;
-        }
-        Ok((h.clone(), LstmState { c, h }))
-    }
+    let z = z.reshape(&[groups, batch, 4, columns / 4])?;
+    z.permute(&[1, 2, 0, 3])?
+        .reshape(&[batch, groups * columns])
 }
 
 impl<B: Backend> Module for GlstmCell<B> {
@@ -214,25 +163,25 @@ impl<B: Backend> Cell for GlstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.sizes.step(x, state)?;
-        let kernels = self.kernels()?;
-        self.gated(&self.project(x, &kernels)?, &kernels, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let kernels = cell.kernels()?;
-            let z = cell.project(xs, &kernels)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                cell.gated(z, &kernels, state)
-            })
-        })
+        let groups: Vec<_> = self
+            .groups
+            .iter()
+            .map(|g| g.unsqueeze(0))
+            .collect::<Result<_>>()?;
+        let kernels = Tensor::concat(&groups.iter().collect::<Vec<_>>(), 0)?;
+        let rows = self.input / self.groups.len();
+        let of_x = kernels.slice(1, 0..rows)?;
+        let of_h = kernels.slice(1, rows..kernels.shape()[1])?;
+        let bias = Tensor::concat(&self.biases.each_ref().map(Param::value), 0)?;
+        let z = grouped_product(x, &of_x)?.add(&bias)?;
+        let z = z.add(&grouped_product(&state.h, &of_h)?)?.split_last(4)?;
+        let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
+        let kept = f.affine(1.0, self.forget_bias)?.sigmoid()?.mul(&state.c)?;
+        let c = kept.add(&i.sigmoid()?.mul(&j.tanh()?)?)?;
+        let mut h = o.sigmoid()?.mul(&c.activate(self.activation)?)?;
+        if let Some(projection) = &self.projection {
+            h = h.matmul(projection)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
     }
 }

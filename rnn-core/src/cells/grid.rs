@@ -5,11 +5,11 @@ use std::sync::Arc;
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use serde::Deserialize;
 
-use super::affine::project;
 use super::conv::pad;
-use super::frequency::{check_clip, clip, count, cut};
+use super::frequency::{check_clip, clip, count};
 use super::{Affine, CellSize, First};
-use crate::{Cell, Initializer, Module, Nest, Param, Path, StepContext, Unroll, Visitor};
+use crate::limits::check_sizes;
+use crate::{Cell, Initializer, Module, Nest, Param, Path, StepContext, Visitor};
 
 /// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
 /// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
@@ -115,14 +115,6 @@ impl<B: Backend> Block<B> {
             .collect::<Result<_>>()?;
         Tensor::concat(&parts.iter().collect::<Vec<_>>(), axis)
     }
-
-    /// `[.., windows, feature_size] -> [.., windows, gates * units]` of frequency and time: the
-    /// input projection, including the biases.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let kernel = self.joined(Affine::input_kernel, 1)?;
-        let bias = self.joined(|affine| Ok(affine.bias().clone()), 0)?;
-        project(x, &kernel, &bias)
-    }
 }
 
 /// `gate` plus the peephole terms, if any.
@@ -154,34 +146,6 @@ impl<B: Backend> Grid<B> {
         self.blocks.iter().map(|(_, count)| count).sum()
     }
 
-    /// The input projection of each block of each direction, `[.., windows, gates * units]`.
-    fn project(&self, x: &Tensor<B>) -> Result<Vec<Tensor<B>>> {
-        let mut all = Vec::new();
-        for direction in &self.directions {
-            let (back, on) = match direction.offset {
-                offset if offset < 0 => (offset.unsigned_abs(), 0),
-                offset => (0, offset.unsigned_abs()),
-            };
-            let x = pad(x, x.shape().rank() - 1, back, on)?;
-            for (&(start, count), block) in self.blocks.iter().zip(&direction.blocks) {
-                let starts = (0..count).map(|k| {
-                    let k = if direction.backward { count - 1 - k } else { k };
-                    start + on + k * self.frequency_skip
-                });
-                all.push(block.project(&cut(&x, starts, self.feature_size)?)?);
-            }
-        }
-        Ok(all)
-    }
-
-    /// The kernel of each block of each direction that `[m_t, m_f]` is multiplied by.
-    fn recurrent(&self) -> Result<Vec<Tensor<B>>> {
-        let blocks = self.directions.iter().flat_map(|d| &d.blocks);
-        blocks
-            .map(|b| b.joined(Affine::recurrent_kernel, 1))
-            .collect()
-    }
-
     fn gates(
         &self,
         weights: &Weights<B>,
@@ -210,48 +174,6 @@ impl<B: Backend> Grid<B> {
     fn next(&self, gates: &Gates<B>, c: &Tensor<B>) -> Result<Tensor<B>> {
         let c = gates.f.mul(c)?.add(&gates.i.mul(&gates.j)?)?;
         clip(c, self.cell_clip)
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        z: &[Tensor<B>],
-        kernels: &[Tensor<B>],
-        state: &GridLstmState<B>,
-    ) -> Result<(Tensor<B>, GridLstmState<B>)> {
-        let (mut outputs, mut states) = (Vec::new(), Vec::new());
-        let mut old = state.tensors.chunks_exact(2);
-        let blocks = self.directions.iter().flat_map(|d| &d.blocks);
-        for ((block, z), kernel) in blocks.zip(z).zip(kernels) {
-            let zeros = self.sizes.zeros(z.device(), z.shape()[0])?;
-            let (mut c_freq, mut m_freq) = (zeros.clone(), zeros);
-            for (k, old) in (0..z.shape()[1]).zip(&mut old) {
-                let (c_time, m_time) = (&old[0], &old[1]);
-                let met = Tensor::concat(&[m_time, &m_freq], 1)?;
-                let z = met.matmul_add(kernel, &z.select(1, k)?)?;
-                let parts = z.split_last(block.0.len())?;
-                let freq = self.gates(&block.0[0], &parts[0], &c_freq, c_time)?;
-                let time = match (block.0.get(1), parts.get(1)) {
-                    (Some(weights), Some(z)) => self.gates(weights, z, &c_freq, c_time)?,
-                    _ => freq.clone(),
-                };
-                let c_time = self.next(&time, c_time)?;
-                c_freq = self.next(&freq, &c_freq)?;
-                let of_time = block.0.get(1).unwrap_or(&block.0[0]);
-                let o_freq = block.0[0].output(&freq.o, &c_freq, &c_time)?;
-                let o_time = of_time.output(&time.o, &c_freq, &c_time)?;
-                m_freq = o_freq.sigmoid()?.mul(&c_freq.tanh()?)?;
-                let m_time = o_time.sigmoid()?.mul(&c_time.tanh()?)?;
-                outputs.extend([m_time.clone(), m_freq.clone()]);
-                states.extend([c_time, m_time]);
-            }
-        }
-        let output = Tensor::concat(&outputs.iter().collect::<Vec<_>>(), 1)?;
-        let state = GridLstmState {
-            names: self.names.clone(),
-            tensors: states,
-        };
-        Ok((output, state))
     }
 
     fn check_state(&self, state: &GridLstmState<B>, batch: usize) -> Result<()> {
@@ -335,26 +257,51 @@ impl<B: Backend> Cell for Grid<B> {
     ) -> Result<(Tensor<B>, GridLstmState<B>)> {
         let batch = self.sizes.input(x)?;
         self.check_state(state, batch)?;
-        self.gated(&self.project(x)?, &self.recurrent()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &GridLstmState<B>,
-    ) -> Result<(Tensor<B>, GridLstmState<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.check_state(state, batch)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            let kernels = cell.recurrent()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                cell.gated(z, &kernels, state)
-            })
-        })
+        let (mut outputs, mut states) = (Vec::new(), Vec::new());
+        let mut old = state.tensors.chunks_exact(2);
+        let zeros = self.sizes.zeros(x.device(), batch)?;
+        for direction in &self.directions {
+            let (back, on) = match direction.offset {
+                offset if offset < 0 => (offset.unsigned_abs(), 0),
+                offset => (0, offset.unsigned_abs()),
+            };
+            let x = pad(x, 1, back, on)?;
+            for (&(start, count), block) in self.blocks.iter().zip(&direction.blocks) {
+                let of_x = block.joined(Affine::input_kernel, 1)?;
+                let of_m = block.joined(Affine::recurrent_kernel, 1)?;
+                let bias = block.joined(|affine| Ok(affine.bias().clone()), 0)?;
+                let (mut c_freq, mut m_freq) = (zeros.clone(), zeros.clone());
+                for (k, old) in (0..count).zip(&mut old) {
+                    let (c_time, m_time) = (&old[0], &old[1]);
+                    let k = if direction.backward { count - 1 - k } else { k };
+                    let start = start + on + k * self.frequency_skip;
+                    let x = x.slice(1, start..start + self.feature_size)?;
+                    let z = x.matmul(&of_x)?.add(&bias)?;
+                    let m = Tensor::concat(&[m_time, &m_freq], 1)?;
+                    let z = m.matmul_add(&of_m, &z)?.split_last(block.0.len())?;
+                    let freq = self.gates(&block.0[0], &z[0], &c_freq, c_time)?;
+                    let time = match (block.0.get(1), z.get(1)) {
+                        (Some(weights), Some(z)) => self.gates(weights, z, &c_freq, c_time)?,
+                        _ => freq.clone(),
+                    };
+                    let c_time = self.next(&time, c_time)?;
+                    c_freq = self.next(&freq, &c_freq)?;
+                    let of_time = block.0.get(1).unwrap_or(&block.0[0]);
+                    let o_freq = block.0[0].output(&freq.o, &c_freq, &c_time)?;
+                    let o_time = of_time.output(&time.o, &c_freq, &c_time)?;
+                    m_freq = o_freq.sigmoid()?.mul(&c_freq.tanh()?)?;
+                    let m_time = o_time.sigmoid()?.mul(&c_time.tanh()?)?;
+                    outputs.extend([m_time.clone(), m_freq.clone()]);
+                    states.extend([c_time, m_time]);
+                }
+            }
+        }
+        let output = Tensor::concat(&outputs.iter().collect::<Vec<_>>(), 1)?;
+        let state = GridLstmState {
+            names: self.names.clone(),
+            tensors: states,
+        };
+        Ok((output, state))
     }
 }
 
@@ -477,6 +424,10 @@ impl GridOptions {
         }
         .check()?;
         check_clip(sizes, self.cell_clip)?;
+        if let Some(offset) = self.backward_slice_offset.filter(|&offset| offset != 0) {
+            let sizes = [("backward_slice_offset", offset.unsigned_abs())];
+            check_sizes(cell, sizes)?;
+        }
         let blocks = self.blocks(sizes)?;
         let mut names = Vec::new();
         for (_, prefix, ..) in directions {

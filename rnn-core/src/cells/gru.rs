@@ -2,7 +2,6 @@
 
 use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
 use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
@@ -88,38 +87,6 @@ impl<B: Backend> GruCell<B> {
             None => Recurrence::Gru { activation },
             Some(_) => Recurrence::GruResetAfter { activation },
         }
-    }
-
-    /// One step from the projected input `z`.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        recurrent: &[Tensor<B>; 2],
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let units = self.sizes.units;
-        let device = z.device();
-        let zg = h.matmul_add(&recurrent[0], &z.slice(1, 0..2 * units)?)?;
-        let zx = z.slice(1, 2 * units..3 * units)?;
-        // `GruGates` returns `u`, and `r` times its operand `reset`.
-        let gates = |reset| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, reset]);
-        let (gates, zq) = match &self.hidden {
-            None => {
-                let gates = gates(h)?;
-                let zq = gates[1].matmul_add(&recurrent[1], &zx)?;
-                (gates, zq)
-            }
-            Some(hidden) => {
-                let gates = gates(&h.matmul(&recurrent[1])?.add(hidden.bias())?)?;
-                let zq = zx.add(&gates[1])?;
-                (gates, zq)
-            }
-        };
-        let op = Op::Fused(Fused::GruOutput {
-            activation: self.activation,
-        });
-        let h = Tensor::call_all(device, &op, &[&zq, &gates[0], h])?.swap_remove(0);
-        Ok((h.clone(), h))
     }
 }
 
@@ -210,8 +177,28 @@ impl<B: Backend> Cell for GruCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        let [kernel, bias] = self.input()?;
-        self.gated(&project(x, &kernel, &bias)?, &self.recurrent()?, h)
+        let device = h.device();
+        let z = self.gates.apply(x, h)?;
+        // `u`, and `r` times the operand.
+        let gates =
+            |of: &Tensor<B>| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&z, of]);
+        let (gates, z) = match &self.hidden {
+            None => {
+                let gates = gates(h)?;
+                let z = self.candidate.apply(x, &gates[1])?;
+                (gates, z)
+            }
+            Some(hidden) => {
+                let gates = gates(&hidden.project(h)?)?;
+                let z = self.candidate.project(x)?.add(&gates[1])?;
+                (gates, z)
+            }
+        };
+        let op = Op::Fused(Fused::GruOutput {
+            activation: self.activation,
+        });
+        let h = Tensor::call_all(device, &op, &[&z, &gates[0], h])?.swap_remove(0);
+        Ok((h.clone(), h))
     }
 
     fn unroll(
@@ -233,9 +220,7 @@ impl<B: Backend> Cell for GruCell<B> {
             if let Some((outputs, mut state)) = result {
                 return Ok((outputs, state.swap_remove(0)));
             }
-            let z = project(xs, &kernel, &bias)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, &recurrent, h))
+            u.stepwise(&cell, xs, h)
         })
     }
 }

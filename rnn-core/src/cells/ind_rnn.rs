@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
-use crate::{Cell, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Module, StepContext, Visitor};
 
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`;
@@ -34,14 +34,6 @@ pub struct IndRnnCell<B: Backend> {
     sizes: CellSize,
     activation: Activation,
     kernels: Independent<B>,
-}
-
-impl<B: Backend> IndRnnCell<B> {
-    /// One step, from the projected input.
-    fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
-        let h = self.kernels.add_state(z, h)?.activate(self.activation)?;
-        Ok((h.clone(), h))
-    }
 }
 
 cell_builder! {
@@ -99,22 +91,7 @@ impl<B: Backend> Cell for IndRnnCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        self.gated(&self.kernels.project(x)?, h)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.sizes.state("state", h, batch)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let z = cell.kernels.project(xs)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, h))
-        })
+        let h = self.kernels.apply(x, h)?.activate(self.activation)?;
+        Ok((h.clone(), h))
     }
 }

@@ -2,7 +2,6 @@
 
 use backend_api::{Backend, Result, Tensor};
 
-use super::affine::project;
 use super::{CellSize, First};
 use crate::{Initializer, Module, Param, Visitor};
 
@@ -45,25 +44,13 @@ impl<B: Backend> Independent<B> {
         self.w.device()
     }
 
-    pub(crate) fn input_kernel(&self) -> &Tensor<B> {
-        &self.w
-    }
-
-    pub(crate) fn bias(&self) -> &Tensor<B> {
-        &self.bias
-    }
-
-    /// `[.., input] -> [.., gates * units]`: the input projection, including the bias.
-    pub(crate) fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        project(x, &self.w, &self.bias)
-    }
-
-    /// `z + h * u`, with the state `h` `[batch, units]` repeated for each gate.
-    pub(crate) fn add_state(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
+    /// `x · w + h * u + bias`, with the state `h` `[batch, units]` repeated for each gate.
+    pub(crate) fn apply(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
         let (batch, units) = (h.shape()[0], h.shape()[1]);
         let width = self.u.shape()[1];
         let u = self.u.reshape(&[width / units, units])?;
-        z.add(&h.unsqueeze(1)?.mul(&u)?.reshape(&[batch, width])?)
+        let kept = h.unsqueeze(1)?.mul(&u)?.reshape(&[batch, width])?;
+        x.matmul(&self.w)?.add(&self.bias)?.add(&kept)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
-use crate::{Cell, Initializer, StepContext, Unroll};
+use crate::{Cell, Initializer, StepContext};
 
 /// The GRU with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyGRUCell`). `*` repeats `h`
@@ -43,34 +42,6 @@ pub struct IndyGruCell<B: Backend> {
     activation: Activation,
     gates: Independent<B>,
     candidate: Independent<B>,
-}
-
-impl<B: Backend> IndyGruCell<B> {
-    /// `[.., input] -> [.., 3 units]`: the input projection of `r`, `u` and the candidate, with
-    /// biases.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let (gates, candidate) = (&self.gates, &self.candidate);
-        // Concatenated, so that one matmul reads the inputs once and its result is one block.
-        let kernel = Tensor::concat(&[gates.input_kernel(), candidate.input_kernel()], 1)?;
-        let bias = Tensor::concat(&[gates.bias(), candidate.bias()], 0)?;
-        project(x, &kernel, &bias)
-    }
-
-    /// One step, from the projected input.
-    fn gated(&self, z: &Tensor<B>, h: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
-        let units = self.sizes.units;
-        let device = z.device();
-        let zg = self.gates.add_state(&z.slice(1, 0..2 * units)?, h)?;
-        let gates = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&zg, h])?;
-        let [u, rh] = [&gates[0], &gates[1]];
-        let zq = z.slice(1, 2 * units..3 * units)?;
-        let zq = self.candidate.add_state(&zq, rh)?;
-        let op = Op::Fused(Fused::GruOutput {
-            activation: self.activation,
-        });
-        let h = Tensor::call_all(device, &op, &[&zq, u, h])?.swap_remove(0);
-        Ok((h.clone(), h))
-    }
 }
 
 cell_builder! {
@@ -130,22 +101,15 @@ impl<B: Backend> Cell for IndyGruCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        self.gated(&self.project(x)?, h)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.sizes.state("state", h, batch)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let z = cell.project(xs)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, h))
-        })
+        let device = h.device();
+        let z = self.gates.apply(x, h)?;
+        // `u`, and `r * h`.
+        let gates = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&z, h])?;
+        let z = self.candidate.apply(x, &gates[1])?;
+        let op = Op::Fused(Fused::GruOutput {
+            activation: self.activation,
+        });
+        let h = Tensor::call_all(device, &op, &[&z, &gates[0], h])?.swap_remove(0);
+        Ok((h.clone(), h))
     }
 }

@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, LstmGates, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent, LstmState};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
 /// The LSTM with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With
@@ -38,20 +38,6 @@ pub struct IndyLstmCell<B: Backend> {
     sizes: CellSize,
     gates: LstmGates,
     kernels: Independent<B>,
-}
-
-impl<B: Backend> IndyLstmCell<B> {
-    /// One step, from the projected input.
-    fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
-        let z = self.kernels.add_state(z, &state.h)?;
-        let state = LstmState::next(self.gates, &z, &state.c)?;
-        Ok((state.h.clone(), state))
-    }
-
-    fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
-        self.sizes.state("state c", &state.c, batch)?;
-        self.sizes.state("state h", &state.h, batch)
-    }
 }
 
 cell_builder! {
@@ -124,23 +110,10 @@ impl<B: Backend> Cell for IndyLstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         let batch = self.sizes.input(x)?;
-        self.check_state(state, batch)?;
-        self.gated(&self.kernels.project(x)?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.check_state(state, batch)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.kernels.project(xs)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| cell.gated(z, state))
-        })
+        self.sizes.state("state c", &state.c, batch)?;
+        self.sizes.state("state h", &state.h, batch)?;
+        let z = self.kernels.apply(x, &state.h)?;
+        let state = LstmState::next(self.gates, &z, &state.c)?;
+        Ok((state.h.clone(), state))
     }
 }

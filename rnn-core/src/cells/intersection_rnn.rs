@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Error, Result, Tensor};
 use super::builder::cell_builder;
 use super::math::mix;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Dense, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Dense, Initializer, Module, StepContext, Visitor};
 
 /// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's
 /// `tf.contrib.rnn.IntersectionRNNCell`). It has gates in time and in depth, so its output differs
@@ -107,32 +107,6 @@ impl IntersectionRnnCellBuilder {
     }
 }
 
-impl<B: Backend> IntersectionRnnCell<B> {
-    /// The input projected to the width of the units, and its part of the matmul with `kernel`.
-    fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
-        let x = match &self.in_projection {
-            Some(projection) => projection.forward(x)?,
-            None => x.clone(),
-        };
-        let z = self.affine.project(&x)?;
-        Ok((x, z))
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        (x, z): &(Tensor<B>, Tensor<B>),
-        kernel: &Tensor<B>,
-        s: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let z = s.matmul_add(kernel, z)?.split_last(4)?;
-        let gate = |z: &Tensor<B>| z.affine(1.0, self.forget_bias)?.sigmoid();
-        let state = mix(&gate(&z[0])?, s, &z[1].tanh()?)?;
-        let output = mix(&gate(&z[2])?, x, &z[3].activate(self.y_activation)?)?;
-        Ok((output, state))
-    }
-}
-
 impl<B: Backend> Module for IntersectionRnnCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -168,22 +142,15 @@ impl<B: Backend> Cell for IntersectionRnnCell<B> {
         s: &Tensor<B>,
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", s, self.sizes.input(x)?)?;
-        self.gated(&self.project(x)?, &self.affine.recurrent_kernel()?, s)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        s: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        self.sizes.state("state", s, self.sizes.sequence(xs)?)?;
-        let cell = self.clone();
-        u.segments(xs, s, move |u, xs, s| {
-            let projected = cell.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&projected, s, &zero, |_, xz, s| cell.gated(xz, &kernel, s))
-        })
+        let x = match &self.in_projection {
+            Some(projection) => projection.forward(x)?,
+            None => x.clone(),
+        };
+        let z = self.affine.apply(&x, s)?.split_last(4)?;
+        let [gh, j, gy, y] = [&z[0], &z[1], &z[2], &z[3]];
+        let gate = |g: &Tensor<B>| g.affine(1.0, self.forget_bias)?.sigmoid();
+        let state = mix(&gate(gh)?, s, &j.tanh()?)?;
+        let output = mix(&gate(gy)?, &x, &y.activate(self.y_activation)?)?;
+        Ok((output, state))
     }
 }

@@ -36,11 +36,13 @@ impl<B: Backend> LayerNorm<B> {
             sum.affine(1.0 / t.shape().last() as f64, 0.0)
         };
         // Sums and differences in 16 bits would lose the deviations from the mean.
-        let wide = |t: &Tensor<B>| t.cast(x.dtype().computed_in());
-        let centred = wide(x)?.sub(&mean(&wide(x)?)?)?;
+        let dtype = x.dtype();
+        let wide = |t: &Tensor<B>| t.cast(dtype.computed_in());
+        let x = &wide(x)?;
+        let centred = x.sub(&mean(x)?)?;
         let deviation = mean(&centred.square()?)?.affine(1.0, 1e-12)?.sqrt()?;
         let normalized = centred.div(&deviation)?.mul(&wide(&self.gamma)?)?;
-        normalized.add(&wide(&self.beta)?)?.cast(x.dtype())
+        normalized.add(&wide(&self.beta)?)?.cast(dtype)
     }
 }
 

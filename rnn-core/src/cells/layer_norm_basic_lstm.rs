@@ -2,13 +2,11 @@
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
 use super::layer_norm::GateNorms;
-use super::lstm_core::{CandidateDropout, LstmCore, LstmKernels, LstmOptions};
-use super::math::product;
+use super::lstm_core::{CandidateDropout, LstmCore, LstmOptions};
 use super::{CellSize, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta
 /// et al. 2016); TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four
@@ -113,24 +111,6 @@ impl LayerNormBasicLstmCellBuilder {
     }
 }
 
-impl<B: Backend> LayerNormBasicLstmCell<B> {
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let kernel = self.kernel.slice(0, 0..self.sizes.input)?;
-        match &self.bias {
-            Some(bias) => project(x, &kernel, bias),
-            None => product(x, &kernel),
-        }
-    }
-
-    fn kernels(&self) -> Result<LstmKernels<B>> {
-        let rows = self.sizes.input..self.kernel.shape()[0];
-        Ok(LstmKernels {
-            recurrent: self.kernel.slice(0, rows)?,
-            projection: None,
-        })
-    }
-}
-
 impl<B: Backend> Module for LayerNormBasicLstmCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -167,22 +147,15 @@ impl<B: Backend> Cell for LayerNormBasicLstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.core.sizes.step(x, state)?;
-        let z = self.project(x)?;
-        self.core.step(cx, &z, &self.kernels()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.core.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            cell.core.unroll(u, &z, &cell.kernels()?, state)
-        })
+        let (input, rows) = (self.sizes.input, self.kernel.shape()[0]);
+        let mut z = x.matmul(&self.kernel.slice(0, 0..input)?)?;
+        if let Some(bias) = &self.bias {
+            z = z.add(bias)?;
+        }
+        let z = state
+            .h
+            .matmul_add(&self.kernel.slice(0, input..rows)?, &z)?;
+        self.core.step(cx, &z, None, state)
     }
 }
 

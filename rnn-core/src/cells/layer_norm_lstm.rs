@@ -4,10 +4,9 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::layer_norm::GateNorms;
-use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
-use super::math::product;
+use super::lstm_core::{LstmCore, LstmOptions};
 use super::{Affine, First, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
 /// `tf.contrib.rnn.LayerNormLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel`, each
@@ -111,23 +110,6 @@ impl LayerNormLstmCellBuilder {
     }
 }
 
-impl<B: Backend> LayerNormLstmCell<B> {
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        if self.core.is_normalized() {
-            product(x, &self.affine.input_kernel()?)
-        } else {
-            self.affine.project(x)
-        }
-    }
-
-    fn kernels(&self) -> Result<LstmKernels<B>> {
-        Ok(LstmKernels {
-            recurrent: self.affine.recurrent_kernel()?,
-            projection: self.projection.as_deref().cloned(),
-        })
-    }
-}
-
 impl<B: Backend> Module for LayerNormLstmCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -163,21 +145,10 @@ impl<B: Backend> Cell for LayerNormLstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.core.sizes.step(x, state)?;
-        let z = self.project(x)?;
-        self.core.step(cx, &z, &self.kernels()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.core.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            cell.core.unroll(u, &z, &cell.kernels()?, state)
-        })
+        let z = match self.core.is_normalized() {
+            true => self.affine.product(x, &state.h)?,
+            false => self.affine.apply(x, &state.h)?,
+        };
+        self.core.step(cx, &z, self.projection.as_deref(), state)
     }
 }

@@ -3,7 +3,7 @@
 use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
+use super::lstm_core::{LstmCore, LstmOptions};
 use super::{Affine, CellSize, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
@@ -39,15 +39,6 @@ pub struct LstmCell<B: Backend> {
     affine: Affine<B>,
     core: LstmCore<B>,
     projection: Option<Param<B>>,
-}
-
-impl<B: Backend> LstmCell<B> {
-    fn kernels(&self) -> Result<LstmKernels<B>> {
-        Ok(LstmKernels {
-            recurrent: self.affine.recurrent_kernel()?,
-            projection: self.projection.as_deref().cloned(),
-        })
-    }
 }
 
 cell_builder! {
@@ -126,6 +117,20 @@ impl<B: Backend> LstmCell<B> {
     pub fn forget_bias(&self) -> f64 {
         self.core.forget_bias()
     }
+
+    /// Runs all steps as one operation, if the device has a plan for it.
+    fn sequence(
+        &self,
+        u: &Unroll<B>,
+        xs: &Tensor<B>,
+        state: &LstmState<B>,
+    ) -> Result<Option<(Tensor<B>, LstmState<B>)>> {
+        let input = self.affine.input_kernel()?;
+        let inputs = [xs, &input, self.affine.bias()];
+        let recurrent = self.affine.recurrent_kernel()?;
+        let projection = self.projection.as_deref();
+        self.core.sequence(u, inputs, &recurrent, projection, state)
+    }
 }
 
 impl<B: Backend> Module for LstmCell<B> {
@@ -163,8 +168,8 @@ impl<B: Backend> Cell for LstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.core.sizes.step(x, state)?;
-        let z = self.affine.project(x)?;
-        self.core.step(cx, &z, &self.kernels()?, state)
+        let z = self.affine.apply(x, &state.h)?;
+        self.core.step(cx, &z, self.projection.as_deref(), state)
     }
 
     fn unroll(
@@ -176,13 +181,16 @@ impl<B: Backend> Cell for LstmCell<B> {
         self.core.sizes.sequence(xs, state)?;
         let cell = self.clone();
         u.segments(xs, state, move |u, xs, state| {
-            let (input, kernels) = (cell.affine.input_kernel()?, cell.kernels()?);
-            let inputs = [xs, &input, cell.affine.bias()];
-            if let Some(result) = cell.core.sequence(u, inputs, &kernels, state)? {
+            if let Some(result) = cell.sequence(u, xs, state)? {
                 return Ok(result);
             }
-            let z = cell.affine.project(xs)?;
-            cell.core.unroll(u, &z, &kernels, state)
+            u.in_f32(&cell, xs, state, |u, cell, xs, state| {
+                // In `f32` the device may have a plan.
+                if let Some(result) = cell.sequence(u, xs, state)? {
+                    return Ok(result);
+                }
+                u.stepwise(cell, xs, state)
+            })
         })
     }
 }

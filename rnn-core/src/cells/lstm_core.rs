@@ -1,14 +1,14 @@
 //! The common part of LSTMs with peepholes, clipping, projection or normalization: everything
-//! except the input kernel and the bias.
+//! except the kernel and the bias.
 
 use backend_api::{
-    Activation, Backend, Distribution, Error, ExtendedLstm, LstmGates, Recurrence, Result, Tensor,
-    philox,
+    Activation, Backend, DType, Distribution, ExtendedLstm, LstmGates, Recurrence, Result, Tensor,
 };
 
 use super::layer_norm::GateNorms;
 use super::math::{check_limit, clip};
 use super::{CellSize, LstmState};
+use crate::limits::{check_elements, check_sizes};
 use crate::{Initializer, Module, Param, StepContext, Unroll, Visitor};
 
 /// The sizes of a cell whose state is an [`LstmState`], and checks against them.
@@ -21,8 +21,9 @@ pub(crate) struct LstmSizes {
 
 impl LstmSizes {
     pub(crate) fn new(cell: CellSize, num_proj: Option<usize>) -> Result<Self> {
-        if num_proj == Some(0) {
-            return Err(Error::argument(cell.cell, "num_proj", "must not be 0"));
+        if let Some(p) = num_proj {
+            check_sizes(cell.cell, [("num_proj", p)])?;
+            check_elements(cell.cell, "num_proj", &[p, cell.units])?;
         }
         let units = num_proj.unwrap_or(cell.units);
         Ok(Self {
@@ -100,7 +101,7 @@ impl CandidateDropout {
         if !cx.mode.is_training() {
             return Ok(g);
         }
-        let key = philox::derive(cx.key("recurrent_dropout"), self.seed as u64);
+        let key = cx.key("recurrent_dropout").salted(self.seed as u64);
         let keep = self.keep_prob;
         let uniform = Distribution::Uniform {
             low: keep,
@@ -154,7 +155,7 @@ impl LstmOptions {
     }
 }
 
-/// An LSTM without its input kernel and bias.
+/// An LSTM without its kernel and bias.
 #[derive(Clone, Debug)]
 pub(crate) struct LstmCore<B: Backend> {
     pub(crate) sizes: LstmSizes,
@@ -168,13 +169,6 @@ pub(crate) struct LstmCore<B: Backend> {
     pub(crate) straight_through: bool,
 }
 
-/// The recurrent matrices of an LSTM, computed once per sequence.
-#[derive(Clone, Debug)]
-pub(crate) struct LstmKernels<B: Backend> {
-    pub(crate) recurrent: Tensor<B>,
-    pub(crate) projection: Option<Tensor<B>>,
-}
-
 impl<B: Backend> LstmCore<B> {
     pub(crate) fn forget_bias(&self) -> f64 {
         self.gates.forget_bias
@@ -186,28 +180,28 @@ impl<B: Backend> LstmCore<B> {
     }
 
     /// Whether this is the plain LSTM, for which devices have kernels.
-    fn is_plain(&self, kernels: &LstmKernels<B>) -> bool {
+    fn is_plain(&self, projects: bool) -> bool {
         self.norms.is_none()
             && self.peepholes.is_none()
             && self.cell_clip.is_none()
             && self.dropout.is_none()
-            && kernels.projection.is_none()
+            && !projects
     }
 
-    /// One step. `z` is the projected input, `[batch, 4 units]`.
+    /// One step from the gates before their activations, `z = [x, h] · kernel + bias`.
     pub(crate) fn step(
         &self,
         cx: &StepContext,
         z: &Tensor<B>,
-        kernels: &LstmKernels<B>,
+        projection: Option<&Tensor<B>>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
-        if self.is_plain(kernels) {
-            let state = state.step(self.gates, z, &kernels.recurrent)?;
+        if self.is_plain(projection.is_some()) {
+            let state = LstmState::next(self.gates, z, &state.c)?;
             return Ok((state.h.clone(), state));
         }
         let activation = self.gates.activation;
-        let mut z = state.h.matmul_add(&kernels.recurrent, z)?.split_last(4)?;
+        let mut z = z.split_last(4)?;
         if let Some(norms) = &self.norms {
             z = norms.gates(&z)?;
         }
@@ -237,31 +231,29 @@ impl<B: Backend> LstmCore<B> {
             None => o.clone(),
         };
         let mut h = o.sigmoid()?.mul(&c.activate(activation)?)?;
-        if let Some(projection) = &kernels.projection {
+        if let Some(projection) = projection {
             h = clip(h.matmul(projection)?, self.proj_clip)?;
         }
         Ok((h.clone(), LstmState { c, h }))
     }
 
     /// The recurrence that devices may run as one operation, if the options allow it.
-    fn recurrence(&self, kernels: &LstmKernels<B>) -> Option<Recurrence> {
-        if self.is_plain(kernels) {
+    fn recurrence(&self, dtype: DType, projects: bool) -> Option<Recurrence> {
+        if self.is_plain(projects) {
             return Some(Recurrence::Lstm(self.gates));
         }
         let through = self.straight_through && self.cell_clip.is_some();
         let own = self.norms.is_some() || self.dropout.is_some() || through;
         // The gradient recognises clipped values by comparing saved values with the limit; 16-bit
-        // rounding makes this wrong.
-        let dtype = kernels.recurrent.dtype();
-        let clipped =
-            self.cell_clip.is_some() || (self.proj_clip.is_some() && kernels.projection.is_some());
+        // rounding makes this wrong. Such a cell runs in `f32`.
+        let clipped = self.cell_clip.is_some() || (self.proj_clip.is_some() && projects);
         let rounded = clipped && dtype.computed_in() != dtype;
         (!own && !rounded).then(|| {
             Recurrence::ExtendedLstm(ExtendedLstm {
                 gates: self.gates,
                 peepholes: self.peepholes.is_some(),
                 cell_clip: self.cell_clip,
-                projection: kernels.projection.is_some(),
+                projection: projects,
                 proj_clip: self.proj_clip,
             })
         })
@@ -273,32 +265,19 @@ impl<B: Backend> LstmCore<B> {
         &self,
         u: &Unroll<B>,
         inputs: [&Tensor<B>; 3],
-        kernels: &LstmKernels<B>,
+        recurrent: &Tensor<B>,
+        projection: Option<&Tensor<B>>,
         state: &LstmState<B>,
     ) -> Result<Option<(Tensor<B>, LstmState<B>)>> {
-        let Some(recurrence) = self.recurrence(kernels) else {
+        let Some(recurrence) = self.recurrence(recurrent.dtype(), projection.is_some()) else {
             return Ok(None);
         };
-        let mut parameters = vec![&kernels.recurrent];
-        parameters.extend(&kernels.projection);
+        let mut parameters = vec![recurrent];
+        parameters.extend(projection);
         if let Some(w) = &self.peepholes {
             parameters.extend([&*w.f, &*w.i, &*w.o]);
         }
         state.sequence(u, recurrence, inputs, &parameters)
-    }
-
-    /// Runs all steps of a segment. `z` are the projected inputs, `[time, batch, 4 units]`.
-    pub(crate) fn unroll(
-        &self,
-        u: &Unroll<B>,
-        z: &Tensor<B>,
-        kernels: &LstmKernels<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let zero = self.sizes.zero_output(z.device(), u.batch())?;
-        u.scan(z, state, &zero, |cx, z, state| {
-            self.step(cx, z, kernels, state)
-        })
     }
 }
 

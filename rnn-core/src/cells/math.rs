@@ -26,21 +26,8 @@ pub(crate) fn check_limit(cell: &'static str, arg: &str, limit: Option<f64>) -> 
     }
 }
 
-/// `[.., depth] -> [.., width]`: `x · kernel`.
-pub(crate) fn product<B: Backend>(x: &Tensor<B>, kernel: &Tensor<B>) -> Result<Tensor<B>> {
-    if x.shape().rank() < 2 {
-        let expected = "at least [batch, depth] is needed";
-        return Err(Error::shape("project", "x", x.shape(), expected));
-    }
-    // A matmul over all steps needs contiguous rows; batch-major inputs are strided.
-    x.contiguous()?.matmul(kernel)
-}
-
 /// Each column of a matrix divided by its norm; `tf.nn.l2_normalize` with its epsilon.
 pub(crate) fn l2_normalize<B: Backend>(matrix: &Tensor<B>) -> Result<Tensor<B>> {
-    // In 16 bits the squares of small weights, and the epsilon, would be 0.
-    let wide = matrix.cast(matrix.dtype().computed_in())?;
-    let squares = wide.square()?.sum(0)?;
-    wide.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)?
-        .cast(matrix.dtype())
+    let squares = matrix.square()?.sum(0)?;
+    matrix.div(&squares.clamp(1e-12, f64::INFINITY)?.sqrt()?)
 }

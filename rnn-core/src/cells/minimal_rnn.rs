@@ -2,11 +2,10 @@
 
 use backend_api::{Activation, Backend, Result, Tensor};
 
-use super::affine::project;
 use super::builder::cell_builder;
-use super::math::{mix, product};
+use super::math::mix;
 use super::{CellSize, First};
-use crate::{Cell, Initializer, Param, StepContext, Unroll};
+use crate::{Cell, Initializer, Param, StepContext};
 
 /// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the
 /// state and an encoding of the input. With `a, b, c` the rows of `kernel` for `x`, `z` and `h`:
@@ -73,37 +72,6 @@ impl MinimalRnnCellBuilder {
     }
 }
 
-impl<B: Backend> MinimalRnnCell<B> {
-    /// `count` rows of the kernel, from row `first`.
-    fn rows(&self, first: usize, count: usize) -> Result<Tensor<B>> {
-        self.kernel.slice(0, first..first + count)
-    }
-
-    fn recurrent_kernel(&self) -> Result<Tensor<B>> {
-        self.rows(self.sizes.input + self.sizes.units, self.sizes.units)
-    }
-
-    /// The encoding of the input and its part of the gate, including the bias.
-    fn project(&self, x: &Tensor<B>) -> Result<(Tensor<B>, Tensor<B>)> {
-        let (input, units) = (self.sizes.input, self.sizes.units);
-        let z = product(x, &self.rows(0, input)?)?.activate(self.activation)?;
-        let gate = project(&z, &self.rows(input, units)?, &self.bias)?;
-        Ok((z, gate))
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        (z, gate): &(Tensor<B>, Tensor<B>),
-        kernel: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let gate = h.matmul_add(kernel, gate)?.sigmoid()?;
-        let h = mix(&gate, h, z)?;
-        Ok((h.clone(), h))
-    }
-}
-
 crate::module!(MinimalRnnCell<B> { kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for MinimalRnnCell<B> {
@@ -130,23 +98,15 @@ impl<B: Backend> Cell for MinimalRnnCell<B> {
         h: &Tensor<B>,
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
-        self.gated(&self.project(x)?, &self.recurrent_kernel()?, h)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        self.sizes.state("state", h, self.sizes.sequence(xs)?)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let kernel = cell.recurrent_kernel()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&cell.project(xs)?, h, &zero, |_, z, h| {
-                cell.gated(z, &kernel, h)
-            })
-        })
+        let (input, units) = (self.sizes.input, self.sizes.units);
+        let a = self.kernel.slice(0, 0..input)?;
+        let b = self.kernel.slice(0, input..input + units)?;
+        let c = self.kernel.slice(0, input + units..input + 2 * units)?;
+        let z = x.matmul(&a)?.activate(self.activation)?;
+        let u = h
+            .matmul_add(&c, &z.matmul(&b)?.add(&self.bias)?)?
+            .sigmoid()?;
+        let h = mix(&u, h, &z)?;
+        Ok((h.clone(), h))
     }
 }

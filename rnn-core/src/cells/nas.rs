@@ -4,9 +4,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::lstm_core::LstmSizes;
-use super::math::product;
 use super::{CellSize, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's
 /// `tf.contrib.rnn.NASCell`). With `i0..i7` the eight parts of `x · kernel` and `m0..m7` those of
@@ -84,31 +83,6 @@ impl NasCellBuilder {
     }
 }
 
-impl<B: Backend> NasCell<B> {
-    /// One step from the input projection `z`.
-    fn gated(&self, z: &Tensor<B>, state: &LstmState<B>) -> Result<(Tensor<B>, LstmState<B>)> {
-        use Activation::{Relu, Sigmoid, Tanh};
-        let mut m = state.h.matmul(&self.recurrent_kernel)?;
-        if let Some(bias) = &self.bias {
-            m = m.add(bias)?;
-        }
-        let sums = z.add(&m)?.split_last(8)?;
-        let of = |k: usize, f| sums[k].activate(f);
-        let multiplied = z.split_last(8)?[3].mul(&m.split_last(8)?[3])?.relu()?;
-        let p0 = of(0, Sigmoid)?.mul(&of(1, Relu)?)?.tanh()?;
-        let p0 = p0.add(&state.c)?.tanh()?;
-        let p1 = of(2, Sigmoid)?.add(&multiplied)?.tanh()?;
-        let p2 = of(4, Tanh)?.mul(&of(5, Sigmoid)?)?.tanh()?;
-        let p3 = of(6, Tanh)?.add(&of(7, Sigmoid)?)?.sigmoid()?;
-        let c = p0.mul(&p1)?;
-        let mut h = c.mul(&p2.add(&p3)?.tanh()?)?.tanh()?;
-        if let Some(projection) = &self.projection {
-            h = h.matmul(projection)?;
-        }
-        Ok((h.clone(), LstmState { c, h }))
-    }
-}
-
 impl<B: Backend> Module for NasCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -147,22 +121,26 @@ impl<B: Backend> Cell for NasCell<B> {
         x: &Tensor<B>,
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
+        use Activation::{Relu, Sigmoid, Tanh};
         self.sizes.step(x, state)?;
-        self.gated(&product(x, &self.kernel)?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = product(xs, &cell.kernel)?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| cell.gated(z, state))
-        })
+        let z = x.matmul(&self.kernel)?;
+        let mut m = state.h.matmul(&self.recurrent_kernel)?;
+        if let Some(bias) = &self.bias {
+            m = m.add(bias)?;
+        }
+        let sums = z.add(&m)?.split_last(8)?;
+        let of = |k: usize, f| sums[k].activate(f);
+        let multiplied = z.split_last(8)?[3].mul(&m.split_last(8)?[3])?.relu()?;
+        let p0 = of(0, Sigmoid)?.mul(&of(1, Relu)?)?.tanh()?;
+        let p0 = p0.add(&state.c)?.tanh()?;
+        let p1 = of(2, Sigmoid)?.add(&multiplied)?.tanh()?;
+        let p2 = of(4, Tanh)?.mul(&of(5, Sigmoid)?)?.tanh()?;
+        let p3 = of(6, Tanh)?.add(&of(7, Sigmoid)?)?.sigmoid()?;
+        let c = p0.mul(&p1)?;
+        let mut h = c.mul(&p2.add(&p3)?.tanh()?)?.tanh()?;
+        if let Some(projection) = &self.projection {
+            h = h.matmul(projection)?;
+        }
+        Ok((h.clone(), LstmState { c, h }))
     }
 }

@@ -3,9 +3,9 @@
 use backend_api::{Backend, Compare, DType, Error, Meta, Result, Tensor};
 use serde::Deserialize;
 
-use super::affine::project;
+use super::math::mix;
 use super::{Affine, CellSize, First, LstmState};
-use crate::{Cell, Initializer, Param, StepContext, Unroll};
+use crate::{Cell, Initializer, Param, StepContext};
 
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
 /// `tf.contrib.rnn.PhasedLSTMCell`), for events at irregular times: each unit is updated only while
@@ -52,6 +52,7 @@ use crate::{Cell, Initializer, Param, StepContext, Unroll};
 #[derive(Clone, Debug)]
 pub struct PhasedLstmCell<B: Backend> {
     sizes: CellSize,
+    use_peepholes: bool,
     leak: f64,
     trainable_ratio_on: bool,
     mask_gates: Affine<B>,
@@ -60,15 +61,6 @@ pub struct PhasedLstmCell<B: Backend> {
     period: Param<B>,
     phase: Param<B>,
     ratio_on: Param<B>,
-}
-
-/// The recurrent kernels.
-struct Recurrent<B: Backend> {
-    /// `[units, 4 units]`, columns `i, f, j, o`.
-    h: Tensor<B>,
-    /// With peepholes, `[units, 2 units]` for the old cell state and `[units, units]` for the new
-    /// one.
-    c: Option<[Tensor<B>; 2]>,
 }
 
 impl<B: Backend> PhasedLstmCell<B> {
@@ -86,36 +78,7 @@ impl<B: Backend> PhasedLstmCell<B> {
         PhasedLstmCellBuilder::new(input_size, num_units)
     }
 
-    fn recurrent(&self) -> Result<Recurrent<B>> {
-        let units = self.sizes.units;
-        let mask = self.mask_gates.recurrent_kernel()?;
-        let new = self.new_input.recurrent_kernel()?;
-        let output = self.output_gate.recurrent_kernel()?;
-        let of_h = |kernel: &Tensor<B>| kernel.slice(0, 0..units);
-        let h = Tensor::concat(&[&of_h(&mask)?, &new, &of_h(&output)?], 1)?;
-        let c = if mask.shape()[0] > units {
-            let of_c = |kernel: &Tensor<B>| kernel.slice(0, units..2 * units);
-            Some([of_c(&mask)?, of_c(&output)?])
-        } else {
-            None
-        };
-        Ok(Recurrent { h, c })
-    }
-
-    /// `[.., input] -> [.., 4 units]`: the input projection of `i, f, j, o`, including the biases.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let parts = [&self.mask_gates, &self.new_input, &self.output_gate];
-        let [a, b, c] = [
-            parts[0].input_kernel()?,
-            parts[1].input_kernel()?,
-            parts[2].input_kernel()?,
-        ];
-        let kernel = Tensor::concat(&[&a, &b, &c], 1)?;
-        let bias = Tensor::concat(&parts.map(Affine::bias), 0)?;
-        project(x, &kernel, &bias)
-    }
-
-    /// `[.., 1] -> [.., units]`: the openness `k` of the time gates.
+    /// `[batch, 1] -> [batch, units]`: the openness `k` of the time gates.
     fn openness(&self, time: &Tensor<B>) -> Result<Tensor<B>> {
         // In the type of the times, which may need more digits than the cell's.
         let period = self.period.cast(time.dtype())?;
@@ -135,36 +98,6 @@ impl<B: Backend> PhasedLstmCell<B> {
             .select_from(&falling, &closed)?;
         let early = r.compare(Compare::Lt, &on.affine(0.5, 0.0)?)?;
         early.select_from(&rising, &k)
-    }
-
-    /// One step, from the projected input `z` and the time gates `k`.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        k: &Tensor<B>,
-        kernels: &Recurrent<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let units = self.sizes.units;
-        let z = state.h.matmul_add(&kernels.h, z)?;
-        let mut mask = z.slice(1, 0..2 * units)?;
-        if let Some([kernel, _]) = &kernels.c {
-            mask = state.c.matmul_add(kernel, &mask)?;
-        }
-        let mask = mask.sigmoid()?.split_last(2)?;
-        let j = z.slice(1, 2 * units..3 * units)?.tanh()?;
-        let c = state.c.mul(&mask[1])?.add(&mask[0].mul(&j)?)?;
-        let mut o = z.slice(1, 3 * units..4 * units)?;
-        if let Some([_, kernel]) = &kernels.c {
-            o = c.matmul_add(kernel, &o)?;
-        }
-        let h = c.tanh()?.mul(&o.sigmoid()?)?;
-        let shut = k.affine(-1.0, 1.0)?;
-        let state = LstmState {
-            c: k.mul(&c)?.add(&shut.mul(&state.c)?)?,
-            h: k.mul(&h)?.add(&shut.mul(&state.h)?)?,
-        };
-        Ok((state.h.clone(), state))
     }
 
     /// Checks the times and the state of a step against the batch size of `x`.
@@ -311,6 +244,7 @@ impl PhasedLstmCellBuilder {
         phase.set(phase.mul(&period)?)?;
         Ok(PhasedLstmCell {
             sizes,
+            use_peepholes: self.use_peepholes,
             leak: self.leak,
             trainable_ratio_on: self.trainable_ratio_on,
             mask_gates: affine(state, 2 * units)?,
@@ -358,37 +292,23 @@ impl<B: Backend> Cell for PhasedLstmCell<B> {
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         let batch = self.sizes.input(x)?;
         self.check(time.meta(), state, batch)?;
-        let (z, k) = (self.project(x)?, self.openness(time)?);
-        self.gated(&z, &k, &self.recurrent()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        inputs: &(Tensor<B>, Tensor<B>),
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let (times, xs) = inputs;
-        let batch = self.sizes.sequence(xs)?;
-        if times.shape().rank() != 3 {
-            let expected = "a sequence of [batch, 1] is needed, so 3 axes in all";
-            return Err(Error::shape(
-                self.sizes.cell,
-                "time",
-                times.shape(),
-                expected,
-            ));
-        }
-        let one = Meta::new(times.shape().without(0), times.dtype());
-        self.check(one, state, batch)?;
-        let cell = self.clone();
-        u.segments(inputs, state, move |u, (times, xs), state| {
-            let projected = (cell.project(xs)?, cell.openness(times)?);
-            let kernels = cell.recurrent()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&projected, state, &zero, |_, (z, k), state| {
-                cell.gated(z, k, &kernels, state)
-            })
-        })
+        let LstmState { c, h } = state;
+        let looking = |at: &Tensor<B>| match self.use_peepholes {
+            true => Tensor::concat(&[h, at], 1),
+            false => Ok(h.clone()),
+        };
+        let mask = self.mask_gates.apply(x, &looking(c)?)?.sigmoid()?;
+        let mask = mask.split_last(2)?;
+        let [i, f] = [&mask[0], &mask[1]];
+        let j = self.new_input.apply(x, h)?.tanh()?;
+        let new_c = c.mul(f)?.add(&i.mul(&j)?)?;
+        let o = self.output_gate.apply(x, &looking(&new_c)?)?.sigmoid()?;
+        let new_h = new_c.tanh()?.mul(&o)?;
+        let k = self.openness(time)?;
+        let state = LstmState {
+            c: mix(&k, &new_c, c)?,
+            h: mix(&k, &new_h, h)?,
+        };
+        Ok((state.h.clone(), state))
     }
 }

@@ -3,6 +3,8 @@
 
 use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
 
+use crate::limits::{check_elements, check_sizes};
+
 /// The sizes of a cell's parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CellSize {
@@ -24,21 +26,8 @@ impl CellSize {
 
     /// As [`check`](Self::check), for a constructor with another name for the number of units.
     pub(crate) fn check_as(self, units: &'static str) -> Result<Self> {
-        let problem = |arg: &'static str| Error::argument(self.cell, arg, "must not be 0");
-        if self.units == 0 {
-            return Err(problem(units));
-        }
-        if self.input == 0 {
-            return Err(problem("input_size"));
-        }
-        // Larger sizes could overflow products of sizes, and would not fit into memory anyway.
-        const MOST: usize = 1 << 24;
-        for (arg, size) in [(units, self.units), ("input_size", self.input)] {
-            if size > MOST {
-                let problem = format!("is {size}, but at most {MOST} is supported");
-                return Err(Error::argument(self.cell, arg, problem));
-            }
-        }
+        check_sizes(self.cell, [(units, self.units), ("input_size", self.input)])?;
+        check_elements(self.cell, units, &[self.input + self.units, self.units])?;
         if !self.dtype.is_float() {
             let expected = "a cell needs a float type";
             return Err(Error::dtype(self.cell, "dtype", self.dtype, expected));
@@ -58,7 +47,7 @@ impl CellSize {
             let expected = "a sequence of [batch, depth] is needed";
             return Err(Error::shape(self.cell, "inputs", xs.shape(), expected));
         }
-        self.step_input(Meta::new(xs.shape().without(0), xs.dtype()))
+        self.step_input(Meta::new(xs.shape().without(0)?, xs.dtype()))
     }
 
     fn step_input(self, x: Meta) -> Result<usize> {

@@ -4,8 +4,8 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::CellSize;
 use super::builder::cell_builder;
-use super::math::{mix, product};
-use crate::{Cell, Initializer, Param, StepContext, Unroll};
+use super::math::mix;
+use crate::{Cell, Initializer, Param, StepContext};
 
 /// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`). Its gates
 /// do not depend on the state, so a sequence needs only one matmul, before the first step. With
@@ -64,30 +64,6 @@ impl SruCellBuilder {
     }
 }
 
-/// The projected input of a step: `xb`, the gates `f, r`, and `xt`.
-type Projected<B> = (Tensor<B>, Tensor<B>, Tensor<B>);
-
-impl<B: Backend> SruCell<B> {
-    fn project(&self, x: &Tensor<B>) -> Result<Projected<B>> {
-        let z = product(x, &self.kernel)?;
-        let (axis, n) = (z.shape().rank() - 1, self.sizes.units);
-        let gates = z.slice(axis, n..3 * n)?.add(&self.bias)?.sigmoid()?;
-        Ok((z.slice(axis, 0..n)?, gates, z.slice(axis, 3 * n..4 * n)?))
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        (xb, gates, xt): &Projected<B>,
-        c: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let gates = gates.split_last(2)?;
-        let c = mix(&gates[0], c, xb)?;
-        let output = mix(&gates[1], &c.activate(self.activation)?, xt)?;
-        Ok((output, c))
-    }
-}
-
 crate::module!(SruCell<B> { kernel, bias; dtype sizes.dtype });
 
 impl<B: Backend> Cell for SruCell<B> {
@@ -114,20 +90,14 @@ impl<B: Backend> Cell for SruCell<B> {
         c: &Tensor<B>,
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", c, self.sizes.input(x)?)?;
-        self.gated(&self.project(x)?, c)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        c: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        self.sizes.state("state", c, self.sizes.sequence(xs)?)?;
-        let cell = self.clone();
-        u.segments(xs, c, move |u, xs, c| {
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&cell.project(xs)?, c, &zero, |_, z, c| cell.gated(z, c))
-        })
+        let units = self.sizes.units;
+        let z = x.matmul(&self.kernel)?;
+        let (xb, xt) = (z.slice(1, 0..units)?, z.slice(1, 3 * units..4 * units)?);
+        let gates = z.slice(1, units..3 * units)?.add(&self.bias)?.sigmoid()?;
+        let gates = gates.split_last(2)?;
+        let [f, r] = [&gates[0], &gates[1]];
+        let c = mix(f, c, &xb)?;
+        let output = mix(r, &c.activate(self.activation)?, &xt)?;
+        Ok((output, c))
     }
 }

@@ -3,9 +3,9 @@
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use serde::Deserialize;
 
-use super::frequency::{check_clip, clip, count, cut};
+use super::frequency::{check_clip, clip, count};
 use super::{Affine, CellSize, First};
-use crate::{Cell, CellConfig, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, CellConfig, Initializer, Module, Param, StepContext, Visitor};
 
 /// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs.
 /// Convolutional Architectures for LVCSR Tasks"; TensorFlow's `tf.contrib.rnn.TimeFreqLSTMCell`).
@@ -83,44 +83,6 @@ impl<B: Backend> TimeFreqLstmCell<B> {
             units: count * self.windows * self.sizes.units,
             ..self.sizes
         }
-    }
-
-    /// `[.., input] -> [.., windows, 4 units]`: the input projection, including the bias.
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let starts = (0..self.windows).map(|k| k * self.frequency_skip);
-        self.affine.project(&cut(x, starts, self.feature_size)?)
-    }
-
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        kernel: &Tensor<B>,
-        state: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let old = state.split_last(2 * self.windows)?;
-        let mut before = self.sizes.zeros(z.device(), z.shape()[0])?;
-        let (mut outputs, mut states) = (Vec::new(), Vec::new());
-        for k in 0..self.windows {
-            let (c, m) = (&old[2 * k], &old[2 * k + 1]);
-            let z = Tensor::concat(&[m, &before], 1)?.matmul_add(kernel, &z.select(1, k)?)?;
-            let z = z.split_last(4)?;
-            let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
-            let look = |gate: &Tensor<B>, which: usize, c: &Tensor<B>| match &self.peepholes {
-                Some(w) => gate.add(&c.mul(&w[which])?),
-                None => Ok(gate.clone()),
-            };
-            let kept = look(&f.affine(1.0, self.forget_bias)?, 0, c)?
-                .sigmoid()?
-                .mul(c)?;
-            let added = look(i, 1, c)?.sigmoid()?.mul(&j.tanh()?)?;
-            let c = clip(kept.add(&added)?, self.cell_clip)?;
-            before = look(o, 2, &c)?.sigmoid()?.mul(&c.tanh()?)?;
-            outputs.push(before.clone());
-            states.extend([c, before.clone()]);
-        }
-        let join = |parts: &[Tensor<B>]| Tensor::concat(&parts.iter().collect::<Vec<_>>(), 1);
-        Ok((join(&outputs)?, join(&states)?))
     }
 }
 
@@ -300,25 +262,30 @@ impl<B: Backend> Cell for TimeFreqLstmCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.wide(2).state("state", state, batch)?;
-        self.gated(&self.project(x)?, &self.affine.recurrent_kernel()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.wide(2).state("state", state, batch)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, state, &zero, |_, z, state| {
-                cell.gated(z, &kernel, state)
-            })
-        })
+        let old = state.split_last(2 * self.windows)?;
+        let mut before = self.sizes.zeros(x.device(), batch)?;
+        let (mut outputs, mut states) = (Vec::new(), Vec::new());
+        for k in 0..self.windows {
+            let (c, m) = (&old[2 * k], &old[2 * k + 1]);
+            let start = k * self.frequency_skip;
+            let x = x.slice(1, start..start + self.feature_size)?;
+            let z = self.affine.apply(&x, &Tensor::concat(&[m, &before], 1)?)?;
+            let z = z.split_last(4)?;
+            let [i, j, f, o] = [&z[0], &z[1], &z[2], &z[3]];
+            let look = |gate: &Tensor<B>, which: usize, c: &Tensor<B>| match &self.peepholes {
+                Some(w) => gate.add(&c.mul(&w[which])?),
+                None => Ok(gate.clone()),
+            };
+            let kept = look(&f.affine(1.0, self.forget_bias)?, 0, c)?
+                .sigmoid()?
+                .mul(c)?;
+            let added = look(i, 1, c)?.sigmoid()?.mul(&j.tanh()?)?;
+            let c = clip(kept.add(&added)?, self.cell_clip)?;
+            before = look(o, 2, &c)?.sigmoid()?.mul(&c.tanh()?)?;
+            outputs.push(before.clone());
+            states.extend([c, before.clone()]);
+        }
+        let join = |parts: &[Tensor<B>]| Tensor::concat(&parts.iter().collect::<Vec<_>>(), 1);
+        Ok((join(&outputs)?, join(&states)?))
     }
 }

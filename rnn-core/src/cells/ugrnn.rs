@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::builder::cell_builder;
 use super::math::mix;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
 /// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU
 /// without a reset gate. With `g, q` the two parts of `[x, h] · kernel + bias`:
@@ -70,21 +70,6 @@ impl UgrnnCellBuilder {
     }
 }
 
-impl<B: Backend> UgrnnCell<B> {
-    /// One step, from the projected input.
-    fn gated(
-        &self,
-        z: &Tensor<B>,
-        kernel: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let z = h.matmul_add(kernel, z)?.split_last(2)?;
-        let gate = z[0].affine(1.0, self.forget_bias)?.sigmoid()?;
-        let h = mix(&gate, h, &z[1].activate(self.activation)?)?;
-        Ok((h.clone(), h))
-    }
-}
-
 impl<B: Backend> Module for UgrnnCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {
@@ -117,23 +102,9 @@ impl<B: Backend> Cell for UgrnnCell<B> {
         h: &Tensor<B>,
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         self.sizes.state("state", h, self.sizes.input(x)?)?;
-        let z = self.affine.project(x)?;
-        self.gated(&z, &self.affine.recurrent_kernel()?, h)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        self.sizes.state("state", h, self.sizes.sequence(xs)?)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let z = cell.affine.project(xs)?;
-            let kernel = cell.affine.recurrent_kernel()?;
-            let zero = cell.zero_output(u.batch())?;
-            u.scan(&z, h, &zero, |_, z, h| cell.gated(z, &kernel, h))
-        })
+        let z = self.affine.apply(x, h)?.split_last(2)?;
+        let u = z[0].affine(1.0, self.forget_bias)?.sigmoid()?;
+        let h = mix(&u, h, &z[1].activate(self.activation)?)?;
+        Ok((h.clone(), h))
     }
 }

@@ -3,10 +3,10 @@
 use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
-use super::lstm_core::{LstmCore, LstmKernels, LstmOptions};
+use super::lstm_core::{LstmCore, LstmOptions};
 use super::math::l2_normalize;
-use super::{Affine, First, LstmState, affine};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use super::{Affine, First, LstmState};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
 /// `tf.contrib.rnn.WeightNormLSTMCell`). Every matrix `w` is replaced by `w / |w| * norm`, where
@@ -118,27 +118,13 @@ impl WeightNormLstmCellBuilder {
 /// A matrix whose columns have the norms `norm`; unchanged without `norm`.
 fn normalized<B: Backend>(kernel: Tensor<B>, norm: Option<&Param<B>>) -> Result<Tensor<B>> {
     match norm {
-        Some(norm) => l2_normalize(&kernel)?.mul(norm),
+        Some(norm) => {
+            // In 16 bits the squares of small weights, and the epsilon, would be 0.
+            let wide = |t: &Tensor<B>| t.cast(t.dtype().computed_in());
+            let columns = l2_normalize(&wide(&kernel)?)?;
+            columns.mul(&wide(norm)?)?.cast(kernel.dtype())
+        }
         None => Ok(kernel),
-    }
-}
-
-impl<B: Backend> WeightNormLstmCell<B> {
-    fn norm(&self, i: usize) -> Option<&Param<B>> {
-        self.norms.as_ref().map(|norms| &norms[i])
-    }
-
-    fn project(&self, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let kernel = normalized(self.affine.input_kernel()?, self.norm(0))?;
-        affine::project(x, &kernel, self.affine.bias())
-    }
-
-    fn kernels(&self) -> Result<LstmKernels<B>> {
-        let projection = |p: &Projection<B>| normalized(p.kernel.value().clone(), p.norm.as_ref());
-        Ok(LstmKernels {
-            recurrent: normalized(self.affine.recurrent_kernel()?, self.norm(1))?,
-            projection: self.projection.as_ref().map(projection).transpose()?,
-        })
     }
 }
 
@@ -185,21 +171,13 @@ impl<B: Backend> Cell for WeightNormLstmCell<B> {
         state: &LstmState<B>,
     ) -> Result<(Tensor<B>, LstmState<B>)> {
         self.core.sizes.step(x, state)?;
-        let z = self.project(x)?;
-        self.core.step(cx, &z, &self.kernels()?, state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.core.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let z = cell.project(xs)?;
-            cell.core.unroll(u, &z, &cell.kernels()?, state)
-        })
+        let norm = |i: usize| self.norms.as_ref().map(|norms| &norms[i]);
+        let of_x = normalized(self.affine.input_kernel()?, norm(0))?;
+        let of_h = normalized(self.affine.recurrent_kernel()?, norm(1))?;
+        let z = x.matmul(&of_x)?.add(self.affine.bias())?;
+        let z = state.h.matmul_add(&of_h, &z)?;
+        let projection = |p: &Projection<B>| normalized(p.kernel.value().clone(), p.norm.as_ref());
+        let projection = self.projection.as_ref().map(projection).transpose()?;
+        self.core.step(cx, &z, projection.as_ref(), state)
     }
 }

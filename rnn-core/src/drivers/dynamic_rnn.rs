@@ -1,10 +1,13 @@
 //! TensorFlow's `dynamic_rnn`.
 
+use std::sync::{Arc, Mutex};
+
 use backend_api::{Backend, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
 
 use super::lengths::{Lengths, upload};
 use crate::step_context::Mode;
-use crate::{Cell, Nest, StepContext, Unroll};
+use crate::unroll::{ExplainedPart, locked};
+use crate::{Cell, Explanation, Nest, StepContext, Unroll};
 
 /// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
 ///
@@ -135,6 +138,43 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// * The number of lengths differs from the batch size, or a length is negative.
     /// * The inputs or the initial state do not fit the cell.
     pub fn run(&self, inputs: &C::Input) -> Result<RnnOutput<C::Output, C::State>> {
+        self.run_explained(inputs, None)
+    }
+
+    /// How the device runs the cell over these inputs: which parts of the cell's step it computes
+    /// for all steps at once, the program that it made of the rest, and the reason if there is
+    /// none. Runs the cell.
+    ///
+    /// ```
+    /// use backend_api::Tensor;
+    /// use backend_cpu::Cpu;
+    /// use rnn_core::cells::UgrnnCell;
+    /// use rnn_core::{DynamicRnn, StepPath};
+    ///
+    /// # fn main() -> backend_api::Result<()> {
+    /// let device = Cpu::new();
+    /// let cell = UgrnnCell::new(&device, 4, 8)?;
+    /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
+    /// let how = DynamicRnn::new(&cell).explain(&x)?;
+    /// assert_eq!(how.parts[0].path, StepPath::Compiled);
+    /// println!("{how}");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn explain(&self, inputs: &C::Input) -> Result<Explanation> {
+        let parts: Arc<Mutex<Vec<ExplainedPart>>> = Arc::default();
+        self.run_explained(inputs, Some(parts.clone()))?;
+        let parts = std::mem::take(&mut *locked(&parts));
+        Ok(Explanation { parts })
+    }
+
+    fn run_explained(
+        &self,
+        inputs: &C::Input,
+        explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+    ) -> Result<RnnOutput<C::Output, C::State>> {
         let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
@@ -152,9 +192,10 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         // Steps past every row's length are not computed: their outputs are zero.
         let longest = lengths.as_ref().and_then(|l| l.iter().max());
         let active = longest.map_or(steps, |&l| steps.min(l));
-        let mut unroll = Unroll::new(self.step, active, batch);
+        let mut unroll = Unroll::new(self.step.clone(), active, batch);
         unroll.memory_policy = self.memory_policy;
         unroll.segment = self.segment;
+        unroll.explanation = explanation;
         let given = self.initial_state.is_some();
         let empty_rows = given && active > 0 && lengths.iter().flatten().any(|&l| l == 0);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
@@ -231,7 +272,7 @@ fn pad<B: Backend>(outputs: &Tensor<B>, steps: usize) -> Result<Tensor<B>> {
     if active == steps {
         return Ok(outputs.clone());
     }
-    let shape = outputs.shape().with(0, steps - active);
+    let shape = outputs.shape().with(0, steps - active)?;
     let zeros = Tensor::zeros(outputs.device(), Meta::new(shape, outputs.dtype()))?;
     Tensor::concat(&[outputs, &zeros], 0)
 }

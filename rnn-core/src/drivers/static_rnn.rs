@@ -84,7 +84,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         };
         let longest = lengths.as_ref().and_then(|l| l.iter().copied().max());
         let shortest = lengths.as_ref().and_then(|l| l.iter().copied().min());
-        let mut unroll = Unroll::new(self.step, inputs.len(), batch);
+        let mut unroll = Unroll::new(self.step.clone(), inputs.len(), batch);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < inputs.len())) {
             Some(lengths) => {
                 let device = inputs[0].leaves()[0].device().clone();

@@ -197,9 +197,15 @@ impl Initializer {
             Self::Constant(value) => return Tensor::full(device, value, meta),
             Self::Uniform { low, high } => Distribution::Uniform { low, high },
             Self::LogUniform { low, high } => {
-                let (low, high) = (low.ln(), high.ln());
-                let log = Distribution::Uniform { low, high };
-                return Tensor::random(device, key, log, meta)?.exp();
+                let log = Distribution::Uniform {
+                    low: low.ln(),
+                    high: high.ln(),
+                };
+                // A logarithm in 16 bits has few digits.
+                let wide = Meta::new(meta.shape, meta.dtype.computed_in());
+                let numbers = Tensor::random(device, key, log, wide)?.exp()?;
+                // The exponential of a rounded limit can be outside.
+                return numbers.clamp(low, high)?.cast(meta.dtype);
             }
             Self::UniformBelow(_) => Distribution::Uniform {
                 low: 0.0,

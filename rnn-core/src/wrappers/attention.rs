@@ -5,10 +5,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
+use crate::limits::{check_elements, check_sizes};
 use crate::{
     AnyCell, Cell, CellConfig, Dense, Initializer, Module, Nest, Param, StepContext, Visitor,
     cell_from_config,
 };
+
+/// The wrapper's name in messages.
+const NAME: &str = "attention_cell_wrapper";
 
 /// A cell with attention over its own recent outputs (Bahdanau et al. 2014; TensorFlow's
 /// `AttentionCellWrapper`). In the state `(s, attns, memory)`, `memory` contains the last
@@ -96,7 +100,7 @@ where
             .reshape(&[batch, self.length, vec_size])?;
         let query = self.query.forward(query)?.unsqueeze(1)?;
         let scores = hidden.add(&query)?.tanh()?.mul(&self.attn_v)?.sum(2)?;
-        let weights = softmax(&scores)?.unsqueeze(2)?;
+        let weights = scores.softmax(1)?.unsqueeze(2)?;
         rows.reshape(&[batch, self.length, self.size])?
             .mul(&weights)?
             .sum(1)
@@ -104,25 +108,12 @@ where
 }
 
 /// The softmax of `[batch, n]` over the last axis.
-fn softmax<B: Backend>(scores: &Tensor<B>) -> Result<Tensor<B>> {
-    // Subtracting the maximum prevents overflow. It does not change the result, so it needs no
-    // gradient.
-    let largest = scores.detach().max(1)?.unsqueeze(1)?;
-    let shares = scores.sub(&largest)?.exp()?;
-    shares.div(&shares.sum(1)?.unsqueeze(1)?)
-}
-
 fn expect<B: Backend>(name: &str, t: &Tensor<B>, dims: [usize; 2]) -> Result<()> {
     if t.shape().dims() == dims {
         return Ok(());
     }
     let expected = format!("[{}, {}] is needed", dims[0], dims[1]);
-    Err(Error::shape(
-        "attention_cell_wrapper",
-        name,
-        t.shape(),
-        expected,
-    ))
+    Err(Error::shape(NAME, name, t.shape(), expected))
 }
 
 impl<C: Cell> Module for AttentionCellWrapper<C> {
@@ -147,7 +138,7 @@ where
     type Output = Tensor<C::Backend>;
 
     fn scope(&self) -> String {
-        "attention_cell_wrapper".into()
+        NAME.into()
     }
 
     fn zero_state(&self, batch: usize) -> Result<Self::State> {
@@ -239,22 +230,20 @@ where
         let size = self.attn_size.unwrap_or(width);
         let vec_size = self.attn_vec_size.unwrap_or(size);
         let input_size = self.input_size.unwrap_or(self.depth);
-        for (arg, value) in [
+        let sizes = [
             ("attn_length", self.attn_length),
             ("attn_size", size),
             ("attn_vec_size", vec_size),
             ("input_size", input_size),
-        ] {
-            // As for cells: larger sizes could overflow products of sizes.
-            let problem = match value {
-                0 => "must not be 0".to_owned(),
-                _ if value > 1 << 24 => format!("is {value}, but at most {} is supported", 1 << 24),
-                _ => continue,
-            };
-            return Err(Error::argument("attention_cell_wrapper", arg, problem));
-        }
+            ("input_size", self.depth),
+        ];
+        check_sizes(NAME, sizes)?;
+        check_elements(NAME, "attn_length", &[self.attn_length, size])?;
+        check_elements(NAME, "attn_size", &[width + size, size])?;
+        check_elements(NAME, "input_size", &[self.depth + size, input_size])?;
         let state = self.cell.zero_state(1)?;
         let state_size = state.leaves().iter().map(|t| t.shape().last()).sum();
+        check_elements(NAME, "attn_vec_size", &[size.max(state_size), vec_size])?;
         let dense = |rows, columns| Dense::with(device, rows, columns, Activation::Identity, dtype);
         let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
         Ok(AttentionCellWrapper {

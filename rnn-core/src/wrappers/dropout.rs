@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use backend_api::{Backend, DType, Distribution, Error, Meta, Result, Tensor, philox};
+use backend_api::{Backend, DType, Distribution, Error, Meta, Result, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -79,7 +79,7 @@ struct Drawn {
 impl<B: Backend> NoiseSource<B> for Drawn {
     fn noise(&self, device: &B, cx: &StepContext, path: &str, meta: Meta) -> Result<Tensor<B>> {
         let key = cx.key(path);
-        let key = self.seed.map_or(key, |seed| philox::derive(key, seed));
+        let key = self.seed.map_or(key.clone(), |seed| key.salted(seed));
         let unit = Distribution::Uniform {
             low: 0.0,
             high: 1.0,
@@ -146,7 +146,7 @@ impl<C: Cell> DropoutWrapper<C> {
             return self.noise.noise(of.device(), cx, path, meta);
         }
         if meta.shape.rank() > 0 {
-            meta.shape = meta.shape.with(0, 1);
+            meta.shape = meta.shape.with(0, 1)?;
         }
         self.noise.noise(of.device(), &cx.at(0), path, meta)
     }
@@ -159,7 +159,7 @@ impl<C: Cell> DropoutWrapper<C> {
         of: &Tensor<C::Backend>,
     ) -> Result<Tensor<C::Backend>> {
         let device = of.device();
-        let one = Meta::new(of.shape().without(0), of.dtype());
+        let one = Meta::new(of.shape().without(0)?, of.dtype());
         let like = Tensor::zeros(device, noise_of(one))?;
         if self.variational {
             return self.step_noise(&u.step, path, &like);

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
+use crate::limits::{check_elements, check_sizes};
 use crate::{
     AnyCell, Cell, CellConfig, Initializer, Module, Param, StepContext, Unroll, Visitor,
     cell_from_config,
@@ -67,11 +68,14 @@ impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> EmbeddingWrapper<C> {
         initializer: Initializer,
     ) -> Result<Self> {
         let dims = [embedding_classes, embedding_size];
-        for (arg, size) in ["embedding_classes", "embedding_size"].iter().zip(dims) {
-            if size == 0 {
-                return Err(Error::argument("embedding_wrapper", *arg, "must not be 0"));
-            }
-        }
+        let op = "embedding_wrapper";
+        check_sizes(
+            op,
+            ["embedding_classes", "embedding_size"]
+                .into_iter()
+                .zip(dims),
+        )?;
+        check_elements(op, "embedding_classes", &dims)?;
         let y = sample_output(&cell)?;
         let embedding = Param::new(y.device(), initializer, &dims, y.dtype())?;
         Ok(Self { cell, embedding })

@@ -1,10 +1,11 @@
 //! TensorFlow's `InputProjectionWrapper`.
 
-use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+use backend_api::{Activation, Backend, DType, Result, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
+use crate::limits::{check_elements, check_sizes};
 use crate::{
     AnyCell, Cell, CellConfig, Dense, Module, StepContext, Unroll, Visitor, cell_from_config,
 };
@@ -59,12 +60,9 @@ impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> InputProjectionWrapper<C> 
         num_proj: usize,
         activation: Activation,
     ) -> Result<Self> {
-        for (arg, size) in [("input_size", input_size), ("num_proj", num_proj)] {
-            if size == 0 {
-                let op = "input_projection_wrapper";
-                return Err(Error::argument(op, arg, "must not be 0"));
-            }
-        }
+        let op = "input_projection_wrapper";
+        check_sizes(op, [("input_size", input_size), ("num_proj", num_proj)])?;
+        check_elements(op, "num_proj", &[input_size, num_proj])?;
         let y = sample_output(&cell)?;
         let layer = Dense::with(y.device(), input_size, num_proj, activation, y.dtype())?;
         Ok(Self { cell, layer })

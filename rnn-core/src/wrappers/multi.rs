@@ -69,10 +69,11 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
     /// separate state for each layer.
     ///
     /// # Errors
-    /// `count` is 0, or the cell's output does not fit its input.
+    /// `count` is 0 or more than 65,536, or the cell's output does not fit its input.
     pub fn shared(cell: C, count: usize) -> Result<Self> {
-        if count == 0 {
-            return Err(Error::argument("multi_rnn_cell", "count", "must not be 0"));
+        if !(1..=MAX_LAYERS).contains(&count) {
+            let problem = format!("is {count}, but must be from 1 to {MAX_LAYERS}");
+            return Err(Error::argument("multi_rnn_cell", "count", problem));
         }
         if count > 1 {
             check_fit(0, &cell, &cell)?;
@@ -81,6 +82,9 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
         Ok(Self { layers })
     }
 }
+
+/// The largest number of layers that share a cell.
+const MAX_LAYERS: usize = 1 << 16;
 
 /// The layers of a [`MultiRnnCell`]: a `Vec` of cells, or a tuple of two to four.
 pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {

@@ -1,10 +1,11 @@
 //! TensorFlow's `OutputProjectionWrapper`.
 
-use backend_api::{Activation, Backend, DType, Error, Result, Tensor};
+use backend_api::{Activation, Backend, DType, Result, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::sample_output;
+use crate::limits::{check_elements, check_sizes};
 use crate::{
     AnyCell, Cell, CellConfig, Dense, Module, StepContext, Unroll, Visitor, cell_from_config,
 };
@@ -52,12 +53,11 @@ impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> OutputProjectionWrapper<C
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with(cell: C, output_size: usize, activation: Activation) -> Result<Self> {
-        if output_size == 0 {
-            let op = "output_projection_wrapper";
-            return Err(Error::argument(op, "output_size", "must not be 0"));
-        }
+        let op = "output_projection_wrapper";
+        check_sizes(op, [("output_size", output_size)])?;
         let y = sample_output(&cell)?;
         let width = y.shape().last();
+        check_elements(op, "output_size", &[width, output_size])?;
         let layer = Dense::with(y.device(), width, output_size, activation, y.dtype())?;
         Ok(Self { cell, layer })
     }

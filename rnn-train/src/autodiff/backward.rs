@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use backend_api::{Backend, Error, Layout, Op, Result, Tensor};
+use backend_api::{Backend, Error, Layout, Meta, Op, Result, Tensor, is_arithmetic};
 
 use super::arguments::Arguments;
 use super::node::{Input, Inputs, Node, Source, Work};
@@ -16,8 +16,10 @@ type Frontier<B> = BTreeMap<u64, Reached<B>>;
 
 struct Reached<B: Backend> {
     node: Arc<Node<B>>,
-    /// The gradient of each result's buffer, accumulated so far.
-    grads: Vec<Option<B::Buffer>>,
+    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor of the
+    /// buffer's shape, in the type of the result or in the wider one that sums of 16-bit floats are
+    /// accumulated in.
+    grads: Vec<Option<Tensor<B>>>,
     /// Sparse gradients from lookups in a leaf, newest first.
     lookups: Vec<IndexedSlices<B>>,
 }
@@ -41,17 +43,29 @@ pub(super) fn gradients<B: Backend>(
         let expected = "a scalar is needed";
         return Err(Error::shape("backward", "loss", loss.shape(), expected));
     }
-    let Some(source) = &loss.buffer().source else {
+    if loss.buffer()?.source.is_none() {
         return Err(Error::Gradient(
             "the loss does not depend on a tracked tensor; compute it from the model that \
              `value_and_grad` passes or `tracked` returns"
                 .into(),
         ));
     };
+    let one = Tensor::full(device.inner(), 1.0, loss.meta())?;
+    vjp(device, vec![(loss, one)], leaves, reach)
+}
+
+/// The gradients of leaves, given the gradients of some tensors that depend on them: a
+/// vector-Jacobian product. Tensors that depend on no leaf have no effect.
+pub(super) fn vjp<B: Backend>(
+    device: &Autodiff<B>,
+    seeds: Vec<(&Tensor<Autodiff<B>>, Tensor<B>)>,
+    leaves: &[&Tensor<Autodiff<B>>],
+    reach: Reach,
+) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
     let mut wanted: HashMap<u64, Vec<usize>> = HashMap::new();
     for (i, leaf) in leaves.iter().enumerate() {
         let whole = *leaf.layout() == Layout::contiguous(leaf.shape());
-        match &leaf.buffer().source {
+        match &leaf.buffer()?.source {
             Some(source)
                 if source.node.is_leaf()
                     && whole
@@ -71,9 +85,12 @@ pub(super) fn gradients<B: Backend>(
         Reach::Newer => wanted.keys().min().copied().unwrap_or(0),
     };
     let inner = device.inner();
-    let one = Tensor::full(inner, 1.0, loss.meta())?;
     let mut frontier = Frontier::new();
-    add(inner, &mut frontier, source, loss.layout(), one)?;
+    for (tensor, grad) in seeds {
+        if let Some(source) = &tensor.buffer()?.source {
+            add(inner, &mut frontier, source, tensor.layout(), grad)?;
+        }
+    }
     let mut found: Vec<Option<Gradient<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
     while let Some((number, reached)) = frontier.pop_last() {
         if number < oldest {
@@ -89,6 +106,7 @@ pub(super) fn gradients<B: Backend>(
             if let Some(indices) = wanted.get(&number) {
                 let grad = arrived(inner, reached)?;
                 let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
+                let grad = grad.transpose()?;
                 for &i in indices {
                     found[i].clone_from(&grad);
                 }
@@ -96,6 +114,7 @@ pub(super) fn gradients<B: Backend>(
             continue;
         }
         let Reached { node, grads, .. } = reached;
+        let grads = rounded(&node, grads)?;
         // Overlaps the transfer of values for the next nodes with the computation of this one.
         node.fetch(inner)?;
         for parent in node.parents() {
@@ -108,6 +127,7 @@ pub(super) fn gradients<B: Backend>(
                     node: &node,
                     inputs: &inputs,
                     grads: &grads,
+                    wide: is_arithmetic(&op),
                 };
                 if op == Op::Gather
                     && let Some(table) = looked_up(&inputs[0])
@@ -127,7 +147,7 @@ pub(super) fn gradients<B: Backend>(
                 }
             }
             (Work::Segment(body), inputs) => {
-                again(device, &mut frontier, &node, body, &inputs, grads)?;
+                again(device, &mut frontier, body, &inputs, grads)?;
             }
             (Work::Leaf | Work::Spent, _) => {}
         }
@@ -151,20 +171,18 @@ fn arrived<B: Backend>(device: &B, reached: Reached<B>) -> Result<Option<Gradien
     let Some(dense) = reached.grads.into_iter().next().flatten() else {
         return Ok(rows.map(Gradient::Sparse));
     };
-    let meta = reached.node.out_meta(0);
-    let layout = Layout::contiguous(meta.shape);
+    let layout = Layout::contiguous(dense.shape());
     let dense = match rows {
         None => dense,
-        Some(rows) => device.accumulate(dense, &layout, rows.to_dense()?.view())?,
+        Some(rows) => accumulate(device, dense, &layout, &rows.to_dense()?)?,
     };
-    let dense = Tensor::from_parts(device, dense, layout, meta.dtype);
+    let dense = dense.cast(reached.node.out_meta(0).dtype)?;
     Ok(Some(Gradient::Dense(dense)))
 }
 
 /// The tensor on the inner device, without its graph.
-fn untracked<B: Backend>(device: &Autodiff<B>, t: &Tensor<B>) -> Tensor<Autodiff<B>> {
-    let buffer = Autodiff::wrap(t.buffer().clone());
-    Tensor::from_parts(device, buffer, *t.layout(), t.dtype())
+fn untracked<B: Backend>(device: &Autodiff<B>, t: &Tensor<B>) -> Result<Tensor<Autodiff<B>>> {
+    t.map_buffer(device, |buffer| Autodiff::wrap(buffer.clone()))
 }
 
 /// Recomputes a segment, attached to its original graph, and continues with the gradients of its
@@ -172,10 +190,9 @@ fn untracked<B: Backend>(device: &Autodiff<B>, t: &Tensor<B>) -> Tensor<Autodiff
 fn again<B: Backend>(
     device: &Autodiff<B>,
     frontier: &mut Frontier<B>,
-    node: &Node<B>,
     body: backend_api::SegmentBody<Autodiff<B>>,
     inputs: &Inputs<B>,
-    grads: Vec<Option<B::Buffer>>,
+    grads: Vec<Option<Tensor<B>>>,
 ) -> Result<()> {
     let inner = device.inner();
     let inputs = inputs
@@ -185,20 +202,12 @@ fn again<B: Backend>(
                 inner: input.buffer(inner)?,
                 source: input.source.clone(),
             };
-            Ok(Tensor::from_parts(
-                device,
-                buffer,
-                input.layout,
-                input.dtype,
-            ))
+            Tensor::from_parts(device, buffer, input.layout, input.dtype)
         })
         .collect::<Result<Vec<_>>>()?;
     let outputs = body(device, &inputs)?;
-    for (out, (output, grad)) in outputs.iter().zip(grads).enumerate() {
-        if let (Some(source), Some(grad)) = (&output.buffer().source, grad) {
-            let meta = node.out_meta(out);
-            let layout = Layout::contiguous(meta.shape);
-            let grad = Tensor::from_parts(inner, grad, layout, meta.dtype);
+    for (output, grad) in outputs.iter().zip(grads) {
+        if let (Some(source), Some(grad)) = (&output.buffer()?.source, grad) {
             add(inner, frontier, source, output.layout(), grad)?;
         }
     }
@@ -230,13 +239,48 @@ fn add<B: Backend>(
         // copy.
         let plain = *grad.layout() == Layout::contiguous(grad.shape());
         let grad = if plain { grad } else { grad.copy()? };
-        *slot = Some(grad.into_buffer());
+        // The shape of the buffer, of which the operand may have been a view.
+        *slot = Some(grad.reshape(whole.shape.dims())?);
         return Ok(());
     }
     let so_far = match slot.take() {
-        Some(buffer) => buffer,
-        None => Tensor::zeros(device, whole)?.into_buffer(),
+        Some(so_far) => so_far,
+        None => Tensor::zeros(device, Meta::new(whole.shape, whole.dtype.computed_in()))?,
     };
-    *slot = Some(device.accumulate(so_far, at, grad.view())?);
+    *slot = Some(accumulate(device, so_far, at, &grad)?);
     Ok(())
+}
+
+/// Adds to the part `at` of a sum. A tensor may be used thousands of times, so that the sum of
+/// 16-bit floats is an `f32`.
+fn accumulate<B: Backend>(
+    device: &B,
+    so_far: Tensor<B>,
+    at: &Layout,
+    grad: &Tensor<B>,
+) -> Result<Tensor<B>> {
+    let wide = grad.dtype().computed_in();
+    // A second handle of the buffer would make the sum a copy.
+    let so_far = if so_far.dtype() == wide {
+        so_far
+    } else {
+        so_far.cast(wide)?
+    };
+    let layout = *so_far.layout();
+    let sum = device.accumulate(so_far.into_buffer()?, at, grad.cast(wide)?.view()?)?;
+    Tensor::from_parts(device, sum, layout, wide)
+}
+
+/// The complete gradients of a node's results, in the types of the results.
+fn rounded<B: Backend>(
+    node: &Node<B>,
+    grads: Vec<Option<Tensor<B>>>,
+) -> Result<Vec<Option<Tensor<B>>>> {
+    let grads = grads.into_iter().enumerate();
+    grads
+        .map(|(out, grad)| {
+            let dtype = node.out_meta(out).dtype;
+            grad.map(|grad| grad.cast(dtype)).transpose()
+        })
+        .collect()
 }

@@ -13,16 +13,19 @@
 
 mod arguments;
 mod backward;
+mod derive;
 mod node;
 mod rules;
+mod scan;
 mod segment;
 
 use std::borrow::Cow;
 
+use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, Counting, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy, Meta,
-    Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Tensor, Unfused, View, Views,
-    compose,
+    Backend, Buffers, Counting, DType, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy,
+    Meta, Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Tensor, Unfused, View,
+    Views, compose,
 };
 use smallvec::SmallVec;
 
@@ -156,7 +159,7 @@ type Buffer<B> = TrackedBuffer<B>;
 
 impl<B: Backend> Differentiable for Autodiff<B> {
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>> {
-        if t.buffer().source.is_some() {
+        if t.buffer()?.source.is_some() {
             return Err(Error::Gradient(
                 "the tensor is tracked already, so this would begin a second derivative, and \
                  there are none: the enclosing computation would take the inner gradient for a \
@@ -169,11 +172,11 @@ impl<B: Backend> Differentiable for Autodiff<B> {
         let t = t.detach();
         let t = if *t.layout() == layout { t } else { t.copy()? };
         let dtype = t.dtype();
-        let inner = t.into_buffer().inner;
+        let inner = t.into_buffer()?.inner;
         let node = Node::leaf(inner.clone(), layout.shape(), dtype);
         let source = Some(Source { node, out: 0 });
         let buffer = TrackedBuffer { inner, source };
-        Ok(Tensor::from_parts(self, buffer, layout, dtype))
+        Tensor::from_parts(self, buffer, layout, dtype)
     }
 
     fn gradients(
@@ -203,6 +206,10 @@ impl<B: Backend> Backend for Autodiff<B> {
 
     fn same_device(&self, other: &Self) -> bool {
         self.inner.same_device(&other.inner)
+    }
+
+    fn extent(&self, buffer: &Buffer<B>) -> Result<(usize, DType)> {
+        self.inner.extent(&buffer.inner)
     }
 
     fn upload(&self, bytes: &[u8], meta: Meta) -> Result<Buffer<B>> {
@@ -265,6 +272,14 @@ impl<B: Backend> Backend for Autodiff<B> {
         self.inner.plan_sequence(request)
     }
 
+    fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
+        self.inner.compile_step(step)
+    }
+
+    fn step_cache(&self) -> Option<&StepCache> {
+        self.inner.step_cache()
+    }
+
     fn is_tracked(&self, buffer: &Buffer<B>) -> bool {
         buffer.source.is_some() || self.inner.is_tracked(&buffer.inner)
     }
@@ -303,6 +318,22 @@ impl<B: Backend> Autodiff<B> {
         Ok(results.into_iter().map(Self::wrap).collect())
     }
 
+    /// For a recurrence over all steps, the variant that saves values for its gradient; else the
+    /// operation itself.
+    fn saving<'a>(&self, op: &'a Op, tracked: &[bool]) -> Cow<'a, Op> {
+        let fused = match op {
+            Op::Fused(Fused::Sequence(plan)) => Some(Fused::Sequence(SequencePlan {
+                save: true,
+                ..*plan
+            })),
+            Op::Fused(Fused::Scan(plan)) => {
+                derive::saving(&self.inner, plan, tracked).map(Fused::Scan)
+            }
+            _ => None,
+        };
+        fused.map_or(Cow::Borrowed(op), |fused| Cow::Owned(Op::Fused(fused)))
+    }
+
     /// Runs an operation with a tracked operand or destination, and records it.
     fn run_tracked(
         &self,
@@ -310,7 +341,9 @@ impl<B: Backend> Autodiff<B> {
         ins: &[View<'_, Buffer<B>>],
         outs: Dests<Buffer<B>>,
     ) -> Result<Buffers<Buffer<B>>> {
-        if let Op::Fused(fused) = op
+        let tracked: SmallVec<[bool; 8]> = ins.iter().map(|v| v.buffer.source.is_some()).collect();
+        let op = self.saving(op, &tracked);
+        if let Op::Fused(fused) = &*op
             && !rules::has_rule(fused)
         {
             // The default body consists of operations that have gradient rules.
@@ -319,12 +352,10 @@ impl<B: Backend> Autodiff<B> {
         if outs.iter().any(|dest| matches!(dest, Dest::Into(_))) {
             return Err(untracked_only(op.name()));
         }
-        let op = saving(op);
         let metas: Metas = ins.iter().map(View::meta).collect();
         let all = op.infer(&metas)?;
         let dests = all.iter().map(|&meta| Dest::New(meta)).collect();
         let mut results = self.run_inner(&op, ins, dests)?;
-        let tracked: SmallVec<[bool; 8]> = ins.iter().map(|v| v.buffer.source.is_some()).collect();
         let needs = rules::needs(&op, &tracked);
         let inputs = ins
             .iter()
@@ -368,10 +399,11 @@ where
     let leaves: Vec<_> = leaves.iter().map(|t| t.on_backend(inner)).collect();
     let leaves: Vec<_> = leaves.iter().collect();
     let grads = compute(inner, &loss.on_backend(inner), &leaves)?;
-    Ok(grads
+    let on_outer = |grad: Gradient<Inner>| grad.on(|t| Ok(t.on_backend(outer)));
+    grads
         .into_iter()
-        .map(|grad| grad.map(|grad| grad.on(|t| t.on_backend(outer))))
-        .collect())
+        .map(|grad| grad.map(on_outer).transpose())
+        .collect()
 }
 
 /// Implements `Differentiable` for a decorator that has the same buffers as its inner device.
@@ -407,20 +439,6 @@ differentiable_decorator!(Unfused.inner, Counting.inner);
 /// The same view on the inner device.
 fn inner_view<'a, B: Backend>(view: &View<'a, Buffer<B>>) -> View<'a, B::Buffer> {
     view.with_buffer(&view.buffer.inner)
-}
-
-/// For a whole sequence, the variant that saves values for its gradient; else the operation itself.
-fn saving(op: &Op) -> Cow<'_, Op> {
-    match op {
-        Op::Fused(Fused::Sequence(plan)) => {
-            let plan = SequencePlan {
-                save: true,
-                ..*plan
-            };
-            Cow::Owned(Op::Fused(Fused::Sequence(plan)))
-        }
-        _ => Cow::Borrowed(op),
-    }
 }
 
 fn untracked_only(op: &str) -> Error {

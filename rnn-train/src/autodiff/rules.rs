@@ -1,15 +1,14 @@
 //! The gradient of each operation, in terms of operations.
 
+use backend_api::trace::ScanPlan;
 use backend_api::{
-    Activation, Backend, Binary, Compare, Error, Fused, Layout, Meta, Op, Reduce, Result,
-    SequencePlan, Shape, Tensor, Unary,
+    Activation, Backend, Binary, Compare, DType, Error, Fused, Meta, Op, Precision, Reduce, Result,
+    SequencePlan, Tensor, Unary,
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::arguments::Arguments;
-
-/// One gradient per operand; `None` if the operand has no gradient or needs none.
-type InputGrads<B> = SmallVec<[Option<Tensor<B>>; 4]>;
+use super::arguments::{Arguments, InputGrads, Needs};
+use super::scan;
 
 /// Whether the results of an operation depend differentiably on an operand. Other operations are
 /// not recorded.
@@ -44,42 +43,11 @@ pub(super) fn has_rule(fused: &Fused) -> bool {
             | Fused::GruOutput { .. }
             | Fused::MaskedUpdate { .. }
             | Fused::Sequence(_)
+            // With saved values only: `scan::saving` has derived a gradient.
+            | Fused::Scan(ScanPlan { saved: 1.., .. })
             | Fused::SoftmaxCrossEntropy
             | Fused::SquaredNorm
     )
-}
-
-/// The operands and results that a gradient reads, as bit sets.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Needs {
-    inputs: u64,
-    outputs: u64,
-}
-
-impl Needs {
-    fn inputs(indices: &[usize]) -> Self {
-        let inputs = indices.iter().fold(0, |set, &i| set | 1 << i);
-        Self { inputs, outputs: 0 }
-    }
-
-    fn and_outputs(mut self, indices: &[usize]) -> Self {
-        self.outputs = indices.iter().fold(0, |set, &k| set | 1 << k);
-        self
-    }
-
-    /// Every operand, whatever their number.
-    const ALL_INPUTS: Self = Self {
-        inputs: u64::MAX,
-        outputs: 0,
-    };
-
-    pub(super) fn input(&self, i: usize) -> bool {
-        self.inputs == u64::MAX || (i < 64 && self.inputs >> i & 1 == 1)
-    }
-
-    pub(super) fn output(&self, k: usize) -> bool {
-        k < 64 && self.outputs >> k & 1 == 1
-    }
 }
 
 /// The values that [`gradient`] reads, given which operands are tracked.
@@ -99,10 +67,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
         Op::Binary(f) => match f {
             Binary::Add | Binary::Sub => none,
             // The gradient of each side reads the other side.
-            Binary::Mul => Needs {
-                inputs: u64::from(tracked[1]) | u64::from(tracked[0]) << 1,
-                outputs: 0,
-            },
+            Binary::Mul => Needs::of_pair([tracked[1], tracked[0]]),
             Binary::Div if tracked[1] => Needs::inputs(&[1]).and_outputs(&[0]),
             Binary::Div => Needs::inputs(&[1]),
             Binary::Max | Binary::Min | Binary::FloorMod => Needs::inputs(&[0, 1]),
@@ -111,10 +76,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
         Op::Reduce {
             kind: Reduce::Max, ..
         } => Needs::inputs(&[0]).and_outputs(&[0]),
-        Op::MatMul { .. } => Needs {
-            inputs: u64::from(tracked[1]) | u64::from(tracked[0]) << 1,
-            outputs: 0,
-        },
+        Op::MatMul { .. } => Needs::of_pair([tracked[1], tracked[0]]),
         Op::Reverse { .. } | Op::Gather => Needs::inputs(&[1]),
         Op::ScatterAdd { .. } => Needs::inputs(&[0]),
         Op::Fused(fused) => match fused {
@@ -124,8 +86,9 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
             Fused::GruOutput { .. } => Needs::inputs(&[1, 2]).and_outputs(&[1]),
             Fused::MaskedUpdate { .. } => Needs::inputs(&[0]),
             Fused::Sequence(plan) => sequence_needs(plan),
+            Fused::Scan(plan) => scan::needs(plan),
             Fused::SoftmaxCrossEntropy => Needs::inputs(&[0, 1]),
-            Fused::SquaredNorm => Needs::ALL_INPUTS,
+            Fused::SquaredNorm => Needs::all_inputs(),
             _ => none,
         },
         Op::Fill { .. }
@@ -146,6 +109,8 @@ pub(super) fn gradient<B: Backend>(op: &Op, a: &Arguments<'_, B>) -> Result<Inpu
         Op::Copy => smallvec![Some(a.grad(0)?)],
         Op::Cast { .. } => {
             let to = a.meta(0).dtype;
+            // A sum of 16-bit floats is accumulated in `f32`, to which the gradient may belong.
+            let to = to.computed_in();
             smallvec![to.is_float().then(|| a.grad(0)?.cast(to)).transpose()?]
         }
         Op::Unary(f) => smallvec![Some(unary(*f, a)?)],
@@ -179,7 +144,7 @@ pub(super) fn gradient<B: Backend>(op: &Op, a: &Arguments<'_, B>) -> Result<Inpu
         Op::Gather => {
             let rows = a.meta(0).shape[0];
             let op = Op::ScatterAdd { rows };
-            let grad = Tensor::call(a.device, &op, &[&a.input(1)?, &a.grad(0)?])?;
+            let grad = Tensor::call(a.device, &op, &[&a.input(1)?, &wide(&a.grad(0)?)?])?;
             smallvec![Some(grad), None]
         }
         Op::ScatterAdd { .. } => smallvec![None, Some(a.grad(0)?.gather(&a.input(0)?)?)],
@@ -207,8 +172,16 @@ fn scalar<B: Backend>(like: &Tensor<B>, value: f64) -> Result<Tensor<B>> {
     Tensor::scalar(like.device(), value, like.dtype())
 }
 
+/// The numbers in the type that sums of them are accumulated in.
+fn wide<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
+    t.cast(t.dtype().computed_in())
+}
+
 /// Sums over the axes along which the operand was broadcast.
 fn sum_to<B: Backend>(mut grad: Tensor<B>, operand: Meta) -> Result<Tensor<B>> {
+    if grad.shape() != operand.shape {
+        grad = wide(&grad)?;
+    }
     while grad.shape().rank() > operand.shape.rank() {
         grad = grad.sum(0)?;
     }
@@ -218,12 +191,6 @@ fn sum_to<B: Backend>(mut grad: Tensor<B>, operand: Meta) -> Result<Tensor<B>> {
         }
     }
     Ok(grad)
-}
-
-/// Broadcasts a tensor to a shape by strides of 0; only the backward pass uses such views.
-fn stretch<B: Backend>(t: &Tensor<B>, shape: Shape) -> Tensor<B> {
-    let layout: Layout = t.layout().broadcast_to(shape);
-    Tensor::from_parts(t.device(), t.buffer().clone(), layout, t.dtype())
 }
 
 fn unary<B: Backend>(f: Unary, a: &Arguments<'_, B>) -> Result<Tensor<B>> {
@@ -297,7 +264,7 @@ fn reduce<B: Backend>(kind: Reduce, axis: usize, a: &Arguments<'_, B>) -> Result
     let shape = a.meta(0).shape;
     let g = a.grad(0)?.unsqueeze(axis)?;
     match kind {
-        Reduce::Sum => Ok(stretch(&g, shape)),
+        Reduce::Sum => g.stretch(shape),
         Reduce::Max => {
             // Elements that tie for the maximum share the gradient equally, as in TensorFlow.
             let x = a.input(0)?;
@@ -311,28 +278,32 @@ fn reduce<B: Backend>(kind: Reduce, axis: usize, a: &Arguments<'_, B>) -> Result
 
 fn matmul<B: Backend>(alpha: f64, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
     let g = a.grad(0)?;
-    // Scale the gradient once; both products read it.
-    let scaled = if alpha == 1.0 {
-        g.clone()
-    } else {
-        g.affine(alpha, 0.0)?
-    };
     let (left, right) = (a.meta(0).shape, a.meta(1).shape);
+    // The operands of these products are the numbers that were 16-bit floats, which the faster
+    // modes of a device do not round. So the products are exact in any mode.
+    let precision = match a.meta(0).dtype {
+        DType::F16 => Precision::Tf32,
+        DType::Bf16 => Precision::Bf16,
+        _ => Precision::Exact,
+    };
+    let product = |x: &Tensor<B>, y: &Tensor<B>| {
+        Tensor::call(a.device, &Op::MatMul { alpha, precision }, &[x, y])
+    };
     let turned = |t: &Tensor<B>| {
         let rank = t.shape().rank();
         t.transpose(rank - 2, rank - 1)
     };
-    let da = wanted(a, 0, || scaled.matmul(&turned(&a.input(1)?)?))?;
+    let da = wanted(a, 0, || product(&g, &turned(&a.input(1)?)?))?;
     let db = wanted(a, 1, || {
         let x = a.input(0)?;
         if right.rank() == left.rank() {
-            return turned(&x)?.matmul(&scaled);
+            return product(&turned(&x)?, &g);
         }
         // The batches share one right operand, so its gradient is one matmul over all rows.
         let rows = x.shape().count() / x.shape().last().max(1);
         let x = x.reshape(&[rows, x.shape().last()])?;
-        let g = scaled.reshape(&[rows, scaled.shape().last()])?;
-        turned(&x)?.matmul(&g)
+        let g = g.reshape(&[rows, g.shape().last()])?;
+        product(&turned(&x)?, &g)
     })?;
     let mut grads: InputGrads<B> = smallvec![da, db];
     if a.count() == 3 {
@@ -388,6 +359,7 @@ fn fused<B: Backend>(fused: &Fused, a: &Arguments<'_, B>) -> Result<InputGrads<B
             ]
         }
         Fused::Sequence(plan) => sequence(plan, a)?,
+        Fused::Scan(plan) => scan::gradient(plan, a)?,
         Fused::SoftmaxCrossEntropy => {
             let (logits, labels, g) = (a.input(0)?, a.input(1)?, a.grad(0)?);
             let grad = logits.fused(Fused::SoftmaxCrossEntropyGrad, &[&labels, &g])?;

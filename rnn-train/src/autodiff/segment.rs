@@ -31,7 +31,7 @@ fn recompute<B: Backend>(
     body: SegmentBody<Autodiff<B>>,
 ) -> Result<Vec<Tensor<Autodiff<B>>>> {
     let outputs = body(device, inputs)?;
-    if outputs.iter().all(|t| t.buffer().source.is_none()) {
+    if outputs.iter().all(|t| !t.is_recorded()) {
         return Ok(outputs);
     }
     // Results must be contiguous because the node's results are read as whole buffers.
@@ -40,23 +40,24 @@ fn recompute<B: Backend>(
         .map(|t| t.detach().contiguous())
         .collect::<Result<_>>()?;
     let metas: Metas = outputs.iter().map(Tensor::meta).collect();
-    let operands = inputs.iter().map(|t| Input::new(&t.view(), true)).collect();
+    let operands = inputs
+        .iter()
+        .map(|t| Ok(Input::new(&t.view()?, true)))
+        .collect::<Result<_>>()?;
     let node = Node::segment(body, operands, metas);
-    Ok(outputs
-        .into_iter()
+    outputs
+        .iter()
         .enumerate()
         .map(|(out, t)| {
-            let (layout, dtype) = (*t.layout(), t.dtype());
-            let buffer = TrackedBuffer {
-                inner: t.into_buffer().inner,
+            t.map_buffer(device, |buffer| TrackedBuffer {
+                inner: buffer.inner.clone(),
                 source: Some(Source {
                     node: node.clone(),
                     out,
                 }),
-            };
-            Tensor::from_parts(device, buffer, layout, dtype)
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// Runs the body and moves the values stored for its gradients to host memory.
@@ -68,11 +69,10 @@ fn swap<B: Backend>(
     let first = next_number();
     let outputs = body(device, inputs)?;
     let mut seen = HashSet::new();
-    let mut left: Vec<Arc<Node<B>>> = outputs
-        .iter()
-        .filter_map(|t| t.buffer().source.as_ref())
-        .map(|source| source.node.clone())
-        .collect();
+    let mut left: Vec<Arc<Node<B>>> = Vec::new();
+    for t in &outputs {
+        left.extend(t.buffer()?.source.iter().map(|source| source.node.clone()));
+    }
     while let Some(node) = left.pop() {
         // Older nodes belong to the graph before the segment.
         if node.number > first && seen.insert(node.number) {

@@ -155,13 +155,14 @@ impl Stored {
         Tensor::from_bytes(device, &bytes, entry.meta)
     }
 
-    /// Copies a tensor of the file to the device of `like`, whose shape and type it must have.
-    pub(super) fn tensor_like<B: Backend>(
+    /// Copies a tensor of the file, which must have the given shape and type, to a device.
+    pub(super) fn tensor_of<B: Backend>(
         &self,
-        like: &Tensor<B>,
+        device: &B,
+        expected: Meta,
         name: &str,
     ) -> Result<Tensor<B>> {
-        let (found, expected) = (self.entry(name)?.meta, like.meta());
+        let found = self.entry(name)?.meta;
         if found != expected {
             let problem = format!(
                 "`{name}` is {} {} in the file, but {} {} in the model",
@@ -169,7 +170,7 @@ impl Stored {
             );
             return Err(Error::format(&self.path, problem));
         }
-        self.tensor(like.device(), name)
+        self.tensor(device, name)
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {

@@ -6,7 +6,7 @@
 //! | in the file | as |
 //! |---|---|
 //! | parameters | tensors `param/<name>` |
-//! | optimizer slots | tensors `slot/<name>/Adam`, `slot/<name>/Adam_1` |
+//! | optimizer slots (`f32` for 16-bit floats) | tensors `slot/<name>/Adam`, .. |
 //! | recurrent state carried from batch to batch | tensors `carry/0`, `carry/1`, .. |
 //! | step, epoch, seed, position in the data ([`TrainState`]) | metadata |
 //! | model configuration ([`Checkpoints::config`]), optimizer and its configuration | metadata |
@@ -48,7 +48,8 @@ pub use state::TrainState;
 
 use crate::optim::Optimizer;
 
-/// The format version that is written. This and all earlier versions can be read.
+/// The format version that is written. This and all earlier versions can be read, and so can slots
+/// in 16 bits, which earlier versions of this crate wrote for parameters of 16-bit floats.
 pub const FORMAT: u64 = 1;
 
 /// Saves a checkpoint in the folder of a run: [`Checkpoints::save`] with default settings.

@@ -75,7 +75,7 @@ pub(super) fn filled<M: Module>(model: &M, stored: &Stored, prefix: &str) -> Res
     let mut known = HashSet::new();
     filled.each_param(&mut |name, param| {
         let name = format!("{prefix}{name}");
-        let value = stored.tensor_like(param.value(), &name)?;
+        let value = stored.tensor_of(param.device(), param.meta(), &name)?;
         known.insert(name);
         param.set(value)
     })?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use backend_api::{Backend, Error, Result};
+use backend_api::{Backend, Error, Result, Tensor};
 use rnn_core::Module;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::file::{self, Content, Stored};
 use super::params::{PARAM, contents, filled};
 use super::{TrainState, exact};
-use crate::optim::{Optimizer, OptimizerState};
+use crate::optim::{Optimizer, OptimizerState, Slot};
 
 const SLOT: &str = "slot/";
 const CARRY: &str = "carry/";
@@ -121,7 +121,7 @@ impl Checkpoint {
             }
             let tensors = names
                 .iter()
-                .map(|name| self.stored.tensor_like(value.value(), name))
+                .map(|name| self.slot(value.value(), name))
                 .collect::<Result<_>>()?;
             slots.insert(value.id(), tensors);
             known.extend(names);
@@ -135,6 +135,15 @@ impl Checkpoint {
             slots,
         };
         Ok(restored)
+    }
+
+    /// A slot of a parameter. Earlier versions saved the slots of 16-bit floats in 16 bits.
+    fn slot<B: Backend>(&self, param: &Tensor<B>, name: &str) -> Result<Tensor<B>> {
+        let (device, wide) = (param.device(), Slot::meta(param));
+        self.stored.tensor_of(device, wide, name).or_else(|error| {
+            let narrow = self.stored.tensor_of(device, param.meta(), name);
+            narrow.map_err(|_| error)?.cast(wide.dtype)
+        })
     }
 
     fn state<M: Module>(&self, model: &M) -> Result<TrainState<M::Backend>> {
@@ -238,4 +247,75 @@ fn difference(given: &Value, stored: &Value, at: &str) -> Option<String> {
         });
     }
     (given != stored).then(|| format!("{at} is {stored} in the checkpoint, but {given} here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use backend_api::{Activation, DType};
+    use backend_cpu::Cpu;
+    use rnn_core::Dense;
+
+    use super::*;
+    use crate::checkpoint::Checkpoints;
+    use crate::optim::Adam;
+    use crate::{Autodiff, value_and_grad};
+
+    type Device = Autodiff<Cpu>;
+
+    fn train(model: &mut Dense<Device>, adam: &mut Adam<Device>) {
+        let x = input(model);
+        let loss = |model: &Dense<Device>| model.forward(&x)?.square()?.sum_all();
+        let (_, grads) = value_and_grad(model, loss).unwrap();
+        adam.step(model, &grads).unwrap();
+    }
+
+    fn input(model: &Dense<Device>) -> Tensor<Device> {
+        let (_, kernel) = &model.named_params()[0];
+        let shape = backend_api::Shape::new(&[1, 2]).unwrap();
+        let one_row = backend_api::Meta::new(shape, kernel.dtype());
+        Tensor::full(kernel.device(), 0.3, one_row).unwrap()
+    }
+
+    fn slots(adam: &Adam<Device>) -> Vec<Tensor<Device>> {
+        let mut slots: Vec<_> = adam.state().slots.iter().collect();
+        slots.sort_by_key(|(id, _)| **id);
+        slots
+            .into_iter()
+            .flat_map(|(_, slots)| slots.clone())
+            .collect()
+    }
+
+    #[test]
+    fn slots_in_16_bits_and_in_f32_are_read() {
+        for dtype in [DType::F16, DType::Bf16] {
+            let device = Device::new(Cpu::new());
+            let mut model = Dense::with(&device, 2, 3, Activation::Tanh, dtype).unwrap();
+            let mut adam = Adam::new(0.01);
+            train(&mut model, &mut adam);
+            for stored in [DType::F32, dtype] {
+                // In 16 bits as earlier versions did.
+                for slot in adam.state_mut().slots.values_mut().flatten() {
+                    *slot = slot.cast(stored).unwrap();
+                }
+                let folder = tempfile::tempdir().unwrap();
+                let checkpoints = Checkpoints::new(folder.path());
+                checkpoints
+                    .save(&model, &adam, &TrainState::new(0))
+                    .unwrap();
+                let mut restored = Adam::new(0.01);
+                checkpoints
+                    .resume(&mut model, &mut restored)
+                    .unwrap()
+                    .unwrap();
+                let pairs = slots(&restored).into_iter().zip(slots(&adam));
+                assert_eq!(pairs.len(), 4);
+                for (found, kept) in pairs {
+                    assert_eq!(found.dtype(), DType::F32);
+                    let [found, kept] = [&found, &kept].map(|t| t.to_f64_vec().unwrap());
+                    assert_eq!(found, kept);
+                }
+                train(&mut model.clone(), &mut restored);
+            }
+        }
+    }
 }

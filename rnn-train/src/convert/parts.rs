@@ -50,7 +50,7 @@ pub(super) fn zeros_like<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
 
 /// Zero biases for a layer without biases, given the kernel `[depth, gates * units]`.
 pub(super) fn no_biases<B: Backend>(kernel: &Tensor<B>) -> Result<[Tensor<B>; 2]> {
-    let meta = Meta::new(kernel.shape().without(0), kernel.dtype());
+    let meta = Meta::new(kernel.shape().without(0)?, kernel.dtype());
     let zeros = Tensor::zeros(kernel.device(), meta)?;
     Ok([zeros.clone(), zeros])
 }

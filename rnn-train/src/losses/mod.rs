@@ -2,6 +2,9 @@
 //!
 //! Means are over every element or label, regardless of the axes. The mean of an empty tensor is an
 //! error, because it would be NaN and a NaN loss ends a run.
+//!
+//! Losses of 16-bit floats are computed in `f32` and are `f32`: a square, or a sum over labels, can
+//! be too large for `f16`. Their gradients have the type of the arguments.
 
 mod sequence;
 
@@ -52,7 +55,12 @@ pub fn softmax_cross_entropy_each<B: Backend>(
     logits: &Tensor<B>,
     labels: &Tensor<B>,
 ) -> Result<Tensor<B>> {
-    logits.fused(Fused::SoftmaxCrossEntropy, &[labels])
+    wide(logits)?.fused(Fused::SoftmaxCrossEntropy, &[labels])
+}
+
+/// The numbers in the type that a loss is computed in.
+fn wide<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
+    t.cast(t.dtype().computed_in())
 }
 
 /// Mean of the squared differences between two tensors of equal shape; a scalar.
@@ -70,7 +78,12 @@ pub fn mean_squared_error<B: Backend>(
         return Err(Error::shape(op, "target", target.shape(), expected));
     }
     not_empty(op, "prediction", prediction)?;
-    prediction.sub(target)?.square()?.mean_all()
+    if target.dtype() != prediction.dtype() {
+        let expected = format!("the prediction is {}", prediction.dtype());
+        return Err(Error::dtype(op, "target", target.dtype(), expected));
+    }
+    let difference = wide(prediction)?.sub(&wide(target)?)?;
+    difference.square()?.mean_all()
 }
 
 /// Fraction of rows whose largest logit is at the label: `logits [.., V]`, integer `labels [..]`.

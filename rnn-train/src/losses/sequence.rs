@@ -2,7 +2,7 @@
 
 use backend_api::{Backend, Compare, DType, Error, Result, Tensor};
 
-use super::softmax_cross_entropy_each;
+use super::{softmax_cross_entropy_each, wide};
 
 /// How a [`SequenceLoss`] reduces an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,13 +63,14 @@ impl SequenceLoss {
             let expected = "[batch, time, classes] is needed";
             return Err(Error::shape(op, "logits", logits.shape(), expected));
         }
-        let rows = logits.shape().without(2);
+        let rows = logits.shape().without(2)?;
         for (arg, t) in [("targets", targets), ("weights", weights)] {
             if t.shape() != rows {
                 let expected = format!("logits are {}, so {rows} is needed", logits.shape());
                 return Err(Error::shape(op, arg, t.shape(), expected));
             }
         }
+        let weights = &wide(weights)?;
         let each = softmax_cross_entropy_each(logits, targets)?.mul(weights)?;
         use Reduction::{Average, None, Sum};
         match (self.timesteps, self.batch) {
@@ -147,18 +148,15 @@ pub fn sequence_loss_by_example<B: Backend>(
             return Err(Error::argument(op, arg, problem));
         }
     }
-    let mut total = Tensor::zeros(first.device(), first.meta())?;
+    let mut total = Tensor::zeros(first.device(), wide(first)?.meta())?;
     let mut size = total.clone();
     for ((logits, targets), weights) in logits.iter().zip(targets).zip(weights) {
-        total = total.add(&softmax_cross_entropy_each(logits, targets)?.mul(weights)?)?;
-        size = size.add(weights)?;
+        let weights = wide(weights)?;
+        total = total.add(&softmax_cross_entropy_each(logits, targets)?.mul(&weights)?)?;
+        size = size.add(&weights)?;
     }
     if average_across_timesteps {
-        // 16-bit floats would round the epsilon to 0.
-        let dtype = total.dtype();
-        let wide = |t: &Tensor<B>| t.cast(dtype.computed_in());
-        let size = wide(&size)?.affine(1.0, 1e-12)?;
-        total = wide(&total)?.div(&size)?.cast(dtype)?;
+        total = total.div(&size.affine(1.0, 1e-12)?)?;
     }
     Ok(total)
 }

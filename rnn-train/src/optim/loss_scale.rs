@@ -123,21 +123,25 @@ impl LossScale {
         self.factor
     }
 
-    /// Multiplies the loss by the factor.
+    /// Multiplies the loss by the factor. A loss of 16-bit floats becomes `f32`.
     ///
     /// # Errors
     /// The device failed.
     pub fn apply<B: Backend>(&self, loss: &Tensor<B>) -> Result<Tensor<B>> {
-        loss.affine(self.factor, 0.0)
+        let wide = loss.cast(loss.dtype().computed_in())?;
+        wide.affine(self.factor, 0.0)
     }
 
     /// Divides the gradients by the factor and updates the factor for the next step. Returns `None`
-    /// if a gradient is not finite; the caller then skips the step.
+    /// if a gradient is not finite; the caller then skips the step. Gradients of 16-bit floats
+    /// become `f32`, which optimizers accept.
     ///
     /// # Errors
     /// There is no gradient at all, or the device failed.
     pub fn unscale<B: Backend>(&mut self, grads: &Gradients<B>) -> Result<Option<Gradients<B>>> {
-        let grads = grads.map_values(|values| values.affine(1.0 / self.factor, 0.0))?;
+        // In 16 bits the quotients would underflow, which the factor prevents.
+        let wide = |values: &Tensor<B>| values.cast(values.dtype().computed_in());
+        let grads = grads.map_values(|values| wide(values)?.affine(1.0 / self.factor, 0.0))?;
         if !grads.global_norm()?.item()?.is_finite() {
             self.change(0.5);
             return Ok(None);

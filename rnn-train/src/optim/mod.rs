@@ -12,6 +12,10 @@
 //! other optimizers update only the rows that were looked up, as in TensorFlow; the slots of the
 //! remaining rows do not decay.
 //!
+//! Slots of a parameter of 16-bit floats are `f32`, in which every optimizer computes; the new
+//! value is rounded once. A change of less than half a unit of the parameter's last place is lost:
+//! to keep it, train parameters in `f32` in mixed precision ([`LossScale`] has an example).
+//!
 //! A custom optimizer implements [`Optimizer`]: its hyperparameters, its state per parameter (its
 //! [`Slot`]s) and [`update`](Optimizer::update). The trait then provides the traversal of the
 //! model, checkpoints and resuming. A [`Schedule`] computes the learning rate of each step; pass it
@@ -163,6 +167,7 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
 
     /// Returns the new value and the new slots of a parameter. All have the shape and type of
     /// `grad`: that of the parameter, or of some of its rows (see [`row_wise`](Self::row_wise)).
+    /// For a parameter of 16-bit floats they are `f32`; [`step`](Self::step) rounds the new value.
     /// `step` is the number of this step, counted from 1 and equal for all parameters.
     ///
     /// # Errors
@@ -198,13 +203,15 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
             // Otherwise the graph of the new value would contain those of all earlier steps.
             let value = param.value().detach();
             let old = self.state().of(param, &slots)?;
-            let (value, new) = match grad {
+            // A running mean of 16-bit floats would stand still, and squares would overflow.
+            let wide = |t: &Tensor<B>| t.detach().cast(t.dtype().computed_in());
+            let (value, new) = match grad.map_values(wide)? {
                 Gradient::Sparse(rows) if self.row_wise() => {
-                    update_rows(self, step, &value, &old, rows)?
+                    update_rows(self, step, &value, &old, &rows)?
                 }
-                grad => self.update(step, &value, &old, &grad.to_dense()?.detach())?,
+                grad => self.update(step, &wide(&value)?, &old, &grad.to_dense()?)?,
             };
-            param.set(value)?;
+            param.set(value.cast(param.dtype())?)?;
             updated.push((param.id(), new));
             Ok(())
         })?;
@@ -232,11 +239,12 @@ fn update_rows<B: Backend, O: Optimizer<B>>(
     let grad = grad.summed()?;
     let ids = grad.indices();
     let old: Vec<_> = slots.iter().map(|s| s.gather(ids)).collect::<Result<_>>()?;
-    let (rows, new) = rule.update(step, &value.gather(ids)?, &old, &grad.values().detach())?;
+    let rows = value.gather(ids)?.cast(grad.values().dtype())?;
+    let (rows, new) = rule.update(step, &rows, &old, grad.values())?;
     let slots = slots.iter().zip(&new);
     let slots = slots.map(|(slot, new)| slot.scatter_update(ids, new));
     Ok((
-        value.scatter_update(ids, &rows)?,
+        value.scatter_update(ids, &rows.cast(value.dtype())?)?,
         slots.collect::<Result<_>>()?,
     ))
 }
@@ -248,7 +256,8 @@ fn fits<B: Backend>(name: &str, param: &Param<B>, grad: &Gradient<B>) -> Result<
         let expected = format!("the parameter is {}", param.shape());
         return Err(Error::shape("optimizer", arg(), shape, expected));
     }
-    if dtype != param.dtype() {
+    // A gradient of 16-bit floats may be `f32`, as `LossScale` makes it.
+    if dtype != param.dtype() && dtype != param.dtype().computed_in() {
         let expected = format!("the parameter is {}", param.dtype());
         return Err(Error::dtype("optimizer", arg(), dtype, expected));
     }

@@ -114,12 +114,8 @@ impl<B: Backend> Optimizer<B> for RmsProp<B> {
             spread = variance.clamp(0.0, f64::INFINITY)?;
             new.push(grads);
         }
-        // 16-bit floats would round epsilon to 0.
-        let dtype = grad.dtype();
-        let wide = |t: &Tensor<B>| t.cast(dtype.computed_in());
-        let root = wide(&spread)?.affine(1.0, self.epsilon)?.sqrt()?;
-        let step = wide(grad)?.affine(self.learning_rate, 0.0)?.div(&root)?;
-        let step = step.cast(dtype)?;
+        let root = spread.affine(1.0, self.epsilon)?.sqrt()?;
+        let step = grad.affine(self.learning_rate, 0.0)?.div(&root)?;
         let step = slots[slots.len() - 1]
             .affine(self.momentum, 0.0)?
             .add(&step)?;

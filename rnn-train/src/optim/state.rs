@@ -2,16 +2,24 @@
 
 use std::collections::HashMap;
 
-use backend_api::{Backend, Result, Tensor};
+use backend_api::{Backend, Meta, Result, Tensor};
 use rnn_core::{Param, ParamId};
 
-/// One tensor that an optimizer keeps for each parameter, of the parameter's shape and type.
+/// One tensor that an optimizer keeps for each parameter. It has the parameter's shape and type, or
+/// is `f32` if the parameter is a 16-bit float.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     /// TensorFlow's name; a checkpoint stores the slot as `<parameter>/<name>`.
     pub name: &'static str,
     /// Initial value of every element.
     pub start: f64,
+}
+
+impl Slot {
+    /// Shape and type of a parameter's slots.
+    pub(crate) fn meta<B: Backend>(param: &Tensor<B>) -> Meta {
+        Meta::new(param.shape(), param.dtype().computed_in())
+    }
 }
 
 /// The number of steps taken, and the slots of the parameters that have had a gradient.
@@ -51,7 +59,7 @@ impl<B: Backend> OptimizerState<B> {
             Some(kept) => kept.iter().map(|slot| slot.to(device)).collect(),
             None => slots
                 .iter()
-                .map(|slot| Tensor::full(device, slot.start, param.meta()))
+                .map(|slot| Tensor::full(device, slot.start, Slot::meta(param)))
                 .collect(),
         }
     }

@@ -33,7 +33,7 @@
 //!
 //! 1. **The buffer** ([`Elements`]) holds the elements, and its clones share them. It has no
 //!    shape. A [`View`] adds one: it is a buffer and a [`Layout`], which states the shape and
-//!    where each element is.
+//!    where each element is. `extent` gives the number and type of the elements.
 //! 2. **`upload` and `download`** copy elements between the host and a buffer. An upload is
 //!    row-major; a download reads any view.
 //! 3. **`run`** executes an [`Op`]. `Tensor` has checked shapes and types before, so `run` does
@@ -98,6 +98,11 @@ impl Backend for Reference {
     /// A device with memory of its own compares its identity here.
     fn same_device(&self, _other: &Self) -> bool {
         true
+    }
+
+    /// The elements have no shape, so that a [`View`] can be checked against their number alone.
+    fn extent(&self, buffer: &Elements) -> Result<(usize, DType)> {
+        Ok((buffer.words.len(), buffer.dtype))
     }
 
     /// `bytes` are the elements in row-major order, in the byte order of the host. Their number is
@@ -221,9 +226,9 @@ fn compute(op: &Op, ins: &[View<'_, Elements>], meta: Meta, out: &mut Vec<u64>) 
         Op::Clamp { min, max } => {
             operations::map(&read(0), |x| numbers::clamp(x, *min, *max), out);
         }
-        Op::Binary(f) => operations::binary(*f, &stretched(0), &stretched(1), out),
-        Op::Compare(f) => operations::compare(*f, &stretched(0), &stretched(1), out),
-        Op::Select => operations::select([0, 1, 2].map(stretched), out),
+        Op::Binary(f) => operations::binary(*f, &stretched(0)?, &stretched(1)?, out),
+        Op::Compare(f) => operations::compare(*f, &stretched(0)?, &stretched(1)?, out),
+        Op::Select => operations::select([stretched(0)?, stretched(1)?, stretched(2)?], out),
         Op::Reduce { kind, axis } => operations::reduce(*kind, &read(0), *axis, out),
         Op::ArgMax { axis } => operations::argmax(&read(0), *axis, out),
         Op::MatMul { alpha, .. } => {

@@ -27,11 +27,11 @@ pub(super) fn int(dtype: DType, word: u64) -> i64 {
 }
 
 /// A float in any type. A cast to an integer rounds toward zero and saturates, and NaN becomes 0.
-/// 16-bit floats are rounded from `f32`, as the contract demands.
 pub(super) fn word_of_float(dtype: DType, x: f64) -> u64 {
     match dtype {
-        DType::F16 => f16::from_f32(x as f32).to_bits().into(),
-        DType::Bf16 => bf16::from_f32(x as f32).to_bits().into(),
+        // The number is one of the type, so the conversion is exact.
+        DType::F16 => f16::from_f64(nearest(x, 10, -14)).to_bits().into(),
+        DType::Bf16 => bf16::from_f64(nearest(x, 7, -126)).to_bits().into(),
         DType::F32 => (x as f32).to_bits().into(),
         DType::F64 => x.to_bits(),
         DType::I32 => u64::from(x as i32 as u32),
@@ -42,11 +42,32 @@ pub(super) fn word_of_float(dtype: DType, x: f64) -> u64 {
     }
 }
 
+/// The nearest number with this many digits after the first, and with an exponent from `lowest`;
+/// ties to even. Larger ones are infinite in the type.
+fn nearest(x: f64, digits: i32, lowest: i32) -> f64 {
+    if !x.is_finite() {
+        return x;
+    }
+    let exponent = (x.to_bits() >> 52 & 0x7ff) as i32 - 1023;
+    let step = 2f64.powi(exponent.max(lowest) - digits);
+    (x / step).round_ties_even() * step
+}
+
+/// [`nearest`] of an integer that `f64` may not represent.
+fn nearest_to_int(x: i64, digits: u32) -> f64 {
+    let size = i128::from(x).abs();
+    let step = 1 << (size | 1).ilog2().saturating_sub(digits);
+    let (whole, rest) = (size / step, 2 * (size % step));
+    let up = rest > step || rest == step && whole % 2 == 1;
+    let size = ((whole + i128::from(up)) * step) as f64;
+    if x < 0 { -size } else { size }
+}
+
 /// An integer in any type. It is not converted by way of `f64`, which would round twice.
 pub(super) fn word_of_int(dtype: DType, x: i64) -> u64 {
     match dtype {
-        DType::F16 => f16::from_f32(x as f32).to_bits().into(),
-        DType::Bf16 => bf16::from_f32(x as f32).to_bits().into(),
+        DType::F16 => f16::from_f64(nearest_to_int(x, 10)).to_bits().into(),
+        DType::Bf16 => bf16::from_f64(nearest_to_int(x, 7)).to_bits().into(),
         DType::F32 => (x as f32).to_bits().into(),
         DType::F64 => (x as f64).to_bits(),
         DType::I32 => u64::from(x as u32),

@@ -28,9 +28,9 @@ impl Operand {
     }
 
     /// The operand of an element-wise operation with a result of this shape.
-    pub(super) fn stretched(view: &View<'_, Elements>, shape: Shape) -> Self {
-        let layout = view.layout.broadcast_to(shape);
-        Self::new(&View { layout, ..*view })
+    pub(super) fn stretched(view: &View<'_, Elements>, shape: Shape) -> Result<Self> {
+        let layout = view.layout.broadcast_to(shape)?;
+        Ok(Self::new(&View { layout, ..*view }))
     }
 
     fn floats(&self) -> Vec<f64> {

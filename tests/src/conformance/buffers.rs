@@ -55,7 +55,7 @@ fn view<B: Backend>(
         .iter()
         .flat_map(|place| bytes[place * size..][..size].to_vec());
     let shown = shown.collect();
-    Ok((Tensor::from_parts(device, buffer, layout, dtype), shown))
+    Ok((Tensor::from_parts(device, buffer, layout, dtype)?, shown))
 }
 
 /// Uploading and downloading preserves every bit, NaN payloads included.
@@ -95,14 +95,14 @@ fn swaps() -> Vec<Case> {
                 let kept = shared.then(|| first.clone());
                 // Two buffers are swapped out at the same time, and return in the same order.
                 let out = [
-                    device.swap_out(first.into_buffer())?,
-                    device.swap_out(second.into_buffer())?,
+                    device.swap_out(first.into_buffer()?)?,
+                    device.swap_out(second.into_buffer()?)?,
                 ];
                 let busy = Tensor::zeros(device, Meta::new(Shape::new(&[1000])?, dtype))?;
                 let mut all = Vec::new();
                 for swapped in out {
                     let buffer = device.swap_in(swapped)?;
-                    let back = Tensor::from_parts(device, buffer, layout, dtype);
+                    let back = Tensor::from_parts(device, buffer, layout, dtype)?;
                     // An operation waits until the buffer is back.
                     all.push(same_bytes(
                         "copied byte",
@@ -156,17 +156,20 @@ impl Program for Accumulation {
         let (layout, count) = self.at.layout(self.dims)?;
         let whole = draw.tensor(device, "sum", &[count], &Fill::SYMMETRIC)?;
         let dtype = whole.dtype();
-        let part = |t: &Tensor<B>| Tensor::from_parts(device, t.buffer().clone(), layout, dtype);
+        let part = |t: &Tensor<B>| {
+            let buffer = t.buffer()?.clone();
+            Tensor::from_parts(device, buffer, layout, dtype)
+        };
         let summand = match self.shared {
-            Shared::TheSummand => part(&whole),
+            Shared::TheSummand => part(&whole)?,
             _ => draw.arranged(device, "summand", self.dims, &Fill::SYMMETRIC, self.src)?,
         };
         let kept = (self.shared == Shared::AnotherHandle).then(|| whole.clone());
         let flat = *whole.layout();
-        let once = device.accumulate(whole.into_buffer(), &layout, summand.view())?;
-        let twice = device.accumulate(once, &layout, summand.view())?;
-        let whole = Tensor::from_parts(device, twice, flat, dtype);
-        let mut all = vec![part(&whole), whole.clone(), summand];
+        let once = device.accumulate(whole.into_buffer()?, &layout, summand.view()?)?;
+        let twice = device.accumulate(once, &layout, summand.view()?)?;
+        let whole = Tensor::from_parts(device, twice, flat, dtype)?;
+        let mut all = vec![part(&whole)?, whole.clone(), summand];
         all.extend(kept);
         Ok(all)
     }

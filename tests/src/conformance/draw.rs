@@ -133,7 +133,7 @@ impl Arrange {
                     |(axis, &len): (usize, &usize)| if axis % 2 == 0 { len } else { len.min(1) };
                 let narrow: Vec<usize> = dims.iter().enumerate().map(narrow).collect();
                 let (layout, count) = stored(&narrow, 0)?;
-                Ok((layout.broadcast_to(Shape::new(dims)?), count))
+                Ok((layout.broadcast_to(Shape::new(dims)?)?, count))
             }
         }
     }
@@ -270,8 +270,8 @@ impl Draw {
             return upload(device, &numbers, dims, self.dtype());
         }
         let whole = upload(device, &buffer, &[len], self.dtype)?;
-        let buffer = whole.into_buffer();
-        Ok(Tensor::from_parts(device, buffer, layout, self.dtype))
+        let buffer = whole.into_buffer()?;
+        Tensor::from_parts(device, buffer, layout, self.dtype)
     }
 }
 

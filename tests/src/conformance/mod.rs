@@ -8,9 +8,10 @@
 //! ([`EXPECTED`]).
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
-//!   `sequences`; destinations: `destinations`; memory: `buffers`; invalid calls: `errors`;
+//!   `sequences`, `scans`; destinations: `destinations`; memory: `buffers`; invalid calls:
+//!   `errors`;
 //! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
-//!   `optimizers`.
+//!   `optimizers`; what is summed or remembered over many steps, in every float type: `long_sums`.
 
 mod buffers;
 mod case;
@@ -24,6 +25,7 @@ mod elementwise;
 mod errors;
 mod expected;
 mod fused;
+mod long_sums;
 mod losses;
 mod memory;
 mod model;
@@ -34,6 +36,7 @@ mod products;
 mod random;
 mod reduce;
 mod report;
+mod scans;
 mod sequences;
 mod special;
 mod tolerance;
@@ -61,6 +64,7 @@ pub fn cases() -> Vec<Case> {
         special::cases,
         fused::cases,
         sequences::cases,
+        scans::cases,
         destinations::cases,
         buffers::cases,
         errors::cases,
@@ -69,6 +73,7 @@ pub fn cases() -> Vec<Case> {
         dropout::cases,
         memory::cases,
         losses::cases,
+        long_sums::cases,
         optimizers::cases,
     ]
     .iter()

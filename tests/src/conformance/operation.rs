@@ -234,18 +234,18 @@ impl Operation {
             .iter()
             .map(|t| (*t.tensor.layout(), t.count))
             .collect();
-        let views: Vec<View<'_, _>> = operands.iter().map(Tensor::view).collect();
+        let views: Vec<View<'_, _>> = operands.iter().map(Tensor::view).collect::<Result<_>>()?;
         let dests = targets
             .into_iter()
             .zip(&layouts)
-            .map(|(t, (layout, _))| Dest::Into(Box::new((t.tensor.into_buffer(), *layout))))
-            .collect();
+            .map(|(t, (layout, _))| Ok(Dest::Into(Box::new((t.tensor.into_buffer()?, *layout)))))
+            .collect::<Result<_>>()?;
         let buffers = device.run(&op, &views, dests)?;
 
         let mut all = Vec::new();
         for (i, (buffer, result)) in buffers.into_iter().zip(&expected).enumerate() {
             let (layout, count) = layouts[i];
-            let tensor = Tensor::from_parts(device, buffer, layout, result.dtype());
+            let tensor = Tensor::from_parts(device, buffer, layout, result.dtype())?;
             let (found, result) = (Read::new(&tensor)?, Read::new(result)?);
             all.push(Comparison {
                 class,
@@ -308,19 +308,19 @@ impl Target {
         let at = [Arrange::TurnedCut, Arrange::Cut, Arrange::Offset][i % 3];
         let (layout, count) = at.layout(&result.dims())?;
         let ones = upload(device, &vec![1.0; count], &[count], result.dtype())?;
-        let tensor = Tensor::from_parts(device, ones.into_buffer(), layout, result.dtype());
+        let tensor = Tensor::from_parts(device, ones.into_buffer()?, layout, result.dtype())?;
         Ok(Self { tensor, count })
     }
 
     /// The whole buffer.
     fn read(&self) -> Result<Read> {
         let flat = Layout::contiguous(Shape::new(&[self.count])?);
-        let (device, buffer) = (self.tensor.device(), self.tensor.buffer().clone());
+        let (device, buffer) = (self.tensor.device(), self.tensor.buffer()?.clone());
         Read::new(&Tensor::from_parts(
             device,
             buffer,
             flat,
             self.tensor.dtype(),
-        ))
+        )?)
     }
 }

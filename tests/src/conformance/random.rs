@@ -1,10 +1,10 @@
 //! Random numbers: compared with `philox`, evaluated on the host for each element.
 
-use backend_api::{DType, Distribution, Meta, Op, Result, Shape, Tensor, philox};
+use backend_api::{DType, Distribution, Meta, Op, Result, Shape, Tensor, philox, rounding};
 
 use super::case::Case;
 use super::compare::{Comparison, Read};
-use super::draw::PRECISE;
+use super::draw::FLOATS;
 use super::tolerance::Class;
 
 const KEYS: [u64; 3] = [0, 77, 0xFEDC_BA98_7654_3210];
@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (name, distribution) in DISTRIBUTIONS {
         for dims in shapes {
             let name = format!("{name} {dims:?}");
-            let case = Case::comparing("random", name, PRECISE, move |setting| {
+            let case = Case::comparing("random", name, FLOATS, move |setting| {
                 let (device, dtype) = (setting.device.inner(), setting.draw.dtype());
                 let meta = Meta::new(Shape::new(dims)?, dtype);
                 let mut all = Vec::new();
@@ -79,6 +79,16 @@ fn comparison(
 
 /// The number at an index of a random tensor.
 fn number(key: u64, i: usize, distribution: Distribution, dtype: DType) -> f64 {
+    if dtype.computed_in() != dtype {
+        let x = number(key, i, distribution, dtype.computed_in());
+        let x = match distribution {
+            Distribution::Uniform { low, high } if low < high => {
+                x.min(rounding::below(dtype, high))
+            }
+            _ => x,
+        };
+        return rounding::nearest(dtype, x);
+    }
     let words = philox::block(key, i as u64 / 4);
     let rounded = |x: f64| match dtype {
         DType::F32 => f64::from(x as f32),

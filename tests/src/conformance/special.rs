@@ -15,6 +15,12 @@ const INF: f64 = f64::INFINITY;
 /// Subnormal in single precision; its square underflows to 0.
 const TINY: f64 = 1e-40;
 
+/// Half the distance from 1 to the next 16-bit float.
+const HALF_F16: f64 = 1.0 / 2048.0;
+const HALF_BF16: f64 = 1.0 / 256.0;
+/// Below the digits of `f32`.
+const LITTLE: f64 = 1e-12;
+
 /// Special numbers; the cases use all pairs of them.
 const EDGES: [f64; 8] = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.5];
 
@@ -122,8 +128,8 @@ fn pairs() -> Vec<Case> {
         if f == Binary::FloorMod {
             // The rounded quotient is not the whole number below the exact one.
             let far = vec![
-                these(&[1e9, -1e9, 1e9, 1.7e9, 3e38, 1e-30]),
-                these(&[7.0, 7.0, -7.0, 86_400.0, 3.0, 1e9]),
+                these(&[1e9, -1e9, 1e9, 1.7e9, 3e38, 1e-30, 5.0, -5.0]),
+                these(&[7.0, 7.0, -7.0, 86_400.0, 3.0, 1e9, INF, INF]),
             ];
             all.push(case(
                 "remainder of large quotients",
@@ -299,6 +305,11 @@ fn casts() -> Vec<Case> {
         1e20,
         -1e20,
         TINY,
+        // Just above and below the middle of two 16-bit floats, where `f32` would be on it.
+        1.0 + HALF_F16 + LITTLE,
+        1.0 + HALF_F16 - LITTLE,
+        -1.0 - HALF_BF16 - LITTLE,
+        -1.0 - HALF_BF16 + LITTLE,
     ];
     for &to in ALL {
         // No number outside the range of single precision is used.
@@ -317,12 +328,17 @@ fn casts() -> Vec<Case> {
         (
             "i64 beyond the precision of a float",
             DType::I64,
-            &[16_777_217.0, -16_777_219.0, 9e15][..],
+            &[16_777_217.0, -16_777_219.0, 9e15, 1_103_806_595_073.0][..],
         ),
         (
             "i32 beyond the precision of f32",
             DType::I32,
-            &[16_777_217.0, -2_147_483_648.0, 2_147_483_647.0],
+            &[
+                16_777_217.0,
+                -2_147_483_648.0,
+                2_147_483_647.0,
+                1_077_936_129.0,
+            ],
         ),
         ("bytes", DType::U8, &[0.0, 1.0, 127.0, 128.0, 255.0]),
         ("truth", DType::Bool, &[0.0, 1.0]),

@@ -168,7 +168,7 @@ impl<B: Differentiable> Graph<B> {
     /// The gradient of each leaf; zeros where the loss does not depend on one.
     pub(super) fn gradients(&self, loss: &Tensor<B>) -> Result<Vec<Tensor<B>>> {
         let leaves: Vec<&Tensor<B>> = self.leaves.iter().map(|(_, t)| t).collect();
-        let grads = if loss.device().is_tracked(loss.buffer()) {
+        let grads = if loss.is_recorded() {
             loss.device().backward(loss, &leaves)?
         } else {
             // All rows are empty.

@@ -90,7 +90,7 @@ impl NoiseSource<TestDevice> for Part {
         // A mask can serve as noise: 1 is above any limit, 0 below.
         let (key, found) = match self.masks.get(path).zip(per_step) {
             Some((number, per_step)) => {
-                let key = format!("mask/{:03}", cx.time * per_step + number);
+                let key = format!("mask/{:03}", cx.time()? * per_step + number);
                 let mask = self.recording.masks.get(&key);
                 (key, mask)
             }

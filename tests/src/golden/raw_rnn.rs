@@ -99,7 +99,7 @@ impl Run<'_> {
             if t < extent(&x, 0)? {
                 return x.select(0, t);
             }
-            let meta = Meta::new(x.shape().without(0), x.dtype());
+            let meta = Meta::new(x.shape().without(0)?, x.dtype());
             Tensor::zeros(self.device, meta)
         };
         let start = Turn {

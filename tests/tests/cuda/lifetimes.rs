@@ -29,10 +29,10 @@ fn outputs<B: Backend>(cell: &BasicLstmCell<B>, x: &Tensor<B>) -> Result<Vec<f64
 /// The sum of `data`, computed from a buffer that was swapped out to host memory and back.
 fn swapped_sum(device: &Cuda, data: &[f32]) -> Result<f64> {
     let x = Tensor::from_slice(device, data, &[data.len()])?;
-    let moved = device.swap_out(x.buffer().clone())?;
+    let moved = device.swap_out(x.buffer().unwrap().clone())?;
     let sum = x.add(&x)?.sum_all()?;
     let back = device.swap_in(moved)?;
-    let x = Tensor::from_parts(device, back, *x.layout(), x.dtype());
+    let x = Tensor::from_parts(device, back, *x.layout(), x.dtype())?;
     sum.sub(&x.sum_all()?)?.item()
 }
 
@@ -81,7 +81,7 @@ fn a_device_can_be_dropped_while_work_is_queued() {
         for _ in 0..3 {
             outputs(&cell, &x).unwrap();
         }
-        let swapped = device.swap_out(x.buffer().clone()).unwrap();
+        let swapped = device.swap_out(x.buffer().unwrap().clone()).unwrap();
         let last = DynamicRnn::new(&cell).run(&x).unwrap();
         drop((cell, x, last, device, swapped));
         // A new device must work as usual.

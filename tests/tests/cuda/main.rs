@@ -4,5 +4,6 @@
 //! process has only one, and because a process cannot use the simulated device and a GPU.
 
 mod backend;
+mod bounds;
 mod lifetimes;
 mod operations;

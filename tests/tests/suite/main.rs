@@ -20,4 +20,5 @@ mod properties;
 mod refusals;
 mod steady_state;
 mod streaming;
+mod traced;
 mod wrappers;

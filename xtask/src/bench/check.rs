@@ -6,7 +6,7 @@ use backend_api::{Precision, Unfused};
 use backend_cpu::Cpu;
 use rnn_train::{Autodiff, Differentiable};
 
-use super::network::{Answer, answers};
+use super::network::{Answer, Driver, answers};
 use super::workloads::{Mode, Workload};
 
 /// Tolerance of the check against unfused operations, relative to the largest number of a result.
@@ -19,8 +19,8 @@ pub(super) fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-/// Compares a short run of the workload on a device with a run of unfused operations, whose
-/// gradients are also composed of operations.
+/// Compares a short run of the workload on a device with a run of unfused operations, step by step,
+/// whose gradients are also composed of operations.
 pub(super) fn check<B: Differentiable>(
     device: &B,
     w: &Workload,
@@ -30,8 +30,8 @@ pub(super) fn check<B: Differentiable>(
     let short = w.short();
     let plain = Unfused(Autodiff::new(Unfused(Cpu::new())));
     let (found, expected) = (
-        answers(device, &short, mode)?,
-        answers(&plain, &short, mode)?,
+        answers(device, &short, mode, Driver::Whole)?,
+        answers(&plain, &short, mode, Driver::Steps)?,
     );
     compare(&found, &expected, tolerance)
         .map_err(|problem| format!("{} {}: {problem}", w.name, mode.name()).into())
@@ -71,7 +71,7 @@ fn compare(found: &[Answer], expected: &[Answer], tolerance: f64) -> Result<(), 
 mod tests {
     use backend_api::{Backend, Buffers, Dests, Fused, Op, Result, View, compose, forward_backend};
 
-    use super::super::workloads::WORKLOADS;
+    use super::super::workloads::{CELLS, WORKLOADS};
     use super::*;
 
     /// A device whose matmuls return results that are too large by a thousandth.
@@ -103,7 +103,7 @@ mod tests {
 
     /// Small versions of the workloads.
     fn small() -> impl Iterator<Item = (Workload, Mode)> {
-        WORKLOADS.into_iter().flat_map(|w| {
+        WORKLOADS.into_iter().chain(CELLS).flat_map(|w| {
             let small = Workload {
                 batch: w.batch.min(4),
                 inputs: 8,

@@ -3,6 +3,7 @@
 
 mod check;
 mod cores;
+mod custom_cell;
 mod input;
 mod line;
 mod measure;
@@ -217,12 +218,21 @@ fn read(file: &str) -> Result<HashMap<String, Line>, Box<dyn Error>> {
     lines.collect()
 }
 
+/// Prints samples, and compares them with those of other frameworks.
 fn verify(options: &Options) -> Result<(), Box<dyn Error>> {
-    for name in &options.backends {
-        let device = recurrent_tests::devices::device(name)?;
-        for kind in [Kind::Lstm, Kind::Gru, Kind::Basic] {
+    let peers = peers_of(options);
+    for kind in Kind::ALL {
+        let mut samples = Vec::new();
+        for name in &options.backends {
+            let device = recurrent_tests::devices::device(name)?;
             let sample = network::sample(&device, kind)?;
-            let line = serde_json::json!({
+            let standard = Kind::STANDARD.contains(&kind);
+            let weights = if standard {
+                "dwhh_abs_sum"
+            } else {
+                "dparams_abs_sum"
+            };
+            samples.push(serde_json::json!({
                 "peer": "recurrent",
                 "backend": name,
                 "verify": kind.name(),
@@ -230,10 +240,63 @@ fn verify(options: &Options) -> Result<(), Box<dyn Error>> {
                 "sum": sample.sum,
                 "last": sample.last,
                 "dx_abs_sum": sample.input_grad,
-                "dwhh_abs_sum": sample.kernel_grad,
-            });
-            println!("{line}");
+                weights: sample.weight_grad,
+            }));
+        }
+        if !Kind::STANDARD.contains(&kind) {
+            for peer in &peers {
+                samples.extend(peer.sample(kind)?);
+            }
+        }
+        for sample in &samples {
+            println!("{sample}");
+            if let Some(key) = difference(&samples[0], sample) {
+                return Err(format!("{}: `{key}` differs from ours", sample["peer"]).into());
+            }
         }
     }
     Ok(())
+}
+
+/// The first result in which two samples differ by more than rounding.
+fn difference(ours: &serde_json::Value, theirs: &serde_json::Value) -> Option<&'static str> {
+    let near = |a: &serde_json::Value, b: &serde_json::Value| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-4 * a.abs().max(1e-3),
+        _ => a == b,
+    };
+    let keys = [
+        "verify",
+        "shape_TBH",
+        "sum",
+        "last",
+        "dx_abs_sum",
+        "dwhh_abs_sum",
+        "dparams_abs_sum",
+    ];
+    keys.into_iter().find(|&key| {
+        let (a, b) = (&ours[key], &theirs[key]);
+        !match (a.as_array(), b.as_array()) {
+            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+            _ => near(a, b),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_agree_up_to_rounding() {
+        let sample = |sum: f64, last: &[f64]| serde_json::json!({"sum": sum, "last": last});
+        let ours = sample(0.5, &[0.1, 0.0]);
+        assert_eq!(difference(&ours, &sample(0.500_01, &[0.1, 1e-8])), None);
+        assert_eq!(difference(&ours, &sample(0.501, &[0.1, 0.0])), Some("sum"));
+        assert_eq!(difference(&ours, &sample(0.5, &[0.1, 1e-3])), Some("last"));
+        assert_eq!(difference(&ours, &sample(0.5, &[0.1])), Some("last"));
+        assert_eq!(
+            difference(&ours, &serde_json::json!({"sum": 0.5})),
+            Some("last")
+        );
+    }
 }

@@ -1,15 +1,17 @@
 //! The networks of the workloads, generic over the device.
 
 use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
+use rnn_core::cells::{LayerNormBasicLstmCell, NasCell, SruCell, UgrnnCell};
 use rnn_core::{
     AnyCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module,
-    MultiRnnCell, Param, StreamingRnn, Visitor,
+    MultiRnnCell, Param, StaticRnn, StreamingRnn, Visitor,
 };
 use rnn_train::convert::{Weights, pytorch};
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::{Differentiable, value_and_grad};
 
+use super::custom_cell::MinimalGatedUnit;
 use super::workloads::{Kind, Mode as Measured, Workload};
 
 type Stack<B> = MultiRnnCell<Vec<AnyCell<B>>>;
@@ -23,6 +25,15 @@ struct Model<B: Backend> {
 
 rnn_core::module!(Model<B> { cells, head });
 
+/// The driver that runs a sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Driver {
+    /// The driver that is measured: a cell may run all steps as one operation.
+    Whole,
+    /// One call of [`Cell::step`] per step.
+    Steps,
+}
+
 /// A model with its inputs, which are parameters so that they can be differentiated.
 #[derive(Clone, Debug)]
 pub(super) struct Network<B: Backend> {
@@ -33,6 +44,7 @@ pub(super) struct Network<B: Backend> {
     lengths: Option<Vec<u64>>,
     labels: Option<Tensor<B>>,
     memory_policy: MemoryPolicy,
+    driver: Driver,
 }
 
 impl<B: Backend> Module for Network<B> {
@@ -54,6 +66,11 @@ fn cell<B: Backend>(device: &B, kind: Kind, inputs: usize, units: usize) -> Resu
                 .reset_after(true)
                 .build(device)?,
         ),
+        Kind::LayerNorm => AnyCell::new(LayerNormBasicLstmCell::new(device, inputs, units)?),
+        Kind::Ugrnn => AnyCell::new(UgrnnCell::new(device, inputs, units)?),
+        Kind::Nas => AnyCell::new(NasCell::new(device, inputs, units)?),
+        Kind::Sru => AnyCell::new(SruCell::new(device, inputs, units)?),
+        Kind::Custom => AnyCell::new(MinimalGatedUnit::new(device, inputs, units)?),
     })
 }
 
@@ -85,19 +102,33 @@ impl<B: Differentiable> Network<B> {
             lengths: w.lengths(),
             labels: labels.transpose()?,
             memory_policy: MemoryPolicy::Store,
+            driver: Driver::Whole,
         })
     }
 
     /// The outputs `[T, B, n]` and the last hidden state `[B, n]`.
     pub(super) fn forward(&self, mode: Mode) -> Result<(Tensor<B>, Tensor<B>)> {
-        let mut rnn = DynamicRnn::new(&self.model.cells)
-            .time_major(true)
-            .mode(mode)
-            .memory_policy(self.memory_policy);
-        if let Some(lengths) = &self.lengths {
-            rnn = rnn.sequence_length(lengths);
-        }
-        let outputs = rnn.run(self.inputs.value())?.outputs;
+        let inputs = self.inputs.value();
+        let outputs = match self.driver {
+            Driver::Whole => {
+                let mut rnn = DynamicRnn::new(&self.model.cells)
+                    .time_major(true)
+                    .mode(mode)
+                    .memory_policy(self.memory_policy);
+                if let Some(lengths) = &self.lengths {
+                    rnn = rnn.sequence_length(lengths);
+                }
+                rnn.run(inputs)?.outputs
+            }
+            Driver::Steps => {
+                let mut rnn = StaticRnn::new(&self.model.cells).mode(mode);
+                if let Some(lengths) = &self.lengths {
+                    rnn = rnn.sequence_length(lengths);
+                }
+                let outputs = rnn.run(&inputs.unstack(0)?)?.outputs;
+                Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)?
+            }
+        };
         let last = outputs.shape()[0] - 1;
         let state = outputs.select(0, last)?;
         Ok((outputs, state))
@@ -149,6 +180,7 @@ pub(super) fn answers<B: Differentiable>(
     device: &B,
     w: &Workload,
     mode: Measured,
+    driver: Driver,
 ) -> Result<Vec<Answer>> {
     if mode == Measured::Stream {
         let stream = Stream::new(device, w)?;
@@ -161,7 +193,8 @@ pub(super) fn answers<B: Differentiable>(
         };
         return (0..w.steps).map(output).collect();
     }
-    let network = Network::new(device, w)?;
+    let mut network = Network::new(device, w)?;
+    network.driver = driver;
     let mut answers = vec![(
         "outputs".into(),
         network.forward(Mode::Evaluation)?.0.to_f64_vec()?,
@@ -202,14 +235,42 @@ pub(super) struct Sample {
     pub(super) sum: f64,
     /// The output of the last row at the last step.
     pub(super) last: Vec<f64>,
-    /// Two gradients of the mean of all outputs, each as the sum of its absolute values.
+    /// Gradients of the mean of all outputs, each as the sum of absolute values: of the inputs; and
+    /// of the recurrent weights, or for a kind that is not standard of all weights.
     pub(super) input_grad: f64,
-    pub(super) kernel_grad: f64,
+    pub(super) weight_grad: f64,
 }
 
-/// The sample for a kind of cell.
+/// The parameters whose gradients a sample has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sampled {
+    Recurrent,
+    All,
+}
+
+/// Steps, batch, inputs and units of a sample.
+pub(super) const SAMPLE: [usize; 4] = [5, 3, 4, 6];
+
+/// The sample for a kind of cell. The weights of a standard kind are those of PyTorch's layer.
 pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample> {
-    let [batch, steps, inputs, units] = [3usize, 5, 4, 6];
+    let [.., inputs, units] = SAMPLE;
+    let x = sample_inputs(device)?;
+    if !Kind::STANDARD.contains(&kind) {
+        let mut cell = cell(device, kind, inputs, units)?;
+        let mut at = 0.0;
+        cell.each_param(&mut |_, param| {
+            let shape = param.shape();
+            let columns = shape.last();
+            let number = |i: usize| {
+                let (r, c) = ((i / columns) as f64, (i % columns) as f64);
+                (0.1 * (0.7 * r + 1.3 * c + at).sin()) as f32
+            };
+            let numbers: Vec<f32> = (0..shape.count()).map(number).collect();
+            at += 1.0;
+            param.set(Tensor::from_slice(device, &numbers, shape.dims())?)
+        })?;
+        return sample_of(vec![cell], x, Sampled::All);
+    }
     let rows = kind.gates() * units;
     let matrix = |columns: usize, f: fn(f64, f64) -> f64| -> Result<Tensor<B>> {
         let data: Vec<f32> = (0..rows * columns)
@@ -238,6 +299,16 @@ pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample
             Tensor::zeros(device, Meta::new(Shape::new(&[rows])?, DType::F32))?,
         ),
     ]);
+    let tanh = backend_api::Activation::Tanh;
+    match kind {
+        Kind::Lstm => sample_of(pytorch::lstm(&weights)?.forward, x, Sampled::Recurrent),
+        Kind::Gru => sample_of(pytorch::gru(&weights)?.forward, x, Sampled::Recurrent),
+        _ => sample_of(pytorch::rnn(&weights, tanh)?.forward, x, Sampled::Recurrent),
+    }
+}
+
+fn sample_inputs<B: Backend>(device: &B) -> Result<Param<B>> {
+    let [steps, batch, inputs, _] = SAMPLE;
     let mut x = Vec::new();
     for t in 0..steps {
         for b in 0..batch {
@@ -250,14 +321,7 @@ pub(super) fn sample<B: Differentiable>(device: &B, kind: Kind) -> Result<Sample
     let dims = [steps, batch, inputs];
     let mut param = Param::new(device, Initializer::ZEROS, &dims, DType::F32)?;
     param.set(Tensor::from_slice(device, &x, &dims)?)?;
-    match kind {
-        Kind::Basic => {
-            let tanh = backend_api::Activation::Tanh;
-            sample_of(pytorch::rnn(&weights, tanh)?.forward, param)
-        }
-        Kind::Lstm => sample_of(pytorch::lstm(&weights)?.forward, param),
-        Kind::Gru => sample_of(pytorch::gru(&weights)?.forward, param),
-    }
+    Ok(param)
 }
 
 /// A cell whose inputs are parameters too.
@@ -275,7 +339,7 @@ impl<C: Module> Module for Differentiated<C> {
     }
 }
 
-fn sample_of<C>(mut cells: Vec<C>, inputs: Param<C::Backend>) -> Result<Sample>
+fn sample_of<C>(mut cells: Vec<C>, inputs: Param<C::Backend>, sampled: Sampled) -> Result<Sample>
 where
     C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>
         + Clone,
@@ -300,16 +364,16 @@ where
     // kernels.
     let depth = network.inputs.value().shape()[2];
     let units = y.shape()[2];
-    let (mut input_grad, mut kernel_grad) = (0.0, 0.0);
+    let (mut input_grad, mut weight_grad) = (0.0, 0.0);
     for (name, grad) in grads.iter() {
         let Some(grad) = grad else { continue };
         let grad = grad.to_dense()?;
         if name == "inputs" {
             input_grad = absolute(&grad)?;
-        } else if name.ends_with("hidden_projection/kernel") {
-            kernel_grad += absolute(&grad)?;
+        } else if sampled == Sampled::All || name.ends_with("hidden_projection/kernel") {
+            weight_grad += absolute(&grad)?;
         } else if grad.shape().rank() == 2 && grad.shape()[0] == depth + units {
-            kernel_grad += absolute(&grad.slice(0, depth..depth + units)?)?;
+            weight_grad += absolute(&grad.slice(0, depth..depth + units)?)?;
         }
     }
     let shape = y.shape();
@@ -319,6 +383,6 @@ where
         sum: numbers.iter().sum(),
         last: numbers[numbers.len() - units..].to_vec(),
         input_grad,
-        kernel_grad,
+        weight_grad,
     })
 }

@@ -6,27 +6,29 @@ use std::path::PathBuf;
 use backend_api::Precision;
 
 use super::scaling::SCALING;
-use super::workloads::{Mode, WORKLOADS, Workload};
+use super::workloads::{GROUPS, Mode, WORKLOADS, Workload};
 
 const HELP: &str = "\
 Usage: cargo xtask bench [OPTIONS]
 
 Measures the workloads: the median of 5 to 100 runs after warming up. Each workload runs in its own
 process, on as many cores as threads (through `taskset`, if it is installed). Before the timing,
-five steps are compared with plain operations on the CPU: the outputs, and in training also the loss
-and the gradients.
+five steps are compared with plain operations on the CPU, which run one step at a time: the outputs,
+and in training also the loss and the gradients.
 
---workload NAME,..   only these workloads; --list prints all (default: all)
+--group NAME         standard, or cells: layer-normalized LSTM, UGRNN, NAS, SRU and a user's own
+                     cell (default: standard)
+--workload NAME,..   only these workloads; --list prints all (default: all of the group)
 --mode MODE,..       fwd, train, stream or memory (default: all modes of the workload)
 --threads N,..       numbers of CPU threads (default: 1,2)
 --backend NAME,..    cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
                      cpu-vector, without AMX (default: cpu)
 --precision NAME     products in exact, tf32 (cuda only) or bf16 precision; bf16 on the CPU is for
                      inference only (default: exact)
---compare NAME,..    run other frameworks too, and print ratios: torch, onnxruntime (scripts in
+--compare NAME,..    run other frameworks too, and print ratios: torch, jax, onnxruntime (scripts in
                      bench/), burn, candle (built if requested); a framework that is not installed
                      is skipped with a remark
---python PATH        the Python with torch and onnxruntime (default: python3)
+--python PATH        the Python with the modules of these frameworks (default: python3)
 --scaling            measure an LSTM at several numbers of steps and batch sizes instead; prints
                      tables and writes two plots
 --input              measure reading, parsing and batching of records instead
@@ -35,8 +37,8 @@ and the gradients.
 --json               print only JSON lines
 --save FILE          append the JSON lines to FILE
 --baseline FILE      print ratios to the times in FILE, from --save
---verify             print the outputs of a small network with known weights, the same for every
-                     framework
+--verify             print results of small networks with known weights, the same for every
+                     framework; with --compare, compare torch's and jax's cells of --group cells
 ";
 
 /// The backends that `--backend` accepts. The part before a hyphen is the device.
@@ -66,7 +68,7 @@ impl Options {
     /// Parses the command line. Returns `None` after printing the help text.
     pub(super) fn parse(args: &[String]) -> Result<Option<Self>, Box<dyn Error>> {
         let mut options = Self {
-            workloads: Vec::new(),
+            workloads: WORKLOADS.to_vec(),
             modes: Mode::ALL.to_vec(),
             threads: vec![1, 2],
             backends: vec!["cpu".into()],
@@ -81,6 +83,8 @@ impl Options {
             verify: false,
             here: false,
         };
+        let mut named = None;
+        let all = || GROUPS.iter().flat_map(|(_, group)| *group).chain(&SCALING);
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
@@ -90,16 +94,21 @@ impl Options {
                     return Ok(None);
                 }
                 "--list" => {
-                    for w in WORKLOADS.iter().chain(&SCALING) {
+                    for w in all() {
                         println!("{w:?}");
                     }
                     return Ok(None);
                 }
+                "--group" => {
+                    let name = value()?;
+                    let group = GROUPS.iter().find(|(group, _)| group == name);
+                    let (_, group) = group.ok_or_else(|| format!("there is no group `{name}`"))?;
+                    options.workloads = group.to_vec();
+                }
                 "--workload" => {
-                    options.workloads = listed(value()?, "workload", |name| {
-                        let all = WORKLOADS.iter().chain(&SCALING);
-                        all.copied().find(|w| w.name == name)
-                    })?;
+                    named = Some(listed(value()?, "workload", |name| {
+                        all().copied().find(|w| w.name == name)
+                    })?);
                 }
                 "--mode" => {
                     options.modes = listed(value()?, "mode", |name| {
@@ -132,11 +141,10 @@ impl Options {
                 other => return Err(format!("there is no option `{other}` (--help)").into()),
             }
         }
-        if options.workloads.is_empty() {
-            options.workloads = match options.scaling {
-                true => SCALING.to_vec(),
-                false => WORKLOADS.to_vec(),
-            };
+        match named {
+            Some(named) => options.workloads = named,
+            None if options.scaling => options.workloads = SCALING.to_vec(),
+            None => {}
         }
         Ok(Some(options))
     }
@@ -194,8 +202,19 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_measured_unless_workloads_are_named() {
+        let options = parse("--group cells").unwrap();
+        let names: Vec<&str> = options.workloads.iter().map(|w| w.name).collect();
+        assert_eq!((names.len(), names[0]), (20, "C1_layer_norm_B1"));
+        assert_eq!(names[19], "C5_custom_B256");
+        let options = parse("--workload C3_nas_B16 --group standard").unwrap();
+        assert_eq!(options.workloads[0].name, "C3_nas_B16");
+    }
+
+    #[test]
     fn what_there_is_not_is_named() {
         for (line, error) in [
+            ("--group cell", "there is no group `cell`"),
             ("--backend gpu", "there is no backend `gpu`"),
             ("--threads 0", "there is no number of threads `0`"),
             ("--workload W3", "there is no workload `W3`"),

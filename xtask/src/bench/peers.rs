@@ -6,9 +6,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde::de::DeserializeOwned;
+
 use super::cores::Cores;
 use super::line::{Line, label};
-use super::workloads::{Mode, Workload};
+use super::network::SAMPLE;
+use super::workloads::{Kind as CellKind, LSTM, Mode, Workload};
 
 /// How a framework's program is run.
 #[derive(Debug)]
@@ -19,8 +22,9 @@ enum Kind {
     Crate(&'static str),
 }
 
-const PEERS: [(&str, Kind); 4] = [
+const PEERS: [(&str, Kind); 5] = [
     ("torch", Kind::Script("rnn_torch.py", "torch")),
+    ("jax", Kind::Script("rnn_jax.py", "jax")),
     (
         "onnxruntime",
         Kind::Script("rnn_onnxruntime.py", "onnxruntime, onnx"),
@@ -89,6 +93,29 @@ impl Peer {
         }
         Ok(lines)
     }
+
+    /// The samples of a cell that a script prints.
+    ///
+    /// # Errors
+    /// The program failed or printed something other than samples.
+    pub(super) fn sample(&self, kind: CellKind) -> Result<Vec<serde_json::Value>, Box<dyn Error>> {
+        let Some(script) = &self.script else {
+            return Ok(Vec::new());
+        };
+        let [steps, batch, inputs, units] = SAMPLE;
+        let w = Workload {
+            kind,
+            batch,
+            steps,
+            inputs,
+            units,
+            ..LSTM
+        };
+        let mut command = Command::new(&self.program);
+        command.arg(script).arg("--verify");
+        command.args(arguments(&w, Mode::Train, 1));
+        json_of(&mut command)
+    }
 }
 
 fn arguments(w: &Workload, mode: Mode, threads: usize) -> Vec<String> {
@@ -136,8 +163,13 @@ fn build(folder: &Path, name: &str) -> Result<OsString, String> {
     Ok(target.join("release").join(program).into())
 }
 
-/// The lines of JSON that a program prints.
+/// The results that a program prints.
 pub(super) fn lines_of(command: &mut Command) -> Result<Vec<Line>, Box<dyn Error>> {
+    json_of(command)
+}
+
+/// The lines of JSON that a program prints.
+fn json_of<T: DeserializeOwned>(command: &mut Command) -> Result<Vec<T>, Box<dyn Error>> {
     let text = String::from_utf8(succeed(command)?.stdout)?;
     let lines = text.lines().filter(|line| line.starts_with('{'));
     Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
@@ -165,7 +197,10 @@ mod tests {
     #[test]
     fn missing_peers_are_reported() {
         let error = Peer::find("keras", "python3").unwrap_err();
-        assert_eq!(error, "must be one of torch, onnxruntime, burn, candle");
+        assert_eq!(
+            error,
+            "must be one of torch, jax, onnxruntime, burn, candle"
+        );
         let error = Peer::find("torch", "no-such-python").unwrap_err();
         assert!(error.starts_with("no-such-python: "), "{error}");
         assert!(

@@ -33,10 +33,73 @@ fn place(line: &Line) -> (&str, usize) {
     (device(&line.backend), line.threads)
 }
 
+/// Whether two results are of the same workload, in the same mode and place.
+fn alike(a: &Line, b: &Line) -> bool {
+    a.workload == b.workload && a.mode == b.mode && place(a) == place(b)
+}
+
+/// A time in the unit of the measurement.
+fn scaled(line: &Line, seconds: f64) -> String {
+    match line.p50_us {
+        Some(_) => format!("{:.1} µs", seconds * 1e6),
+        None => format!("{:.2} ms", seconds * 1e3),
+    }
+}
+
+fn geometric_mean(ratios: &[f64]) -> f64 {
+    (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp()
+}
+
+/// Our first time of each workload beside that of the fastest other framework. Empty if there is
+/// none.
+fn fastest(lines: &[Line]) -> String {
+    let mut text = String::from(
+        "\n| workload | mode | threads | recurrent | fastest other | its time | ratio |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    let mut ratios = Vec::new();
+    for (at, ours) in lines.iter().enumerate() {
+        let first = !lines[..at]
+            .iter()
+            .any(|l| l.peer == ours.peer && alike(l, ours));
+        if ours.peer != "recurrent" || !first || ours.peak_increase_mib.is_some() {
+            continue;
+        }
+        let others = lines
+            .iter()
+            .filter(|l| l.peer != ours.peer && alike(l, ours));
+        let Some(best) = others.min_by(|a, b| a.median_s.total_cmp(&b.median_s)) else {
+            continue;
+        };
+        let ratio = best.median_s / ours.median_s;
+        ratios.push(ratio);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {ratio:.2} |",
+            ours.workload,
+            ours.mode,
+            ours.threads,
+            scaled(ours, ours.median_s),
+            by(best),
+            scaled(best, best.median_s),
+        );
+    }
+    if ratios.is_empty() {
+        return String::new();
+    }
+    let mean = geometric_mean(&ratios);
+    let _ = writeln!(
+        text,
+        "\nThe fastest other program takes {mean:.2} times our time, in the geometric mean."
+    );
+    text
+}
+
 /// One row per measurement, with its fraction of the peak and a ratio. For another framework the
 /// ratio is its time divided by our first time for the same workload on the same device (above 1:
 /// we are faster); for memory it is the ratio of bytes. With a baseline, the ratio is the
-/// baseline's time divided by ours.
+/// baseline's time divided by ours. A second table has the fastest other framework of each
+/// workload.
 pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) -> String {
     let mut text = String::from(
         "| workload | mode | threads | by | time | spread | GFLOP/s | of peak | \
@@ -47,11 +110,8 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
     let mut ours: Option<&Line> = None;
     let mut ratios: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for line in lines {
-        let same = |o: &&Line| {
-            o.workload == line.workload && o.mode == line.mode && place(o) == place(line)
-        };
         let mut notes = Vec::new();
-        match ours.filter(same) {
+        match ours.filter(|ours| alike(ours, line)) {
             None if line.peer == "recurrent" => ours = Some(line),
             None => {}
             Some(ours) => {
@@ -68,16 +128,14 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
         if let Some(before) = baseline.and_then(|b| b.get(&key(line))) {
             notes.push(format!("{:.2} (baseline)", before.median_s / line.median_s));
         }
-        let scaled = |seconds: f64| match line.p50_us {
-            Some(_) => format!("{:.1} µs", seconds * 1e6),
-            None => format!("{:.2} ms", seconds * 1e3),
-        };
         let time = match line.peak_increase_mib {
             Some(mib) => format!("{mib:.0} MiB, {:.2} s", line.median_s),
-            None => scaled(line.median_s),
+            None => scaled(line, line.median_s),
         };
         let mut spread = match (line.min_s, line.max_s) {
-            (Some(min), Some(max)) => format!("{} to {}", scaled(min), scaled(max)),
+            (Some(min), Some(max)) => {
+                format!("{} to {}", scaled(line, min), scaled(line, max))
+            }
             _ => String::new(),
         };
         if let Some(p99) = line.p99_us {
@@ -116,8 +174,9 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
             );
         }
     }
+    text += &fastest(lines);
     for (name, ratios) in ratios {
-        let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
+        let mean = geometric_mean(&ratios);
         let _ = writeln!(
             text,
             "\n{name} takes {mean:.2} times our time, in the geometric mean."
@@ -168,6 +227,33 @@ pub(super) mod tests {
         let before = [("recurrent W fwd 1".to_owned(), line("recurrent", 0.25))].into();
         let text = table(&[line("recurrent", 0.5)], Some(&before));
         assert!(text.contains("0.50 (baseline)"), "{text}");
+    }
+
+    #[test]
+    fn the_fastest_other_framework_is_beside_ours() {
+        let of = |workload: &str, peer: &str, backend: &str, median_s| Line {
+            workload: workload.into(),
+            backend: backend.into(),
+            ..line(peer, median_s)
+        };
+        let lines = [
+            of("V", "recurrent", "cpu", 0.1),
+            of("V", "recurrent", "cpu-unfused", 0.01),
+            of("V", "torch", "cpu", 0.5),
+            of("V", "jax", "cpu", 0.2),
+            of("W", "recurrent", "cpu", 0.1),
+            of("W", "torch", "cpu", 0.8),
+            of("W", "jax", "cuda", 0.2),
+        ];
+        let text = table(&lines, None);
+        for row in [
+            "| V | fwd | 1 | 100.00 ms | jax | 200.00 ms | 2.00 |\n",
+            "| W | fwd | 1 | 100.00 ms | torch | 800.00 ms | 8.00 |\n",
+            "The fastest other program takes 4.00 times our time, in the geometric mean.\n",
+        ] {
+            assert_eq!(text.matches(row).count(), 1, "{row}: {text}");
+        }
+        assert!(!table(&lines[..2], None).contains("fastest"));
     }
 
     #[test]

@@ -1,29 +1,63 @@
 //! The table of workloads.
 
-/// The kind of a recurrent layer. The GRU resets after the product, as in PyTorch.
+/// The kind of a recurrent layer. The GRU resets after the product, as in PyTorch. The last five
+/// have no kernel for whole sequences: their steps are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Basic,
     Lstm,
     Gru,
+    LayerNorm,
+    Ugrnn,
+    Nas,
+    Sru,
+    /// A user's own cell, which defines nothing but its step.
+    Custom,
 }
 
 impl Kind {
-    /// The name that the scripts in `bench/` use.
+    /// The kinds that other frameworks' own layers compute.
+    pub(super) const STANDARD: [Self; 3] = [Self::Lstm, Self::Gru, Self::Basic];
+
+    pub(super) const ALL: [Self; 8] = [
+        Self::Lstm,
+        Self::Gru,
+        Self::Basic,
+        Self::LayerNorm,
+        Self::Ugrnn,
+        Self::Nas,
+        Self::Sru,
+        Self::Custom,
+    ];
+
+    /// The name that the programs in `bench/` use.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Basic => "rnn_tanh",
             Self::Lstm => "lstm",
             Self::Gru => "gru",
+            Self::LayerNorm => "layer_norm",
+            Self::Ugrnn => "ugrnn",
+            Self::Nas => "nas",
+            Self::Sru => "sru",
+            Self::Custom => "custom",
         }
     }
 
     pub(super) fn gates(self) -> usize {
         match self {
             Self::Basic => 1,
-            Self::Lstm => 4,
+            Self::Ugrnn | Self::Custom => 2,
             Self::Gru => 3,
+            Self::Lstm | Self::LayerNorm | Self::Sru => 4,
+            Self::Nas => 8,
         }
+    }
+
+    /// Number of elements of the kernels. The gates of the SRU do not depend on the state.
+    fn kernel(self, inputs: usize, units: usize) -> usize {
+        let state = if self == Self::Sru { 0 } else { units };
+        (inputs + state) * self.gates() * units
     }
 }
 
@@ -89,7 +123,7 @@ pub(super) const LSTM: Workload = Workload {
     ragged: None,
 };
 
-/// All workloads.
+/// The workloads of `--group standard`.
 pub(super) const WORKLOADS: [Workload; 9] = [
     Workload {
         name: "W1_mnist",
@@ -168,6 +202,49 @@ pub(super) const WORKLOADS: [Workload; 9] = [
     },
 ];
 
+/// The workloads of each cell, with increasing sizes.
+macro_rules! cell_sizes {
+    ($($prefix:literal $kind:ident;)*) => {
+        [$(
+            cell(concat!($prefix, "_B1"), Kind::$kind, 1, 200, 64),
+            cell(concat!($prefix, "_B16"), Kind::$kind, 16, 100, 64),
+            cell(concat!($prefix, "_B64"), Kind::$kind, 64, 100, 256),
+            cell(concat!($prefix, "_B256"), Kind::$kind, 256, 50, 512),
+        )*]
+    };
+}
+
+/// As many inputs as units.
+const fn cell(
+    name: &'static str,
+    kind: Kind,
+    batch: usize,
+    steps: usize,
+    units: usize,
+) -> Workload {
+    Workload {
+        name,
+        kind,
+        batch,
+        steps,
+        inputs: units,
+        units,
+        ..LSTM
+    }
+}
+
+/// The workloads of `--group cells`.
+pub(super) const CELLS: [Workload; 20] = cell_sizes! {
+    "C1_layer_norm" LayerNorm;
+    "C2_ugrnn" Ugrnn;
+    "C3_nas" Nas;
+    "C4_sru" Sru;
+    "C5_custom" Custom;
+};
+
+/// The groups of workloads, by name.
+pub(super) const GROUPS: [(&str, &[Workload]); 2] = [("standard", &WORKLOADS), ("cells", &CELLS)];
+
 impl Workload {
     /// The same network over five steps, to check its numbers. Ragged rows stay ragged.
     pub(super) fn short(&self) -> Self {
@@ -197,7 +274,7 @@ impl Workload {
     /// Size of the kernels in bytes.
     pub(super) fn weight_bytes(&self) -> usize {
         let inputs = |layer| if layer == 0 { self.inputs } else { self.units };
-        let numbers = |layer| (inputs(layer) + self.units) * self.kind.gates() * self.units;
+        let numbers = |layer| self.kind.kernel(inputs(layer), self.units);
         (0..self.layers).map(numbers).sum::<usize>() * size_of::<f32>()
     }
 
@@ -210,9 +287,7 @@ impl Workload {
             .map_or(padded, |lengths| lengths.iter().sum::<u64>() as f64);
         let forward: f64 = (0..self.layers)
             .map(|layer| if layer == 0 { self.inputs } else { self.units })
-            .map(|inputs| {
-                2.0 * steps * ((inputs + self.units) * self.kind.gates() * self.units) as f64
-            })
+            .map(|inputs| 2.0 * steps * self.kind.kernel(inputs, self.units) as f64)
             .sum();
         match mode {
             Mode::Forward | Mode::Stream => forward,
@@ -242,5 +317,9 @@ mod tests {
         assert_eq!(w3.flops(Mode::Forward), 100.0 * one_step);
         assert_eq!(w3.flops(Mode::Train), 300.0 * one_step);
         assert_eq!(w3.weight_bytes(), 1024 * 2048 * 4);
+        let of = |name| CELLS.iter().find(|w| w.name == name).unwrap();
+        let sru = of("C4_sru_B256").flops(Mode::Forward);
+        assert_eq!(sru, 50.0 * 2.0 * 256.0 * 512.0 * 2048.0);
+        assert_eq!(of("C1_layer_norm_B256").flops(Mode::Forward), 2.0 * sru);
     }
 }

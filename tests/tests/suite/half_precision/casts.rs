@@ -85,6 +85,30 @@ fn casts_from_and_to_other_types() {
             let expected = doubles.map(|x| rounded(dtype, x as f32));
             assert_eq!(bits(&narrow), expected, "{name} {dtype}");
 
+            // Just beside the middle of two numbers, which `f32` does not represent.
+            let half = if dtype == DType::F16 { -11 } else { -8 };
+            let (middle, little) = (1.0 + 2f64.powi(half), 2f64.powi(-40));
+            let doubles = [middle - little, middle, middle + little, -middle - little];
+            let above = 1.0 + 2f32.powi(half + 1);
+            let expected = [1.0, 1.0, above, -above].map(|x| rounded(dtype, x));
+            let narrow = tensor(device, &doubles, &[4]).cast(dtype).unwrap();
+            assert_eq!(bits(&narrow), expected, "{name} {dtype}");
+            for (x, expected) in doubles.into_iter().zip(expected) {
+                let filled = T::full(device, x, Meta::new(Shape::SCALAR, dtype)).unwrap();
+                assert_eq!(bits(&filled), [expected], "{name} {dtype} {x}");
+            }
+            if dtype == DType::Bf16 {
+                for exponent in [30, 61] {
+                    let middle = (1i64 << exponent) + (1 << (exponent - 8));
+                    let ints = [middle - 1, middle, middle + 1];
+                    let narrow = tensor(device, &ints, &[3]).cast(dtype).unwrap();
+                    let low = (1i64 << exponent) as f32;
+                    let expected = [low, low, low * (1.0 + 2f32.powi(-7))];
+                    let expected = expected.map(|x| rounded(dtype, x));
+                    assert_eq!(bits(&narrow), expected, "{name} 2^{exponent}");
+                }
+            }
+
             let ints = tensor(device, &[-7i64, 0, 1025, 300], &[4])
                 .cast(dtype)
                 .unwrap();

@@ -125,6 +125,9 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         }
         all.of(Op::ArgMax { axis }, &[&[5, 40, 3]]);
     }
+    let kind = Reduce::Sum;
+    all.of(Op::Reduce { kind, axis: 0 }, &[&[6400]]);
+    all.of(Op::Reduce { kind, axis: 0 }, &[&[6400, 2]]);
     all.of(Op::Concat { axis: 1 }, &[&[2, 3], &[2, 1], &[2, 4]]);
     let (x, lengths) = (all.floats(&[3, 4, 2]), all.ints(&[2, 4, 0]));
     all.push(Op::Reverse { time: 1, batch: 0 }, vec![x, lengths]);
@@ -177,6 +180,9 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         vec![logits, labels, dloss],
     );
     all.fused(Fused::SquaredNorm, &[&[7, 9], &[5]]);
+    all.fused(Fused::SquaredNorm, &[&[6400]]);
+    let (ids, rows) = (all.ints(&[1; 6400]), all.floats(&[6400]));
+    all.push(Op::ScatterAdd { rows: 2 }, vec![ids, rows]);
     all.fused(Fused::Sgd { lr: 0.01 }, &[&[30], &[30]]);
     let step = AdamStep {
         lr: 0.001,
@@ -229,10 +235,10 @@ fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     all.push(Op::Fused(Fused::SequenceGrad(plan)), ins);
 }
 
-/// The operands in 16 bits, and the same numbers in `f32`.
-fn both(ins: &[T], dtype: DType) -> [Vec<T>; 2] {
+/// The operands times a factor in 16 bits, and the same numbers in `f32`.
+fn both(ins: &[T], factor: f64, dtype: DType) -> [Vec<T>; 2] {
     let cast = |t: &T, to| match t.dtype() {
-        DType::F32 => t.cast(to).unwrap(),
+        DType::F32 => t.affine(factor, 0.0).unwrap().cast(to).unwrap(),
         _ => t.clone(),
     };
     let narrow: Vec<T> = ins.iter().map(|t| cast(t, dtype)).collect();
@@ -255,14 +261,23 @@ fn call(device: &TestDevice, op: &Op, ins: &[T]) -> Vec<T> {
 #[test]
 fn operations_round_the_f32_result() {
     on_devices(|name, device| {
-        for (op, ins) in cases(device) {
+        // Squares of the large numbers exceed `f16`, those of the small ones underflow.
+        let factors: &[f64] = match name {
+            "cpu" => &[1.0, 300.0, 1e-4],
+            _ => &[1.0],
+        };
+        let cases = cases(device);
+        let factors = factors
+            .iter()
+            .flat_map(|factor| cases.iter().map(move |c| (factor, c)));
+        for (factor, (op, ins)) in factors {
             for dtype in HALVES {
-                let [narrow, wide] = both(&ins, dtype);
-                let found = call(device, &op, &narrow);
-                let expected = call(device, &op, &wide);
+                let [narrow, wide] = both(ins, *factor, dtype);
+                let found = call(device, op, &narrow);
+                let expected = call(device, op, &wide);
                 assert_eq!(found.len(), expected.len());
                 for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                    let label = format!("{name} {dtype} {op:?} result {k}");
+                    let label = format!("{name} {dtype} {op:?} of {factor} result {k}");
                     let expected = match expected.dtype() {
                         DType::F32 => expected.cast(dtype).unwrap(),
                         _ => expected.clone(),
@@ -296,7 +311,7 @@ fn matmuls_round_the_f32_sum() {
         make.push(product(1.0), views);
         for (op, ins) in make.all {
             for dtype in HALVES {
-                let [narrow, wide] = both(&ins, dtype);
+                let [narrow, wide] = both(&ins, 1.0, dtype);
                 let found = call(device, &op, &narrow).remove(0);
                 let expected = call(device, &op, &wide).remove(0).to_f64_vec().unwrap();
                 let step: f64 = if dtype == DType::F16 { 11.0 } else { 8.0 };
@@ -344,6 +359,21 @@ fn random_numbers_and_fills_in_16_bits() {
             };
             let expected = random(DType::F32).cast(dtype).unwrap();
             assert_eq!(bits(&random(dtype)), bits(&expected), "{name} {dtype}");
+            // The upper end is excluded, though it is the number nearest to many of these.
+            for high in [1.0, -0.3, 1000.7] {
+                let low = high - 0.01;
+                let uniform = Distribution::Uniform { low, high };
+                let x = T::random(device, 9, uniform, Meta::new(shape, dtype)).unwrap();
+                let largest = x
+                    .to_f64_vec()
+                    .unwrap()
+                    .into_iter()
+                    .fold(low - 9.0, f64::max);
+                assert!(
+                    largest < high,
+                    "{name} {dtype}: {largest} is not below {high}"
+                );
+            }
             let filled = T::full(device, 0.1, Meta::new(shape, dtype)).unwrap();
             assert_eq!(bits(&filled), [rounded(dtype, 0.1); 300], "{name} {dtype}");
         }
@@ -367,13 +397,17 @@ fn results_are_written_into_destinations() {
             let x = tensor(device, &x, &[2, 3]).cast(dtype).unwrap();
             let meta = Meta::new(Shape::new(&[2, 4]).unwrap(), dtype);
             let layout = Layout::contiguous(meta.shape).slice(1, 1..4).unwrap();
-            let whole = |buffer, layout| T::from_parts(device, buffer, layout, dtype);
-            let view = |t: &T| bits(&whole(t.buffer().clone(), layout));
+            let whole = |buffer, layout| T::from_parts(device, buffer, layout, dtype).unwrap();
+            let view = |t: &T| bits(&whole(t.buffer().unwrap().clone(), layout));
             let ones = || T::full(device, 1.0, meta).unwrap();
 
-            let into = Dest::Into(Box::new((ones().into_buffer(), layout)));
+            let into = Dest::Into(Box::new((ones().into_buffer().unwrap(), layout)));
             let op = Op::Binary(Binary::Mul);
-            let outs = device.run(&op, &[x.view(), x.view()], [into].into_iter().collect());
+            let outs = device.run(
+                &op,
+                &[x.view().unwrap(), x.view().unwrap()],
+                [into].into_iter().collect(),
+            );
             let outs = outs.unwrap().swap_remove(0);
             let outs = whole(outs, Layout::contiguous(meta.shape));
             assert_eq!(view(&outs), bits(&x.mul(&x).unwrap()), "{name} {dtype}");
@@ -381,21 +415,21 @@ fn results_are_written_into_destinations() {
             assert_eq!([bits(&outs)[0], bits(&outs)[4]], [one; 2], "{name} {dtype}");
 
             let shared = ones();
-            let dst = shared.buffer().clone();
-            let sum = device.accumulate(dst, &layout, x.view()).unwrap();
+            let dst = shared.buffer().unwrap().clone();
+            let sum = device.accumulate(dst, &layout, x.view().unwrap()).unwrap();
             let sum = whole(sum, Layout::contiguous(meta.shape));
             let expected = x.affine(1.0, 1.0).unwrap();
             assert_eq!(view(&sum), bits(&expected), "{name} {dtype}");
             assert_eq!([bits(&sum)[0], bits(&sum)[4]], [one; 2], "{name} {dtype}");
             assert_eq!(bits(&shared), [one; 8], "{name} {dtype}");
 
-            let swapped = device.swap_out(x.buffer().clone()).unwrap();
+            let swapped = device.swap_out(x.buffer().unwrap().clone()).unwrap();
             let back = device.swap_in(swapped).unwrap();
             assert_eq!(bits(&whole(back, *x.layout())), bits(&x), "{name} {dtype}");
             let mut bytes = [0; 4];
             let column = View {
                 layout: x.layout().select(1, 2).unwrap(),
-                ..x.view()
+                ..x.view().unwrap()
             };
             device.download(column, &mut bytes).unwrap();
             let words = bytes.as_chunks::<2>().0.iter();

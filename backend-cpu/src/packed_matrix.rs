@@ -1,0 +1,135 @@
+//! A packed right-hand matrix in any of its forms.
+
+use std::sync::Arc;
+
+use backend_api::Result;
+use pulp::Arch;
+
+use crate::amx::{self, PackedAmx};
+use crate::bf16::{self, PackedBf16};
+use crate::device::Cpu;
+use crate::element::{Float, singles, singles_mut};
+use crate::packed::{FEW, MatrixView, PackedExact};
+use crate::product::{Accumulate, Product};
+use crate::storage::{Input, PackKey};
+
+/// A packed right-hand matrix, for the precision of the device.
+#[derive(Clone, Debug)]
+pub(crate) enum PackedMatrix<T> {
+    Exact(Arc<PackedExact<T>>),
+    Bf16(Arc<PackedBf16>),
+    /// For AMX, exact or rounded to bfloat16.
+    Amx(Arc<PackedAmx>),
+}
+
+/// How matrices are packed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    /// Rows that are multiplied at a time.
+    pub(crate) rows: usize,
+    /// Whether AMX computes the products.
+    pub(crate) amx: bool,
+    /// Whether products may round their operands to bfloat16.
+    pub(crate) bf16: bool,
+    /// Whether packed matrices are cached with the operand's buffer.
+    pub(crate) reuse: bool,
+}
+
+impl Packing {
+    /// Whether a matrix is packed for products of few rows.
+    pub(crate) fn is_for_few(&self) -> bool {
+        self.rows <= FEW
+    }
+
+    /// Computes a value from an operand. The value is cached with the operand if it is reused.
+    pub(crate) fn kept<D: Send + Sync + 'static>(
+        &self,
+        operand: &Input<'_>,
+        of: &PackKey,
+        make: impl FnOnce() -> Result<D>,
+    ) -> Result<Arc<D>> {
+        match self.reuse {
+            true => operand.buffer.cached(of, make),
+            false => make().map(Arc::new),
+        }
+    }
+}
+
+impl<T: Float> PackedMatrix<T> {
+    /// Packs a matrix whose elements `describe` finds among those of the operand.
+    pub(crate) fn new(
+        cpu: &Cpu,
+        matrix: &Input<'_>,
+        of: &PackKey,
+        packing: Packing,
+        describe: impl Fn(&[T]) -> MatrixView<'_, T>,
+    ) -> Result<Self> {
+        let data = cpu.dense::<T>(matrix)?;
+        if (packing.amx || packing.bf16) && singles(&data).is_some() {
+            let source = || {
+                let view = describe(&data);
+                MatrixView {
+                    data: singles(view.data).unwrap_or_default(),
+                    k: view.k,
+                    row_stride: view.row_stride,
+                    column_stride: view.column_stride,
+                    columns: view.columns,
+                }
+            };
+            if !packing.amx {
+                let make = || PackedBf16::new(cpu, &source());
+                return Ok(Self::Bf16(packing.kept(matrix, of, make)?));
+            }
+            let make = || PackedAmx::new(cpu, &source(), packing.bf16);
+            let packed = packing.kept(matrix, of, make)?;
+            if packed.is_regular() {
+                return Ok(Self::Amx(packed));
+            }
+        }
+        let make = || PackedExact::new(cpu, &describe(&data), packing.rows);
+        Ok(Self::Exact(packing.kept(matrix, of, make)?))
+    }
+
+    /// `out = start + a b` for the rows at the given offsets.
+    pub(crate) fn multiply(
+        &self,
+        arch: Arch,
+        (a, a_at): (&[T], &[usize]),
+        start: Accumulate<'_, T>,
+        (out, out_at): (&mut [T], &[usize]),
+    ) {
+        match self {
+            Self::Exact(b) => arch.dispatch(Product {
+                a,
+                a_at,
+                b,
+                start,
+                out,
+                out_at,
+            }),
+            Self::Bf16(_) | Self::Amx(_) => {
+                let (Some(a), Some(start), Some(out)) =
+                    (singles(a), start.singles(), singles_mut(out))
+                else {
+                    unreachable!("`PackedMatrix::new` creates these forms for `f32` only");
+                };
+                let (from, to) = ((a, a_at), (out, out_at));
+                match self {
+                    Self::Bf16(b) => bf16::product(from, b, start, to),
+                    Self::Amx(b) => amx::product(from, b, start, to),
+                    Self::Exact(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl<'a, T: Float> Accumulate<'a, T> {
+    fn singles(self) -> Option<Accumulate<'a, f32>> {
+        Some(match self {
+            Self::Zero => Accumulate::Zero,
+            Self::Existing => Accumulate::Existing,
+            Self::Bias(row) => Accumulate::Bias(singles(row)?),
+        })
+    }
+}

@@ -1,0 +1,726 @@
+//! The sequence context that a driver passes to a cell.
+
+mod segments;
+mod trace;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backend_api::trace::{Regions, ScanOperands};
+use backend_api::{
+    Backend, Binary, DType, Error, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequencePath,
+    SequenceRequest, Shape, Stacker, Tensor,
+};
+
+use crate::module::ParamId;
+use crate::widened::{narrow, wide as widen, widened};
+use crate::{Cell, Mode, Nest, StepContext};
+
+/// A sequence as a cell sees it: time is the first axis, batch the second.
+///
+/// Holds the driver's settings (lengths, mode, random stream, memory policy) and the loops that
+/// apply them, so that cells do not handle them.
+#[derive(Clone, Debug)]
+pub struct Unroll<B: Backend> {
+    pub(crate) step: StepContext,
+    /// Number of steps of the sequence before this part.
+    pub(crate) start: usize,
+    pub(crate) steps: usize,
+    pub(crate) batch: usize,
+    /// `[batch]` integers, counted from the start of the whole sequence. `None` if no row ends
+    /// early.
+    pub(crate) lengths: Option<Tensor<B>>,
+    pub(crate) memory_policy: MemoryPolicy,
+    /// Steps per segment of the memory policy; `None` for a single segment.
+    pub(crate) segment: Option<usize>,
+    /// What a stream, whose weights do not change, computes once for all its runs.
+    pub(crate) cache: Option<Arc<StreamCache<B>>>,
+    /// Where the parts of the cell note how they run, if the caller asks for it.
+    pub(crate) explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+}
+
+/// How a cell runs over a sequence on a device: the result of
+/// [`DynamicRnn::explain`](crate::DynamicRnn::explain). Its text shows all parts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The parts of the cell that run over all steps, in the order in which they run.
+    pub parts: Vec<ExplainedPart>,
+}
+
+/// How a part of a cell runs over all steps.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExplainedPart {
+    /// How the steps run.
+    pub path: StepPath,
+    /// The program, or the operations, for people.
+    pub text: String,
+}
+
+/// How the steps of a part of a cell run, from slow to fast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StepPath {
+    /// The cell's own code is called for each time, for this reason.
+    Called(String),
+    /// The operations of the traced step run one by one for each time, for this reason.
+    Stepwise(String),
+    /// The device runs a program that it made of the traced step.
+    Compiled,
+    /// The device runs the layer with a kernel of its own.
+    Kernel,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, part) in self.parts.iter().enumerate() {
+            writeln!(f, "part {}: {}", i + 1, part.path)?;
+            let mut lines = part.text.lines();
+            lines.try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for StepPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Called(reason) => write!(f, "the cell is called for each time: {reason}"),
+            Self::Stepwise(reason) => write!(f, "operation by operation: {reason}"),
+            Self::Compiled => f.write_str("compiled"),
+            Self::Kernel => f.write_str("a kernel of the device for the whole layer"),
+        }
+    }
+}
+
+/// What all runs of a stream share.
+#[derive(Debug)]
+pub(crate) struct StreamCache<B: Backend> {
+    /// Tensors that cells derive from their weights, by parameter and name.
+    weights: Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>,
+    /// The traced steps of cells.
+    steps: Mutex<HashMap<StepKey, Arc<Step<B>>>>,
+}
+
+// A derived impl would require `B: Default`.
+impl<B: Backend> Default for StreamCache<B> {
+    fn default() -> Self {
+        Self {
+            weights: Mutex::default(),
+            steps: Mutex::default(),
+        }
+    }
+}
+
+/// A cell's step in a stream: the cell's random stream and type, and the shapes of one step.
+type StepKey = (Mode, u64, &'static str, Vec<Meta>);
+
+/// A traced step on a device.
+#[derive(Debug)]
+struct Step<B: Backend> {
+    device: B,
+    regions: Arc<Regions>,
+    captured: Vec<Tensor<B>>,
+}
+
+impl<B: Backend> Unroll<B> {
+    /// A sequence of `steps` steps in which no row ends early.
+    pub fn new(step: StepContext, steps: usize, batch: usize) -> Self {
+        Self {
+            step,
+            start: 0,
+            steps,
+            batch,
+            lengths: None,
+            memory_policy: MemoryPolicy::Store,
+            segment: None,
+            cache: None,
+            explanation: None,
+        }
+    }
+
+    /// A tensor that depends only on the cell's weights. A stream
+    /// ([`StreamingRnn`](crate::StreamingRnn)) computes it once and caches it; other drivers
+    /// compute it each time. `name` distinguishes the uses of a parameter.
+    pub(crate) fn cached<const N: usize>(
+        &self,
+        of: ParamId,
+        name: &'static str,
+        make: impl FnOnce() -> Result<[Tensor<B>; N]>,
+    ) -> Result<[Tensor<B>; N]> {
+        let Some(cache) = &self.cache else {
+            return make();
+        };
+        let key = (of, name);
+        let mut cache = locked(&cache.weights);
+        if let Some(known) = cache.get(&key)
+            && let Ok(known) = <[Tensor<B>; N]>::try_from(known.clone())
+        {
+            return Ok(known);
+        }
+        let made = make()?;
+        cache.insert(key, made.to_vec());
+        Ok(made)
+    }
+
+    /// The batch size.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Inference or training.
+    pub fn mode(&self) -> Mode {
+        self.step.mode
+    }
+
+    /// Number of steps in this part of the sequence.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The same sequence for sub-cell `i` of a composite cell, with its own random stream.
+    pub fn child(&self, i: usize) -> Self {
+        let mut part = self.clone();
+        part.step = self.step.child(i);
+        part
+    }
+
+    /// Runs `body` on each segment of the memory policy, passing the state from one segment to the
+    /// next.
+    pub fn segments<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        body: impl Fn(&Self, &I, &S) -> Result<(O, S)> + Clone + Send + Sync + 'static,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        if self.memory_policy == MemoryPolicy::Store && self.segment.is_none() {
+            return body(self, inputs, state);
+        }
+        segments::run(self, inputs, state, body)
+    }
+
+    /// Runs a cell step by step: the default of [`Cell::unroll`].
+    pub fn stepwise<C: Cell<Backend = B>>(
+        &self,
+        cell: &C,
+        inputs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        self.in_f32(cell, inputs, state, |u, cell, inputs, state| {
+            let zero = cell.zero_output(u.batch())?;
+            let of_cell = Some(std::any::type_name::<C>());
+            let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
+            u.scan_steps(inputs, state, &zero, of_cell, step)
+        })
+    }
+
+    /// [`segments`](Self::segments) for a cell that [`scan`](Self::scan)s its steps. `body` takes
+    /// the cell. A cell of 16-bit floats runs in `f32`, with its parameters, inputs and state cast
+    /// once, and outputs and state are rounded at the end: its state, and the gradients of the
+    /// parameters, are sums over all steps.
+    ///
+    /// # Errors
+    /// `body` fails, or the device failed.
+    pub fn in_f32<C: Cell<Backend = B>>(
+        &self,
+        cell: &C,
+        inputs: &C::Input,
+        state: &C::State,
+        body: impl Fn(&Self, &C, &C::Input, &C::State) -> Result<(C::Output, C::State)>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<(C::Output, C::State)> {
+        let run = |cell: C, inputs: &C::Input, state: &C::State| {
+            self.segments(inputs, state, move |u, inputs, state| {
+                body(u, &cell, inputs, state)
+            })
+        };
+        self.check_steps(inputs)?;
+        let Some(wide) = widened(cell, state)? else {
+            return run(cell.clone(), inputs, state);
+        };
+        // The cell checks the types that its tensors have before they are cast.
+        let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
+        trace::check::<B, _, _, _>(&self.step, inputs, state, &step)?;
+        let (outputs, new) = run(wide, &widen(inputs)?, &widen(state)?)?;
+        Ok((
+            narrow(&outputs, &cell.zero_output(self.batch)?)?,
+            narrow(&new, state)?,
+        ))
+    }
+
+    /// Calls `step` for each time. For rows past their length it keeps the state and sets the
+    /// output to zero.
+    ///
+    /// `zero` is an output of zeros. `step` is called once, on tensors without elements, and the
+    /// device runs what it did; so `step` must be a pure function of its arguments and of what it
+    /// captures. A step that reads the elements of a tensor, or asks for its time, is called for
+    /// each time instead.
+    pub fn scan<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        zero: &O,
+        step: impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        self.check_steps(inputs)?;
+        self.scan_steps(inputs, state, zero, None, step)
+    }
+
+    /// Checks that the first axis of the inputs is the time. The cell checks the other axes, of one
+    /// step.
+    fn check_steps<I: Nest<B>>(&self, inputs: &I) -> Result<()> {
+        let other = |x: &&Tensor<B>| x.shape().dims().first() != Some(&self.steps);
+        match inputs.leaves().into_iter().find(other) {
+            Some(x) => {
+                let expected = format!("a sequence [{}, batch, ..] is needed", self.steps);
+                Err(Error::shape("unroll", "inputs", x.shape(), expected))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// [`scan`](Self::scan); `of_cell` is the type of the cell if `step` depends on nothing but the
+    /// cell, so that a stream can trace it once.
+    fn scan_steps<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        zero: &O,
+        of_cell: Option<&'static str>,
+        step: impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        if self.steps == 0 {
+            return self.without_steps(inputs, state, step);
+        }
+        match self.traced(inputs, state, zero, of_cell, &step) {
+            Ok(step) => {
+                self.explain(|| match step.regions.core().map(|core| core.program()) {
+                    Some(Err(reason)) => (
+                        StepPath::Stepwise(reason.to_owned()),
+                        step.regions.to_string(),
+                    ),
+                    _ => (StepPath::Compiled, step.regions.to_string()),
+                });
+                return self.run_traced(&step, inputs, state, zero);
+            }
+            Err(reason) => self.explain(|| (StepPath::Called(reason), String::new())),
+        }
+        let zeros = zero.leaves();
+        let mut stacks: Vec<Stacker<B>> = zeros.iter().map(|_| Stacker::new(self.steps)).collect();
+        let mut state = state.clone();
+        for t in 0..self.steps {
+            let time = self.start + t;
+            let input = inputs.map(&mut |x| x.select(0, t))?;
+            let (output, new) = step(&self.step.at(time), &input, &state)?;
+            let output = self.masked(time, output, zero)?;
+            for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
+                stack.push(leaf.clone())?;
+            }
+            state = self.masked(time, new, &state)?;
+        }
+        let mut stacks = stacks.into_iter();
+        let outputs = zero.map(&mut |zero| match stacks.next() {
+            Some(stack) => stack.finish(zero),
+            None => Ok(zero.clone()),
+        })?;
+        Ok((outputs, state))
+    }
+
+    /// Notes how a part of the cell runs, if the caller asks for it.
+    fn explain(&self, part: impl FnOnce() -> (StepPath, String)) {
+        if let Some(explanation) = &self.explanation {
+            let (path, text) = part();
+            locked(explanation).push(ExplainedPart { path, text });
+        }
+    }
+
+    /// The step as a graph, cut into regions. Otherwise the text says why a graph would not stand
+    /// for the step.
+    fn traced<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        zero: &O,
+        of_cell: Option<&'static str>,
+        step: &impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
+    ) -> Result<Arc<Step<B>>, String>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        let cache = self.cache.as_ref().zip(of_cell).map(|(cache, cell)| {
+            let of_step = |t: &&Tensor<B>| Ok(Meta::new(t.shape().without(0)?, t.dtype()));
+            let mut metas: Vec<Meta> =
+                inputs.leaves().iter().map(of_step).collect::<Result<_>>()?;
+            metas.extend(state.leaves().iter().map(|t| t.meta()));
+            let stream = self.step.run_key("step");
+            Ok((&cache.steps, (self.mode(), stream, cell, metas)))
+        });
+        let cache = cache
+            .transpose()
+            .map_err(|error: backend_api::Error| error.to_string())?;
+        if let Some((cache, key)) = &cache
+            && let Some(known) = locked(cache).get(key)
+        {
+            return Ok(known.clone());
+        }
+        let traced = trace::run(&self.step, inputs, state, zero, step)?;
+        let step = Arc::new(Step {
+            regions: Regions::of_step(&traced.device, traced.graph),
+            device: traced.device,
+            captured: traced.captured,
+        });
+        if let Some((cache, key)) = cache {
+            locked(cache).insert(key, step.clone());
+        }
+        Ok(step)
+    }
+
+    /// Runs a traced step for each time.
+    fn run_traced<I, S, O>(&self, step: &Step<B>, inputs: &I, state: &S, zero: &O) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        let lengths = self.remaining_lengths()?;
+        let operands = ScanOperands {
+            inputs: &cloned(inputs),
+            captured: &step.captured,
+            states: &cloned(state),
+            lengths: lengths.as_ref(),
+            steps: self.steps,
+            start: self.start,
+            reverse: false,
+            reuse: self.mode() == Mode::Evaluation,
+        };
+        let results = step.regions.run(&step.device, &operands)?;
+        let outputs = zero.rebuild(&results.outputs)?;
+        Ok((outputs, state.rebuild(&results.states)?))
+    }
+
+    /// No outputs, and the state unchanged. One step on zeros is computed and discarded, so that
+    /// the results depend on the parameters of the cell: their gradients are zero, as with a
+    /// device's operation for whole sequences.
+    fn without_steps<I, S, O>(
+        &self,
+        inputs: &I,
+        state: &S,
+        step: impl FnOnce(&StepContext, &I, &S) -> Result<(O, S)>,
+    ) -> Result<(O, S)>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+        O: Nest<B>,
+    {
+        // A sum over no steps is zero, and depends on the inputs.
+        let input = inputs.map(&mut |x| match x.dtype().is_float() {
+            true => x.sum(0),
+            false => {
+                let one = Meta::new(x.shape().without(0)?, x.dtype());
+                Tensor::zeros(x.device(), one)
+            }
+        })?;
+        let (output, new) = step(&self.step.at(self.start), &input, &zeros_like(state)?)?;
+        let outputs = output.map(&mut |o| o.unsqueeze(0)?.slice(0, 0..0))?;
+        let state = state.zip(&new, &mut |old, new| {
+            let never = Meta::new(Shape::SCALAR, DType::Bool);
+            Tensor::zeros(old.device(), never)?.select_from(new, old)
+        })?;
+        Ok((outputs, state))
+    }
+
+    /// Sets the floats among the inputs to zero past each row's length.
+    ///
+    /// Steps run on the padding too, and their results are discarded. Their gradients are products
+    /// with a gradient of zero, which an infinity or a NaN in the padding would make NaN.
+    pub(crate) fn mask_inputs<I: Nest<B>>(&self, inputs: &I) -> Result<I> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(inputs.clone());
+        };
+        inputs.map(&mut |x| match x.dtype().is_float() {
+            true => x.mask_padding(lengths, self.start),
+            false => Ok(x.clone()),
+        })
+    }
+
+    /// [`mask_inputs`](Self::mask_inputs) for the inputs of one step.
+    pub(crate) fn mask_input<I: Nest<B>>(&self, time: usize, input: &I) -> Result<I> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(input.clone());
+        };
+        input.map(&mut |x| match x.dtype().is_float() {
+            true => {
+                let zero = Tensor::zeros(x.device(), x.meta())?;
+                lengths.fused(Fused::MaskedUpdate { time }, &[x, &zero])
+            }
+            false => Ok(x.clone()),
+        })
+    }
+
+    /// The state with zeros in rows of length 0, which take no step: their initial state may hold
+    /// NaN, as the padding may.
+    pub(crate) fn mask_state<S: Nest<B>>(&self, state: &S) -> Result<S> {
+        self.masked(0, state.clone(), &zeros_like(state)?)
+    }
+
+    /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
+    /// outputs of a whole sequence.
+    pub fn mask_padding<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(outputs.clone());
+        };
+        outputs.map(&mut |o| o.mask_padding(lengths, self.start))
+    }
+
+    /// The random numbers of all steps, `[time, ..]`; `noise` computes those of one step. They do
+    /// not depend on how the sequence is cut into parts. `like` has the shape of one step.
+    pub(crate) fn noise(
+        &self,
+        like: &Tensor<B>,
+        noise: impl Fn(&StepContext) -> Result<Tensor<B>>,
+    ) -> Result<Tensor<B>> {
+        let mut stack = Stacker::new(self.steps);
+        for time in self.start..self.start + self.steps {
+            stack.push(noise(&self.step.at(time))?)?;
+        }
+        stack.finish(like)
+    }
+
+    /// The same sequence for a cell on another device.
+    pub(crate) fn to(&self, device: &B) -> Result<Self> {
+        let lengths = self.lengths.as_ref().map(|l| l.to(device)).transpose()?;
+        Ok(Self {
+            lengths,
+            ..self.clone()
+        })
+    }
+
+    /// `new` for the rows that are still running at `time`, else `old`.
+    pub(crate) fn masked<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
+        match &self.lengths {
+            None => Ok(new),
+            Some(lengths) => new.zip(old, &mut |new, old| {
+                lengths.fused(Fused::MaskedUpdate { time }, &[new, old])
+            }),
+        }
+    }
+
+    /// Runs a layer as one operation on the device's fastest path.
+    ///
+    /// `inputs` are the inputs `[time, batch, depth]`, the input kernel `[depth, gates * units]`
+    /// and the bias `[gates * units]`. `parameters` are the [recurrent
+    /// parameters](Recurrence::parameters). Returns the outputs `[time, batch, units]` (or the
+    /// width of the projection) and the final state. Returns `None` if the device has no plan for
+    /// the layer; the cell should then [`scan`](Self::scan).
+    ///
+    /// # Errors
+    /// Shapes or types do not fit each other.
+    pub fn sequence(
+        &self,
+        recurrence: Recurrence,
+        inputs: [&Tensor<B>; 3],
+        parameters: &[&Tensor<B>],
+        state: &[&Tensor<B>],
+    ) -> Result<Option<(Tensor<B>, Vec<Tensor<B>>)>> {
+        let x = inputs[0];
+        let device = x.device();
+        let request = SequenceRequest {
+            recurrence,
+            inputs: x.shape().last(),
+            steps: self.steps,
+            batch: self.batch,
+            units: state.first().map_or(0, |t| t.shape().last()),
+            ragged: self.lengths.is_some(),
+            reuse: self.mode() == Mode::Evaluation,
+            dtype: x.dtype(),
+        };
+        let Some(plan) = device.plan_sequence(&request) else {
+            return Ok(None);
+        };
+        self.explain(|| match plan.path {
+            SequencePath::Stepwise => {
+                let reason = "the device has no kernel for the layer".to_owned();
+                (StepPath::Stepwise(reason), format!("{recurrence:?}"))
+            }
+            _ => (StepPath::Kernel, format!("{recurrence:?}")),
+        });
+        let lengths = self.remaining_lengths()?;
+        let mut ins = inputs.to_vec();
+        ins.extend(parameters);
+        ins.extend(state);
+        ins.extend(&lengths);
+        let mut results = Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)?;
+        let outputs = results.remove(0);
+        Ok(Some((outputs, results.into_vec())))
+    }
+
+    /// The lengths counted from the start of this part, and at least 0.
+    fn remaining_lengths(&self) -> Result<Option<Tensor<B>>> {
+        let Some(lengths) = &self.lengths else {
+            return Ok(None);
+        };
+        if self.start == 0 {
+            return Ok(Some(lengths.clone()));
+        }
+        let device = lengths.device();
+        let meta = Meta::new(Shape::SCALAR, lengths.dtype());
+        let start = Tensor::full(device, self.start as f64, meta)?;
+        let left = lengths.sub(&start)?;
+        let zero = Tensor::zeros(device, meta)?;
+        Ok(Some(Tensor::call(
+            device,
+            &Op::Binary(Binary::Max),
+            &[&left, &zero],
+        )?))
+    }
+}
+
+fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
+    nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
+}
+
+fn cloned<B: Backend, N: Nest<B>>(nest: &N) -> Vec<Tensor<B>> {
+    nest.leaves().into_iter().cloned().collect()
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The caches are complete even after a panic under the lock: every change is one insertion.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use backend_cpu::Cpu;
+
+    use super::*;
+    use crate::cells::*;
+    use backend_api::trace::{Value, Work};
+
+    /// The products of a cell's step that run step by step although no state reaches them.
+    fn kept_products<C: Cell<Backend = Cpu>>(cell: &C, inputs: &C::Input) -> Vec<String> {
+        let u = Unroll::<Cpu>::new(StepContext::default(), 4, 2);
+        let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
+        let (state, zero) = (cell.zero_state(2).unwrap(), cell.zero_output(2).unwrap());
+        let step = u.traced(inputs, &state, &zero, None, &step).unwrap();
+        let graph = step.regions.core().expect("the cell has a state").graph();
+        let mut stateful: Vec<bool> = Vec::new();
+        let mut kept = Vec::new();
+        for node in &graph.nodes {
+            let reached = node.operands.iter().any(|o| match o.value {
+                Value::State(_) => true,
+                Value::Node(i, _) => stateful[i],
+                _ => false,
+            });
+            stateful.push(reached);
+            if !reached && matches!(node.work, Work::Op(Op::MatMul { .. })) {
+                kept.push(format!("{}: {node:?}", cell.scope()));
+            }
+        }
+        kept
+    }
+
+    #[test]
+    fn the_products_of_the_inputs_leave_the_steps() {
+        let device = &Cpu::new();
+        let zeros = |dims: &[usize]| {
+            let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+            Tensor::zeros(device, meta).unwrap()
+        };
+        let x = zeros(&[4, 2, 6]);
+        let mut kept = Vec::new();
+        macro_rules! of {
+            ($($builder:expr),* $(,)?) => {
+                $(kept.extend(kept_products(&$builder.build(device).unwrap(), &x));)*
+            };
+        }
+        of![
+            BasicRnnCellBuilder::new(6, 4),
+            GruCellBuilder::new(6, 4),
+            GruCellBuilder::new(6, 4).reset_after(true),
+            LstmCellBuilder::new(6, 4).use_peepholes(true).num_proj(3),
+            CfnCellBuilder::new(6, 4),
+            CoupledInputForgetGateLstmCellBuilder::new(6, 4),
+            CoupledInputForgetGateLstmCellBuilder::new(6, 4).layer_norm(true),
+            GlstmCellBuilder::new(6, 4).number_of_groups(2),
+            IndRnnCellBuilder::new(6, 4),
+            IndyGruCellBuilder::new(6, 4),
+            IndyLstmCellBuilder::new(6, 4),
+            IntersectionRnnCellBuilder::new(6, 4).num_in_proj(4),
+            LayerNormBasicLstmCellBuilder::new(6, 4),
+            LayerNormLstmCellBuilder::new(6, 4).layer_norm(true),
+            MinimalRnnCellBuilder::new(6, 4),
+            NasCellBuilder::new(6, 4),
+            SruCellBuilder::new(6, 4),
+            TimeFreqLstmCellBuilder::new(6, 4, 3),
+            UgrnnCellBuilder::new(6, 4),
+            WeightNormLstmCellBuilder::new(6, 4),
+            GridLstmCellBuilder::new(6, 4, 2, 2, &[3]),
+            BidirectionalGridLstmCellBuilder::new(6, 4, 2, 2, &[3]),
+        ];
+        let phased = PhasedLstmCellBuilder::new(6, 4).use_peepholes(true);
+        let phased = phased.build(device).unwrap();
+        kept.extend(kept_products(&phased, &(zeros(&[4, 2, 1]), x)));
+        for space in [&[3][..], &[3, 2], &[3, 2, 2]] {
+            let image = [space, &[2]].concat();
+            let conv = ConvLstmCellBuilder::new(&image, 2, &vec![2; space.len()]);
+            let conv = conv.build(device).unwrap();
+            let x = zeros(&[&[4, 2], &image[..]].concat());
+            kept.extend(kept_products(&conv, &x));
+        }
+        assert!(kept.is_empty(), "{}", kept.join("\n"));
+    }
+
+    #[test]
+    fn inputs_that_are_no_sequence_are_refused() {
+        let device = Cpu::new();
+        let cell = UgrnnCell::new(&device, 3, 5).unwrap();
+        let state = cell.zero_state(2).unwrap();
+        for dims in [&[][..], &[2, 2, 3]] {
+            let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+            let xs = Tensor::zeros(&device, meta).unwrap();
+            let u = Unroll::new(StepContext::default(), 4, 2);
+            let message = cell.unroll(&u, &xs, &state).unwrap_err().to_string();
+            let expected = format!(
+                "unroll: inputs is {}, but a sequence [4, batch, ..] is needed",
+                xs.shape()
+            );
+            assert_eq!(message, expected);
+        }
+    }
+
+    #[test]
+    fn cells_of_16_bit_floats_refuse_inputs_of_other_types() {
+        let device = Cpu::new();
+        let builder = UgrnnCell::<Cpu>::builder(3, 5).dtype(DType::Bf16);
+        let cell = builder.build(&device).unwrap();
+        let meta = Meta::new(Shape::new(&[4, 2, 3]).unwrap(), DType::F32);
+        let xs = Tensor::zeros(&device, meta).unwrap();
+        let u = Unroll::new(StepContext::default(), 4, 2);
+        let state = cell.zero_state(2).unwrap();
+        let message = cell.unroll(&u, &xs, &state).unwrap_err().to_string();
+        assert!(message.contains("x is f32"), "{message}");
+        assert!(message.contains("bf16"), "{message}");
+    }
+}

@@ -1,0 +1,290 @@
+//! Traced steps: which cells run as programs of the device, that nothing then runs once for each
+//! step, and that a step that cannot be traced runs as it is, with the reason.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backend_api::{Counting, DType, Error, Meta, Result, Shape, Tensor};
+use backend_cpu::Cpu;
+use recurrent_tests::cells::{CellConfigCase, plain, wrapped};
+use rnn_core::{
+    AnyCell, Cell, DynamicRnn, Initializer, Mode, Module, Param, StepContext, StepPath,
+    StreamingRnn, Unroll, Visitor, cell_from_config,
+};
+use rnn_train::{Autodiff, value_and_grad};
+
+type Device = Autodiff<Counting<Cpu>>;
+type T = Tensor<Device>;
+
+const BATCH: usize = 3;
+
+/// Classes of which some part runs operation by operation, as a device has no instructions for it:
+/// convolutions, attention over a memory, and products with one matrix for each group.
+const STEPWISE: [&str; 6] = [
+    "ConvLSTMCell",
+    "Conv1DLSTMCell",
+    "Conv2DLSTMCell",
+    "Conv3DLSTMCell",
+    "AttentionCellWrapper",
+    "GLSTMCell",
+];
+
+fn device() -> Device {
+    Autodiff::new(Counting::new(Cpu::new()))
+}
+
+fn inputs(device: &Device, case: &CellConfigCase, steps: usize) -> Result<T> {
+    let dims = [&[steps, BATCH], &case.input[..]].concat();
+    let count: usize = dims.iter().product();
+    match case.ids {
+        Some(ids) => {
+            let data: Vec<i32> = (0..count).map(|i| (i % ids) as i32).collect();
+            Tensor::from_slice(device, &data, &dims[..2])
+        }
+        None => {
+            let data: Vec<f32> = (0..count)
+                .map(|i| (i * 37 % 19) as f32 * 0.1 - 0.9)
+                .collect();
+            Tensor::from_slice(device, &data, &dims)
+        }
+    }
+}
+
+fn cell(device: &Device, case: &CellConfigCase) -> Result<AnyCell<Device>> {
+    let mut cell = cell_from_config(device, &case.config, case.depth(), DType::F32)?;
+    cell.initialize(3)?;
+    Ok(cell)
+}
+
+fn uses(case: &CellConfigCase, classes: &[&str]) -> bool {
+    let text = case.config.to_string();
+    classes
+        .iter()
+        .any(|class| text.contains(&format!("\"{class}\"")))
+}
+
+#[test]
+fn cells_are_compiled() {
+    let device = device();
+    let mut wrong = Vec::new();
+    for case in plain().iter().chain(&wrapped()) {
+        let cell = cell(&device, case).unwrap();
+        let x = inputs(&device, case, 4).unwrap();
+        let rnn = DynamicRnn::new(&cell).time_major(true).mode(case.mode);
+        let how = rnn.explain(&x).unwrap();
+        let fast = |path: &StepPath| matches!(path, StepPath::Compiled | StepPath::Kernel);
+        let compiled = how.parts.iter().all(|part| fast(&part.path));
+        if compiled == uses(case, &STEPWISE) {
+            let paths: Vec<_> = how.parts.iter().map(|part| part.path.to_string()).collect();
+            wrong.push(format!("{}: {}", case.config, paths.join("; ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_operation_runs_once_for_each_step() {
+    let device = device();
+    let mut wrong = Vec::new();
+    for case in plain().iter().chain(&wrapped()) {
+        if uses(case, &STEPWISE) || case.ids.is_some() {
+            continue;
+        }
+        let cell = cell(&device, case).unwrap();
+        let launches = |steps: usize| {
+            let x = inputs(&device, case, steps).unwrap();
+            let count = || {
+                let before = device.inner().counts();
+                value_and_grad(&cell, |cell| {
+                    let rnn = DynamicRnn::new(cell).time_major(true).mode(case.mode);
+                    rnn.sequence_length(&[steps, 1, steps - 1])
+                        .run(&x)?
+                        .outputs
+                        .mean_all()
+                })
+                .unwrap();
+                device.inner().counts().since(&before).launches
+            };
+            // The first run may draw what later ones have in a cache.
+            count();
+            count()
+        };
+        let (few, many) = (launches(4), launches(9));
+        // Dropout draws the numbers of each step by themselves.
+        let drawn = if case.mode == Mode::Evaluation { 0 } else { 40 };
+        if many > few + drawn {
+            wrong.push(format!("{}: {few} and {many} operations", case.config));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a step does that a graph cannot stand for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trick {
+    ReadsAValue,
+    /// It drops the error of reading.
+    BranchesOnData,
+    AsksForTheTime,
+    None,
+}
+
+/// `h' = tanh(h * w + x)`, with a trick.
+#[derive(Clone, Debug)]
+struct Tricky {
+    w: Param<Device>,
+    trick: Trick,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Tricky {
+    fn new(device: &Device, trick: Trick) -> Result<Self> {
+        let mut cell = Self {
+            w: Param::new(device, Initializer::ZEROS, &[2], DType::F64)?,
+            trick,
+            calls: Arc::default(),
+        };
+        cell.w
+            .set(Tensor::from_slice(device, &[0.5, -0.25], &[2])?)?;
+        Ok(cell)
+    }
+}
+
+impl Module for Tricky {
+    type Backend = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        v.param("w", &mut self.w);
+    }
+}
+
+impl Cell for Tricky {
+    type Input = T;
+    type State = T;
+    type Output = T;
+
+    fn zero_state(&self, batch: usize) -> Result<T> {
+        let shape = Shape::new(&[batch, 2])?;
+        Tensor::zeros(self.w.device(), Meta::new(shape, DType::F64))
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<T> {
+        self.zero_state(batch)
+    }
+
+    fn step(&self, cx: &StepContext, x: &T, h: &T) -> Result<(T, T)> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let factor = match self.trick {
+            Trick::ReadsAValue => 1.0 + h.sum_all()?.item()?,
+            Trick::BranchesOnData => match h.sum_all()?.item() {
+                Ok(sum) if sum > 0.1 => 2.0,
+                _ => 1.0,
+            },
+            Trick::AsksForTheTime => 1.0 + cx.time()? as f64,
+            Trick::None => 1.0,
+        };
+        let h = h.mul(&self.w)?.affine(factor, 0.0)?.add(x)?.tanh()?;
+        Ok((h.clone(), h))
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_traced_runs_as_it_is() {
+    let device = device();
+    let numbers: Vec<f64> = (0..24).map(|i| f64::from(i * 7 % 11) * 0.1 - 0.4).collect();
+    let x = Tensor::from_slice(&device, &numbers, &[4, 3, 2]).unwrap();
+    for (trick, reason) in [
+        (Trick::ReadsAValue, "reads"),
+        (Trick::BranchesOnData, "reads"),
+        (Trick::AsksForTheTime, "time"),
+        (Trick::None, ""),
+    ] {
+        let cell = Tricky::new(&device, trick).unwrap();
+        let rnn = DynamicRnn::new(&cell).time_major(true);
+        let found = rnn.run(&x).unwrap().outputs.to_vec::<f64>().unwrap();
+        // The steps by hand.
+        let mut h = cell.zero_state(3).unwrap();
+        let mut expected = Vec::new();
+        for t in 0..4 {
+            let cx = StepContext::default().at(t);
+            let (output, state) = cell.step(&cx, &x.select(0, t).unwrap(), &h).unwrap();
+            expected.extend(output.to_vec::<f64>().unwrap());
+            h = state;
+        }
+        assert_eq!(found, expected, "{trick:?}");
+        let how = rnn.explain(&x).unwrap();
+        match (&how.parts[0].path, trick) {
+            (StepPath::Compiled, Trick::None) => {}
+            (StepPath::Called(why), _) => assert!(why.contains(reason), "{trick:?}: {why}"),
+            (path, _) => panic!("{trick:?}: {path}"),
+        }
+    }
+}
+
+#[test]
+fn a_traced_step_is_called_once() {
+    let device = device();
+    let cell = Tricky::new(&device, Trick::None).unwrap();
+    let x = Tensor::from_slice(&device, &[0.1; 1000 * 2], &[1000, 1, 2]).unwrap();
+    DynamicRnn::new(&cell).time_major(true).run(&x).unwrap();
+    assert_eq!(cell.calls.load(Ordering::Relaxed), 1);
+    // A stream traces a step once for all its runs.
+    let mut stream = StreamingRnn::new(&cell, 1).unwrap();
+    for _ in 0..5 {
+        stream.step(&x.select(0, 0).unwrap()).unwrap();
+    }
+    assert_eq!(cell.calls.load(Ordering::Relaxed), 2);
+}
+
+/// Adds the first input of each call to all its outputs: a scan that captures a tensor of its call.
+#[derive(Clone, Debug)]
+struct AddsTheFirst(Tricky);
+
+impl Module for AddsTheFirst {
+    type Backend = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        self.0.params(v);
+    }
+}
+
+impl Cell for AddsTheFirst {
+    type Input = T;
+    type State = T;
+    type Output = T;
+
+    fn zero_state(&self, batch: usize) -> Result<T> {
+        self.0.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<T> {
+        self.0.zero_output(batch)
+    }
+
+    fn step(&self, _: &StepContext, _: &T, _: &T) -> Result<(T, T)> {
+        Err(Error::argument("adds_the_first", "step", "is not used"))
+    }
+
+    fn unroll(&self, u: &Unroll<Device>, xs: &T, state: &T) -> Result<(T, T)> {
+        let zero = self.zero_output(u.batch())?;
+        let first = xs.select(0, 0)?;
+        u.scan(xs, state, &zero, |cx, x, h| {
+            let (output, h) = self.0.step(cx, x, h)?;
+            Ok((output.add(&first)?, h))
+        })
+    }
+}
+
+#[test]
+fn a_stream_does_not_keep_tensors_of_a_call() {
+    let device = device();
+    let cell = AddsTheFirst(Tricky::new(&device, Trick::None).unwrap());
+    let mut stream = StreamingRnn::new(&cell, 1).unwrap();
+    let input = |x: f64| Tensor::from_slice(&device, &[x, -x], &[1, 2]).unwrap();
+    let mut h = [0.0f64; 2];
+    for x in [0.25, 0.75, -0.5] {
+        let output = stream.step(&input(x)).unwrap().to_vec::<f64>().unwrap();
+        for (i, (x, w)) in [x, -x].into_iter().zip([0.5, -0.25]).enumerate() {
+            h[i] = (h[i] * w + x).tanh();
+            assert!((output[i] - h[i] - x).abs() < 1e-12, "{output:?}");
+        }
+    }
+}
