@@ -1,5 +1,7 @@
 //! Inference on sequences that arrive step by step.
 
+use std::sync::Arc;
+
 use backend_api::{Error, Result};
 
 use super::dynamic_rnn::extent;
@@ -105,6 +107,7 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
             return Err(Error::argument("streaming_rnn", "inputs", problem));
         }
         self.unroll.steps = steps;
+        self.unroll.stepped = Arc::default();
         let (outputs, state) = self.cell.unroll(&self.unroll, inputs, &self.state)?;
         self.state = state;
         self.unroll.start += steps;

@@ -5,6 +5,7 @@ mod trace;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::trace::{Regions, ScanOperands};
@@ -36,6 +37,8 @@ pub struct Unroll<B: Backend> {
     pub(crate) segment: Option<usize>,
     /// What a stream, whose weights do not change, computes once for all its runs.
     pub(crate) cache: Option<Arc<StreamCache<B>>>,
+    /// The number of cells that have stepped in this run of a stream.
+    pub(crate) stepped: Arc<AtomicUsize>,
     /// Where the parts of the cell note how they run, if the caller asks for it.
     pub(crate) explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
 }
@@ -114,8 +117,10 @@ impl<B: Backend> Default for StreamCache<B> {
     }
 }
 
-/// A cell's step in a stream: the cell's random stream and type, and the shapes of one step.
-type StepKey = (Mode, u64, &'static str, Vec<Meta>);
+/// A cell's step in a stream: its place among the cells that step in one run of the stream, the
+/// cell's random stream and type, and the shapes of one step. The place distinguishes two cells of
+/// one type that a composite cell gives the same [`Unroll`].
+type StepKey = (usize, Mode, u64, &'static str, Vec<Meta>);
 
 /// A traced step on a device.
 #[derive(Debug)]
@@ -137,6 +142,7 @@ impl<B: Backend> Unroll<B> {
             memory_policy: MemoryPolicy::Store,
             segment: None,
             cache: None,
+            stepped: Arc::default(),
             explanation: None,
         }
     }
@@ -375,7 +381,8 @@ impl<B: Backend> Unroll<B> {
                 inputs.leaves().iter().map(of_step).collect::<Result<_>>()?;
             metas.extend(state.leaves().iter().map(|t| t.meta()));
             let stream = self.step.run_key("step");
-            Ok((&cache.steps, (self.mode(), stream, cell, metas)))
+            let place = self.stepped.fetch_add(1, Ordering::Relaxed);
+            Ok((&cache.steps, (place, self.mode(), stream, cell, metas)))
         });
         let cache = cache
             .transpose()

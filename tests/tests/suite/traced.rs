@@ -288,3 +288,61 @@ fn a_stream_does_not_keep_tensors_of_a_call() {
         }
     }
 }
+
+/// Two cells of one type, one after the other, on the same sequence context.
+#[derive(Clone, Debug)]
+struct Twice(Tricky, Tricky);
+
+impl Module for Twice {
+    type Backend = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        v.child("first", &mut self.0);
+        v.child("second", &mut self.1);
+    }
+}
+
+impl Cell for Twice {
+    type Input = T;
+    type State = (T, T);
+    type Output = T;
+
+    fn zero_state(&self, batch: usize) -> Result<(T, T)> {
+        Ok((self.0.zero_state(batch)?, self.1.zero_state(batch)?))
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<T> {
+        self.1.zero_output(batch)
+    }
+
+    fn step(&self, cx: &StepContext, x: &T, (a, b): &(T, T)) -> Result<(T, (T, T))> {
+        let (y, a) = self.0.step(cx, x, a)?;
+        let (y, b) = self.1.step(cx, &y, b)?;
+        Ok((y, (a, b)))
+    }
+
+    fn unroll(&self, u: &Unroll<Device>, xs: &T, (a, b): &(T, T)) -> Result<(T, (T, T))> {
+        let (ys, a) = self.0.unroll(u, xs, a)?;
+        let (ys, b) = self.1.unroll(u, &ys, b)?;
+        Ok((ys, (a, b)))
+    }
+}
+
+#[test]
+fn a_stream_tells_two_cells_of_one_type_apart() {
+    let device = device();
+    let mut cell = Twice(
+        Tricky::new(&device, Trick::None).unwrap(),
+        Tricky::new(&device, Trick::None).unwrap(),
+    );
+    let other = Tensor::from_slice(&device, &[-2.0, 3.0], &[2]).unwrap();
+    cell.1.w.set(other).unwrap();
+    let numbers: Vec<f64> = (0..8).map(|i| f64::from(i) * 0.1 - 0.3).collect();
+    let x = Tensor::from_slice(&device, &numbers, &[4, 1, 2]).unwrap();
+    let whole = DynamicRnn::new(&cell).time_major(true).run(&x).unwrap();
+    let whole = whole.outputs.to_vec::<f64>().unwrap();
+    let mut stream = StreamingRnn::new(&cell, 1).unwrap();
+    for t in 0..4 {
+        let y = stream.step(&x.select(0, t).unwrap()).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), whole[2 * t..2 * t + 2]);
+    }
+}
