@@ -160,6 +160,11 @@ impl Recorder {
         self.lock().refusal.get_or_insert(reason);
     }
 
+    /// Whether it is known that the graph does not stand for the step.
+    pub fn is_refused(&self) -> bool {
+        self.lock().refusal.is_some()
+    }
+
     /// A copy of what is recorded so far.
     pub fn so_far(&self) -> StepGraph {
         self.lock().graph.clone()

@@ -1,9 +1,10 @@
 //! Traces a step: runs it once on tensors without elements.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use backend_api::trace::{Operand, Recorder, StepGraph};
-use backend_api::{Backend, Meta, Result, Tensor};
+use backend_api::{Backend, Error, Meta, Result, Tensor};
 
 use super::{Nest, StepContext};
 
@@ -132,5 +133,16 @@ where
         let meta = s.meta();
         Ok(Tensor::symbol(s.device(), recorder.state(meta), meta))
     })?;
-    step(&cx.traced(recorder), &input, &state)
+    // A step may unwrap the error of reading an element. It then runs for each time, where it has
+    // the elements.
+    let traced = catch_unwind(AssertUnwindSafe(|| {
+        step(&cx.traced(recorder), &input, &state)
+    }));
+    match traced {
+        Ok(result) => result,
+        Err(_) if recorder.is_refused() => {
+            Err(Error::argument("trace", "step", "panics without elements"))
+        }
+        Err(panic) => resume_unwind(panic),
+    }
 }

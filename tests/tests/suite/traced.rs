@@ -123,6 +123,8 @@ fn no_operation_runs_once_for_each_step() {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trick {
     ReadsAValue,
+    /// It panics where it has no value.
+    UnwrapsAValue,
     /// It drops the error of reading.
     BranchesOnData,
     AsksForTheTime,
@@ -175,6 +177,7 @@ impl Cell for Tricky {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let factor = match self.trick {
             Trick::ReadsAValue => 1.0 + h.sum_all()?.item()?,
+            Trick::UnwrapsAValue => 1.0 + h.sum_all()?.item().unwrap(),
             Trick::BranchesOnData => match h.sum_all()?.item() {
                 Ok(sum) if sum > 0.1 => 2.0,
                 _ => 1.0,
@@ -194,6 +197,7 @@ fn a_step_that_cannot_be_traced_runs_as_it_is() {
     let x = Tensor::from_slice(&device, &numbers, &[4, 3, 2]).unwrap();
     for (trick, reason) in [
         (Trick::ReadsAValue, "reads"),
+        (Trick::UnwrapsAValue, "reads"),
         (Trick::BranchesOnData, "reads"),
         (Trick::AsksForTheTime, "time"),
         (Trick::None, ""),
