@@ -402,6 +402,20 @@ impl AdamStep {
     }
 }
 impl Fused {
+    /// Whether all operands and results are matrices with a row for each row of the batch, which
+    /// the operation treats independently.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        matches!(
+            self,
+            Self::LstmStep(_)
+                | Self::LstmStepGrad(_)
+                | Self::GruGates
+                | Self::GruGatesGrad
+                | Self::GruOutput { .. }
+                | Self::GruOutputGrad { .. }
+        )
+    }
+
     /// The activation of the operation, if it has one.
     pub fn activation(&self) -> Option<Activation> {
         match self {

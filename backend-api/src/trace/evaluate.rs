@@ -53,7 +53,7 @@ impl<B: Backend> Lifted<B> {
         if self.timed {
             return Ok(self);
         }
-        let shape = StepGraph::stacked(self.tensor.shape(), steps)?;
+        let shape = self.tensor.shape().insert(0, steps)?;
         Ok(Self::timed(self.tensor.unsqueeze(0)?.stretch(shape)?))
     }
 
@@ -155,14 +155,7 @@ pub(super) fn lift<B: Backend>(
             let ins: Vec<_> = operands.into_iter().map(|o| o.tensor).collect();
             call(op, &ins)
         }
-        Op::Fused(
-            Fused::LstmStep(_)
-            | Fused::LstmStepGrad(_)
-            | Fused::GruGates
-            | Fused::GruGatesGrad
-            | Fused::GruOutput { .. }
-            | Fused::GruOutputGrad { .. },
-        ) => {
+        Op::Fused(fused) if fused.is_of_rows() => {
             let rows = |t: Tensor<B>| {
                 let dims = t.dims();
                 t.reshape(&[dims[0] * dims[1], dims[2]])

@@ -16,7 +16,7 @@ use super::graph::{Node, Operand, StepGraph, Value, Work};
 use super::plan::{CompiledStep, ScanPlan, SharedProgram};
 use super::rows::Rows;
 use crate::{
-    Backend, Binary, DType, Error, Fused, MAX_RANK, Meta, Op, Reduce, Result, Shape, Tensor, Unary,
+    Backend, Binary, DType, Error, Fused, MAX_RANK, Meta, Op, Reduce, Result, Tensor, Unary,
 };
 
 /// A step, cut into regions.
@@ -119,16 +119,8 @@ fn is_light(graph: &StepGraph, node: &Node) -> bool {
                 | Op::Copy
                 | Op::Cast { .. } => true,
                 Op::Reduce { axis, .. } | Op::Concat { axis } => *axis > 0,
-                Op::Fused(
-                    Fused::ActivationGrad { .. }
-                    | Fused::BiasActivation { .. }
-                    | Fused::LstmStep(_)
-                    | Fused::LstmStepGrad(_)
-                    | Fused::GruGates
-                    | Fused::GruGatesGrad
-                    | Fused::GruOutput { .. }
-                    | Fused::GruOutputGrad { .. },
-                ) => true,
+                Op::Fused(Fused::ActivationGrad { .. } | Fused::BiasActivation { .. }) => true,
+                Op::Fused(fused) => fused.is_of_rows(),
                 _ => false,
             },
             Work::AddAt(_) | Work::Detach => true,
@@ -171,14 +163,7 @@ fn is_liftable(graph: &StepGraph, uses: &Uses, node: &Node) -> bool {
             Op::Fused(Fused::ActivationGrad { .. }) => true,
             Op::Fused(Fused::SoftmaxCrossEntropy) => true,
             // All operands are rows, so that the rows of all steps can be one batch.
-            Op::Fused(
-                Fused::LstmStep(_)
-                | Fused::LstmStepGrad(_)
-                | Fused::GruGates
-                | Fused::GruGatesGrad
-                | Fused::GruOutput { .. }
-                | Fused::GruOutputGrad { .. },
-            ) => node.operands.iter().all(flat),
+            Op::Fused(fused) if fused.is_of_rows() => node.operands.iter().all(flat),
             _ => false,
         },
         Work::AddAt(_) | Work::Detach | Work::Noise { .. } => true,
@@ -848,11 +833,6 @@ impl StepGraph {
             .flatten();
         batch.unwrap_or(1)
     }
-
-    /// The shape of a value of all steps.
-    pub(crate) fn stacked(shape: Shape, steps: usize) -> Result<Shape> {
-        shape.insert(0, steps)
-    }
 }
 
 impl fmt::Display for Regions {
@@ -896,7 +876,7 @@ mod tests {
 
     use super::*;
     use crate::trace::{Recorder, Symbol};
-    use crate::{Layout, Precision};
+    use crate::{Layout, Precision, Shape};
 
     /// The number of operations in the steps of `h' = h + (x · w + b) + sum(x * c)`, where `c` has
     /// `width` elements, which each element of `x` is multiplied by.

@@ -74,15 +74,11 @@ impl Rows {
                     Op::Fused(Fused::BiasActivation { .. }) => {
                         is_row(&operands[0]) && fits(&operands[1])
                     }
-                    Op::Fused(
-                        Fused::ActivationGrad { .. }
-                        | Fused::LstmStep(_)
-                        | Fused::LstmStepGrad(_)
-                        | Fused::GruGates
-                        | Fused::GruGatesGrad
-                        | Fused::GruOutput { .. }
-                        | Fused::GruOutputGrad { .. },
-                    ) => operands.iter().all(|o| fits(o) && has_batch(&o.layout)),
+                    Op::Fused(fused)
+                        if fused.is_of_rows() || matches!(fused, Fused::ActivationGrad { .. }) =>
+                    {
+                        operands.iter().all(|o| fits(o) && has_batch(&o.layout))
+                    }
                     Op::Fill { meta, .. } => meta.shape.dims().first() == Some(&batch),
                     _ => false,
                 },

@@ -412,7 +412,7 @@ impl<T: Float> Elements<T> for Columns<T> {
         );
         let mut chunk = [T::ZERO; N];
         for (i, x) in chunk.iter_mut().enumerate() {
-            // SAFETY: there are so many columns.
+            // SAFETY: `start + i` is less than the number of columns, as asserted.
             *x = unsafe { *self.at.add((start + i) * self.stride) };
         }
         chunk

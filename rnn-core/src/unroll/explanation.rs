@@ -1,0 +1,58 @@
+//! How a cell runs, for people.
+
+use std::fmt;
+
+/// How a cell runs over a sequence on a device: the result of
+/// [`DynamicRnn::explain`](crate::DynamicRnn::explain). Its text shows all parts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The parts of the cell that run over all steps, in the order in which they run.
+    pub parts: Vec<ExplainedPart>,
+}
+
+/// How a part of a cell runs over all steps.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExplainedPart {
+    /// How the steps run.
+    pub path: StepPath,
+    /// The program, or the operations, for people.
+    pub text: String,
+}
+
+/// How the steps of a part of a cell run, from slow to fast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StepPath {
+    /// The cell's own code is called for each time, for this reason.
+    Called(String),
+    /// The operations of the traced step run one by one for each time, for this reason.
+    Stepwise(String),
+    /// The device runs a program that it made of the traced step.
+    Compiled,
+    /// The device runs the layer with a kernel of its own.
+    Kernel,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, part) in self.parts.iter().enumerate() {
+            writeln!(f, "part {}: {}", i + 1, part.path)?;
+            let mut lines = part.text.lines();
+            lines.try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for StepPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Called(reason) => write!(f, "the cell is called for each time: {reason}"),
+            Self::Stepwise(reason) => write!(f, "operation by operation: {reason}"),
+            Self::Compiled => f.write_str("compiled"),
+            Self::Kernel => f.write_str("a kernel of the device for the whole layer"),
+        }
+    }
+}
