@@ -6,9 +6,8 @@ use pulp::Simd;
 /// The vectors of a float type.
 pub(crate) trait Lanes: Pod {
     /// A vector of the instruction set `S`.
-    type Vector<S: Simd>: Copy;
+    type Vector<S: Simd>: Pod;
     fn vectors<S: Simd>(data: &[Self]) -> &[Self::Vector<S>];
-    fn vectors_mut<S: Simd>(data: &mut [Self]) -> &mut [Self::Vector<S>];
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
     /// `a * b + c`, rounded once if the instruction set has a fused multiply-add.
     fn mul_add<S: Simd>(
@@ -27,10 +26,6 @@ impl Lanes for f32 {
         S::as_simd_f32s(data).0
     }
     #[inline(always)]
-    fn vectors_mut<S: Simd>(data: &mut [f32]) -> &mut [S::f32s] {
-        S::as_mut_simd_f32s(data).0
-    }
-    #[inline(always)]
     fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
         simd.splat_f32s(x)
     }
@@ -46,10 +41,6 @@ impl Lanes for f64 {
     #[inline(always)]
     fn vectors<S: Simd>(data: &[f64]) -> &[S::f64s] {
         S::as_simd_f64s(data).0
-    }
-    #[inline(always)]
-    fn vectors_mut<S: Simd>(data: &mut [f64]) -> &mut [S::f64s] {
-        S::as_mut_simd_f64s(data).0
     }
     #[inline(always)]
     fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {

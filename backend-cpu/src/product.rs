@@ -9,29 +9,19 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use bytemuck::Pod;
 use pulp::{Simd, WithSimd};
 
 use crate::element::Float;
 use crate::packed::{FEW, PackedExact, Panel, WIDE_VECTORS};
-use crate::tile::{Ahead, add_rows, add_wide};
+pub(crate) use crate::tile::Accumulate;
+use crate::tile::{Ahead, Sums, add_rows, add_wide};
 
-/// The largest number of elements in a panel's row, for any vector width.
-const MAX_WIDTH: usize = WIDE_VECTORS * 16;
 /// The largest number of rows of a tile, with 32 vector registers and with 16.
 const MOST_ROWS: [usize; 2] = [8, 4];
 /// Bytes of a panel that are multiplied with all rows before the next ones, so that they stay in
 /// L1.
 const BLOCK_BYTES: usize = 24 << 10;
-
-/// The value that a product is added to.
-#[derive(Clone, Copy)]
-pub(crate) enum Accumulate<'a, T> {
-    Zero,
-    /// The same row for every row of the result.
-    Bias(&'a [T]),
-    /// The existing contents of the result.
-    Existing,
-}
 
 /// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
 pub(crate) struct Product<'a, T> {
@@ -154,20 +144,18 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
         } else {
             Accumulate::Existing
         };
-        let mut sums = [[T::splat(simd, T::ZERO); V]; M];
-        for (m, sums) in sums.iter_mut().enumerate() {
-            *sums = product.load::<S, V>(simd, from, at.row + m, at.panel.column);
-        }
         let ahead = Ahead {
             data,
             at: at.ahead,
             stride: at.stride,
         };
+        let a = product.rows(at.row, start..end);
         let b = T::vectors::<S>(b).as_chunks::<V>().0;
-        sums = add_rows::<S, T, M, V>(simd, product.rows(at.row, start..end), b, ahead, sums);
-        for (m, sums) in sums.iter().enumerate() {
-            product.store::<S>(at.row + m, at.panel.column, sums);
-        }
+        let place = (at.row, at.panel.column);
+        let mut edge = product.edge::<S, M, V>(simd, from, place);
+        let sums = product.sums(&mut edge, from, place);
+        add_rows::<S, T, M, V>(simd, a, b, ahead, sums);
+        product.store_edge::<S, M, V>(&edge, place);
     }
 }
 
@@ -239,18 +227,18 @@ impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, 
         let b = T::vectors::<S>(&data[panel.at..][..k * width * lanes]);
         for first in (0..width).step_by(Q) {
             let column = panel.column + first * lanes;
-            let mut sums = [[T::splat(simd, T::ZERO); Q]; M];
-            for (m, sums) in sums.iter_mut().enumerate() {
-                *sums = product.load::<S, Q>(simd, product.start, row + m, column);
-            }
             let b = (b.get(first..).unwrap_or_default(), width);
-            sums = add_wide::<S, T, M, Q>(simd, product.rows(row, 0..*k), b, sums);
-            for (m, sums) in sums.iter().enumerate() {
-                product.store::<S>(row + m, column, sums);
-            }
+            let (a, place, start) = (product.rows(row, 0..*k), (row, column), product.start);
+            let mut edge = product.edge::<S, M, Q>(simd, start, place);
+            let sums = product.sums(&mut edge, start, place);
+            add_wide::<S, T, M, Q>(simd, a, b, sums);
+            product.store_edge::<S, M, Q>(&edge, place);
         }
     }
 }
+
+/// The sums of a tile at the last columns, which are not whole vectors.
+type Edge<V, const M: usize, const N: usize> = Option<[[V; N]; M]>;
 
 impl<'a, T: Float> Product<'a, T> {
     /// A range of `M` rows of the left-hand side.
@@ -263,45 +251,85 @@ impl<'a, T: Float> Product<'a, T> {
         a
     }
 
-    /// The initial sums of `V` vectors of a row.
+    /// The number of columns that `V` vectors from `column` on have.
     #[inline(always)]
-    fn load<S: Simd, const V: usize>(
+    fn columns(&self, column: usize, vectors: usize) -> usize {
+        (vectors * self.b.lanes).min(self.b.n.saturating_sub(column))
+    }
+
+    /// The sums of a tile as whole vectors, if its columns in the result are not.
+    #[inline(always)]
+    fn edge<S: Simd, const M: usize, const V: usize>(
         &self,
         simd: S,
         start: Accumulate<'_, T>,
-        row: usize,
-        column: usize,
-    ) -> [T::Vector<S>; V] {
-        let count = V * self.b.lanes;
-        let columns = count.min(self.b.n.saturating_sub(column));
-        let from = match start {
-            Accumulate::Zero => return [T::splat(simd, T::ZERO); V],
-            Accumulate::Existing => &self.out[self.out_at[row] + column..][..columns],
-            Accumulate::Bias(row) => &row[column..][..columns],
-        };
-        let mut vectors = [T::splat(simd, T::ZERO); V];
-        if columns == count {
-            vectors.copy_from_slice(T::vectors::<S>(from));
-        } else {
-            let mut spare = [T::ZERO; MAX_WIDTH];
-            spare[..columns].copy_from_slice(from);
-            vectors.copy_from_slice(T::vectors::<S>(&spare[..count]));
+        (row, column): (usize, usize),
+    ) -> Edge<T::Vector<S>, M, V> {
+        let (columns, width) = (self.columns(column, V), V * self.b.lanes);
+        if columns == width {
+            return None;
         }
-        vectors
+        let mut edge = [[T::splat(simd, T::ZERO); V]; M];
+        let to = bytemuck::cast_slice_mut::<_, T>(edge.as_flattened_mut()).chunks_exact_mut(width);
+        for (to, out) in to.zip(&self.out_at[row..]) {
+            let from = match start {
+                Accumulate::Zero => break,
+                Accumulate::Existing => &self.out[out + column..],
+                Accumulate::Bias(bias) => &bias[column..],
+            };
+            to[..columns].copy_from_slice(&from[..columns]);
+        }
+        Some(edge)
     }
 
-    /// Stores the sums of a row.
+    /// The sums of a tile, in its edge or in the result.
     #[inline(always)]
-    fn store<S: Simd>(&mut self, row: usize, column: usize, sums: &[T::Vector<S>]) {
-        let count = sums.len() * self.b.lanes;
-        let columns = count.min(self.b.n.saturating_sub(column));
-        let out = &mut self.out[self.out_at[row] + column..][..columns];
-        if columns == count {
-            T::vectors_mut::<S>(out).copy_from_slice(sums);
-        } else {
-            let mut spare = [T::ZERO; MAX_WIDTH];
-            T::vectors_mut::<S>(&mut spare[..count]).copy_from_slice(sums);
-            out.copy_from_slice(&spare[..columns]);
+    fn sums<'s, V: Pod, const M: usize, const N: usize>(
+        &'s mut self,
+        edge: &'s mut Edge<V, M, N>,
+        start: Accumulate<'s, T>,
+        (row, column): (usize, usize),
+    ) -> Sums<'s, T, M> {
+        let mut at = [0; M];
+        match edge {
+            None => {
+                for (at, out) in at.iter_mut().zip(&self.out_at[row..][..M]) {
+                    *at = out + column;
+                }
+                Sums {
+                    out: self.out,
+                    at,
+                    start: match start {
+                        Accumulate::Bias(bias) => Accumulate::Bias(&bias[column..]),
+                        other => other,
+                    },
+                }
+            }
+            Some(edge) => {
+                for (m, at) in at.iter_mut().enumerate() {
+                    *at = m * N * self.b.lanes;
+                }
+                Sums {
+                    out: bytemuck::cast_slice_mut(edge.as_flattened_mut()),
+                    at,
+                    start: Accumulate::Existing,
+                }
+            }
+        }
+    }
+
+    /// Copies the sums of an edge to the result.
+    #[inline(always)]
+    fn store_edge<S: Simd, const M: usize, const V: usize>(
+        &mut self,
+        edge: &Edge<T::Vector<S>, M, V>,
+        (row, column): (usize, usize),
+    ) {
+        let (columns, width) = (self.columns(column, V), V * self.b.lanes);
+        let Some(edge) = edge else { return };
+        let from = bytemuck::cast_slice::<_, T>(edge.as_flattened()).chunks_exact(width);
+        for (from, out) in from.zip(&self.out_at[row..]) {
+            self.out[out + column..][..columns].copy_from_slice(&from[..columns]);
         }
     }
 }
