@@ -47,7 +47,7 @@ impl PackedBf16 {
         let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
         let mut data = cpu
             .pool()
-            .scratch::<u32>((panels * WIDTH).saturating_mul(pairs))?;
+            .packed::<u32>((panels * WIDTH).saturating_mul(pairs))?;
         for p in 0..pairs {
             let at = |row: usize, column: usize| match row < k {
                 true => source.data[row * source.row_stride + column * source.column_stride],

@@ -95,7 +95,7 @@ impl<T: Float> PackedExact<T> {
         let lanes = arch.dispatch(LanesOf(PhantomData::<T>));
         let width = vectors * lanes;
         let last = last_vectors(n % width, lanes, vectors) * lanes;
-        let mut data = cpu.pool().scratch::<T>((n / width * width + last) * k)?;
+        let mut data = cpu.pool().packed::<T>((n / width * width + last) * k)?;
         if k > 0 {
             let (whole, rest) = data.split_at_mut(n / width * width * k);
             let (columns, others) = source.columns.split_at(n / width * width);

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use backend_api::{Error, Memory, Result};
 use bytemuck::Pod;
 
-use crate::pages::Line;
-use crate::pages::zeroed;
+use crate::pages::{Block, Line, Pages};
 
 /// Minimum amount by which memory in use and kept memory together may exceed the peak use.
 const SLACK: usize = 64 << 20;
@@ -26,19 +25,20 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Free blocks by class, each with the time when it was freed; the newest at the back.
-    shelves: Vec<VecDeque<(u64, Box<[Line]>)>>,
+    /// Free blocks by class and pages, each with the time when it was freed; newest at the back.
+    shelves: Vec<VecDeque<(u64, Block)>>,
     clock: u64,
     memory: Memory,
 }
 
 /// Rounds up to the next size class: its size in lines and its index in the shelves.
-fn class(lines: usize) -> (usize, usize) {
+fn class(lines: usize, pages: Pages) -> (usize, usize) {
     let step = lines.ilog2().saturating_sub(2);
     let size = lines.div_ceil(1 << step) << step;
     // Rounding up may reach the next power of two.
     let step = size.ilog2().saturating_sub(2);
-    (size, size.ilog2() as usize * 4 + ((size >> step) & 3))
+    let class = size.ilog2() as usize * 4 + ((size >> step) & 3);
+    (size, 2 * class + usize::from(pages == Pages::Large))
 }
 
 impl Pool {
@@ -54,42 +54,46 @@ impl Pool {
 
     /// A block of at least `bytes` bytes, with unspecified contents.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Storage> {
+        self.take_in(Pages::Small, bytes)
+    }
+
+    fn take_in(self: &Arc<Self>, pages: Pages, bytes: usize) -> Result<Storage> {
         let lines = bytes.div_ceil(size_of::<Line>());
         if lines == 0 {
             return Ok(Storage {
-                lines: Box::default(),
+                block: Block::default(),
                 pool: self.clone(),
             });
         }
-        let (size, shelf) = class(lines);
+        let (size, shelf) = class(lines, pages);
         let bytes = size * size_of::<Line>();
         let mut state = self.state();
         let found = state.shelves.get_mut(shelf).and_then(VecDeque::pop_back);
-        let lines = match found {
-            Some((_, lines)) => {
+        let block = match found {
+            Some((_, block)) => {
                 state.memory.pooled -= bytes;
-                lines
+                block
             }
             None => {
                 // Allocation may take long; other threads can use the pool meanwhile.
                 drop(state);
-                let lines = self.ask_system(size)?;
+                let block = self.ask_system(size, pages)?;
                 state = self.state();
                 state.memory.system_allocations += 1;
-                lines
+                block
             }
         };
         state.memory.in_use += bytes;
         state.memory.peak = state.memory.peak.max(state.memory.in_use);
         drop(state);
         Ok(Storage {
-            lines,
+            block,
             pool: self.clone(),
         })
     }
 
-    fn ask_system(&self, lines: usize) -> Result<Box<[Line]>> {
-        if let Some(block) = zeroed(lines) {
+    fn ask_system(&self, lines: usize, pages: Pages) -> Result<Block> {
+        if let Some(block) = Block::zeroed(lines, pages) {
             return Ok(block);
         }
         // Release all kept blocks and try again.
@@ -99,19 +103,19 @@ impl Pool {
             mem::take(&mut state.shelves)
         };
         drop(kept);
-        zeroed(lines).ok_or_else(|| Error::OutOfMemory {
+        Block::zeroed(lines, pages).ok_or_else(|| Error::OutOfMemory {
             device: "cpu".to_owned(),
             requested: lines.saturating_mul(size_of::<Line>()),
             free: 0,
         })
     }
 
-    fn give_back(&self, lines: Box<[Line]>) {
-        if lines.is_empty() {
+    fn give_back(&self, block: Block) {
+        if block.is_empty() {
             return;
         }
-        let bytes = size_of_val(&*lines);
-        let (_, shelf) = class(lines.len());
+        let bytes = size_of_val(&*block);
+        let (_, shelf) = class(block.len(), block.pages());
         let mut released = Vec::new();
         let mut state = self.state();
         state.memory.in_use -= bytes;
@@ -121,7 +125,7 @@ impl Pool {
         }
         state.clock += 1;
         let now = state.clock;
-        state.shelves[shelf].push_back((now, lines));
+        state.shelves[shelf].push_back((now, block));
         let limit = state.memory.peak + (state.memory.peak / 2).max(SLACK);
         while state.memory.in_use + state.memory.pooled > limit {
             let oldest = state
@@ -141,8 +145,17 @@ impl Pool {
 
     /// A block for `len` numbers, with unspecified contents, that no tensor refers to.
     pub(crate) fn scratch<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Scratch<T>> {
+        self.scratch_in(Pages::Small, len)
+    }
+
+    /// The same for a matrix that is read again and again.
+    pub(crate) fn packed<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Scratch<T>> {
+        self.scratch_in(Pages::Large, len)
+    }
+
+    fn scratch_in<T: Pod>(self: &Arc<Self>, pages: Pages, len: usize) -> Result<Scratch<T>> {
         Ok(Scratch {
-            storage: self.take(len.saturating_mul(size_of::<T>()))?,
+            storage: self.take_in(pages, len.saturating_mul(size_of::<T>()))?,
             len,
             element: std::marker::PhantomData,
         })
@@ -152,25 +165,25 @@ impl Pool {
 /// A block of memory with one owner. Returns to its pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    lines: Box<[Line]>,
+    block: Block,
     pool: Arc<Pool>,
 }
 
 impl Storage {
     /// The block as a slice of `T`; it may be longer than requested.
     pub(crate) fn elements<T: Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.lines)
+        bytemuck::cast_slice(&self.block)
     }
 
     /// The block as a mutable slice of `T`.
     pub(crate) fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        bytemuck::cast_slice_mut(&mut self.block)
     }
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        self.pool.give_back(mem::take(&mut self.lines));
+        self.pool.give_back(mem::take(&mut self.block));
     }
 }
 
@@ -203,9 +216,13 @@ mod tests {
     fn classes_are_distinct_and_waste_little() {
         let mut last = (0, 0);
         for lines in 1..10_000 {
-            let (size, shelf) = class(lines);
+            let (size, shelf) = class(lines, Pages::Small);
             assert!(size >= lines && size <= lines + lines / 4);
-            assert_eq!(class(size), (size, shelf), "a size class maps to itself");
+            assert_eq!(
+                class(size, Pages::Small),
+                (size, shelf),
+                "a size class maps to itself"
+            );
             assert!(size >= last.0 && (size == last.0) == (shelf == last.1));
             last = (size, shelf);
         }
@@ -226,6 +243,17 @@ mod tests {
         assert_eq!((memory.pooled, memory.system_allocations), (0, 2));
         drop((again, other));
         assert_eq!(pool.memory().peak, 1024 + 10_240);
+    }
+
+    #[test]
+    fn blocks_are_reused_for_their_kind_of_pages() {
+        let pool = Arc::new(Pool::default());
+        drop(pool.packed::<u8>(1000).unwrap());
+        drop(pool.scratch::<u8>(1000).unwrap());
+        assert_eq!(pool.memory().system_allocations, 2);
+        drop(pool.packed::<u8>(1000).unwrap());
+        drop(pool.scratch::<u8>(1000).unwrap());
+        assert_eq!(pool.memory().system_allocations, 2);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl PackedAmx {
         let words =
             |block_words: usize, fill: &(dyn Fn(&[[f32; PAIR]; DEPTH], &mut [u16]) + Sync)| {
                 let size = block_words * blocks;
-                let mut data = cpu.pool().scratch::<u16>(pairs * size)?;
+                let mut data = cpu.pool().packed::<u16>(pairs * size)?;
                 cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
                     let mut room = [[0.0; PAIR]; DEPTH];
                     let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
@@ -85,7 +85,7 @@ impl PackedAmx {
             Form::Parts(words(BLOCK, &fill)?)
         } else {
             let size = DEPTH * PAIR * blocks;
-            let mut data = cpu.pool().scratch::<f32>(pairs * size)?;
+            let mut data = cpu.pool().packed::<f32>(pairs * size)?;
             cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
                 let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
                 let (rows, _) = data.as_chunks_mut::<PAIR>();
