@@ -20,8 +20,8 @@ use crate::tile::{Ahead, Sums, add_rows, add_wide};
 /// The largest number of rows of a tile, with 32 vector registers and with 16.
 const MOST_ROWS: [usize; 2] = [8, 4];
 /// Bytes of a panel that are multiplied with all rows before the next ones, so that they stay in
-/// L1.
-const BLOCK_BYTES: usize = 24 << 10;
+/// L2.
+const BLOCK_BYTES: usize = 200 << 10;
 
 /// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
 pub(crate) struct Product<'a, T> {
@@ -63,7 +63,7 @@ impl<T: Float> WithSimd for Product<'_, T> {
 }
 
 /// All rows times a panel of `V` vectors, one block of the panel after another: the first tile of
-/// rows brings the block into L1, the others read it from there.
+/// rows brings the block into L2, the others read it from there.
 #[inline(always)]
 fn many_rows<S: Simd, T: Float, const V: usize>(
     simd: S,
@@ -74,7 +74,8 @@ fn many_rows<S: Simd, T: Float, const V: usize>(
     let count = product.a_at.len();
     let tiles = count.div_ceil(most).max(1);
     let (k, width) = (product.b.k, V * product.b.lanes);
-    let block = (BLOCK_BYTES / (width * size_of::<T>())).max(1);
+    let blocks = (k * width * size_of::<T>()).div_ceil(BLOCK_BYTES).max(1);
+    let block = k.div_ceil(blocks).max(1);
     for start in (0..k.max(1)).step_by(block) {
         let end = k.min(start + block);
         let mut row = 0;
@@ -428,7 +429,7 @@ mod tests {
                 [21, 8, 64],
                 [50, 64, 31],
                 [2, 30, 150],
-                [11, 700, 50],
+                [11, 2500, 50],
                 [0, 3, 4],
                 [5, 0, 4],
             ];
