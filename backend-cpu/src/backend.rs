@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backend_api::trace::{ScanPlan, SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Recurrence,
-    Result, SequencePath, SequencePlan, SequenceRequest, View, accumulate_widened, check_bytes,
-    check_download, compose, is_widened, run_widened,
+    Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Result,
+    SequencePlan, SequenceRequest, View, accumulate_widened, check_bytes, check_download, compose,
+    is_widened, run_widened,
 };
 
 use crate::device::Cpu;
@@ -15,9 +15,6 @@ use crate::elementwise::unsupported;
 use crate::scan::compile;
 use crate::storage::{CpuBuffer, Input, unshared};
 use crate::strided::Walk;
-
-/// Rows, over all steps, from which on packing a sequence's kernels is worth it.
-const MIN_PACKED_ROWS: usize = 4;
 
 impl Backend for Cpu {
     type Buffer = CpuBuffer;
@@ -132,24 +129,9 @@ impl Backend for Cpu {
         Some(self.steps())
     }
 
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        let mut plan = SequencePlan::stepwise(request);
-        let known = matches!(
-            request.recurrence,
-            Recurrence::Basic { .. }
-                | Recurrence::Lstm(_)
-                | Recurrence::ExtendedLstm(_)
-                | Recurrence::Gru { .. }
-                | Recurrence::GruResetAfter { .. }
-        );
-        // Preparing the kernels costs about as much as multiplying a few rows with them.
-        let worth_it =
-            request.reuse || request.steps.saturating_mul(request.batch) >= MIN_PACKED_ROWS;
-        let common = request.recurrence.activation().is_common();
-        if known && common && worth_it && request.dtype.is_float() {
-            plan.path = SequencePath::Whole;
-        }
-        Some(plan)
+    /// `None`: a cell's step becomes a program, as any other.
+    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
+        None
     }
 }
 
@@ -215,12 +197,6 @@ impl Cpu {
             Fused::GruOutput { activation } => self.gru_output::<T>(*activation, ins, outs),
             Fused::GruOutputGrad { activation } => {
                 self.gru_output_grad::<T>(*activation, ins, outs)
-            }
-            Fused::Sequence(plan) if plan.path == SequencePath::Whole => {
-                self.sequence::<T>(plan, ins, outs)
-            }
-            Fused::SequenceGrad(plan) if plan.path == SequencePath::Whole => {
-                self.sequence_grad::<T>(plan, ins, outs)
             }
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy::<T>(ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad::<T>(ins, outs),

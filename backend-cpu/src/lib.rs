@@ -60,7 +60,6 @@ mod random;
 mod reduce;
 mod rows;
 mod scan;
-mod sequence;
 mod simd;
 mod spin_pool;
 mod steps;

@@ -102,118 +102,6 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 9, 5> for LstmGrad<C> {
     }
 }
 
-/// `x`, clamped to `-limit..=limit`; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn limit_of<T: Float>(x: T, limit: T) -> T {
-    if x > limit {
-        limit
-    } else if x < limit.neg() {
-        limit.neg()
-    } else {
-        x
-    }
-}
-
-/// An LSTM step that clips the cell state to `limit`, which may be infinite. Operands and results
-/// are those of [`Lstm`], and `w_f, w_i, w_o` in addition with peepholes.
-#[derive(Clone, Copy)]
-pub(crate) struct ClippedLstm<T, C> {
-    pub(crate) forget_bias: T,
-    pub(crate) limit: T,
-    pub(crate) curve: PhantomData<C>,
-}
-
-impl<T: Float, C: ActivationFn> ClippedLstm<T, C> {
-    /// Computes all results from sums that already include the peepholes' terms of the old cell
-    /// state. `more` computes the term that the new cell state adds to the sum of `o`.
-    #[inline(always)]
-    fn gated(self, [i, j, f, o, c]: [T; 5], more: impl Fn(T) -> T) -> [T; 6] {
-        let i = i.sigmoid();
-        let j = value::<C, _>(j);
-        let f = f.add(self.forget_bias).sigmoid();
-        let c = limit_of(c.mul(f).add(i.mul(j)), self.limit);
-        let o = o.add(more(c)).sigmoid();
-        [c, value::<C, _>(c).mul(o), i, j, f, o]
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 5, 6> for ClippedLstm<T, C> {
-    #[inline(always)]
-    fn at(self, x: [T; 5]) -> [T; 6] {
-        self.gated(x, |_| T::ZERO)
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 8, 6> for ClippedLstm<T, C> {
-    #[inline(always)]
-    fn at(self, [i, j, f, o, c, w_f, w_i, w_o]: [T; 8]) -> [T; 6] {
-        let seen = [i.add(w_i.mul(c)), j, f.add(w_f.mul(c)), o, c];
-        self.gated(seen, |c| w_o.mul(c))
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 5, 2> for ClippedLstm<T, C> {
-    #[inline(always)]
-    fn at(self, x: [T; 5]) -> [T; 2] {
-        let all: [T; 6] = self.at(x);
-        [all[0], all[1]]
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 8, 2> for ClippedLstm<T, C> {
-    #[inline(always)]
-    fn at(self, x: [T; 8]) -> [T; 2] {
-        let all: [T; 6] = self.at(x);
-        [all[0], all[1]]
-    }
-}
-
-/// The gradient of [`ClippedLstm`]: gates, `c, c', dc', dh'`, and with peepholes `w_f, w_i, w_o`,
-/// to the gradients of the four sums and of `c`.
-#[derive(Clone, Copy)]
-pub(crate) struct ClippedLstmGrad<T, C> {
-    pub(crate) limit: T,
-    pub(crate) curve: PhantomData<C>,
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 11, 5> for ClippedLstmGrad<T, C> {
-    #[inline(always)]
-    fn at(self, [i, j, f, o, c, c_new, dc, dh, w_f, w_i, w_o]: [T; 11]) -> [T; 5] {
-        let a = value::<C, _>(c_new);
-        let d_o = gradient::<Sigmoid, _>(o, dh.mul(a));
-        let dc = dc.add(gradient::<C, _>(a, dh.mul(o))).add(d_o.mul(w_o));
-        // A clipped value has no gradient.
-        let dc = if c_new.abs() < self.limit {
-            dc
-        } else {
-            T::ZERO
-        };
-        let di = gradient::<Sigmoid, _>(i, dc.mul(j));
-        let df = gradient::<Sigmoid, _>(f, dc.mul(c));
-        let before = dc.mul(f).add(di.mul(w_i)).add(df.mul(w_f));
-        [di, gradient::<C, _>(j, dc.mul(i)), df, d_o, before]
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 8, 5> for ClippedLstmGrad<T, C> {
-    #[inline(always)]
-    fn at(self, [i, j, f, o, c, c_new, dc, dh]: [T; 8]) -> [T; 5] {
-        let none = T::ZERO;
-        self.at([i, j, f, o, c, c_new, dc, dh, none, none, none])
-    }
-}
-
-/// The output gate and the new cell state to `h` before the projection.
-#[derive(Clone, Copy)]
-pub(crate) struct LstmOutput<C>(pub(crate) C);
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 2, 1> for LstmOutput<C> {
-    #[inline(always)]
-    fn at(self, [o, c]: [T; 2]) -> [T; 1] {
-        [value::<C, _>(c).mul(o)]
-    }
-}
-
 /// The first half of a GRU step: `r, u` (sums) and `h` to `r, u, r h`.
 #[derive(Clone, Copy)]
 pub(crate) struct GruGates;
@@ -256,22 +144,6 @@ impl<T: Float> Pointwise<T, 5, 3> for GruGatesGrad {
             gradient::<Sigmoid, _>(r, drh.mul(h)),
             gradient::<Sigmoid, _>(u, du),
             drh.mul(r),
-        ]
-    }
-}
-
-/// The rest of the gradient of the first half, once that of `u` is known: `r, h, d(r h)` and the
-/// gradient of `h` so far to the gradient of the sum of `r`, the gradient of `h`, and `r h`.
-#[derive(Clone, Copy)]
-pub(crate) struct GruResetGrad;
-
-impl<T: Float> Pointwise<T, 4, 3> for GruResetGrad {
-    #[inline(always)]
-    fn at(self, [r, h, drh, dh]: [T; 4]) -> [T; 3] {
-        [
-            gradient::<Sigmoid, _>(r, drh.mul(h)),
-            drh.mul(r).add(dh),
-            r.mul(h),
         ]
     }
 }
@@ -319,47 +191,5 @@ impl<T: Float, C: ActivationFn> Pointwise<T, 5, 3> for GruOutputGrad<C> {
     fn at(self, [q, u, h, dh, more]: [T; 5]) -> [T; 3] {
         let [dz, du, dh]: [T; 3] = self.at([q, u, h, dh.add(more)]);
         [gradient::<Sigmoid, _>(u, du), dz, dh]
-    }
-}
-
-/// A step of the GRU that resets after the matmul: `r, u` (sums), the candidate's projected input,
-/// its recurrent product `m`, and `h` to `h'` and optionally `r, u, q, m`.
-#[derive(Clone, Copy)]
-pub(crate) struct GruAfter<C>(pub(crate) C);
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 5, 5> for GruAfter<C> {
-    #[inline(always)]
-    fn at(self, [r, u, z, m, h]: [T; 5]) -> [T; 5] {
-        let (r, u) = (r.sigmoid(), u.sigmoid());
-        let q = value::<C, _>(z.add(r.mul(m)));
-        [u.mul(h).add(T::ONE.sub(u).mul(q)), r, u, q, m]
-    }
-}
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 5, 1> for GruAfter<C> {
-    #[inline(always)]
-    fn at(self, x: [T; 5]) -> [T; 1] {
-        let all: [T; 5] = self.at(x);
-        [all[0]]
-    }
-}
-
-/// The gradient of [`GruAfter`]: `r, u, q, m, h` and `dh'` in two summands to the gradients of the
-/// three sums, of `m` and of `h`.
-#[derive(Clone, Copy)]
-pub(crate) struct GruAfterGrad<C>(pub(crate) C);
-
-impl<T: Float, C: ActivationFn> Pointwise<T, 7, 5> for GruAfterGrad<C> {
-    #[inline(always)]
-    fn at(self, [r, u, q, m, h, dh, more]: [T; 7]) -> [T; 5] {
-        let dh = dh.add(more);
-        let dq = gradient::<C, _>(q, T::ONE.sub(u).mul(dh));
-        [
-            gradient::<Sigmoid, _>(r, dq.mul(m)),
-            gradient::<Sigmoid, _>(u, h.sub(q).mul(dh)),
-            dq,
-            dq.mul(r),
-            u.mul(dh),
-        ]
     }
 }

@@ -4,7 +4,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::{Node, Operand, StepGraph, Value, Work};
-use super::plan::ScanPlan;
+use super::plan::{RowSource, ScanPlan};
 use super::recorder::step_key;
 use crate::{Backend, Error, Fused, Layout, Meta, Op, Result, Shape, Stacker, Tensor};
 
@@ -315,6 +315,8 @@ pub(crate) fn scan<B: Backend>(
         [] => Ok(new.clone()),
     };
     let shown = plan.shown();
+    // Saved values past a row's length are unspecified.
+    let saved = shown..shown + plan.saved;
     let mut outputs: Vec<Vec<Tensor<B>>> = vec![Vec::with_capacity(plan.steps); zeros.len()];
     for i in 0..plan.steps {
         let time = if plan.reverse { plan.steps - 1 - i } else { i };
@@ -322,10 +324,9 @@ pub(crate) fn scan<B: Backend>(
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let (out, new) = run_step(device, graph, inputs, captured, &states)?;
         for (k, (stack, out)) in outputs.iter_mut().zip(out).enumerate() {
-            // Saved values past a row's length are unspecified.
-            stack.push(match k < shown {
-                true => masked(time, &out, &zeros[k])?,
-                false => out,
+            stack.push(match saved.contains(&k) {
+                true => out,
+                false => masked(time, &out, &zeros[k])?,
             });
         }
         for (state, new) in states.iter_mut().zip(&new) {
@@ -343,6 +344,28 @@ pub(crate) fn scan<B: Backend>(
         }
         results.push(stacker.finish(zero)?);
     }
+    let mut sums = Vec::with_capacity(plan.step.sums().len());
+    for sum in plan.step.sums() {
+        let rows = sum.iter().map(|source| {
+            let rows = match (*source, lengths) {
+                (RowSource::Input(i), [lengths]) => inputs[i].mask_padding(lengths, 0)?,
+                (RowSource::Input(i), _) => inputs[i].clone(),
+                (RowSource::Output(i), [lengths]) if saved.contains(&i) => {
+                    results[i].mask_padding(lengths, 0)?
+                }
+                (RowSource::Output(i), _) => results[i].clone(),
+            };
+            let dims = rows.dims();
+            rows.reshape(&[dims[0] * dims[1], dims[2]])
+        });
+        sums.push(match &*rows.collect::<Result<Vec<_>>>()? {
+            [a, b] => a.transpose(0, 1)?.matmul(b)?,
+            [rows, ..] => rows.sum(0)?,
+            [] => return Err(missing()),
+        });
+    }
+    results.truncate(saved.end);
+    results.extend(sums);
     results.insert_many(shown, states);
     Ok(results)
 }

@@ -20,7 +20,7 @@ pub use cache::StepCache;
 pub use evaluate::run_step;
 pub(crate) use evaluate::scan;
 pub use graph::{GraphKey, Node, Operand, StepGraph, Value, Work};
-pub use plan::{CompiledStep, ScanPlan, SharedProgram, StepProgram};
+pub use plan::{CompiledStep, RowSource, RowSum, ScanPlan, SharedProgram, StepProgram};
 pub(crate) use recorder::not_available;
 pub use recorder::{Key, Recorder, Symbol};
 pub use regions::{Regions, ScanOperands, ScanResults};

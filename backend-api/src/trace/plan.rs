@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
-use super::graph::StepGraph;
+use super::graph::{Operand, StepGraph};
 #[cfg(doc)]
 use crate::Fused;
 use crate::operands::Args;
-use crate::{Error, Meta, Metas, Result};
+use crate::{Error, Meta, Metas, Result, Shape};
 
 /// What a device makes of a step to run it; see
 /// [`Backend::compile_step`](crate::Backend::compile_step). Its text is for people who want to know
@@ -23,10 +23,25 @@ impl<T: Any + fmt::Display + Send + Sync> StepProgram for T {}
 /// A shared program.
 pub type SharedProgram = Arc<dyn StepProgram>;
 
+/// A sum over all rows of all steps, of rows `[batch, width]`: `aᵀ b` for two, or the sum of one.
+/// The gradient of a captured matrix is such a sum.
+pub type RowSum = SmallVec<[RowSource; 2]>;
+
+/// The rows of a [`RowSum`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowSource {
+    /// An input of the step.
+    Input(usize),
+    /// An output of the step.
+    Output(usize),
+}
+
 /// A step and how a device runs it.
 pub struct CompiledStep {
     graph: StepGraph,
     program: Result<SharedProgram, String>,
+    sums: Vec<RowSum>,
+    hidden: usize,
     /// What others derived from the step, by a key of theirs: its gradient.
     derived: Mutex<HashMap<Vec<bool>, Arc<dyn Any + Send + Sync>>>,
 }
@@ -37,8 +52,30 @@ impl CompiledStep {
         Self {
             graph,
             program,
+            sums: Vec::new(),
+            hidden: 0,
             derived: Mutex::default(),
         }
+    }
+
+    /// The step with sums over all steps. The last `hidden` outputs are no results: only sums read
+    /// them.
+    pub fn with_sums(self, sums: Vec<RowSum>, hidden: usize) -> Self {
+        Self {
+            sums,
+            hidden,
+            ..self
+        }
+    }
+
+    /// The sums over all steps.
+    pub fn sums(&self) -> &[RowSum] {
+        &self.sums
+    }
+
+    /// Number of last outputs that only sums read.
+    pub fn hidden(&self) -> usize {
+        self.hidden
     }
 
     /// The step.
@@ -76,6 +113,7 @@ impl fmt::Debug for CompiledStep {
         f.debug_struct("CompiledStep")
             .field("graph", &self.graph)
             .field("program", &self.program.as_ref().map(|_| "compiled"))
+            .field("sums", &self.sums)
             .finish_non_exhaustive()
     }
 }
@@ -91,9 +129,11 @@ impl fmt::Debug for CompiledStep {
 ///
 /// The results are:
 /// * the outputs of all steps, `[steps, batch, ..]` each, zero at and after a row's length; all
-///   but the last [`saved`](Self::saved);
+///   but those that follow;
 /// * the final state. Steps at and after a row's length leave its state as it is;
-/// * the last [`saved`](Self::saved) outputs.
+/// * [`saved`](Self::saved) further outputs, unspecified at and after a row's length;
+/// * the [sums](CompiledStep::sums), whose [hidden](CompiledStep::hidden) rows are the last outputs
+///   of the graph.
 ///
 /// Inputs at and after a row's length have no effect, even if they are NaN.
 #[derive(Clone, Debug)]
@@ -110,7 +150,8 @@ pub struct ScanPlan {
     /// Whether the device caches what it makes of the captured tensors as long as their buffers
     /// live. Does not affect results.
     pub reuse: bool,
-    /// Number of outputs that are returned after the final state: values for a gradient.
+    /// Number of outputs that are returned after the final state: values for a gradient. They come
+    /// before those that only sums read.
     pub saved: usize,
 }
 
@@ -118,7 +159,10 @@ impl PartialEq for ScanPlan {
     fn eq(&self, other: &Self) -> bool {
         let settings = |p: &Self| (p.steps, p.reverse, p.ragged, p.reuse, p.saved);
         settings(self) == settings(other)
-            && (Arc::ptr_eq(&self.step, &other.step) || self.step.graph == other.step.graph)
+            && (Arc::ptr_eq(&self.step, &other.step)
+                || (self.step.graph == other.step.graph
+                    && self.step.sums == other.step.sums
+                    && self.step.hidden == other.step.hidden))
     }
 }
 
@@ -142,7 +186,8 @@ impl ScanPlan {
 
     /// Number of outputs that are returned before the final state.
     pub fn shown(&self) -> usize {
-        self.graph().outputs.len().saturating_sub(self.saved)
+        let others = self.saved.saturating_add(self.step.hidden);
+        self.graph().outputs.len().saturating_sub(others)
     }
 
     /// Number of operands.
@@ -181,12 +226,13 @@ impl ScanPlan {
         if let (true, Some(lengths)) = (self.ragged, args.ins.last()) {
             args.check_lengths(*lengths, graph.batch())?;
         }
-        if self.saved > graph.outputs.len() {
-            let count = graph.outputs.len();
+        let count = graph.outputs.len();
+        if self.saved.saturating_add(self.step.hidden) > count {
             let problem = format!("is {}, but the step has {count} outputs", self.saved);
             return Err(Error::argument(args.op, "saved", problem));
         }
-        let (outputs, saved) = graph.outputs.split_at(self.shown());
+        let (outputs, rest) = graph.outputs.split_at(self.shown());
+        let saved = &rest[..self.saved];
         let mut results: Metas = smallvec![];
         for output in outputs {
             results.push(self.stacked(output.meta())?);
@@ -195,6 +241,36 @@ impl ScanPlan {
         for output in saved {
             results.push(self.stacked(output.meta())?);
         }
+        for sum in &self.step.sums {
+            results.push(self.sum_of(sum).map_err(|problem| {
+                Error::argument(args.op, "sums", format!("has {sum:?}, but {problem}"))
+            })?);
+        }
         Ok(results)
+    }
+
+    /// Shape and type of a sum.
+    fn sum_of(&self, sum: &[RowSource]) -> Result<Meta, String> {
+        let graph = self.graph();
+        let row = |source: &RowSource| {
+            let meta = match *source {
+                RowSource::Input(i) => graph.inputs.get(i).copied(),
+                RowSource::Output(i) => graph.outputs.get(i).map(Operand::meta),
+            };
+            let meta = meta.ok_or_else(|| format!("there is no {source:?}"))?;
+            match meta.shape.rank() {
+                2 => Ok(meta),
+                _ => Err(format!("{source:?} is {}, not rows", meta.shape)),
+            }
+        };
+        let widths =
+            |metas: &[Meta]| Shape::new(&metas.iter().map(|m| m.shape.last()).collect::<Vec<_>>());
+        let metas = sum.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let shape = widths(&metas).map_err(|error| error.to_string())?;
+        match &*metas {
+            [a] => Ok(Meta::new(shape, a.dtype)),
+            [a, b] if a.dtype == b.dtype => Ok(Meta::new(shape, a.dtype)),
+            _ => Err("one or two rows of one type are summed".to_owned()),
+        }
     }
 }

@@ -9,11 +9,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::evaluate::{Lifted, lift};
 use super::graph::{Node, Operand, StepGraph, Value, Work};
-use super::plan::{CompiledStep, ScanPlan, SharedProgram};
+use super::plan::{CompiledStep, RowSource, RowSum, ScanPlan, SharedProgram};
 use super::rows::Rows;
 use crate::{
     Backend, Binary, DType, Error, Fused, MAX_RANK, Meta, Op, Reduce, Result, Tensor, Unary,
@@ -50,8 +50,10 @@ struct Core {
     /// The values that are the inputs and captured tensors of the part.
     inputs: Vec<Value>,
     captured: Vec<Value>,
-    /// The operands that are its outputs.
+    /// The operands that are its outputs, but for those that only sums read.
     outputs: Vec<Operand>,
+    /// The rows that it sums over all steps.
+    sums: Vec<SmallVec<[Operand; 2]>>,
 }
 
 /// Which values depend on what.
@@ -126,6 +128,23 @@ fn is_light(graph: &StepGraph, node: &Node) -> bool {
             Work::AddAt(_) | Work::Detach => true,
             Work::Noise { .. } => false,
         }
+}
+
+/// Whether a node is a product of rows with a captured matrix, or one that is computed once. A
+/// device's program computes it for several steps at a time if no state needs it to be computed
+/// step by step.
+fn is_product(graph: &StepGraph, uses: &Uses, node: &Node) -> bool {
+    let [a, b, ..] = &*node.operands else {
+        return false;
+    };
+    let known = |dtype: DType| matches!(dtype, DType::F32 | DType::F64);
+    matches!(node.work, Work::Op(Op::MatMul { .. }))
+        && known(a.dtype)
+        && a.layout.shape().rank() == 2
+        && a.layout.shape()[0] == graph.batch()
+        && uses.is_timed(a.value)
+        && b.layout.shape().rank() == 2
+        && !uses.is_timed(b.value)
 }
 
 /// Whether a node can be computed for all steps at once.
@@ -245,6 +264,13 @@ impl Regions {
         }
     }
 
+    /// Whether the steps' operation sums rows over all steps: some are known in the steps only.
+    fn is_summed_inside(&self, rows: &[Operand]) -> bool {
+        let whole = |o: &Operand| *o == Operand::whole(o.value, self.graph.meta_of(o.value));
+        rows.iter().any(|o| !self.is_outside(o.value))
+            && rows.iter().all(|o| !self.is_outside(o.value) || whole(o))
+    }
+
     /// Collects what the steps compute.
     fn cut(
         &self,
@@ -255,8 +281,18 @@ impl Regions {
         let mut outputs: Vec<Operand> = Vec::new();
         let mut seen = vec![false; graph.nodes.len()];
         let mut left: Vec<Operand> = graph.outputs.clone();
+        let mut sums: Vec<SmallVec<[Operand; 2]>> = Vec::new();
         for operand in &graph.sums {
-            self.summands(operand.value, &mut left);
+            self.summands(
+                operand.value,
+                &mut |rows: SmallVec<[Operand; 2]>, is_sum| {
+                    if !is_sum || !self.is_summed_inside(&rows) {
+                        left.extend(rows);
+                    } else if !sums.contains(&rows) {
+                        sums.push(rows);
+                    }
+                },
+            );
         }
         left.reverse();
         while let Some(operand) = left.pop() {
@@ -270,6 +306,13 @@ impl Regions {
                 left.extend(&graph.nodes[node].operands);
             }
         }
+        let shown = outputs.len();
+        for operand in sums.iter().flatten() {
+            if !self.is_outside(operand.value) && !outputs.contains(operand) {
+                outputs.push(*operand);
+            }
+        }
+        let hidden = outputs.len() - shown;
         if outputs.is_empty() && graph.states.is_empty() {
             return None;
         }
@@ -294,6 +337,8 @@ impl Regions {
                 value => found.push(value),
             }
         }
+        let outside = sums.iter().flatten().map(|o| o.value);
+        found.extend(outside.filter(|value| self.is_outside(*value)));
         found.sort_by_key(|value| match *value {
             Value::Input(i) => (0, i, 0),
             Value::Captured(i) => (1, i, 0),
@@ -344,11 +389,24 @@ impl Regions {
             Some(operand) => Err(format!("{operand} is not a row for each row of the batch")),
             None => compile(&step),
         };
+        let source = |operand: &Operand| {
+            let output = outputs.iter().position(|o| o == operand);
+            let input = inputs.iter().position(|value| *value == operand.value);
+            output
+                .map(RowSource::Output)
+                .or(input.map(RowSource::Input))
+        };
+        let rows = sums
+            .iter()
+            .map(|rows| rows.iter().map(source).collect::<Option<RowSum>>());
+        let rows = rows.collect::<Option<Vec<_>>>()?;
+        outputs.truncate(shown);
         Some(Core {
-            step: Arc::new(CompiledStep::new(step, program)),
+            step: Arc::new(CompiledStep::new(step, program).with_sums(rows, hidden)),
             inputs,
             captured,
             outputs,
+            sums,
         })
     }
 }
@@ -357,6 +415,8 @@ impl Regions {
 fn places(graph: &StepGraph, uses: &Uses, compiled: bool) -> Vec<Place> {
     let count = graph.nodes.len();
     let mut places = vec![Place::Core; count];
+    let is_light =
+        |node: &Node| is_light(graph, node) || (compiled && is_product(graph, uses, node));
     // What no state reaches leaves the steps if it is not light, with all that it depends on.
     let mut leaves = vec![false; count];
     for i in (0..count).rev() {
@@ -368,7 +428,7 @@ fn places(graph: &StepGraph, uses: &Uses, compiled: bool) -> Vec<Place> {
             places[i] = Place::Once;
         } else if !uses.stateful[i]
             && is_liftable(graph, uses, node)
-            && (leaves[i] || !is_light(graph, node))
+            && (leaves[i] || !is_light(node))
         {
             places[i] = Place::Lifted;
             for operand in &node.operands {
@@ -378,7 +438,7 @@ fn places(graph: &StepGraph, uses: &Uses, compiled: bool) -> Vec<Place> {
             }
         }
     }
-    let heavy = graph.nodes.iter().filter(|node| !is_light(graph, node));
+    let heavy = graph.nodes.iter().filter(|node| !is_light(node));
     let results = heavy.flat_map(|node| &node.results);
     let large = results.chain(&graph.inputs).chain(&graph.states);
     let most = large.map(|m| m.shape.count()).max().unwrap_or(0);
@@ -419,7 +479,7 @@ fn places(graph: &StepGraph, uses: &Uses, compiled: bool) -> Vec<Place> {
         if needed[i] || !uses.stateful[i] {
             continue;
         }
-        if follows || !is_light(graph, node) {
+        if follows || !is_light(node) {
             after[i] = is_liftable(graph, uses, node);
             fits &= after[i] || !follows;
         }
@@ -587,6 +647,11 @@ enum Sum {
     Zero,
 }
 
+/// Whether a product has no factor.
+fn is_plain(product: &Op) -> bool {
+    matches!(product, Op::MatMul { alpha: 1.0, .. })
+}
+
 impl Regions {
     /// How a value is summed over all steps.
     fn sum_of(&self, value: Value) -> Sum {
@@ -629,18 +694,22 @@ impl Regions {
         }
     }
 
-    /// The operands that the sum of a value reads.
-    fn summands(&self, value: Value, found: &mut Vec<Operand>) {
+    /// Calls `found` with the operands that the sum of a value reads, and whether they are the rows
+    /// of a sum.
+    fn summands(&self, value: Value, found: &mut impl FnMut(SmallVec<[Operand; 2]>, bool)) {
         let mut left = vec![value];
         while let Some(value) = left.pop() {
             match (self.sum_of(value), value) {
                 (Sum::Linear, Value::Node(node, _)) => {
                     left.extend(self.graph.nodes[node].operands.iter().map(|o| o.value));
                 }
-                (Sum::Product(ab, _), _) => found.extend(ab),
-                (Sum::Rows(x), _) => found.push(x),
+                (Sum::Product(ab, op), _) => found(ab.into(), is_plain(&op)),
+                (Sum::Rows(x), _) => found(smallvec![x], true),
                 (Sum::Zero, _) => {}
-                (_, value) => found.push(Operand::whole(value, self.graph.meta_of(value))),
+                (_, value) => {
+                    let whole = Operand::whole(value, self.graph.meta_of(value));
+                    found(smallvec![whole], false);
+                }
             }
         }
     }
@@ -660,6 +729,7 @@ impl Regions {
             operands,
             known: self.graph.nodes.iter().map(|_| None).collect(),
             core: Vec::new(),
+            sums: Vec::new(),
         };
         let mut states = operands.states.to_vec();
         if let Some(core) = &self.core {
@@ -684,6 +754,7 @@ impl Regions {
             let op = Op::Fused(Fused::Scan(plan));
             let mut results = Tensor::call_all(device, &op, &ins)?.into_vec();
             states = results.split_off(core.outputs.len());
+            run.sums = states.split_off(operands.states.len());
             run.core = results;
         }
         let outputs = &self.graph.outputs;
@@ -708,8 +779,9 @@ struct Run<'a, B: Backend> {
     operands: &'a ScanOperands<'a, B>,
     /// The results of nodes that were computed outside of the steps.
     known: Vec<Option<SmallVec<[Lifted<B>; 2]>>>,
-    /// The outputs of the steps.
+    /// The outputs of the steps, and their sums.
     core: Vec<Tensor<B>>,
+    sums: Vec<Tensor<B>>,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -782,7 +854,16 @@ impl<B: Backend> Run<'_, B> {
             let dims = t.dims();
             t.reshape(&[dims[0] * dims[1], dims[2]])
         };
+        let known = |rows: &[Operand]| {
+            let core = self.regions.core.as_ref();
+            let place = core.and_then(|core| core.sums.iter().position(|known| **known == *rows));
+            place.and_then(|place| self.sums.get(place)).cloned()
+        };
         let sum = match (self.regions.sum_of(operand.value), operand.value) {
+            (Sum::Product(ab, op), _) if is_plain(&op) && known(&ab).is_some() => {
+                known(&ab).ok_or_else(inside)?
+            }
+            (Sum::Rows(x), _) if known(&[x]).is_some() => known(&[x]).ok_or_else(inside)?,
             (Sum::Product([a, b], op), _) => {
                 let a = flat(self.operand(&a)?.tensor)?.transpose(0, 1)?;
                 let b = flat(self.operand(&b)?.tensor)?;
@@ -872,8 +953,6 @@ impl fmt::Display for Regions {
 
 #[cfg(test)]
 mod tests {
-    use smallvec::smallvec;
-
     use super::*;
     use crate::trace::{Recorder, Symbol};
     use crate::{Layout, Precision, Shape};

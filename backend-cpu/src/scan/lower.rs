@@ -41,6 +41,8 @@ pub(super) struct Matrix {
     /// Index of the captured tensor, and the view of it.
     pub(super) captured: usize,
     pub(super) layout: Layout,
+    /// Whether it is multiplied with the rows of several steps at a time.
+    pub(super) chunked: bool,
 }
 
 /// A value of one row, of `width` elements without gaps.
@@ -703,7 +705,11 @@ impl Lowering<'_> {
     }
 
     fn matrix(&mut self, captured: usize, layout: Layout) -> usize {
-        self.out.matrix(Matrix { captured, layout })
+        self.out.matrix(Matrix {
+            captured,
+            layout,
+            chunked: false,
+        })
     }
 
     /// `dst`, with `src` added to the elements that a layout selects. Parts that are added to

@@ -3,9 +3,13 @@
 //! A value has a home: a result's buffer, memory of the thread, or a register of the tile. Products
 //! read and write memory. Each segment of instructions follows the products that it needs; values
 //! that cross a product are in memory, too.
+//!
+//! Products that depend on no state run ahead of the steps, and products that no state depends on
+//! behind them, with the rows of several steps at a time: a [`Region`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::{Bound, RangeBounds};
 
 use backend_api::trace::{Operand, StepGraph};
 use backend_api::{Binary, DType, Meta, Reduce, Unary};
@@ -32,7 +36,11 @@ pub(crate) struct Program {
     pub(super) dtype: DType,
     /// The buffers that places name by number, from 1 on. Buffer 0 is the registers.
     pub(super) buffers: Vec<Buffer>,
+    /// The phases of each region, which follow each other.
     pub(super) phases: Vec<Phase>,
+    /// The numbers of phases that run ahead of the steps, and before those that run behind them.
+    pub(super) ahead: usize,
+    pub(super) behind: usize,
     pub(super) constants: Vec<f64>,
     pub(super) matrices: Vec<Matrix>,
     /// Elements of a row of each input, state and output, and of all of each captured tensor.
@@ -44,6 +52,8 @@ pub(crate) struct Program {
     pub(super) carried: Vec<Carried>,
     /// Elements of a row of each scratch buffer.
     pub(super) scratch: Vec<usize>,
+    /// The same of each buffer for several steps.
+    pub(super) chunks: Vec<usize>,
     /// Elements of the registers for each row of a tile, and the largest number of rows of one.
     pub(super) registers: usize,
     pub(super) tile_rows: usize,
@@ -81,6 +91,19 @@ pub(super) enum Memory {
     Next(usize),
     Output(usize),
     Scratch(usize),
+    /// Memory for the rows of several steps.
+    Chunk(usize),
+}
+
+/// When a value is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Region {
+    /// For several steps at a time, before them.
+    Ahead,
+    /// Step by step.
+    Step,
+    /// For several steps at a time, after them.
+    Behind,
 }
 
 /// A part of a step.
@@ -88,6 +111,19 @@ pub(super) enum Memory {
 pub(super) enum Phase {
     Product(Product),
     Tile(Vec<Instruction>),
+}
+
+impl Phase {
+    /// The numbers of the buffers that it uses.
+    fn buffers(&self) -> Vec<usize> {
+        match self {
+            Self::Product(product) => vec![product.a.buffer, product.out.buffer],
+            Self::Tile(code) => {
+                let places = code.iter().flat_map(|i| [i.out].into_iter().chain(i.ins));
+                places.map(|place| place.buffer).collect()
+            }
+        }
+    }
 }
 
 /// `out = start + a matrix`
@@ -142,9 +178,17 @@ struct Builder {
     /// The number of products before each value, and the segment that computes it.
     level: Vec<usize>,
     segment: Vec<usize>,
+    /// The last level of each [`Region`].
+    last: [usize; 3],
+    region: Vec<Region>,
+    /// For each product that runs in the steps, the number of its first terms that run ahead.
+    early: Vec<usize>,
+    /// Whether each value has to be known for several steps at a time.
+    chunked: Vec<bool>,
     /// The memory of each value, and its offset there.
     home: Vec<Option<(Memory, usize)>>,
     scratch: Vec<usize>,
+    chunks: Vec<usize>,
     carried: Vec<Carried>,
     /// Results that are copied.
     copies: Vec<(Span, Memory)>,
@@ -177,8 +221,13 @@ impl Program {
             uses: vec![0; n],
             level: vec![0; n],
             segment: vec![0; n],
+            last: [0; 3],
+            region: vec![Region::Step; n],
+            early: vec![0; n],
+            chunked: vec![false; n],
             home: vec![None; n],
             scratch: Vec::new(),
+            chunks: Vec::new(),
             carried: Vec::new(),
             copies: Vec::new(),
             buffers: Vec::new(),
@@ -186,6 +235,8 @@ impl Program {
         };
         builder.count_uses();
         builder.join_products();
+        builder.find_regions();
+        builder.find_levels();
         builder.schedule();
         builder.place_results();
         builder.place_values();
@@ -379,16 +430,144 @@ impl Builder {
         }
     }
 
+    /// Finds what runs ahead of the steps and what behind them.
+    fn find_regions(&mut self) {
+        let n = self.uses.len();
+        let outputs = self.graph.outputs.len();
+        let reads = |builder: &Self, id: usize, f: &mut dyn FnMut(Source)| {
+            for_each_span(&builder.value(id).work, |span| f(span.source));
+        };
+        let mut stateful = vec![false; n];
+        let mut needed = vec![false; n];
+        for span in &self.graph.results[outputs..] {
+            if let Source::Value(id) = span.source {
+                needed[id] = true;
+            }
+        }
+        for id in (0..n).rev().filter(|&id| self.uses[id] > 0) {
+            if needed[id] {
+                reads(self, id, &mut |source| {
+                    if let Source::Value(operand) = source {
+                        needed[operand] = true;
+                    }
+                });
+            }
+        }
+        for id in (0..n).filter(|&id| self.uses[id] > 0) {
+            let (mut state, mut behind) = (false, false);
+            reads(self, id, &mut |source| match source {
+                Source::State(_) => state = true,
+                Source::Value(operand) => {
+                    stateful[id] |= stateful[operand];
+                    behind |= self.region[operand] == Region::Behind;
+                }
+                _ => {}
+            });
+            stateful[id] |= state;
+            let product = self.is_product(id);
+            if product && !stateful[id] {
+                self.region[id] = Region::Ahead;
+            } else if behind || (product && !needed[id] && !state) {
+                self.region[id] = Region::Behind;
+            }
+        }
+        // A state is known for one step only, so that nothing that reads one runs behind.
+        let mut reads_state = false;
+        for id in (0..n).filter(|&id| self.region[id] == Region::Behind) {
+            reads(self, id, &mut |source| {
+                reads_state |= matches!(source, Source::State(_))
+            });
+        }
+        if reads_state {
+            for region in self.region.iter_mut().filter(|r| **r == Region::Behind) {
+                *region = Region::Step;
+            }
+        }
+        // What products ahead read is computed ahead.
+        for id in (0..n).rev().filter(|&id| self.uses[id] > 0) {
+            if self.region[id] == Region::Ahead {
+                let mut operands = Vec::new();
+                reads(self, id, &mut |source| {
+                    if let Source::Value(operand) = source {
+                        operands.push(operand);
+                    }
+                });
+                for operand in operands {
+                    self.region[operand] = Region::Ahead;
+                }
+            }
+        }
+        for id in 0..n {
+            if self.uses[id] == 0 {
+                continue;
+            }
+            self.find_early_terms(id);
+            self.chunked[id] |= self.region[id] != Region::Step || self.early[id] > 0;
+            if self.region[id] == Region::Behind {
+                let mut operands = Vec::new();
+                reads(self, id, &mut |source| {
+                    if let Source::Value(operand) = source {
+                        operands.push(operand);
+                    }
+                });
+                for operand in operands {
+                    self.chunked[operand] = true;
+                }
+            }
+        }
+    }
+
+    /// Of a product in the steps, the terms with an input of the step, or with what is computed
+    /// ahead of it, run ahead if nothing comes before them.
+    fn find_early_terms(&mut self, id: usize) {
+        let region = &self.region;
+        if region[id] != Region::Step {
+            return;
+        }
+        let RowWork::Product { terms, start } = &mut self.graph.values[id].work else {
+            return;
+        };
+        if let Some(Source::Value(_)) = start.as_ref().map(|span| span.source) {
+            return;
+        }
+        let is_early = |term: &Term| match term.a.source {
+            Source::Input(_) => true,
+            Source::Value(id) => region[id] == Region::Ahead,
+            _ => false,
+        };
+        terms.sort_by_key(|term| !is_early(term));
+        self.early[id] = terms.iter().filter(|term| is_early(term)).count();
+    }
+
+    /// Finds the number of products before each value. All of a region come before the next one's.
+    fn find_levels(&mut self) {
+        let mut first = 0;
+        for region in [Region::Ahead, Region::Step, Region::Behind] {
+            let mut last = first;
+            for id in 0..self.uses.len() {
+                if self.uses[id] == 0 || self.region[id] != region {
+                    continue;
+                }
+                let mut level = first;
+                for_each_span(&self.value(id).work, |span| {
+                    if let Source::Value(operand) = span.source {
+                        level = level.max(self.level[operand]);
+                    }
+                });
+                self.level[id] = level + usize::from(self.is_product(id));
+                last = last.max(self.level[id]);
+            }
+            first = last;
+            self.last[region as usize] = last;
+        }
+    }
+
     /// Assigns values to segments: as late as their users allow, but results as early as they can
     /// be, so that they need no segment of their own.
     fn schedule(&mut self) {
-        let last = self
-            .level
-            .iter()
-            .zip(&self.uses)
-            .filter(|(_, uses)| **uses > 0);
-        let last = last.map(|(level, _)| *level).max().unwrap_or(0);
-        self.segment.fill(last);
+        for (segment, region) in self.segment.iter_mut().zip(&self.region) {
+            *segment = self.last[*region as usize];
+        }
         for span in &self.graph.results {
             if let Source::Value(id) = span.source {
                 self.segment[id] = self.level[id];
@@ -424,7 +603,10 @@ impl Builder {
                 (Some((Memory::Output(output), 0)), _) if state.is_some() => {
                     carried = Carried::Output(output);
                 }
-                (None, Some(id)) => self.home[id] = Some((memory, 0)),
+                // Only a thread's own memory has its rows of several steps together.
+                (None, Some(id)) if !self.chunked[id] => {
+                    self.home[id] = Some((memory, 0));
+                }
                 _ => self.copies.push((span, memory)),
             }
             if state.is_some() {
@@ -448,12 +630,21 @@ impl Builder {
                 }
             });
         }
+        for (span, _) in &self.copies {
+            if let Source::Value(id) = span.source {
+                in_memory[id] |= self.segment[id] < self.copied_in(span);
+            }
+        }
         for id in (0..count).rev() {
             if self.uses[id] == 0 {
                 continue;
             }
             let home = match self.home[id] {
                 Some(home) => home,
+                None if in_memory[id] && self.chunked[id] => {
+                    self.chunks.push(self.value(id).width);
+                    (Memory::Chunk(self.chunks.len() - 1), 0)
+                }
                 None if in_memory[id] => {
                     self.scratch.push(self.value(id).width);
                     (Memory::Scratch(self.scratch.len() - 1), 0)
@@ -474,11 +665,13 @@ impl Builder {
                         let Some(from) = self.whole(&part.from) else {
                             continue;
                         };
-                        let fits = match register {
-                            true => !in_memory[from] && self.segment[from] == self.segment[id],
-                            // A product's operand may lie in the same rows.
-                            false => !self.is_product(from),
-                        };
+                        let known = matches!(home.0, Memory::Chunk(_));
+                        let fits = (known || !self.chunked[from])
+                            && match register {
+                                true => !in_memory[from] && self.segment[from] == self.segment[id],
+                                // A product's operand may lie in the same rows.
+                                false => !self.is_product(from),
+                            };
                         if fits
                             && self.home[from].is_none()
                             && is_dense(&part.from.axes, &part.strides)
@@ -499,6 +692,7 @@ impl Builder {
             Memory::State(i) | Memory::Next(i) => self.graph.states[i],
             Memory::Output(i) => self.graph.outputs[i],
             Memory::Scratch(i) => self.scratch[i],
+            Memory::Chunk(i) => self.chunks[i],
             Memory::Constants | Memory::Captured(_) => 0,
         }
     }
@@ -539,22 +733,35 @@ impl Builder {
     fn finish(mut self) -> Result<Program, String> {
         let live = |id: &usize| self.uses[*id] > 0;
         let ids: Vec<usize> = (0..self.uses.len()).filter(live).collect();
-        let last = ids.iter().map(|&id| self.segment[id]).max().unwrap_or(0);
+        let [last_ahead, last_step, last] = self.last;
         let mut segments = vec![Vec::new(); last + 1];
-        for id in ids {
+        for &id in &ids {
             segments[self.segment[id]].push(id);
         }
         let mut phases = Vec::new();
+        let (mut ahead, mut behind) = (0, 0);
         let mut tiles = Vec::new();
         let mut work = 0usize;
-        for (i, ids) in segments.iter().enumerate() {
-            for &id in ids {
-                self.products(id, &mut phases, &mut work);
+        for (i, segment) in segments.iter().enumerate() {
+            for &id in segment {
+                let terms = self.early[id]..;
+                self.products(id, terms, &mut phases, &mut work);
             }
+            if i == last_ahead {
+                for &id in &ids {
+                    let terms = ..self.early[id];
+                    self.products(id, terms, &mut phases, &mut work);
+                }
+                ahead = phases.len();
+            }
+            let ids = segment;
             let drafts = self.segment_code(i, ids)?;
             if !drafts.is_empty() {
                 phases.push(Phase::Tile(Vec::new()));
                 tiles.push(drafts);
+            }
+            if i == last_step {
+                behind = phases.len();
             }
         }
         let registers: Vec<Registers> = tiles.iter().map(|t| Registers::new(t, &self)).collect();
@@ -582,6 +789,8 @@ impl Builder {
             dtype: graph.dtype,
             buffers,
             phases,
+            ahead,
+            behind,
             constants: graph.constants,
             matrices: graph.matrices,
             inputs: graph.inputs,
@@ -590,27 +799,40 @@ impl Builder {
             captured: graph.captured,
             carried: self.carried,
             scratch: self.scratch,
+            chunks: self.chunks,
             registers: most,
             tile_rows,
             work: work.max(1),
         })
     }
 
-    fn products(&mut self, id: usize, phases: &mut Vec<Phase>, work: &mut usize) {
+    /// Appends the products of some terms of a value.
+    fn products(
+        &mut self,
+        id: usize,
+        range: impl RangeBounds<usize>,
+        phases: &mut Vec<Phase>,
+        work: &mut usize,
+    ) {
         let value = &self.graph.values[id];
         let RowWork::Product { terms, start } = &value.work else {
             return;
         };
         let n = value.width;
-        if n == 0 {
-            return;
-        }
+        let first = match range.start_bound() {
+            Bound::Included(first) => *first,
+            _ => 0,
+        };
         let mut start = match start.as_ref().map(|span| (span.source, span.offset)) {
+            _ if first > 0 => Start::Existing,
             None => Start::Zero,
             Some((Source::Captured(i, _), offset)) => Start::Bias(i, offset),
             Some(_) => Start::Existing,
         };
-        let terms = terms.clone();
+        let chunked = self.region[id] != Region::Step || first < self.early[id];
+        let terms = terms.iter().enumerate();
+        let terms = terms.filter(|(i, _)| n > 0 && range.contains(i));
+        let terms: Vec<Term> = terms.map(|(_, term)| term.clone()).collect();
         let (out, offset) = self.source(Source::Value(id));
         let out = Row {
             buffer: self.number(out),
@@ -624,10 +846,14 @@ impl Builder {
                 buffer: self.number(a),
                 offset: offset + term.a.offset,
             };
+            let matrix = Matrix {
+                chunked,
+                ..self.graph.matrices[term.matrix]
+            };
             phases.push(Phase::Product(Product {
                 a,
                 k,
-                matrix: term.matrix,
+                matrix: self.graph.matrix(matrix),
                 start,
                 out,
                 n,
@@ -686,17 +912,22 @@ impl Builder {
             }
         }
         for (span, memory) in &self.copies {
-            let from = match span.source {
-                Source::Value(id) => self.segment[id],
-                _ => 0,
-            };
-            if from == segment {
+            if self.copied_in(span) == segment {
                 let out = (self.buffer(*memory), 0, &row_major(&span.axes));
                 let ins = std::slice::from_ref(span);
                 self.emit(Code::Copy, &span.axes, out, ins, &mut code)?;
             }
         }
         Ok(code)
+    }
+
+    /// The segment that copies a result: not ahead of the steps, where no state is known.
+    fn copied_in(&self, span: &Span) -> usize {
+        let computed = match span.source {
+            Source::Value(id) => self.segment[id],
+            _ => 0,
+        };
+        computed.max(self.last[Region::Ahead as usize])
     }
 
     /// Makes one instruction of a product that is used once and what is done with it: the entry of
@@ -955,6 +1186,14 @@ impl Program {
                 (*self.outputs.get(output)? == width).then_some(())?;
             }
         }
+        (self.ahead <= self.behind && self.behind <= self.phases.len()).then_some(())?;
+        let (ahead, rest) = self.phases.split_at(self.ahead);
+        let behind = &rest[self.behind - self.ahead..];
+        let chunked = ahead.iter().chain(behind);
+        chunked
+            .flat_map(Phase::buffers)
+            .all(|buffer| self.is_of_all_steps(buffer))
+            .then_some(())?;
         for phase in &self.phases {
             match phase {
                 Phase::Product(product) => self.verify_product(product)?,
@@ -983,6 +1222,15 @@ impl Program {
         Some(())
     }
 
+    /// Whether a buffer's rows are known for several steps at a time.
+    fn is_of_all_steps(&self, buffer: usize) -> bool {
+        let memory = buffer.checked_sub(1).map(|i| self.buffers.get(i));
+        !matches!(
+            memory.map(|buffer| buffer.map(|buffer| buffer.memory)),
+            Some(None | Some(Memory::State(_) | Memory::Next(_) | Memory::Scratch(_)))
+        )
+    }
+
     /// Elements of a row of a memory, or of all of it if it has no rows.
     fn size(&self, memory: Memory) -> Option<usize> {
         let all = match memory {
@@ -994,6 +1242,7 @@ impl Program {
             Memory::Next(i) => (&self.states, i),
             Memory::Output(i) => (&self.outputs, i),
             Memory::Scratch(i) => (&self.scratch, i),
+            Memory::Chunk(i) => (&self.chunks, i),
         };
         all.0.get(all.1).copied()
     }
@@ -1007,7 +1256,7 @@ impl Program {
             .get(index)
             .is_some_and(|buffer| match buffer.memory {
                 Memory::Next(i) => self.carried.get(i) == Some(&Carried::Next),
-                Memory::Output(_) | Memory::Scratch(_) => true,
+                Memory::Output(_) | Memory::Scratch(_) | Memory::Chunk(_) => true,
                 _ => false,
             })
     }
@@ -1096,7 +1345,9 @@ impl fmt::Display for Program {
             self.scratch.iter().sum::<usize>(),
             self.tile_rows
         )?;
-        for phase in &self.phases {
+        for (i, phase) in self.phases.iter().enumerate() {
+            let chunked = i < self.ahead || i >= self.behind;
+            let chunked = if chunked { " for several steps" } else { "" };
             match phase {
                 Phase::Product(product) => {
                     let Product { k, n, .. } = product;
@@ -1105,13 +1356,14 @@ impl fmt::Display for Program {
                     let matrix = self.matrices[product.matrix].captured;
                     write!(f, "{out} = {a} * w{matrix} [{k}, {n}]")?;
                     match product.start {
-                        Start::Zero => writeln!(f)?,
-                        Start::Existing => writeln!(f, " + {out}")?,
-                        Start::Bias(captured, offset) => writeln!(f, " + w{captured}+{offset}")?,
+                        Start::Zero => {}
+                        Start::Existing => write!(f, " + {out}")?,
+                        Start::Bias(captured, offset) => write!(f, " + w{captured}+{offset}")?,
                     }
+                    writeln!(f, "{chunked}")?;
                 }
                 Phase::Tile(code) => {
-                    writeln!(f, "{} instructions", code.len())?;
+                    writeln!(f, "{} instructions{chunked}", code.len())?;
                     for instruction in code {
                         let (code, blocks) = (&instruction.code, instruction.blocks);
                         let out = self.name(instruction.out.buffer, instruction.out.offset);
@@ -1145,6 +1397,7 @@ impl Program {
                 Memory::Next(i) => format!("s{i}'"),
                 Memory::Output(i) => format!("y{i}"),
                 Memory::Scratch(i) => format!("t{i}"),
+                Memory::Chunk(i) => format!("c{i}"),
             },
         };
         format!("{memory}+{offset}")

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use backend_api::trace::{CompiledStep, Node, Operand, ScanPlan, StepGraph, Value, Work};
+use backend_api::trace::{
+    CompiledStep, Node, Operand, RowSource, RowSum, ScanPlan, StepGraph, Value, Work,
+};
 use backend_api::{
-    Activation, Backend, Binary, Compare, DType, Dest, Element, Fused, Layout, LstmGates, Meta, Op,
+    Activation, Backend, Binary, Compare, DType, Element, Fused, Layout, LstmGates, Meta, Op,
     Precision, Reduce, Shape, Tensor, Unary,
 };
 use proptest::prelude::*;
@@ -181,21 +183,8 @@ fn with_steps(steps: usize, meta: Meta) -> Vec<usize> {
     [&[steps], meta.shape.dims()].concat()
 }
 
-/// The results of the program.
-fn fused<T: Float + Element>(
-    cpu: &Cpu,
-    graph: &StepGraph,
-    data: &Data,
-    reverse: bool,
-) -> Vec<Vec<T>> {
-    let plan = ScanPlan {
-        step: Arc::new(CompiledStep::new(graph.clone(), cpu.compile_step(graph))),
-        steps: data.steps,
-        saved: 0,
-        reverse,
-        ragged: data.lengths.is_some(),
-        reuse: true,
-    };
+/// The operands of a scan as tensors.
+fn operands<T: Float + Element>(cpu: &Cpu, graph: &StepGraph, data: &Data) -> Vec<Tensor<Cpu>> {
     let mut ins = Vec::new();
     for (i, (x, meta)) in data.inputs.iter().zip(&graph.inputs).enumerate() {
         let dims = with_steps(data.steps, *meta);
@@ -221,25 +210,40 @@ fn fused<T: Float + Element>(
     if let Some(lengths) = &data.lengths {
         ins.push(Tensor::from_slice(cpu, lengths, &[lengths.len()]).unwrap());
     }
-    let shape = |meta: Meta| Shape::new(&with_steps(data.steps, meta)).unwrap();
-    let outputs = graph
-        .outputs
-        .iter()
-        .map(|o| Meta::new(shape(o.meta()), o.dtype));
-    let metas: Vec<_> = outputs.chain(graph.states.iter().copied()).collect();
-    let views: Vec<_> = ins.iter().map(|t| t.view().unwrap()).collect();
-    let outs = metas.iter().map(|meta| Dest::New(*meta)).collect();
-    let results = cpu.scan::<T>(&plan, &views, outs).unwrap();
-    let results = results.into_iter().zip(metas);
-    results
-        .map(|(buffer, meta)| {
-            let layout = Layout::contiguous(meta.shape);
-            Tensor::from_parts(cpu, buffer, layout, meta.dtype)
-                .unwrap()
-                .to_vec()
-                .unwrap()
-        })
-        .collect()
+    ins
+}
+
+/// The results of a step's scan.
+fn scanned<T: Float + Element>(
+    cpu: &Cpu,
+    step: CompiledStep,
+    data: &Data,
+    reverse: bool,
+) -> Vec<Vec<T>> {
+    let plan = ScanPlan {
+        step: Arc::new(step),
+        steps: data.steps,
+        saved: 0,
+        reverse,
+        ragged: data.lengths.is_some(),
+        reuse: true,
+    };
+    let ins = operands::<T>(cpu, plan.graph(), data);
+    let ins: Vec<_> = ins.iter().collect();
+    let results = Tensor::call_all(cpu, &Op::Fused(Fused::Scan(plan)), &ins).unwrap();
+    results.iter().map(|t| t.to_vec().unwrap()).collect()
+}
+
+/// The results of the program.
+fn fused<T: Float + Element>(
+    cpu: &Cpu,
+    graph: &StepGraph,
+    data: &Data,
+    reverse: bool,
+) -> Vec<Vec<T>> {
+    let step = CompiledStep::new(graph.clone(), cpu.compile_step(graph));
+    assert!(step.program().is_ok());
+    scanned(cpu, step, data, reverse)
 }
 
 /// One step, operation by operation: the outputs and the new states.
@@ -809,10 +813,92 @@ fn cells_agree_with_their_operations() {
     }
 }
 
+/// A basic layer with all its products: of the input before the steps, and of the output after
+/// them. The second output is computed from the inputs alone.
+fn layer(dtype: DType, batch: usize, n: usize) -> StepGraph {
+    let mut b = Builder::new(dtype, batch);
+    let (x, h) = (b.input(n + 1), b.state(n));
+    let (wx, bias, wh) = (
+        b.captured(&[n + 1, n]),
+        b.captured(&[n]),
+        b.captured(&[n, n]),
+    );
+    let (wy, wz) = (b.captured(&[n, 2 * n]), b.captured(&[2 * n, 5]));
+    let tanh = Unary::Activation(Activation::Tanh);
+    let before = b.matmul(x, wx);
+    let before = b.binary(Binary::Add, before, bias);
+    let product = b.matmul(h, wh);
+    let z = b.binary(Binary::Add, product, before);
+    let h = b.unary(tanh, z);
+    let after = b.matmul(h, wy);
+    let after = b.unary(tanh, after);
+    let last = b.matmul(after, wz);
+    let half = b.affine(x, 0.5, 0.0);
+    let alone = b.matmul(half, wx);
+    b.graph.outputs = vec![last, alone, after, h];
+    b.graph.new_states = vec![h];
+    b.graph
+}
+
+#[test]
+fn products_without_a_state_run_for_several_steps() {
+    let program = compile(&layer(DType::F32, 3, 20)).unwrap().to_string();
+    let lines: Vec<&str> = program
+        .lines()
+        .filter(|line| line.contains(" * w"))
+        .collect();
+    let chunked = lines.iter().map(|line| line.ends_with("for several steps"));
+    assert_eq!(
+        chunked.collect::<Vec<_>>(),
+        [true, true, false, true, true],
+        "{program}"
+    );
+}
+
+#[test]
+fn sums_over_all_rows_are_those_of_the_default_body() {
+    for batch in [1, 3, 40] {
+        let graph = layer(DType::F64, batch, 33);
+        let sums: Vec<RowSum> = [
+            vec![RowSource::Input(0), RowSource::Output(3)],
+            vec![RowSource::Output(2), RowSource::Output(2)],
+            vec![RowSource::Output(3)],
+            vec![RowSource::Input(0)],
+        ]
+        .into_iter()
+        .map(RowSum::from)
+        .collect();
+        let ragged = (0..batch).map(|r| r as i64 * 5 % 11).collect();
+        for lengths in [None, Some(ragged)] {
+            let mut data = Data::new(&graph, 9, lengths);
+            for (i, x) in data.inputs[0].chunks_exact_mut(34).enumerate() {
+                let lengths = data.lengths.as_ref();
+                if lengths.is_some_and(|all| (i / batch) as i64 >= all[i % batch]) {
+                    x.fill(f64::NAN);
+                }
+            }
+            let step =
+                |program| CompiledStep::new(graph.clone(), program).with_sums(sums.clone(), 2);
+            for threads in [1, 2, 3] {
+                let device = cpu(threads);
+                let program = device.compile_step(&graph);
+                let found = scanned::<f64>(&device, step(program), &data, false);
+                let wanted = scanned(&device, step(Err("none".to_owned())), &data, false);
+                assert_eq!(found.len(), 2 + 1 + 4);
+                close(&found, &wanted, 1e-9).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    for graph in [lstm, layer_norm_lstm, gru].map(|f| f(DType::F32, 17, 70)) {
-        for lengths in [None, Some((0..17).map(|r| r * 5 % 11).collect())] {
+    let of = |batch: usize| {
+        let n = if batch < 4 { 270 } else { 70 };
+        [lstm, layer_norm_lstm, gru, layer].map(|f| (f(DType::F32, batch, n), batch))
+    };
+    for (graph, batch) in [1, 2, 17, 60].into_iter().flat_map(of) {
+        for lengths in [None, Some((0..batch).map(|r| r as i64 * 5 % 11).collect())] {
             let data = Data::new(&graph, 9, lengths);
             for reverse in [false, true] {
                 let wanted = fused::<f32>(&cpu(1), &graph, &data, reverse);

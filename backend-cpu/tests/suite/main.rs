@@ -5,4 +5,3 @@ mod common;
 mod device;
 mod fused;
 mod ops;
-mod sequences;
