@@ -45,7 +45,7 @@ struct Writer {
     logits: Dense,
 }
 
-recurrent::module!(Writer on Device { embedding, cell as "basic_lstm_cell", logits as "dense" });
+recurrent::module!(Writer { embedding, cell as "basic_lstm_cell", logits as "dense" });
 
 impl Writer {
     fn new(device: &Device, characters: usize, units: usize) -> recurrent::Result<Self> {

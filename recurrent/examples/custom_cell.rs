@@ -32,7 +32,11 @@ impl MinimalGatedUnit {
     }
 }
 
-recurrent::module!(MinimalGatedUnit on Device { gate, input, recurrent });
+recurrent::module!(MinimalGatedUnit {
+    gate,
+    input,
+    recurrent
+});
 
 impl Cell for MinimalGatedUnit {
     type Input = Tensor;
@@ -106,7 +110,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         MinimalGatedUnit::new(&device, 2, 32)?,
         ResidualWrapper::new(dropped),
     ))?;
-    let stacked = DynamicRnn::new(&stack).training(7).run(&x)?;
+    let stacked = DynamicRnn::new(&stack).run(&x)?;
     writeln!(stdout(), "dynamic {:?}", whole.outputs.shape())?;
     writeln!(
         stdout(),
@@ -122,19 +126,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     writeln!(stdout(), "stacked {:?}", stacked.outputs.shape())?;
 
-    // The cell can be trained.
+    // The cell can be trained. Dropout is on in the loss only, with another mask in each step.
+    let cell = DropoutWrapper::builder(cell)
+        .output_keep_prob(0.9)
+        .build()?;
     let mut model = (cell, Dense::new(&device, 32, 1)?);
     model.initialize(1)?;
     let mut adam = Adam::new(0.01);
     for step in 1..=400 {
         let (x, y) = batch(&device, step)?;
         let (loss, grads) = value_and_grad(&model, |(cell, output)| {
-            let state = DynamicRnn::new(cell).run(&x)?.state;
-            mean_squared_error(&output.forward(&state)?.sigmoid()?, &y)
+            let last = DynamicRnn::new(cell)
+                .run(&x)?
+                .outputs
+                .select(1, STEPS - 1)?;
+            mean_squared_error(&output.forward(&last)?.sigmoid()?, &y)
         })?;
         adam.step(&mut model, &grads.clip_by_global_norm(1.0)?)?;
         if step % 100 == 0 {
-            writeln!(stdout(), "step {step} loss {:.4}", loss.item()?)?;
+            let last = DynamicRnn::new(&model.0)
+                .run(&x)?
+                .outputs
+                .select(1, STEPS - 1)?;
+            let whole = mean_squared_error(&model.1.forward(&last)?.sigmoid()?, &y)?;
+            writeln!(
+                stdout(),
+                "step {step} loss {:.4}, without dropout {:.4}",
+                loss.item()?,
+                whole.item()?
+            )?;
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use recurrent::checkpoint::Checkpoints;
 use recurrent::data::{Batches, Idx, Remainder};
 use recurrent::losses::{accuracy, softmax_cross_entropy};
 use recurrent::prelude::*;
+use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
 
 const HELP: &str = "\
@@ -21,6 +22,7 @@ Classifies MNIST digits, row by row.
 
 Options, with their defaults in parentheses:
   --cell basic|lstm|gru   type of cell (basic)
+  --keep-prob X           probability that an output of the cell is kept in training (1)
   --epochs N              number of passes over the training set (10)
   --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
   --seed N                seed of the initialization and of the order of the images (0)
@@ -52,13 +54,16 @@ impl Module for Classifier {
 }
 
 impl Classifier {
-    fn new(device: &Device, kind: &str) -> Result<Self, Error> {
+    fn new(device: &Device, kind: &str, keep_prob: f64) -> Result<Self, Error> {
         let cell = match kind {
             "basic" => AnyCell::new(BasicRnnCell::new(device, COLUMNS, UNITS)?),
             "lstm" => AnyCell::new(BasicLstmCell::new(device, COLUMNS, UNITS)?),
             "gru" => AnyCell::new(GruCell::new(device, COLUMNS, UNITS)?),
             _ => return Err(format!("--cell {kind}: must be basic, lstm or gru").into()),
         };
+        // Drops in the loss of each step, and nothing when the accuracy is measured.
+        let cell = DropoutWrapper::builder(cell).output_keep_prob(keep_prob);
+        let cell = AnyCell::new(cell.build()?);
         let logits = Dense::new(device, UNITS, CLASSES)?;
         Ok(Self { cell, logits })
     }
@@ -126,6 +131,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let known = [
         "cell",
+        "keep-prob",
         "epochs",
         "device",
         "seed",
@@ -139,13 +145,14 @@ fn run() -> Result<(), Error> {
         None => Device::from_env()?,
     };
     let kind = options.get("cell", "basic".to_owned())?;
+    let keep_prob: f64 = options.get("keep-prob", 1.0)?;
     let epochs: u64 = options.get("epochs", 10)?;
     let seed: u64 = options.get("seed", 0)?;
     // A plain recurrent network occasionally produces a gradient many times larger than usual.
     let clip_norm: f64 = options.get("clip-norm", 1.0)?;
 
     let (train, test) = (Digits::open("train")?, Digits::open("t10k")?);
-    let mut model = Classifier::new(&device, &kind)?;
+    let mut model = Classifier::new(&device, &kind, keep_prob)?;
     model.initialize(seed)?;
     let mut adam = Adam::new(LEARNING_RATE);
     let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;

@@ -50,7 +50,7 @@ struct Tagger {
     logits: Dense,
 }
 
-recurrent::module!(Tagger on Device { embedding, cell as "rnn/gru_cell", logits as "dense" });
+recurrent::module!(Tagger { embedding, cell as "rnn/gru_cell", logits as "dense" });
 
 impl Tagger {
     fn new(device: &Device, units: usize, seed: u64) -> recurrent::Result<Self> {

@@ -44,7 +44,7 @@ struct Predictor {
     output: Dense,
 }
 
-recurrent::module!(Predictor on Device { cell as "basic_rnn_cell", output as "dense" });
+recurrent::module!(Predictor { cell as "basic_rnn_cell", output as "dense" });
 
 impl Predictor {
     fn new(device: &Device) -> recurrent::Result<Self> {

@@ -84,6 +84,9 @@ pub type LstmCell = rnn_core::LstmCell<Device>;
 /// ```
 pub type AnyCell = rnn_core::AnyCell<Device>;
 
+/// The state of an [`AnyCell`]; see [`rnn_core::AnyState`].
+pub type AnyState = rnn_core::AnyState<Device>;
+
 /// The fully connected layer; see [`rnn_core::Dense`].
 pub type Dense = rnn_core::Dense<Device>;
 

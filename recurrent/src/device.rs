@@ -10,7 +10,7 @@ use backend_api::{
 use backend_cpu::Cpu;
 #[cfg(feature = "cuda")]
 use backend_cuda::Cuda;
-use rnn_train::{Autodiff, Differentiable, Gradient};
+use rnn_train::{Autodiff, Differentiable, Gradient, Reach};
 
 dispatch! {
     /// The backends that are compiled in.
@@ -185,21 +185,13 @@ impl Differentiable for Device {
         Ok(self.0.leaf(&t.on_backend(&self.0))?.on_backend(self))
     }
 
-    fn gradients(
+    fn gradients_of(
         &self,
-        loss: &Tensor<Self>,
+        losses: &[&Tensor<Self>],
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Gradient<Self>>>> {
-        rnn_train::gradients_inside(self, &self.0, loss, leaves, Differentiable::gradients)
-    }
-
-    fn gradients_of_model(
-        &self,
-        loss: &Tensor<Self>,
-        leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Gradient<Self>>>> {
-        let compute = Differentiable::gradients_of_model;
-        rnn_train::gradients_inside(self, &self.0, loss, leaves, compute)
+        reach: Reach,
+    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
+        rnn_train::gradients_inside(self, &self.0, losses, leaves, reach)
     }
 }
 

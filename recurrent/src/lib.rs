@@ -35,9 +35,12 @@ compile_error!("recurrent needs a backend: enable the feature `cpu` or `cuda`");
 mod aliases;
 pub mod cells;
 mod device;
+mod macros;
 pub mod prelude;
 
 pub use aliases::*;
+/// The contract of a device: the types that [`Backend`]'s methods name.
+pub use backend_api as backend;
 pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Memory,
     MemoryPolicy, Meta, Precision, Result, Shape,
@@ -45,17 +48,22 @@ pub use backend_api::{
 #[cfg(feature = "cpu")]
 pub use backend_cpu::Cpu;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
+// The macros name it in their expansion in other crates.
+#[doc(hidden)]
+pub use rnn_core as __rnn_core;
 pub use rnn_core::wrappers;
 pub use rnn_core::{
-    BidirectionalDynamicRnn, Cell, ConcatState, DynamicRnn, ExplainedPart, Explanation, Fan,
-    FusedRnnCell, FusedRnnCellAdaptor, Initializer, Mode, Module, MultiRnnCell, Nest, RawOutput,
-    RawRnnStep, RnnOutput, Scaled, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
-    StepContext, StepPath, StreamingRnn, TimeReversedFusedRnn, Unroll, cell_from_config, module,
-    nest, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
+    BidirectionalDynamicRnn, BidirectionalOutput, CELL_CLASSES, Cell, CellConfig, ConcatState,
+    DynamicRnn, ExplainedPart, Explanation, Fan, FusedRnnCell, FusedRnnCellAdaptor, Initializer,
+    Layers, Mode, Module, MultiRnnCell, Nest, ParamId, Path, RawOutput, RawRnnStep, RnnOutput,
+    Scaled, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StepPath,
+    StreamingRnn, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn, stack_bidirectional_rnn,
+    static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::data::{from_ndarray, to_ndarray};
 pub use rnn_train::{
-    Differentiable, checkpoint, convert, data, losses, optim, tracked, training, value_and_grad,
+    Differentiable, Reach, checkpoint, convert, data, losses, optim, tracked, training,
+    value_and_grad, values_and_grads,
 };
 
 /// The code in the README must compile and run.

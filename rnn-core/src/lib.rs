@@ -19,6 +19,7 @@ mod dense;
 pub mod drivers;
 mod init;
 mod limits;
+mod mode;
 mod module;
 mod nest;
 mod step_context;
@@ -32,19 +33,21 @@ pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
 pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
-    BidirectionalDynamicRnn, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, RawOutput, RawRnnStep,
-    RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StreamingRnn,
-    TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
+    BidirectionalDynamicRnn, BidirectionalOutput, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
+    RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
+    StreamingRnn, TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
-pub use module::{Field, Module, Param, ParamId, Visitor};
+pub use mode::Mode;
+pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
-pub use step_context::{Mode, StepContext};
+pub use step_context::StepContext;
 pub use unroll::{ExplainedPart, Explanation, StepPath, Unroll};
 pub use wrappers::{
     AttentionCellWrapper, ConcatState, DeviceWrapper, DropoutWrapper, EmbeddingWrapper,
-    HighwayWrapper, InputProjectionWrapper, MultiRnnCell, OutputProjectionWrapper, ResidualWrapper,
+    HighwayWrapper, InputProjectionWrapper, Layers, MultiRnnCell, OutputProjectionWrapper,
+    ResidualWrapper,
 };
 
 // `nest!` names this crate in its expansion in other crates.

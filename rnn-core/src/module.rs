@@ -1,6 +1,6 @@
 //! Types with named parameters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,6 +139,18 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// The identities of a module's parameters.
+pub(crate) fn param_ids<M: Module>(module: &M) -> Vec<ParamId> {
+    let params = module.named_params();
+    params.iter().map(|(_, param)| param.id()).collect()
+}
+
+/// Whether a parameter belongs to several parts of a model, given the parameters of each part.
+pub(crate) fn share_parameters(parts: impl IntoIterator<Item = Vec<ParamId>>) -> bool {
+    let mut seen = HashSet::new();
+    !parts.into_iter().flatten().all(|id| seen.insert(id))
+}
+
 /// The module with each element type replaced by another.
 pub(crate) fn retyped<M: Module>(module: &M, to: &dyn Fn(DType) -> DType) -> Result<M> {
     let mut cast = module.clone();
@@ -185,8 +197,9 @@ tuple_module!(M0 0, M1 1);
 tuple_module!(M0 0, M1 1, M2 2);
 tuple_module!(M0 0, M1 1, M2 2, M3 3);
 
-/// Implements [`Module`] for a struct: lists the fields that are parameters or modules, or options
-/// of one. A field is named after itself, or by the string after `as`. Other fields are not listed.
+/// Implements [`Module`] for a struct: lists the fields that hold parameters. Such a field is a
+/// [`Param`], a module, or an option, list, array or tuple of these. It is named after itself, or
+/// by the string after `as`. Other fields are not listed.
 ///
 /// ```
 /// use backend_api::Backend;
@@ -196,11 +209,11 @@ tuple_module!(M0 0, M1 1, M2 2, M3 3);
 /// struct Tagger<B: Backend> {
 ///     steps: usize,
 ///     embedding: Param<B>,
-///     cell: BasicLstmCell<B>,
+///     cells: Vec<BasicLstmCell<B>>,
 ///     output: Option<Dense<B>>,
 /// }
 ///
-/// rnn_core::module!(Tagger<B> { embedding, cell as "basic_lstm_cell", output as "dense" });
+/// rnn_core::module!(Tagger<B> { embedding, cells as "basic_lstm_cell", output as "dense" });
 /// ```
 ///
 /// A struct without a type parameter states its backend: `module!(Tagger on Device { .. })`. A
@@ -208,33 +221,24 @@ tuple_module!(M0 0, M1 1, M2 2, M3 3);
 /// `module!(Tagger<B> { cell; dtype sizes.dtype })` ([`Visitor::dtype`]).
 #[macro_export]
 macro_rules! module {
-    ($name:ident<$b:ident> {
+    ($name:ident<$b:ident> { $($fields:tt)* }) => {
+        $crate::module!(
+            @implement [<$b: $crate::backend_api::Backend>] [$name<$b>] [$b] $($fields)*
+        );
+    };
+    ($name:ident on $backend:ty { $($fields:tt)* }) => {
+        $crate::module!(@implement [] [$name] [$backend] $($fields)*);
+    };
+    (
+        @implement [$($generics:tt)*] [$module:ty] [$backend:ty]
         $($field:ident $(as $scope:expr)?),* $(,)?
         $(; dtype $($dtype:ident).+)?
-    }) => {
-        impl<$b: $crate::backend_api::Backend> $crate::Module for $name<$b> {
-            type Backend = $b;
-            fn params(&mut self, v: &mut $crate::Visitor<'_, $b>) {
-                $(v.dtype(&mut self.$($dtype).+);)?
-                $($crate::Field::visit(
-                    &mut self.$field,
-                    $crate::module!(@name $field $($scope)?),
-                    v,
-                );)*
-            }
-        }
-    };
-    ($name:ident on $backend:ty {
-        $($field:ident $(as $scope:expr)?),* $(,)?
-    }) => {
-        impl $crate::Module for $name {
+    ) => {
+        impl $($generics)* $crate::Module for $module {
             type Backend = $backend;
             fn params(&mut self, v: &mut $crate::Visitor<'_, $backend>) {
-                $($crate::Field::visit(
-                    &mut self.$field,
-                    $crate::module!(@name $field $($scope)?),
-                    v,
-                );)*
+                $(v.dtype(&mut self.$($dtype).+);)?
+                $(v.child($crate::module!(@name $field $($scope)?), &mut self.$field);)*
             }
         }
     };
@@ -242,28 +246,20 @@ macro_rules! module {
     (@name $field:ident $scope:expr) => { $scope };
 }
 
-/// A field of a [`Module`] that has parameters: a [`Param`], a module, or an option of one.
-pub trait Field<B: Backend> {
-    /// Passes the field's parameters to the visitor, under a name.
-    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>);
-}
-
-impl<B: Backend> Field<B> for Param<B> {
-    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>) {
-        v.param(name, self);
+/// One parameter; its name is empty, so that it has the name of the field that holds it.
+impl<B: Backend> Module for Param<B> {
+    type Backend = B;
+    fn params(&mut self, v: &mut Visitor<'_, B>) {
+        v.param("", self);
     }
 }
 
-impl<M: Module> Field<M::Backend> for M {
-    fn visit(&mut self, name: &str, v: &mut Visitor<'_, M::Backend>) {
-        v.child(name, self);
-    }
-}
-
-impl<B: Backend, F: Field<B>> Field<B> for Option<F> {
-    fn visit(&mut self, name: &str, v: &mut Visitor<'_, B>) {
-        if let Some(field) = self {
-            field.visit(name, v);
+/// A module that may be absent; its parameters have the same names as without the option.
+impl<M: Module> Module for Option<M> {
+    type Backend = M::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, M::Backend>) {
+        if let Some(module) = self {
+            module.params(v);
         }
     }
 }
@@ -272,9 +268,21 @@ impl<B: Backend, F: Field<B>> Field<B> for Option<F> {
 impl<M: Module> Module for Vec<M> {
     type Backend = M::Backend;
     fn params(&mut self, v: &mut Visitor<'_, M::Backend>) {
-        for (i, module) in self.iter_mut().enumerate() {
-            v.child(&i.to_string(), module);
-        }
+        visit_list(self, v);
+    }
+}
+
+/// Modules in an array; the name of each is its index.
+impl<M: Module, const N: usize> Module for [M; N] {
+    type Backend = M::Backend;
+    fn params(&mut self, v: &mut Visitor<'_, M::Backend>) {
+        visit_list(self, v);
+    }
+}
+
+fn visit_list<M: Module>(modules: &mut [M], v: &mut Visitor<'_, M::Backend>) {
+    for (i, module) in modules.iter_mut().enumerate() {
+        v.child(&i.to_string(), module);
     }
 }
 

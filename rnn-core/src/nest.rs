@@ -203,6 +203,8 @@ tuple_nest!(N0 0, N1 1, N2 2, N3 3, N4 4, N5 5);
 ///     }
 /// }
 /// ```
+///
+/// A struct without a type parameter states its backend: `struct LeakyState on Device { .. }`.
 #[macro_export]
 macro_rules! nest {
     (
@@ -211,26 +213,48 @@ macro_rules! nest {
             $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)?
         }
     ) => {
-        $(#[$attribute])*
+        $crate::nest!(
+            @define [$(#[$attribute])*] [$vis] $name
+            [<$b: $crate::backend_api::Backend>] [$name<$b>] [$b]
+            $([$(#[$field_attribute])*] $field [$type])*
+        );
+    };
+    (
+        $(#[$attribute:meta])*
+        $vis:vis struct $name:ident on $backend:ty {
+            $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)?
+        }
+    ) => {
+        $crate::nest!(
+            @define [$(#[$attribute])*] [$vis] $name [] [$name] [$backend]
+            $([$(#[$field_attribute])*] $field [$type])*
+        );
+    };
+    (
+        @define [$($attributes:tt)*] [$vis:vis] $name:ident
+        [$($generics:tt)*] [$nest:ty] [$backend:ty]
+        $([$($field_attributes:tt)*] $field:ident [$type:ty])*
+    ) => {
+        $($attributes)*
         #[derive(Debug)]
-        $vis struct $name<$b: $crate::backend_api::Backend> {
-            $($(#[$field_attribute])* pub $field: $type),*
+        $vis struct $name $($generics)* {
+            $($($field_attributes)* pub $field: $type),*
         }
 
         // Not derived: a derived impl would add the bound `B: Clone`.
-        impl<$b: $crate::backend_api::Backend> Clone for $name<$b> {
+        impl $($generics)* Clone for $nest {
             fn clone(&self) -> Self {
                 Self { $($field: self.$field.clone()),* }
             }
         }
 
-        impl<$b: $crate::backend_api::Backend> $crate::Nest<$b> for $name<$b> {
+        impl $($generics)* $crate::Nest<$backend> for $nest {
             fn visit<'a>(
                 &'a self,
                 path: &$crate::Path<'_>,
-                f: &mut dyn FnMut(&$crate::Path<'_>, &'a $crate::backend_api::Tensor<$b>),
+                f: &mut dyn FnMut(&$crate::Path<'_>, &'a $crate::backend_api::Tensor<$backend>),
             ) {
-                $($crate::Nest::<$b>::visit(
+                $($crate::Nest::<$backend>::visit(
                     &self.$field,
                     &$crate::Path::Field(path, stringify!($field)),
                     f,
@@ -239,10 +263,12 @@ macro_rules! nest {
             fn map(
                 &self,
                 f: &mut dyn FnMut(
-                    &$crate::backend_api::Tensor<$b>,
-                ) -> $crate::backend_api::Result<$crate::backend_api::Tensor<$b>>,
+                    &$crate::backend_api::Tensor<$backend>,
+                ) -> $crate::backend_api::Result<
+                    $crate::backend_api::Tensor<$backend>,
+                >,
             ) -> $crate::backend_api::Result<Self> {
-                Ok(Self { $($field: $crate::Nest::<$b>::map(&self.$field, f)?),* })
+                Ok(Self { $($field: $crate::Nest::<$backend>::map(&self.$field, f)?),* })
             }
         }
     };

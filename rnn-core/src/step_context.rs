@@ -5,44 +5,18 @@ use std::sync::Arc;
 use backend_api::trace::{Key, Recorder};
 use backend_api::{Error, Result, philox};
 
-/// Inference or training. Dropout and similar regularization only act in training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Inference: dropout is off.
-    #[default]
-    Evaluation,
-    /// Training: dropout is on.
-    Training {
-        /// The seed of the random numbers.
-        seed: u64,
-    },
-}
-
-impl Mode {
-    /// Whether this is training.
-    pub fn is_training(self) -> bool {
-        matches!(self, Self::Training { .. })
-    }
-
-    /// The mode of part `i` of a composite: in training it has its own seed.
-    pub(crate) fn child(self, i: u64) -> Self {
-        match self {
-            Self::Evaluation => Self::Evaluation,
-            Self::Training { seed } => Self::Training {
-                seed: philox::derive(seed, i),
-            },
-        }
-    }
-}
+use crate::{Mode, Module};
 
 /// Context of one time step of a cell: mode, time index and random stream.
 ///
 /// Random numbers are a pure function of this context, so that a step that is recomputed, or
 /// computed in another order, draws the same numbers.
-#[derive(Clone, Debug, Default)]
+///
+/// The default is a run with the mode of the innermost [`Mode::scope`].
+#[derive(Clone, Debug)]
 pub struct StepContext {
-    /// Inference or training.
-    pub mode: Mode,
+    /// `None` if neither the caller nor a scope has chosen it.
+    mode: Option<Mode>,
     time: Time,
     stream: u64,
 }
@@ -61,12 +35,24 @@ impl Default for Time {
     }
 }
 
+impl Default for StepContext {
+    fn default() -> Self {
+        Self::of(None)
+    }
+}
+
 impl StepContext {
     /// The context of time 0 in a run.
     pub fn new(mode: Mode) -> Self {
+        Self::of(Some(mode))
+    }
+
+    /// The context of time 0 in a run with the given mode, or that of the innermost scope.
+    pub(crate) fn of(mode: Option<Mode>) -> Self {
+        let mode = mode.or_else(Mode::take);
         let seed = match mode {
-            Mode::Evaluation => 0,
-            Mode::Training { seed } => seed,
+            None | Some(Mode::Evaluation) => 0,
+            Some(Mode::Training { seed }) => seed,
         };
         Self {
             mode,
@@ -78,6 +64,31 @@ impl StepContext {
     /// The context of time 0 in a training run with the given seed.
     pub fn training(seed: u64) -> Self {
         Self::new(Mode::Training { seed })
+    }
+
+    /// Inference or training, for a cell that behaves differently in training.
+    ///
+    /// # Errors
+    /// Neither the caller nor a [`Mode::scope`] has chosen a mode, but the parameters of the cell
+    /// are tracked for a gradient: the caller has forgotten that this is training.
+    pub fn mode<M: Module>(&self, cell: &M) -> Result<Mode> {
+        if let Some(mode) = self.mode {
+            return Ok(mode);
+        }
+        let params = cell.named_params();
+        if params.iter().all(|(_, param)| !param.is_recorded()) {
+            return Ok(Mode::Evaluation);
+        }
+        let problem = "is not chosen, but the cell has dropout and its parameters are tracked for \
+                       a gradient: compute the loss inside of `value_and_grad` or `Mode::scope`, \
+                       on the same thread, or choose with the driver's `training(seed)` or \
+                       `mode(Mode::Evaluation)`";
+        Err(Error::argument("step", "mode", problem))
+    }
+
+    /// Whether training was chosen. [`mode`](Self::mode) finds out whether it was forgotten.
+    pub(crate) fn is_training(&self) -> bool {
+        self.mode.is_some_and(Mode::is_training)
     }
 
     /// The context of sub-cell `i` of a composite cell, with its own random stream.

@@ -1,16 +1,19 @@
 //! Gradients of a model's parameters.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use backend_api::{Backend, DType, Error, Fused, Op, Result, Tensor};
-use rnn_core::{Module, ParamId};
+use backend_api::{Backend, DType, Error, Fused, Op, Result, Tensor, philox};
+use rnn_core::{Mode, Module, ParamId};
 
-use crate::{Differentiable, Gradient};
+use crate::{Differentiable, Gradient, Reach};
 
-/// A copy of the model whose parameters are tracked, so that computations with them are recorded.
+/// A copy of the model whose parameters are tracked, so that computations with them are recorded,
+/// for [`Differentiable::gradients`].
 ///
-/// [`value_and_grad`] calls this function and computes the gradient. Call it directly to take
-/// several gradients of one forward pass.
+/// [`value_and_grad`] and [`values_and_grads`] call this function and compute gradients. Outside of
+/// them, the caller chooses the mode of cells with dropout (see [`Mode`]), and one backward pass
+/// uses up the record of a forward pass.
 ///
 /// # Errors
 /// A parameter is tracked already, or the device failed.
@@ -32,6 +35,37 @@ where
 /// Calls `loss` once, with a copy of the model whose parameters are tracked. `loss` returns a
 /// scalar. The model itself stays untracked, so using it elsewhere records nothing.
 ///
+/// `loss` runs in training: dropout is on, with other random numbers in each call. Calls in the
+/// same order in a process draw the same numbers. To make them a function of a seed, open a scope
+/// for the step; a [`Trainer`](crate::training::Trainer) does so. A scope for evaluation gives
+/// gradients without dropout.
+///
+/// ```
+/// use backend_api::{Result, Tensor, philox};
+/// use backend_cpu::Cpu;
+/// use rnn_core::{DropoutWrapper, DynamicRnn, GruCell, Mode};
+/// use rnn_train::{Autodiff, value_and_grad};
+///
+/// # fn main() -> Result<()> {
+/// let device = Autodiff::new(Cpu::new());
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let cell = DropoutWrapper::builder(cell).output_keep_prob(0.5).build()?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
+/// let step = || -> Result<f64> {
+///     let (loss, grads) = value_and_grad(&cell, |cell| {
+///         DynamicRnn::new(cell).run(&x)?.outputs.square()?.mean_all()
+///     })?;
+///     assert!(grads.get("gates/kernel").is_some());
+///     loss.item()
+/// };
+/// assert_ne!(step()?, step()?);
+///
+/// let numbered = |step_number| Mode::Training { seed: philox::derive(42, step_number) };
+/// assert_eq!(numbered(7).scope(step)?, numbered(7).scope(step)?);
+/// assert_eq!(Mode::Evaluation.scope(step)?, Mode::Evaluation.scope(step)?);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// `loss` fails, or its result is not a scalar or depends on no parameter of the model passed to
 /// it. Calls cannot be nested to obtain second derivatives: it is an error if the model is tracked
@@ -45,21 +79,77 @@ where
     M: Module,
     M::Backend: Differentiable,
 {
+    let [of_loss] = values_and_grads(model, |model| Ok([loss(model)?]))?;
+    Ok(of_loss)
+}
+
+/// The values of several losses of one forward pass, each with its gradient with respect to every
+/// parameter of a model: [`value_and_grad`] for several losses. What the forward pass has stored is
+/// freed during the backward pass of the last loss.
+///
+/// ```
+/// use backend_api::Tensor;
+/// use backend_cpu::Cpu;
+/// use rnn_core::Dense;
+/// use rnn_train::{Autodiff, values_and_grads};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// let device = Autodiff::new(Cpu::new());
+/// let model = (Dense::new(&device, 3, 4)?, Dense::new(&device, 4, 1)?);
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 3], &[2, 3])?;
+/// let [(_, fit), (size, shrink)] = values_and_grads(&model, |(hidden, output)| {
+///     let h = hidden.forward(&x)?.tanh()?;
+///     Ok([output.forward(&h)?.square()?.sum_all()?, h.square()?.sum_all()?])
+/// })?;
+/// assert!(size.item()? > 0.0 && fit.get("1/kernel").is_some());
+/// assert!(shrink.get("1/kernel").is_none()); // does not depend on the output layer
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// Those of [`value_and_grad`], for any of the losses.
+pub fn values_and_grads<M, const N: usize>(
+    model: &M,
+    losses: impl FnOnce(&M) -> Result<[Tensor<M::Backend>; N]>,
+) -> Result<[(Tensor<M::Backend>, Gradients<M::Backend>); N]>
+where
+    M: Module,
+    M::Backend: Differentiable,
+{
     let tracked = tracked(model)?;
-    let value = loss(&tracked)?;
+    let mode = Mode::take().unwrap_or_else(fresh);
+    let values = mode.scope(|| losses(&tracked))?;
     let params = tracked.named_params();
     let leaves: Vec<&Tensor<M::Backend>> = params.iter().map(|(_, param)| param.value()).collect();
-    let grads = value.device().gradients_of_model(&value, &leaves)?;
-    let entries = params
-        .iter()
-        .zip(grads)
-        .map(|((name, param), grad)| Entry {
+    let mut grads = match values.first() {
+        Some(first) => {
+            let values: Vec<_> = values.iter().collect();
+            first
+                .device()
+                .gradients_of(&values, &leaves, Reach::Newer)?
+        }
+        None => Vec::new(),
+    }
+    .into_iter();
+    Ok(values.map(|value| {
+        let of_loss = params.iter().zip(grads.next().unwrap_or_default());
+        let entries = of_loss.map(|((name, param), grad)| Entry {
             id: param.id(),
             name: name.clone(),
             grad,
-        })
-        .collect();
-    Ok((value.detach(), Gradients { entries }))
+        });
+        let entries = entries.collect();
+        (value.detach(), Gradients { entries })
+    }))
+}
+
+/// Training with a seed that the process has not used yet.
+fn fresh() -> Mode {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let stream = philox::derive(0, philox::label("value_and_grad"));
+    Mode::Training {
+        seed: philox::derive(stream, NEXT.fetch_add(1, Ordering::Relaxed)),
+    }
 }
 
 /// The gradients of a loss with respect to the parameters of a model, in the model's order.

@@ -23,6 +23,6 @@ pub mod optim;
 mod regular;
 pub mod training;
 
-pub use autodiff::{Autodiff, Differentiable, gradients_inside};
+pub use autodiff::{Autodiff, Differentiable, Reach, gradients_inside};
 pub use gradient::{Gradient, IndexedSlices};
-pub use gradients::{Gradients, tracked, value_and_grad};
+pub use gradients::{Gradients, tracked, value_and_grad, values_and_grads};

@@ -133,6 +133,7 @@ where
     /// The same loss without the driver: the cell's own step, with explicit handling of the
     /// lengths.
     fn loop_loss(&self) -> Result<Tensor<C::Backend>> {
+        let cx = StepContext::new(self.mode);
         let mut outputs = Vec::new();
         let mut finals: Vec<Vec<Tensor<C::Backend>>> = Vec::new();
         for (row, &length) in LENGTHS.iter().enumerate() {
@@ -142,7 +143,7 @@ where
             for t in 0..STEPS {
                 if t < length as usize {
                     let x = of_row(&self.inputs.select(1, t)?)?;
-                    let (output, new) = self.cell.step(&StepContext::default(), &x, &state)?;
+                    let (output, new) = self.cell.step(&cx, &x, &state)?;
                     row_outputs.push(output.unsqueeze(1)?);
                     state = new;
                 } else {

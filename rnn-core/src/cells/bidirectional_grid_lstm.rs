@@ -27,10 +27,10 @@ use crate::{CellConfig, Module, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Cell;
-/// use rnn_core::cells::BidirectionalGridLstmCellBuilder;
+/// use rnn_core::cells::BidirectionalGridLstmCell;
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = BidirectionalGridLstmCellBuilder::new(7, 5, 3, 2, &[3]).build(&Cpu::new())?;
+/// let cell = BidirectionalGridLstmCell::new(&Cpu::new(), 7, 5, 3, 2, &[3])?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 60]);
 /// assert!(cell.zero_state(2)?.get("bwd_state_f02_b00_c").is_some());
 /// # Ok(()) }
@@ -58,7 +58,7 @@ same_as_inner!(
 #[serde(transparent)]
 pub struct BidirectionalGridLstmCellBuilder(GridOptions);
 
-grid_builder!(BidirectionalGridLstmCellBuilder);
+grid_builder!(BidirectionalGridLstmCellBuilder builds BidirectionalGridLstmCell);
 
 impl BidirectionalGridLstmCellBuilder {
     /// Shifts the windows of the backward direction by `offset` features to higher frequencies.

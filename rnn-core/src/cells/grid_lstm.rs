@@ -42,11 +42,11 @@ use crate::{CellConfig, Module, Visitor};
 /// ```
 /// use backend_cpu::Cpu;
 /// use rnn_core::Cell;
-/// use rnn_core::cells::GridLstmCellBuilder;
+/// use rnn_core::cells::GridLstmCell;
 ///
 /// # fn main() -> backend_api::Result<()> {
 /// // 7 features in windows of 3, 2 apart: 3 windows.
-/// let cell = GridLstmCellBuilder::new(7, 5, 3, 2, &[3]).build(&Cpu::new())?;
+/// let cell = GridLstmCell::new(&Cpu::new(), 7, 5, 3, 2, &[3])?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 30]);
 /// let state = cell.zero_state(2)?;
 /// assert_eq!(state.names()[5], "state_f02_b00_m");
@@ -66,14 +66,56 @@ impl<B: Backend> Module for GridLstmCell<B> {
 
 same_as_inner!(GridLstmCell, GridLstmState<B>, "grid_lstm_cell");
 
-/// The options that both builders have in common.
+/// The constructors of a grid cell, and the options that both builders have in common.
 macro_rules! grid_builder {
-    ($name:ident) => {
-        impl $name {
-            /// Creates a builder with TensorFlow's defaults: one block that covers the whole input,
+    ($name:ident builds $cell:ident) => {
+        impl<B: ::backend_api::Backend> $cell<B> {
+            /// Creates a cell with TensorFlow's defaults, in `f32`.
+            /// [`builder`](Self::builder) explains the arguments.
+            ///
+            /// # Errors
+            /// Those of the builder's `build`.
+            pub fn new(
+                device: &B,
+                input_size: usize,
+                num_units: usize,
+                feature_size: usize,
+                frequency_skip: usize,
+                num_frequency_blocks: &[usize],
+            ) -> ::backend_api::Result<Self> {
+                Self::builder(
+                    input_size,
+                    num_units,
+                    feature_size,
+                    frequency_skip,
+                    num_frequency_blocks,
+                )
+                .build(device)
+            }
+
+            /// Returns a builder with TensorFlow's defaults: one block that covers the whole input,
             /// `forget_bias` 1, separate weights for time and frequency, separate gates, no
             /// peepholes, no clipping. `num_frequency_blocks` is the number of windows in each
             /// block.
+            pub fn builder(
+                input_size: usize,
+                num_units: usize,
+                feature_size: usize,
+                frequency_skip: usize,
+                num_frequency_blocks: &[usize],
+            ) -> $name {
+                $name::new(
+                    input_size,
+                    num_units,
+                    feature_size,
+                    frequency_skip,
+                    num_frequency_blocks,
+                )
+            }
+        }
+
+        impl $name {
+            #[doc = concat!("Creates a builder; see [`", stringify!($cell), "::builder`].")]
             pub fn new(
                 input_size: usize,
                 num_units: usize,
@@ -143,7 +185,7 @@ pub(super) use grid_builder;
 #[serde(transparent)]
 pub struct GridLstmCellBuilder(GridOptions);
 
-grid_builder!(GridLstmCellBuilder);
+grid_builder!(GridLstmCellBuilder builds GridLstmCell);
 
 impl GridLstmCellBuilder {
     /// Builds the cell.

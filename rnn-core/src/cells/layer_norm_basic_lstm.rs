@@ -155,6 +155,9 @@ impl<B: Backend> Cell for LayerNormBasicLstmCell<B> {
         let z = state
             .h
             .matmul_add(&self.kernel.slice(0, input..rows)?, &z)?;
+        if self.core.dropout.is_some() {
+            cx.mode(self)?;
+        }
         self.core.step(cx, &z, None, state)
     }
 }

@@ -98,7 +98,7 @@ pub(crate) struct CandidateDropout {
 
 impl CandidateDropout {
     fn apply<B: Backend>(self, cx: &StepContext, g: Tensor<B>) -> Result<Tensor<B>> {
-        if !cx.mode.is_training() {
+        if !cx.is_training() {
             return Ok(g);
         }
         let key = cx.key("recurrent_dropout").salted(self.seed as u64);

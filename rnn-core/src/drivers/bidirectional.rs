@@ -6,8 +6,8 @@ use super::dynamic_rnn::{extent, swap_batch_time};
 use super::lengths::{Lengths, upload};
 use super::static_rnn::batch;
 use super::{DynamicRnn, RnnOutput, StaticRnn};
-use crate::step_context::Mode;
-use crate::{Cell, Nest};
+use crate::module::{param_ids, share_parameters};
+use crate::{Cell, Mode, Module, Nest};
 
 /// Runs two cells over a batch of sequences, one forward and one backward; TensorFlow's
 /// `bidirectional_dynamic_rnn`.
@@ -38,6 +38,7 @@ pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     backward: DynamicRnn<'a, G>,
     lengths: Option<Lengths>,
     time_major: bool,
+    shared: bool,
 }
 
 /// Output of a bidirectional driver: pairs of forward and backward.
@@ -48,9 +49,10 @@ where
     F: Cell,
     G: Cell<Backend = F::Backend, Input = F::Input>,
 {
-    /// Creates a driver for two cells.
+    /// Creates a driver for two cells, each with its own parameters.
     pub fn new(forward: &'a F, backward: &'a G) -> Self {
         Self {
+            shared: false,
             forward: DynamicRnn::new(forward).time_major(true),
             backward: DynamicRnn::new(backward).time_major(true),
             lengths: None,
@@ -85,7 +87,7 @@ where
         self
     }
 
-    /// Sets inference or training.
+    /// Sets inference or training, also within a [`Mode::scope`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.forward = self.forward.mode(mode);
         // The two cells have independent random streams.
@@ -113,12 +115,16 @@ where
     /// Runs the cells over the inputs.
     ///
     /// # Errors
-    /// As [`DynamicRnn::run`]; also if a length is above the number of steps.
+    /// As [`DynamicRnn::run`]; also if a length is above the number of steps, or the cells share a
+    /// parameter, which only [`shared`](BidirectionalDynamicRnn::shared) allows.
     pub fn run(
         &self,
         inputs: &F::Input,
     ) -> Result<BidirectionalOutput<F::Output, G::Output, F::State, G::State>> {
         let op = "bidirectional_dynamic_rnn";
+        if !self.shared {
+            check_separate(op, &[self.forward.cell], &[self.backward.cell])?;
+        }
         let (steps, rows) = extent(op, inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
@@ -144,6 +150,31 @@ where
     }
 }
 
+impl<'a, C: Cell> BidirectionalDynamicRnn<'a, C, C> {
+    /// Creates a driver that runs one cell in both directions, with one set of parameters.
+    pub fn shared(cell: &'a C) -> Self {
+        Self {
+            shared: true,
+            ..Self::new(cell, cell)
+        }
+    }
+}
+
+/// Returns an error if two of the cells share a parameter. A clone of a cell shares its parameters.
+pub(super) fn check_separate<F: Module, G: Module>(
+    op: &'static str,
+    forward: &[&F],
+    backward: &[&G],
+) -> Result<()> {
+    let forward = forward.iter().map(|&cell| param_ids(cell));
+    if share_parameters(forward.chain(backward.iter().map(|&cell| param_ids(cell)))) {
+        let problem = "share parameters: build a cell for each direction and layer, or use \
+                       `BidirectionalDynamicRnn::shared`";
+        return Err(Error::argument(op, "cells", problem));
+    }
+    Ok(())
+}
+
 /// Time-major sequences with each row reversed up to its length.
 fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<N> {
     sequences.map(&mut |x| x.reverse(&upload(x.device(), lengths)?, 0, 1))
@@ -155,7 +186,8 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 /// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]. Initial states default to zero.
 ///
 /// # Errors
-/// As [`StaticRnn::run`]; also if a length is above the number of steps.
+/// As [`StaticRnn::run`]; also if a length is above the number of steps, or the cells share a
+/// parameter.
 pub fn static_bidirectional_rnn<F, G>(
     forward: StaticRnn<'_, F>,
     backward: StaticRnn<'_, G>,
@@ -167,6 +199,7 @@ where
     G: Cell<Backend = F::Backend, Input = F::Input, Output = F::Output>,
 {
     let op = "static_bidirectional_rnn";
+    check_separate(op, &[forward.cell], &[backward.cell])?;
     let rows = batch(op, inputs)?;
     let (forward, backward, lengths) = match sequence_length {
         Some(lengths) => (

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use backend_api::{Backend, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
 
 use super::lengths::{Lengths, upload};
-use crate::step_context::Mode;
 use crate::unroll::{ExplainedPart, locked};
-use crate::{Cell, Explanation, Nest, StepContext, Unroll};
+use crate::{Cell, Explanation, Mode, Nest, StepContext, Unroll};
 
 /// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
 ///
@@ -37,11 +36,11 @@ use crate::{Cell, Explanation, Nest, StepContext, Unroll};
 #[derive(Clone, Debug)]
 #[must_use = "call `run`"]
 pub struct DynamicRnn<'a, C: Cell> {
-    cell: &'a C,
+    pub(super) cell: &'a C,
     lengths: Option<Lengths>,
     initial_state: Option<C::State>,
     time_major: bool,
-    step: StepContext,
+    mode: Option<Mode>,
     memory_policy: MemoryPolicy,
     segment: Option<usize>,
 }
@@ -58,14 +57,15 @@ pub struct RnnOutput<O, S> {
 
 impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// Creates a driver with the defaults: batch-major, all rows of full length, zero initial
-    /// state, inference.
+    /// state, the mode of the innermost [`Mode::scope`]: training in the loss of
+    /// `rnn_train::value_and_grad`, else inference.
     pub fn new(cell: &'a C) -> Self {
         Self {
             cell,
             lengths: None,
             initial_state: None,
             time_major: false,
-            step: StepContext::default(),
+            mode: None,
             memory_policy: MemoryPolicy::Store,
             segment: None,
         }
@@ -89,13 +89,14 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         self
     }
 
-    /// Sets inference or training.
+    /// Sets inference or training, also within a [`Mode::scope`].
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.step = StepContext::new(mode);
+        self.mode = Some(mode);
         self
     }
 
-    /// Sets training, with the seed of the random numbers (for example of dropout).
+    /// Sets training, with the seed of the random numbers (for example of dropout). Equal seeds
+    /// give equal numbers: a training loop that sets seeds needs another one for each step.
     pub fn training(self, seed: u64) -> Self {
         self.mode(Mode::Training { seed })
     }
@@ -192,7 +193,7 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         // Steps past every row's length are not computed: their outputs are zero.
         let longest = lengths.as_ref().and_then(|l| l.iter().max());
         let active = longest.map_or(steps, |&l| steps.min(l));
-        let mut unroll = Unroll::new(self.step.clone(), active, batch);
+        let mut unroll = Unroll::new(StepContext::of(self.mode), active, batch);
         unroll.memory_policy = self.memory_policy;
         unroll.segment = self.segment;
         unroll.explanation = explanation;
@@ -208,13 +209,12 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         };
         let taken = inputs.map(&mut |x| x.slice(0, 0..active))?;
         let taken = unroll.mask_inputs(&taken)?;
+        let run = |state: &C::State| Mode::outside(|| self.cell.unroll(&unroll, &taken, state));
         let (outputs, state) = if empty_rows {
-            let (outputs, last) = self
-                .cell
-                .unroll(&unroll, &taken, &unroll.mask_state(&state)?)?;
+            let (outputs, last) = run(&unroll.mask_state(&state)?)?;
             (outputs, unroll.masked(0, last, &state)?)
         } else {
-            self.cell.unroll(&unroll, &taken, &state)?
+            run(&state)?
         };
         let outputs = outputs.map(&mut |o| pad(o, steps))?;
         let outputs = if self.time_major {

@@ -4,7 +4,7 @@ use backend_api::{Backend, Error, Meta, Result, Stacker, Tensor};
 
 use super::static_rnn::batch;
 use crate::nest::check_structure;
-use crate::{Cell, Nest, StepContext};
+use crate::{Cell, Mode, Nest, StepContext};
 
 /// The result of one iteration of [`raw_rnn`]'s loop, and the values before the first iteration.
 ///
@@ -115,7 +115,7 @@ where
     let mut emitted: Vec<E> = Vec::new();
     while !all(&finished)? {
         let time = emitted.len();
-        let (output, new) = cell.step(&step.at(time), &input, &state)?;
+        let (output, new) = Mode::outside(|| cell.step(&step.at(time), &input, &state))?;
         let next = loop_fn(time + 1, &output, &new, loop_state)?;
         check_finished(&next.finished, rows)?;
         state = where_finished("state", &finished, &state, &next.state)?;

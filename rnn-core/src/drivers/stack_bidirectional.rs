@@ -2,11 +2,10 @@
 
 use backend_api::{Backend, Error, Result, Tensor};
 
-use super::bidirectional::{BidirectionalDynamicRnn, static_bidirectional_rnn};
+use super::bidirectional::{BidirectionalDynamicRnn, check_separate, static_bidirectional_rnn};
 use super::lengths::Lengths;
 use super::{RnnOutput, StaticRnn};
-use crate::Cell;
-use crate::step_context::Mode;
+use crate::{Cell, Mode};
 
 /// Layers of bidirectional cells; TensorFlow's `stack_bidirectional_dynamic_rnn`. The concatenated
 /// outputs of both directions are the input of the next layer.
@@ -36,7 +35,7 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
     swap_memory: bool,
-    mode: Mode,
+    mode: Option<Mode>,
 }
 
 impl<'a, B, F, G> StackBidirectionalDynamicRnn<'a, F, G>
@@ -55,7 +54,7 @@ where
             initial_states_bw: None,
             time_major: false,
             swap_memory: false,
-            mode: Mode::Evaluation,
+            mode: None,
         }
     }
 
@@ -84,9 +83,9 @@ where
         self
     }
 
-    /// Sets inference or training.
+    /// Sets inference or training, also within a [`Mode::scope`].
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.mode = Some(mode);
         self
     }
 
@@ -111,8 +110,8 @@ where
     /// states of all layers.
     ///
     /// # Errors
-    /// There is no cell, or the lists of cells and initial states differ in length; also as
-    /// [`BidirectionalDynamicRnn::run`].
+    /// There is no cell, two cells share a parameter, or the lists of cells and initial states
+    /// differ in length; also as [`BidirectionalDynamicRnn::run`].
     pub fn run(
         &self,
         inputs: &Tensor<B>,
@@ -129,13 +128,20 @@ where
                 ("initial_states_bw", states_bw),
             ],
         )?;
+        let cells = (
+            self.forward.iter().collect::<Vec<_>>(),
+            self.backward.iter().collect::<Vec<_>>(),
+        );
+        check_separate(op, &cells.0, &cells.1)?;
         let mut value = inputs.clone();
         let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
         for i in 0..layers {
             let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
                 .time_major(self.time_major)
-                .swap_memory(self.swap_memory)
-                .mode(self.mode.child(i as u64));
+                .swap_memory(self.swap_memory);
+            if let Some(mode) = self.mode {
+                rnn = rnn.mode(mode.child(i as u64));
+            }
             if let Some(lengths) = &self.lengths {
                 rnn = rnn.sequence_length(lengths.values());
             }
@@ -198,7 +204,8 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// ```
 ///
 /// # Errors
-/// There is no cell, or the lists differ in length; also as [`static_bidirectional_rnn`].
+/// There is no cell, two cells share a parameter, or the lists differ in length; also as
+/// [`static_bidirectional_rnn`].
 #[expect(
     clippy::type_complexity,
     reason = "one state for each layer and direction"
@@ -215,7 +222,11 @@ where
     G: Cell<Backend = B, Input = Tensor<B>, Output = Tensor<B>>,
 {
     let others = [("cells_bw", Some(backward.len()))];
-    layers("stack_bidirectional_rnn", forward.len(), &others)?;
+    let op = "stack_bidirectional_rnn";
+    layers(op, forward.len(), &others)?;
+    let cells_fw: Vec<&F> = forward.iter().map(|rnn| rnn.cell).collect();
+    let cells_bw: Vec<&G> = backward.iter().map(|rnn| rnn.cell).collect();
+    check_separate(op, &cells_fw, &cells_bw)?;
     let mut outputs = inputs.to_vec();
     let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
     for (forward, backward) in forward.into_iter().zip(backward) {

@@ -4,8 +4,7 @@ use backend_api::{Error, Result, Shape};
 
 use super::RnnOutput;
 use super::lengths::{Lengths, upload};
-use crate::step_context::Mode;
-use crate::{Cell, Nest, StepContext, Unroll};
+use crate::{Cell, Mode, Nest, StepContext, Unroll};
 
 /// Runs a cell over a list of inputs, one per step; TensorFlow's `static_rnn`.
 ///
@@ -30,20 +29,21 @@ use crate::{Cell, Nest, StepContext, Unroll};
 #[derive(Clone, Debug)]
 #[must_use = "call `run`"]
 pub struct StaticRnn<'a, C: Cell> {
-    cell: &'a C,
+    pub(super) cell: &'a C,
     lengths: Option<Lengths>,
     initial_state: Option<C::State>,
-    step: StepContext,
+    mode: Option<Mode>,
 }
 
 impl<'a, C: Cell> StaticRnn<'a, C> {
-    /// Creates a driver with the defaults: all rows of full length, zero initial state, inference.
+    /// Creates a driver with the defaults: all rows of full length, zero initial state, the mode
+    /// of the innermost [`Mode::scope`].
     pub fn new(cell: &'a C) -> Self {
         Self {
             cell,
             lengths: None,
             initial_state: None,
-            step: StepContext::default(),
+            mode: None,
         }
     }
 
@@ -59,13 +59,14 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         self
     }
 
-    /// Sets inference or training.
+    /// Sets inference or training, also within a [`Mode::scope`].
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.step = StepContext::new(mode);
+        self.mode = Some(mode);
         self
     }
 
-    /// Sets training, with the seed of the random numbers (for example of dropout).
+    /// Sets training, with the seed of the random numbers; see
+    /// [`DynamicRnn::training`](super::DynamicRnn::training).
     pub fn training(self, seed: u64) -> Self {
         self.mode(Mode::Training { seed })
     }
@@ -84,7 +85,8 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         };
         let longest = lengths.as_ref().and_then(|l| l.iter().copied().max());
         let shortest = lengths.as_ref().and_then(|l| l.iter().copied().min());
-        let mut unroll = Unroll::new(self.step.clone(), inputs.len(), batch);
+        let step = StepContext::of(self.mode);
+        let mut unroll = Unroll::new(step.clone(), inputs.len(), batch);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < inputs.len())) {
             Some(lengths) => {
                 let device = inputs[0].leaves()[0].device().clone();
@@ -118,7 +120,7 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
                 }
                 _ => input,
             };
-            let (output, new) = self.cell.step(&self.step.at(time), input, &state)?;
+            let (output, new) = Mode::outside(|| self.cell.step(&step.at(time), input, &state))?;
             outputs.push(unroll.masked(time, output, &zero)?);
             state = unroll.masked(time, new, &state)?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backend_api::{Error, Result};
 
 use super::dynamic_rnn::extent;
-use crate::{Cell, Nest, StepContext, Unroll};
+use crate::{Cell, Mode, Nest, StepContext, Unroll};
 
 /// Runs a cell on sequences that arrive one or several steps at a time. The state is carried from
 /// call to call.
@@ -57,7 +57,7 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
     /// # Errors
     /// None at present: the first step checks the state.
     pub fn from_state(cell: &'a C, batch: usize, state: C::State) -> Result<Self> {
-        let mut unroll = Unroll::new(StepContext::default(), 1, batch);
+        let mut unroll = Unroll::new(StepContext::new(Mode::Evaluation), 1, batch);
         unroll.cache = Some(Default::default());
         Ok(Self {
             cell,
@@ -108,7 +108,8 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
         }
         self.unroll.steps = steps;
         self.unroll.stepped = Arc::default();
-        let (outputs, state) = self.cell.unroll(&self.unroll, inputs, &self.state)?;
+        let (outputs, state) =
+            Mode::outside(|| self.cell.unroll(&self.unroll, inputs, &self.state))?;
         self.state = state;
         self.unroll.start += steps;
         Ok(outputs)

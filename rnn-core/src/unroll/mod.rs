@@ -17,7 +17,7 @@ use backend_api::{
 pub use self::explanation::{ExplainedPart, Explanation, StepPath};
 use crate::module::ParamId;
 use crate::widened::{narrow, wide as widen, widened};
-use crate::{Cell, Mode, Nest, StepContext};
+use crate::{Cell, Mode, Module, Nest, StepContext};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
 ///
@@ -66,7 +66,7 @@ impl<B: Backend> Default for StreamCache<B> {
 /// A cell's step in a stream: its place among the cells that step in one run of the stream, the
 /// cell's random stream and type, and the shapes of one step. The place distinguishes two cells of
 /// one type that a composite cell gives the same [`Unroll`].
-type StepKey = (usize, Mode, u64, &'static str, Vec<Meta>);
+type StepKey = (usize, u64, &'static str, Vec<Meta>);
 
 /// A traced step on a device.
 #[derive(Debug)]
@@ -122,9 +122,12 @@ impl<B: Backend> Unroll<B> {
         self.batch
     }
 
-    /// Inference or training.
-    pub fn mode(&self) -> Mode {
-        self.step.mode
+    /// Inference or training, for a cell that behaves differently in training.
+    ///
+    /// # Errors
+    /// Those of [`StepContext::mode`].
+    pub fn mode<M: Module>(&self, cell: &M) -> Result<Mode> {
+        self.step.mode(cell)
     }
 
     /// Number of steps in this part of the sequence.
@@ -328,7 +331,7 @@ impl<B: Backend> Unroll<B> {
             metas.extend(state.leaves().iter().map(|t| t.meta()));
             let stream = self.step.run_key("step");
             let place = self.stepped.fetch_add(1, Ordering::Relaxed);
-            Ok((&cache.steps, (place, self.mode(), stream, cell, metas)))
+            Ok((&cache.steps, (place, stream, cell, metas)))
         });
         let cache = cache
             .transpose()
@@ -366,7 +369,7 @@ impl<B: Backend> Unroll<B> {
             steps: self.steps,
             start: self.start,
             reverse: false,
-            reuse: self.mode() == Mode::Evaluation,
+            reuse: !self.step.is_training(),
         };
         let results = step.regions.run(&step.device, &operands)?;
         let outputs = zero.rebuild(&results.outputs)?;
@@ -506,7 +509,7 @@ impl<B: Backend> Unroll<B> {
             batch: self.batch,
             units: state.first().map_or(0, |t| t.shape().last()),
             ragged: self.lengths.is_some(),
-            reuse: self.mode() == Mode::Evaluation,
+            reuse: !self.step.is_training(),
             dtype: x.dtype(),
         };
         let Some(plan) = device.plan_sequence(&request) else {

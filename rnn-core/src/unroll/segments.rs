@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, MemoryPolicy, Nest, Result, Tensor, Unroll};
+use super::{Backend, MemoryPolicy, Mode, Nest, Result, Tensor, Unroll};
 
 pub(super) fn run<B, I, S, O>(
     u: &Unroll<B>,
@@ -88,7 +88,8 @@ where
         Arc::new(move |_: &B, leaves: &[Tensor<B>]| {
             let inputs = like_inputs.rebuild(&leaves[..split])?;
             let state = like_state.rebuild(&leaves[split..])?;
-            let (output, state) = body(&unroll, &inputs, &state)?;
+            // The device may call this again when all scopes have ended.
+            let (output, state) = Mode::outside(|| body(&unroll, &inputs, &state))?;
             let mut flat: Vec<Tensor<B>> = output.leaves().into_iter().cloned().collect();
             flat.extend(state.leaves().into_iter().cloned());
             // Only the structure is used; detached, so that it keeps no history alive.

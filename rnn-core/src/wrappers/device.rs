@@ -109,7 +109,7 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
         input: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
-        self.run(cx.mode, input, state, |input, state| {
+        self.run(cx.mode(self)?, input, state, |input, state| {
             self.cell.step(cx, input, state)
         })
     }
@@ -120,7 +120,7 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
-        self.run(u.mode(), inputs, state, |inputs, state| {
+        self.run(u.mode(self)?, inputs, state, |inputs, state| {
             self.cell.unroll(&u.to(&self.device)?, inputs, state)
         })
     }

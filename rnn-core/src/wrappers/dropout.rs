@@ -17,8 +17,12 @@ use crate::{
 ///
 /// In training, `y, s' = cell(drop(x), s)`; the output is `drop(y)`, the new state `drop(s')`. Each
 /// element of `drop(v)` is `v / keep_prob` with probability `keep_prob`, else 0. In evaluation
-/// there is no dropout. The driver sets the mode and the seed of the random numbers
-/// ([`DynamicRnn::mode`](crate::DynamicRnn::mode)).
+/// there is no dropout.
+///
+/// The loss of `rnn_train::value_and_grad` runs in training, with other random numbers in each
+/// call; everything outside of it is evaluation. [`Mode::scope`] chooses otherwise for a piece of
+/// code, and [`DynamicRnn::mode`](crate::DynamicRnn::mode) for a driver. A run that is neither
+/// inside of a scope nor has a mode of its own is an error if the cell's parameters are tracked.
 ///
 /// * Every step draws new numbers. With
 ///   [`variational_recurrent`](DropoutWrapperBuilder::variational_recurrent), all steps of a run
@@ -134,6 +138,12 @@ impl<C: Cell> DropoutWrapper<C> {
         self
     }
 
+    /// Whether anything is dropped.
+    fn drops(&self, mode: impl FnOnce() -> Result<Mode>) -> Result<bool> {
+        let keeps = [self.input_keep, self.output_keep, self.state_keep];
+        Ok(keeps != [1.0; 3] && mode()?.is_training())
+    }
+
     /// The noise for one step of a tensor.
     fn step_noise(
         &self,
@@ -244,7 +254,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
     ) -> Result<(C::Output, C::State)> {
         // The wrapped cell may also use dropout and must draw different numbers.
         let inner = cx.child(0);
-        if cx.mode == Mode::Evaluation {
+        if !self.drops(|| cx.mode(self))? {
             return self.cell.step(&inner, input, state);
         }
         let all = StateFilter::all();
@@ -261,7 +271,7 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
-        if u.mode() == Mode::Evaluation {
+        if !self.drops(|| u.mode(self))? {
             return self.cell.unroll(&u.child(0), inputs, state);
         }
         if self.state_keep < 1.0 {

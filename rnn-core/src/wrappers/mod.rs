@@ -20,7 +20,7 @@ pub use dropout::{DropoutWrapper, DropoutWrapperBuilder, NoiseSource, StateFilte
 pub use embedding::{EmbeddingWrapper, EmbeddingWrapperConfig};
 pub use highway::{HighwayWrapper, HighwayWrapperConfig};
 pub use input_projection::{InputProjectionWrapper, InputProjectionWrapperConfig};
-pub use multi::{MultiRnnCell, MultiRnnCellConfig};
+pub use multi::{Layers, MultiRnnCell, MultiRnnCellConfig};
 pub use output_projection::{OutputProjectionWrapper, OutputProjectionWrapperConfig};
 pub use residual::{ResidualWrapper, ResidualWrapperConfig};
 

@@ -1,14 +1,14 @@
 //! Stacks of cells.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use backend_api::{Backend, DType, Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::module::{param_ids, share_parameters};
 use crate::{
-    AnyCell, Cell, CellConfig, Module, Nest, ParamId, StepContext, Unroll, Visitor,
+    AnyCell, Cell, CellConfig, Mode, Module, Nest, ParamId, StepContext, Unroll, Visitor,
     cell_from_config,
 };
 
@@ -53,8 +53,7 @@ impl<L: Layers> MultiRnnCell<L> {
         if ids.is_empty() {
             return Err(wrong("must not be empty: a stack has at least one cell"));
         }
-        let mut seen = HashSet::new();
-        if !ids.into_iter().flatten().all(|id| seen.insert(id)) {
+        if share_parameters(ids) {
             return Err(wrong(
                 "share parameters: build a cell for each layer, or use `MultiRnnCell::shared`",
             ));
@@ -87,6 +86,13 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
 const MAX_LAYERS: usize = 1 << 16;
 
 /// The layers of a [`MultiRnnCell`]: a `Vec` of cells, or a tuple of two to four.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a list of cells",
+    label = "the layers of a `MultiRnnCell` are a `Vec` of cells of one type, or a tuple of two to \
+             four cells, each of which takes the output of the one before",
+    note = "for one cell type: `MultiRnnCell<Vec<GruCell>>`; for a list of different cells: \
+            `MultiRnnCell<Vec<AnyCell>>`"
+)]
 pub trait Layers: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend.
     type Backend: Backend;
@@ -130,10 +136,6 @@ fn layer_name<C: Cell>(i: usize, cell: &C) -> String {
     format!("cell_{i}{slash}{scope}")
 }
 
-fn ids<C: Cell>(cell: &C) -> Vec<ParamId> {
-    cell.named_params().iter().map(|(_, p)| p.id()).collect()
-}
-
 /// Returns an error if cell `i` does not accept the output of the cell below it. Runs one step of
 /// one row, since only a step checks this.
 fn check_fit<A, C>(i: usize, below: &A, above: &C) -> Result<()>
@@ -142,7 +144,7 @@ where
     C: Cell<Backend = A::Backend, Input = A::Output>,
 {
     let step = above.step(
-        &StepContext::default(),
+        &StepContext::new(Mode::Evaluation),
         &below.zero_output(1)?,
         &above.zero_state(1)?,
     );
@@ -165,7 +167,7 @@ impl<C: Cell<Input = <C as Cell>::Output>> Layers for Vec<C> {
     }
 
     fn param_ids(&self) -> Vec<Vec<ParamId>> {
-        self.iter().map(ids).collect()
+        self.iter().map(param_ids).collect()
     }
 
     fn check_fit(&self) -> Result<()> {
@@ -258,7 +260,7 @@ macro_rules! tuple_layers {
             }
 
             fn param_ids(&self) -> Vec<Vec<ParamId>> {
-                vec![ids(&self.0) $(, ids(&self.$index))+]
+                vec![param_ids(&self.0) $(, param_ids(&self.$index))+]
             }
 
             fn check_fit(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backend_api::{Backend, Error, Layout, Meta, Op, Result, Tensor, is_arithmetic};
 
 use super::arguments::Arguments;
-use super::node::{Input, Inputs, Node, Source, Work};
+use super::node::{Graph, Input, Inputs, Node, Source, Work};
 use super::{Autodiff, TrackedBuffer, rules};
 use crate::{Gradient, IndexedSlices};
 
@@ -26,19 +26,38 @@ struct Reached<B: Backend> {
 
 /// The tensors that a loss may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// Any.
     Anything,
-    /// No tensor that was tracked before the first of the wanted leaves.
+    /// No tensor that was tracked before the first of the wanted leaves: none of an enclosing
+    /// computation, which would not see that the gradients depend on it.
     Newer,
 }
 
+/// The gradients of each loss; the last pass consumes the graph.
 pub(super) fn gradients<B: Backend>(
     device: &Autodiff<B>,
-    loss: &Tensor<Autodiff<B>>,
+    losses: &[&Tensor<Autodiff<B>>],
     leaves: &[&Tensor<Autodiff<B>>],
     reach: Reach,
-) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
+) -> Result<Vec<Vec<Option<Gradient<Autodiff<B>>>>>> {
+    let seeds: Vec<_> = losses
+        .iter()
+        .map(|loss| Ok((*loss, seed(device, loss)?)))
+        .collect::<Result<_>>()?;
+    let last = losses.len().saturating_sub(1);
+    let passes = seeds.into_iter().enumerate().map(|(i, seed)| {
+        let graph = match i == last {
+            true => Graph::Consumed,
+            false => Graph::Kept,
+        };
+        vjp(device, vec![seed], leaves, reach, graph)
+    });
+    passes.collect()
+}
+
+/// The gradient of a loss with respect to itself.
+fn seed<B: Backend>(device: &Autodiff<B>, loss: &Tensor<Autodiff<B>>) -> Result<Tensor<B>> {
     if loss.shape().count() != 1 {
         let expected = "a scalar is needed";
         return Err(Error::shape("backward", "loss", loss.shape(), expected));
@@ -49,9 +68,8 @@ pub(super) fn gradients<B: Backend>(
              `value_and_grad` passes or `tracked` returns"
                 .into(),
         ));
-    };
-    let one = Tensor::full(device.inner(), 1.0, loss.meta())?;
-    vjp(device, vec![(loss, one)], leaves, reach)
+    }
+    Tensor::full(device.inner(), 1.0, loss.meta())
 }
 
 /// The gradients of leaves, given the gradients of some tensors that depend on them: a
@@ -61,6 +79,7 @@ pub(super) fn vjp<B: Backend>(
     seeds: Vec<(&Tensor<Autodiff<B>>, Tensor<B>)>,
     leaves: &[&Tensor<Autodiff<B>>],
     reach: Reach,
+    graph: Graph,
 ) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
     let mut wanted: HashMap<u64, Vec<usize>> = HashMap::new();
     for (i, leaf) in leaves.iter().enumerate() {
@@ -120,7 +139,7 @@ pub(super) fn vjp<B: Backend>(
         for parent in node.parents() {
             parent.fetch(inner)?;
         }
-        match node.take()? {
+        match node.work(graph)? {
             (Work::Op(op), inputs) => {
                 let args = Arguments {
                     device: inner,
@@ -135,11 +154,11 @@ pub(super) fn vjp<B: Backend>(
                     let rows = table.out_meta(0).shape[0];
                     let slices = IndexedSlices::new(&args.input(1)?, &args.grad(0)?, rows)?;
                     entry(&mut frontier, table).lookups.push(slices);
-                    node.release();
+                    node.release(graph);
                     continue;
                 }
                 let input_grads = rules::gradient(&op, &args)?;
-                node.release();
+                node.release(graph);
                 for (input, grad) in inputs.iter().zip(input_grads) {
                     if let (Some(source), Some(grad)) = (&input.source, grad) {
                         add(inner, &mut frontier, source, &input.layout, grad)?;

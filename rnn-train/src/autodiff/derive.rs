@@ -16,6 +16,7 @@ use backend_api::{Backend, DType, Error, Fused, Meta, Op, Result, Tensor, Unary}
 use smallvec::SmallVec;
 
 use super::backward::{Reach, vjp};
+use super::node::Graph;
 use super::scan::{Backward, Source};
 use super::{Autodiff, Differentiable};
 use crate::Gradient;
@@ -100,7 +101,7 @@ fn derive<B: Backend>(device: &B, graph: &StepGraph, wanted: &[bool]) -> Result<
     let leaves = [&inputs, &captured, &states];
     let leaves = leaves.into_iter().flatten().filter(|t| t.is_recorded());
     let leaves: Vec<&Recorded> = leaves.collect();
-    let mut found = vjp(&tape, seeds, &leaves, Reach::Anything)?.into_iter();
+    let mut found = vjp(&tape, seeds, &leaves, Reach::Anything, Graph::Consumed)?.into_iter();
     let mut gradients = |of: &[Recorded], always: bool| -> Result<Vec<(usize, Operand)>> {
         let mut all = Vec::new();
         for (i, leaf) in of.iter().enumerate() {

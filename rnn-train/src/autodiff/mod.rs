@@ -29,7 +29,7 @@ use backend_api::{
 };
 use smallvec::SmallVec;
 
-use backward::Reach;
+pub use backward::Reach;
 use node::{Input, Kept, Node, Source};
 
 use crate::Gradient;
@@ -43,36 +43,36 @@ pub trait Differentiable: Backend {
     /// device has no memory for a copy.
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>>;
 
-    /// The gradients of a scalar with respect to the given leaves; `None` for a leaf that the
-    /// scalar does not depend on. The gradient of a table that is only used in lookups is sparse,
-    /// as in TensorFlow's `tf.gradients`. The gradients are not tracked: for a further computation
-    /// they are constants, and second derivatives are not available.
+    /// The gradients of each of several scalars with respect to the given leaves, all from one
+    /// forward pass; `None` for a leaf that the scalar does not depend on. The gradient of a table
+    /// that is only used in lookups is sparse, as in TensorFlow's `tf.gradients`. The gradients are
+    /// not tracked: for a further computation they are constants, and second derivatives are not
+    /// available.
     ///
-    /// The backward pass consumes the graph: memory is freed during the pass, and a second pass is
-    /// an error.
+    /// The pass for the last scalar consumes the graph: memory is freed during the pass, and a
+    /// further call is an error.
     ///
     /// # Errors
-    /// The loss is not a scalar or not tracked, a leaf is not a leaf of a graph, or the graph was
-    /// already consumed.
+    /// A loss is not a scalar or not tracked, or depends on a tensor that `reach` excludes; a leaf
+    /// is not a leaf of a graph; or the graph was already consumed.
+    fn gradients_of(
+        &self,
+        losses: &[&Tensor<Self>],
+        leaves: &[&Tensor<Self>],
+        reach: Reach,
+    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>>;
+
+    /// The gradients of one scalar; see [`gradients_of`](Self::gradients_of).
+    ///
+    /// # Errors
+    /// Those of [`gradients_of`](Self::gradients_of).
     fn gradients(
         &self,
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Gradient<Self>>>>;
-
-    /// Like [`gradients`](Self::gradients), but an error if the scalar depends on a tensor that was
-    /// tracked before the given leaves: on one of an enclosing computation, which would not see
-    /// that the gradients depend on it. [`value_and_grad`](crate::value_and_grad) calls this
-    /// method. The default makes no check.
-    ///
-    /// # Errors
-    /// Those of [`gradients`](Self::gradients), and such a dependence.
-    fn gradients_of_model(
-        &self,
-        loss: &Tensor<Self>,
-        leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>> {
-        self.gradients(loss, leaves)
+        let mut grads = self.gradients_of(&[loss], leaves, Reach::Anything)?;
+        Ok(grads.pop().unwrap_or_default())
     }
 
     /// Like [`gradients`](Self::gradients), but every gradient is dense, those of tables included.
@@ -179,20 +179,13 @@ impl<B: Backend> Differentiable for Autodiff<B> {
         Tensor::from_parts(self, buffer, layout, dtype)
     }
 
-    fn gradients(
+    fn gradients_of(
         &self,
-        loss: &Tensor<Self>,
+        losses: &[&Tensor<Self>],
         leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Gradient<Self>>>> {
-        backward::gradients(self, loss, leaves, Reach::Anything)
-    }
-
-    fn gradients_of_model(
-        &self,
-        loss: &Tensor<Self>,
-        leaves: &[&Tensor<Self>],
-    ) -> Result<Vec<Option<Gradient<Self>>>> {
-        backward::gradients(self, loss, leaves, Reach::Newer)
+        reach: Reach,
+    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
+        backward::gradients(self, losses, leaves, reach)
     }
 }
 
@@ -378,31 +371,33 @@ impl<B: Backend> Autodiff<B> {
     }
 }
 
-/// Implements [`Differentiable::gradients`] and [`Differentiable::gradients_of_model`] for a
-/// decorator by delegating to the inner device, which has the same buffers. `compute` is the inner
-/// device's method.
+/// Implements [`Differentiable::gradients_of`] for a decorator by delegating to the inner device,
+/// which has the same buffers.
 pub fn gradients_inside<Outer, Inner>(
     outer: &Outer,
     inner: &Inner,
-    loss: &Tensor<Outer>,
+    losses: &[&Tensor<Outer>],
     leaves: &[&Tensor<Outer>],
-    compute: impl FnOnce(
-        &Inner,
-        &Tensor<Inner>,
-        &[&Tensor<Inner>],
-    ) -> Result<Vec<Option<Gradient<Inner>>>>,
-) -> Result<Vec<Option<Gradient<Outer>>>>
+    reach: Reach,
+) -> Result<Vec<Vec<Option<Gradient<Outer>>>>>
 where
     Inner: Differentiable,
     Outer: Backend<Buffer = Inner::Buffer>,
 {
-    let leaves: Vec<_> = leaves.iter().map(|t| t.on_backend(inner)).collect();
+    let on_inner = |tensors: &[&Tensor<Outer>]| -> Vec<Tensor<Inner>> {
+        tensors.iter().map(|t| t.on_backend(inner)).collect()
+    };
+    let (losses, leaves) = (on_inner(losses), on_inner(leaves));
+    let losses: Vec<_> = losses.iter().collect();
     let leaves: Vec<_> = leaves.iter().collect();
-    let grads = compute(inner, &loss.on_backend(inner), &leaves)?;
-    let on_outer = |grad: Gradient<Inner>| grad.on(|t| Ok(t.on_backend(outer)));
+    let on_outer = |grad: Option<Gradient<Inner>>| {
+        grad.map(|grad| grad.on(|t| Ok(t.on_backend(outer))))
+            .transpose()
+    };
+    let grads = inner.gradients_of(&losses, &leaves, reach)?;
     grads
         .into_iter()
-        .map(|grad| grad.map(on_outer).transpose())
+        .map(|of_loss| of_loss.into_iter().map(on_outer).collect())
         .collect()
 }
 
@@ -415,20 +410,13 @@ macro_rules! differentiable_decorator {
                 Ok(inner.leaf(&t.on_backend(inner))?.on_backend(self))
             }
 
-            fn gradients(
+            fn gradients_of(
                 &self,
-                loss: &Tensor<Self>,
+                losses: &[&Tensor<Self>],
                 leaves: &[&Tensor<Self>],
-            ) -> Result<Vec<Option<Gradient<Self>>>> {
-                gradients_inside(self, self.$inner(), loss, leaves, B::gradients)
-            }
-
-            fn gradients_of_model(
-                &self,
-                loss: &Tensor<Self>,
-                leaves: &[&Tensor<Self>],
-            ) -> Result<Vec<Option<Gradient<Self>>>> {
-                gradients_inside(self, self.$inner(), loss, leaves, B::gradients_of_model)
+                reach: Reach,
+            ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
+                gradients_inside(self, self.$inner(), losses, leaves, reach)
             }
         })*
     };

@@ -42,6 +42,27 @@ pub(super) enum Work<B: Backend> {
     Spent,
 }
 
+// A derived impl would require `B: Clone`.
+impl<B: Backend> Clone for Work<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaf => Self::Leaf,
+            Self::Op(op) => Self::Op(op.clone()),
+            Self::Segment(body) => Self::Segment(body.clone()),
+            Self::Spent => Self::Spent,
+        }
+    }
+}
+
+/// What a backward pass leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Graph {
+    /// The whole graph, for a further pass.
+    Kept,
+    /// Nothing: values are freed during the pass.
+    Consumed,
+}
+
 /// A value stored for a gradient.
 pub(super) enum Kept<B: Backend> {
     /// On the device.
@@ -59,6 +80,16 @@ pub(super) struct Input<B: Backend> {
     pub(super) source: Option<Source<B>>,
     /// The buffer, if a gradient reads it and no node stores it.
     value: Option<B::Buffer>,
+}
+
+impl<B: Backend> Clone for Input<B> {
+    fn clone(&self) -> Self {
+        Self {
+            source: self.source.clone(),
+            value: self.value.clone(),
+            ..*self
+        }
+    }
 }
 
 /// The node that produced a buffer, and the index of the result.
@@ -195,21 +226,31 @@ impl<B: Backend> Node<B> {
         matches!(self.record().work, Work::Leaf)
     }
 
-    /// Takes the recorded computation for the backward pass; the node is spent afterwards.
+    /// The recorded computation for a backward pass; if the pass consumes the graph, the node is
+    /// spent afterwards.
     ///
     /// # Errors
     /// A backward pass has already consumed this node.
-    pub(super) fn take(&self) -> Result<(Work<B>, Inputs<B>)> {
+    pub(super) fn work(&self, graph: Graph) -> Result<(Work<B>, Inputs<B>)> {
         let mut record = self.record();
-        match std::mem::replace(&mut record.work, Work::Spent) {
-            Work::Spent => Err(used_up()),
-            work => Ok((work, std::mem::take(&mut record.inputs))),
+        let taken = match graph {
+            Graph::Kept => (record.work.clone(), record.inputs.clone()),
+            Graph::Consumed => {
+                let work = std::mem::replace(&mut record.work, Work::Spent);
+                (work, std::mem::take(&mut record.inputs))
+            }
+        };
+        match taken {
+            (Work::Spent, _) => Err(used_up()),
+            taken => Ok(taken),
         }
     }
 
-    /// Frees the stored values.
-    pub(super) fn release(&self) {
-        self.record().kept.clear();
+    /// Frees the stored values, unless a further pass reads them.
+    pub(super) fn release(&self, graph: Graph) {
+        if graph == Graph::Consumed {
+            self.record().kept.clear();
+        }
     }
 }
 
@@ -268,8 +309,9 @@ impl<B: Backend> Input<B> {
 
 fn used_up() -> Error {
     Error::Gradient(
-        "an earlier backward pass has freed the record of this computation; detach tensors that \
-         are carried from one pass to the next"
+        "an earlier backward pass has freed the record of this computation: take several gradients \
+         of one forward pass with `values_and_grads`, and detach tensors that are carried from one \
+         pass to the next"
             .into(),
     )
 }

@@ -175,9 +175,21 @@ impl Stored {
 
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.entries.get(name).ok_or_else(|| {
-            let problem = format!("has no `{name}`, which the model needs");
+            let names = listed(self.names());
+            let problem = format!("has no `{name}`, which the model needs; the file has {names}");
             Error::format(&self.path, problem)
         })
+    }
+}
+
+/// Names for a message: the first ones.
+pub(crate) fn listed<'n>(mut names: impl Iterator<Item = &'n str>) -> String {
+    const SHOWN: usize = 12;
+    let first: Vec<&str> = names.by_ref().take(SHOWN).collect();
+    match (first.is_empty(), names.count()) {
+        (true, _) => "no names".to_owned(),
+        (false, 0) => first.join(", "),
+        (false, more) => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -24,7 +24,8 @@
 //! * A damaged newest checkpoint is an error and is never skipped silently. The error names the
 //!   checkpoint from which the run can be resumed.
 //!
-//! [`save_params`] and [`load_params`] save and load only the parameters.
+//! [`save_params`] and [`load_params`] save and load only the parameters, and
+//! [`load_params_under`] those of a part of a model.
 
 mod atomic;
 pub(crate) mod exact;
@@ -42,7 +43,7 @@ use backend_api::Result;
 use rnn_core::Module;
 
 pub use folder::Checkpoints;
-pub use params::{load_params, save_params};
+pub use params::{Loaded, load_params, load_params_under, save_params};
 pub use read::Checkpoint;
 pub use state::TrainState;
 

@@ -1,12 +1,12 @@
 //! Saving and loading only the parameters of a model.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backend_api::{Error, Result};
 use rnn_core::Module;
 
-use super::file::{self, Content, Stored};
+use super::file::{self, Content, Stored, listed};
 
 /// Prefix of parameter names in a checkpoint.
 pub(super) const PARAM: &str = "param/";
@@ -44,7 +44,7 @@ pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
 
 /// Loads the parameters of a model from a safetensors file: one written by [`save_params`], a
 /// checkpoint, or a file of another program with the same names, shapes and types. A file without a
-/// checksum is accepted unchecked.
+/// checksum is accepted unchecked. [`load_params_under`] loads a part of a file.
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or has other parameters than the model. Nothing has changed
@@ -54,6 +54,117 @@ pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<(
     let prefix = if stored.run.is_some() { PARAM } else { "" };
     *model = filled(model, &stored, prefix)?;
     Ok(())
+}
+
+/// Loads the parameters of a model, or of a part of one, from a part of a file: those below a
+/// scope, so that `rnn/lstm_cell/kernel` becomes `kernel`. The scope `""` is the whole file.
+///
+/// Parameters that the file does not have keep their values, and are listed in the result:
+/// [`Loaded::complete`] makes them an error.
+///
+/// ```
+/// use backend_cpu::Cpu;
+/// use rnn_core::{BasicLstmCell, Dense, Module};
+/// use rnn_train::checkpoint::{load_params_under, save_params};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("tagger.safetensors");
+/// #[derive(Clone, Debug)]
+/// struct Tagger { cell: BasicLstmCell<Cpu>, output: Dense<Cpu> }
+/// rnn_core::module!(Tagger on Cpu { cell as "rnn/lstm_cell", output });
+///
+/// let device = Cpu::new();
+/// let (cell, output) = (BasicLstmCell::new(&device, 3, 4)?, Dense::new(&device, 4, 2)?);
+/// save_params(&path, &Tagger { cell, output })?;
+///
+/// let mut cell = BasicLstmCell::new(&device, 3, 4)?;
+/// let loaded = load_params_under(&path, "rnn/lstm_cell", &mut cell)?.complete()?;
+/// assert_eq!(loaded.used, ["kernel", "bias"]);
+///
+/// // The cell of a trained model in a model with a new output layer:
+/// let mut model = Tagger { cell, output: Dense::new(&device, 4, 7)? };
+/// load_params_under(&path, "rnn/lstm_cell", &mut model.cell)?.complete()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The file cannot be read or is damaged, has no parameter of the model under the scope (the error
+/// lists the names in the file), or has one with another shape or type. Nothing has changed then.
+pub fn load_params_under<M: Module>(
+    path: impl AsRef<Path>,
+    scope: &str,
+    model: &mut M,
+) -> Result<Loaded> {
+    let stored = Stored::read(path.as_ref())?;
+    let mut prefix = stored.run.as_ref().map_or("", |_| PARAM).to_owned();
+    let scope = scope.trim_end_matches('/');
+    if !scope.is_empty() {
+        prefix = format!("{prefix}{scope}/");
+    }
+    let mut filled = model.clone();
+    let (mut used, mut missing) = (Vec::new(), Vec::new());
+    filled.each_param(&mut |name, param| {
+        let full = format!("{prefix}{name}");
+        if !stored.has(&full) {
+            missing.push(name.to_owned());
+            return Ok(());
+        }
+        used.push(name.to_owned());
+        param.set(stored.tensor_of(param.device(), param.meta(), &full)?)
+    })?;
+    if used.is_empty() {
+        let problem = format!(
+            "has no parameter of the model under `{scope}`: the model has {}; the file has {}",
+            listed(missing.iter().map(String::as_str)),
+            listed(stored.names())
+        );
+        return Err(Error::format(&stored.path, problem));
+    }
+    let known: HashSet<&str> = used.iter().map(String::as_str).collect();
+    let inside = stored.names().filter_map(|name| name.strip_prefix(&prefix));
+    let left_over = inside.filter(|name| !known.contains(name));
+    let left_over = left_over.map(str::to_owned).collect();
+    *model = filled;
+    Ok(Loaded {
+        used,
+        missing,
+        left_over,
+        path: stored.path,
+    })
+}
+
+/// The names that [`load_params_under`] has met, all without the scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "parameters may be missing in the file: call `complete`, or read `missing`"]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The parameters that were loaded, in the model's order.
+    pub used: Vec<String>,
+    /// The parameters that the file does not have; they keep their values.
+    pub missing: Vec<String>,
+    /// The names in the file that the model does not have, for example slots of an optimizer.
+    pub left_over: Vec<String>,
+    path: PathBuf,
+}
+
+impl Loaded {
+    /// The report, if no parameter is missing.
+    ///
+    /// # Errors
+    /// A parameter is missing. The parameters in the file were loaded nevertheless.
+    pub fn complete(self) -> Result<Self> {
+        if self.missing.is_empty() {
+            return Ok(self);
+        }
+        let names = |names: &[String]| listed(names.iter().map(String::as_str));
+        let problem = format!(
+            "has no {}, which the model needs; also under the scope are {}",
+            names(&self.missing),
+            names(&self.left_over)
+        );
+        Err(Error::format(&self.path, problem))
+    }
 }
 
 /// The parameters of a model, ready for writing.

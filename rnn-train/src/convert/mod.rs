@@ -116,14 +116,7 @@ impl<B: Backend> Weights<B> {
     }
 
     fn entry_names(&self) -> String {
-        const SHOWN: usize = 12;
-        let names: Vec<&str> = self.names().take(SHOWN).collect();
-        let more = if self.tensors.len() > SHOWN {
-            ", .."
-        } else {
-            ""
-        };
-        format!("the entries are {}{more}", names.join(", "))
+        format!("the entries are {}", file::listed(self.names()))
     }
 }
 

@@ -173,6 +173,7 @@ pub trait ColumnType: private::Sealed + 'static {
 }
 
 mod private {
+    #[expect(unnameable_types, reason = "only this crate implements it")]
     pub trait Sealed {}
 }
 

@@ -18,8 +18,9 @@
 //!
 //! A custom optimizer implements [`Optimizer`]: its hyperparameters, its state per parameter (its
 //! [`Slot`]s) and [`update`](Optimizer::update). The trait then provides the traversal of the
-//! model, checkpoints and resuming. A [`Schedule`] computes the learning rate of each step; pass it
-//! to [`set_learning_rate`](Optimizer::set_learning_rate) before the step. [`LossScale`] is for
+//! model, checkpoints and resuming. A [`Schedule`] computes the learning rate of each step: give it
+//! to [`Trainer::schedule`](crate::training::Trainer::schedule), or pass its rate to
+//! [`set_learning_rate`](Optimizer::set_learning_rate) before the step. [`LossScale`] is for
 //! training in 16-bit floats.
 
 /// Implements the accessors of [`Optimizer`] for the fields `learning_rate` and `state`.

@@ -1,8 +1,13 @@
 //! Learning-rate schedules.
 
+use std::f64::consts::PI;
+
 use serde::{Deserialize, Serialize};
 
-/// The learning rate as a function of the number of steps taken; TensorFlow's `tf.train.*_decay`.
+/// The learning rate as a function of the number of steps taken; TensorFlow's `tf.train.*_decay`,
+/// with its formulas in `f64`. [`Trainer::schedule`](crate::training::Trainer::schedule) applies
+/// it; a loop without a trainer passes `at(step)` to
+/// [`set_learning_rate`](crate::optim::Optimizer::set_learning_rate).
 ///
 /// ```
 /// use rnn_train::optim::Schedule;
@@ -21,6 +26,7 @@ pub enum Schedule {
     /// A constant rate.
     Constant(f64),
     /// `start * decay_rate ^ (step / decay_steps)`; TensorFlow's `exponential_decay`.
+    #[doc(alias = "exponential_decay")]
     Exponential {
         /// Initial rate.
         start: f64,
@@ -31,7 +37,20 @@ pub enum Schedule {
         /// Whether the rate changes only every `decay_steps` steps.
         staircase: bool,
     },
+    /// `start * e ^ (-decay_rate * step / decay_steps)`; TensorFlow's `natural_exp_decay`.
+    #[doc(alias = "natural_exp_decay")]
+    NaturalExp {
+        /// Initial rate.
+        start: f64,
+        /// Speed of the decay.
+        decay_rate: f64,
+        /// Number of steps for one factor of `e ^ -decay_rate`.
+        decay_steps: u64,
+        /// Whether the rate changes only every `decay_steps` steps.
+        staircase: bool,
+    },
     /// `start / (1 + decay_rate * step / decay_steps)`; TensorFlow's `inverse_time_decay`.
+    #[doc(alias = "inverse_time_decay")]
     InverseTime {
         /// Initial rate.
         start: f64,
@@ -44,6 +63,7 @@ pub enum Schedule {
     },
     /// `(start - end) * (1 - step / decay_steps) ^ power + end` within `decay_steps`, and `end`
     /// afterwards; TensorFlow's `polynomial_decay`.
+    #[doc(alias = "polynomial_decay")]
     Polynomial {
         /// Initial rate.
         start: f64,
@@ -53,9 +73,56 @@ pub enum Schedule {
         decay_steps: u64,
         /// Exponent; 1 gives linear decay.
         power: f64,
+        /// Whether the rate rises again: `decay_steps` is then the first multiple of itself that is
+        /// at least `step`.
+        #[serde(default)]
+        cycle: bool,
+    },
+    /// `start * ((1 - alpha) * (1 + cos(pi * step / decay_steps)) / 2 + alpha)` within
+    /// `decay_steps`, and `start * alpha` afterwards; TensorFlow's `cosine_decay`.
+    #[doc(alias = "cosine_decay")]
+    Cosine {
+        /// Initial rate.
+        start: f64,
+        /// Number of steps of the decay.
+        decay_steps: u64,
+        /// The final rate as a fraction of `start`.
+        alpha: f64,
+    },
+    /// [`Cosine`](Self::Cosine) again and again: each period has `t_mul` times the steps and begins
+    /// at `m_mul` times the rate of the one before; TensorFlow's `cosine_decay_restarts`.
+    #[doc(alias = "cosine_decay_restarts")]
+    CosineRestarts {
+        /// Initial rate.
+        start: f64,
+        /// Number of steps of the first period.
+        first_decay_steps: u64,
+        /// Factor of the number of steps, from one period to the next; at least 1 (smaller factors
+        /// count as 1). TensorFlow's default: 2.
+        t_mul: f64,
+        /// Factor of the rate at the beginning of a period. TensorFlow's default: 1.
+        m_mul: f64,
+        /// The lowest rate as a fraction of `start`.
+        alpha: f64,
+    },
+    /// `start * ((alpha + 1 - x) * (1 + cos(2 pi num_periods * x)) / 2 + beta)`, where `x` is
+    /// `step / decay_steps`, at most 1; TensorFlow's `linear_cosine_decay`.
+    #[doc(alias = "linear_cosine_decay")]
+    LinearCosine {
+        /// Initial rate.
+        start: f64,
+        /// Number of steps of the decay.
+        decay_steps: u64,
+        /// Number of periods of the cosine. TensorFlow's default: 0.5.
+        num_periods: f64,
+        /// TensorFlow's default: 0.
+        alpha: f64,
+        /// TensorFlow's default: 0.001.
+        beta: f64,
     },
     /// `values[i]` up to and including step `boundaries[i]`, and the last value afterwards;
     /// TensorFlow's `piecewise_constant`.
+    #[doc(alias = "piecewise_constant")]
     Piecewise {
         /// Step numbers in increasing order.
         boundaries: Vec<u64>,
@@ -68,77 +135,101 @@ impl Schedule {
     /// The rate for the step that follows `step` completed steps. A period of 0 steps counts as 1.
     /// A piecewise schedule without values returns NaN, which every optimizer rejects.
     pub fn at(&self, step: u64) -> f64 {
-        let periods = |decay_steps: u64, staircase: bool| {
-            let periods = step as f64 / decay_steps.max(1) as f64;
-            if staircase { periods.floor() } else { periods }
-        };
-        match self {
-            Self::Constant(rate) => *rate,
+        match *self {
+            Self::Constant(rate) => rate,
             Self::Exponential {
                 start,
                 decay_rate,
                 decay_steps,
                 staircase,
-            } => start * decay_rate.powf(periods(*decay_steps, *staircase)),
+            } => start * decay_rate.powf(periods(step, decay_steps, staircase)),
+            Self::NaturalExp {
+                start,
+                decay_rate,
+                decay_steps,
+                staircase,
+            } => start * (-decay_rate * periods(step, decay_steps, staircase)).exp(),
             Self::InverseTime {
                 start,
                 decay_rate,
                 decay_steps,
                 staircase,
-            } => start / (1.0 + decay_rate * periods(*decay_steps, *staircase)),
+            } => start / (1.0 + decay_rate * periods(step, decay_steps, staircase)),
             Self::Polynomial {
                 start,
                 end,
                 decay_steps,
                 power,
-            } => (start - end) * (1.0 - periods(*decay_steps, false).min(1.0)).powf(*power) + end,
-            Self::Piecewise { boundaries, values } => {
+                cycle,
+            } => {
+                let done = periods(step, decay_steps, false);
+                let whole = if cycle { done.ceil().max(1.0) } else { 1.0 };
+                (start - end) * (1.0 - (done / whole).min(1.0)).powf(power) + end
+            }
+            Self::Cosine {
+                start,
+                decay_steps,
+                alpha,
+            } => {
+                let done = periods(step, decay_steps, false).min(1.0);
+                start * ((1.0 - alpha) * half_cosine(done) + alpha)
+            }
+            Self::CosineRestarts {
+                start,
+                first_decay_steps,
+                t_mul,
+                m_mul,
+                alpha,
+            } => {
+                let (period, done) = restarts(periods(step, first_decay_steps, false), t_mul);
+                let cosine = m_mul.powf(period) * half_cosine(done);
+                start * ((1.0 - alpha) * cosine + alpha)
+            }
+            Self::LinearCosine {
+                start,
+                decay_steps,
+                num_periods,
+                alpha,
+                beta,
+            } => {
+                let done = periods(step, decay_steps, false).min(1.0);
+                let linear = alpha + 1.0 - done;
+                start * (linear * half_cosine(2.0 * num_periods * done) + beta)
+            }
+            Self::Piecewise {
+                ref boundaries,
+                ref values,
+            } => {
                 let passed = boundaries.iter().filter(|&&b| step > b).count();
-                values
-                    .get(passed)
-                    .or(values.last())
-                    .copied()
-                    .unwrap_or(f64::NAN)
+                let rate = values.get(passed).or(values.last());
+                rate.copied().unwrap_or(f64::NAN)
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The number of periods in `step` steps, rounded down in a staircase.
+fn periods(step: u64, decay_steps: u64, staircase: bool) -> f64 {
+    let periods = step as f64 / decay_steps.max(1) as f64;
+    if staircase { periods.floor() } else { periods }
+}
 
-    #[test]
-    fn schedules_follow_tensorflow() {
-        let smooth = Schedule::Exponential {
-            start: 0.1,
-            decay_rate: 0.25,
-            decay_steps: 10,
-            staircase: false,
-        };
-        assert!((smooth.at(5) - 0.05).abs() < 1e-15);
-        let inverse = Schedule::InverseTime {
-            start: 1.0,
-            decay_rate: 0.5,
-            decay_steps: 2,
-            staircase: false,
-        };
-        assert_eq!(inverse.at(4), 0.5);
-        let line = Schedule::Polynomial {
-            start: 1.0,
-            end: 0.2,
-            decay_steps: 4,
-            power: 1.0,
-        };
-        assert!((line.at(2) - 0.6).abs() < 1e-15);
-        assert_eq!(line.at(9), 0.2);
-        let pieces = Schedule::Piecewise {
-            boundaries: vec![2, 4],
-            values: vec![1.0, 0.5, 0.1],
-        };
-        assert_eq!(
-            [0, 2, 3, 4, 5].map(|s| pieces.at(s)),
-            [1.0, 1.0, 0.5, 0.5, 0.1]
-        );
+/// From 1 at 0 to 0 at 1.
+fn half_cosine(done: f64) -> f64 {
+    0.5 * (1.0 + (PI * done).cos())
+}
+
+/// The number of the period, from 0, and the fraction of it that is done, after `done` times the
+/// first period. Period `i` has `t_mul ^ i` times the steps of the first.
+fn restarts(done: f64, t_mul: f64) -> (f64, f64) {
+    if t_mul <= 1.0 {
+        return (done.floor(), done.fract());
     }
+    let before = |period: f64| (t_mul.powf(period) - 1.0) / (t_mul - 1.0);
+    let mut period = ((1.0 + done * (t_mul - 1.0)).ln() / t_mul.ln()).floor();
+    // The logarithm of a restart may be rounded down to the period before.
+    if before(period + 1.0) <= done {
+        period += 1.0;
+    }
+    (period, (done - before(period)) / t_mul.powf(period))
 }

@@ -1,13 +1,13 @@
 //! Steps and epochs.
 
 use backend_api::{Backend, Error, Result, Tensor, philox};
-use rnn_core::{Module, Nest};
+use rnn_core::{Mode, Module, Nest};
 use serde::Deserialize;
 
 use super::progress::Progress;
 use crate::checkpoint::{Checkpoints, TrainState, exact};
 use crate::data::Source;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, Schedule};
 use crate::{Differentiable, value_and_grad};
 
 /// Trains a model, epoch by epoch.
@@ -20,7 +20,7 @@ use crate::{Differentiable, value_and_grad};
 /// use rnn_train::checkpoint::Checkpoints;
 /// use rnn_train::data::{Batches, Remainder};
 /// use rnn_train::losses::mean_squared_error;
-/// use rnn_train::optim::Adam;
+/// use rnn_train::optim::{Adam, Schedule};
 /// use rnn_train::training::Trainer;
 ///
 /// # fn main() -> backend_api::Result<()> {
@@ -31,8 +31,11 @@ use crate::{Differentiable, value_and_grad};
 /// let mut adam = Adam::new(0.1);
 /// let mut batches = Batches::new(100, 10, Remainder::Drop, 1)?;
 ///
+/// let (start, decay_rate) = (0.1, 0.9);
+/// let decay = Schedule::Exponential { start, decay_rate, decay_steps: 10, staircase: false };
 /// let mut trainer = Trainer::new(42)
 ///     .clip_norm(5.0)
+///     .schedule(decay)
 ///     .save_to(Checkpoints::new(&folder))
 ///     .save_every(20);
 /// trainer.resume(&mut model, &mut adam, &mut batches)?;
@@ -48,6 +51,10 @@ use crate::{Differentiable, value_and_grad};
 /// # Ok(()) }
 /// ```
 ///
+/// The loss runs in training, outside of it is evaluation; dropout therefore needs no argument. The
+/// random numbers of a step are a function of the run's seed and the step
+/// ([`Mode::scope`](rnn_core::Mode::scope)).
+///
 /// A run that is killed at any moment and resumed ends with the same bits as an uninterrupted run,
 /// provided that the loss is a function of its arguments: model, batch, carried state and
 /// [`TrainStep`].
@@ -55,6 +62,7 @@ use crate::{Differentiable, value_and_grad};
 pub struct Trainer<B: Backend> {
     state: TrainState<B>,
     clip_norm: Option<f64>,
+    schedule: Option<Schedule>,
     checkpoints: Option<Checkpoints>,
     save_every: Option<u64>,
     show_progress: bool,
@@ -67,8 +75,8 @@ pub struct TrainStep {
     pub step: u64,
     /// The epoch, counted from 1.
     pub epoch: u64,
-    /// Seed for the random numbers of this step, for example for dropout; a function of the run's
-    /// seed and the step.
+    /// Seed for the random numbers of this step; a function of the run's seed and the step. Drivers
+    /// in the loss use it unless they set another one.
     pub seed: u64,
 }
 
@@ -90,6 +98,7 @@ impl<B: Backend> Trainer<B> {
         Self {
             state: TrainState::new(seed),
             clip_norm: None,
+            schedule: None,
             checkpoints: None,
             save_every: None,
             show_progress: true,
@@ -100,6 +109,14 @@ impl<B: Backend> Trainer<B> {
     #[must_use]
     pub fn clip_norm(mut self, norm: f64) -> Self {
         self.clip_norm = Some(norm);
+        self
+    }
+
+    /// Sets the learning rate of each step from the number of steps taken before it, also after
+    /// resuming. The rate that the optimizer had before has no effect.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = Some(schedule);
         self
     }
 
@@ -255,8 +272,11 @@ impl<B: Differentiable> Trainer<B> {
                 return Err(back(source, before, error));
             };
             let step = self.next_step();
-            let taken = self.take(model, optimizer, step, |model| {
-                loss(model, &batch, &carried, step)
+            let mode = Mode::Training { seed: step.seed };
+            let taken = mode.scope(|| {
+                self.take(model, optimizer, step, |model| {
+                    loss(model, &batch, &carried, step)
+                })
             });
             let (value, next) = match taken {
                 Ok(taken) => taken,
@@ -325,7 +345,12 @@ impl<B: Differentiable> Trainer<B> {
             unreachable!("the loss was computed");
         };
         let next = next.map(&mut |leaf| Ok(leaf.detach()))?;
-        optimizer.step(model, &grads)?;
+        let before = optimizer.learning_rate();
+        if let Some(schedule) = &self.schedule {
+            optimizer.set_learning_rate(schedule.at(self.state.step));
+        }
+        let taken = optimizer.step(model, &grads);
+        taken.inspect_err(|_| optimizer.set_learning_rate(before))?;
         Ok((value, next))
     }
 

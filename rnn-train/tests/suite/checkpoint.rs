@@ -2,14 +2,16 @@ use std::fs;
 use std::path::Path;
 
 use backend_api::{DType, Error, Tensor};
-use rnn_core::Module;
-use rnn_train::checkpoint::{self, Checkpoint, Checkpoints, TrainState, load_params, save_params};
+use rnn_core::{BasicLstmCell, Dense, Module};
+use rnn_train::checkpoint::{
+    self, Checkpoint, Checkpoints, TrainState, load_params, load_params_under, save_params,
+};
 use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
 use rnn_train::value_and_grad;
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
-use crate::common::{Classifier, Device, assert_says, contents, device, memory, tensor};
+use crate::common::{Classifier, DEPTH, Device, assert_says, contents, device, memory, tensor};
 
 fn train(model: &mut Classifier, optimizer: &mut impl Optimizer<Device>, steps: usize) {
     for step in 0..steps {
@@ -630,4 +632,78 @@ fn saved_files_have_default_permissions() {
     save_params(&weights, &model).unwrap();
     let mode = |path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(weights), mode(ordinary));
+}
+
+#[test]
+fn a_part_of_a_file_is_loaded_into_a_part_of_a_model() {
+    let folder = tempdir().unwrap();
+    let (trained, adam) = trained(DType::F32);
+    let params = folder.path().join("params.safetensors");
+    save_params(&params, &trained).unwrap();
+    let run = checkpoint::save(folder.path().join("run"), &trained, &adam, &at(3)).unwrap();
+    let names = ["rnn/basic_lstm_cell/kernel", "rnn/basic_lstm_cell/bias"];
+    for path in [&params, &run] {
+        let d = device();
+        let mut cell = BasicLstmCell::new(&d, DEPTH, 5).unwrap();
+        let loaded = load_params_under(path, "rnn/basic_lstm_cell/", &mut cell).unwrap();
+        assert_eq!(loaded.used, ["kernel", "bias"]);
+        assert!(loaded.missing.is_empty() && loaded.left_over.is_empty());
+        let values = |of: Vec<(String, DType, Vec<u8>)>| -> Vec<Vec<u8>> {
+            of.into_iter().map(|(_, _, bytes)| bytes).collect()
+        };
+        assert_eq!(values(contents(&cell)), values(contents(&trained))[..2]);
+
+        // The whole file into a model with another output layer.
+        let mut model = (cell, Dense::new(&d, 5, 7).unwrap());
+        model.initialize(9).unwrap();
+        let before = contents(&model);
+        let error = load_params_under(path, "", &mut model).unwrap_err();
+        assert_says(
+            &error,
+            &["the model has 0/kernel", "the file has", names[0], names[1]],
+        );
+        // A sub-module with a name that the file does not have.
+        #[derive(Clone, Debug)]
+        struct Bigger {
+            cell: BasicLstmCell<Device>,
+            head: Dense<Device>,
+        }
+        rnn_core::module!(Bigger on Device { cell as "basic_lstm_cell", head });
+        let (cell, head) = model.clone();
+        let mut bigger = Bigger { cell, head };
+        let loaded = load_params_under(path, "rnn", &mut bigger).unwrap();
+        assert_eq!(
+            loaded.used,
+            ["basic_lstm_cell/kernel", "basic_lstm_cell/bias"]
+        );
+        assert_eq!(loaded.missing, ["head/kernel", "head/bias"]);
+        let error = loaded.complete().unwrap_err();
+        assert_says(&error, &["has no head/kernel, head/bias"]);
+        assert_eq!(
+            values(contents(&bigger))[..2],
+            values(contents(&trained))[..2]
+        );
+        assert_eq!(values(contents(&bigger))[2..], values(before.clone())[2..]);
+
+        // Another shape changes nothing.
+        let mut narrow = BasicLstmCell::new(&d, DEPTH, 4).unwrap();
+        narrow.initialize(1).unwrap();
+        let before = contents(&narrow);
+        let error = load_params_under(path, "rnn/basic_lstm_cell", &mut narrow).unwrap_err();
+        assert_says(&error, &["kernel", "[8, 20]", "[7, 16]"]);
+        assert_eq!(contents(&narrow), before);
+    }
+    // Names that the model does not have are reported.
+    let mut dense = Dense::new(&device(), 5, 2).unwrap();
+    let more = folder.path().join("more.safetensors");
+    let extra = Dense::new(&device(), 3, 3).unwrap();
+    save_params(&more, &((dense.clone(), extra.clone()), extra)).unwrap();
+    let loaded = load_params_under(&more, "0", &mut vec![dense.clone()]).unwrap();
+    assert_eq!(loaded.left_over, ["1/bias", "1/kernel"]);
+    assert!(loaded.complete().is_ok());
+    let error = load_params(&more, &mut dense).unwrap_err();
+    assert_says(
+        &error,
+        &["has no `kernel`", "the file has 0/0/bias, 0/0/kernel"],
+    );
 }

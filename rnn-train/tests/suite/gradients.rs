@@ -1,11 +1,12 @@
 //! Gradients of models: norms over several types, and refused second derivatives.
 
-use backend_api::{DType, Result, Tensor};
-use rnn_core::{Initializer, Module, Param, Visitor};
+use backend_api::{DType, MemoryPolicy, Result, Tensor};
+use rnn_core::cells::UgrnnCell;
+use rnn_core::{BasicLstmCell, DynamicRnn, Initializer, Module, Param, Visitor};
 use rnn_train::data::{Batches, Remainder};
 use rnn_train::optim::Sgd;
 use rnn_train::training::Trainer;
-use rnn_train::{Differentiable, Gradient, Gradients, tracked, value_and_grad};
+use rnn_train::{Differentiable, Gradient, Gradients, tracked, value_and_grad, values_and_grads};
 
 use crate::common::{Device, assert_says, device, tensor};
 
@@ -132,4 +133,99 @@ fn gradients_that_are_constants_can_be_nested() {
     let product = x.mul(&y).unwrap().sum_all().unwrap();
     let grads = d.backward(&product, &[&y]).unwrap();
     assert_eq!(grads[0].as_ref().unwrap().item().unwrap(), 2.0);
+}
+
+/// Looks up rows and runs a cell with a kernel and one with a compiled step.
+#[derive(Clone, Debug)]
+struct Layers {
+    table: Param<Device>,
+    lstm: BasicLstmCell<Device>,
+    ugrnn: UgrnnCell<Device>,
+}
+
+rnn_core::module!(Layers on Device { table, lstm, ugrnn });
+
+impl Layers {
+    fn losses(&self, policy: MemoryPolicy) -> Result<[Tensor<Device>; 3]> {
+        let ids = tensor(self.table.device(), &[0i64, 2, 2, 1, 3, 0], &[2, 3]);
+        let x = self.table.gather(&ids)?;
+        let rnn = DynamicRnn::new(&self.lstm)
+            .memory_policy(policy)
+            .segment_length(2);
+        let x = rnn.run(&x)?.outputs;
+        let rnn = DynamicRnn::new(&self.ugrnn)
+            .memory_policy(policy)
+            .segment_length(2);
+        let y = rnn.run(&x)?.outputs;
+        Ok([
+            y.square()?.mean_all()?,
+            x.square()?.mean_all()?,
+            y.sum_all()?,
+        ])
+    }
+}
+
+fn named(grads: &Gradients<Device>) -> Vec<(String, Option<Vec<f64>>)> {
+    let values = |grad: &Gradient<Device>| grad.to_dense().unwrap().to_vec().unwrap();
+    let named = grads
+        .iter()
+        .map(|(name, grad)| (name.to_owned(), grad.map(values)));
+    named.collect()
+}
+
+#[test]
+fn several_gradients_of_one_forward_pass_are_those_of_several_passes() {
+    let d = device();
+    let mut model = Layers {
+        table: Param::new(&d, Initializer::GlorotUniform, &[4, 3], DType::F64).unwrap(),
+        lstm: BasicLstmCell::<Device>::builder(3, 5)
+            .dtype(DType::F64)
+            .build(&d)
+            .unwrap(),
+        ugrnn: UgrnnCell::<Device>::builder(5, 4)
+            .dtype(DType::F64)
+            .build(&d)
+            .unwrap(),
+    };
+    model.initialize(1).unwrap();
+    let policies = [
+        MemoryPolicy::Store,
+        MemoryPolicy::Recompute,
+        MemoryPolicy::Offload,
+    ];
+    for policy in policies {
+        let all = values_and_grads(&model, |m| m.losses(policy)).unwrap();
+        for (i, (value, grads)) in all.into_iter().enumerate() {
+            let one = |m: &Layers| Ok(m.losses(policy)?[i].clone());
+            let (expected, alone) = value_and_grad(&model, one).unwrap();
+            assert_eq!(value.item().unwrap(), expected.item().unwrap());
+            assert_eq!(named(&grads), named(&alone), "loss {i}, {policy:?}");
+            let of_ugrnn = grads.iter().filter(|(name, _)| name.starts_with("ugrnn"));
+            assert!(
+                of_ugrnn
+                    .map(|(_, grad)| grad.is_some())
+                    .all(|some| some == (i != 1))
+            );
+            assert!(matches!(grads.get("table"), Some(Gradient::Sparse(_))));
+        }
+    }
+    assert!(values_and_grads(&model, |_| Ok([])).is_ok());
+    let constant = values_and_grads(&model, |m| {
+        let [loss, ..] = m.losses(MemoryPolicy::Store)?;
+        Ok([loss.clone(), loss.detach()])
+    });
+    assert_says(&constant.unwrap_err(), &["does not depend on a tracked"]);
+}
+
+#[test]
+fn a_second_backward_pass_says_what_to_do() {
+    let tracked = tracked(&Mixed::new(&[DType::F64], 2.0)).unwrap();
+    let loss = square(&tracked).unwrap();
+    let leaf = tracked.0[0].value();
+    let backward = || loss.device().backward(&loss, &[leaf]);
+    assert!(backward().is_ok());
+    assert_says(
+        &backward().unwrap_err(),
+        &["has freed the record", "values_and_grads"],
+    );
 }

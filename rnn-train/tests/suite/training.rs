@@ -5,8 +5,9 @@ use rnn_core::Module;
 use rnn_train::checkpoint::Checkpoints;
 use rnn_train::data::{Batches, InOrder, Remainder, Source};
 use rnn_train::losses::mean_squared_error;
-use rnn_train::optim::{Adam, Optimizer, Sgd};
+use rnn_train::optim::{Adam, Optimizer, Schedule, Sgd};
 use rnn_train::training::{EpochReport, TrainStep, Trainer};
+use rnn_train::value_and_grad;
 use tempfile::tempdir;
 
 use crate::common::{Classifier, Device, ITEMS, assert_says, contents, device, memory, tensor};
@@ -404,4 +405,46 @@ fn an_ordered_source_resumes_at_its_position() {
     }
     assert_says(&source.restore(4).unwrap_err(), &["4"]);
     assert_eq!(source.state(), 1);
+}
+
+/// A rate that becomes invalid after `valid` steps.
+fn falling(valid: u64) -> Schedule {
+    Schedule::Piecewise {
+        boundaries: vec![2, valid - 1],
+        values: vec![0.1, 0.02, f64::NAN],
+    }
+}
+
+#[test]
+fn a_schedule_sets_the_rate_of_each_step() {
+    let by_hand = {
+        let (mut model, _, mut batches) = start();
+        let (mut adam, mut step) = (Adam::new(0.7), 0);
+        let mut next = || batches.next_item().unwrap();
+        while let Some(batch) = next() {
+            adam.set_learning_rate(falling(100).at(step));
+            let (_, grads) = value_and_grad(&model, |m| m.loss(&batch)).unwrap();
+            let grads = grads.clip_by_global_norm(0.5).unwrap();
+            adam.step(&mut model, &grads).unwrap();
+            step += 1;
+        }
+        contents(&model)
+    };
+    let (mut model, _, mut batches) = start();
+    let mut adam = Adam::new(0.7);
+    let loss = |m: &Classifier, b: &Vec<usize>, _: TrainStep| m.loss(b);
+    let mut scheduled = trainer().schedule(falling(100));
+    scheduled
+        .run_epoch(&mut model, &mut adam, &mut batches, loss)
+        .unwrap();
+    assert_eq!(contents(&model), by_hand);
+    assert_eq!(adam.learning_rate(), 0.02);
+
+    // The rate of a step that fails is not kept.
+    let (mut model, _, mut batches) = start();
+    let mut adam = Adam::new(0.7);
+    let mut scheduled = trainer().schedule(falling(4));
+    let failed = scheduled.run_epoch(&mut model, &mut adam, &mut batches, loss);
+    assert_says(&failed.unwrap_err(), &["learning_rate is NaN"]);
+    assert_eq!((scheduled.state().step, adam.learning_rate()), (4, 0.02));
 }

@@ -6,8 +6,8 @@ use backend_cpu::Cpu;
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
 use rnn_core::{
     AnyCell, AnyState, BasicLstmCell, BasicRnnCell, BidirectionalDynamicRnn, Cell, Dense,
-    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawRnnStep, StaticRnn, StepContext,
-    raw_rnn, stack_bidirectional_rnn,
+    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawRnnStep, StackBidirectionalDynamicRnn,
+    StaticRnn, StepContext, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
 };
 
 fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
@@ -183,7 +183,7 @@ fn invalid_lengths_are_rejected() {
             i128::MIN
         )
     );
-    let back = BidirectionalDynamicRnn::new(&gru, &gru).sequence_length(&[1, 1u128 << 80]);
+    let back = BidirectionalDynamicRnn::shared(&gru).sequence_length(&[1, 1u128 << 80]);
     assert_eq!(
         message(back.run(&x)),
         format!(
@@ -373,11 +373,17 @@ fn tensors_of_two_devices_do_not_mix() {
 #[test]
 fn a_bidirectional_stack_needs_equally_many_cells() {
     let device = Cpu::new();
-    let cell = GruCell::new(&device, 4, 6).unwrap();
     let inputs = vec![zeros(&device, &[2, 4]); 3];
     let run = |forward: usize, backward: usize, lengths: Option<&[i64]>| {
-        let cells = |count| vec![StaticRnn::new(&cell); count];
-        stack_bidirectional_rnn(cells(forward), cells(backward), &inputs, lengths)
+        let cells = |count| -> Vec<_> {
+            (0..count)
+                .map(|_| GruCell::new(&device, 4, 6).unwrap())
+                .collect()
+        };
+        let (forward, backward) = (cells(forward), cells(backward));
+        let forward = forward.iter().map(StaticRnn::new).collect();
+        let backward = backward.iter().map(StaticRnn::new).collect();
+        stack_bidirectional_rnn(forward, backward, &inputs, lengths)
     };
     assert!(run(1, 1, Some(&[3, 0])).is_ok());
     let text = message(run(1, 2, None));
@@ -392,4 +398,52 @@ fn a_bidirectional_stack_needs_equally_many_cells() {
     assert!(text.contains("[2, 12]") && text.contains("4"), "{text}");
     let text = message(run(1, 1, Some(&[4, 1])));
     assert!(text.contains('4') && text.contains('3'), "{text}");
+}
+
+#[test]
+fn two_directions_with_the_same_parameters_are_refused() {
+    let device = Cpu::new();
+    let cell = GruCell::new(&device, 4, 6).unwrap();
+    let copy = cell.clone();
+    let other = GruCell::new(&device, 4, 6).unwrap();
+    let x = zeros(&device, &[2, 3, 4]);
+    let list = vec![zeros(&device, &[2, 4]); 3];
+    let stack = |forward: &[GruCell<Cpu>], backward: &[GruCell<Cpu>]| {
+        StackBidirectionalDynamicRnn::new(forward, backward)
+            .run(&x)
+            .map(drop)
+    };
+    let listed = |forward: &[GruCell<Cpu>], backward: &[GruCell<Cpu>]| {
+        fn rnns(cells: &[GruCell<Cpu>]) -> Vec<StaticRnn<'_, GruCell<Cpu>>> {
+            cells.iter().map(StaticRnn::new).collect()
+        }
+        let (forward, backward) = (rnns(forward), rnns(backward));
+        stack_bidirectional_rnn(forward, backward, &list, None).map(drop)
+    };
+    let one = std::slice::from_ref(&cell);
+    let refused = [
+        message(BidirectionalDynamicRnn::new(&cell, &copy).run(&x)),
+        message(static_bidirectional_rnn(
+            StaticRnn::new(&cell),
+            StaticRnn::new(&copy),
+            &list,
+            None,
+        )),
+        message(stack(one, one)),
+        message(stack(
+            &[cell.clone(), cell.clone()],
+            &[other.clone(), other.clone()],
+        )),
+        message(listed(one, one)),
+    ];
+    for message in refused {
+        assert!(message.contains("cells share parameters"), "{message}");
+    }
+    assert!(BidirectionalDynamicRnn::new(&cell, &other).run(&x).is_ok());
+    assert!(stack(one, std::slice::from_ref(&other)).is_ok());
+    assert!(listed(one, &[other]).is_ok());
+    let shared = BidirectionalDynamicRnn::shared(&cell).run(&x).unwrap();
+    let forward = DynamicRnn::new(&cell).run(&x).unwrap();
+    let numbers = |t: &Tensor<Cpu>| t.to_vec::<f32>().unwrap();
+    assert_eq!(numbers(&shared.outputs.0), numbers(&forward.outputs));
 }

@@ -29,6 +29,8 @@ const SPOILED: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 #[derive(Clone, Debug)]
 struct Subject {
     cell: Any,
+    /// The cell of the backward direction.
+    backward: Any,
     inputs: Param<TestDevice>,
     state: Vec<Param<TestDevice>>,
 }
@@ -37,6 +39,7 @@ impl Module for Subject {
     type Backend = TestDevice;
     fn params(&mut self, v: &mut Visitor<'_, TestDevice>) {
         v.child("cell", &mut self.cell);
+        v.child("backward", &mut self.backward);
         v.param("inputs", &mut self.inputs);
         for (i, state) in self.state.iter_mut().enumerate() {
             v.param(&format!("state_{i}"), state);
@@ -84,7 +87,7 @@ fn steps_as_list(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Result<
 }
 
 fn both_directions(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Result<Run> {
-    let rnn = BidirectionalDynamicRnn::new(&s.cell, &s.cell).mode(case.mode);
+    let rnn = BidirectionalDynamicRnn::new(&s.cell, &s.backward).mode(case.mode);
     let rnn = rnn.initial_state_fw(s.initial()?).sequence_length(lengths);
     let result = rnn.initial_state_bw(s.initial()?).run(s.inputs.value())?;
     let (outputs, state) = (result.outputs, result.state);
@@ -92,24 +95,28 @@ fn both_directions(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Resul
 }
 
 fn both_directions_as_list(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Result<Run> {
-    let rnn = || -> Result<_> {
-        let rnn = StaticRnn::new(&s.cell).mode(case.mode);
+    let rnn = |cell| -> Result<_> {
+        let rnn = StaticRnn::new(cell).mode(case.mode);
         Ok(rnn.initial_state(s.initial()?))
     };
-    let result = static_bidirectional_rnn(rnn()?, rnn()?, &s.list()?, Some(lengths))?;
+    let (forward, backward) = (rnn(&s.cell)?, rnn(&s.backward)?);
+    let result = static_bidirectional_rnn(forward, backward, &s.list()?, Some(lengths))?;
     Ok((result.outputs, owned(&result.state)))
 }
 
-fn reversed(s: &Subject, _: &CellConfigCase, lengths: &[i64]) -> Result<Run> {
+fn reversed(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Result<Run> {
     let cell = TimeReversedFusedRnn(FusedRnnCellAdaptor(s.cell.clone()));
     let inputs = s.inputs.transpose(0, 1)?;
-    let result = cell.run(&inputs, Some(&s.initial()?), Some(lengths))?;
+    let initial = s.initial()?;
+    let run = || cell.run(&inputs, Some(&initial), Some(lengths));
+    let result = case.mode.scope(run)?;
     Ok((vec![result.outputs], owned(&result.state)))
 }
 
 impl Subject {
     fn new(device: &TestDevice, case: &CellConfigCase, steps: usize) -> Result<Self> {
-        let cell = cell_from_config(device, &case.config, case.depth(), DType::F64)?;
+        let cell = || cell_from_config(device, &case.config, case.depth(), DType::F64);
+        let (cell, backward) = (cell()?, cell()?);
         let param = |dims: &[usize]| Param::new(device, Initializer::ZEROS, dims, DType::F64);
         let zero = cell.zero_state(BATCH)?;
         let state = zero.leaves().into_iter().map(|t| param(&t.dims()));
@@ -117,6 +124,7 @@ impl Subject {
             state: state.collect::<Result<_>>()?,
             inputs: param(&[&[BATCH, steps], &case.input[..]].concat())?,
             cell,
+            backward,
         };
         let mut number = 0;
         subject.each_param(&mut |_, param| {

@@ -3,6 +3,7 @@
 mod circles;
 mod columns;
 mod documents;
+mod facade;
 mod walk;
 
 use std::error::Error;
@@ -15,6 +16,7 @@ Usage: cargo xtask tidy
 Checks the files that git tracks:
   circles     no modules of one folder use each other in a circle
   columns     no line of Rust or of a document has more than 100 columns, except tables and links
+  facade      `recurrent` exports what the crates below it export, and it can be constructed
   documents   every file that a document or a comment names exists, and every link has a target
   walk        the tasks in ARCHITECTURE.md list every source file that names their example
 ";
@@ -85,6 +87,7 @@ fn problems(root: &Path) -> Result<Vec<Problem>, Box<dyn Error>> {
     all.extend(documents::check(&sources));
     all.extend(walk::check(&sources));
     all.extend(circles::check(&sources)?);
+    all.extend(facade::check(&sources)?);
     all.sort();
     Ok(all)
 }

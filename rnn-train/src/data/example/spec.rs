@@ -141,6 +141,7 @@ impl Naming {
 }
 
 mod private {
+    #[expect(unnameable_types, reason = "only this crate implements it")]
     pub trait Sealed {}
 }
 
@@ -159,6 +160,10 @@ pub trait SequenceFeature<T: RecordType>: private::Sealed {
 /// A field, and the feature that is read into it.
 #[doc(hidden)]
 #[derive(Debug)]
+#[expect(
+    unnameable_types,
+    reason = "only passed from one hidden method to another"
+)]
 pub struct Declared<T>(Field<T>, FeatureSpec)
 where
     T: ColumnType;

@@ -194,7 +194,7 @@ pub(super) fn dynamic_without_dtype(device: &TestDevice) -> Checked {
 
 pub(super) fn bidirectional_without_dtype(device: &TestDevice) -> Checked {
     keeps_its_type(device, |cell, x| {
-        let result = BidirectionalDynamicRnn::new(cell, cell).run(&x)?;
+        let result = BidirectionalDynamicRnn::shared(cell).run(&x)?;
         let (outputs, state) = (result.outputs, result.state);
         Ok(vec![outputs.0, outputs.1, state.0, state.1])
     })

@@ -1,0 +1,4 @@
+//! Integration tests of the crate that users depend on.
+
+mod facade;
+mod sequences;
