@@ -1,7 +1,7 @@
 //! The error type of all crates of the workspace.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::{DType, Shape};
 
@@ -10,7 +10,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Errors of this workspace. Messages name the operation and the argument, and both shapes where
 /// two shapes disagree.
-#[derive(Debug, thiserror::Error)]
+///
+/// The debug form is the message, too, so that the error of `fn main() -> Result<()>` is a
+/// sentence.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Two shapes disagree.
@@ -116,6 +119,12 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

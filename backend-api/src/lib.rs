@@ -19,7 +19,6 @@
 pub mod activation;
 mod backend;
 mod check;
-mod classes;
 mod compose;
 mod decorators;
 mod dispatch;
@@ -55,9 +54,9 @@ pub use op::{
     AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce, Unary,
 };
 pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
-pub use shape::{MAX_RANK, Meta, Shape};
+pub use shape::{IntoMeta, MAX_RANK, Meta, Shape};
 /// The crate of [`Buffers`], [`Dests`] and [`Metas`], in the version (1) that their types name.
 pub use smallvec;
 pub use stack::Stacker;
-pub use tensor::Tensor;
+pub use tensor::{Index, Indices, Operand, Scalar, Tensor};
 pub use widen::{accumulate_widened, is_arithmetic, is_widened, run_widened};

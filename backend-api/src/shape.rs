@@ -25,6 +25,10 @@ impl Shape {
         dims: [1; MAX_RANK],
     };
 
+    /// The length of an axis that [`Tensor::reshape`](crate::Tensor::reshape) determines;
+    /// TensorFlow's -1.
+    pub const FREE: usize = usize::MAX;
+
     /// Creates a shape from the lengths of its axes.
     ///
     /// # Errors
@@ -205,6 +209,59 @@ impl Meta {
     /// Size of the elements in bytes.
     pub fn bytes(&self) -> usize {
         self.shape.count() * self.dtype.size()
+    }
+}
+
+/// Shape and element type of a tensor to be created: `&[2, 3]` or a [`Shape`] for elements of
+/// `f32`, a pair with another type, as in `(&[2, 3], DType::I64)`, or a [`Meta`].
+///
+/// ```
+/// use backend_api::{DType, IntoMeta};
+///
+/// # fn main() -> backend_api::Result<()> {
+/// assert_eq!((&[2, 3]).into_meta()?.dtype, DType::F32);
+/// assert_eq!((&[2, 3], DType::I64).into_meta()?.bytes(), 48);
+/// # Ok(()) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a shape",
+    note = "a shape is `&[2, 3]`, or `(&[2, 3], DType::F64)` for other elements than `f32`"
+)]
+pub trait IntoMeta {
+    /// The shape and the element type.
+    ///
+    /// # Errors
+    /// Those of [`Shape::new`].
+    fn into_meta(self) -> Result<Meta>;
+}
+
+impl IntoMeta for Meta {
+    fn into_meta(self) -> Result<Meta> {
+        Ok(self)
+    }
+}
+
+impl IntoMeta for Shape {
+    fn into_meta(self) -> Result<Meta> {
+        Ok(Meta::new(self, DType::F32))
+    }
+}
+
+impl IntoMeta for &[usize] {
+    fn into_meta(self) -> Result<Meta> {
+        Shape::new(self)?.into_meta()
+    }
+}
+
+impl<const N: usize> IntoMeta for &[usize; N] {
+    fn into_meta(self) -> Result<Meta> {
+        self[..].into_meta()
+    }
+}
+
+impl<S: IntoMeta> IntoMeta for (S, DType) {
+    fn into_meta(self) -> Result<Meta> {
+        Ok(Meta::new(self.0.into_meta()?.shape, self.1))
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Builder {
     amx: bool,
 }
 
+/// The most threads of a device. More would only fill the system's tables of processes.
+pub const MAX_THREADS: usize = 1024;
+
 impl Default for Builder {
     fn default() -> Self {
         Self {
@@ -62,8 +65,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Sets the number of threads that work on an operation: 1 or more. With 1 the calling thread
-    /// does all work. Results do not depend on the number of threads. The default is
+    /// Sets the number of threads that work on an operation: 1 to [`MAX_THREADS`]. With 1 the
+    /// calling thread does all work. Results do not depend on the number of threads. The default is
     /// [`available_parallelism`](thread::available_parallelism).
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
@@ -114,12 +117,13 @@ impl Builder {
     /// Creates the device and starts its thread pool.
     ///
     /// # Errors
-    /// The number of threads is 0, the operating system cannot start them, or the CPU does not
-    /// support the precision.
+    /// The number of threads is 0 or above [`MAX_THREADS`], the operating system cannot start them,
+    /// or the CPU does not support the precision.
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
-        if threads == 0 {
-            return Err(Error::argument("cpu", "threads", "must not be 0"));
+        if threads == 0 || threads > MAX_THREADS {
+            let problem = format!("is {threads}, but must be from 1 to {MAX_THREADS}");
+            return Err(Error::argument("cpu", "threads", problem));
         }
         let unavailable = |reason: &str| Error::Unavailable {
             device: format!("cpu with {:?} matmuls", self.precision),
@@ -151,7 +155,8 @@ impl Builder {
 }
 
 fn available_threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    threads.min(MAX_THREADS)
 }
 
 impl Cpu {

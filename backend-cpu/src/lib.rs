@@ -68,5 +68,5 @@ mod streams;
 mod strided;
 mod tile;
 
-pub use device::{Builder, Cpu};
+pub use device::{Builder, Cpu, MAX_THREADS};
 pub use storage::CpuBuffer;

@@ -14,7 +14,7 @@ use datasets::committed_root;
 use recurrent::data::{InOrder, TextWindow, TextWindows, Vocabulary, split_tail};
 use recurrent::losses::softmax_cross_entropy;
 use recurrent::prelude::*;
-use recurrent::{Distribution, Initializer, Meta, Shape};
+use recurrent::{Distribution, Initializer};
 use support::{Error, Options};
 
 const HELP: &str = "\
@@ -86,7 +86,7 @@ impl Writer {
     }
 
     /// Bits per character of a text.
-    fn bits(&self, device: &Device, ids: &[i32]) -> recurrent::Result<f64> {
+    fn bits(&self, device: &Device, ids: &[i64]) -> recurrent::Result<f64> {
         let windows = TextWindows::new(ids, BATCH, STEPS)?;
         let (mut total, mut count) = (0.0, 0);
         let mut state = self.cell.zero_state(BATCH)?;
@@ -116,8 +116,7 @@ impl Writer {
             low: 0.0,
             high: 1.0,
         };
-        let meta = Meta::new(Shape::new(&[count])?, DType::F32);
-        let draws: Vec<f32> = Tensor::random(device, seed, uniform, meta)?.to_vec()?;
+        let draws: Vec<f32> = Tensor::random(device, seed, uniform, &[count])?.to_vec()?;
         for draw in draws {
             let inputs = Tensor::from_slice(device, &unread, &[1, unread.len()])?;
             let (logits, next) = self.forward(&inputs, &state)?;
@@ -132,7 +131,7 @@ impl Writer {
 }
 
 /// Samples an id from the softmax of `scores`; `draw` is a uniform number in `0..1`.
-fn pick(scores: &[f32], draw: f32) -> i32 {
+fn pick(scores: &[f32], draw: f32) -> i64 {
     let highest = scores.iter().copied().fold(f32::MIN, f32::max);
     let shares: Vec<f32> = scores
         .iter()
@@ -143,7 +142,7 @@ fn pick(scores: &[f32], draw: f32) -> i32 {
         left -= share;
         left < 0.0
     });
-    found.unwrap_or(shares.len() - 1) as i32
+    found.unwrap_or(shares.len() - 1) as i64
 }
 
 fn main() -> ExitCode {
@@ -153,10 +152,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let known = ["text", "units", "epochs", "device", "seed", "sample"];
     let options = Options::read(HELP, &known)?;
-    let device = match options.text("device") {
-        Some(name) => name.parse()?,
-        None => Device::from_env()?,
-    };
+    let device = options.device()?;
     let units: usize = options.get("units", 256)?;
     let epochs: u64 = options.get("epochs", 3)?;
     let seed: u64 = options.get("seed", 0)?;

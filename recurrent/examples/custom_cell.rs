@@ -5,13 +5,24 @@
 //! `q = tanh(x · input + (f * h) · recurrent)`, `h' = (1 - f) * h + f * q`. It learns which of two
 //! marked numbers of a sequence is larger.
 
-use std::error::Error;
+mod support;
+
 use std::io::{Write, stdout};
+use std::process::ExitCode;
 
 use recurrent::losses::mean_squared_error;
 use recurrent::prelude::*;
 use recurrent::wrappers::{DropoutWrapper, ResidualWrapper};
-use recurrent::{BidirectionalDynamicRnn, Initializer, Meta, Result, Shape, StaticRnn};
+use recurrent::{BidirectionalDynamicRnn, Initializer, Result, StaticRnn};
+use support::{Error, Options};
+
+const HELP: &str = "\
+Runs a custom cell under every driver and wrapper, and trains it.
+
+Options, with their defaults in parentheses:
+  --device NAME   cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
+  --seed N        seed of the initialization (1)
+";
 
 /// The parameters.
 #[derive(Clone, Debug)]
@@ -44,8 +55,7 @@ impl Cell for MinimalGatedUnit {
     type Output = Tensor;
 
     fn zero_state(&self, batch: usize) -> Result<Tensor> {
-        let shape = Shape::new(&[batch, self.recurrent.shape()[0]])?;
-        Tensor::zeros(self.recurrent.device(), Meta::new(shape, DType::F32))
+        Tensor::zeros(self.recurrent.device(), &[batch, self.recurrent.shape()[0]])
     }
 
     fn zero_output(&self, batch: usize) -> Result<Tensor> {
@@ -73,8 +83,7 @@ fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
         low: 0.0,
         high: 1.0,
     };
-    let meta = Meta::new(Shape::new(&[BATCH, STEPS])?, DType::F32);
-    let numbers: Vec<f32> = Tensor::random(device, seed, uniform, meta)?.to_vec()?;
+    let numbers = Tensor::random(device, seed, uniform, &[BATCH, STEPS])?.to_vec::<f32>()?;
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     for row in numbers.chunks(STEPS) {
         // The row's own random numbers determine the marked positions.
@@ -91,8 +100,13 @@ fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
     ))
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let device = Device::from_env()?;
+fn main() -> ExitCode {
+    support::report(run())
+}
+
+fn run() -> Result<(), Error> {
+    let options = Options::read(HELP, &["device", "seed"])?;
+    let device = options.device()?;
 
     // Every driver and wrapper accepts the cell.
     let cell = MinimalGatedUnit::new(&device, 2, 32)?;
@@ -131,7 +145,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .output_keep_prob(0.9)
         .build()?;
     let mut model = (cell, Dense::new(&device, 32, 1)?);
-    model.initialize(1)?;
+    model.initialize(options.get("seed", 1)?)?;
     let mut adam = Adam::new(0.01);
     for step in 1..=400 {
         let (x, y) = batch(&device, step)?;

@@ -140,10 +140,7 @@ fn run() -> Result<(), Error> {
         "resume",
     ];
     let options = Options::read(HELP, &known)?;
-    let device = match options.text("device") {
-        Some(name) => name.parse()?,
-        None => Device::from_env()?,
-    };
+    let device = options.device()?;
     let kind = options.get("cell", "basic".to_owned())?;
     let keep_prob: f64 = options.get("keep-prob", 1.0)?;
     let epochs: u64 = options.get("epochs", 10)?;

@@ -171,10 +171,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let known = ["data", "sequences", "units", "epochs", "device", "seed"];
     let options = Options::read(HELP, &known)?;
-    let device = match options.text("device") {
-        Some(name) => name.parse()?,
-        None => Device::from_env()?,
-    };
+    let device = options.device()?;
     let temporary = std::env::temp_dir().join(format!("sequences-{}", std::process::id()));
     let folder = options
         .text("data")

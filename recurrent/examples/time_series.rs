@@ -77,10 +77,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let known = ["series", "iterations", "device", "seed", "plot"];
     let options = Options::read(HELP, &known)?;
-    let device = match options.text("device") {
-        Some(name) => name.parse()?,
-        None => Device::from_env()?,
-    };
+    let device = options.device()?;
     let name = options.get("series", "wave".to_owned())?;
     let enough = if name == "sunspots" { 300 } else { 1500 };
     let iterations: u64 = options.get("iterations", enough)?;

@@ -1,5 +1,6 @@
 //! The device, chosen at run time.
 
+use std::ffi::OsString;
 use std::str::FromStr;
 
 use backend_api::Precision;
@@ -54,7 +55,7 @@ impl Device {
     /// The CPU, with a given number of threads.
     ///
     /// # Errors
-    /// `threads` is 0, or the system could not start the threads.
+    /// `threads` is 0 or above 1024, or the system could not start the threads.
     #[cfg(feature = "cpu")]
     pub fn cpu_with_threads(threads: usize) -> Result<Self> {
         Ok(Self::from_cpu(Cpu::builder().threads(threads).build()?))
@@ -119,29 +120,72 @@ impl Device {
         Self::cuda(0).unwrap_or_else(|_| Self::cpu())
     }
 
-    /// The device named by the environment variable `RECURRENT_DEVICE`. If it is not set: the first
-    /// GPU if it works, else the CPU.
+    /// The device named by the environment variable `RECURRENT_DEVICE`, in the form of
+    /// [`from_str`](Self::from_str). If the variable is not set, or empty: the first GPU if it
+    /// works, else the CPU.
     ///
     /// # Errors
-    /// The variable does not name a device, or the device is not available.
+    /// The variable does not name a device, or the device is not available. The message names the
+    /// variable.
     pub fn from_env() -> Result<Self> {
-        match std::env::var_os("RECURRENT_DEVICE") {
-            Some(name) => name.to_string_lossy().parse(),
-            None => "best".parse(),
+        Self::from_variable(std::env::var_os(VARIABLE))
+    }
+
+    fn from_variable(value: Option<OsString>) -> Result<Self> {
+        let name = value.unwrap_or_default();
+        if name.is_empty() {
+            return "best".parse();
         }
+        name.to_string_lossy().parse().map_err(|error| match error {
+            Error::Argument { arg, problem, .. } => {
+                let problem = match &*arg {
+                    "name" => problem,
+                    _ => format!("is `{}`: {arg} {problem}", name.to_string_lossy()),
+                };
+                Error::argument("device", VARIABLE, problem)
+            }
+            Error::Unavailable { device, reason } => Error::Unavailable {
+                device: format!("{device}, which {VARIABLE} names,"),
+                reason,
+            },
+            other => other,
+        })
     }
 }
+
+/// The environment variable of [`Device::from_env`].
+const VARIABLE: &str = "RECURRENT_DEVICE";
 
 impl FromStr for Device {
     type Err = Error;
 
-    /// `cpu`, `cpu:4` (four threads), `cuda`, `cuda:1` or `best`.
+    /// `cpu`, `cpu:4` (four threads), `cuda`, `cuda:1` or `best`, in upper or lower case, or a name
+    /// of TensorFlow: `gpu:1`, `/gpu:1`, `/device:GPU:1`, `/cpu:0`.
+    ///
+    /// ```
+    /// use recurrent::Device;
+    ///
+    /// let threads: Device = "cpu:2".parse()?;
+    /// let as_in_tensorflow: Device = "/cpu:0".parse()?;
+    /// # let _ = (threads, as_in_tensorflow);
+    /// let error = "tpu".parse::<Device>().unwrap_err().to_string();
+    /// assert!(error.starts_with("device: name is `tpu`, but must be one of cpu, "));
+    /// # Ok::<(), recurrent::Error>(())
+    /// ```
     fn from_str(name: &str) -> Result<Self> {
-        let (kind, number) = match name.split_once(':') {
-            Some((kind, number)) => (kind, Some(number)),
-            None => (name, None),
+        let lower = name.to_ascii_lowercase();
+        let (path, last) = lower
+            .rsplit_once('/')
+            .map_or((None, &*lower), |(p, l)| (Some(p), l));
+        let plain = last.strip_prefix("device:").unwrap_or(last);
+        // In these names of TensorFlow the number is an index, and there is one CPU.
+        let of_tensorflow = path.is_some() || plain != last;
+        let (kind, number) = match plain.split_once(':') {
+            Some(("cpu", "0")) if of_tensorflow => ("cpu", None),
+            Some(("cpu", _)) if of_tensorflow => ("", None),
+            Some((kind, number)) => (kind, Some(number.parse::<usize>())),
+            None => (plain, None),
         };
-        let number = number.map(str::parse::<usize>);
         match (kind, number) {
             #[cfg(feature = "cpu")]
             ("best", None) => Ok(Self::best()),
@@ -156,13 +200,14 @@ impl FromStr for Device {
                 device: name.to_owned(),
                 reason: "recurrent was built without the feature `cpu`".into(),
             }),
-            ("cuda", None) => Self::cuda(0),
-            ("cuda", Some(Ok(index))) => Self::cuda(index),
-            _ => Err(Error::argument(
-                "device",
-                "name",
-                format!("is `{name}`, but must be one of cpu, cpu:THREADS, cuda, cuda:INDEX, best"),
-            )),
+            ("cuda" | "gpu", None) => Self::cuda(0),
+            ("cuda" | "gpu", Some(Ok(index))) => Self::cuda(index),
+            _ => {
+                let names = "cpu, cpu:THREADS, cuda, cuda:INDEX, best, or a name of TensorFlow \
+                             such as /gpu:0";
+                let problem = format!("is `{name}`, but must be one of {names}");
+                Err(Error::argument("device", "name", problem))
+            }
         }
     }
 }
@@ -199,13 +244,76 @@ impl Differentiable for Device {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "cpu")]
     #[test]
     fn names_are_parsed() {
-        assert!("cpu".parse::<Device>().is_ok());
-        assert!("cpu:3".parse::<Device>().is_ok());
-        for wrong in ["", "gpu", "cpu:", "cpu:x", "cpu:0", "cpu:-1", "best:1"] {
+        let names = [
+            "cpu",
+            "CPU",
+            "cpu:3",
+            "/cpu:0",
+            "/CPU:0",
+            "/device:CPU:0",
+            "device:cpu:0",
+        ];
+        for name in names
+            .into_iter()
+            .chain(["/job:localhost/replica:0/task:0/device:CPU:0"])
+        {
+            let device: Device = name
+                .parse()
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(device.name().starts_with("cpu"), "{name}");
+        }
+        for wrong in [
+            "", "cpu:", "cpu:x", "cpu:0", "cpu:-1", "best:1", "/cpu:1", "/", "gpu:x",
+        ] {
             assert!(wrong.parse::<Device>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn names_of_gpus_are_parsed() {
+        // No machine has so many.
+        for name in [
+            "cuda:4000",
+            "gpu:4000",
+            "GPU:4000",
+            "/gpu:4000",
+            "/device:GPU:4000",
+        ] {
+            let error = name.parse::<Device>().unwrap_err().to_string();
+            assert!(error.contains("cuda:4000"), "{name}: {error}");
+        }
+    }
+
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn threads_are_limited() {
+        for threads in [1025, 1_000_000, usize::MAX] {
+            let error = format!("cpu:{threads}").parse::<Device>().unwrap_err();
+            let expected = format!("cpu: threads is {threads}, but must be from 1 to 1024");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn an_empty_variable_is_none_and_messages_name_it() {
+        let of = |value: &str| Device::from_variable(Some(value.into()));
+        assert!(of("").is_ok() && Device::from_variable(None).is_ok());
+        let error = of("tpu").unwrap_err().to_string();
+        assert!(
+            error.starts_with("device: RECURRENT_DEVICE is `tpu`, but"),
+            "{error}"
+        );
+        let error = of("cpu:0").unwrap_err().to_string();
+        let expected =
+            "device: RECURRENT_DEVICE is `cpu:0`: threads is 0, but must be from 1 to 1024";
+        assert_eq!(error, expected);
+        let error = of("/gpu:4000").unwrap_err().to_string();
+        let start = "cuda:4000, which RECURRENT_DEVICE names, is not available: ";
+        assert!(error.starts_with(start), "{error}");
     }
 
     #[test]

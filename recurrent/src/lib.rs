@@ -42,8 +42,8 @@ pub use aliases::*;
 /// The contract of a device: the types that [`Backend`]'s methods name.
 pub use backend_api as backend;
 pub use backend_api::{
-    Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Memory,
-    MemoryPolicy, Meta, Precision, Result, Shape,
+    Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Index, Indices,
+    IntoMeta, Memory, MemoryPolicy, Meta, Operand, Precision, Result, Scalar, Shape,
 };
 #[cfg(feature = "cpu")]
 pub use backend_cpu::Cpu;
@@ -51,16 +51,17 @@ pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 // The macros name it in their expansion in other crates.
 #[doc(hidden)]
 pub use rnn_core as __rnn_core;
+pub use rnn_core::serde_json;
 pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, BidirectionalOutput, CELL_CLASSES, Cell, CellConfig, ConcatState,
     DynamicRnn, ExplainedPart, Explanation, Fan, FusedRnnCell, FusedRnnCellAdaptor, Initializer,
     Layers, Mode, Module, MultiRnnCell, Nest, ParamId, Path, RawOutput, RawRnnStep, RnnOutput,
-    Scaled, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StepPath,
-    StreamingRnn, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn, stack_bidirectional_rnn,
-    static_bidirectional_rnn, static_state_saving_rnn,
+    Scaled, Sizes, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StepPath,
+    StreamingRnn, Summary, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn,
+    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
-pub use rnn_train::data::{from_ndarray, to_ndarray};
+pub use rnn_train::data::{from_ndarray, ndarray, to_ndarray};
 pub use rnn_train::{
     Differentiable, Reach, checkpoint, convert, data, losses, optim, tracked, training,
     value_and_grad, values_and_grads,

@@ -2,7 +2,7 @@
 
 use backend_api::Result;
 
-use crate::{Module, Nest, StepContext, Unroll};
+use crate::{Module, Nest, Sizes, StepContext, Unroll};
 
 /// One step of a recurrence: `(input, state) -> (output, state)`.
 ///
@@ -33,6 +33,22 @@ pub trait Cell: Module {
     /// An output of zeros: the output of rows past their length. It also defines the structure,
     /// shapes and types of the outputs.
     fn zero_output(&self, batch: usize) -> Result<Self::Output>;
+
+    /// The shapes of the tensors of the state, without the batch axis; TensorFlow's `state_size`.
+    ///
+    /// # Errors
+    /// As [`zero_state`](Self::zero_state).
+    fn state_size(&self) -> Result<Sizes> {
+        Sizes::of(&self.zero_state(0)?)
+    }
+
+    /// The shapes of the tensors of the output, without the batch axis; TensorFlow's `output_size`.
+    ///
+    /// # Errors
+    /// As [`zero_output`](Self::zero_output).
+    fn output_size(&self) -> Result<Sizes> {
+        Sizes::of(&self.zero_output(0)?)
+    }
 
     /// Computes one step.
     ///

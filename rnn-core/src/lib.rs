@@ -23,6 +23,7 @@ mod mode;
 mod module;
 mod nest;
 mod step_context;
+mod summary;
 mod unroll;
 mod widened;
 pub mod wrappers;
@@ -43,12 +44,17 @@ pub use mode::Mode;
 pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};
 pub use step_context::StepContext;
+pub use summary::{Sizes, Summary};
 pub use unroll::{ExplainedPart, Explanation, StepPath, Unroll};
 pub use wrappers::{
     AttentionCellWrapper, ConcatState, DeviceWrapper, DropoutWrapper, EmbeddingWrapper,
     HighwayWrapper, InputProjectionWrapper, Layers, MultiRnnCell, OutputProjectionWrapper,
     ResidualWrapper,
 };
+
+/// The crate of the configurations of [`cell_from_config`], in the version (1) that its signature
+/// names.
+pub use serde_json;
 
 // `nest!` names this crate in its expansion in other crates.
 #[doc(hidden)]

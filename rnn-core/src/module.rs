@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor, philox};
 
-use crate::Initializer;
+use crate::{Initializer, Summary};
 
 /// A type with named parameters: a cell, a layer, a model.
 ///
@@ -72,6 +72,11 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
             .iter()
             .map(|(_, p)| p.shape().count())
             .sum()
+    }
+
+    /// The names, shapes and numbers of elements of all parameters, to be printed as a table.
+    fn summary(&self) -> Summary {
+        Summary::of(self)
     }
 
     /// Draws new values for all parameters. A value depends only on the seed, the parameter's name

@@ -8,13 +8,13 @@ use recurrent_tests::conformance::{EXPECTED, Request, cases, run as run_cases};
 use recurrent_tests::devices::NAMES;
 
 const HELP: &str = "\
-Usage: cargo xtask conformance [--backend NAME,NAME] [--seeds N] [--filter TEXT]
+Usage: cargo xtask conformance [--device NAME,NAME] [--seeds N] [--filter TEXT]
 
 Runs every operation, cell, wrapper, driver, loss, optimizer and memory policy on each backend, and
 compares the results with the reference, a scalar backend in f64 (tests/reference/). The cases
 are in tests/src/conformance/.
 
-  --backend NAMES   run only these backends; `reference` can be one (default: all)
+  --device NAMES    run only on these devices; `reference` can be one (default: all)
   --seeds N         run each case with N seeds (default: 1)
   --filter TEXT     run only cases whose group and name contain TEXT
 
@@ -40,10 +40,12 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
         let mut value = || args.next().ok_or(format!("{arg} requires a value"));
         match arg.as_str() {
             "--help" | "-h" => {
-                print!("{HELP}\nBackends: {}\n", NAMES.join(", "));
+                print!("{HELP}\nDevices: {}\n", NAMES.join(", "));
                 return Ok(true);
             }
-            "--backend" => request.backends = value()?.split(',').map(str::to_owned).collect(),
+            "--device" | "--backend" => {
+                request.backends = value()?.split(',').map(str::to_owned).collect()
+            }
             "--seeds" => {
                 let seeds = value()?;
                 request.seeds = seeds.parse()?;

@@ -1,19 +1,20 @@
 //! `cargo xtask golden`: checks the backends against the golden files.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use recurrent_tests::devices::{NAMES, device};
-use recurrent_tests::golden::{Outcome, Summary, run_folder};
+use recurrent_tests::golden::{self, Outcome, Summary, run_folder};
 
 const HELP: &str = "\
-Usage: cargo xtask golden DIR .. [--backend NAME,NAME]
+Usage: cargo xtask golden DIR .. [--device NAME,NAME]
 
-Runs every golden file of the folders on each backend, and compares outputs, states, loss and every
-gradient with the results of TensorFlow. tests/golden/README.md describes the format.
+Runs every golden file of the folders, or of the folders below them, on each device, and compares
+outputs, states, loss and every gradient with the results of TensorFlow. tests/golden/README.md
+describes the format.
 
-Prints a line for each case: its name, the backend, the largest error as a fraction of the
+Prints a line for each case: its name, the device, the largest error as a fraction of the
 tolerance, and ok, FAIL or unsupported. Fails unless every case passes.
 ";
 
@@ -38,14 +39,16 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
                 print!("{HELP}");
                 return Ok(true);
             }
-            "--backend" => {
-                let names = args.next().ok_or("--backend requires a value")?;
+            "--device" | "--backend" => {
+                let names = args
+                    .next()
+                    .ok_or_else(|| format!("{arg} requires a value"))?;
                 backends = names.split(',').map(str::to_owned).collect();
             }
             option if option.starts_with('-') => {
                 return Err(format!("unknown option `{option}`").into());
             }
-            folder => folders.push(PathBuf::from(folder)),
+            folder => folders.extend(golden::folders(Path::new(folder))?),
         }
     }
     if folders.is_empty() {

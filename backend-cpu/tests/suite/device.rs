@@ -48,7 +48,7 @@ fn large_results(cpu: &Cpu) -> Vec<Vec<u8>> {
         x.add(&bias).unwrap(),
         x.transpose(0, 1)
             .unwrap()
-            .add(&y.transpose(0, 1).unwrap())
+            .add(y.transpose(0, 1).unwrap())
             .unwrap(),
         x.sum(0).unwrap(),
         x.sum(1).unwrap(),

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use recurrent::Device;
+
 /// The error type of the examples.
 pub type Error = Box<dyn std::error::Error>;
 
@@ -65,5 +67,13 @@ impl Options {
     /// The value of an option, if it was given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// The device of `--device`, or else of the environment.
+    pub fn device(&self) -> recurrent::Result<Device> {
+        match self.text("device") {
+            Some(name) => name.parse(),
+            None => Device::from_env(),
+        }
     }
 }

@@ -222,7 +222,7 @@ impl<B: Backend> LstmCore<B> {
         }
         let c = if self.straight_through {
             let cut = clip(c.detach(), self.cell_clip)?;
-            c.add(&cut.sub(&c.detach())?)?
+            c.add(&cut.sub(c.detach())?)?
         } else {
             clip(c, self.cell_clip)?
         };

@@ -83,7 +83,7 @@ impl<B: Backend> PhasedLstmCell<B> {
         // In the type of the times, which may need more digits than the cell's.
         let period = self.period.cast(time.dtype())?;
         let passed = time.sub(&self.phase.cast(time.dtype())?)?;
-        let r = passed.floor_mod(&period.detach())?.div(&period)?;
+        let r = passed.floor_mod(period.detach())?.div(&period)?;
         let r = r.cast(self.sizes.dtype)?;
         let on = if self.trainable_ratio_on {
             self.ratio_on.value().clone()

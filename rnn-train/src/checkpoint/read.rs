@@ -1,6 +1,7 @@
 //! A checkpoint that was read, and its content.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 
 use backend_api::{Backend, Error, Result, Tensor};
@@ -38,11 +39,22 @@ struct OptimizerHeader {
 /// A checkpoint that was read and verified.
 ///
 /// [`Checkpoints`](super::Checkpoints) resumes training runs. This type is for using the result of
-/// a run: build a model from [`config`](Self::config), then restore its parameters.
-#[derive(Debug)]
+/// a run: build a model from [`config`](Self::config), then restore its parameters. Its debug form
+/// has the path, the step and the names of the tensors.
 pub struct Checkpoint {
     stored: Stored,
     run: Run,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.stored.names().collect();
+        f.debug_struct("Checkpoint")
+            .field("path", &self.path())
+            .field("step", &self.run.state["step"].as_u64())
+            .field("names", &names)
+            .finish()
+    }
 }
 
 impl Checkpoint {

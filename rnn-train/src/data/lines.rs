@@ -174,8 +174,7 @@ pub enum TextUnit {
 /// # let path = folder.path().join("names.txt");
 /// # std::fs::write(&path, "ada\nbob\n").unwrap();
 /// let letters = Vocabulary::new("abcdefghijklmnopqrstuvwxyz");
-/// let encode = |line: &str| Ok(letters.encode(line)?.into_iter().map(i64::from).collect());
-/// let (tokens, samples) = read_text(&path, TextUnit::Line, encode)?;
+/// let (tokens, samples) = read_text(&path, TextUnit::Line, |line| letters.encode(line))?;
 /// # Ok(()) }
 /// ```
 pub fn read_text(
@@ -366,7 +365,7 @@ mod tests {
     #[test]
     fn an_unencodable_line_is_named() {
         let letters = Vocabulary::new("ab\n");
-        let encode = |text: &str| Ok(letters.encode(text)?.into_iter().map(i64::from).collect());
+        let encode = |text: &str| letters.encode(text);
         for unit in [TextUnit::Line, TextUnit::Paragraph] {
             let (tokens, mut samples) = parse_text("ab\n\nb\n", "test.txt", unit, encode).unwrap();
             let first = samples.next_item().unwrap().unwrap();

@@ -11,7 +11,7 @@
 //! | CSV tables, one row a step | [`CsvSpec`] | [`Sample`]s |
 //! | text, by line or paragraph | [`read_text`], [`WordVocabulary`] | [`Sample`]s |
 //! | MNIST and other IDX files | [`Idx`] | items of [`Batches`], gathered by [`Idx::gather`] |
-//! | text, by character | [`Vocabulary`] | [`TextWindows`], rows that continue |
+//! | text, by character or byte | [`Vocabulary`] | [`TextWindows`], rows that continue |
 //! | a series of numbers | [`read_series`] | [`SeriesWindows`], gathered by [`Batches`] |
 //!
 //! [`Source`] is the trait of everything that yields items epoch by epoch, and [`SourceExt`] has
@@ -107,7 +107,7 @@ pub use segments::{SegmentBatch, SegmentSpec, Segments, SegmentsState};
 pub use series::{Normalization, SeriesWindows, parse_series, read_series, wave, wave_series};
 pub use shuffle::{Shuffle, ShuffleState};
 pub use source::{InOrder, Source};
-pub use text::{TextWindow, TextWindows, Vocabulary};
+pub use text::{Symbol, TextWindow, TextWindows, Vocabulary};
 pub use tfrecord::{Compression, RecordReader, RecordWriter};
 pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 

@@ -1,10 +1,12 @@
-//! Text as a sequence of characters.
+//! Text as a sequence of characters or bytes.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use backend_api::{Error, Result};
 
-/// The characters known to a model, numbered from 0 in the order of their code points.
+/// The symbols known to a model, characters or bytes, numbered from 0 in their order.
+/// [`WordVocabulary`](super::WordVocabulary) is the one of words.
 ///
 /// A string stores a vocabulary: `Vocabulary::new` of the characters of a vocabulary returns the
 /// same vocabulary. Save that string with the checkpoint.
@@ -16,63 +18,105 @@ use backend_api::{Error, Result};
 /// let ids = vocabulary.encode("small")?;
 /// assert_eq!(vocabulary.decode(&ids)?, "small");
 ///
-/// let saved: String = vocabulary.chars().iter().collect();
+/// let saved: String = vocabulary.symbols().iter().collect();
 /// assert_eq!(saved, " .CIaehlms");
 /// assert_eq!(Vocabulary::new(&saved), vocabulary);
+///
+/// let bytes = Vocabulary::of_bytes(b"\xff\0\xff");
+/// assert_eq!(bytes.encode(b"\0\xff")?, [0, 1]);
 /// # Ok::<(), backend_api::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vocabulary {
+pub struct Vocabulary<S: Symbol = char> {
     /// Sorted, without duplicates.
-    chars: Vec<char>,
+    symbols: Vec<S>,
+}
+
+/// What a [`Vocabulary`] numbers: a `char` of a `str`, or a byte of a `[u8]`.
+pub trait Symbol: Copy + Ord + fmt::Debug {
+    /// A borrowed text.
+    type Text: ?Sized;
+    /// An owned text.
+    type Owned: FromIterator<Self>;
+
+    /// The symbols of a text.
+    fn of(text: &Self::Text) -> impl Iterator<Item = Self>;
+}
+
+impl Symbol for char {
+    type Text = str;
+    type Owned = String;
+    fn of(text: &str) -> impl Iterator<Item = Self> {
+        text.chars()
+    }
+}
+
+impl Symbol for u8 {
+    type Text = [u8];
+    type Owned = Vec<u8>;
+    fn of(text: &[u8]) -> impl Iterator<Item = Self> {
+        text.iter().copied()
+    }
 }
 
 impl Vocabulary {
     /// The characters that occur in `text`.
     pub fn new(text: &str) -> Self {
+        Self::that_occur(text)
+    }
+}
+
+impl Vocabulary<u8> {
+    /// The bytes that occur in `text`.
+    pub fn of_bytes(text: &[u8]) -> Self {
+        Self::that_occur(text)
+    }
+}
+
+impl<S: Symbol> Vocabulary<S> {
+    fn that_occur(text: &S::Text) -> Self {
         // A set needs less memory than a sorted copy: texts are long, alphabets short.
-        let chars: BTreeSet<char> = text.chars().collect();
+        let symbols: BTreeSet<S> = S::of(text).collect();
         Self {
-            chars: chars.into_iter().collect(),
+            symbols: symbols.into_iter().collect(),
         }
     }
 
-    /// The characters; the id of each is its index.
-    pub fn chars(&self) -> &[char] {
-        &self.chars
+    /// The symbols; the id of each is its index.
+    pub fn symbols(&self) -> &[S] {
+        &self.symbols
     }
 
-    /// Number of characters.
+    /// Number of symbols.
     pub fn len(&self) -> usize {
-        self.chars.len()
+        self.symbols.len()
     }
 
-    /// Whether there are no characters.
+    /// Whether there are no symbols.
     pub fn is_empty(&self) -> bool {
-        self.chars.is_empty()
+        self.symbols.is_empty()
     }
 
-    /// The id of a character, or `None` if it is not in the vocabulary.
-    pub fn id(&self, char: char) -> Option<i32> {
-        // Unicode has 0x110000 code points, so an id always fits.
-        self.chars.binary_search(&char).ok().map(|id| id as i32)
+    /// The id of a symbol, or `None` if it is not in the vocabulary.
+    pub fn id(&self, symbol: S) -> Option<i64> {
+        self.symbols.binary_search(&symbol).ok().map(|id| id as i64)
     }
 
-    /// The character with this id, or `None` if the id is out of range.
-    pub fn char(&self, id: i32) -> Option<char> {
-        self.chars.get(usize::try_from(id).ok()?).copied()
+    /// The symbol with this id, or `None` if the id is out of range.
+    pub fn symbol(&self, id: i64) -> Option<S> {
+        self.symbols.get(usize::try_from(id).ok()?).copied()
     }
 
-    /// The ids of the characters of `text`.
+    /// The ids of the symbols of `text`.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if a character is not in the vocabulary.
-    pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
-        text.chars()
-            .map(|char| {
-                self.id(char).ok_or_else(|| {
-                    let problem = format!("has {char:?}, which is not in the vocabulary");
+    /// [`Error::Argument`] if a symbol is not in the vocabulary.
+    pub fn encode(&self, text: &S::Text) -> Result<Vec<i64>> {
+        S::of(text)
+            .map(|symbol| {
+                self.id(symbol).ok_or_else(|| {
+                    let problem = format!("has {symbol:?}, which is not in the vocabulary");
                     Error::argument("Vocabulary::encode", "text", problem)
                 })
             })
@@ -84,11 +128,11 @@ impl Vocabulary {
     /// # Errors
     ///
     /// [`Error::Argument`] if an id is negative or not below [`Vocabulary::len`].
-    pub fn decode(&self, ids: &[i32]) -> Result<String> {
+    pub fn decode(&self, ids: &[i64]) -> Result<S::Owned> {
         ids.iter()
             .map(|&id| {
-                self.char(id).ok_or_else(|| {
-                    let problem = format!("has {id}, but there are {} characters", self.len());
+                self.symbol(id).ok_or_else(|| {
+                    let problem = format!("has {id}, but there are {} symbols", self.len());
                     Error::argument("Vocabulary::decode", "ids", problem)
                 })
             })
@@ -100,9 +144,9 @@ impl Vocabulary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextWindow {
     /// Ids of shape `[batch, steps]`.
-    pub inputs: Vec<i32>,
+    pub inputs: Vec<i64>,
     /// Ids of shape `[batch, steps]`: the id that follows each input.
-    pub targets: Vec<i32>,
+    pub targets: Vec<i64>,
 }
 
 /// A text cut into windows for truncated back-propagation through time.
@@ -117,7 +161,7 @@ pub struct TextWindow {
 /// ```
 /// use rnn_train::data::TextWindows;
 ///
-/// let ids: Vec<i32> = (0..13).collect();
+/// let ids: Vec<i64> = (0..13).collect();
 /// let windows: Vec<_> = TextWindows::new(&ids, 2, 3)?.collect();
 /// assert_eq!(windows.len(), 2);
 /// assert_eq!(windows[0].inputs, [0, 1, 2, /* row 1 */ 6, 7, 8]);
@@ -127,7 +171,7 @@ pub struct TextWindow {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TextWindows<'a> {
-    ids: &'a [i32],
+    ids: &'a [i64],
     batch: usize,
     steps: usize,
     /// The next window, and the number of windows.
@@ -141,7 +185,7 @@ impl<'a> TextWindows<'a> {
     /// # Errors
     ///
     /// [`Error::Argument`] if `batch` or `steps` is 0, or `ids` does not fill one window.
-    pub fn new(ids: &'a [i32], batch: usize, steps: usize) -> Result<Self> {
+    pub fn new(ids: &'a [i64], batch: usize, steps: usize) -> Result<Self> {
         let refuse =
             |arg: &str, problem: String| Err(Error::argument("TextWindows::new", arg, problem));
         if batch == 0 {
@@ -218,10 +262,19 @@ mod tests {
     #[test]
     fn a_vocabulary_counts_characters_not_bytes() {
         let vocabulary = Vocabulary::new("née — née");
-        assert_eq!(vocabulary.chars(), [' ', 'e', 'n', 'é', '—']);
+        assert_eq!(vocabulary.symbols(), [' ', 'e', 'n', 'é', '—']);
         assert_eq!(vocabulary.encode("née").unwrap(), [2, 3, 1]);
         assert_eq!(vocabulary.decode(&[4, 3]).unwrap(), "—é");
         assert!(Vocabulary::new("").is_empty());
+    }
+
+    #[test]
+    fn bytes_are_symbols_too() {
+        let vocabulary = Vocabulary::of_bytes("é".as_bytes());
+        assert_eq!(vocabulary.symbols(), [0xa9, 0xc3]);
+        assert_eq!(vocabulary.encode(&[0xc3, 0xa9]).unwrap(), [1, 0]);
+        assert_eq!(vocabulary.decode(&[0, 0]).unwrap(), [0xa9, 0xa9]);
+        assert!(vocabulary.encode(b"e").is_err() && vocabulary.decode(&[2]).is_err());
     }
 
     #[test]
@@ -229,7 +282,7 @@ mod tests {
         let vocabulary = Vocabulary::new("ab");
         let message = vocabulary.encode("abc").unwrap_err().to_string();
         assert!(message.contains("'c'"), "{message}");
-        for id in [-1, 2, i32::MIN, i32::MAX] {
+        for id in [-1, 2, i64::MIN, i64::MAX] {
             let message = vocabulary.decode(&[0, id]).unwrap_err().to_string();
             assert!(message.contains(&id.to_string()), "{message}");
         }
@@ -238,7 +291,7 @@ mod tests {
     #[test]
     fn rows_continue_across_windows_and_targets_are_the_next_ids() {
         for len in 2..60 {
-            let ids: Vec<i32> = (0..len).collect();
+            let ids: Vec<i64> = (0..len).collect();
             for batch in 1..5 {
                 for steps in 1..6 {
                     let Ok(windows) = TextWindows::new(&ids, batch, steps) else {
@@ -258,8 +311,8 @@ mod tests {
                         }
                     }
                     for (b, ids) in rows.iter().enumerate() {
-                        let start = (b * row) as i32;
-                        assert_eq!(*ids, (start..start + ids.len() as i32).collect::<Vec<_>>());
+                        let start = (b * row) as i64;
+                        assert_eq!(*ids, (start..start + ids.len() as i64).collect::<Vec<_>>());
                     }
                 }
             }
@@ -268,7 +321,7 @@ mod tests {
 
     #[test]
     fn windows_can_be_resumed_in_the_middle() {
-        let ids: Vec<i32> = (0..100).collect();
+        let ids: Vec<i64> = (0..100).collect();
         let windows = TextWindows::new(&ids, 3, 4).unwrap();
         let all: Vec<_> = windows.clone().collect();
         for start in 0..all.len() + 2 {

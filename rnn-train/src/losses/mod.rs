@@ -149,7 +149,7 @@ fn hits<B: Backend>(op: &'static str, logits: &Tensor<B>, labels: &Tensor<B>) ->
         return Err(Error::shape(op, "labels", labels.shape(), expected));
     }
     if !labels.dtype().is_int() {
-        let expected = "labels must be integers";
+        let expected = "i32 or i64 is needed";
         return Err(Error::dtype(op, "labels", labels.dtype(), expected));
     }
     let logits = logits.detach();

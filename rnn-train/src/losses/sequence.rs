@@ -105,20 +105,20 @@ fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
 /// # Errors
 /// `lengths` is not a vector of integers.
 pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Tensor<B>> {
-    if lengths.shape().rank() != 1 || !lengths.dtype().is_int() {
-        let expected = format!(
-            "a vector of integers is needed; the type is {}",
-            lengths.dtype()
-        );
+    let op = "sequence_mask";
+    if lengths.shape().rank() != 1 {
         return Err(Error::shape(
-            "sequence_mask",
+            op,
             "lengths",
             lengths.shape(),
-            expected,
+            "one axis is needed",
         ));
     }
-    let steps: Vec<i64> = (0..width as i64).collect();
-    let steps = Tensor::from_slice(lengths.device(), &steps, &[width])?;
+    if !lengths.dtype().is_int() {
+        let expected = "i32 or i64 is needed";
+        return Err(Error::dtype(op, "lengths", lengths.dtype(), expected));
+    }
+    let steps = Tensor::arange(lengths.device(), 0..width, 1, DType::I64)?;
     lengths
         .cast(DType::I64)?
         .unsqueeze(1)?

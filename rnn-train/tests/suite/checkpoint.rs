@@ -44,6 +44,20 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+fn the_debug_form_has_path_step_and_names() {
+    let folder = tempdir().unwrap();
+    let (model, adam) = trained(DType::F32);
+    let path = checkpoint::save(folder.path(), &model, &adam, &at(3)).unwrap();
+    let text = format!("{:?}", Checkpoint::read(&path).unwrap());
+    let start = format!("Checkpoint {{ path: {path:?}, step: Some(3), names: [\"param/");
+    assert!(text.starts_with(&start), "{text}");
+    for (name, _) in model.named_params() {
+        assert!(text.contains(&format!("\"param/{name}\"")), "{text}");
+    }
+    assert!(text.len() < 1000, "{text}");
+}
+
+#[test]
 fn saved_checkpoints_are_read_back() {
     for dtype in [DType::F32, DType::F64] {
         let folder = tempdir().unwrap();

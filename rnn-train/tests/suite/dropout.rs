@@ -159,7 +159,7 @@ fn as_layers(cell: &Dropped) -> Result<T> {
 
 fn in_a_loop(cell: &Dropped) -> Result<T> {
     let at = |steps: usize| tensor(device(), &[steps as f64; BATCH], &[BATCH]);
-    let done = |steps: usize| at(steps).compare(backend_api::Compare::Ge, &at(STEPS));
+    let done = |steps: usize| at(steps).compare(backend_api::Compare::Ge, at(STEPS));
     let input = inputs().select(1, 0)?;
     let start = RawRnnStep {
         finished: done(0)?,

@@ -46,9 +46,9 @@ impl Model {
     fn grads(&self, a: [f64; 3], b: Option<[f64; 2]>) -> Gradients<Device> {
         let d = self.a.device();
         let loss = |m: &Self| {
-            let mut loss = m.a.mul(&tensor(d, &a, &[3]))?.sum_all()?;
+            let mut loss = m.a.mul(tensor(d, &a, &[3]))?.sum_all()?;
             if let Some(b) = b {
-                loss = loss.add(&m.b.mul(&tensor(d, &b, &[2]))?.sum_all()?)?;
+                loss = loss.add(&m.b.mul(tensor(d, &b, &[2]))?.sum_all()?)?;
             }
             Ok(loss)
         };

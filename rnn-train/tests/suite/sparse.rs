@@ -40,7 +40,7 @@ impl Table {
         let d = self.0.device();
         let rows = self.0.gather(&tensor(d, ids, &[ids.len()]))?;
         let weights = numbers(ids.len() * DEPTH, phase);
-        rows.mul(&tensor(d, &weights, &[ids.len(), DEPTH]))?
+        rows.mul(tensor(d, &weights, &[ids.len(), DEPTH]))?
             .sum_all()
     }
 

@@ -50,7 +50,7 @@
 //!    default body.
 //!
 //! A new backend then gets a name in `tests/src/devices.rs`, and
-//! `cargo xtask conformance --backend NAME` compares it with this one.
+//! `cargo xtask conformance --device NAME` compares it with this one.
 
 #![forbid(unsafe_code)]
 

@@ -164,7 +164,7 @@ fn norms(cx: &CaseContext<'_>, sizes: [f64; 2]) -> Result<Results> {
     let mut all = Results::default();
     for size in sizes {
         let model = Vector::new(cx, &[size, size])?;
-        let loss = |model: &Vector| model.vector.mul(&model.vector.detach())?.sum_all();
+        let loss = |model: &Vector| model.vector.mul(model.vector.detach())?.sum_all();
         let (_, grads) = value_and_grad(&model, loss)?;
         let norm = grads.global_norm()?.cast(DType::F64)?;
         all.push(format!("norm of {size}"), &norm.affine(1.0 / size, 0.0)?)?;

@@ -122,6 +122,38 @@ pub fn run_folder(
     Ok(summary)
 }
 
+/// The folders of golden files at a path: the path itself, or if it has none, the folders below.
+/// Files of converters, which other tests read, are left out there.
+///
+/// # Errors
+/// A folder cannot be read, or there is no golden file.
+pub fn folders(path: &Path) -> Result<Vec<PathBuf>> {
+    let found = folders_below(path)?;
+    match found.is_empty() {
+        true => Err(Error::format(
+            path,
+            "and the folders below hold no golden file",
+        )),
+        false => Ok(found),
+    }
+}
+
+fn folders_below(path: &Path) -> Result<Vec<PathBuf>> {
+    if !golden_files(path)?.is_empty() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let io = |e| Error::io(path, e);
+    let mut below = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_dir() && !path.ends_with("convert") {
+            below.extend(folders_below(&path)?);
+        }
+    }
+    below.sort();
+    Ok(below)
+}
+
 /// The golden files of a folder in order; notes are left out.
 fn golden_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use recurrent_tests::devices::{NAMES, device};
-use recurrent_tests::golden::{Outcome, run_folder};
+use recurrent_tests::golden::{Outcome, folders, run_folder};
 
 /// Every case of a folder passes on every device, and the number of cases is as committed.
 fn all_pass(folder: &str, cases: usize) {
@@ -173,4 +173,18 @@ fn a_broken_file_fails_with_a_reason() {
         };
         assert!(why.contains(reason), "{name}: {why}");
     }
+}
+
+#[test]
+fn folders_below_are_found() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let below = ["fixtures", "records", "surface"].map(|name| golden.join(name));
+    assert_eq!(folders(&golden).unwrap(), below);
+    assert_eq!(folders(&below[0]).unwrap(), below[..1]);
+    let empty = tempfile::tempdir().unwrap();
+    let error = folders(empty.path()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("and the folders below hold no golden file"),
+        "{error}"
+    );
 }

@@ -20,5 +20,7 @@ mod properties;
 mod refusals;
 mod steady_state;
 mod streaming;
+mod summaries;
+mod tensors;
 mod traced;
 mod wrappers;

@@ -76,8 +76,12 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
         println!("{}", serde_json::to_string(&line)?);
         return Ok(());
     }
+    let without = options.without_mode();
     if jobs.is_empty() {
-        return Err("no workload has this mode".into());
+        return Err(format!("there is nothing to measure: {}", without.join("; ")).into());
+    }
+    for remark in without {
+        eprintln!("bench: {remark}");
     }
     let baseline = options.baseline.as_deref().map(read).transpose()?;
     let cores = Cores::find();
@@ -201,7 +205,7 @@ fn ours(
     let program = std::env::current_exe()?;
     let mut command = cores.command(program.as_os_str(), threads, device(backend));
     command.args(["bench", "--here", "--workload", w.name]);
-    command.args(["--mode", mode.name(), "--backend", backend]);
+    command.args(["--mode", mode.name(), "--device", backend]);
     command.args(["--precision", &options.precision]);
     command.args(["--threads", &threads.to_string()]);
     let line = peers::lines_of(&mut command)?.pop();

@@ -21,7 +21,7 @@ and in training also the loss and the gradients.
 --workload NAME,..   only these workloads; --list prints all (default: all of the group)
 --mode MODE,..       fwd, train, stream or memory (default: all modes of the workload)
 --threads N,..       numbers of CPU threads (default: 1,2)
---backend NAME,..    cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
+--device NAME,..     cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
                      cpu-vector, without AMX (default: cpu)
 --precision NAME     products in exact, tf32 (cuda only) or bf16 precision; bf16 on the CPU is for
                      inference only (default: exact)
@@ -41,7 +41,7 @@ and in training also the loss and the gradients.
                      framework; with --compare, compare torch's and jax's cells of --group cells
 ";
 
-/// The backends that `--backend` accepts. The part before a hyphen is the device.
+/// What `--device` accepts. The part before a hyphen is the device.
 const BACKENDS: [&str; 5] = ["cpu", "cpu-unfused", "cpu-vector", "cuda", "cuda-unfused"];
 
 /// The parsed command line.
@@ -94,9 +94,7 @@ impl Options {
                     return Ok(None);
                 }
                 "--list" => {
-                    for w in all() {
-                        println!("{w:?}");
-                    }
+                    print!("{}", list(all()));
                     return Ok(None);
                 }
                 "--group" => {
@@ -120,8 +118,8 @@ impl Options {
                         n.parse().ok().filter(|n| *n > 0)
                     })?;
                 }
-                "--backend" => {
-                    options.backends = listed(value()?, "backend", |name| {
+                "--device" | "--backend" => {
+                    options.backends = listed(value()?, "device", |name| {
                         BACKENDS.contains(&name).then(|| name.to_owned())
                     })?;
                 }
@@ -149,6 +147,17 @@ impl Options {
         Ok(Some(options))
     }
 
+    /// For each workload without any requested mode, which modes it has.
+    pub(super) fn without_mode(&self) -> Vec<String> {
+        let has = |w: &&Workload| w.modes.iter().any(|mode| self.modes.contains(mode));
+        let without = self.workloads.iter().filter(|w| !has(w));
+        let remark = |w: &Workload| {
+            let (asked, has) = (names(&self.modes), names(w.modes));
+            format!("{} has no mode {asked}, only {has}", w.name)
+        };
+        without.map(remark).collect()
+    }
+
     /// The requested precision of matmuls.
     pub(super) fn products(&self) -> Result<Precision, Box<dyn Error>> {
         match self.precision.as_str() {
@@ -158,6 +167,33 @@ impl Options {
             other => Err(format!("there is no precision `{other}`").into()),
         }
     }
+}
+
+/// The workloads as a table.
+fn list<'a>(workloads: impl Iterator<Item = &'a Workload>) -> String {
+    let mut text = format!(
+        "{:<20} {:<10} {:>6} {:>5} {:>6} {:>6} {:>5}  modes\n",
+        "workload", "cell", "layers", "batch", "steps", "inputs", "units"
+    );
+    for w in workloads {
+        text += &format!(
+            "{:<20} {:<10} {:>6} {:>5} {:>6} {:>6} {:>5}  {}\n",
+            w.name,
+            w.kind.name(),
+            w.layers,
+            w.batch,
+            w.steps,
+            w.inputs,
+            w.units,
+            names(w.modes),
+        );
+    }
+    text
+}
+
+fn names(modes: &[Mode]) -> String {
+    let names: Vec<&str> = modes.iter().map(|mode| mode.name()).collect();
+    names.join(", ")
 }
 
 /// Parses values separated by commas.
@@ -183,7 +219,7 @@ mod tests {
 
     #[test]
     fn lists_have_commas_between() {
-        let options = parse("--backend cpu,cpu-unfused --threads 1,4 --mode fwd,stream").unwrap();
+        let options = parse("--device cpu,cpu-unfused --threads 1,4 --mode fwd,stream").unwrap();
         assert_eq!(options.backends, ["cpu", "cpu-unfused"]);
         assert_eq!(options.threads, [1, 4]);
         assert_eq!(options.modes, [Mode::Forward, Mode::Stream]);
@@ -212,10 +248,39 @@ mod tests {
     }
 
     #[test]
+    fn workloads_say_which_modes_they_have() {
+        let remarks = parse("--workload W1_mnist,W2_ptb --mode fwd")
+            .unwrap()
+            .without_mode();
+        assert_eq!(remarks, ["W1_mnist has no mode fwd, only train"]);
+        let remarks = parse("--workload W8_memory --mode fwd,stream")
+            .unwrap()
+            .without_mode();
+        assert_eq!(remarks, ["W8_memory has no mode fwd, stream, only memory"]);
+        assert!(parse("").unwrap().without_mode().is_empty());
+    }
+
+    #[test]
+    fn the_list_of_workloads_is_a_table() {
+        let text = list(WORKLOADS.iter());
+        let columns = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let second = text.lines().nth(2).unwrap();
+        let expected = [
+            "W2_ptb", "lstm", "2", "20", "35", "650", "650", "fwd,", "train",
+        ];
+        assert_eq!(columns(second), expected);
+        assert_eq!(text.lines().count(), WORKLOADS.len() + 1);
+    }
+
+    #[test]
     fn what_there_is_not_is_named() {
         for (line, error) in [
             ("--group cell", "there is no group `cell`"),
-            ("--backend gpu", "there is no backend `gpu`"),
+            ("--device gpu", "there is no device `gpu`"),
             ("--threads 0", "there is no number of threads `0`"),
             ("--workload W3", "there is no workload `W3`"),
             ("--mode fwd,sleep", "there is no mode `sleep`"),

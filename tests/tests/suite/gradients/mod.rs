@@ -4,3 +4,5 @@ mod cells;
 mod contributed_cells;
 mod driver;
 mod operations;
+
+pub use operations::check_op;

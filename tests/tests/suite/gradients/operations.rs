@@ -23,7 +23,7 @@ impl<B: Backend> Module for Operands<B> {
 }
 
 /// Checks `f` on operands of the given shapes, drawn from `low..high`.
-fn check_op<B: Differentiable>(
+pub fn check_op<B: Differentiable>(
     device: &B,
     name: &str,
     shapes: &[&[usize]],

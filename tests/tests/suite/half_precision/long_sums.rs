@@ -150,7 +150,7 @@ fn the_gradient_of_a_kernel_does_not_stand_still() {
         let mut total = T::scalar(&device, 0.0, DType::F32).unwrap();
         for _ in 0..6400 {
             let y = x.matmul(&kernel).unwrap().cast(DType::F32).unwrap();
-            total = total.add(&y.sum_all().unwrap()).unwrap();
+            total = total.add(y.sum_all().unwrap()).unwrap();
         }
         let grads = rnn_train::Differentiable::backward(&device, &total, &[&kernel]).unwrap();
         let found = grads[0].as_ref().unwrap().item().unwrap();
