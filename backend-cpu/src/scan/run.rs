@@ -16,13 +16,12 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use backend_api::trace::{ScanPlan, StepGraph};
+use backend_api::trace::ScanPlan;
 use backend_api::{Buffers, DType, Dests, Error, Meta, Precision, Result};
 use pulp::Arch;
 
 use super::barrier::Barrier;
 use super::instruction::Instruction;
-use super::lower::lower;
 use super::part::{ALIGNED, Layout, Part, Room};
 use super::program::{Buffer, Memory, Phase, Program};
 use crate::amx;
@@ -45,14 +44,6 @@ const MIN_COLUMNS: usize = 32;
 const OWN_CACHE: usize = 2 << 20;
 /// The cost of exchanging one byte with the other threads, in bytes of weights read.
 const EXCHANGE_COST: usize = 16;
-
-/// Compiles a step.
-///
-/// # Errors
-/// The node that cannot be part of a program, and why.
-pub(crate) fn compile(graph: &StepGraph) -> Result<Program, String> {
-    Program::new(lower(graph)?)
-}
 
 impl Cpu {
     /// Runs the steps of a plan; see [`ScanPlan`] for operands and results.
@@ -339,6 +330,9 @@ impl<'a, T: Float> Job<'a, T> {
     /// better when a thread would get few rows. It is also better when threads that split the rows
     /// would read more weights in each step than a team exchanges.
     fn members(&self, cpu: &Cpu, plan: &ScanPlan) -> usize {
+        if cpu.threads() < 2 {
+            return 1;
+        }
         let program = self.program;
         let products = |phases: &[Phase]| {
             let products = phases.iter().filter_map(|phase| match phase {
