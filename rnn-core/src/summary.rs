@@ -15,10 +15,10 @@ use crate::{Module, Nest};
 /// # fn main() -> backend_api::Result<()> {
 /// let cell = BasicLstmCell::new(&Cpu::new(), 28, 128)?;
 /// assert_eq!(cell.summary().to_string(), "\
-/// name    shape       type   count
-/// kernel  [156, 512]  f32    79872
-/// bias    [512]       f32      512
-/// total                      80384
+/// name    shape       type  count
+/// kernel  [156, 512]  f32   79872
+/// bias    [512]       f32     512
+/// total                     80384
 /// ");
 /// # Ok(()) }
 /// ```
@@ -73,7 +73,7 @@ impl fmt::Display for Summary {
 /// use rnn_core::{Cell, LstmCell};
 ///
 /// # fn main() -> backend_api::Result<()> {
-/// let cell = LstmCell::builder(28, 128).num_proj(64).build(&Cpu::new())?;
+/// let cell = LstmCell::<Cpu>::builder(28, 128).num_proj(64).build(&Cpu::new())?;
 /// assert_eq!(cell.output_size()?.total(), 64);
 /// assert_eq!(cell.state_size()?.to_string(), "c: [128], h: [64]");
 /// # Ok(()) }

@@ -331,7 +331,8 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         let mut next = self.own.start;
         let end = (self.own.end..self.own.end, false);
         for (range, _) in self.running.runs.iter().chain([&end]) {
-            for (i, &width) in self.job.program.outputs.iter().enumerate() {
+            let outputs = self.job.program.outputs.iter().take(self.job.cleared);
+            for (i, &width) in outputs.enumerate() {
                 for r in next..range.start.min(self.own.end) {
                     let at = (t * self.job.program.batch + self.rows.start + r) * width;
                     // SAFETY: the output has these elements, and only this thread uses them.

@@ -120,6 +120,8 @@ pub(super) struct Job<'a, T: Float> {
     pub(super) lengths: Option<Scratch<usize>>,
     pub(super) outputs: Vec<Shared<T>>,
     pub(super) finals: Vec<Shared<T>>,
+    /// Number of outputs that are 0 where a row does not run. Sums read no others.
+    pub(super) cleared: usize,
     /// The memory of outputs that are no results.
     _hidden: Vec<Scratch<T>>,
 }
@@ -265,6 +267,7 @@ impl<'a, T: Float> Job<'a, T> {
             ]
             .concat(),
             finals: rows(finals, &program.states, 1)?,
+            cleared: shown + saved.len(),
             _hidden: hidden,
         };
         job.apply_strides();

@@ -573,14 +573,43 @@ mod tests {
     use super::*;
     use crate::cells::*;
     use backend_api::trace::{Value, Work};
+    use backend_api::{Buffers, Dests, View, forward_backend};
 
-    /// The products of a cell's step that run step by step although no state reaches them.
-    fn kept_products<C: Cell<Backend = Cpu>>(cell: &C, inputs: &C::Input) -> Vec<String> {
-        let u = Unroll::<Cpu>::new(StepContext::default(), 4, 2);
+    /// A device without programs for steps.
+    #[derive(Clone, Debug)]
+    struct WithoutPrograms(Cpu);
+
+    impl Backend for WithoutPrograms {
+        forward_backend!(@common Cpu, 0);
+
+        fn run(
+            &self,
+            op: &Op,
+            ins: &[View<'_, Self::Buffer>],
+            outs: Dests<Self::Buffer>,
+        ) -> Result<Buffers<Self::Buffer>> {
+            self.0.run(op, ins, outs)
+        }
+    }
+
+    /// The products of a cell's step that run step by step although no state reaches them: on a
+    /// device without programs, or as the device's program has them.
+    fn kept_products<B: Backend, C: Cell<Backend = B>>(cell: &C, inputs: &C::Input) -> Vec<String> {
+        let u = Unroll::<B>::new(StepContext::default(), 4, 2);
         let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
         let (state, zero) = (cell.zero_state(2).unwrap(), cell.zero_output(2).unwrap());
         let step = u.traced(inputs, &state, &zero, None, &step).unwrap();
-        let graph = step.regions.core().expect("the cell has a state").graph();
+        let core = step.regions.core().expect("the cell has a state");
+        if let Ok(program) = core.program() {
+            let program = program.to_string();
+            let of_input = |line: &&str| line.contains(" = x") && line.contains(" * w");
+            let kept = program.lines().filter(of_input);
+            let kept = kept.filter(|line| !line.ends_with(" for several steps"));
+            return kept
+                .map(|line| format!("{}: {line}", cell.scope()))
+                .collect();
+        }
+        let graph = core.graph();
         let mut stateful: Vec<bool> = Vec::new();
         let mut kept = Vec::new();
         for node in &graph.nodes {
@@ -599,7 +628,15 @@ mod tests {
 
     #[test]
     fn the_products_of_the_inputs_leave_the_steps() {
-        let device = &Cpu::new();
+        products_of_inputs_leave_the_steps(&WithoutPrograms(Cpu::new()));
+    }
+
+    #[test]
+    fn programs_compute_the_products_of_the_inputs_for_several_steps() {
+        products_of_inputs_leave_the_steps(&Cpu::new());
+    }
+
+    fn products_of_inputs_leave_the_steps<B: Backend>(device: &B) {
         let zeros = |dims: &[usize]| {
             let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
             Tensor::zeros(device, meta).unwrap()
