@@ -1,4 +1,5 @@
 //! Integration tests of the crate that users depend on.
 
 mod facade;
+mod initializers;
 mod sequences;

@@ -156,6 +156,8 @@ pub struct ConvLstmCellBuilder {
     skip_connection: bool,
     #[serde(default = "one")]
     forget_bias: f64,
+    #[serde(default)]
+    kernel_initializer: Initializer,
 }
 
 fn scope() -> &'static str {
@@ -184,6 +186,7 @@ impl ConvLstmCellBuilder {
             use_bias: true,
             skip_connection: false,
             forget_bias: 1.0,
+            kernel_initializer: Initializer::default(),
         }
     }
 
@@ -202,6 +205,12 @@ impl ConvLstmCellBuilder {
     /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
+        self
+    }
+
+    /// Initializer of the kernel. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = initializer;
         self
     }
 
@@ -261,7 +270,7 @@ impl ConvLstmCellBuilder {
                 activation: Activation::Tanh,
             },
             skip_connection: self.skip_connection,
-            kernel: Param::new(device, Initializer::GlorotUniform, &dims, self.dtype)?,
+            kernel: Param::new(device, self.kernel_initializer, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
             input,
             window,
