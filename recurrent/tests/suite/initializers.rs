@@ -23,7 +23,10 @@ fn check(cell: &str, model: &impl Module<Backend = Device>) -> Result<()> {
 }
 
 macro_rules! cells_with {
-    ($device:ident: $($cell:ident($($size:expr),*) $(.$option:ident($value:expr))* => $init:ident;)*) => {
+    (
+        $device:ident:
+        $($cell:ident($($size:expr),*) $(.$option:ident($value:expr))* => $init:ident;)*
+    ) => {
         $({
             let builder = || cells::$cell::builder($($size),*)$(.$option($value))*;
             check(stringify!($cell), &builder().$init(QUARTER).build($device)?)?;

@@ -2,4 +2,6 @@
 
 mod facade;
 mod initializers;
+mod messages;
 mod sequences;
+mod tutorials;
