@@ -1,6 +1,6 @@
-//! M. Eren's tutorial on sequence-to-sequence models, part 2: an encoder reads a sequence of
-//! digits, and a decoder repeats it. The decoder runs under `raw_rnn`, because each of its inputs
-//! is its own last prediction, in training too.
+//! The second of ematvey's TensorFlow tutorials on sequence-to-sequence models: an encoder reads a
+//! sequence of symbols, and a decoder repeats it. The decoder runs under `raw_rnn`, because each of
+//! its inputs is its own last prediction, in training too.
 
 use std::error::Error;
 use std::io::{Write, stdout};

@@ -1,4 +1,4 @@
-# M. Eren's tutorial on sequence-to-sequence models, part 2: a decoder under raw_rnn, with GRUs.
+# The second of ematvey's tutorials on sequence-to-sequence models, with GRUs: a decoder under raw_rnn.
 # TensorFlow 1.15.
 import numpy as np
 import tensorflow as tf

@@ -7,7 +7,8 @@ use recurrent::Device;
 
 macro_rules! tutorials {
     ($($name:ident: $path:literal;)*) => {$(
-        #[allow(dead_code)]
+        // Two tutorials include one file.
+        #[allow(dead_code, clippy::duplicate_mod)]
         #[path = $path]
         mod $name;
     )*};

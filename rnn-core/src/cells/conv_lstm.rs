@@ -157,7 +157,7 @@ pub struct ConvLstmCellBuilder {
     #[serde(default = "one")]
     forget_bias: f64,
     #[serde(default)]
-    kernel_initializer: Initializer,
+    kernel_initializer: Option<Initializer>,
 }
 
 fn scope() -> &'static str {
@@ -186,7 +186,7 @@ impl ConvLstmCellBuilder {
             use_bias: true,
             skip_connection: false,
             forget_bias: 1.0,
-            kernel_initializer: Initializer::default(),
+            kernel_initializer: None,
         }
     }
 
@@ -210,7 +210,7 @@ impl ConvLstmCellBuilder {
 
     /// Initializer of the kernel. Default: Glorot uniform.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
-        self.kernel_initializer = initializer;
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -262,6 +262,7 @@ impl ConvLstmCellBuilder {
         check_elements(NAME, "kernel_shape", &weights)?;
         let width = 4 * self.output_channels;
         let dims = [&window[..], &[rows, width]].concat();
+        let first = self.kernel_initializer.unwrap_or_default();
         let biases = || Param::new(device, Initializer::ZEROS, &[width], self.dtype);
         Ok(ConvLstmCell {
             scope: self.scope,
@@ -270,7 +271,7 @@ impl ConvLstmCellBuilder {
                 activation: Activation::Tanh,
             },
             skip_connection: self.skip_connection,
-            kernel: Param::new(device, self.kernel_initializer, &dims, self.dtype)?,
+            kernel: Param::new(device, first, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
             input,
             window,

@@ -60,7 +60,7 @@ pub struct CudnnCompatibleLstmCellBuilder {
     dtype: DType,
     num_units: usize,
     #[serde(default)]
-    kernel_initializer: Initializer,
+    kernel_initializer: Option<Initializer>,
 }
 
 impl CudnnCompatibleLstmCellBuilder {
@@ -70,13 +70,13 @@ impl CudnnCompatibleLstmCellBuilder {
             input_size,
             dtype: DType::F32,
             num_units,
-            kernel_initializer: Initializer::default(),
+            kernel_initializer: None,
         }
     }
 
     /// Initializer of the kernel. Default: Glorot uniform.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
-        self.kernel_initializer = initializer;
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -93,7 +93,7 @@ impl CudnnCompatibleLstmCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleLstmCell<B>> {
         let cell = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(0.0)
-            .initializer(self.kernel_initializer)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype)
             .build_as("cudnn_compatible_lstm_cell", false, device)?;
         Ok(CudnnCompatibleLstmCell { cell })

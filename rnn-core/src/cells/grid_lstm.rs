@@ -172,7 +172,7 @@ macro_rules! grid_builder {
             /// Initializer of the kernels and the peepholes. Default: Glorot uniform. TensorFlow's
             /// cell accepts one and ignores it.
             pub fn initializer(mut self, initializer: $crate::Initializer) -> Self {
-                self.0.initializer = initializer;
+                self.0.initializer = Some(initializer);
                 self
             }
 

@@ -68,7 +68,7 @@ pub struct GruBlockCellBuilder {
     #[serde(default)]
     v2: bool,
     #[serde(default)]
-    kernel_initializer: Initializer,
+    kernel_initializer: Option<Initializer>,
 }
 
 impl GruBlockCellBuilder {
@@ -79,7 +79,7 @@ impl GruBlockCellBuilder {
             dtype: DType::F32,
             num_units,
             v2: false,
-            kernel_initializer: Initializer::default(),
+            kernel_initializer: None,
         }
     }
 
@@ -91,7 +91,7 @@ impl GruBlockCellBuilder {
 
     /// Initializer of both kernels. Default: Glorot uniform.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
-        self.kernel_initializer = initializer;
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -107,7 +107,7 @@ impl GruBlockCellBuilder {
     /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruBlockCell<B>> {
         let inner = GruCellBuilder::new(self.input_size, self.num_units)
-            .kernel_initializer(self.kernel_initializer)
+            .kernel_initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype);
         Ok(GruBlockCell {
             v2: self.v2,

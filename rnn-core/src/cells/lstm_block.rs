@@ -74,7 +74,7 @@ pub struct LstmBlockCellBuilder {
     #[serde(default)]
     use_peephole: bool,
     #[serde(default)]
-    kernel_initializer: Initializer,
+    kernel_initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -91,7 +91,7 @@ impl LstmBlockCellBuilder {
             forget_bias: 1.0,
             cell_clip: None,
             use_peephole: false,
-            kernel_initializer: Initializer::default(),
+            kernel_initializer: None,
         }
     }
 
@@ -116,7 +116,7 @@ impl LstmBlockCellBuilder {
 
     /// Initializer of the kernel and the peepholes. Default: Glorot uniform.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
-        self.kernel_initializer = initializer;
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -134,7 +134,7 @@ impl LstmBlockCellBuilder {
         let mut inner = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(self.forget_bias)
             .use_peepholes(self.use_peephole)
-            .initializer(self.kernel_initializer)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype);
         // Keep NaN, so that the check in `build_as` refuses it.
         if let Some(clip) = self.cell_clip.filter(|clip| *clip > 0.0 || clip.is_nan()) {

@@ -137,7 +137,7 @@ pub struct PhasedLstmCellBuilder {
     #[serde(default = "defaults::period_init_max")]
     period_init_max: f64,
     #[serde(default)]
-    kernel_initializer: Initializer,
+    kernel_initializer: Option<Initializer>,
 }
 
 mod defaults {
@@ -171,7 +171,7 @@ impl PhasedLstmCellBuilder {
             trainable_ratio_on: defaults::trainable_ratio_on(),
             period_init_min: defaults::period_init_min(),
             period_init_max: defaults::period_init_max(),
-            kernel_initializer: Initializer::default(),
+            kernel_initializer: None,
         }
     }
 
@@ -215,7 +215,7 @@ impl PhasedLstmCellBuilder {
 
     /// Initializer of the kernels. Default: Glorot uniform.
     pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
-        self.kernel_initializer = initializer;
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -245,7 +245,7 @@ impl PhasedLstmCellBuilder {
         }
         let units = sizes.units;
         let state = if self.use_peepholes { 2 * units } else { units };
-        let first = First::kernel(Some(self.kernel_initializer));
+        let first = First::kernel(self.kernel_initializer);
         let affine = |state, width| Affine::with_state(device, sizes, state, width, first);
         let vector = |first| Param::new(device, first, &[units], sizes.dtype);
         let period = vector(Initializer::LogUniform { low, high })?;

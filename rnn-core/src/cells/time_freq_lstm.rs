@@ -107,7 +107,7 @@ pub struct TimeFreqLstmCellBuilder {
     #[serde(default)]
     blocks: Option<usize>,
     #[serde(default)]
-    initializer: Initializer,
+    initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -131,7 +131,7 @@ impl TimeFreqLstmCellBuilder {
             feature_size,
             frequency_skip: 1,
             blocks: None,
-            initializer: Initializer::default(),
+            initializer: None,
         }
     }
 
@@ -169,7 +169,7 @@ impl TimeFreqLstmCellBuilder {
     /// Initializer of the kernel and the peepholes. Default: Glorot uniform. TensorFlow's cell
     /// accepts one and ignores it.
     pub fn initializer(mut self, initializer: Initializer) -> Self {
-        self.initializer = initializer;
+        self.initializer = Some(initializer);
         self
     }
 
@@ -203,7 +203,7 @@ impl TimeFreqLstmCellBuilder {
             input: self.feature_size,
             ..sizes
         };
-        let first = First::kernel(Some(self.initializer));
+        let first = First::kernel(self.initializer);
         let diag = || Param::new(device, first.kernel, &[units], sizes.dtype);
         let peepholes = || Ok::<_, Error>([diag()?, diag()?, diag()?]);
         Ok(TimeFreqLstmCell {
