@@ -135,3 +135,27 @@ fn a_cell_with_a_named_state_learns() {
     // A prediction of no change has an error of 0.90.
     assert!(errors[3] < 0.6);
 }
+
+/// TensorFlow's guide compares the lines of each tutorial with those of the original.
+#[test]
+fn the_stated_numbers_of_lines_are_those_of_the_files() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guide = std::fs::read_to_string(root.join("TENSORFLOW.md")).unwrap();
+    let rows = guide
+        .lines()
+        .filter(|row| row.contains("](recurrent/examples/tensorflow/"));
+    let mut count = 0;
+    for row in rows {
+        let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+        for (link, stated) in [(columns[2], columns[4]), (columns[3], columns[5])] {
+            let path = link.split(['(', ')']).nth(1).unwrap();
+            let text = std::fs::read_to_string(root.join(path)).unwrap();
+            let lines = text.lines().map(str::trim);
+            let code =
+                lines.filter(|l| !l.is_empty() && !l.starts_with("//") && !l.starts_with("# "));
+            assert_eq!(code.count().to_string(), stated, "{path}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 14);
+}
