@@ -71,3 +71,8 @@ pub use rnn_train::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So must the code in the table of TensorFlow's symbols.
+#[cfg(doctest)]
+#[doc = include_str!("../../TENSORFLOW.md")]
+struct FromTensorFlow;

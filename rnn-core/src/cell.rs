@@ -11,7 +11,9 @@ use crate::{Module, Nest, Sizes, StepContext, Unroll};
 /// outputs. A step sees neither the time axis nor lengths nor padding; the drivers handle them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a recurrent cell",
-    note = "a cell implements `Module` (its parameters) and `Cell` (its step)"
+    note = "a cell implements `Module` (its parameters) and `Cell` (its step)",
+    note = "drivers borrow a cell: `DynamicRnn::new(&cell)`; wrappers and stacks own it: pass \
+            `cell`, or `cell.clone()`, which shares the parameters"
 )]
 pub trait Cell: Module {
     /// The input of a step: a tensor `[batch, depth]`, or a nest of tensors.

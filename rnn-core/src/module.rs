@@ -35,6 +35,13 @@ use crate::{Initializer, Summary};
 /// ```
 ///
 /// [`module!`](crate::module) writes this implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not list its parameters",
+    label = "`Module` is not implemented",
+    note = "`module!` implements `Module` for a struct: it lists the fields that are parameters, \
+            cells, layers or other modules",
+    note = "modules are also tuples, arrays, `Vec`s and `Option`s of modules, but not references"
+)]
 pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend of the parameters.
     type Backend: Backend;

@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, 
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Module, StepContext, Unroll, Visitor, nest};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor, nest};
 
 nest! {
     /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
@@ -93,6 +93,9 @@ cell_builder! {
     forget_bias: f64 = 1.0,
     /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl BasicLstmCellBuilder {
@@ -108,7 +111,12 @@ impl BasicLstmCellBuilder {
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },
-            affine: Affine::new(device, sizes, 4 * sizes.units, First::kernel(None))?,
+            affine: Affine::new(
+                device,
+                sizes,
+                4 * sizes.units,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

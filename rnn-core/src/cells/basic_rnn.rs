@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
@@ -41,6 +41,9 @@ cell_builder! {
     num_units;
     /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl BasicRnnCellBuilder {
@@ -53,7 +56,12 @@ impl BasicRnnCellBuilder {
         Ok(BasicRnnCell {
             sizes,
             activation: self.activation,
-            affine: Affine::new(device, sizes, sizes.units, First::kernel(None))?,
+            affine: Affine::new(
+                device,
+                sizes,
+                sizes.units,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

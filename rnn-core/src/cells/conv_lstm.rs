@@ -156,6 +156,8 @@ pub struct ConvLstmCellBuilder {
     skip_connection: bool,
     #[serde(default = "one")]
     forget_bias: f64,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 fn scope() -> &'static str {
@@ -184,6 +186,7 @@ impl ConvLstmCellBuilder {
             use_bias: true,
             skip_connection: false,
             forget_bias: 1.0,
+            kernel_initializer: None,
         }
     }
 
@@ -202,6 +205,12 @@ impl ConvLstmCellBuilder {
     /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
+        self
+    }
+
+    /// Initializer of the kernel. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -253,6 +262,7 @@ impl ConvLstmCellBuilder {
         check_elements(NAME, "kernel_shape", &weights)?;
         let width = 4 * self.output_channels;
         let dims = [&window[..], &[rows, width]].concat();
+        let first = self.kernel_initializer.unwrap_or_default();
         let biases = || Param::new(device, Initializer::ZEROS, &[width], self.dtype);
         Ok(ConvLstmCell {
             scope: self.scope,
@@ -261,7 +271,7 @@ impl ConvLstmCellBuilder {
                 activation: Activation::Tanh,
             },
             skip_connection: self.skip_connection,
-            kernel: Param::new(device, Initializer::GlorotUniform, &dims, self.dtype)?,
+            kernel: Param::new(device, first, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
             input,
             window,

@@ -88,6 +88,9 @@ cell_builder! {
     /// Clips the projected output to `±proj_clip`. No effect without a projection, as in
     /// TensorFlow.
     proj_clip: f64,
+    /// Initializer of the kernel, the peepholes and the projection. Default: Glorot uniform.
+    /// TensorFlow's cell accepts one and ignores it.
+    initializer: Initializer,
 }
 
 impl CoupledInputForgetGateLstmCellBuilder {
@@ -109,10 +112,11 @@ impl CoupledInputForgetGateLstmCellBuilder {
         let kernel = [input + sizes.output(), 3 * units];
         let kernel_shards = ("num_unit_shards", self.num_unit_shards);
         let projection_shards = ("num_proj_shards", self.num_proj_shards);
-        let projection = |p| Sharded::new(device, cell, [units, p], projection_shards);
+        let first = self.initializer.unwrap_or_default();
+        let projection = |p| Sharded::new(device, cell, [units, p], projection_shards, first);
         let names = ["transform", "forget", "output"];
         let norms = || GateNorms::new(device, cell, &names, self.norm_gain, self.norm_shift);
-        let peephole = || Param::new(device, Initializer::GlorotUniform, &[units], dtype);
+        let peephole = || Param::new(device, first, &[units], dtype);
         let peepholes = || Ok([peephole()?, peephole()?]);
         Ok(CoupledInputForgetGateLstmCell {
             input,
@@ -120,7 +124,7 @@ impl CoupledInputForgetGateLstmCellBuilder {
             forget_bias: self.forget_bias,
             activation: self.activation,
             proj_clip: self.proj_clip,
-            kernel: Sharded::new(device, cell, kernel, kernel_shards)?,
+            kernel: Sharded::new(device, cell, kernel, kernel_shards, first)?,
             bias: Param::new(device, Initializer::ZEROS, &[3 * units], dtype)?,
             norms: self.layer_norm.then(norms).transpose()?,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{LstmCell, LstmCellBuilder, LstmState};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
 /// The LSTM that cuDNN computes (TensorFlow's `tf.contrib.cudnn_rnn.CudnnCompatibleLSTMCell`): an
 /// [`LstmBlockCell`](super::LstmBlockCell) without a forget bias, peepholes and clipping. With
@@ -59,6 +59,8 @@ pub struct CudnnCompatibleLstmCellBuilder {
     #[serde(skip)]
     dtype: DType,
     num_units: usize,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 impl CudnnCompatibleLstmCellBuilder {
@@ -68,7 +70,14 @@ impl CudnnCompatibleLstmCellBuilder {
             input_size,
             dtype: DType::F32,
             num_units,
+            kernel_initializer: None,
         }
+    }
+
+    /// Initializer of the kernel. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
     }
 
     /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
@@ -84,6 +93,7 @@ impl CudnnCompatibleLstmCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleLstmCell<B>> {
         let cell = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(0.0)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype)
             .build_as("cudnn_compatible_lstm_cell", false, device)?;
         Ok(CudnnCompatibleLstmCell { cell })

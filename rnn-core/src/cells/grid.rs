@@ -334,6 +334,8 @@ pub(super) struct GridOptions {
     /// For the bidirectional cell only.
     #[serde(default)]
     pub(super) backward_slice_offset: Option<isize>,
+    #[serde(default)]
+    pub(super) initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -363,6 +365,7 @@ impl GridOptions {
             end_freqindex_list: None,
             couple_input_forget_gates: false,
             backward_slice_offset: None,
+            initializer: None,
         }
     }
 
@@ -467,7 +470,8 @@ impl GridOptions {
             ..sizes
         };
         let width = if self.couple_input_forget_gates { 3 } else { 4 } * units;
-        let diag = || Param::new(device, Initializer::GlorotUniform, &[units], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let diag = || Param::new(device, first.kernel, &[units], sizes.dtype);
         let pair = || Ok::<_, Error>([diag()?, diag()?]);
         let peepholes = || {
             Ok::<_, Error>(Peepholes {
@@ -481,7 +485,6 @@ impl GridOptions {
         } else {
             2
         };
-        let first = First::kernel(None);
         let weights = (0..lstms).map(|_| {
             Ok(Weights {
                 affine: Affine::with_state(device, of_window, 2 * units, width, first)?,

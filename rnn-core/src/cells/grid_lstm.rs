@@ -169,6 +169,13 @@ macro_rules! grid_builder {
                 self
             }
 
+            /// Initializer of the kernels and the peepholes. Default: Glorot uniform. TensorFlow's
+            /// cell accepts one and ignores it.
+            pub fn initializer(mut self, initializer: $crate::Initializer) -> Self {
+                self.0.initializer = Some(initializer);
+                self
+            }
+
             /// Sets the element type. Default: `f32`.
             pub fn dtype(mut self, dtype: backend_api::DType) -> Self {
                 self.0.dtype = dtype;

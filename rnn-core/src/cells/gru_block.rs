@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
 /// The GRU that TensorFlow computes in one kernel (Cho et al. 2014,
 /// <https://arxiv.org/abs/1406.1078>; `tf.contrib.rnn.GRUBlockCell`, or `GRUBlockCellV2` with
@@ -67,6 +67,8 @@ pub struct GruBlockCellBuilder {
     num_units: usize,
     #[serde(default)]
     v2: bool,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 impl GruBlockCellBuilder {
@@ -77,12 +79,19 @@ impl GruBlockCellBuilder {
             dtype: DType::F32,
             num_units,
             v2: false,
+            kernel_initializer: None,
         }
     }
 
     /// Whether to name the parameters as in [`GruCell`], as `GRUBlockCellV2` does. Default: false.
     pub fn v2(mut self, v2: bool) -> Self {
         self.v2 = v2;
+        self
+    }
+
+    /// Initializer of both kernels. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -97,7 +106,9 @@ impl GruBlockCellBuilder {
     /// # Errors
     /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruBlockCell<B>> {
-        let inner = GruCellBuilder::new(self.input_size, self.num_units).dtype(self.dtype);
+        let inner = GruCellBuilder::new(self.input_size, self.num_units)
+            .kernel_initializer(self.kernel_initializer.unwrap_or_default())
+            .dtype(self.dtype);
         Ok(GruBlockCell {
             v2: self.v2,
             cell: inner.build(device)?,

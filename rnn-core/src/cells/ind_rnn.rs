@@ -4,7 +4,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
-use crate::{Cell, Module, StepContext, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`;
@@ -41,6 +41,9 @@ cell_builder! {
     num_units;
     /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of `kernel_w`. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl IndRnnCellBuilder {
@@ -53,7 +56,13 @@ impl IndRnnCellBuilder {
         Ok(IndRnnCell {
             sizes,
             activation: self.activation,
-            kernels: Independent::new(device, sizes, "kernel_w", 1, First::kernel(None))?,
+            kernels: Independent::new(
+                device,
+                sizes,
+                "kernel_w",
+                1,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

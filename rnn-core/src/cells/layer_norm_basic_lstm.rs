@@ -66,6 +66,9 @@ cell_builder! {
     /// Additional seed that makes this cell's dropout independent of other cells'; combined with
     /// the seed of the run.
     dropout_prob_seed: i64,
+    /// Initializer of the kernel, and of the bias that the cell has without layer normalization.
+    /// Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl LayerNormBasicLstmCellBuilder {
@@ -99,14 +102,14 @@ impl LayerNormBasicLstmCellBuilder {
             keep_prob,
             seed: self.dropout_prob_seed.unwrap_or(0),
         });
-        let glorot =
-            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
+        let first = self.kernel_initializer.unwrap_or_default();
+        let param = |dims: &[usize]| Param::new(device, first, dims, sizes.dtype);
         let (rows, width) = (sizes.input + sizes.units, 4 * sizes.units);
         Ok(LayerNormBasicLstmCell {
             sizes,
             core,
-            kernel: glorot(&[rows, width])?,
-            bias: (!self.layer_norm).then(|| glorot(&[width])).transpose()?,
+            kernel: param(&[rows, width])?,
+            bias: (!self.layer_norm).then(|| param(&[width])).transpose()?,
         })
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{LstmCell, LstmCellBuilder, LstmState};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
 /// The LSTM that TensorFlow computes in one kernel (Zaremba et al. 2014,
 /// <https://arxiv.org/abs/1409.2329>; `tf.contrib.rnn.LSTMBlockCell`): an [`LstmCell`] with tanh,
@@ -73,6 +73,8 @@ pub struct LstmBlockCellBuilder {
     cell_clip: Option<f64>,
     #[serde(default)]
     use_peephole: bool,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -89,6 +91,7 @@ impl LstmBlockCellBuilder {
             forget_bias: 1.0,
             cell_clip: None,
             use_peephole: false,
+            kernel_initializer: None,
         }
     }
 
@@ -111,6 +114,12 @@ impl LstmBlockCellBuilder {
         self
     }
 
+    /// Initializer of the kernel and the peepholes. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -125,6 +134,7 @@ impl LstmBlockCellBuilder {
         let mut inner = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(self.forget_bias)
             .use_peepholes(self.use_peephole)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype);
         // Keep NaN, so that the check in `build_as` refuses it.
         if let Some(clip) = self.cell_clip.filter(|clip| *clip > 0.0 || clip.is_nan()) {

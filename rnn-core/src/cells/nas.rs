@@ -55,6 +55,8 @@ cell_builder! {
     ;
     /// Width of the output projection. Default: no projection.
     num_proj: usize,
+    /// Initializer of both kernels and of the projection. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl NasCellBuilder {
@@ -71,14 +73,15 @@ impl NasCellBuilder {
             dtype,
             ..
         } = cell;
-        let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
+        let first = self.kernel_initializer.unwrap_or_default();
+        let matrix = |dims: &[usize]| Param::new(device, first, dims, dtype);
         let bias = || Param::new(device, Initializer::ZEROS, &[8 * units], dtype);
         Ok(NasCell {
             sizes,
-            recurrent_kernel: glorot(&[sizes.output(), 8 * units])?,
-            kernel: glorot(&[input, 8 * units])?,
+            recurrent_kernel: matrix(&[sizes.output(), 8 * units])?,
+            kernel: matrix(&[input, 8 * units])?,
             bias: self.use_bias.then(bias).transpose()?,
-            projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
+            projection: self.num_proj.map(|p| matrix(&[units, p])).transpose()?,
         })
     }
 }

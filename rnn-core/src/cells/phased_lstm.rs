@@ -136,6 +136,8 @@ pub struct PhasedLstmCellBuilder {
     period_init_min: f64,
     #[serde(default = "defaults::period_init_max")]
     period_init_max: f64,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 mod defaults {
@@ -169,6 +171,7 @@ impl PhasedLstmCellBuilder {
             trainable_ratio_on: defaults::trainable_ratio_on(),
             period_init_min: defaults::period_init_min(),
             period_init_max: defaults::period_init_max(),
+            kernel_initializer: None,
         }
     }
 
@@ -210,6 +213,12 @@ impl PhasedLstmCellBuilder {
         self
     }
 
+    /// Initializer of the kernels. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -236,8 +245,8 @@ impl PhasedLstmCellBuilder {
         }
         let units = sizes.units;
         let state = if self.use_peepholes { 2 * units } else { units };
-        let affine =
-            |state, width| Affine::with_state(device, sizes, state, width, First::kernel(None));
+        let first = First::kernel(self.kernel_initializer);
+        let affine = |state, width| Affine::with_state(device, sizes, state, width, first);
         let vector = |first| Param::new(device, first, &[units], sizes.dtype);
         let period = vector(Initializer::LogUniform { low, high })?;
         let mut phase = vector(Initializer::UniformBelow(period.id()))?;

@@ -44,6 +44,9 @@ cell_builder! {
     num_units;
     /// Activation of the new state in the output. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl SruCellBuilder {
@@ -54,11 +57,11 @@ impl SruCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<SruCell<B>> {
         let sizes = self.sizes()?;
         let (rows, units, dtype) = (sizes.input, sizes.units, sizes.dtype);
-        let glorot = Initializer::GlorotUniform;
+        let first = self.kernel_initializer.unwrap_or_default();
         Ok(SruCell {
             sizes,
             activation: self.activation,
-            kernel: Param::new(device, glorot, &[rows, 4 * units], dtype)?,
+            kernel: Param::new(device, first, &[rows, 4 * units], dtype)?,
             bias: Param::new(device, Initializer::ZEROS, &[2 * units], dtype)?,
         })
     }

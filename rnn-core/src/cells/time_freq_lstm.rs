@@ -106,6 +106,8 @@ pub struct TimeFreqLstmCellBuilder {
     frequency_skip: usize,
     #[serde(default)]
     blocks: Option<usize>,
+    #[serde(default)]
+    initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -129,6 +131,7 @@ impl TimeFreqLstmCellBuilder {
             feature_size,
             frequency_skip: 1,
             blocks: None,
+            initializer: None,
         }
     }
 
@@ -163,6 +166,13 @@ impl TimeFreqLstmCellBuilder {
         self
     }
 
+    /// Initializer of the kernel and the peepholes. Default: Glorot uniform. TensorFlow's cell
+    /// accepts one and ignores it.
+    pub fn initializer(mut self, initializer: Initializer) -> Self {
+        self.initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -193,8 +203,8 @@ impl TimeFreqLstmCellBuilder {
             input: self.feature_size,
             ..sizes
         };
-        let first = First::kernel(None);
-        let diag = || Param::new(device, Initializer::GlorotUniform, &[units], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let diag = || Param::new(device, first.kernel, &[units], sizes.dtype);
         let peepholes = || Ok::<_, Error>([diag()?, diag()?, diag()?]);
         Ok(TimeFreqLstmCell {
             sizes,
