@@ -22,11 +22,10 @@ impl<B: Backend> Tensor<B> {
     /// Copies the elements of a tensor of `bool` to the host, in row-major order.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.0], &[2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.0], &[2])?;
     /// assert_eq!(x.greater(0.0)?.to_bools()?, [true, false]);
     /// # Ok(()) }
     /// ```

@@ -49,11 +49,10 @@ impl<B: Backend> Tensor<B> {
     /// mean, as in TensorFlow's `moments` and `reduce_variance`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, 3.0, 2.0, 2.0], &[2, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 3.0, 2.0, 2.0], &[2, 2])?;
     /// assert_eq!(x.var(1)?.to_vec::<f32>()?, [1.0, 0.0]);
     /// # Ok(()) }
     /// ```

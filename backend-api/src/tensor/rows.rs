@@ -16,11 +16,10 @@ impl<B: Backend> Tensor<B> {
     /// used. Corresponds to TensorFlow's `scatter_update`, except that `self` is not modified.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let cpu = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cpu = Device::cpu();
     /// let table = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2])?;
     /// let ids = Tensor::from_slice(&cpu, &[2i32, 0], &[2])?;
     /// let rows = Tensor::from_slice(&cpu, &[7.0f32, 8.0, 9.0, 0.0], &[2, 2])?;

@@ -44,11 +44,10 @@ impl<B: Backend> Tensor<B> {
     /// elements need.
     ///
     /// ```
-    /// use backend_api::{Shape, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Shape, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::ones(&Cpu::new(), &[4, 3, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::ones(&Device::cpu(), &[4, 3, 2])?;
     /// assert_eq!(x.reshape(&[Shape::FREE, 6])?.dims()[..], [4, 6]);
     /// # Ok(()) }
     /// ```
@@ -93,11 +92,10 @@ impl<B: Backend> Tensor<B> {
     /// `broadcast_to`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let row = Tensor::from_slice(&Cpu::new(), &[1.0f32, 2.0], &[2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let row = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[2])?;
     /// assert_eq!(row.broadcast_to(&[2, 2])?.to_vec::<f32>()?, [1.0, 2.0, 1.0, 2.0]);
     /// # Ok(()) }
     /// ```

@@ -29,17 +29,15 @@ pub fn simple_rnn<B: Backend>(
 /// 0, because Keras stores the forget bias in `bias`.
 ///
 /// ```
-/// use backend_api::{Activation, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_core::DynamicRnn;
-/// use rnn_train::convert::{Weights, keras};
+/// use recurrent::convert::{Weights, keras};
+/// use recurrent::{Activation, Device, DynamicRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// # let device = Device::cpu();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
 /// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
+/// #     Ok::<_, recurrent::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("kernel", &[3, 20])?, entry("recurrent_kernel", &[5, 20])?, entry("bias", &[20])?,

@@ -48,17 +48,15 @@ pub fn rnn<B: Backend>(
 /// biases.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{DynamicRnn, MultiRnnCell};
-/// use rnn_train::convert::{Weights, pytorch};
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Device, DynamicRnn, MultiRnnCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// # let device = Device::cpu();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
 /// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
+/// #     Ok::<_, recurrent::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("encoder.weight_ih_l0", &[20, 3])?, entry("encoder.weight_hh_l0", &[20, 5])?,

@@ -19,12 +19,11 @@ pub use sequence::{
 /// See [`softmax_cross_entropy_each`].
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::softmax_cross_entropy;
+/// use recurrent::losses::softmax_cross_entropy;
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 4], &[2, 4])?;
 /// let labels = Tensor::from_slice(&device, &[3i32, 0], &[2])?;
 /// let loss = softmax_cross_entropy(&logits, &labels)?;
@@ -102,12 +101,11 @@ pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f6
 /// count.
 ///
 /// ```
-/// use backend_api::{DType, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::{sequence_mask, weighted_accuracy};
+/// use recurrent::losses::{sequence_mask, weighted_accuracy};
+/// use recurrent::{DType, Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let labels = Tensor::from_slice(&device, &[1i64, 0, 1, 1], &[2, 2])?;
 /// let logits = labels.one_hot(2, DType::F32)?.neg()?; // wrong everywhere
 /// let lengths = Tensor::from_slice(&device, &[2i64, 1], &[2])?;

@@ -24,12 +24,11 @@ pub enum Reduction {
 /// summed, averaging takes precedence and the summed axis is kept, as in TensorFlow.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::{SequenceLoss, sequence_mask};
+/// use recurrent::losses::{SequenceLoss, sequence_mask};
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 3 * 4], &[2, 3, 4])?;
 /// let targets = Tensor::from_slice(&device, &[1i32, 2, 0, 3, 0, 0], &[2, 3])?;
 /// let lengths = Tensor::from_slice(&device, &[3i32, 1], &[2])?;
