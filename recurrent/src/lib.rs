@@ -65,9 +65,9 @@ pub use rnn_core::{
     StreamingRnn, Summary, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn,
     stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
-#[doc(no_inline)]
-pub use rnn_train::data::ndarray;
 pub use rnn_train::data::{from_ndarray, to_ndarray};
+#[doc(no_inline)]
+pub use rnn_train::ndarray;
 pub use rnn_train::{
     Differentiable, Reach, checkpoint, convert, data, losses, optim, tracked, training,
     value_and_grad, values_and_grads,

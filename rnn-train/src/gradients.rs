@@ -15,6 +15,19 @@ use crate::{Differentiable, Gradient, Reach};
 /// them, the caller chooses the mode of cells with dropout (see [`Mode`]), and one backward pass
 /// uses up the record of a forward pass.
 ///
+/// ```
+/// use recurrent::{Dense, Device, Differentiable, Module, Tensor, tracked};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let model = tracked(&Dense::new(&device, 3, 2)?)?;
+/// let loss = model.forward(&Tensor::ones(&device, &[1, 3])?)?.sum_all()?;
+/// let (_, bias) = model.named_params().pop().expect("a bias");
+/// let grads = device.gradients(&loss, &[&*bias])?;
+/// assert_eq!(grads[0].as_ref().expect("a gradient").to_dense()?.to_vec::<f32>()?, [1.0; 2]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// A parameter is tracked already, or the device failed.
 pub fn tracked<M>(model: &M) -> Result<M>

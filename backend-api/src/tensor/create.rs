@@ -61,6 +61,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Creates a scalar, a tensor without axes.
+    ///
+    /// # Errors
+    /// The device is out of memory.
     pub fn scalar(device: &B, value: f64, dtype: DType) -> Result<Self> {
         Self::full(device, value, Meta::new(Shape::SCALAR, dtype))
     }

@@ -278,6 +278,9 @@ impl<B: Backend> Tensor<B> {
 
     /// Copies the tensor to another device, without its gradient history. Returns a clone if it is
     /// already there.
+    ///
+    /// # Errors
+    /// The device failed or is out of memory.
     pub fn to(&self, device: &B) -> Result<Self> {
         if self.device.same_device(device) {
             return Ok(self.clone());
@@ -289,6 +292,9 @@ impl<B: Backend> Tensor<B> {
 /// Running operations.
 impl<B: Backend> Tensor<B> {
     /// Checks and runs an operation with one result.
+    ///
+    /// # Errors
+    /// Those of [`call_all`](Self::call_all).
     pub fn call(device: &B, op: &Op, ins: &[&Self]) -> Result<Self> {
         let mut outs = Self::call_all(device, op, ins)?;
         Ok(outs.swap_remove(0))
@@ -358,6 +364,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Runs a fused operation with one result.
+    ///
+    /// # Errors
+    /// Those of [`call_all`](Self::call_all).
     pub fn fused(&self, f: Fused, others: &[&Self]) -> Result<Self> {
         let mut ins: SmallVec<[&Self; 4]> = SmallVec::from_slice(&[self]);
         ins.extend_from_slice(others);

@@ -5,12 +5,18 @@ use crate::{Backend, Error, Op, Reduce, Result, Tensor};
 /// Reductions. Each removes the axis.
 impl<B: Backend> Tensor<B> {
     /// Sums over `axis` and removes it.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or its elements are not numbers.
     pub fn sum(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Sum;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
     }
 
     /// Takes the maximum over `axis` and removes it.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, the axis has length 0, or the elements are not numbers.
     pub fn max(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Max;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
@@ -30,6 +36,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The index of the maximum over `axis`, as `i64`; removes `axis`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, the axis has length 0, or the elements are not numbers.
     pub fn argmax(&self, axis: usize) -> Result<Self> {
         Self::call(&self.device, &Op::ArgMax { axis }, &[self])
     }

@@ -14,21 +14,33 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The indices `range` of `axis`, like `x[:, range]`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or the range is not within its length.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Self> {
         Ok(self.with_layout(self.layout.slice(axis, range)?))
     }
 
     /// Takes index `index` of `axis` and removes that axis, like `x[:, i]`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or `index` is not below its length.
     pub fn select(&self, axis: usize, index: usize) -> Result<Self> {
         Ok(self.with_layout(self.layout.select(axis, index)?))
     }
 
     /// Reorders the axes: axis `i` of the result is axis `order[i]` of the tensor.
+    ///
+    /// # Errors
+    /// `order` does not name each axis once.
     pub fn permute(&self, order: &[usize]) -> Result<Self> {
         Ok(self.with_layout(self.layout.permute(order)?))
     }
 
     /// Swaps two axes.
+    ///
+    /// # Errors
+    /// The tensor does not have both axes.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
         let mut order: SmallVec<[usize; 6]> = (0..self.shape().rank()).collect();
         if a >= order.len() || b >= order.len() {
@@ -133,6 +145,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Inserts an axis of length 1 at position `axis`.
+    ///
+    /// # Errors
+    /// `axis` is above the number of axes, or the tensor has 6 axes already.
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         let mut dims = self.dims();
         if axis > dims.len() {

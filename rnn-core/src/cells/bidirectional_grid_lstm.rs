@@ -56,7 +56,21 @@ same_as_inner!(
     "bidirectional_grid_lstm_cell"
 );
 
-/// Options of a [`BidirectionalGridLstmCell`].
+/// Options of a [`BidirectionalGridLstmCell`]: each method sets one.
+///
+/// `BidirectionalGridLstmCell::builder(..)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::BidirectionalGridLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = BidirectionalGridLstmCell::builder(7, 5, 3, 2, &[3]).backward_slice_offset(1);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct BidirectionalGridLstmCellBuilder(GridOptions);

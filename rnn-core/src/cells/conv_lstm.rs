@@ -140,7 +140,21 @@ impl<B: Backend> ConvLstmCell<B> {
     }
 }
 
-/// Options of a [`ConvLstmCell`].
+/// Options of a [`ConvLstmCell`]: each method sets one.
+///
+/// `ConvLstmCell::builder(input_shape, output_channels, kernel_shape)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::ConvLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = ConvLstmCell::builder(&[6, 8, 3], 4, &[3, 3]).skip_connection(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLstmCellBuilder {

@@ -53,7 +53,21 @@ impl<B: Backend> CudnnCompatibleLstmCell<B> {
     }
 }
 
-/// Options of a [`CudnnCompatibleLstmCell`].
+/// Options of a [`CudnnCompatibleLstmCell`]: each method sets one.
+///
+/// `CudnnCompatibleLstmCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::CudnnCompatibleLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = CudnnCompatibleLstmCell::builder(3, 8);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CudnnCompatibleLstmCellBuilder {

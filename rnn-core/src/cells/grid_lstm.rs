@@ -183,7 +183,21 @@ macro_rules! grid_builder {
 
 pub(super) use grid_builder;
 
-/// Options of a [`GridLstmCell`].
+/// Options of a [`GridLstmCell`]: each method sets one.
+///
+/// `GridLstmCell::builder(..)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::GridLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = GridLstmCell::builder(7, 5, 3, 2, &[3]).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct GridLstmCellBuilder(GridOptions);

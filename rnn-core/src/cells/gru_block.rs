@@ -59,7 +59,21 @@ impl<B: Backend> GruBlockCell<B> {
     }
 }
 
-/// Options of a [`GruBlockCell`].
+/// Options of a [`GruBlockCell`]: each method sets one.
+///
+/// `GruBlockCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::GruBlockCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = GruBlockCell::builder(3, 8).v2(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GruBlockCellBuilder {

@@ -61,7 +61,21 @@ impl<B: Backend> LstmBlockCell<B> {
     }
 }
 
-/// Options of an [`LstmBlockCell`].
+/// Options of an [`LstmBlockCell`]: each method sets one.
+///
+/// `LstmBlockCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::LstmBlockCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = LstmBlockCell::builder(3, 8).use_peephole(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LstmBlockCellBuilder {

@@ -50,6 +50,20 @@ impl<B: Backend> LstmBlockFusedCell<B> {
 }
 
 /// Options of an [`LstmBlockFusedCell`]: those of an [`LstmBlockCell`].
+///
+/// `LstmBlockFusedCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::LstmBlockFusedCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = LstmBlockFusedCell::builder(3, 8);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct LstmBlockFusedCellBuilder(LstmBlockCellBuilder);

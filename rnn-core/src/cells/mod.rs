@@ -89,13 +89,17 @@ macro_rules! for_each_cell {
             registered {
                 BasicLstmCell basic_lstm_cell_doc: BasicLstmCellBuilder;
                 BasicRnnCell basic_rnn_cell_doc: BasicRnnCellBuilder;
-                BidirectionalGridLstmCell bidirectional_grid_lstm_cell_doc: BidirectionalGridLstmCellBuilder;
+                BidirectionalGridLstmCell bidirectional_grid_lstm_cell_doc:
+                    BidirectionalGridLstmCellBuilder;
                 CfnCell cfn_cell_doc: CfnCellBuilder;
-                ConvLstmCell conv_lstm_cell_doc: ConvLstmCellBuilder, Conv1dLstmCellConfig, Conv2dLstmCellConfig,
+                ConvLstmCell conv_lstm_cell_doc:
+                    ConvLstmCellBuilder, Conv1dLstmCellConfig, Conv2dLstmCellConfig,
                     Conv3dLstmCellConfig;
-                CoupledInputForgetGateLstmCell coupled_input_forget_gate_lstm_cell_doc: CoupledInputForgetGateLstmCellBuilder;
+                CoupledInputForgetGateLstmCell coupled_input_forget_gate_lstm_cell_doc:
+                    CoupledInputForgetGateLstmCellBuilder;
                 CudnnCompatibleGruCell cudnn_compatible_gru_cell_doc: CudnnCompatibleGruCellBuilder;
-                CudnnCompatibleLstmCell cudnn_compatible_lstm_cell_doc: CudnnCompatibleLstmCellBuilder;
+                CudnnCompatibleLstmCell cudnn_compatible_lstm_cell_doc:
+                    CudnnCompatibleLstmCellBuilder;
                 GlstmCell glstm_cell_doc: GlstmCellBuilder;
                 GridLstmCell grid_lstm_cell_doc: GridLstmCellBuilder;
                 GruCell gru_cell_doc: GruCellBuilder;
@@ -104,7 +108,8 @@ macro_rules! for_each_cell {
                 IndyGruCell indy_gru_cell_doc: IndyGruCellBuilder;
                 IndyLstmCell indy_lstm_cell_doc: IndyLstmCellBuilder;
                 IntersectionRnnCell intersection_rnn_cell_doc: IntersectionRnnCellBuilder;
-                LayerNormBasicLstmCell layer_norm_basic_lstm_cell_doc: LayerNormBasicLstmCellBuilder;
+                LayerNormBasicLstmCell layer_norm_basic_lstm_cell_doc:
+                    LayerNormBasicLstmCellBuilder;
                 LayerNormLstmCell layer_norm_lstm_cell_doc: LayerNormLstmCellBuilder;
                 LstmCell lstm_cell_doc: LstmCellBuilder;
                 LstmBlockCell lstm_block_cell_doc: LstmBlockCellBuilder;

@@ -117,7 +117,21 @@ impl<B: Backend> PhasedLstmCell<B> {
     }
 }
 
-/// Options of a [`PhasedLstmCell`].
+/// Options of a [`PhasedLstmCell`]: each method sets one.
+///
+/// `PhasedLstmCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::PhasedLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = PhasedLstmCell::builder(3, 8).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhasedLstmCellBuilder {

@@ -89,7 +89,21 @@ impl<B: Backend> TimeFreqLstmCell<B> {
     }
 }
 
-/// Options of a [`TimeFreqLstmCell`].
+/// Options of a [`TimeFreqLstmCell`]: each method sets one.
+///
+/// `TimeFreqLstmCell::builder(input_size, num_units, feature_size)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::TimeFreqLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = TimeFreqLstmCell::builder(6, 4, 2).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeFreqLstmCellBuilder {

@@ -44,6 +44,22 @@ pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
 /// checkpoint, or a file of another program with the same names, shapes and types. A file without a
 /// checksum is accepted unchecked. [`load_params_under`] loads a part of a file.
 ///
+/// ```
+/// use recurrent::checkpoint::{load_params, save_params};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("gru.safetensors");
+/// let device = Device::cpu();
+/// save_params(&path, &GruCell::new(&device, 3, 4)?)?;
+///
+/// let mut cell = GruCell::new(&device, 3, 4)?;
+/// load_params(&path, &mut cell)?;
+/// let mut wider = GruCell::new(&device, 3, 8)?;
+/// println!("{}", load_params(&path, &mut wider).unwrap_err()); // the parameter, and both shapes
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The file cannot be read, is damaged, or has other parameters than the model. Nothing has changed
 /// then.

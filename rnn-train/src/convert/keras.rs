@@ -16,6 +16,19 @@ const GRU: Order = &[1, 0, 2];
 
 /// The cell of a `SimpleRNN` with the given `activation`.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Activation, BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let weights = keras::from_simple_rnn(&BasicRnnCell::new(&device, 3, 5)?)?;
+/// assert_eq!(weights.names().collect::<Vec<_>>(), ["bias", "kernel", "recurrent_kernel"]);
+/// let cell = keras::simple_rnn(&weights, Activation::Tanh)?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry is missing, unexpected or of the wrong shape, or the types differ.
 pub fn simple_rnn<B: Backend>(
@@ -57,6 +70,20 @@ pub fn lstm<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result<
 
 /// The cell of a `GRU` with the given `activation` and `reset_after` (Keras's defaults are tanh and
 /// true).
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Activation, Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let trained = GruCell::builder(3, 5).reset_after(true).build(&device)?;
+/// let weights = keras::from_gru(&trained)?; // or `Weights::read(&device, "layer.safetensors")?`
+/// assert_eq!(weights.get("bias")?.dims()[..], [2, 15]);
+/// let cell = keras::gru(&weights, Activation::Tanh, true)?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry is missing, unexpected or of the wrong shape (that of the bias depends on

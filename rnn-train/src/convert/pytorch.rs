@@ -80,6 +80,21 @@ pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
 
 /// The cells of a `torch.nn.GRU`, which reset after the product.
 ///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![GruCell::builder(3, 5).reset_after(true).build(&device)?];
+/// let weights = pytorch::from_gru(&pytorch::Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [3 * 5, 3]);
+/// // Or of `Weights::read(&device, "gru.safetensors")?`:
+/// let layers = pytorch::gru(&weights)?.forward;
+/// assert_eq!(layers.len(), 1);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {

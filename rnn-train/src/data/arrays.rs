@@ -6,8 +6,7 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 /// Creates a tensor on any device from an array of any layout.
 ///
 /// ```
-/// use recurrent::Device;
-/// use recurrent::data::{from_ndarray, ndarray, to_ndarray};
+/// use recurrent::{Device, from_ndarray, ndarray, to_ndarray};
 ///
 /// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
 /// let tensor = from_ndarray(&Device::cpu(), &array.t())?;

@@ -78,11 +78,6 @@ mod values;
 
 use backend_api::{Error, Result};
 
-/// The crate of [`from_ndarray`] and [`Column::from_ndarray`], in the version (0.17) that their
-/// signatures name.
-#[doc(no_inline)]
-pub use ndarray;
-
 pub use adapters::{Filter, Map, SourceExt, Transform};
 pub use arrays::{from_ndarray, to_ndarray};
 pub use batches::{BatchState, Batches, Remainder};
