@@ -34,6 +34,7 @@ pub mod philox;
 pub mod rounding;
 mod sequence;
 mod shape;
+mod shared_doc;
 mod stack;
 mod tensor;
 pub mod trace;

@@ -28,7 +28,7 @@ dispatch! {
 ///
 /// Cloning is cheap. Several devices can be used side by side, for example two CPU devices with
 /// different numbers of threads. An operation cannot mix tensors of different devices;
-/// [`Tensor::to`](backend_api::Tensor::to) copies a tensor to another device.
+/// [`Tensor::to`](crate::Tensor::to) copies a tensor to another device.
 ///
 /// ```
 /// use recurrent::Device;

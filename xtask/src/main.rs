@@ -6,6 +6,7 @@ mod bench;
 mod conformance;
 mod golden;
 mod kernels;
+mod links;
 mod records;
 mod sanitize;
 mod tidy;
@@ -21,9 +22,10 @@ Tasks:
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
   kernels           compiles the CUDA kernels and checks the resources that they use
+  links DIR         finds dead links in the documentation that rustdoc wrote
   records           exchanges TFRecord files with TensorFlow
   sanitize ..       runs tests under sanitizers or Miri
-  tidy              checks circles of modules, columns and documents
+  tidy              checks circles of modules, columns, documents and examples
 
 `cargo xtask TASK --help` describes a task and its options.
 ";
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),
+        "links" => links::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
         "tidy" => tidy::run(rest),

@@ -13,8 +13,8 @@ use backend_api::Result;
 
 use super::barrier::Member;
 use super::instruction::Instruction;
+use super::job::{Columns, Job};
 use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start};
-use super::run::{Columns, Job};
 use super::tile;
 use crate::element::Float;
 use crate::product::Accumulate;

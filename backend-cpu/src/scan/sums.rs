@@ -10,7 +10,7 @@ use std::slice;
 use backend_api::Result;
 use backend_api::trace::{RowSource, RowSum};
 
-use super::run::Job;
+use super::job::Job;
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;

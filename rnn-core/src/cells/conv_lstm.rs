@@ -8,6 +8,7 @@ use super::conv::windows;
 use crate::limits::{check_elements, check_sizes};
 use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext};
 
+backend_api::shared_doc! { conv_lstm_cell_doc:
 /// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
 /// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
 /// `Conv3DLSTMCell`), with one, two or three spatial axes. With `i, j, f, o` the four parts of
@@ -28,16 +29,18 @@ use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext};
 /// the next step of its own cell refuses; here `h` stays `h'`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::ConvLstmCellBuilder;
+/// use recurrent::cells::ConvLstmCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// // Images of 6 by 8 with 3 channels.
-/// let cell = ConvLstmCellBuilder::new(&[6, 8, 3], 4, &[3, 3]).build(&Cpu::new())?;
+/// let cell = ConvLstmCellBuilder::new(&[6, 8, 3], 4, &[3, 3]).build(&Device::cpu())?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 6, 8, 4]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = conv_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct ConvLstmCell<B: Backend> {
     scope: &'static str,
@@ -137,7 +140,21 @@ impl<B: Backend> ConvLstmCell<B> {
     }
 }
 
-/// Options of a [`ConvLstmCell`].
+/// Options of a [`ConvLstmCell`]: each method sets one.
+///
+/// `ConvLstmCell::builder(input_shape, output_channels, kernel_shape)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::ConvLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = ConvLstmCell::builder(&[6, 8, 3], 4, &[3, 3]).skip_connection(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLstmCellBuilder {

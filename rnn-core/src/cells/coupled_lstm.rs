@@ -10,6 +10,7 @@ use super::sharded::Sharded;
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { coupled_input_forget_gate_lstm_cell_doc:
 /// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
 /// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): the input gate is 1 minus the forget gate.
 /// With `j, f, o` the three parts of `[x, h] · W + B`, and optional terms in brackets:
@@ -34,19 +35,21 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::CoupledInputForgetGateLstmCellBuilder;
+/// use recurrent::cells::CoupledInputForgetGateLstmCellBuilder;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let cell = CoupledInputForgetGateLstmCellBuilder::new(3, 8)
 ///     .num_unit_shards(2)
-///     .build(&Cpu::new())?;
+///     .build(&Device::cpu())?;
 /// let params = cell.named_params();
 /// let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
 /// assert_eq!(names, ["W_0", "W_1", "B"]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = coupled_input_forget_gate_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct CoupledInputForgetGateLstmCell<B: Backend> {
     input: usize,

@@ -11,9 +11,13 @@ use super::{Affine, CellSize, First};
 use crate::limits::check_sizes;
 use crate::{Cell, Initializer, Module, Nest, Param, Path, StepContext, Visitor};
 
+backend_api::shared_doc! { grid_lstm_state_doc:
 /// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
 /// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
 /// have the prefix `fwd_` or `bwd_`.
+}
+
+#[doc = grid_lstm_state_doc!()]
 #[derive(Clone, Debug)]
 pub struct GridLstmState<B: Backend> {
     names: Arc<[String]>,

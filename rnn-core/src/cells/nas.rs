@@ -7,6 +7,7 @@ use super::lstm_core::LstmSizes;
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { nas_cell_doc:
 /// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's
 /// `tf.contrib.rnn.NASCell`). With `i0..i7` the eight parts of `x · kernel` and `m0..m7` those of
 /// `h · recurrent_kernel [+ bias]`:
@@ -28,16 +29,18 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::NasCellBuilder;
+/// use recurrent::cells::NasCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = NasCellBuilder::new(3, 8).use_bias(true).num_proj(5).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = NasCellBuilder::new(3, 8).use_bias(true).num_proj(5).build(&Device::cpu())?;
 /// let state = cell.zero_state(2)?;
 /// assert_eq!((state.c.shape().dims(), state.h.shape().dims()), (&[2, 8][..], &[2, 5][..]));
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = nas_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct NasCell<B: Backend> {
     sizes: LstmSizes,

@@ -144,6 +144,9 @@ impl<B: Backend> Unroll<B> {
 
     /// Runs `body` on each segment of the memory policy, passing the state from one segment to the
     /// next.
+    ///
+    /// # Errors
+    /// Those of `body`.
     pub fn segments<I, S, O>(
         &self,
         inputs: &I,
@@ -162,6 +165,9 @@ impl<B: Backend> Unroll<B> {
     }
 
     /// Runs a cell step by step: the default of [`Cell::unroll`].
+    ///
+    /// # Errors
+    /// Those of [`Cell::step`], or the inputs have another number of steps or rows.
     pub fn stepwise<C: Cell<Backend = B>>(
         &self,
         cell: &C,
@@ -220,6 +226,9 @@ impl<B: Backend> Unroll<B> {
     /// device runs what it did; so `step` must be a pure function of its arguments and of what it
     /// captures. A step that reads the elements of a tensor, or asks for its time, is called for
     /// each time instead.
+    ///
+    /// # Errors
+    /// Those of `step`, or the inputs have another number of steps or rows.
     pub fn scan<I, S, O>(
         &self,
         inputs: &I,
@@ -443,6 +452,9 @@ impl<B: Backend> Unroll<B> {
 
     /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
     /// outputs of a whole sequence.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn mask_padding<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
         let Some(lengths) = &self.lengths else {
             return Ok(outputs.clone());
