@@ -2,8 +2,8 @@
 //!
 //! [`lower`] finds what a step computes for one row of the batch, a [`row_graph`], and [`compile`]
 //! makes a [`program`] of it: products, and tile instructions between them. [`run`] runs these for
-//! all steps of a [`job`], each thread a [`part`]. [`tile`] interprets the instructions. [`sums`] are
-//! computed after the steps.
+//! all steps of a [`job`], each thread a [`part`]. [`tile`] interprets the instructions. The
+//! [`sums`] are computed after the steps.
 
 mod barrier;
 mod compile;
