@@ -1,8 +1,8 @@
 """A workload of `cargo xtask bench` in ONNX Runtime, for comparison: prints one line of JSON.
 
-`cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs onnxruntime
-and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other mode, device or
-cell it prints nothing.
+`cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs
+onnxruntime and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other
+mode, device or cell it prints nothing.
 """
 import sys
 

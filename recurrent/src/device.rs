@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn names_of_gpus_are_parsed() {
-        // No machine has so many.
+        // More GPUs than a machine has.
         for name in [
             "cuda:4000",
             "gpu:4000",

@@ -6,8 +6,7 @@ use crate::{Backend, DType, Error, Result, Tensor};
 
 /// A number of Rust: an operand as in `x.mul(2.0)`, or a bound of [`Tensor::arange`].
 pub trait Scalar: Copy {
-    /// The number as `f64`; `None` if `f64` cannot represent it, which only integers beyond 2^53
-    /// meet.
+    /// The number as `f64`. `None` if `f64` cannot represent it, as some integers beyond 2^53.
     fn number(self) -> Option<f64>;
 }
 

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_construct_is_found() {
+    fn types_without_constructor_are_found() {
         let facade = "pub mod cells; pub use rnn_core::wrappers;";
         let unmade = CELLS.replace("-> Result<ACell>", "");
         assert_eq!(
