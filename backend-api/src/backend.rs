@@ -205,7 +205,7 @@ pub enum Dest<Buffer> {
 pub type Dests<Buffer> = SmallVec<[Dest<Buffer>; 3]>;
 
 /// The operands of an operation.
-pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 4]>;
+pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 6]>;
 
 /// The results of an operation.
 pub type Buffers<Buffer> = SmallVec<[Buffer; 3]>;

@@ -20,7 +20,7 @@ use backend_api::{Buffers, Dests, Error, Precision, Result};
 use super::barrier::Barrier;
 use super::job::{Columns, Job, Shared, missing};
 use super::part::{ALIGNED, Layout, Part, Room};
-use super::program::{Phase, Program};
+use super::program::{Program, products};
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
@@ -91,14 +91,7 @@ impl<T: Float> Job<'_, T> {
             return 1;
         }
         let program = self.program;
-        let products = |phases: &[Phase]| {
-            let products = phases.iter().filter_map(|phase| match phase {
-                Phase::Product(product) => Some([product.k, product.n]),
-                Phase::Tile(_) => None,
-            });
-            products.collect::<Vec<_>>()
-        };
-        let widest = products(&self.phases).iter().map(|[_, n]| *n).max();
+        let widest = products(&self.phases).map(|product| product.n).max();
         let work = program.work.saturating_mul(program.batch);
         let members = cpu
             .threads()
@@ -108,9 +101,9 @@ impl<T: Float> Job<'_, T> {
             return 1;
         }
         let in_steps = products(&self.phases[program.ahead..program.behind]);
-        let weights = in_steps.iter().map(|[k, n]| k * n * size_of::<T>());
+        let weights = in_steps.clone().map(|p| p.k * p.n * size_of::<T>());
         let weights: usize = weights.sum();
-        let exchanged = in_steps.iter().map(|[k, n]| (k + n) * size_of::<T>());
+        let exchanged = in_steps.map(|p| (p.k + p.n) * size_of::<T>());
         let exchanged = exchanged.sum::<usize>() * program.batch * EXCHANGE_COST;
         let saving = plan.saved > 0 || !plan.step.sums().is_empty();
         let alone = MIN_ROWS_PER_THREAD[usize::from(saving)];
