@@ -1,0 +1,1 @@
+//! Models of other frameworks: TensorFlow 1 checkpoints and graphs, Keras, PyTorch, ONNX, NumPy.
