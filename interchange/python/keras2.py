@@ -17,6 +17,7 @@ import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from keras.src.saving.legacy import hdf5_format  # noqa: E402
 from tensorflow.keras import layers  # noqa: E402
 
 BATCH, TIME, DEPTH, UNITS = 4, 6, 3, 5
@@ -108,7 +109,28 @@ def save_checkpoint(folder):
             ["kernel", "recurrent_kernel", "bias"], layer.get_weights())})
 
 
+def save_cudnn(folder):
+    """Weights of CuDNNLSTM and CuDNNGRU, and what Keras computes after it has
+    loaded them into LSTM and GRU."""
+    rng = np.random.RandomState(9)
+    x = rng.standard_normal([BATCH, TIME, DEPTH]).astype("f4")
+    arrays = {"x": x, "lengths": np.full([BATCH], TIME, "i4")}
+    for name, layer, gates in [
+            ("lstm", layers.LSTM(UNITS, return_sequences=True), 4),
+            ("gru", layers.GRU(UNITS, return_sequences=True), 3)]:
+        shapes = [[DEPTH, gates * UNITS], [UNITS, gates * UNITS],
+                  [2 * gates * UNITS]]
+        weights = [rng.standard_normal(s).astype("f4") for s in shapes]
+        layer(x)
+        layer.set_weights(hdf5_format.preprocess_weights_for_loading(
+            layer, weights, original_keras_version="2"))
+        arrays[f"outputs/{name}"] = layer(x).numpy()
+        for key, value in zip(["kernel", "recurrent_kernel", "bias"], weights):
+            arrays[f"{name}/{key}"] = value
+    np.savez(f"{folder}/cudnn.npz", **arrays)
+
+
 if __name__ == "__main__":
     os.makedirs(sys.argv[1], exist_ok=True)
-    for write in [save, save_layouts, save_checkpoint]:
+    for write in [save, save_layouts, save_checkpoint, save_cudnn]:
         write(sys.argv[1])

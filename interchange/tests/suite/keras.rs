@@ -141,3 +141,13 @@ fn every_layout_and_type_is_read() {
         assert_eq!(file.others().next().unwrap().0, "types/text");
     }
 }
+
+#[test]
+fn weights_of_cudnn_are_taken() {
+    let expected = Expected::read("keras/cudnn.npz");
+    let of = |layer| expected.0.under(layer).unwrap();
+    let lstm = keras::lstm(&of("lstm/"), Activation::Tanh).unwrap();
+    expected.check("lstm", &expected.run(&lstm));
+    let gru = keras::gru(&of("gru/"), Activation::Tanh, true).unwrap();
+    expected.check("gru", &expected.run(&gru));
+}

@@ -3,7 +3,8 @@
 //!
 //! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`, or
 //! `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
-//! `use_bias=False`. The layer's `recurrent_activation` must be the sigmoid,
+//! `use_bias=False`. The weights of `CuDNNLSTM` and `CuDNNGRU`, whose `bias` is as long as two, are
+//! taken, too. The layer's `recurrent_activation` must be the sigmoid,
 //! which is the default except in TensorFlow 1. Each direction of a `Bidirectional` layer is
 //! converted as a layer of its own.
 
@@ -260,6 +261,18 @@ fn import<B: Backend>(
     }
     let input = reordered(&entries.take("kernel", &[depth, wide])?, order)?;
     let recurrent = entries.take("recurrent_kernel", &[wide / gates, wide])?;
+    if entries.has("bias") && entries.get("bias")?.shape().dims() == [2 * wide] {
+        let bias = entries.take("bias", &[2 * wide])?;
+        let bias = |half: usize| reordered(&bias.slice(0, half * wide..(half + 1) * wide)?, order);
+        let biases = [bias(0)?, bias(1)?];
+        entries.finish()?;
+        return Ok(Parts {
+            input: of_cudnn(&input, gates, true)?,
+            recurrent: of_cudnn(&reordered(&recurrent, order)?, gates, false)?,
+            biases,
+            projection: None,
+        });
+    }
     let biases = if !entries.has("bias") {
         no_biases(&input)?
     } else if two_biases {
@@ -276,6 +289,21 @@ fn import<B: Backend>(
         biases,
         projection: None,
     })
+}
+
+/// A kernel of cuDNN. Each gate's part is transposed; that of the input is the transposed one's
+/// elements in the shape of the kernel.
+fn of_cudnn<B: Backend>(kernel: &Tensor<B>, gates: usize, input: bool) -> Result<Tensor<B>> {
+    let [rows, units] = [kernel.shape()[0], kernel.shape()[1] / gates];
+    let parts = (0..gates).map(|gate| {
+        let part = kernel.slice(1, gate * units..(gate + 1) * units)?;
+        match input {
+            true => part.contiguous()?.reshape(&[units, rows])?.transpose(0, 1),
+            false => part.transpose(0, 1),
+        }
+    });
+    let parts: Vec<_> = parts.collect::<Result<_>>()?;
+    Tensor::concat(&parts.iter().collect::<Vec<_>>(), 1)
 }
 
 fn export<B: Backend>(parts: &Parts<B>, order: Order, two_biases: bool) -> Result<Weights<B>> {
