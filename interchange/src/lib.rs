@@ -16,8 +16,8 @@
 //! files have 16-bit floats as `f32`.
 //!
 //! The modules of [`rnn_train::convert`] make cells of the arrays, and
-//! [`load_arrays_under`](rnn_train::checkpoint::load_arrays_under) loads TensorFlow's variables into
-//! a cell.
+//! [`load_arrays_under`](rnn_train::checkpoint::load_arrays_under) loads TensorFlow's variables
+//! into a cell.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,5 @@
 //! The names that a pickle may ask for.
 
-use super::pickle::{Heap, Id, Value};
-use super::storage::Tensor;
 use crate::element::Element;
 
 /// A class or function.
@@ -97,83 +95,4 @@ impl Global {
         let row = ALLOWED.iter().find(|(_, _, global)| *global == self);
         row.map_or("", |(_, name, _)| name)
     }
-
-    /// Calls the function with a tuple of arguments.
-    pub(super) fn call(self, heap: &Heap, arguments: Id) -> Result<Value, String> {
-        let damaged = || format!("is damaged: the arguments of `{}`", self.name());
-        let Value::Tuple(arguments) = heap.get(arguments) else {
-            return Err(damaged());
-        };
-        match (self, &arguments[..]) {
-            (Self::OrderedDict, []) => Ok(Value::Dict(Vec::new())),
-            // Python 2 gives the pairs as an argument.
-            (Self::OrderedDict, &[items]) => pairs(heap, items).ok_or_else(damaged),
-            (Self::Size, &[sizes]) => Ok(heap.get(sizes).clone()),
-            (Self::RebuildTensor | Self::RebuildTensorV2 | Self::RebuildTensorV3, arguments) => {
-                self.tensor(heap, arguments)?.ok_or_else(damaged)
-            }
-            (Self::RebuildParameter, &[data, ..]) => match heap.get(data) {
-                Value::Tensor(tensor) => Ok(Value::Tensor(tensor.clone())),
-                _ => Err(damaged()),
-            },
-            _ => Err(format!("asks to call `{}`, which is refused", self.name())),
-        }
-    }
-
-    /// `storage, offset, sizes, strides`, then whether it has gradients, its hooks, the element
-    /// type in the third version, and metadata. `None` if the arguments are others.
-    fn tensor(self, heap: &Heap, arguments: &[Id]) -> Result<Option<Value>, String> {
-        let &[storage, offset, sizes, strides, ref rest @ ..] = arguments else {
-            return Ok(None);
-        };
-        let Value::Storage(storage) = heap.get(storage) else {
-            return Ok(None);
-        };
-        let third = self == Self::RebuildTensorV3;
-        // Bits for conjugated and negated views.
-        let metadata = rest.get(if third { 3 } else { 2 }).map(|&id| heap.get(id));
-        if matches!(metadata, Some(Value::Dict(items)) if !items.is_empty()) {
-            return Err("has a tensor with metadata, which is refused".to_owned());
-        }
-        let element = match rest.get(2).map(|&id| heap.get(id)) {
-            _ if !third => storage.element,
-            Some(Value::Global(Self::DType(element))) => Some(*element),
-            _ => None,
-        };
-        let parts = (
-            element,
-            heap.size(offset),
-            heap.sizes(sizes),
-            heap.sizes(strides),
-        );
-        let (Some(element), Some(offset), Some(dims), Some(strides)) = parts else {
-            return Ok(None);
-        };
-        Ok(Some(Value::Tensor(Tensor {
-            storage: storage.clone(),
-            element,
-            offset,
-            dims,
-            strides,
-        })))
-    }
-}
-
-/// A dictionary of a list of pairs.
-fn pairs(heap: &Heap, items: Id) -> Option<Value> {
-    let Value::List(items) = heap.get(items) else {
-        return None;
-    };
-    let pair = |&id: &Id| match heap.get(id) {
-        Value::Tuple(pair) | Value::List(pair) => match pair[..] {
-            [key, value] => Some((key, value)),
-            _ => None,
-        },
-        _ => None,
-    };
-    items
-        .iter()
-        .map(pair)
-        .collect::<Option<_>>()
-        .map(Value::Dict)
 }

@@ -1,9 +1,11 @@
-//! What `torch.save` writes: a zip archive with a pickle and storages, or in files of PyTorch before
-//! 1.6 pickles followed by the storages.
+//! What `torch.save` writes: a zip archive with a pickle and storages, or in files of PyTorch
+//! before 1.6 pickles followed by the storages.
 
+mod call;
 mod globals;
 mod pickle;
 mod storage;
+mod value;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,8 +16,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::contents::Contents;
 use crate::source::{self, Zip};
-use pickle::{Heap, Id, Value};
 use storage::Tensor;
+use value::{Heap, Id, Value};
 pub(crate) use write::write;
 
 /// The first pickle of an old file is this number.

@@ -1,7 +1,5 @@
 //! Storages and the tensors that are views of them.
 
-use super::globals::Global;
-use super::pickle::{Heap, Id, Value};
 use crate::contents;
 use crate::element::Element;
 
@@ -16,33 +14,6 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Reads `("storage", class, key, device, count)`; old files have a view as sixth.
-    pub(super) fn named(heap: &Heap, id: Id) -> Result<Self, String> {
-        let damaged = || "is damaged: the name of a storage".to_owned();
-        let Value::Tuple(parts) = heap.get(id) else {
-            return Err(damaged());
-        };
-        let &[kind, class, key, _, count, ref view @ ..] = &parts[..] else {
-            return Err(damaged());
-        };
-        if heap.str(kind) != Some("storage") {
-            return Err("asks for a persistent object that is no storage; refused".to_owned());
-        }
-        if view.iter().any(|&id| !matches!(heap.get(id), Value::None)) {
-            return Err("has views of storages, as PyTorch before 0.4 wrote; refused".to_owned());
-        }
-        let element = match heap.get(class) {
-            Value::Global(Global::StorageOf(element)) => Some(*element),
-            Value::Global(Global::UntypedStorage) => None,
-            _ => return Err(damaged()),
-        };
-        Ok(Self {
-            key: heap.str(key).ok_or_else(damaged)?.to_owned(),
-            element,
-            count: heap.size(count).ok_or_else(damaged)?,
-        })
-    }
-
     /// Bytes of one element.
     pub(super) fn unit(&self) -> usize {
         self.element.map_or(1, Element::size)

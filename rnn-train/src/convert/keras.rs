@@ -1,12 +1,11 @@
 //! `keras.layers.SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D`, `ConvLSTM2D`, `ConvLSTM3D` and `Dense` of
 //! Keras 2 and 3.
 //!
-//! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`, or
-//! `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
+//! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`,
+//! or `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
 //! `use_bias=False`. The weights of `CuDNNLSTM` and `CuDNNGRU`, whose `bias` is as long as two, are
-//! taken, too. The layer's `recurrent_activation` must be the sigmoid,
-//! which is the default except in TensorFlow 1. Each direction of a `Bidirectional` layer is
-//! converted as a layer of its own.
+//! taken, too. The layer's `recurrent_activation` must be the sigmoid, which is the default except
+//! in TensorFlow 1. Each direction of a `Bidirectional` layer is converted as a layer of its own.
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::cells::ConvLstmCell;
