@@ -89,7 +89,7 @@ fn check(name: &str, file: &str, has_checksums: bool) -> u32 {
         fs::write(&path, damaged(&bytes, &mut random)).unwrap();
         let start = Instant::now();
         let arrays = File::open(&model).and_then(|file| file.arrays());
-        assert!(start.elapsed() < Duration::from_secs(5), "{name} {i}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{name} {i}");
         match arrays {
             Ok(arrays) => {
                 assert!(!has_checksums || arrays == whole, "{name} {i}");

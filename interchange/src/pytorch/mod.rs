@@ -14,6 +14,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use rnn_train::internal;
+
 use crate::contents::Contents;
 use crate::source::{self, Zip};
 use storage::Tensor;
@@ -43,10 +45,14 @@ pub(crate) fn is_pytorch(start: &[u8], names: &[String]) -> bool {
 }
 
 pub(crate) fn open(path: &Path) -> Result<Contents, String> {
-    let bytes = source::whole(path)?;
-    match bytes.starts_with(MAGIC) {
-        true => open_stream(bytes),
-        false => open_archive(path, bytes.len() as u64),
+    let file = internal::open(path).map_err(|e| e.to_string())?;
+    let len = file.metadata().map_err(|e| e.to_string())?.len();
+    let mut start = Vec::new();
+    let read = file.take(MAGIC.len() as u64).read_to_end(&mut start);
+    read.map_err(|e| e.to_string())?;
+    match start == MAGIC {
+        true => open_stream(source::whole(path)?),
+        false => open_archive(path, len),
     }
 }
 
