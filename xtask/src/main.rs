@@ -4,6 +4,7 @@
 
 mod bench;
 mod conformance;
+mod convert;
 mod golden;
 mod kernels;
 mod links;
@@ -19,6 +20,7 @@ Usage: cargo xtask TASK
 Tasks:
   bench             measures the workloads, and compares with other frameworks
   conformance       runs every conformance case on the backends
+  convert IN OUT    converts a file of weights into another format, or lists it
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
   kernels           compiles the CUDA kernels and checks the resources that they use
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     match task.as_str() {
         "bench" => bench::run(rest),
         "conformance" => conformance::run(rest),
+        "convert" => report(convert::run(rest)),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),
