@@ -1,258 +1,90 @@
-//! Matmuls of bfloat16 numbers, accumulated in `f32`: for inference with
+//! Matrices of bfloat16 numbers, for inference with
 //! [`Precision::Bf16`](backend_api::Precision::Bf16).
 //!
-//! Pairs of matrix rows are interleaved, as the instruction (`vdpbf16ps` of AVX-512-BF16)
-//! multiplies pairs: it adds the products of two rows to each sum, in order. It treats subnormal
-//! numbers as 0. There is no emulation for CPUs without the instruction.
-//!
-//! This module contains unsafe code: the instruction, and loads by pointer.
-#![allow(unsafe_code)]
-
-use std::cell::RefCell;
+//! The matrix is rounded, and the rest is as in an exact product: numbers become `f32` in
+//! registers, and each result is one chain of multiply-adds in `f32`. The bits of a result are
+//! those of the exact product with the rounded matrix.
 
 use backend_api::Result;
+use bytemuck::{Pod, Zeroable};
+use pulp::{Arch, Simd};
 
 use crate::device::Cpu;
-use crate::features::has_bf16;
-use crate::half::f32_to_bf16;
-use crate::packed::MatrixView;
-use crate::pool::Scratch;
-use crate::product::Accumulate;
+use crate::element::{Float, singles_mut};
+use crate::half::{bf16_to_f32, f32_to_bf16};
+use crate::packed::{MatrixView, Panels, Stored, WIDE_VECTORS};
 
-/// Columns of a panel: two vectors.
-const WIDTH: usize = 32;
+/// A number of one vector in the low half, and of the next vector in the high half.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct Pair(u32);
 
-/// A matrix `[k, n]` in panels of 32 columns, with one word for two rows of a column; padded with
-/// zeros.
-#[derive(Debug)]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(dead_code, reason = "only x86-64 has bfloat16 matmuls")
-)]
-pub(crate) struct PackedBf16 {
-    data: Scratch<u32>,
-    /// Rows and columns, and pairs of rows.
-    k: usize,
-    n: usize,
-    pairs: usize,
-}
+/// A matrix for products of few rows, whose time is that of reading it.
+pub(crate) type PackedBf16 = Panels<Pair>;
 
-fn pair(low: f32, high: f32) -> u32 {
-    u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
+impl Stored<f32> for Pair {
+    const NUMBERS: usize = 2;
+    const PREFETCHED: bool = true;
+    type Vector<S: Simd> = S::u32s;
+
+    #[inline(always)]
+    fn vectors<S: Simd>(data: &[Self]) -> &[S::u32s] {
+        S::as_simd_u32s(bytemuck::cast_slice(data)).0
+    }
+
+    #[inline(always)]
+    fn numbers<S: Simd>(simd: S, pairs: S::u32s, i: usize) -> S::f32s {
+        let bits = match i {
+            0 => simd.wrapping_dyn_shl_u32s(pairs, simd.splat_u32s(16)),
+            _ => simd.and_u32s(pairs, simd.splat_u32s(0xffff_0000)),
+        };
+        simd.transmute_f32s_u32s(bits)
+    }
 }
 
 impl PackedBf16 {
-    pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>) -> Result<Self> {
-        let (k, n) = (source.k, source.columns.len());
-        let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
-        let mut data = cpu
-            .pool()
-            .packed::<u32>((panels * WIDTH).saturating_mul(pairs))?;
-        for p in 0..pairs {
-            let at = |row: usize, column: usize| match row < k {
-                true => source.data[row * source.row_stride + column * source.column_stride],
-                false => 0.0,
-            };
-            for panel in 0..panels {
-                let to = &mut data[(panel * pairs + p) * WIDTH..][..WIDTH];
-                let columns = source.columns[panel * WIDTH..].iter().take(WIDTH);
-                to.fill(0);
-                for (to, &column) in to.iter_mut().zip(columns) {
-                    *to = pair(at(2 * p, column), at(2 * p + 1, column));
-                }
-            }
-        }
-        Ok(Self { data, k, n, pairs })
-    }
-}
-
-thread_local! {
-    /// The left-hand side of a product, in pairs.
-    static PAIRS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// `out = start + a b` for some rows, like [`crate::packed::Product`].
-pub(crate) fn product(
-    (a, a_at): (&[f32], &[usize]),
-    b: &PackedBf16,
-    start: Accumulate<'_, f32>,
-    (out, out_at): (&mut [f32], &[usize]),
-) {
-    assert!(has_bf16(), "AVX-512-BF16 is available");
-    PAIRS.with_borrow_mut(|pairs| {
-        pairs.clear();
-        for &at in a_at {
-            let row = &a[at..at + b.k];
-            let (whole, rest) = row.as_chunks::<2>();
-            pairs.extend(whole.iter().map(|&[low, high]| pair(low, high)));
-            pairs.extend(rest.iter().map(|&last| pair(last, 0.0)));
-        }
-        #[cfg(target_arch = "x86_64")]
-        x86::product(pairs, b, start, out, out_at);
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (pairs, start, out, out_at);
-    });
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-        _mm512_setzero_ps, _mm512_storeu_ps,
-    };
-    use std::mem;
-
-    use super::{Accumulate, PackedBf16, WIDTH};
-
-    /// The largest number of rows of a tile with two vectors of columns.
-    const MOST_ROWS: usize = 8;
-
-    /// `a` holds the rows in pairs, one after the other.
-    pub(super) fn product(
-        a: &[u32],
-        b: &PackedBf16,
-        start: Accumulate<'_, f32>,
-        out: &mut [f32],
-        out_at: &[usize],
-    ) {
-        let rows = out_at.len();
-        let size = |rows: usize| rows.checked_mul(b.pairs);
-        assert_eq!(Some(a.len()), size(rows), "the left operand has all rows");
-        let padded = b.n.checked_next_multiple_of(WIDTH);
-        assert_eq!(
-            Some(b.data.len()),
-            padded.and_then(size),
-            "the right operand has all panels"
-        );
-        let tiles = rows.div_ceil(MOST_ROWS).max(1);
-        let panels = b.n.div_ceil(WIDTH);
-        let mut panel = 0;
-        while panel < panels {
-            // With few rows, several panels are computed together: each sum waits for the previous
-            // addition, so more independent sums are needed.
-            let together = match rows {
-                0..=2 if panel + 4 <= panels => 4,
-                3..=4 if panel + 2 <= panels => 2,
-                _ => 1,
-            };
-            let mut row = 0;
-            for left in (1..=tiles).rev() {
-                let count = (rows - row).div_ceil(left);
-                let place = Place { a, b, panel, row };
-                // SAFETY: `super::product` asserts that the CPU has these instructions.
-                let mut tile = |run: unsafe fn(&Place<'_>, &mut [[f32; WIDTH]])| {
-                    let mut sums = [[0.0; WIDTH]; MOST_ROWS];
-                    // SAFETY: as above; the assertions before the loops ensure that the tile lies
-                    // within its operands.
-                    unsafe { run(&place, &mut sums) };
-                    for (i, sums) in sums.chunks(together).take(count).enumerate() {
-                        for (j, sums) in sums.iter().enumerate() {
-                            let column = (panel + j) * WIDTH;
-                            store(start, sums, column, b.n, &mut out[out_at[row + i]..]);
+    pub(crate) fn rounded(cpu: &Cpu, arch: Arch, source: &MatrixView<'_, f32>) -> Result<Self> {
+        let exact = Panels::with(cpu, arch, source, WIDE_VECTORS)?;
+        let (k, lanes) = (exact.k, exact.lanes);
+        let stored = |vectors: usize| vectors.div_ceil(2) * lanes;
+        let all = (0..exact.panels()).map(|i| stored(exact.panel(i).vectors) * k);
+        let mut data = cpu.pool().packed::<Pair>(all.sum())?;
+        if k > 0 {
+            for i in 0..exact.panels() {
+                let panel = exact.panel(i);
+                let from = exact.data[panel.at..].chunks_exact(panel.vectors * lanes);
+                let to = data[panel.at / 2..].chunks_exact_mut(stored(panel.vectors));
+                for (from, to) in from.zip(to).take(k) {
+                    let vectors = from.chunks(2 * lanes);
+                    for (from, to) in vectors.zip(to.chunks_exact_mut(lanes)) {
+                        let (low, high) = from.split_at(lanes);
+                        // The last panel may have a single vector.
+                        let high = high.iter().chain(std::iter::repeat(&0.0));
+                        for (to, (low, high)) in to.iter_mut().zip(low.iter().zip(high)) {
+                            let [low, high] = [low, high].map(|x| u32::from(f32_to_bf16(*x)));
+                            *to = Pair(low | high << 16);
                         }
                     }
-                };
-                match (count, together) {
-                    (1, 4) => tile(run::<1, 4>),
-                    (2, 4) => tile(run::<2, 4>),
-                    (3, 2) => tile(run::<3, 2>),
-                    (4, 2) => tile(run::<4, 2>),
-                    (8, _) => tile(run::<8, 1>),
-                    (7, _) => tile(run::<7, 1>),
-                    (6, _) => tile(run::<6, 1>),
-                    (5, _) => tile(run::<5, 1>),
-                    (4, _) => tile(run::<4, 1>),
-                    (3, _) => tile(run::<3, 1>),
-                    (2, _) => tile(run::<2, 1>),
-                    (1, _) => tile(run::<1, 1>),
-                    _ => {}
-                }
-                row += count;
-            }
-            panel += together;
-        }
-    }
-
-    /// The position of a tile.
-    struct Place<'a> {
-        a: &'a [u32],
-        b: &'a PackedBf16,
-        panel: usize,
-        row: usize,
-    }
-
-    /// The sums of `M` rows and `P` panels, row after row; `M P` is at most the number of `sums`.
-    ///
-    /// # Safety
-    /// The CPU has AVX-512-BF16. `a` has `M` rows from `row` on, and `b` has `P` panels from
-    /// `panel` on.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn run<const M: usize, const P: usize>(at: &Place<'_>, sums: &mut [[f32; WIDTH]]) {
-        let pairs = at.b.pairs;
-        let a = at.a[at.row * pairs..][..M * pairs].as_ptr();
-        let b = at.b.data[at.panel * WIDTH * pairs..][..P * WIDTH * pairs].as_ptr();
-        let mut all: [[[__m512; 2]; P]; M] = [[[_mm512_setzero_ps(); 2]; P]; M];
-        for p in 0..pairs {
-            let mut words: [[__m512bh; 2]; P] = [[bf16(_mm512_set1_epi32(0)); 2]; P];
-            for (i, words) in words.iter_mut().enumerate() {
-                // SAFETY: panel `i < P` has `pairs` rows of two vectors.
-                unsafe {
-                    let row = b.add((i * pairs + p) * WIDTH);
-                    words[0] = bf16(_mm512_loadu_si512(row.cast()));
-                    words[1] = bf16(_mm512_loadu_si512(row.add(WIDTH / 2).cast()));
-                }
-            }
-            for (m, sums) in all.iter_mut().enumerate() {
-                // SAFETY: row `m < M` has `pairs` words.
-                let x = bf16(_mm512_set1_epi32(unsafe { *a.add(m * pairs + p) } as i32));
-                for (sums, words) in sums.iter_mut().zip(&words) {
-                    sums[0] = _mm512_dpbf16_ps(sums[0], x, words[0]);
-                    sums[1] = _mm512_dpbf16_ps(sums[1], x, words[1]);
                 }
             }
         }
-        for (to, from) in sums.iter_mut().zip(all.as_flattened()) {
-            // SAFETY: `to` has room for two vectors.
-            unsafe {
-                _mm512_storeu_ps(to.as_mut_ptr(), from[0]);
-                _mm512_storeu_ps(to.as_mut_ptr().add(WIDTH / 2), from[1]);
-            }
-        }
+        Ok(exact.stored_as(data))
     }
+}
 
-    /// Words as pairs of numbers.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn bf16(words: __m512i) -> __m512bh {
-        // SAFETY: both types are 64 bytes, and every bit pattern is valid for both.
-        unsafe { mem::transmute(words) }
-    }
-
-    fn store(
-        start: Accumulate<'_, f32>,
-        sums: &[f32; WIDTH],
-        column: usize,
-        n: usize,
-        out: &mut [f32],
-    ) {
-        let count = WIDTH.min(n - column);
-        let out = &mut out[column..column + count];
-        match start {
-            Accumulate::Zero => out.copy_from_slice(&sums[..count]),
-            Accumulate::Existing => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-            Accumulate::Bias(row) => {
-                for ((out, sum), row) in out.iter_mut().zip(sums).zip(&row[column..]) {
-                    *out = row + sum;
-                }
-            }
-        }
+/// Rounds numbers, if they are `f32`.
+pub(crate) fn round<T: Float>(data: &mut [T]) {
+    for x in singles_mut(data).into_iter().flatten() {
+        *x = bf16_to_f32(f32_to_bf16(*x));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::half::bf16_to_f32;
+    use crate::packed::VECTORS;
+    use crate::product::{Accumulate, Product};
+    use crate::simd::tests::archs;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count)
@@ -261,60 +93,67 @@ mod tests {
     }
 
     #[test]
-    fn products_are_those_of_rounded_operands() {
-        if !has_bf16() {
-            eprintln!("skipped: this CPU has no AVX-512-BF16");
-            return;
-        }
+    fn products_have_the_bits_of_exact_ones_with_a_rounded_matrix() {
         let cpu = Cpu::builder().threads(1).build().unwrap();
-        let round = |x: &f32| f64::from(bf16_to_f32(f32_to_bf16(*x)));
-        for [rows, k, n] in [
+        // Miri is slow.
+        let fits = |sizes: &[usize; 3]| !cfg!(miri) || sizes.iter().product::<usize>() < 1000;
+        let all = [
             [1, 1, 1],
             [1, 7, 200],
             [2, 30, 129],
             [3, 5, 70],
             [4, 12, 64],
             [5, 33, 31],
-            [9, 40, 40],
-            [21, 9, 33],
+            [9, 40, 150],
             [0, 3, 4],
             [3, 0, 5],
-        ] {
-            let (a, b, row) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
+        ];
+        for [rows, k, n] in all.into_iter().filter(fits) {
+            let (a, b, bias) = (numbers(rows * k, 1), numbers(k * n, 2), numbers(n, 3));
             let source = MatrixView {
                 data: &b,
                 k,
                 row_stride: n,
                 column_stride: 1,
-                columns: (0..n).collect(),
+                columns: (0..n).rev().collect(),
             };
-            let packed = PackedBf16::new(&cpu, &source).unwrap();
             let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
-            let mut out = vec![f32::NAN; rows * n];
-            product(
-                (&a, &at(k)),
-                &packed,
-                Accumulate::Bias(&row),
-                (&mut out, &at(n)),
-            );
-            for r in 0..rows {
-                for j in 0..n {
-                    let terms = (0..k).map(|p| round(&a[r * k + p]) * round(&b[p * n + j]));
-                    let expected = f64::from(row[j]) + terms.sum::<f64>();
-                    let found = f64::from(out[r * n + j]);
-                    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+            for arch in archs() {
+                let mut expected: Vec<f32> = Vec::with_capacity(rows * n);
+                for r in 0..rows {
+                    for (j, bias) in bias.iter().enumerate() {
+                        expected.push((0..k).fold(*bias, |sum, p| {
+                            let a = a[r * k + p];
+                            let b = bf16_to_f32(f32_to_bf16(b[p * n + n - 1 - j]));
+                            match arch {
+                                Arch::Scalar => a * b + sum,
+                                _ => a.mul_add(b, sum),
+                            }
+                        }));
+                    }
                 }
-            }
-            // Each row on its own gives the same bits.
-            for r in 0..rows {
-                let mut one = row.clone();
-                product(
-                    (&a, &[r * k]),
-                    &packed,
-                    Accumulate::Existing,
-                    (&mut one, &[0]),
-                );
-                assert_eq!(one, out[r * n..][..n]);
+                let mut out = vec![f32::NAN; rows * n];
+                arch.dispatch(Product {
+                    a: &a,
+                    a_at: &at(k),
+                    b: &PackedBf16::rounded(&cpu, arch, &source).unwrap(),
+                    start: Accumulate::Bias(&bias),
+                    out: &mut out,
+                    out_at: &at(n),
+                });
+                assert_eq!(out, expected, "{arch:?} {rows} {k} {n}");
+                let mut many = Panels::with(&cpu, arch, &source, VECTORS).unwrap();
+                round(&mut many.data);
+                let mut out = vec![f32::NAN; rows * n];
+                arch.dispatch(Product {
+                    a: &a,
+                    a_at: &at(k),
+                    b: &many,
+                    start: Accumulate::Bias(&bias),
+                    out: &mut out,
+                    out_at: &at(n),
+                });
+                assert_eq!(out, expected, "{arch:?} {rows} {k} {n}, many rows");
             }
         }
     }

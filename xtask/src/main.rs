@@ -20,6 +20,7 @@ Tasks:
   conformance       runs every conformance case on the backends
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
+  instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
   records           exchanges TFRecord files with TensorFlow
   sanitize ..       runs tests under sanitizers or Miri
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         "conformance" => conformance::run(rest),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),

@@ -28,6 +28,7 @@ use super::program::{Buffer, Memory, Phase, Program};
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
+use crate::int8;
 use crate::packed::MatrixView;
 use crate::packed_matrix::{PackedMatrix, Packing};
 use crate::pool::Scratch;
@@ -399,15 +400,20 @@ impl<'a, T: Float> Job<'a, T> {
                     batch
                 },
                 amx: cpu.has_amx() && single && batch >= amx::MIN_ROWS,
-                // Only inference rounds.
-                bf16: cpu.precision() == Precision::Bf16 && plan.reuse && plan.saved == 0,
+                precision: match cpu.precision() {
+                    // Only inference rounds.
+                    _ if !plan.reuse || plan.saved > 0 => Precision::Exact,
+                    // More integers have sums that do not fit.
+                    Precision::Int8 if shape[0] > int8::MOST_INNER => Precision::Exact,
+                    precision => precision,
+                },
                 reuse: plan.reuse,
             };
             let of = PackKey {
                 layout: captured[matrix.captured].layout,
                 view: Some(layout),
                 part: range.clone(),
-                form: [packing.is_for_few(), packing.bf16],
+                form: (packing.is_for_few(), packing.precision),
             };
             let input = &captured[matrix.captured];
             let packed = PackedMatrix::new(cpu, input, &of, packing, |data| MatrixView {
