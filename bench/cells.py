@@ -1,8 +1,9 @@
 """The cells of `cargo xtask bench --group cells`, written once for JAX and PyTorch.
 
-A cell has the shapes of its weights, in the order of our cell's parameters; the number of its states;
-`prepare`, which computes what does not depend on the state, for all steps at once; and `step`. `F` has
-the functions of the framework. The equations are those of the documentation of our cells.
+A cell has the shapes of its weights, in the order of our cell's parameters; the number of its
+states; `prepare`, which computes what does not depend on the state, for all steps at once; and
+`step`. `F` has the functions of the framework. The equations are those of the documentation of our
+cells.
 """
 from typing import Callable, NamedTuple
 
@@ -91,9 +92,13 @@ def custom_step(F, weights, parts, states):
 
 
 CELLS = {
-    "layer_norm": Cell(lambda i, n: [(i + n, 4 * n)] + 10 * [(n,)], 2, layer_norm_prepare, layer_norm_step),
+    "layer_norm": Cell(
+        lambda i, n: [(i + n, 4 * n)] + 10 * [(n,)], 2, layer_norm_prepare, layer_norm_step
+    ),
     "ugrnn": Cell(lambda i, n: [(i + n, 2 * n), (2 * n,)], 1, ugrnn_prepare, ugrnn_step),
     "nas": Cell(lambda i, n: [(n, 8 * n), (i, 8 * n)], 2, nas_prepare, nas_step),
     "sru": Cell(lambda i, n: [(i, 4 * n), (2 * n,)], 1, sru_prepare, sru_step),
-    "custom": Cell(lambda i, n: [(i + n, n), (n,), (i, n), (n,), (n, n)], 1, custom_prepare, custom_step),
+    "custom": Cell(
+        lambda i, n: [(i + n, n), (n,), (i, n), (n,), (n, n)], 1, custom_prepare, custom_step
+    ),
 }

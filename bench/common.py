@@ -1,5 +1,5 @@
-"""Shared by the scripts that `cargo xtask bench --compare` runs: arguments, timing as in bench/timing.rs,
-and output.
+"""Shared by the scripts that `cargo xtask bench --compare` runs: arguments, timing as in
+bench/timing.rs, and output.
 
 Import this module before the framework: it limits the framework's threads and pins them to cores.
 """
@@ -20,7 +20,8 @@ def arguments():
     for name, default in [("threads", 1), ("layers", 1), ("batch", 1), ("steps", 1), ("inputs", 1), ("units", 1), ("classes", 0)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--input-grad", action="store_true")
-    parser.add_argument("--verify", action="store_true", help="print results of known weights and inputs (cells of cells.py)")
+    verify = "print results of known weights and inputs (cells of cells.py)"
+    parser.add_argument("--verify", action="store_true", help=verify)
     parser.add_argument("--lengths", default="", help="of the rows, comma between")
     parser.add_argument("--flops", type=float, default=0.0, help="of a run, for GFLOP/s")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -4,10 +4,10 @@
 
 FILE is a plain TFRecord file of SequenceExamples: `label` and `length` (int64) in the context,
 lists `values` (float, 16 per step) and `labels` (int64, one per step). A run reads the whole file,
-parses, pads and batches; nothing is copied out of TensorFlow. `single` parses one example at a time,
-`batched` one batch at a time. With `--bucket`, `single` forms batches of examples of similar length.
-`checksum` is the sum of `labels`; `max_rss_kib` is the peak memory of the process so far. Needs
-tensorflow 2.
+parses, pads and batches; nothing is copied out of TensorFlow. `single` parses one example at a
+time, `batched` one batch at a time. With `--bucket`, `single` forms batches of examples of similar
+length. `checksum` is the sum of `labels`; `max_rss_kib` is the peak memory of the process so far.
+Needs tensorflow 2.
 """
 import argparse
 import os

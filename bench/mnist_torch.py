@@ -2,8 +2,8 @@
 
     python bench/mnist_torch.py --threads 1 --epochs 3
 
-Needs torch and numpy, and MNIST in data/mnist (cargo xtask data mnist). Prints a line per epoch, in the
-format of the example.
+Needs torch and numpy, and MNIST in data/mnist (cargo xtask data mnist). Prints a line per epoch, in
+the format of the example.
 """
 import argparse
 import os

@@ -1,9 +1,9 @@
-"""A workload of `cargo xtask bench --group cells` in JAX, for comparison: `jit` of `lax.scan`. Prints one
-line of JSON.
+"""A workload of `cargo xtask bench --group cells` in JAX, for comparison: `jit` of `lax.scan`.
+Prints one line of JSON.
 
-`cargo xtask bench --group cells --compare jax` runs it with the arguments of rnn_torch.py. Needs jax. It
-supports the cells of cells.py in one layer, inference and training on the CPU; for anything else it
-prints nothing.
+`cargo xtask bench --group cells --compare jax` runs it with the arguments of rnn_torch.py. Needs
+jax. It supports the cells of cells.py in one layer, inference and training on the CPU; for anything
+else it prints nothing.
 """
 import sys
 import types
@@ -40,7 +40,8 @@ def outputs(weights, x):
 
 def gradients(weights, x):
     """The loss, and its gradients for the weights and the inputs."""
-    return jax.value_and_grad(lambda weights, x: outputs(weights, x).mean(), (0, 1) if args.input_grad else (0,))(weights, x)
+    wanted = (0, 1) if args.input_grad else (0,)
+    return jax.value_and_grad(lambda weights, x: outputs(weights, x).mean(), wanted)(weights, x)
 
 
 def adam(weights, first, second, step, x):
@@ -69,7 +70,8 @@ if args.verify:
 
 random = np.random.default_rng(0)
 limit = args.units**-0.5
-weights = [jnp.asarray(random.uniform(-limit, limit, shape), jnp.float32) for shape in cell.shapes(args.inputs, args.units)]
+shapes = cell.shapes(args.inputs, args.units)
+weights = [jnp.asarray(random.uniform(-limit, limit, shape), jnp.float32) for shape in shapes]
 x = jnp.asarray(random.standard_normal((args.steps, args.batch, args.inputs)), jnp.float32)
 if args.mode == "fwd":
     run = jax.jit(outputs)

@@ -1,9 +1,8 @@
 """A workload of `cargo xtask bench` in ONNX Runtime, for comparison: prints one line of JSON.
 
-`cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs onnxruntime
-and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other mode, device or
-cell it prints nothing. With `--precision int8` the weights are quantized dynamically, if the operator is
-LSTM, and the name in the line is onnxruntime-int8.
+`cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs
+onnxruntime and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other
+mode, device or cell it prints nothing.
 """
 import sys
 import tempfile

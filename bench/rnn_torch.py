@@ -1,6 +1,6 @@
-"""A workload of `cargo xtask bench` in PyTorch, for comparison. Prints one line of JSON; for ragged rows
-two lines (packed, padded); for the cells of cells.py too, whose steps are a loop in Python (eager, and
-with each step compiled by torch.compile).
+"""A workload of `cargo xtask bench` in PyTorch, for comparison. Prints one line of JSON; for ragged
+rows two lines (packed, padded); for the cells of cells.py too, whose steps are a loop in Python
+(eager, and with each step compiled by torch.compile).
 
 `cargo xtask bench --compare torch` runs it with the sizes. To run it alone:
 

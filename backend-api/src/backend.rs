@@ -48,7 +48,7 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// elements.
     fn download(&self, src: View<'_, Self::Buffer>, into: &mut [u8]) -> Result<()>;
 
-    /// Runs one operation. All computation except [`accumulate`](Self::accumulate) uses this
+    /// Runs one operation. All computation except `accumulate` uses this
     /// method. [`Op`] specifies each operation.
     ///
     /// `outs` has one entry for each result. It gives the result's shape and type, and the buffer
@@ -205,7 +205,7 @@ pub enum Dest<Buffer> {
 pub type Dests<Buffer> = SmallVec<[Dest<Buffer>; 3]>;
 
 /// The operands of an operation.
-pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 4]>;
+pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 6]>;
 
 /// The results of an operation.
 pub type Buffers<Buffer> = SmallVec<[Buffer; 3]>;

@@ -35,6 +35,7 @@ mod precision;
 pub mod rounding;
 mod sequence;
 mod shape;
+mod shared_doc;
 mod stack;
 mod tensor;
 pub mod trace;

@@ -10,7 +10,7 @@ use crate::DType;
 /// "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd".)
 ///
 /// ```
-/// use backend_api::rounding::to_odd;
+/// use recurrent::backend::rounding::to_odd;
 ///
 /// // Just above the middle between 1 and the next bfloat16.
 /// let x = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);

@@ -111,9 +111,9 @@ impl Shape {
     /// The shape with an axis of length `len` inserted at position `axis`.
     ///
     /// ```
-    /// use backend_api::Shape;
+    /// use recurrent::Shape;
     ///
-    /// # fn main() -> backend_api::Result<()> {
+    /// # fn main() -> recurrent::Result<()> {
     /// let shape = Shape::new(&[2, 3])?;
     /// assert_eq!(shape.insert(1, 5)?.dims(), [2, 5, 3]);
     /// assert!(shape.insert(3, 5).is_err());
@@ -216,9 +216,9 @@ impl Meta {
 /// `f32`, a pair with another type, as in `(&[2, 3], DType::I64)`, or a [`Meta`].
 ///
 /// ```
-/// use backend_api::{DType, IntoMeta};
+/// use recurrent::{DType, IntoMeta};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// assert_eq!((&[2, 3]).into_meta()?.dtype, DType::F32);
 /// assert_eq!((&[2, 3], DType::I64).into_meta()?.bytes(), 48);
 /// # Ok(()) }

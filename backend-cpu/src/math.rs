@@ -1,7 +1,8 @@
 //! Exponential, hyperbolic tangent and logistic function without branches or tables, so that loops
 //! over them compile to vector instructions.
 //!
-//! No fused multiply-add is used, so the results have the same bits on every CPU.
+//! Every multiply-add is a fused one, rounded once, so the results have the same bits on every CPU.
+//! CPUs without the instruction compute it in software.
 //!
 //! Error bounds, tested over the whole range (`ulp` are units in the last place of the exact
 //! result):
@@ -36,17 +37,17 @@ pub(crate) mod f32 {
         // passes through.
         let x = if x > 89.0 { 89.0 } else { x };
         let x = if x < -104.0 { -104.0 } else { x };
-        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
         let k = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
         let n = shifted - ROUND;
-        let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-        let mut p = 1.987_569_1e-4;
-        p = p * r + 1.398_2e-3;
-        p = p * r + 8.333_452e-3;
-        p = p * r + 4.166_579_6e-2;
-        p = p * r + 1.666_666_5e-1;
-        p = p * r + 5.0e-1;
-        let e = (p * (r * r) + r) + 1.0;
+        let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+        let mut p: f32 = 1.987_569_1e-4;
+        p = p.mul_add(r, 1.398_2e-3);
+        p = p.mul_add(r, 8.333_452e-3);
+        p = p.mul_add(r, 4.166_579_6e-2);
+        p = p.mul_add(r, 1.666_666_5e-1);
+        p = p.mul_add(r, 5.0e-1);
+        let e = p.mul_add(r * r, r) + 1.0;
         // In two factors, as 2^128 and subnormal powers are not normal numbers.
         let half = k >> 1;
         e * power_of_two(half) * power_of_two(k.wrapping_sub(half))
@@ -59,12 +60,12 @@ pub(crate) mod f32 {
         let e = exp(2.0 * a);
         let far = 1.0 - 2.0 / (e + 1.0);
         let z = x * x;
-        let mut p = -5.704_988_7e-3;
-        p = p * z + 2.063_909e-2;
-        p = p * z - 5.373_971_6e-2;
-        p = p * z + 1.333_144_2e-1;
-        p = p * z - 3.333_328e-1;
-        let near = x + x * (z * p);
+        let mut p: f32 = -5.704_988_7e-3;
+        p = p.mul_add(z, 2.063_909e-2);
+        p = p.mul_add(z, -5.373_971_6e-2);
+        p = p.mul_add(z, 1.333_144_2e-1);
+        p = p.mul_add(z, -3.333_328e-1);
+        let near = x.mul_add(z * p, x);
         let y = if a < 0.625 { near } else { far };
         y.copysign(x)
     }
@@ -111,15 +112,15 @@ pub(crate) mod f64 {
     pub(crate) fn exp(x: f64) -> f64 {
         let x = if x > 710.0 { 710.0 } else { x };
         let x = if x < -746.0 { -746.0 } else { x };
-        let shifted = x * std::f64::consts::LOG2_E + ROUND;
+        let shifted = x.mul_add(std::f64::consts::LOG2_E, ROUND);
         let k = (shifted.to_bits() as i64).wrapping_sub(ROUND.to_bits() as i64);
         let n = shifted - ROUND;
-        let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-        let mut p = 0.0;
+        let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+        let mut p = 0.0f64;
         for coefficient in TAYLOR {
-            p = p * r + coefficient;
+            p = p.mul_add(r, coefficient);
         }
-        let e = (p * (r * r) + r) + 1.0;
+        let e = p.mul_add(r * r, r) + 1.0;
         let half = k >> 1;
         e * power_of_two(half) * power_of_two(k.wrapping_sub(half))
     }
@@ -131,11 +132,13 @@ pub(crate) mod f64 {
         let a = x.abs();
         let far = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
         let z = x * x;
-        let p = (-9.643_991_794_250_523e-1 * z - 9.928_772_310_019_186e1) * z
-            - 1.614_687_684_417_084_5e3;
-        let q = ((z + 1.128_116_784_916_329_3e2) * z + 2.235_488_390_601_004_5e3) * z
-            + 4.844_063_053_251_255e3;
-        let near = x + x * (z * p / q);
+        let p = z
+            .mul_add(-9.643_991_794_250_523e-1, -9.928_772_310_019_186e1)
+            .mul_add(z, -1.614_687_684_417_084_5e3);
+        let q = (z + 1.128_116_784_916_329_3e2)
+            .mul_add(z, 2.235_488_390_601_004_5e3)
+            .mul_add(z, 4.844_063_053_251_255e3);
+        let near = x.mul_add(z * p / q, x);
         let y = if a < 0.625 { near } else { far };
         y.copysign(x)
     }

@@ -5,7 +5,7 @@
 //! Linux provides them on request. Other memory does not ask for them: a fresh large page has to be
 //! found, made contiguous and cleared as a whole, at the first access to any part of it.
 //!
-//! This module contains unsafe code: memory is mapped by system calls, and owned by pointer.
+//! This module contains unsafe code: it allocates memory, and a block owns its memory by pointer.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -20,9 +20,7 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
 
-/// The size of a large page, on CPUs that have them. Blocks of this size or more are mapped, on
-/// Linux: mapped memory is zero without a write, and each page is first touched by the thread that
-/// uses it. The allocator clears memory of this alignment by hand.
+/// The size of a large page, on CPUs that have them.
 const LARGE: usize = 2 << 20;
 
 /// The pages that a block asks for.
@@ -36,7 +34,9 @@ pub(crate) enum Pages {
 /// A block of memory with one owner.
 #[derive(Debug)]
 pub(crate) struct Block {
+    /// The first line, in the memory that begins at `memory`.
     start: NonNull<Line>,
+    memory: NonNull<u8>,
     lines: usize,
     pages: Pages,
 }
@@ -49,18 +49,31 @@ unsafe impl Sync for Block {}
 impl Block {
     /// A block of zeros; `None` if the system is out of memory.
     pub(crate) fn zeroed(lines: usize, pages: Pages) -> Option<Self> {
-        let layout = Layout::array::<Line>(lines).ok()?;
-        let start = match layout.size() {
-            0 => NonNull::dangling(),
-            size if is_mapped(size) => map(size, pages)?.cast(),
-            // SAFETY: the size is not 0.
-            _ => NonNull::new(unsafe { alloc_zeroed(layout) })?.cast(),
-        };
-        Some(Self {
+        if lines == 0 {
+            return Some(Self {
+                pages,
+                ..Self::default()
+            });
+        }
+        let (layout, align) = request(lines, pages)?;
+        // SAFETY: the size is not 0.
+        let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: `request` leaves room before the first line.
+        let start = unsafe { memory.add(memory.align_offset(align)) }.cast::<Line>();
+        let block = Self {
             start,
+            memory,
             lines,
             pages,
-        })
+        };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if pages == Pages::Large {
+            let bytes = size_of_val(&*block) / LARGE * LARGE;
+            // SAFETY: the call changes the size of the block's pages, not their contents. It has no
+            // effect if the system has none.
+            unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Some(block)
     }
 
     pub(crate) fn pages(&self) -> Pages {
@@ -68,10 +81,29 @@ impl Block {
     }
 }
 
+/// The memory to ask the allocator for, and the alignment of the block in it.
+///
+/// Allocators take much memory from the system, which provides it zeroed, page by page at the first
+/// access. But where the alignment is unusual, they clear it by hand. So a block of much memory is
+/// requested without an alignment, with room to begin at one.
+fn request(lines: usize, pages: Pages) -> Option<(Layout, usize)> {
+    let layout = Layout::array::<Line>(lines).ok()?;
+    if layout.size() < LARGE {
+        return Some((layout, layout.align()));
+    }
+    let align = match pages {
+        Pages::Small => layout.align(),
+        Pages::Large => LARGE,
+    };
+    let layout = Layout::from_size_align(layout.size().checked_add(align)?, 1).ok()?;
+    Some((layout, align))
+}
+
 impl Default for Block {
     fn default() -> Self {
         Self {
             start: NonNull::dangling(),
+            memory: NonNull::dangling(),
             lines: 0,
             pages: Pages::Small,
         }
@@ -96,68 +128,14 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let layout = Layout::for_value(&**self);
-        match layout.size() {
-            0 => {}
-            // SAFETY: `map` returned the block for this size, and nothing refers to it any more.
-            size if is_mapped(size) => unsafe { unmap(self.start.cast(), size) },
-            // SAFETY: the allocator returned the block for this layout.
-            _ => unsafe { dealloc(self.start.as_ptr().cast(), layout) },
+        if self.lines > 0
+            && let Some((layout, _)) = request(self.lines, self.pages)
+        {
+            // SAFETY: the allocator returned the memory for this layout.
+            unsafe { dealloc(self.memory.as_ptr(), layout) };
         }
     }
 }
-
-/// Whether blocks of this size are mapped. Miri checks allocations better than mappings.
-fn is_mapped(bytes: usize) -> bool {
-    cfg!(all(target_os = "linux", not(miri))) && bytes >= LARGE
-}
-
-/// Maps memory; `None` if the system is out of memory. Mapped sizes are whole large pages, and so
-/// whole pages on every CPU. The last page takes no memory before it is touched.
-#[cfg(target_os = "linux")]
-fn map(bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
-    let size = bytes.checked_next_multiple_of(LARGE)?;
-    // Room to begin at a large page.
-    let all = size.checked_add(LARGE)?;
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping at an address of the system's choice.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), all, access, kind, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return None;
-    }
-    let skipped = start.cast::<u8>().align_offset(LARGE);
-    // SAFETY: the block lies within the mapping, between two parts that nothing refers to. The last
-    // call changes the size of the block's pages, not their contents.
-    unsafe {
-        let block = start.cast::<u8>().add(skipped);
-        if skipped > 0 {
-            libc::munmap(start, skipped);
-        }
-        libc::munmap(block.add(size).cast(), LARGE - skipped);
-        if pages == Pages::Large {
-            // Has no effect if the system has none.
-            libc::madvise(block.cast(), bytes / LARGE * LARGE, libc::MADV_HUGEPAGE);
-        }
-        NonNull::new(block)
-    }
-}
-
-/// # Safety
-/// `start` must be what [`map`] returned for `bytes`, and nothing may refer to it.
-#[cfg(target_os = "linux")]
-unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
-    // SAFETY: see above.
-    unsafe { libc::munmap(start.as_ptr().cast(), bytes.next_multiple_of(LARGE)) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn map(_: usize, _: Pages) -> Option<NonNull<u8>> {
-    None
-}
-
-#[cfg(not(target_os = "linux"))]
-unsafe fn unmap(_: NonNull<u8>, _: usize) {}
 
 #[cfg(test)]
 mod tests {

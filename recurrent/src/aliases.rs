@@ -2,108 +2,53 @@
 
 use crate::Device;
 
-/// An array of numbers on a device; see [`backend_api::Tensor`].
+#[doc(inline)]
+pub use crate::cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell};
+
+#[doc = backend_api::tensor_doc!()]
 pub type Tensor = backend_api::Tensor<Device>;
 
-/// A trainable tensor; see [`rnn_core::Param`].
+#[doc = rnn_core::param_doc!()]
 pub type Param = rnn_core::Param<Device>;
 
-/// The visitor of [`Module::params`](crate::Module::params); see [`rnn_core::Visitor`].
+#[doc = rnn_core::visitor_doc!()]
 pub type Visitor<'a> = rnn_core::Visitor<'a, Device>;
 
-/// The gradients of a model; see [`rnn_train::Gradients`].
-pub type Gradients = rnn_train::Gradients<Device>;
-
-/// The gradient of one parameter; see [`rnn_train::Gradient`].
-pub type Gradient = rnn_train::Gradient<Device>;
-
-/// The sparse gradient of an embedding table; see [`rnn_train::IndexedSlices`].
-pub type IndexedSlices = rnn_train::IndexedSlices<Device>;
-
-/// The plain recurrent cell; see [`rnn_core::BasicRnnCell`].
-///
-/// ```
-/// use recurrent::{BasicRnnCell, Device, Module};
-///
-/// let cell = BasicRnnCell::new(&Device::cpu(), 28, 150)?;
-/// assert_eq!(cell.param_count(), (28 + 150) * 150 + 150);
-/// # Ok::<(), recurrent::Error>(())
-/// ```
-pub type BasicRnnCell = rnn_core::BasicRnnCell<Device>;
-
-/// The LSTM cell without peepholes, clipping or projection; see [`rnn_core::BasicLstmCell`].
-///
-/// ```
-/// use recurrent::{BasicLstmCell, Device, Module};
-///
-/// let cell = BasicLstmCell::new(&Device::cpu(), 28, 128)?;
-/// assert_eq!(cell.named_params()[0].1.shape().dims(), [28 + 128, 4 * 128]);
-/// # Ok::<(), recurrent::Error>(())
-/// ```
-pub type BasicLstmCell = rnn_core::BasicLstmCell<Device>;
-
-/// The state of an LSTM cell; see [`rnn_core::LstmState`].
+#[doc = rnn_core::lstm_state_doc!()]
 pub type LstmState = rnn_core::LstmState<Device>;
 
-/// The gated recurrent unit; see [`rnn_core::GruCell`].
-///
-/// ```
-/// use recurrent::{Device, GruCell, Module};
-///
-/// let cell = GruCell::new(&Device::cpu(), 28, 128)?;
-/// let names: Vec<String> = cell.named_params().into_iter().map(|(name, _)| name).collect();
-/// assert_eq!(names, ["gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias"]);
-/// # Ok::<(), recurrent::Error>(())
-/// ```
-pub type GruCell = rnn_core::GruCell<Device>;
-
-/// The LSTM cell with peepholes, clipping and projection; see [`rnn_core::LstmCell`].
-///
-/// ```
-/// use recurrent::{Device, LstmCell, Module};
-///
-/// let cell = LstmCell::builder(28, 128).use_peepholes(true).num_proj(64).build(&Device::cpu())?;
-/// assert_eq!(cell.named_params()[0].1.shape().dims(), [28 + 64, 4 * 128]);
-/// # Ok::<(), recurrent::Error>(())
-/// ```
-pub type LstmCell = rnn_core::LstmCell<Device>;
-
-/// A cell of any kind, chosen at run time; see [`rnn_core::AnyCell`].
-///
-/// ```
-/// use recurrent::{AnyCell, Device, GruCell, LstmCell, MultiRnnCell};
-///
-/// let device = Device::cpu();
-/// let cells = vec![
-///     AnyCell::new(GruCell::new(&device, 28, 64)?),
-///     AnyCell::new(LstmCell::new(&device, 64, 128)?),
-/// ];
-/// let stack = MultiRnnCell::new(cells)?;
-/// # let _ = stack;
-/// # Ok::<(), recurrent::Error>(())
-/// ```
+#[doc = rnn_core::any_cell_doc!()]
 pub type AnyCell = rnn_core::AnyCell<Device>;
 
-/// The state of an [`AnyCell`]; see [`rnn_core::AnyState`].
+#[doc = rnn_core::any_state_doc!()]
 pub type AnyState = rnn_core::AnyState<Device>;
 
-/// The fully connected layer; see [`rnn_core::Dense`].
+#[doc = rnn_core::dense_doc!()]
 pub type Dense = rnn_core::Dense<Device>;
 
-/// The Adam optimizer; see [`rnn_train::optim::Adam`].
+#[doc = rnn_train::gradients_doc!()]
+pub type Gradients = rnn_train::Gradients<Device>;
+
+#[doc = rnn_train::gradient_doc!()]
+pub type Gradient = rnn_train::Gradient<Device>;
+
+#[doc = rnn_train::indexed_slices_doc!()]
+pub type IndexedSlices = rnn_train::IndexedSlices<Device>;
+
+#[doc = rnn_train::adam_doc!()]
 pub type Adam = rnn_train::optim::Adam<Device>;
 
-/// Gradient descent; see [`rnn_train::optim::Sgd`].
+#[doc = rnn_train::sgd_doc!()]
 pub type Sgd = rnn_train::optim::Sgd<Device>;
 
-/// Gradient descent with momentum; see [`rnn_train::optim::Momentum`].
+#[doc = rnn_train::momentum_doc!()]
 pub type Momentum = rnn_train::optim::Momentum<Device>;
 
-/// RMSProp; see [`rnn_train::optim::RmsProp`].
+#[doc = rnn_train::rms_prop_doc!()]
 pub type RmsProp = rnn_train::optim::RmsProp<Device>;
 
-/// Adagrad; see [`rnn_train::optim::Adagrad`].
+#[doc = rnn_train::adagrad_doc!()]
 pub type Adagrad = rnn_train::optim::Adagrad<Device>;
 
-/// The training loop; see [`rnn_train::training::Trainer`].
+#[doc = rnn_train::trainer_doc!()]
 pub type Trainer = rnn_train::training::Trainer<Device>;

@@ -28,7 +28,7 @@ dispatch! {
 ///
 /// Cloning is cheap. Several devices can be used side by side, for example two CPU devices with
 /// different numbers of threads. An operation cannot mix tensors of different devices;
-/// [`Tensor::to`](backend_api::Tensor::to) copies a tensor to another device.
+/// [`Tensor::to`](crate::Tensor::to) copies a tensor to another device.
 ///
 /// ```
 /// use recurrent::Device;
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn names_of_gpus_are_parsed() {
-        // No machine has so many.
+        // More GPUs than a machine has.
         for name in [
             "cuda:4000",
             "gpu:4000",

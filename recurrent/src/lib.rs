@@ -18,6 +18,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The [guides](guide) say what to do for a purpose; the pages of [`cells`] have the equations.
+//!
 //! # Features
 //!
 //! * `cpu` (default): the CPU.
@@ -35,6 +37,7 @@ compile_error!("recurrent needs a backend: enable the feature `cpu` or `cuda`");
 mod aliases;
 pub mod cells;
 mod device;
+pub mod guide;
 mod macros;
 pub mod prelude;
 
@@ -51,6 +54,7 @@ pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 // The macros name it in their expansion in other crates.
 #[doc(hidden)]
 pub use rnn_core as __rnn_core;
+#[doc(no_inline)]
 pub use rnn_core::serde_json;
 pub use rnn_core::wrappers;
 pub use rnn_core::{
@@ -61,7 +65,9 @@ pub use rnn_core::{
     StreamingRnn, Summary, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn,
     stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
-pub use rnn_train::data::{from_ndarray, ndarray, to_ndarray};
+pub use rnn_train::data::{from_ndarray, to_ndarray};
+#[doc(no_inline)]
+pub use rnn_train::ndarray;
 pub use rnn_train::{
     Differentiable, Reach, checkpoint, convert, data, losses, optim, tracked, training,
     value_and_grad, values_and_grads,
@@ -71,3 +77,8 @@ pub use rnn_train::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So must the code in the table of TensorFlow's symbols.
+#[cfg(doctest)]
+#[doc = include_str!("../../TENSORFLOW.md")]
+struct FromTensorFlow;

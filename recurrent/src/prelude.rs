@@ -4,6 +4,6 @@ pub use crate::aliases::*;
 pub use crate::losses::{accuracy, mean_squared_error, softmax_cross_entropy};
 pub use crate::optim::Optimizer;
 pub use crate::{
-    Activation, Cell, ConcatState, DType, Device, Differentiable, DynamicRnn, Mode, Module,
-    MultiRnnCell, Nest, StepContext, module, nest, value_and_grad,
+    Activation, Cell, ConcatState, DType, Device, Differentiable, DynamicRnn, Initializer, Mode,
+    Module, MultiRnnCell, Nest, StepContext, module, nest, value_and_grad,
 };

@@ -7,7 +7,11 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use crate::{Cell, Module, Nest, Path, StepContext, Unroll, Visitor};
 
+backend_api::shared_doc! { any_state_doc:
 /// A type-erased nest: the state of an [`AnyCell`].
+}
+
+#[doc = any_state_doc!()]
 #[derive(Debug)]
 pub struct AnyState<B: Backend>(Box<dyn ErasedNest<B>>);
 
@@ -81,23 +85,26 @@ impl<B: Backend, N: Nest<B>> ErasedNest<B> for N {
     }
 }
 
+backend_api::shared_doc! { any_cell_doc:
 /// A type-erased cell with given input and output types: for cells chosen at run time, and for
-/// stacks of cells of different types. It uses the [`unroll`](Cell::unroll) of the wrapped cell,
-/// and so its fast path.
+/// stacks of cells of different types. It uses the [`unroll`](crate::Cell::unroll) of the wrapped
+/// cell, and so its fast path.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{AnyCell, BasicLstmCell, Cell, GruCell};
+/// use recurrent::{AnyCell, BasicLstmCell, Cell, Device, GruCell};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
-/// let cells: Vec<AnyCell<Cpu>> = vec![
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cells: Vec<AnyCell> = vec![
 ///     AnyCell::new(GruCell::new(&device, 3, 5)?),
 ///     AnyCell::new(BasicLstmCell::new(&device, 3, 5)?),
 /// ];
 /// assert_eq!(cells[1].scope(), "basic_lstm_cell");
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = any_cell_doc!()]
 #[derive(Debug)]
 pub struct AnyCell<B: Backend, I = Tensor<B>, O = Tensor<B>>(Box<dyn ErasedCell<B, I, O>>);
 

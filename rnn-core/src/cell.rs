@@ -9,9 +9,52 @@ use crate::{Module, Nest, Sizes, StepContext, Unroll};
 /// A custom cell implements the items without a default. It then runs under every driver and on
 /// every device, with gradients. Batch is the first axis of every leaf of inputs, states and
 /// outputs. A step sees neither the time axis nor lengths nor padding; the drivers handle them.
+///
+/// ```
+/// use recurrent::Result;
+/// use recurrent::prelude::*;
+///
+/// /// `h' = tanh(x · kernel + h)`.
+/// #[derive(Clone, Debug)]
+/// struct Adding {
+///     kernel: Dense,
+///     units: usize,
+/// }
+///
+/// module!(Adding { kernel });
+///
+/// impl Cell for Adding {
+///     type Input = Tensor;
+///     type State = Tensor;
+///     type Output = Tensor;
+///
+///     fn zero_state(&self, batch: usize) -> Result<Tensor> {
+///         let kernel = &self.named_params()[0].1;
+///         Tensor::zeros(kernel.device(), (&[batch, self.units], kernel.dtype()))
+///     }
+///
+///     fn zero_output(&self, batch: usize) -> Result<Tensor> {
+///         self.zero_state(batch)
+///     }
+///
+///     fn step(&self, _: &StepContext, x: &Tensor, h: &Tensor) -> Result<(Tensor, Tensor)> {
+///         let h = (self.kernel.forward(x)? + h)?.tanh()?;
+///         Ok((h.clone(), h))
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let device = Device::cpu();
+/// let cell = Adding { kernel: Dense::new(&device, 3, 4)?, units: 4 };
+/// let rnn = DynamicRnn::new(&cell).run(&Tensor::ones(&device, &[2, 5, 3])?)?;
+/// assert_eq!(rnn.outputs.dims()[..], [2, 5, 4]);
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a recurrent cell",
-    note = "a cell implements `Module` (its parameters) and `Cell` (its step)"
+    note = "a cell implements `Module` (its parameters) and `Cell` (its step)",
+    note = "drivers borrow a cell: `DynamicRnn::new(&cell)`; wrappers and stacks own it: pass \
+            `cell`, or `cell.clone()`, which shares the parameters"
 )]
 pub trait Cell: Module {
     /// The input of a step: a tensor `[batch, depth]`, or a nest of tensors.

@@ -33,15 +33,13 @@ pub trait CellConfig: DeserializeOwned {
 /// is a single tensor ([`ConcatState`]).
 ///
 /// ```
-/// use backend_api::DType;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, cell_from_config};
+/// use recurrent::{Cell, DType, Device, cell_from_config};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let options = serde_json::json!({
 ///     "type": "BasicLSTMCell", "num_units": 5, "forget_bias": 0.5,
 /// });
-/// let cell = cell_from_config(&Cpu::new(), &options, 3, DType::F32)?;
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
@@ -108,8 +106,8 @@ where
 
 macro_rules! registry {
     (
-        registered { $($cell:ident: $($config:ident),+;)* }
-        others { $($other:ident: $builder:ident;)* }
+        registered { $($cell:ident $doc:ident: $($config:ident),+;)* }
+        others { $($other:ident $other_doc:ident: $builder:ident;)* }
     ) => {
         classes! {
             $($(cells::$config,)+)*

@@ -5,6 +5,7 @@ use backend_api::{Activation, Backend, DType, Error, Meta, Result, Shape, Tensor
 use crate::limits::{check_elements, check_sizes};
 use crate::{Initializer, Module, Param, Visitor};
 
+backend_api::shared_doc! { dense_doc:
 /// `y = act(x · kernel + bias)` on the last axis; TensorFlow's `tf.layers.dense`.
 ///
 /// | parameter | shape | initial value |
@@ -13,17 +14,18 @@ use crate::{Initializer, Module, Param, Visitor};
 /// | `bias` | `[units]` | 0 |
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::Dense;
+/// use recurrent::{Dense, Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let layer = Dense::new(&device, 3, 10)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 24], &[2, 4, 3])?;
 /// assert_eq!(layer.forward(&x)?.shape().dims(), [2, 4, 10]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = dense_doc!()]
 #[derive(Clone, Debug)]
 pub struct Dense<B: Backend> {
     activation: Activation,

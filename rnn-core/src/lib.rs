@@ -54,6 +54,7 @@ pub use wrappers::{
 
 /// The crate of the configurations of [`cell_from_config`], in the version (1) that its signature
 /// names.
+#[doc(no_inline)]
 pub use serde_json;
 
 // `nest!` names this crate in its expansion in other crates.

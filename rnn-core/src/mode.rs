@@ -7,7 +7,7 @@ use backend_api::philox;
 /// Inference or training. Dropout and similar regularization only act in training.
 ///
 /// A driver has the mode that its `mode` or `training` sets. Otherwise it has the mode of the
-/// innermost [`scope`](Self::scope) that runs on its thread. `rnn_train::value_and_grad` opens a
+/// innermost [`scope`](Self::scope) that runs on its thread. `value_and_grad` opens a
 /// scope for training around the loss. Outside of all scopes the mode is evaluation, unless the
 /// parameters of the cell are tracked for a gradient: cells with dropout then refuse to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,17 +58,16 @@ impl Mode {
     /// the loss, open a scope with `Mode::Evaluation`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
-    /// use rnn_core::{DropoutWrapper, DynamicRnn, GruCell, Mode};
+    /// use recurrent::wrappers::DropoutWrapper;
+    /// use recurrent::{Device, DynamicRnn, GruCell, Mode, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let cell = GruCell::new(&device, 4, 8)?;
     /// let cell = DropoutWrapper::builder(cell).output_keep_prob(0.5).build()?;
     /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
     /// let run = || DynamicRnn::new(&cell).run(&x)?.outputs.to_vec::<f32>();
-    /// let two_runs = || Ok::<_, backend_api::Error>((run()?, run()?));
+    /// let two_runs = || Ok::<_, recurrent::Error>((run()?, run()?));
     /// let (first, second) = Mode::Training { seed: 7 }.scope(two_runs)?;
     /// assert_ne!(first, second);
     /// assert_eq!((first, second), Mode::Training { seed: 7 }.scope(two_runs)?);

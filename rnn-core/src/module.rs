@@ -16,18 +16,17 @@ use crate::{Initializer, Summary};
 /// elements and are cheap, so a read-only variant of the method is unnecessary.
 ///
 /// ```
-/// use rnn_core::{BasicLstmCell, Dense, Module, Visitor};
-/// use backend_api::Backend;
+/// use recurrent::{BasicLstmCell, Dense, Device, Module, Visitor};
 ///
 /// #[derive(Clone, Debug)]
-/// struct Tagger<B: Backend> {
-///     cell: BasicLstmCell<B>,
-///     output: Dense<B>,
+/// struct Tagger {
+///     cell: BasicLstmCell,
+///     output: Dense,
 /// }
 ///
-/// impl<B: Backend> Module for Tagger<B> {
-///     type Backend = B;
-///     fn params(&mut self, v: &mut Visitor<'_, B>) {
+/// impl Module for Tagger {
+///     type Backend = Device;
+///     fn params(&mut self, v: &mut Visitor<'_>) {
 ///         v.child("basic_lstm_cell", &mut self.cell);
 ///         v.child("dense", &mut self.output);
 ///     }
@@ -35,6 +34,13 @@ use crate::{Initializer, Summary};
 /// ```
 ///
 /// [`module!`](crate::module) writes this implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not list its parameters",
+    label = "`Module` is not implemented",
+    note = "`module!` implements `Module` for a struct: it lists the fields that are parameters, \
+            cells, layers or other modules",
+    note = "modules are also tuples, arrays, `Vec`s and `Option`s of modules, but not references"
+)]
 pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend of the parameters.
     type Backend: Backend;
@@ -118,15 +124,13 @@ pub trait Module: Clone + fmt::Debug + Send + Sync + 'static {
     /// the cast.
     ///
     /// A 16-bit type halves the memory for inference, and allows mixed-precision training with one
-    /// line in the loss (`rnn_train::optim::LossScale` has an example).
+    /// line in the loss (`optim::LossScale` has an example).
     ///
     /// ```
-    /// use backend_api::{DType, Tensor};
-    /// use backend_cpu::Cpu;
-    /// use rnn_core::{DynamicRnn, LstmCell, Module};
+    /// use recurrent::{DType, Device, DynamicRnn, LstmCell, Module, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let cell = LstmCell::new(&device, 28, 128)?.to_dtype(DType::Bf16)?;
     /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 28], &[2, 5, 28])?.cast(DType::Bf16)?;
     /// assert_eq!(DynamicRnn::new(&cell).run(&x)?.outputs.dtype(), DType::Bf16);
@@ -291,7 +295,31 @@ fn visit_list<M: Module>(modules: &mut [M], v: &mut Visitor<'_, M::Backend>) {
     }
 }
 
-/// Walks over the parameters of a [`Module`] and tracks their names.
+backend_api::shared_doc! { visitor_doc:
+/// Walks over the parameters of a [`Module`](crate::Module) and tracks their names: what
+/// [`Module::params`](crate::Module::params) receives. [`module!`](crate::module) writes this
+/// method; by hand it is
+///
+/// ```
+/// use recurrent::{BasicLstmCell, Device, Module, Param, Visitor};
+///
+/// #[derive(Clone, Debug)]
+/// struct Scaled {
+///     cell: BasicLstmCell,
+///     scale: Param,
+/// }
+///
+/// impl Module for Scaled {
+///     type Backend = Device;
+///     fn params(&mut self, v: &mut Visitor<'_>) {
+///         v.child("basic_lstm_cell", &mut self.cell); // basic_lstm_cell/kernel, ../bias
+///         v.param("scale", &mut self.scale);
+///     }
+/// }
+/// ```
+}
+
+#[doc = visitor_doc!()]
 pub struct Visitor<'f, B: Backend> {
     path: String,
     f: &'f mut dyn FnMut(&str, &mut Param<B>) -> Result<()>,
@@ -363,7 +391,24 @@ impl ParamId {
     }
 }
 
-/// A trainable tensor. Clones have the same identity, but each holds its own value.
+backend_api::shared_doc! { param_doc:
+/// A trainable tensor, which dereferences to its value: every method of a tensor is one of a
+/// parameter. Clones have the same identity, but each holds its own value.
+///
+/// ```
+/// use recurrent::{DType, Device, Initializer, Param, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let mut gain = Param::new(&device, Initializer::Constant(1.0), &[3], DType::F32)?;
+/// assert_eq!((&*gain * 2.0)?.to_vec::<f32>()?, [2.0; 3]);
+/// gain.set(Tensor::from_slice(&device, &[0.5f32, 1.0, 1.5], &[3])?)?;
+/// assert!(gain.set(Tensor::zeros(&device, &[4])?).is_err()); // another shape
+/// # Ok(()) }
+/// ```
+}
+
+#[doc = param_doc!()]
 #[derive(Debug)]
 pub struct Param<B: Backend> {
     id: ParamId,
@@ -427,6 +472,8 @@ impl<B: Backend> Param<B> {
     }
 }
 
+// Hidden, as rustdoc would repeat the methods of tensors with dead links.
+#[doc(hidden)]
 impl<B: Backend> Deref for Param<B> {
     type Target = Tensor<B>;
     fn deref(&self) -> &Tensor<B> {

@@ -7,6 +7,12 @@ use backend_api::{Backend, Error, Result, Tensor};
 /// A structure whose leaves are tensors: a tensor, a tuple, a `Vec`, an `Option`, `()`, or a struct
 /// declared with [`nest!`](crate::nest). Inputs, states and outputs of cells are nests; TensorFlow
 /// calls them possibly nested tuples.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither a tensor nor a structure of tensors",
+    label = "`Nest` is not implemented",
+    note = "states, inputs and outputs are tensors, tuples, `Vec`s or `Option`s of them, or \
+            structs that `nest!` declares"
+)]
 pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
     /// Calls `f` with each leaf and its path, in a fixed order.
     fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>));

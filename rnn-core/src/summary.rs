@@ -9,16 +9,15 @@ use crate::{Module, Nest};
 /// The parameters of a module: returned by [`Module::summary`].
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Module};
+/// use recurrent::{BasicLstmCell, Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = BasicLstmCell::new(&Cpu::new(), 28, 128)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = BasicLstmCell::new(&Device::cpu(), 28, 128)?;
 /// assert_eq!(cell.summary().to_string(), "\
-/// name    shape       type   count
-/// kernel  [156, 512]  f32    79872
-/// bias    [512]       f32      512
-/// total                      80384
+/// name    shape       type  count
+/// kernel  [156, 512]  f32   79872
+/// bias    [512]       f32     512
+/// total                     80384
 /// ");
 /// # Ok(()) }
 /// ```
@@ -69,11 +68,10 @@ impl fmt::Display for Summary {
 /// [`Cell::output_size`]: crate::Cell::output_size
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, LstmCell};
+/// use recurrent::{Cell, Device, LstmCell};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = LstmCell::builder(28, 128).num_proj(64).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = LstmCell::builder(28, 128).num_proj(64).build(&Device::cpu())?;
 /// assert_eq!(cell.output_size()?.total(), 64);
 /// assert_eq!(cell.state_size()?.to_string(), "c: [128], h: [64]");
 /// # Ok(()) }

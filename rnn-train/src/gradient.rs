@@ -4,7 +4,14 @@ use std::collections::HashMap;
 
 use backend_api::{Backend, DType, Meta, Op, Result, Shape, Tensor};
 
-/// The gradient of one tensor, in the form in which `tf.gradients` returns it.
+backend_api::shared_doc! { gradient_doc:
+/// The gradient of one tensor, in the form in which `tf.gradients` returns it: one value for each
+/// element, or, for a table of which the loss only looks up rows, the
+/// [`IndexedSlices`](crate::IndexedSlices) of these rows. `to_dense` gives the former in both
+/// cases.
+}
+
+#[doc = gradient_doc!()]
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "one per parameter")]
 pub enum Gradient<B: Backend> {
@@ -72,18 +79,17 @@ impl<B: Backend> Gradient<B> {
     }
 }
 
+backend_api::shared_doc! { indexed_slices_doc:
 /// The gradient of a table by rows; TensorFlow's `IndexedSlices`.
 ///
-/// Row `k` of [`values`](Self::values) belongs to row `indices[k]` of the table. Rows with equal
-/// indices add up: a row that was looked up twice occurs twice.
+/// Row `k` of [`values`](crate::IndexedSlices::values) belongs to row `indices[k]` of the table.
+/// Rows with equal indices add up: a row that was looked up twice occurs twice.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::{Autodiff, Differentiable, Gradient};
+/// use recurrent::{Device, Differentiable, Gradient, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let table = device.leaf(&Tensor::from_slice(&device, &[1.0f32; 1000], &[500, 2])?)?;
 /// let ids = Tensor::from_slice(&device, &[7i32, 3, 7], &[3])?;
 /// let loss = table.gather(&ids)?.sum_all()?;
@@ -96,6 +102,9 @@ impl<B: Backend> Gradient<B> {
 /// assert_eq!(rows.to_dense()?.shape().dims(), [500, 2]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = indexed_slices_doc!()]
 #[derive(Clone, Debug)]
 pub struct IndexedSlices<B: Backend> {
     values: Tensor<B>,

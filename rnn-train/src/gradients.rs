@@ -15,6 +15,19 @@ use crate::{Differentiable, Gradient, Reach};
 /// them, the caller chooses the mode of cells with dropout (see [`Mode`]), and one backward pass
 /// uses up the record of a forward pass.
 ///
+/// ```
+/// use recurrent::{Dense, Device, Differentiable, Module, Tensor, tracked};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let model = tracked(&Dense::new(&device, 3, 2)?)?;
+/// let loss = model.forward(&Tensor::ones(&device, &[1, 3])?)?.sum_all()?;
+/// let (_, bias) = model.named_params().pop().expect("a bias");
+/// let grads = device.gradients(&loss, &[&*bias])?;
+/// assert_eq!(grads[0].as_ref().expect("a gradient").to_dense()?.to_vec::<f32>()?, [1.0; 2]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// A parameter is tracked already, or the device failed.
 pub fn tracked<M>(model: &M) -> Result<M>
@@ -41,13 +54,12 @@ where
 /// gradients without dropout.
 ///
 /// ```
-/// use backend_api::{Result, Tensor, philox};
-/// use backend_cpu::Cpu;
-/// use rnn_core::{DropoutWrapper, DynamicRnn, GruCell, Mode};
-/// use rnn_train::{Autodiff, value_and_grad};
+/// use recurrent::backend::philox;
+/// use recurrent::wrappers::DropoutWrapper;
+/// use recurrent::{Device, DynamicRnn, GruCell, Mode, Result, Tensor, value_and_grad};
 ///
 /// # fn main() -> Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// let device = Device::cpu();
 /// let cell = GruCell::new(&device, 4, 8)?;
 /// let cell = DropoutWrapper::builder(cell).output_keep_prob(0.5).build()?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
@@ -88,13 +100,10 @@ where
 /// freed during the backward pass of the last loss.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::Dense;
-/// use rnn_train::{Autodiff, values_and_grads};
+/// use recurrent::{Dense, Device, Tensor, values_and_grads};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let model = (Dense::new(&device, 3, 4)?, Dense::new(&device, 4, 1)?);
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 3], &[2, 3])?;
 /// let [(_, fit), (size, shrink)] = values_and_grads(&model, |(hidden, output)| {
@@ -152,7 +161,31 @@ fn fresh() -> Mode {
     }
 }
 
-/// The gradients of a loss with respect to the parameters of a model, in the model's order.
+backend_api::shared_doc! { gradients_doc:
+/// The gradients of a loss with respect to the parameters of a model, in the model's order:
+/// the result of [`value_and_grad`](crate::value_and_grad), and the argument of an optimizer's
+/// `step`. Each gradient has the shape and element type of its parameter.
+///
+/// ```
+/// use recurrent::{Dense, Device, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let model = Dense::new(&device, 3, 4)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 3], &[2, 3])?;
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.sum_all())?;
+/// for (name, grad) in grads.iter() {
+///     println!("{name}: {:?}", grad.map(|grad| grad.meta()));
+/// }
+/// let bias = grads.get("bias").expect("the loss depends on it").to_dense()?;
+/// assert_eq!(bias.to_vec::<f32>()?, [2.0; 4]); // one for each row
+/// let clipped = grads.clip_by_global_norm(1.0)?;
+/// assert!((clipped.global_norm()?.item()? - 1.0).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
+}
+
+#[doc = gradients_doc!()]
 #[derive(Clone, Debug)]
 pub struct Gradients<B: Backend> {
     entries: Vec<Entry<B>>,

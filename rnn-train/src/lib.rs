@@ -26,3 +26,7 @@ pub mod training;
 pub use autodiff::{Autodiff, Differentiable, Reach, gradients_inside};
 pub use gradient::{Gradient, IndexedSlices};
 pub use gradients::{Gradients, tracked, value_and_grad, values_and_grads};
+/// The crate of [`data::from_ndarray`] and [`data::Column::from_ndarray`], in the version (0.17)
+/// that their signatures name. Not in `data`, where rustdoc would repeat its pages.
+#[doc(no_inline)]
+pub use ndarray;

@@ -14,8 +14,9 @@ use backend_cpu::Cpu;
 use criterion::{Criterion, Throughput};
 use rnn_core::{
     BidirectionalDynamicRnn, Cell, DynamicRnn, LstmCell, Module, RawRnnStep, StaticRnn,
-    StepContext, raw_rnn,
+    StepContext, StreamingRnn, cell_from_config, raw_rnn,
 };
+use serde_json::json;
 
 fn main() -> Result<()> {
     let mut criterion = Criterion::default()
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
     products(&mut criterion, &device)?;
     gates(&mut criterion, &device)?;
     drivers(&mut criterion, &device)?;
+    tracing(&mut criterion, &device)?;
     criterion.final_summary();
     Ok(())
 }
@@ -140,6 +142,32 @@ fn drivers(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
             Ok(rnn.run(&inputs)?.outputs.0)
         })?;
         bench("raw_rnn", &|| feed(device, cell, &parts))?;
+        group.finish();
+    }
+    Ok(())
+}
+
+/// One step of one row. `dynamic_rnn` traces the step of the cell in each call; a stream traces it
+/// once.
+fn tracing(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
+    const UNITS: usize = 16;
+    let x = normal(device, &[1, 1, UNITS])?;
+    let one = x.select(0, 0)?;
+    for class in [
+        "BasicLSTMCell",
+        "GRUCell",
+        "LayerNormBasicLSTMCell",
+        "NASCell",
+    ] {
+        let config = json!({ "type": class, "num_units": UNITS });
+        let mut cell = cell_from_config(device, &config, UNITS, DType::F32)?;
+        cell.initialize(1)?;
+        let mut group = criterion.benchmark_group(format!("one step, {class}"));
+        group.bench_function("dynamic_rnn", |bencher| {
+            bencher.iter(|| DynamicRnn::new(&cell).time_major(true).run(&x));
+        });
+        let mut stream = StreamingRnn::new(&cell, 1)?;
+        group.bench_function("stream", |bencher| bencher.iter(|| stream.step(&one)));
         group.finish();
     }
     Ok(())

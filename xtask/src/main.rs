@@ -6,6 +6,7 @@ mod bench;
 mod conformance;
 mod golden;
 mod kernels;
+mod links;
 mod records;
 mod sanitize;
 mod tidy;
@@ -22,9 +23,10 @@ Tasks:
   golden DIR ..     checks the backends against golden files
   instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
+  links DIR         finds dead links in the documentation that rustdoc wrote
   records           exchanges TFRecord files with TensorFlow
   sanitize ..       runs tests under sanitizers or Miri
-  tidy              checks circles of modules, columns and documents
+  tidy              checks circles of modules, columns, documents and examples
 
 `cargo xtask TASK --help` describes a task and its options.
 ";
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "golden" => golden::run(rest),
         "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
+        "links" => links::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
         "tidy" => tidy::run(rest),

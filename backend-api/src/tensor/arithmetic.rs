@@ -5,6 +5,12 @@ use crate::{Activation, Backend, Binary, DType, Op, Precision, Result, Tensor, U
 
 /// Arithmetic. Binary operations broadcast; axes are aligned at the end. Their second operand is a
 /// tensor or a number, see [`Operand`].
+///
+/// # Errors
+/// * Binary operations: the shapes do not broadcast to one, the element types differ, the elements
+///   are booleans, or the tensors are on different devices.
+/// * Functions of one tensor, such as `exp`, `affine` and `tanh`: the elements are not floats.
+/// * All: the device is out of memory.
 impl<B: Backend> Tensor<B> {
     /// Copies the elements into a new buffer, row-major and without gaps.
     pub fn copy(&self) -> Result<Self> {
@@ -166,6 +172,10 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The matrix product `self · other`: `[.., m, k] · [.., k, n]`.
+    ///
+    /// # Errors
+    /// A tensor has less than two axes, `k` differs, the axes before do not broadcast, or the
+    /// element types differ or are not floats.
     pub fn matmul(&self, other: &Self) -> Result<Self> {
         let op = Op::MatMul {
             alpha: 1.0,
@@ -175,6 +185,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// `self · other + addend`, where the addend has the result's shape.
+    ///
+    /// # Errors
+    /// Those of [`matmul`](Self::matmul), or the addend has another shape than the product.
     pub fn matmul_add(&self, other: &Self, addend: &Self) -> Result<Self> {
         let op = Op::MatMul {
             alpha: 1.0,

@@ -8,11 +8,10 @@ impl<B: Backend> Tensor<B> {
     /// The softmax along `axis`. Shifts the inputs first, so that no exponential overflows.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let logits = Tensor::from_slice(&Cpu::new(), &[1000.0f32, 1000.0], &[1, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let logits = Tensor::from_slice(&Device::cpu(), &[1000.0f32, 1000.0], &[1, 2])?;
     /// assert_eq!(logits.softmax(1)?.to_vec::<f32>()?, [0.5, 0.5]);
     /// # Ok(()) }
     /// ```
@@ -57,11 +56,10 @@ impl<B: Backend> Tensor<B> {
     /// and 0 elsewhere. An element outside `0..depth` gives only zeros. TensorFlow's `one_hot`.
     ///
     /// ```
-    /// use backend_api::{DType, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{DType, Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let ids = Tensor::from_slice(&Cpu::new(), &[2i32, -1], &[2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let ids = Tensor::from_slice(&Device::cpu(), &[2i32, -1], &[2])?;
     /// let one_hot = ids.one_hot(3, DType::F32)?;
     /// assert_eq!(one_hot.to_vec::<f32>()?, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
     /// # Ok(()) }
@@ -96,11 +94,10 @@ impl<B: Backend> Tensor<B> {
     /// The time grows with `k` times `n`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let scores = Tensor::from_slice(&Cpu::new(), &[0.1f32, 0.7, 0.2, 0.7], &[4])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let scores = Tensor::from_slice(&Device::cpu(), &[0.1f32, 0.7, 0.2, 0.7], &[4])?;
     /// let (values, indices) = scores.top_k(3)?;
     /// assert_eq!(values.to_vec::<f32>()?, [0.7, 0.7, 0.2]);
     /// assert_eq!(indices.to_vec::<i64>()?, [1, 3, 2]);
@@ -164,11 +161,10 @@ impl<B: Backend> Tensor<B> {
     /// TensorFlow's `nn.in_top_k`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let scores = Tensor::from_slice(&device, &[0.1f32, 0.7, 0.2, 0.5, 0.4, 0.1], &[2, 3])?;
     /// let targets = Tensor::from_slice(&device, &[2, 2], &[2])?;
     /// assert_eq!(scores.in_top_k(&targets, 2)?.to_bools()?, [true, false]);

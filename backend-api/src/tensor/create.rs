@@ -61,6 +61,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Creates a scalar, a tensor without axes.
+    ///
+    /// # Errors
+    /// The device is out of memory.
     pub fn scalar(device: &B, value: f64, dtype: DType) -> Result<Self> {
         Self::full(device, value, Meta::new(Shape::SCALAR, dtype))
     }
@@ -68,13 +71,12 @@ impl<B: Backend> Tensor<B> {
     /// Creates a tensor whose elements are all `value`.
     ///
     /// ```
-    /// use backend_api::{DType, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{DType, Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let halves = Tensor::full(&Cpu::new(), 0.5, &[2, 3])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let halves = Tensor::full(&Device::cpu(), 0.5, &[2, 3])?;
     /// assert_eq!(halves.dims()[..], [2, 3]);
-    /// let sevens = Tensor::full(&Cpu::new(), 7.0, (&[2], DType::I64))?;
+    /// let sevens = Tensor::full(&Device::cpu(), 7.0, (&[2], DType::I64))?;
     /// assert_eq!(sevens.to_vec::<i64>()?, [7, 7]);
     /// # Ok(()) }
     /// ```
@@ -105,11 +107,10 @@ impl<B: Backend> Tensor<B> {
     /// Creates a matrix with ones on its diagonal.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let eye = Tensor::eye(&Cpu::new(), &[2, 3])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let eye = Tensor::eye(&Device::cpu(), &[2, 3])?;
     /// assert_eq!(eye.to_vec::<f32>()?, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
     /// # Ok(()) }
     /// ```
@@ -130,11 +131,10 @@ impl<B: Backend> Tensor<B> {
     /// `step` is negative): TensorFlow's `range`, NumPy's `arange`.
     ///
     /// ```
-    /// use backend_api::{DType, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{DType, Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let odd = Tensor::arange(&device, 1..8, 2, DType::I64)?;
     /// assert_eq!(odd.to_vec::<i64>()?, [1, 3, 5, 7]);
     /// let times = Tensor::arange(&device, 0.0..1.0, 0.25, DType::F32)?;
@@ -178,12 +178,11 @@ impl<B: Backend> Tensor<B> {
     /// The elements are `i64`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
+    /// # fn main() -> recurrent::Result<()> {
     /// let labels: Vec<usize> = vec![7, 1, 4];
-    /// let labels = Tensor::from_ints(&Cpu::new(), &labels, &[3])?;
+    /// let labels = Tensor::from_ints(&Device::cpu(), &labels, &[3])?;
     /// assert_eq!(labels.to_vec::<i64>()?, [7, 1, 4]);
     /// # Ok(()) }
     /// ```

@@ -110,11 +110,10 @@ impl<B: Backend> Tensor<B> {
     /// A part of the tensor, as a view: an index or a range for each of the first axes.
     ///
     /// ```
-    /// use backend_api::{DType, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{DType, Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::arange(&Cpu::new(), 0..6, 1, DType::I64)?.reshape(&[2, 3])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::arange(&Device::cpu(), 0..6, 1, DType::I64)?.reshape(&[2, 3])?;
     /// assert_eq!(x.at(1)?.to_vec::<i64>()?, [3, 4, 5]); // x[1]
     /// assert_eq!(x.at((.., -1))?.to_vec::<i64>()?, [2, 5]); // x[:, -1]
     /// assert_eq!(x.at((0, ..2))?.to_vec::<i64>()?, [0, 1]); // x[0, :2]
@@ -139,11 +138,10 @@ impl<B: Backend> Tensor<B> {
     /// modified. `values` is a number, or a tensor that broadcasts to the shape of the part.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let cpu = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cpu = Device::cpu();
     /// let x = Tensor::zeros(&cpu, &[2, 3])?;
     /// let row = Tensor::from_slice(&cpu, &[1.0f32, 2.0], &[2])?;
     /// let x = x.slice_assign((.., ..2), &row)?.slice_assign((0, -1), 9)?;

@@ -59,11 +59,10 @@ impl<B: Backend> Tensor<B> {
     /// Stacks tensors of one shape along a new axis.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let a = Tensor::from_slice(&device, &[1i32, 1, 1], &[3])?;
     /// let b = Tensor::from_slice(&device, &[2i32, 2, 2], &[3])?;
     /// let stacked = Tensor::stack(&[&a, &b], 1)?;
@@ -85,11 +84,10 @@ impl<B: Backend> Tensor<B> {
     /// Adds elements of `value` before and after each axis: TensorFlow's `pad` with constants.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1i32, 2], &[1, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1i32, 2], &[1, 2])?;
     /// let padded = x.pad(&[(0, 1), (1, 0)], 9)?;
     /// assert_eq!(padded.dims()[..], [2, 3]);
     /// assert_eq!(padded.to_vec::<i32>()?, [9, 1, 2, 9, 9, 9]);

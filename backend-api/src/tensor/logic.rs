@@ -10,11 +10,10 @@ impl<B: Backend> Tensor<B> {
     /// Compares element by element; the result is a tensor of `bool`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, 2.0, 3.0], &[3])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[3])?;
     /// let inside = (x.greater(1)? & x.less_equal(2.5)?)?;
     /// assert_eq!(inside.to_bools()?, [false, true, false]);
     /// # Ok(()) }
@@ -81,11 +80,10 @@ impl<B: Backend> Tensor<B> {
     /// be a number.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.0, f32::NAN], &[3])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.0, f32::NAN], &[3])?;
     /// let known = x.equal(&x)?.select_from(&x, 0.0)?;
     /// assert_eq!(known.to_vec::<f32>()?, [1.0, -2.0, 0.0]);
     /// # Ok(()) }
@@ -140,11 +138,10 @@ impl<B: Backend> Tensor<B> {
     /// Whether an element along `axis` is true; removes the axis. False for an empty axis.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.0, 3.0, 4.0], &[2, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.0, 3.0, 4.0], &[2, 2])?;
     /// let positive = x.greater(0)?;
     /// assert_eq!(positive.any(1)?.to_bools()?, [true, true]);
     /// assert_eq!(positive.all(1)?.to_bools()?, [false, true]);
@@ -200,11 +197,10 @@ impl<B: Backend> Tensor<B> {
     /// calls it is not compiled.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.0, 3.0, 4.0], &[2, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.0, 3.0, 4.0], &[2, 2])?;
     /// let positions = x.greater(2)?.where_true()?;
     /// assert_eq!(positions.dims()[..], [2, 2]);
     /// assert_eq!(positions.to_vec::<i64>()?, [1, 0, 1, 1]);

@@ -29,6 +29,7 @@ use crate::{
 pub use index::{Index, Indices};
 pub use operand::{Operand, Scalar};
 
+crate::shared_doc! { tensor_doc:
 /// A multi-dimensional array on a device.
 ///
 /// Cloning is cheap: clones share their elements, and no operation modifies a tensor in place.
@@ -36,6 +37,23 @@ pub use operand::{Operand, Scalar};
 ///
 /// Every method that computes checks shapes and types first. Its error names the operation, the
 /// argument and both shapes. No method panics. All operands of an operation must be on one device.
+///
+/// ```
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+/// let y = (&x * 2.0 + x.mean(1)?.unsqueeze(1)?)?; // operators give a `Result`
+/// assert_eq!(y.dims()[..], [2, 3]);
+/// assert_eq!(y.at((0, ..))?.to_vec::<f32>()?, [4.0, 6.0, 8.0]);
+/// let wrong = x.matmul(&x).unwrap_err();
+/// assert!(wrong.to_string().contains("[2, 3]"));
+/// # Ok(()) }
+/// ```
+}
+
+#[doc = tensor_doc!()]
 pub struct Tensor<B: Backend> {
     device: B,
     elements: Elements<B::Buffer>,
@@ -164,11 +182,11 @@ impl<B: Backend> Tensor<B> {
     /// Assembles a tensor from its parts: for implementations of backends and decorators.
     ///
     /// ```
-    /// use backend_api::{DType, Layout, Shape, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::backend::Layout;
+    /// use recurrent::{DType, Device, Shape, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let cpu = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cpu = Device::cpu();
     /// let buffer = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0], &[3])?.into_buffer()?;
     /// let column = Layout::contiguous(Shape::new(&[3, 1])?);
     /// let x = Tensor::from_parts(&cpu, buffer, column, DType::F32)?;
@@ -260,6 +278,9 @@ impl<B: Backend> Tensor<B> {
 
     /// Copies the tensor to another device, without its gradient history. Returns a clone if it is
     /// already there.
+    ///
+    /// # Errors
+    /// The device failed or is out of memory.
     pub fn to(&self, device: &B) -> Result<Self> {
         if self.device.same_device(device) {
             return Ok(self.clone());
@@ -271,6 +292,9 @@ impl<B: Backend> Tensor<B> {
 /// Running operations.
 impl<B: Backend> Tensor<B> {
     /// Checks and runs an operation with one result.
+    ///
+    /// # Errors
+    /// Those of [`call_all`](Self::call_all).
     pub fn call(device: &B, op: &Op, ins: &[&Self]) -> Result<Self> {
         let mut outs = Self::call_all(device, op, ins)?;
         Ok(outs.swap_remove(0))
@@ -340,6 +364,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Runs a fused operation with one result.
+    ///
+    /// # Errors
+    /// Those of [`call_all`](Self::call_all).
     pub fn fused(&self, f: Fused, others: &[&Self]) -> Result<Self> {
         let mut ins: SmallVec<[&Self; 4]> = SmallVec::from_slice(&[self]);
         ins.extend_from_slice(others);

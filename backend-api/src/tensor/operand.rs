@@ -6,8 +6,7 @@ use crate::{Backend, DType, Error, Result, Tensor};
 
 /// A number of Rust: an operand as in `x.mul(2.0)`, or a bound of [`Tensor::arange`].
 pub trait Scalar: Copy {
-    /// The number as `f64`; `None` if `f64` cannot represent it, which only integers beyond 2^53
-    /// meet.
+    /// The number as `f64`. `None` if `f64` cannot represent it, as some integers beyond 2^53.
     fn number(self) -> Option<f64>;
 }
 
@@ -61,11 +60,10 @@ pub(super) fn checked(op: &'static str, arg: &str, x: impl Scalar, dtype: DType)
 /// `Result` of an operation, or a number of Rust, which takes the type of the first tensor.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, 2.0, 3.0], &[3])?;
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[3])?;
 /// assert_eq!(x.mul(2.0)?.add(&x)?.to_vec::<f32>()?, [3.0, 6.0, 9.0]);
 /// // The same with operators, whose results are `Result`s too.
 /// assert_eq!((&x * 2.0 + &x)?.to_vec::<f32>()?, [3.0, 6.0, 9.0]);

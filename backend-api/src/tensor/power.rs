@@ -13,11 +13,10 @@ impl<B: Backend> Tensor<B> {
     /// are 0.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let cpu = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cpu = Device::cpu();
     /// let x = Tensor::from_slice(&cpu, &[-2.0f32, 0.25, 9.0], &[3])?;
     /// assert_eq!(x.pow(3)?.to_vec::<f32>()?, [-8.0, 0.015625, 729.0]);
     /// let exponents = Tensor::from_slice(&cpu, &[-1.0f32, 0.5, 0.0], &[3])?;

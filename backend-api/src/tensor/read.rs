@@ -22,11 +22,10 @@ impl<B: Backend> Tensor<B> {
     /// Copies the elements of a tensor of `bool` to the host, in row-major order.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.0], &[2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.0], &[2])?;
     /// assert_eq!(x.greater(0.0)?.to_bools()?, [true, false]);
     /// # Ok(()) }
     /// ```
@@ -42,6 +41,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Copies the bytes of the elements to the host, in row-major order and the host's byte order.
+    ///
+    /// # Errors
+    /// The device failed, or the host is out of memory.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = host_zeros(self.meta().bytes())?;
         self.device.download(self.view()?, &mut bytes)?;
@@ -49,6 +51,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Copies the elements to the host as `f64`, from any element type: for printing and comparing.
+    ///
+    /// # Errors
+    /// The device failed, or the host is out of memory.
     pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
         self.cast(DType::F64)?.to_vec()
     }

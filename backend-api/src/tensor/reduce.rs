@@ -5,12 +5,18 @@ use crate::{Backend, Error, Op, Reduce, Result, Tensor};
 /// Reductions. Each removes the axis.
 impl<B: Backend> Tensor<B> {
     /// Sums over `axis` and removes it.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or its elements are not numbers.
     pub fn sum(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Sum;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
     }
 
     /// Takes the maximum over `axis` and removes it.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, the axis has length 0, or the elements are not numbers.
     pub fn max(&self, axis: usize) -> Result<Self> {
         let kind = Reduce::Max;
         Self::call(&self.device, &Op::Reduce { kind, axis }, &[self])
@@ -30,6 +36,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The index of the maximum over `axis`, as `i64`; removes `axis`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, the axis has length 0, or the elements are not numbers.
     pub fn argmax(&self, axis: usize) -> Result<Self> {
         Self::call(&self.device, &Op::ArgMax { axis }, &[self])
     }
@@ -49,11 +58,10 @@ impl<B: Backend> Tensor<B> {
     /// mean, as in TensorFlow's `moments` and `reduce_variance`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, 3.0, 2.0, 2.0], &[2, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 3.0, 2.0, 2.0], &[2, 2])?;
     /// assert_eq!(x.var(1)?.to_vec::<f32>()?, [1.0, 0.0]);
     /// # Ok(()) }
     /// ```

@@ -7,6 +7,10 @@ use crate::{Backend, Compare, DType, Error, Fused, Meta, Op, Result, Shape, Tens
 impl<B: Backend> Tensor<B> {
     /// Looks up rows of a table: `self` is `[V, rest..]`, `ids` is a tensor of integers in `0..V`
     /// of any shape `S`, and the result is `[S.., rest..]`.
+    ///
+    /// # Errors
+    /// `ids` are not integers, or an id is not a row. A device that cannot check an id at once
+    /// reports it at the latest when the result is read.
     pub fn gather(&self, ids: &Self) -> Result<Self> {
         Self::call(&self.device, &Op::Gather, &[self, ids])
     }
@@ -16,11 +20,10 @@ impl<B: Backend> Tensor<B> {
     /// used. Corresponds to TensorFlow's `scatter_update`, except that `self` is not modified.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let cpu = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cpu = Device::cpu();
     /// let table = Tensor::from_slice(&cpu, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2])?;
     /// let ids = Tensor::from_slice(&cpu, &[2i32, 0], &[2])?;
     /// let rows = Tensor::from_slice(&cpu, &[7.0f32, 8.0, 9.0, 0.0], &[2, 2])?;
@@ -69,6 +72,9 @@ impl<B: Backend> Tensor<B> {
 
     /// Reverses the first `lengths[b]` elements along axis `time`, for each row `b` of axis
     /// `batch`. The rest of a row is unchanged.
+    ///
+    /// # Errors
+    /// `time` and `batch` are the same axis or do not exist, `lengths` are not integers `[batch]`.
     pub fn reverse(&self, lengths: &Self, time: usize, batch: usize) -> Result<Self> {
         Self::call(&self.device, &Op::Reverse { time, batch }, &[self, lengths])
     }

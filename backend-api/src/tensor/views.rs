@@ -14,21 +14,33 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The indices `range` of `axis`, like `x[:, range]`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or the range is not within its length.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Self> {
         Ok(self.with_layout(self.layout.slice(axis, range)?))
     }
 
     /// Takes index `index` of `axis` and removes that axis, like `x[:, i]`.
+    ///
+    /// # Errors
+    /// The tensor has no axis `axis`, or `index` is not below its length.
     pub fn select(&self, axis: usize, index: usize) -> Result<Self> {
         Ok(self.with_layout(self.layout.select(axis, index)?))
     }
 
     /// Reorders the axes: axis `i` of the result is axis `order[i]` of the tensor.
+    ///
+    /// # Errors
+    /// `order` does not name each axis once.
     pub fn permute(&self, order: &[usize]) -> Result<Self> {
         Ok(self.with_layout(self.layout.permute(order)?))
     }
 
     /// Swaps two axes.
+    ///
+    /// # Errors
+    /// The tensor does not have both axes.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
         let mut order: SmallVec<[usize; 6]> = (0..self.shape().rank()).collect();
         if a >= order.len() || b >= order.len() {
@@ -44,11 +56,10 @@ impl<B: Backend> Tensor<B> {
     /// elements need.
     ///
     /// ```
-    /// use backend_api::{Shape, Tensor};
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Shape, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let x = Tensor::ones(&Cpu::new(), &[4, 3, 2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::ones(&Device::cpu(), &[4, 3, 2])?;
     /// assert_eq!(x.reshape(&[Shape::FREE, 6])?.dims()[..], [4, 6]);
     /// # Ok(()) }
     /// ```
@@ -93,11 +104,10 @@ impl<B: Backend> Tensor<B> {
     /// `broadcast_to`.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
+    /// use recurrent::{Device, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let row = Tensor::from_slice(&Cpu::new(), &[1.0f32, 2.0], &[2])?;
+    /// # fn main() -> recurrent::Result<()> {
+    /// let row = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[2])?;
     /// assert_eq!(row.broadcast_to(&[2, 2])?.to_vec::<f32>()?, [1.0, 2.0, 1.0, 2.0]);
     /// # Ok(()) }
     /// ```
@@ -135,6 +145,9 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Inserts an axis of length 1 at position `axis`.
+    ///
+    /// # Errors
+    /// `axis` is above the number of axes, or the tensor has 6 axes already.
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         let mut dims = self.dims();
         if axis > dims.len() {

@@ -117,6 +117,15 @@ impl Operand {
 }
 
 impl StepGraph {
+    /// The batch size.
+    pub fn batch(&self) -> usize {
+        let first = |metas: &[Meta]| metas.first().map(|m| m.shape.dims().first().copied());
+        let batch = first(&self.states)
+            .or_else(|| first(&self.inputs))
+            .flatten();
+        batch.unwrap_or(1)
+    }
+
     /// Shape and type of a value.
     pub fn meta_of(&self, value: Value) -> Meta {
         match value {

@@ -23,6 +23,7 @@ pub use graph::{GraphKey, Node, Operand, StepGraph, Value, Work};
 pub use plan::{CompiledStep, RowSource, RowSum, ScanPlan, SharedProgram, StepProgram};
 pub(crate) use recorder::not_available;
 pub use recorder::{Key, Recorder, Symbol};
-pub use regions::{Regions, ScanOperands, ScanResults};
+pub use regions::Regions;
+pub use regions::run::{ScanOperands, ScanResults};
 pub use rows::row_nodes;
 pub use symbolic::Symbolic;

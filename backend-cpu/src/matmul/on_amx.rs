@@ -57,7 +57,7 @@ impl Cpu {
 
     /// `out (+)= a b` with AMX and all threads. Returns `false` if an operand contains numbers that
     /// AMX cannot multiply; the result is then invalid.
-    pub(super) fn amx_product<T: Float>(
+    pub(crate) fn amx_product<T: Float>(
         &self,
         out: &mut [T],
         a: GemmOperand<'_, T>,
@@ -79,32 +79,6 @@ impl Cpu {
             },
         };
         self.multiply_on_amx(out, left, b, accumulate)
-    }
-
-    /// `out = x^T b` like [`Self::amx_product`]. `x` has rows of `width` elements, which lie in
-    /// one or two slices.
-    pub(crate) fn amx_outer<T: Float>(
-        &self,
-        out: &mut [T],
-        (parts, width): (&[&[T]], usize),
-        b: GemmOperand<'_, T>,
-    ) -> Result<bool> {
-        let (first, second) = match *parts {
-            [first] => (first, &[][..]),
-            [first, second] => (first, second),
-            _ => return Ok(false),
-        };
-        let (Some(out), Some(first), Some(second)) =
-            (singles_mut(out), singles(first), singles(second))
-        else {
-            return Ok(false);
-        };
-        let left = Left::Columns {
-            parts: [first, second],
-            split: first.len() / width,
-            width,
-        };
-        self.multiply_on_amx(out, left, b, false)
     }
 
     fn multiply_on_amx<T: Float>(

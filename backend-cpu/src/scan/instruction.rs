@@ -58,3 +58,15 @@ pub(super) enum Code {
     /// The sum of `a * b` over the columns of each block, with each product rounded.
     Dot,
 }
+
+impl Code {
+    /// The number of operands.
+    pub(super) fn operands(&self) -> usize {
+        match self {
+            Self::Copy | Self::Affine { .. } | Self::Clamp { .. } => 1,
+            Self::Unary(_) | Self::Reduce(_) => 1,
+            Self::Binary(_) | Self::Compare(_) | Self::ActivationGrad(_) | Self::Dot => 2,
+            Self::Select | Self::MulAdd | Self::SubMul | Self::MulSub => 3,
+        }
+    }
+}

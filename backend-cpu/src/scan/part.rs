@@ -13,8 +13,8 @@ use backend_api::Result;
 
 use super::barrier::Member;
 use super::instruction::Instruction;
-use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start};
-use super::run::{Columns, Job};
+use super::job::{Columns, Job};
+use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start, products};
 use super::tile;
 use crate::element::Float;
 use crate::product::Accumulate;
@@ -306,11 +306,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         }
         self.running.runs = runs;
         let program = self.job.program;
-        let phases = &self.job.phases[program.ahead..program.behind];
-        let products = phases.iter().filter_map(|phase| match phase {
-            Phase::Product(product) => Some(product),
-            Phase::Tile(_) => None,
-        });
+        let products = products(&self.job.phases[program.ahead..program.behind]);
         let Running { runs, offsets } = &mut self.running;
         offsets.resize_with(products.clone().count(), Default::default);
         for (product, offsets) in products.zip(offsets) {
@@ -331,7 +327,8 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         let mut next = self.own.start;
         let end = (self.own.end..self.own.end, false);
         for (range, _) in self.running.runs.iter().chain([&end]) {
-            for (i, &width) in self.job.program.outputs.iter().enumerate() {
+            let outputs = self.job.program.outputs.iter().take(self.job.cleared);
+            for (i, &width) in outputs.enumerate() {
                 for r in next..range.start.min(self.own.end) {
                     let at = (t * self.job.program.batch + self.rows.start + r) * width;
                     // SAFETY: the output has these elements, and only this thread uses them.

@@ -10,7 +10,7 @@ use std::slice;
 use backend_api::Result;
 use backend_api::trace::{RowSource, RowSum};
 
-use super::run::Job;
+use super::job::Job;
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
@@ -113,6 +113,13 @@ fn outer<T: Float>(
         out.fill(T::ZERO);
         return Ok(());
     }
+    let left = GemmOperand {
+        data: &a.data,
+        rows: a.width,
+        columns: count,
+        row_stride: 1,
+        column_stride: a.width,
+    };
     let right = GemmOperand {
         data: &b.data,
         rows: count,
@@ -123,17 +130,10 @@ fn outer<T: Float>(
     if cpu.has_amx()
         && count >= amx::MIN_ROWS
         && b.width >= AMX_COLUMNS
-        && cpu.amx_outer(out, (&[&a.data[..]], a.width), right)?
+        && cpu.amx_product(out, left, right, false)?
     {
         return Ok(());
     }
-    let left = GemmOperand {
-        data: &a.data,
-        rows: a.width,
-        columns: count,
-        row_stride: 1,
-        column_stride: a.width,
-    };
     cpu.product(out, left, right, T::ONE, false);
     Ok(())
 }

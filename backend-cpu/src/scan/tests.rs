@@ -12,7 +12,7 @@ use backend_api::{
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-use super::run::compile;
+use super::compile::compile;
 use crate::device::Cpu;
 use crate::element::Float;
 

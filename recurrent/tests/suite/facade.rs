@@ -10,8 +10,8 @@ use recurrent::{
 
 macro_rules! constructors {
     (
-        registered { $($cell:ident: $($builder:ident),+;)* }
-        others { $($other:ident: $other_builder:ident;)* }
+        registered { $($cell:ident $doc:ident: $($builder:ident),+;)* }
+        others { $($other:ident $other_doc:ident: $other_builder:ident;)* }
     ) => {
         /// Compiles only if each cell has the constructors, and its builders have names.
         #[test]

@@ -1,4 +1,7 @@
 //! Integration tests of the crate that users depend on.
 
 mod facade;
+mod initializers;
+mod messages;
 mod sequences;
+mod tutorials;

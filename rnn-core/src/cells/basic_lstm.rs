@@ -4,10 +4,14 @@ use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, 
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Module, StepContext, Unroll, Visitor, nest};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor, nest};
+
+backend_api::shared_doc! { lstm_state_doc:
+/// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
+}
 
 nest! {
-    /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
+    #[doc = lstm_state_doc!()]
     pub struct LstmState<B> {
         /// The cell state, `[batch, units]`.
         c: Tensor<B>,
@@ -45,6 +49,7 @@ impl<B: Backend> LstmState<B> {
     }
 }
 
+backend_api::shared_doc! { basic_lstm_cell_doc:
 /// The basic LSTM cell (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000;
 /// TensorFlow's `BasicLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel + bias`:
 ///
@@ -56,21 +61,22 @@ impl<B: Backend> LstmState<B> {
 /// | `bias` | `[4 units]` | 0 |
 ///
 /// `forget_bias` is added at run time and is not part of `bias`.
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+/// Input `[batch, input]`, state [`LstmState`](crate::LstmState), output `[batch, units]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Cell, StepContext};
+/// use recurrent::{BasicLstmCell, Cell, Device, StepContext, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicLstmCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
 /// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.to_vec::<f32>()?, state.h.to_vec::<f32>()?);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = basic_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct BasicLstmCell<B: Backend> {
     sizes: CellSize,
@@ -93,6 +99,9 @@ cell_builder! {
     forget_bias: f64 = 1.0,
     /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl BasicLstmCellBuilder {
@@ -108,7 +117,12 @@ impl BasicLstmCellBuilder {
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },
-            affine: Affine::new(device, sizes, 4 * sizes.units, First::kernel(None))?,
+            affine: Affine::new(
+                device,
+                sizes,
+                4 * sizes.units,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

@@ -4,8 +4,9 @@ use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
+backend_api::shared_doc! { basic_rnn_cell_doc:
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
 /// `h' = act([x, h] · kernel + bias)`; output and state are `h'`.
 ///
@@ -17,18 +18,19 @@ use crate::{Cell, Module, StepContext, Unroll, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicRnnCell, Cell, StepContext};
+/// use recurrent::{BasicRnnCell, Cell, Device, StepContext, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicRnnCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
 /// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = basic_rnn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct BasicRnnCell<B: Backend> {
     sizes: CellSize,
@@ -41,6 +43,9 @@ cell_builder! {
     num_units;
     /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl BasicRnnCellBuilder {
@@ -53,7 +58,12 @@ impl BasicRnnCellBuilder {
         Ok(BasicRnnCell {
             sizes,
             activation: self.activation,
-            affine: Affine::new(device, sizes, sizes.units, First::kernel(None))?,
+            affine: Affine::new(
+                device,
+                sizes,
+                sizes.units,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

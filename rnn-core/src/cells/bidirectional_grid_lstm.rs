@@ -8,7 +8,8 @@ use super::grid_lstm::grid_builder;
 use super::same_as::same_as_inner;
 use crate::{CellConfig, Module, Visitor};
 
-/// Two [`GridLstmCell`](super::GridLstmCell)s with separate weights, one from low to high
+backend_api::shared_doc! { bidirectional_grid_lstm_cell_doc:
+/// Two [`GridLstmCell`](crate::cells::GridLstmCell)s with separate weights, one from low to high
 /// frequencies and one from high to low (after Kalchbrenner et al. 2015,
 /// <https://arxiv.org/abs/1507.01526>; TensorFlow's `tf.contrib.rnn.BidirectionalGridLSTMCell`).
 /// The time direction is the same for both.
@@ -20,21 +21,23 @@ use crate::{CellConfig, Module, Visitor};
 /// |---|---|---|
 /// | `fwd/..`, `bwd/..` | those of a grid LSTM | as there |
 ///
-/// Input `[batch, input]`. State [`GridLstmState`] with the names `fwd_state_..` and
-/// `bwd_state_..`, where `f00` is the first window of that direction. Output
+/// Input `[batch, input]`. State [`GridLstmState`](crate::cells::GridLstmState) with the names
+/// `fwd_state_..` and `bwd_state_..`, where `f00` is the first window of that direction. Output
 /// `[batch, 4 windows * units]`, forward before backward.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::BidirectionalGridLstmCell;
+/// use recurrent::cells::BidirectionalGridLstmCell;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = BidirectionalGridLstmCell::new(&Cpu::new(), 7, 5, 3, 2, &[3])?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = BidirectionalGridLstmCell::new(&Device::cpu(), 7, 5, 3, 2, &[3])?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 60]);
 /// assert!(cell.zero_state(2)?.get("bwd_state_f02_b00_c").is_some());
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = bidirectional_grid_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct BidirectionalGridLstmCell<B: Backend> {
     cell: Grid<B>,
@@ -53,7 +56,21 @@ same_as_inner!(
     "bidirectional_grid_lstm_cell"
 );
 
-/// Options of a [`BidirectionalGridLstmCell`].
+/// Options of a [`BidirectionalGridLstmCell`]: each method sets one.
+///
+/// `BidirectionalGridLstmCell::builder(..)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::BidirectionalGridLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = BidirectionalGridLstmCell::builder(7, 5, 3, 2, &[3]).backward_slice_offset(1);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct BidirectionalGridLstmCellBuilder(GridOptions);

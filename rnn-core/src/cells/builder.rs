@@ -30,7 +30,27 @@ macro_rules! cell_builder {
             }
         }
 
-        #[doc = concat!("Options of a [`", stringify!($cell), "`].")]
+        #[doc = concat!("Options of a [`", stringify!($cell), "`]: each method sets one.")]
+        ///
+        #[doc = concat!("`", stringify!($cell), "::builder(input_size, ", stringify!($units), ")`")]
+        /// returns this builder. `build(&device)` checks the options, and makes the cell.
+        ///
+        /// ```
+        #[doc = concat!("use recurrent::cells::", stringify!($cell), ";")]
+        /// use recurrent::{DType, Device, Module};
+        ///
+        /// # fn main() -> recurrent::Result<()> {
+        #[doc = concat!("let cell = ", stringify!($cell), "::builder(8, 8).dtype(DType::F64);")]
+        /// let cell = cell.build(&Device::cpu())?;
+        /// assert_eq!(cell.named_params()[0].1.dtype(), DType::F64);
+        /// # Ok(()) }
+        /// ```
+        ///
+        #[doc = concat!(
+            "In a configuration ([`cell_from_config`](crate::cell_from_config)) this is the type `",
+            $class,
+            "`, and the options have the names of these methods."
+        )]
         #[derive(Clone, Debug, ::serde::Deserialize)]
         #[serde(default = "absent", deny_unknown_fields)]
         pub struct $builder {

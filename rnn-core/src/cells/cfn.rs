@@ -6,6 +6,7 @@ use super::builder::cell_builder;
 use super::{CellSize, First};
 use crate::{Cell, Initializer, Param, StepContext};
 
+backend_api::shared_doc! { cfn_cell_doc:
 /// The chaos free network cell (Laurent & von Brecht 2017; TensorFlow's `tf.contrib.rnn.CFNCell`).
 /// Without input, its state decays to zero. With `a` the first `2 units` columns of `kernel` and
 /// `b` the others:
@@ -22,15 +23,17 @@ use crate::{Cell, Initializer, Param, StepContext};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::CfnCell;
-/// use rnn_core::Module;
+/// use recurrent::cells::CfnCell;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = CfnCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = CfnCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.param_count(), 3 * 15 + 5 * 10 + 10);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = cfn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct CfnCell<B: Backend> {
     sizes: CellSize,

@@ -8,6 +8,7 @@ use super::conv::windows;
 use crate::limits::{check_elements, check_sizes};
 use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext};
 
+backend_api::shared_doc! { conv_lstm_cell_doc:
 /// The convolutional LSTM (Shi et al. 2015, <https://arxiv.org/abs/1506.04214>, without its
 /// peepholes; TensorFlow's `tf.contrib.rnn.ConvLSTMCell` and `Conv1DLSTMCell`, `Conv2DLSTMCell`,
 /// `Conv3DLSTMCell`), with one, two or three spatial axes. With `i, j, f, o` the four parts of
@@ -28,16 +29,18 @@ use crate::{Cell, CellConfig, Initializer, Nest, Param, StepContext};
 /// the next step of its own cell refuses; here `h` stays `h'`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::ConvLstmCellBuilder;
+/// use recurrent::cells::ConvLstmCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// // Images of 6 by 8 with 3 channels.
-/// let cell = ConvLstmCellBuilder::new(&[6, 8, 3], 4, &[3, 3]).build(&Cpu::new())?;
+/// let cell = ConvLstmCellBuilder::new(&[6, 8, 3], 4, &[3, 3]).build(&Device::cpu())?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 6, 8, 4]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = conv_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct ConvLstmCell<B: Backend> {
     scope: &'static str,
@@ -137,7 +140,21 @@ impl<B: Backend> ConvLstmCell<B> {
     }
 }
 
-/// Options of a [`ConvLstmCell`].
+/// Options of a [`ConvLstmCell`]: each method sets one.
+///
+/// `ConvLstmCell::builder(input_shape, output_channels, kernel_shape)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::ConvLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = ConvLstmCell::builder(&[6, 8, 3], 4, &[3, 3]).skip_connection(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLstmCellBuilder {
@@ -156,6 +173,8 @@ pub struct ConvLstmCellBuilder {
     skip_connection: bool,
     #[serde(default = "one")]
     forget_bias: f64,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 fn scope() -> &'static str {
@@ -184,6 +203,7 @@ impl ConvLstmCellBuilder {
             use_bias: true,
             skip_connection: false,
             forget_bias: 1.0,
+            kernel_initializer: None,
         }
     }
 
@@ -202,6 +222,12 @@ impl ConvLstmCellBuilder {
     /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
+        self
+    }
+
+    /// Initializer of the kernel. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -253,6 +279,7 @@ impl ConvLstmCellBuilder {
         check_elements(NAME, "kernel_shape", &weights)?;
         let width = 4 * self.output_channels;
         let dims = [&window[..], &[rows, width]].concat();
+        let first = self.kernel_initializer.unwrap_or_default();
         let biases = || Param::new(device, Initializer::ZEROS, &[width], self.dtype);
         Ok(ConvLstmCell {
             scope: self.scope,
@@ -261,7 +288,7 @@ impl ConvLstmCellBuilder {
                 activation: Activation::Tanh,
             },
             skip_connection: self.skip_connection,
-            kernel: Param::new(device, Initializer::GlorotUniform, &dims, self.dtype)?,
+            kernel: Param::new(device, first, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
             input,
             window,

@@ -10,6 +10,7 @@ use super::sharded::Sharded;
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { coupled_input_forget_gate_lstm_cell_doc:
 /// The LSTM cell with coupled input and forget gates (Greff et al. 2015; TensorFlow's
 /// `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`): the input gate is 1 minus the forget gate.
 /// With `j, f, o` the three parts of `[x, h] · W + B`, and optional terms in brackets:
@@ -34,19 +35,21 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::CoupledInputForgetGateLstmCellBuilder;
+/// use recurrent::cells::CoupledInputForgetGateLstmCellBuilder;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let cell = CoupledInputForgetGateLstmCellBuilder::new(3, 8)
 ///     .num_unit_shards(2)
-///     .build(&Cpu::new())?;
+///     .build(&Device::cpu())?;
 /// let params = cell.named_params();
 /// let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
 /// assert_eq!(names, ["W_0", "W_1", "B"]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = coupled_input_forget_gate_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct CoupledInputForgetGateLstmCell<B: Backend> {
     input: usize,
@@ -88,6 +91,9 @@ cell_builder! {
     /// Clips the projected output to `±proj_clip`. No effect without a projection, as in
     /// TensorFlow.
     proj_clip: f64,
+    /// Initializer of the kernel, the peepholes and the projection. Default: Glorot uniform.
+    /// TensorFlow's cell accepts one and ignores it.
+    initializer: Initializer,
 }
 
 impl CoupledInputForgetGateLstmCellBuilder {
@@ -109,10 +115,11 @@ impl CoupledInputForgetGateLstmCellBuilder {
         let kernel = [input + sizes.output(), 3 * units];
         let kernel_shards = ("num_unit_shards", self.num_unit_shards);
         let projection_shards = ("num_proj_shards", self.num_proj_shards);
-        let projection = |p| Sharded::new(device, cell, [units, p], projection_shards);
+        let first = self.initializer.unwrap_or_default();
+        let projection = |p| Sharded::new(device, cell, [units, p], projection_shards, first);
         let names = ["transform", "forget", "output"];
         let norms = || GateNorms::new(device, cell, &names, self.norm_gain, self.norm_shift);
-        let peephole = || Param::new(device, Initializer::GlorotUniform, &[units], dtype);
+        let peephole = || Param::new(device, first, &[units], dtype);
         let peepholes = || Ok([peephole()?, peephole()?]);
         Ok(CoupledInputForgetGateLstmCell {
             input,
@@ -120,7 +127,7 @@ impl CoupledInputForgetGateLstmCellBuilder {
             forget_bias: self.forget_bias,
             activation: self.activation,
             proj_clip: self.proj_clip,
-            kernel: Sharded::new(device, cell, kernel, kernel_shards)?,
+            kernel: Sharded::new(device, cell, kernel, kernel_shards, first)?,
             bias: Param::new(device, Initializer::ZEROS, &[3 * units], dtype)?,
             norms: self.layer_norm.then(norms).transpose()?,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,

@@ -7,10 +7,11 @@ use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
 use crate::{Initializer, Module, Visitor};
 
+backend_api::shared_doc! { cudnn_compatible_gru_cell_doc:
 /// The GRU that cuDNN computes, with the reset gate applied after the matmul (TensorFlow's
 /// `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`; the first version of Cho et al. 2014,
 /// <https://arxiv.org/abs/1406.1078v1>): a [`GruCell`] with tanh and
-/// [`reset_after`](GruCellBuilder::reset_after).
+/// [`reset_after`](crate::cells::GruCellBuilder::reset_after).
 ///
 /// `r, u = σ([x, h] · gates/kernel + gates/bias)`, `q = tanh(x · Wx + bx + r * (h · Wh + bh))`,
 /// `h' = (1 - u) * q + u * h`; output and state are `h'`.
@@ -27,19 +28,20 @@ use crate::{Initializer, Module, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::CudnnCompatibleGruCell;
-/// use rnn_core::{Cell, StepContext};
+/// use recurrent::cells::CudnnCompatibleGruCell;
+/// use recurrent::{Cell, Device, StepContext, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = CudnnCompatibleGruCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
 /// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = cudnn_compatible_gru_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct CudnnCompatibleGruCell<B: Backend> {
     cell: GruCell<B>,

@@ -5,11 +5,12 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{LstmCell, LstmCellBuilder, LstmState};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
+backend_api::shared_doc! { cudnn_compatible_lstm_cell_doc:
 /// The LSTM that cuDNN computes (TensorFlow's `tf.contrib.cudnn_rnn.CudnnCompatibleLSTMCell`): an
-/// [`LstmBlockCell`](super::LstmBlockCell) without a forget bias, peepholes and clipping. With
-/// `i, j, f, o` the four parts of `[x, h] · kernel + bias`:
+/// [`LstmBlockCell`](crate::cells::LstmBlockCell) without a forget bias, peepholes and clipping.
+/// With `i, j, f, o` the four parts of `[x, h] · kernel + bias`:
 ///
 /// `c' = σ(f) * c + σ(i) * tanh(j)`, `h' = σ(o) * tanh(c')`; the output is `h'`.
 ///
@@ -18,18 +19,20 @@ use crate::{CellConfig, Module, Visitor};
 /// | `kernel` | `[input + units, 4 units]`, rows `x, h`, columns `i, j, f, o` | Glorot uniform |
 /// | `bias` | `[4 units]` | 0 |
 ///
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+/// Input `[batch, input]`, state [`LstmState`](crate::LstmState), output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::CudnnCompatibleLstmCell;
+/// use recurrent::cells::CudnnCompatibleLstmCell;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = CudnnCompatibleLstmCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = CudnnCompatibleLstmCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.zero_state(2)?.h.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = cudnn_compatible_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct CudnnCompatibleLstmCell<B: Backend> {
     cell: LstmCell<B>,
@@ -50,7 +53,21 @@ impl<B: Backend> CudnnCompatibleLstmCell<B> {
     }
 }
 
-/// Options of a [`CudnnCompatibleLstmCell`].
+/// Options of a [`CudnnCompatibleLstmCell`]: each method sets one.
+///
+/// `CudnnCompatibleLstmCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::CudnnCompatibleLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = CudnnCompatibleLstmCell::builder(3, 8);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CudnnCompatibleLstmCellBuilder {
@@ -59,6 +76,8 @@ pub struct CudnnCompatibleLstmCellBuilder {
     #[serde(skip)]
     dtype: DType,
     num_units: usize,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 impl CudnnCompatibleLstmCellBuilder {
@@ -68,7 +87,14 @@ impl CudnnCompatibleLstmCellBuilder {
             input_size,
             dtype: DType::F32,
             num_units,
+            kernel_initializer: None,
         }
+    }
+
+    /// Initializer of the kernel. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
     }
 
     /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
@@ -84,6 +110,7 @@ impl CudnnCompatibleLstmCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<CudnnCompatibleLstmCell<B>> {
         let cell = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(0.0)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype)
             .build_as("cudnn_compatible_lstm_cell", false, device)?;
         Ok(CudnnCompatibleLstmCell { cell })

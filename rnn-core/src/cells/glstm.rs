@@ -7,6 +7,7 @@ use super::lstm_core::LstmSizes;
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { glstm_cell_doc:
 /// The group LSTM cell (Kuchaiev & Ginsburg 2017; TensorFlow's `tf.contrib.rnn.GLSTMCell`). Input,
 /// state and units are split into groups, and each group of units depends only on its own group of
 /// input and state. All kernels together are smaller than a single one by the number of groups.
@@ -27,15 +28,17 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `units` and `p`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::GlstmCellBuilder;
+/// use recurrent::cells::GlstmCellBuilder;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = GlstmCellBuilder::new(4, 6).number_of_groups(2).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = GlstmCellBuilder::new(4, 6).number_of_groups(2).build(&Device::cpu())?;
 /// assert_eq!(cell.param_count(), 2 * 5 * 12 + 4 * 6);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = glstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct GlstmCell<B: Backend> {
     input: usize,

@@ -11,9 +11,13 @@ use super::{Affine, CellSize, First};
 use crate::limits::check_sizes;
 use crate::{Cell, Initializer, Module, Nest, Param, Path, StepContext, Visitor};
 
+backend_api::shared_doc! { grid_lstm_state_doc:
 /// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
 /// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
 /// have the prefix `fwd_` or `bwd_`.
+}
+
+#[doc = grid_lstm_state_doc!()]
 #[derive(Clone, Debug)]
 pub struct GridLstmState<B: Backend> {
     names: Arc<[String]>,
@@ -334,6 +338,8 @@ pub(super) struct GridOptions {
     /// For the bidirectional cell only.
     #[serde(default)]
     pub(super) backward_slice_offset: Option<isize>,
+    #[serde(default)]
+    pub(super) initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -363,6 +369,7 @@ impl GridOptions {
             end_freqindex_list: None,
             couple_input_forget_gates: false,
             backward_slice_offset: None,
+            initializer: None,
         }
     }
 
@@ -467,7 +474,8 @@ impl GridOptions {
             ..sizes
         };
         let width = if self.couple_input_forget_gates { 3 } else { 4 } * units;
-        let diag = || Param::new(device, Initializer::GlorotUniform, &[units], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let diag = || Param::new(device, first.kernel, &[units], sizes.dtype);
         let pair = || Ok::<_, Error>([diag()?, diag()?]);
         let peepholes = || {
             Ok::<_, Error>(Peepholes {
@@ -481,7 +489,6 @@ impl GridOptions {
         } else {
             2
         };
-        let first = First::kernel(None);
         let weights = (0..lstms).map(|_| {
             Ok(Weights {
                 affine: Affine::with_state(device, of_window, 2 * units, width, first)?,

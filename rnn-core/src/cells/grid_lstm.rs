@@ -7,6 +7,7 @@ use super::grid::{Grid, GridLstmState, GridOptions};
 use super::same_as::same_as_inner;
 use crate::{CellConfig, Module, Visitor};
 
+backend_api::shared_doc! { grid_lstm_cell_doc:
 /// The grid LSTM (Kalchbrenner et al. 2015, <https://arxiv.org/abs/1507.01526>, with the peepholes
 /// of Sainath & Li 2016; TensorFlow's `tf.contrib.rnn.GridLSTMCell`): two LSTMs, one along time and
 /// one along frequency, that read each other's state.
@@ -36,22 +37,24 @@ use crate::{CellConfig, Module, Visitor};
 /// | `W_G_diag_freqf_b`, .. | `[units]`, with peepholes | Glorot uniform |
 ///
 /// The columns of the kernels are `i, j, f, o`, or `i, j, o` with coupled gates. `G` is `F`, `I`,
-/// `O`, or `I`, `O`. Input `[batch, input]`; state [`GridLstmState`]; output
-/// `[batch, 2 windows * units]`: `m_t*, m_f*` of each window of each block.
+/// `O`, or `I`, `O`. Input `[batch, input]`; state [`GridLstmState`](crate::cells::GridLstmState);
+/// output `[batch, 2 windows * units]`: `m_t*, m_f*` of each window of each block.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::GridLstmCell;
+/// use recurrent::cells::GridLstmCell;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// // 7 features in windows of 3, 2 apart: 3 windows.
-/// let cell = GridLstmCell::new(&Cpu::new(), 7, 5, 3, 2, &[3])?;
+/// let cell = GridLstmCell::new(&Device::cpu(), 7, 5, 3, 2, &[3])?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 30]);
 /// let state = cell.zero_state(2)?;
 /// assert_eq!(state.names()[5], "state_f02_b00_m");
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = grid_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct GridLstmCell<B: Backend> {
     cell: Grid<B>,
@@ -169,6 +172,13 @@ macro_rules! grid_builder {
                 self
             }
 
+            /// Initializer of the kernels and the peepholes. Default: Glorot uniform. TensorFlow's
+            /// cell accepts one and ignores it.
+            pub fn initializer(mut self, initializer: $crate::Initializer) -> Self {
+                self.0.initializer = Some(initializer);
+                self
+            }
+
             /// Sets the element type. Default: `f32`.
             pub fn dtype(mut self, dtype: backend_api::DType) -> Self {
                 self.0.dtype = dtype;
@@ -180,7 +190,21 @@ macro_rules! grid_builder {
 
 pub(super) use grid_builder;
 
-/// Options of a [`GridLstmCell`].
+/// Options of a [`GridLstmCell`]: each method sets one.
+///
+/// `GridLstmCell::builder(..)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::GridLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = GridLstmCell::builder(7, 5, 3, 2, &[3]).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct GridLstmCellBuilder(GridOptions);

@@ -6,6 +6,7 @@ use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
 use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 
+backend_api::shared_doc! { gru_cell_doc:
 /// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's
 /// `GRUCell`). The reset gate is applied before the matmul:
 ///
@@ -13,10 +14,10 @@ use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 /// `q = act([x, r * h] · candidate/kernel + candidate/bias)`, `h' = u * h + (1 - u) * q`; output
 /// and state are `h'`.
 ///
-/// With [`reset_after`](GruCellBuilder::reset_after), which TensorFlow's cell does not have, the
-/// reset gate is applied after the matmul, as in Keras (`reset_after=True`), PyTorch, cuDNN and the
-/// first version of the paper. With `Wx`, `bx` the kernel and bias of `candidate/input_projection`,
-/// and `Wh`, `bh` those of `candidate/hidden_projection`:
+/// With [`reset_after`](crate::cells::GruCellBuilder::reset_after), which TensorFlow's cell does
+/// not have, the reset gate is applied after the matmul, as in Keras (`reset_after=True`), PyTorch,
+/// cuDNN and the first version of the paper. With `Wx`, `bx` the kernel and bias of
+/// `candidate/input_projection`, and `Wh`, `bh` those of `candidate/hidden_projection`:
 ///
 /// `q = act(x · Wx + bx + r * (h · Wh + bh))`.
 ///
@@ -39,18 +40,19 @@ use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, GruCell, StepContext};
+/// use recurrent::{Cell, Device, GruCell, StepContext, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = GruCell::new(&device, 3, 5)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
 /// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = gru_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct GruCell<B: Backend> {
     pub(super) sizes: CellSize,

@@ -5,11 +5,12 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{GruCell, GruCellBuilder};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
+backend_api::shared_doc! { gru_block_cell_doc:
 /// The GRU that TensorFlow computes in one kernel (Cho et al. 2014,
 /// <https://arxiv.org/abs/1406.1078>; `tf.contrib.rnn.GRUBlockCell`, or `GRUBlockCellV2` with
-/// [`v2`](GruBlockCellBuilder::v2)): a [`GruCell`] with tanh.
+/// [`v2`](crate::cells::GruBlockCellBuilder::v2)): a [`GruCell`] with tanh.
 ///
 /// `r, u = σ([x, h] · w_ru + b_ru)`, `q = tanh([x, r * h] · w_c + b_c)`,
 /// `h' = u * h + (1 - u) * q`; output and state are `h'`.
@@ -25,16 +26,18 @@ use crate::{CellConfig, Module, Visitor};
 /// state and output `[batch, units]`. The scope is `gru_cell`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::GruBlockCell;
+/// use recurrent::cells::GruBlockCell;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = GruBlockCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = GruBlockCell::new(&Device::cpu(), 3, 5)?;
 /// let names: Vec<String> = cell.named_params().into_iter().map(|(name, _)| name).collect();
 /// assert_eq!(names, ["w_ru", "b_ru", "w_c", "b_c"]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = gru_block_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct GruBlockCell<B: Backend> {
     v2: bool,
@@ -56,7 +59,21 @@ impl<B: Backend> GruBlockCell<B> {
     }
 }
 
-/// Options of a [`GruBlockCell`].
+/// Options of a [`GruBlockCell`]: each method sets one.
+///
+/// `GruBlockCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::GruBlockCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = GruBlockCell::builder(3, 8).v2(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GruBlockCellBuilder {
@@ -67,6 +84,8 @@ pub struct GruBlockCellBuilder {
     num_units: usize,
     #[serde(default)]
     v2: bool,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 impl GruBlockCellBuilder {
@@ -77,12 +96,19 @@ impl GruBlockCellBuilder {
             dtype: DType::F32,
             num_units,
             v2: false,
+            kernel_initializer: None,
         }
     }
 
     /// Whether to name the parameters as in [`GruCell`], as `GRUBlockCellV2` does. Default: false.
     pub fn v2(mut self, v2: bool) -> Self {
         self.v2 = v2;
+        self
+    }
+
+    /// Initializer of both kernels. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
         self
     }
 
@@ -97,7 +123,9 @@ impl GruBlockCellBuilder {
     /// # Errors
     /// A size is 0, the type is not a float, or the device is out of memory.
     pub fn build<B: Backend>(self, device: &B) -> Result<GruBlockCell<B>> {
-        let inner = GruCellBuilder::new(self.input_size, self.num_units).dtype(self.dtype);
+        let inner = GruCellBuilder::new(self.input_size, self.num_units)
+            .kernel_initializer(self.kernel_initializer.unwrap_or_default())
+            .dtype(self.dtype);
         Ok(GruBlockCell {
             v2: self.v2,
             cell: inner.build(device)?,

@@ -4,8 +4,9 @@ use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
-use crate::{Cell, Module, StepContext, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
+backend_api::shared_doc! { ind_rnn_cell_doc:
 /// The independently recurrent cell (Li et al. 2018, <https://arxiv.org/abs/1803.04831>;
 /// TensorFlow's `tf.contrib.rnn.IndRNNCell`): `h' = act(x · kernel_w + h * kernel_u + bias)`;
 /// output and state are `h'`.
@@ -19,16 +20,18 @@ use crate::{Cell, Module, StepContext, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::IndRnnCell;
-/// use rnn_core::{Cell, Module};
+/// use recurrent::cells::IndRnnCell;
+/// use recurrent::{Cell, Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = IndRnnCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = IndRnnCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// assert_eq!(cell.param_count(), 3 * 5 + 5 + 5);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = ind_rnn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct IndRnnCell<B: Backend> {
     sizes: CellSize,
@@ -41,6 +44,9 @@ cell_builder! {
     num_units;
     /// Activation of the cell. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of `kernel_w`. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl IndRnnCellBuilder {
@@ -53,7 +59,13 @@ impl IndRnnCellBuilder {
         Ok(IndRnnCell {
             sizes,
             activation: self.activation,
-            kernels: Independent::new(device, sizes, "kernel_w", 1, First::kernel(None))?,
+            kernels: Independent::new(
+                device,
+                sizes,
+                "kernel_w",
+                1,
+                First::kernel(self.kernel_initializer),
+            )?,
         })
     }
 }

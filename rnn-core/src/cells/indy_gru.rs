@@ -6,6 +6,7 @@ use super::builder::cell_builder;
 use super::{CellSize, First, Independent};
 use crate::{Cell, Initializer, StepContext};
 
+backend_api::shared_doc! { indy_gru_cell_doc:
 /// The GRU with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyGRUCell`). `*` repeats `h`
 /// for each gate:
@@ -26,16 +27,18 @@ use crate::{Cell, Initializer, StepContext};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::IndyGruCell;
-/// use rnn_core::{Cell, Module};
+/// use recurrent::cells::IndyGruCell;
+/// use recurrent::{Cell, Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = IndyGruCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = IndyGruCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// assert_eq!(cell.param_count(), 3 * (3 * 5 + 5 + 5));
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = indy_gru_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct IndyGruCell<B: Backend> {
     sizes: CellSize,

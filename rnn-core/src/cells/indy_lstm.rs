@@ -6,6 +6,7 @@ use super::builder::cell_builder;
 use super::{CellSize, First, Independent, LstmState};
 use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
+backend_api::shared_doc! { indy_lstm_cell_doc:
 /// The LSTM with independent units: each unit depends only on its own state (after Li et al. 2018,
 /// <https://arxiv.org/abs/1803.04831>; TensorFlow's `tf.contrib.rnn.IndyLSTMCell`). With
 /// `i, j, f, o` the four parts of `x · kernel_w + h * kernel_u + bias`, where `*` repeats `h` for
@@ -20,19 +21,21 @@ use crate::{Cell, Initializer, Module, StepContext, Visitor};
 /// | `bias` | `[4 units]` | 0 |
 ///
 /// `forget_bias` is added at run time and is not part of `bias`.
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+/// Input `[batch, input]`, state [`LstmState`](crate::LstmState), output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::IndyLstmCell;
-/// use rnn_core::{Cell, Module};
+/// use recurrent::cells::IndyLstmCell;
+/// use recurrent::{Cell, Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = IndyLstmCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = IndyLstmCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.zero_state(2)?.c.shape().dims(), [2, 5]);
 /// assert_eq!(cell.param_count(), 4 * (3 * 5 + 5 + 5));
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = indy_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct IndyLstmCell<B: Backend> {
     sizes: CellSize,

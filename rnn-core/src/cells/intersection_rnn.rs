@@ -7,6 +7,7 @@ use super::math::mix;
 use super::{Affine, CellSize, First};
 use crate::{Cell, Dense, Initializer, Module, StepContext, Visitor};
 
+backend_api::shared_doc! { intersection_rnn_cell_doc:
 /// The intersection RNN, or +RNN (Collins et al. 2017; TensorFlow's
 /// `tf.contrib.rnn.IntersectionRNNCell`). It has gates in time and in depth, so its output differs
 /// from its state. With `gh, j, gy, y` the four parts of `[x, s] · kernel + bias`:
@@ -27,18 +28,20 @@ use crate::{Cell, Dense, Initializer, Module, StepContext, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::{IntersectionRnnCell, IntersectionRnnCellBuilder};
+/// use recurrent::cells::{IntersectionRnnCell, IntersectionRnnCellBuilder};
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = IntersectionRnnCellBuilder::new(3, 5).num_in_proj(5).build(&device)?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 5]);
 /// // Without the projection the depths must be equal.
 /// assert!(IntersectionRnnCell::new(&device, 3, 5).is_err());
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = intersection_rnn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct IntersectionRnnCell<B: Backend> {
     sizes: CellSize,

@@ -8,6 +8,7 @@ use super::lstm_core::{CandidateDropout, LstmCore, LstmOptions};
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { layer_norm_basic_lstm_cell_doc:
 /// The basic LSTM cell with layer normalization (Ba et al. 2016) and recurrent dropout (Semeniuta
 /// et al. 2016); TensorFlow's `tf.contrib.rnn.LayerNormBasicLSTMCell`. With `i, j, f, o` the four
 /// parts of `[x, h] · kernel`, each normalized over its units:
@@ -26,18 +27,21 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// | `{input,transform,forget,output,state}/gamma` | `[units]`, if normalized | `norm_gain` |
 /// | `{input,transform,forget,output,state}/beta` | `[units]`, if normalized | `norm_shift` |
 ///
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`.
+/// Input `[batch, input]`, state [`LstmState`](crate::LstmState), output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::LayerNormBasicLstmCellBuilder;
+/// use recurrent::cells::LayerNormBasicLstmCellBuilder;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = LayerNormBasicLstmCellBuilder::new(3, 8).dropout_keep_prob(0.9).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = LayerNormBasicLstmCellBuilder::new(3, 8).dropout_keep_prob(0.9).build(&device)?;
 /// assert_eq!(cell.param_count(), 11 * 32 + 5 * 2 * 8);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = layer_norm_basic_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct LayerNormBasicLstmCell<B: Backend> {
     sizes: CellSize,
@@ -66,6 +70,9 @@ cell_builder! {
     /// Additional seed that makes this cell's dropout independent of other cells'; combined with
     /// the seed of the run.
     dropout_prob_seed: i64,
+    /// Initializer of the kernel, and of the bias that the cell has without layer normalization.
+    /// Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl LayerNormBasicLstmCellBuilder {
@@ -99,14 +106,14 @@ impl LayerNormBasicLstmCellBuilder {
             keep_prob,
             seed: self.dropout_prob_seed.unwrap_or(0),
         });
-        let glorot =
-            |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, sizes.dtype);
+        let first = self.kernel_initializer.unwrap_or_default();
+        let param = |dims: &[usize]| Param::new(device, first, dims, sizes.dtype);
         let (rows, width) = (sizes.input + sizes.units, 4 * sizes.units);
         Ok(LayerNormBasicLstmCell {
             sizes,
             core,
-            kernel: glorot(&[rows, width])?,
-            bias: (!self.layer_norm).then(|| glorot(&[width])).transpose()?,
+            kernel: param(&[rows, width])?,
+            bias: (!self.layer_norm).then(|| param(&[width])).transpose()?,
         })
     }
 }

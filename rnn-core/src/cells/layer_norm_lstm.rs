@@ -8,7 +8,8 @@ use super::lstm_core::{LstmCore, LstmOptions};
 use super::{Affine, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
-/// [`LstmCell`](super::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
+backend_api::shared_doc! { layer_norm_lstm_cell_doc:
+/// [`LstmCell`](crate::cells::LstmCell) with layer normalization (Ba et al. 2016; TensorFlow's
 /// `tf.contrib.rnn.LayerNormLSTMCell`). With `i, j, f, o` the four parts of `[x, h] · kernel`, each
 /// normalized over its units, and optional terms in brackets:
 ///
@@ -32,18 +33,20 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::{LayerNormLstmCell, LayerNormLstmCellBuilder};
+/// use recurrent::cells::{LayerNormLstmCell, LayerNormLstmCellBuilder};
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = LayerNormLstmCellBuilder::new(3, 8).layer_norm(true).build(&device)?;
 /// assert_eq!(cell.param_count(), 11 * 32 + 32 + 5 * 2 * 8);
 /// // TensorFlow's default is an LSTM without normalization.
 /// assert_eq!(LayerNormLstmCell::new(&device, 3, 8)?.param_count(), 11 * 32 + 32);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = layer_norm_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct LayerNormLstmCell<B: Backend> {
     affine: Affine<B>,

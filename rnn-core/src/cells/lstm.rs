@@ -7,6 +7,7 @@ use super::lstm_core::{LstmCore, LstmOptions};
 use super::{Affine, CellSize, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 
+backend_api::shared_doc! { lstm_cell_doc:
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
 /// `[x, h] · kernel + bias`, and optional terms in brackets:
 ///
@@ -24,16 +25,18 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
 /// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`. The gradient of a clipped value is 0.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::LstmCellBuilder;
+/// use recurrent::cells::LstmCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = LstmCellBuilder::new(3, 8).use_peepholes(true).num_proj(5).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = LstmCellBuilder::new(3, 8).use_peepholes(true).num_proj(5).build(&Device::cpu())?;
 /// let state = cell.zero_state(2)?;
 /// assert_eq!((state.c.shape().dims(), state.h.shape().dims()), (&[2, 8][..], &[2, 5][..]));
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct LstmCell<B: Backend> {
     affine: Affine<B>,

@@ -5,8 +5,9 @@ use serde::Deserialize;
 
 use super::same_as::same_as_inner;
 use super::{LstmCell, LstmCellBuilder, LstmState};
-use crate::{CellConfig, Module, Visitor};
+use crate::{CellConfig, Initializer, Module, Visitor};
 
+backend_api::shared_doc! { lstm_block_cell_doc:
 /// The LSTM that TensorFlow computes in one kernel (Zaremba et al. 2014,
 /// <https://arxiv.org/abs/1409.2329>; `tf.contrib.rnn.LSTMBlockCell`): an [`LstmCell`] with tanh,
 /// without projection, and with a clip that its gradient ignores. With `i, j, f, o` the four parts
@@ -21,22 +22,24 @@ use crate::{CellConfig, Module, Visitor};
 /// | `bias` | `[4 units]` | 0 |
 /// | `w_f_diag`, `w_i_diag`, `w_o_diag` | `[units]`, with peepholes | Glorot uniform |
 ///
-/// Input `[batch, input]`, state [`LstmState`], output `[batch, units]`. The scope is `lstm_cell`,
-/// so that both cells can read each other's checkpoints.
+/// Input `[batch, input]`, state [`LstmState`](crate::LstmState), output `[batch, units]`. The
+/// scope is `lstm_cell`, so that both cells can read each other's checkpoints.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::LstmBlockCellBuilder;
+/// use recurrent::cells::LstmBlockCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let cell = LstmBlockCellBuilder::new(3, 8)
 ///     .use_peephole(true)
 ///     .cell_clip(3.0)
-///     .build(&Cpu::new())?;
+///     .build(&Device::cpu())?;
 /// assert_eq!(cell.zero_state(2)?.c.shape().dims(), [2, 8]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = lstm_block_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct LstmBlockCell<B: Backend> {
     cell: LstmCell<B>,
@@ -58,7 +61,21 @@ impl<B: Backend> LstmBlockCell<B> {
     }
 }
 
-/// Options of an [`LstmBlockCell`].
+/// Options of an [`LstmBlockCell`]: each method sets one.
+///
+/// `LstmBlockCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::LstmBlockCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = LstmBlockCell::builder(3, 8).use_peephole(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LstmBlockCellBuilder {
@@ -73,6 +90,8 @@ pub struct LstmBlockCellBuilder {
     cell_clip: Option<f64>,
     #[serde(default)]
     use_peephole: bool,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -89,6 +108,7 @@ impl LstmBlockCellBuilder {
             forget_bias: 1.0,
             cell_clip: None,
             use_peephole: false,
+            kernel_initializer: None,
         }
     }
 
@@ -111,6 +131,12 @@ impl LstmBlockCellBuilder {
         self
     }
 
+    /// Initializer of the kernel and the peepholes. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`. TensorFlow's kernel has no `f64`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -125,6 +151,7 @@ impl LstmBlockCellBuilder {
         let mut inner = LstmCellBuilder::new(self.input_size, self.num_units)
             .forget_bias(self.forget_bias)
             .use_peepholes(self.use_peephole)
+            .initializer(self.kernel_initializer.unwrap_or_default())
             .dtype(self.dtype);
         // Keep NaN, so that the check in `build_as` refuses it.
         if let Some(clip) = self.cell_clip.filter(|clip| *clip > 0.0 || clip.is_nan()) {

@@ -6,24 +6,26 @@ use serde::Deserialize;
 use super::{LstmBlockCell, LstmBlockCellBuilder, LstmState};
 use crate::{FusedRnnCell, FusedRnnCellAdaptor, Module, RnnOutput, Visitor};
 
+backend_api::shared_doc! { lstm_block_fused_cell_doc:
 /// The LSTM that TensorFlow computes in one kernel for a whole sequence
 /// (`tf.contrib.rnn.LSTMBlockFusedCell`): an [`LstmBlockCell`] over `[time, batch, depth]`, with
 /// its parameters in the scope `lstm_fused_cell`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::FusedRnnCell;
-/// use rnn_core::cells::LstmBlockFusedCell;
+/// use recurrent::cells::LstmBlockFusedCell;
+/// use recurrent::{Device, FusedRnnCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = LstmBlockFusedCell::new(&device, 3, 8)?;
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 3], &[5, 2, 3])?;
 /// let rnn = cell.run(&x, None, Some(&[5, 2]))?;
 /// assert_eq!(rnn.outputs.shape().dims(), [5, 2, 8]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = lstm_block_fused_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct LstmBlockFusedCell<B: Backend> {
     cell: FusedRnnCellAdaptor<LstmBlockCell<B>>,
@@ -48,6 +50,20 @@ impl<B: Backend> LstmBlockFusedCell<B> {
 }
 
 /// Options of an [`LstmBlockFusedCell`]: those of an [`LstmBlockCell`].
+///
+/// `LstmBlockFusedCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::LstmBlockFusedCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = LstmBlockFusedCell::builder(3, 8);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct LstmBlockFusedCellBuilder(LstmBlockCellBuilder);

@@ -7,6 +7,7 @@ use super::math::mix;
 use super::{CellSize, First};
 use crate::{Cell, Initializer, Param, StepContext};
 
+backend_api::shared_doc! { minimal_rnn_cell_doc:
 /// The minimal RNN (Chen 2017; TensorFlow's `tf.contrib.rnn.MinimalRNNCell`): one gate between the
 /// state and an encoding of the input. With `a, b, c` the rows of `kernel` for `x`, `z` and `h`:
 ///
@@ -21,15 +22,17 @@ use crate::{Cell, Initializer, Param, StepContext};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::MinimalRnnCell;
-/// use rnn_core::Module;
+/// use recurrent::cells::MinimalRnnCell;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = MinimalRnnCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = MinimalRnnCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.param_count(), 13 * 5 + 5);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = minimal_rnn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct MinimalRnnCell<B: Backend> {
     sizes: CellSize,

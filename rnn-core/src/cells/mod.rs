@@ -78,45 +78,51 @@ pub use time_freq_lstm::{TimeFreqLstmCell, TimeFreqLstmCellBuilder};
 pub use ugrnn::{UgrnnCell, UgrnnCellBuilder};
 pub use weight_norm_lstm::{WeightNormLstmCell, WeightNormLstmCellBuilder};
 
-/// Calls a macro with every cell of the library and its builders. `registered` cells read and
-/// return single tensors, so [`cell_from_config`](crate::cell_from_config) can build them.
+/// Calls a macro with every cell of the library, the macro of its documentation and its builders.
+/// `registered` cells read and return single tensors, so
+/// [`cell_from_config`](crate::cell_from_config) can build them.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_cell {
     ($callback:ident) => {
         $callback! {
             registered {
-                BasicLstmCell: BasicLstmCellBuilder;
-                BasicRnnCell: BasicRnnCellBuilder;
-                BidirectionalGridLstmCell: BidirectionalGridLstmCellBuilder;
-                CfnCell: CfnCellBuilder;
-                ConvLstmCell: ConvLstmCellBuilder, Conv1dLstmCellConfig, Conv2dLstmCellConfig,
+                BasicLstmCell basic_lstm_cell_doc: BasicLstmCellBuilder;
+                BasicRnnCell basic_rnn_cell_doc: BasicRnnCellBuilder;
+                BidirectionalGridLstmCell bidirectional_grid_lstm_cell_doc:
+                    BidirectionalGridLstmCellBuilder;
+                CfnCell cfn_cell_doc: CfnCellBuilder;
+                ConvLstmCell conv_lstm_cell_doc:
+                    ConvLstmCellBuilder, Conv1dLstmCellConfig, Conv2dLstmCellConfig,
                     Conv3dLstmCellConfig;
-                CoupledInputForgetGateLstmCell: CoupledInputForgetGateLstmCellBuilder;
-                CudnnCompatibleGruCell: CudnnCompatibleGruCellBuilder;
-                CudnnCompatibleLstmCell: CudnnCompatibleLstmCellBuilder;
-                GlstmCell: GlstmCellBuilder;
-                GridLstmCell: GridLstmCellBuilder;
-                GruCell: GruCellBuilder;
-                GruBlockCell: GruBlockCellBuilder;
-                IndRnnCell: IndRnnCellBuilder;
-                IndyGruCell: IndyGruCellBuilder;
-                IndyLstmCell: IndyLstmCellBuilder;
-                IntersectionRnnCell: IntersectionRnnCellBuilder;
-                LayerNormBasicLstmCell: LayerNormBasicLstmCellBuilder;
-                LayerNormLstmCell: LayerNormLstmCellBuilder;
-                LstmCell: LstmCellBuilder;
-                LstmBlockCell: LstmBlockCellBuilder;
-                MinimalRnnCell: MinimalRnnCellBuilder;
-                NasCell: NasCellBuilder;
-                SruCell: SruCellBuilder;
-                TimeFreqLstmCell: TimeFreqLstmCellBuilder;
-                UgrnnCell: UgrnnCellBuilder;
-                WeightNormLstmCell: WeightNormLstmCellBuilder;
+                CoupledInputForgetGateLstmCell coupled_input_forget_gate_lstm_cell_doc:
+                    CoupledInputForgetGateLstmCellBuilder;
+                CudnnCompatibleGruCell cudnn_compatible_gru_cell_doc: CudnnCompatibleGruCellBuilder;
+                CudnnCompatibleLstmCell cudnn_compatible_lstm_cell_doc:
+                    CudnnCompatibleLstmCellBuilder;
+                GlstmCell glstm_cell_doc: GlstmCellBuilder;
+                GridLstmCell grid_lstm_cell_doc: GridLstmCellBuilder;
+                GruCell gru_cell_doc: GruCellBuilder;
+                GruBlockCell gru_block_cell_doc: GruBlockCellBuilder;
+                IndRnnCell ind_rnn_cell_doc: IndRnnCellBuilder;
+                IndyGruCell indy_gru_cell_doc: IndyGruCellBuilder;
+                IndyLstmCell indy_lstm_cell_doc: IndyLstmCellBuilder;
+                IntersectionRnnCell intersection_rnn_cell_doc: IntersectionRnnCellBuilder;
+                LayerNormBasicLstmCell layer_norm_basic_lstm_cell_doc:
+                    LayerNormBasicLstmCellBuilder;
+                LayerNormLstmCell layer_norm_lstm_cell_doc: LayerNormLstmCellBuilder;
+                LstmCell lstm_cell_doc: LstmCellBuilder;
+                LstmBlockCell lstm_block_cell_doc: LstmBlockCellBuilder;
+                MinimalRnnCell minimal_rnn_cell_doc: MinimalRnnCellBuilder;
+                NasCell nas_cell_doc: NasCellBuilder;
+                SruCell sru_cell_doc: SruCellBuilder;
+                TimeFreqLstmCell time_freq_lstm_cell_doc: TimeFreqLstmCellBuilder;
+                UgrnnCell ugrnn_cell_doc: UgrnnCellBuilder;
+                WeightNormLstmCell weight_norm_lstm_cell_doc: WeightNormLstmCellBuilder;
             }
             others {
-                LstmBlockFusedCell: LstmBlockFusedCellBuilder;
-                PhasedLstmCell: PhasedLstmCellBuilder;
+                LstmBlockFusedCell lstm_block_fused_cell_doc: LstmBlockFusedCellBuilder;
+                PhasedLstmCell phased_lstm_cell_doc: PhasedLstmCellBuilder;
             }
         }
     };

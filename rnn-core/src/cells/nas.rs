@@ -7,6 +7,7 @@ use super::lstm_core::LstmSizes;
 use super::{CellSize, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { nas_cell_doc:
 /// The cell found by neural architecture search (Zoph & Le 2016; TensorFlow's
 /// `tf.contrib.rnn.NASCell`). With `i0..i7` the eight parts of `x · kernel` and `m0..m7` those of
 /// `h · recurrent_kernel [+ bias]`:
@@ -28,16 +29,18 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::NasCellBuilder;
+/// use recurrent::cells::NasCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = NasCellBuilder::new(3, 8).use_bias(true).num_proj(5).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = NasCellBuilder::new(3, 8).use_bias(true).num_proj(5).build(&Device::cpu())?;
 /// let state = cell.zero_state(2)?;
 /// assert_eq!((state.c.shape().dims(), state.h.shape().dims()), (&[2, 8][..], &[2, 5][..]));
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = nas_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct NasCell<B: Backend> {
     sizes: LstmSizes,
@@ -55,6 +58,8 @@ cell_builder! {
     ;
     /// Width of the output projection. Default: no projection.
     num_proj: usize,
+    /// Initializer of both kernels and of the projection. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl NasCellBuilder {
@@ -71,14 +76,15 @@ impl NasCellBuilder {
             dtype,
             ..
         } = cell;
-        let glorot = |dims: &[usize]| Param::new(device, Initializer::GlorotUniform, dims, dtype);
+        let first = self.kernel_initializer.unwrap_or_default();
+        let matrix = |dims: &[usize]| Param::new(device, first, dims, dtype);
         let bias = || Param::new(device, Initializer::ZEROS, &[8 * units], dtype);
         Ok(NasCell {
             sizes,
-            recurrent_kernel: glorot(&[sizes.output(), 8 * units])?,
-            kernel: glorot(&[input, 8 * units])?,
+            recurrent_kernel: matrix(&[sizes.output(), 8 * units])?,
+            kernel: matrix(&[input, 8 * units])?,
             bias: self.use_bias.then(bias).transpose()?,
-            projection: self.num_proj.map(|p| glorot(&[units, p])).transpose()?,
+            projection: self.num_proj.map(|p| matrix(&[units, p])).transpose()?,
         })
     }
 }

@@ -7,6 +7,7 @@ use super::math::mix;
 use super::{Affine, CellSize, First, LstmState};
 use crate::{Cell, Initializer, Param, StepContext};
 
+backend_api::shared_doc! { phased_lstm_cell_doc:
 /// The phased LSTM (Neil et al. 2016, <https://arxiv.org/abs/1610.09513>; TensorFlow's
 /// `tf.contrib.rnn.PhasedLSTMCell`), for events at irregular times: each unit is updated only while
 /// its time gate `k` is open. With terms for peepholes in brackets:
@@ -31,17 +32,15 @@ use crate::{Cell, Initializer, Param, StepContext};
 ///
 /// The gradient of `mod` is TensorFlow's: 1 for its first argument and 0 for its second, so that
 /// `period` is trained through the division only. The input is `(t, x)`: times `[batch, 1]`, whose
-/// float type may differ from the cell's, and `[batch, input]`. State [`LstmState`], output
-/// `[batch, units]`.
+/// float type may differ from the cell's, and `[batch, input]`. State
+/// [`LstmState`](crate::LstmState), output `[batch, units]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::PhasedLstmCell;
-/// use rnn_core::{Cell, StepContext};
+/// use recurrent::cells::PhasedLstmCell;
+/// use recurrent::{Cell, Device, StepContext, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = PhasedLstmCell::new(&device, 3, 5)?;
 /// let t = Tensor::from_slice(&device, &[0.25f64, 17.5], &[2, 1])?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 6], &[2, 3])?;
@@ -49,6 +48,9 @@ use crate::{Cell, Initializer, Param, StepContext};
 /// assert_eq!(output.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = phased_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct PhasedLstmCell<B: Backend> {
     sizes: CellSize,
@@ -115,7 +117,21 @@ impl<B: Backend> PhasedLstmCell<B> {
     }
 }
 
-/// Options of a [`PhasedLstmCell`].
+/// Options of a [`PhasedLstmCell`]: each method sets one.
+///
+/// `PhasedLstmCell::builder(input_size, num_units)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::PhasedLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = PhasedLstmCell::builder(3, 8).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhasedLstmCellBuilder {
@@ -136,6 +152,8 @@ pub struct PhasedLstmCellBuilder {
     period_init_min: f64,
     #[serde(default = "defaults::period_init_max")]
     period_init_max: f64,
+    #[serde(default)]
+    kernel_initializer: Option<Initializer>,
 }
 
 mod defaults {
@@ -169,6 +187,7 @@ impl PhasedLstmCellBuilder {
             trainable_ratio_on: defaults::trainable_ratio_on(),
             period_init_min: defaults::period_init_min(),
             period_init_max: defaults::period_init_max(),
+            kernel_initializer: None,
         }
     }
 
@@ -210,6 +229,12 @@ impl PhasedLstmCellBuilder {
         self
     }
 
+    /// Initializer of the kernels. Default: Glorot uniform.
+    pub fn kernel_initializer(mut self, initializer: Initializer) -> Self {
+        self.kernel_initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -236,8 +261,8 @@ impl PhasedLstmCellBuilder {
         }
         let units = sizes.units;
         let state = if self.use_peepholes { 2 * units } else { units };
-        let affine =
-            |state, width| Affine::with_state(device, sizes, state, width, First::kernel(None));
+        let first = First::kernel(self.kernel_initializer);
+        let affine = |state, width| Affine::with_state(device, sizes, state, width, first);
         let vector = |first| Param::new(device, first, &[units], sizes.dtype);
         let period = vector(Initializer::LogUniform { low, high })?;
         let mut phase = vector(Initializer::UniformBelow(period.id()))?;

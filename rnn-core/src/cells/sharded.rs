@@ -13,22 +13,21 @@ pub(crate) struct Sharded<B: Backend> {
 }
 
 impl<B: Backend> Sharded<B> {
-    /// A matrix `[rows, columns]` of `count` shards, each Glorot uniform. `arg` is the name of
-    /// `count` in messages.
+    /// A matrix `[rows, columns]` of `count` shards. `arg` is the name of `count` in messages.
     pub(crate) fn new(
         device: &B,
         sizes: CellSize,
         [rows, columns]: [usize; 2],
         (arg, count): (&str, usize),
+        initializer: Initializer,
     ) -> Result<Self> {
         if count == 0 || count > rows {
             let problem = format!("is {count}, but the matrix [{rows}, {columns}] has {rows} rows");
             return Err(Error::argument(sizes.cell, arg, problem));
         }
-        let glorot = Initializer::GlorotUniform;
         let shard = |i| {
             let rows = rows / count + usize::from(i < rows % count);
-            Param::new(device, glorot, &[rows, columns], sizes.dtype)
+            Param::new(device, initializer, &[rows, columns], sizes.dtype)
         };
         Ok(Self {
             shards: (0..count).map(shard).collect::<Result<_>>()?,

@@ -7,6 +7,7 @@ use super::builder::cell_builder;
 use super::math::mix;
 use crate::{Cell, Initializer, Param, StepContext};
 
+backend_api::shared_doc! { sru_cell_doc:
 /// The simple recurrent unit (Lei & Zhang 2017; TensorFlow's `tf.contrib.rnn.SRUCell`). Its gates
 /// do not depend on the state, so a sequence needs only one matmul, before the first step. With
 /// `xb, f, r, xt` the four parts of `x · kernel` and `bf, br` those of `bias`:
@@ -22,15 +23,17 @@ use crate::{Cell, Initializer, Param, StepContext};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::cells::SruCell;
-/// use rnn_core::Module;
+/// use recurrent::cells::SruCell;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = SruCell::new(&Cpu::new(), 3, 5)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = SruCell::new(&Device::cpu(), 3, 5)?;
 /// assert_eq!(cell.param_count(), 3 * 20 + 10);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = sru_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct SruCell<B: Backend> {
     sizes: CellSize,
@@ -44,6 +47,9 @@ cell_builder! {
     num_units;
     /// Activation of the new state in the output. Default: tanh.
     activation: Activation = Activation::Tanh,
+    ;
+    /// Initializer of the kernel. Default: Glorot uniform.
+    kernel_initializer: Initializer,
 }
 
 impl SruCellBuilder {
@@ -54,11 +60,11 @@ impl SruCellBuilder {
     pub fn build<B: Backend>(self, device: &B) -> Result<SruCell<B>> {
         let sizes = self.sizes()?;
         let (rows, units, dtype) = (sizes.input, sizes.units, sizes.dtype);
-        let glorot = Initializer::GlorotUniform;
+        let first = self.kernel_initializer.unwrap_or_default();
         Ok(SruCell {
             sizes,
             activation: self.activation,
-            kernel: Param::new(device, glorot, &[rows, 4 * units], dtype)?,
+            kernel: Param::new(device, first, &[rows, 4 * units], dtype)?,
             bias: Param::new(device, Initializer::ZEROS, &[2 * units], dtype)?,
         })
     }

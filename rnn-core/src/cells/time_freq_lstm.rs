@@ -7,6 +7,7 @@ use super::frequency::{check_clip, clip, count};
 use super::{Affine, CellSize, First};
 use crate::{Cell, CellConfig, Initializer, Module, Param, StepContext, Visitor};
 
+backend_api::shared_doc! { time_freq_lstm_cell_doc:
 /// The time-frequency LSTM (Sainath & Li 2016, "Modeling Time-Frequency Patterns with LSTM vs.
 /// Convolutional Architectures for LVCSR Tasks"; TensorFlow's `tf.contrib.rnn.TimeFreqLSTMCell`).
 ///
@@ -30,16 +31,18 @@ use crate::{Cell, CellConfig, Initializer, Module, Param, StepContext, Visitor};
 /// windows.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::TimeFreqLstmCellBuilder;
+/// use recurrent::cells::TimeFreqLstmCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// // 7 features in windows of 3, 2 apart: 3 windows.
-/// let cell = TimeFreqLstmCellBuilder::new(7, 5, 3).frequency_skip(2).build(&Cpu::new())?;
+/// let cell = TimeFreqLstmCellBuilder::new(7, 5, 3).frequency_skip(2).build(&Device::cpu())?;
 /// assert_eq!(cell.zero_output(2)?.shape().dims(), [2, 15]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = time_freq_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct TimeFreqLstmCell<B: Backend> {
     sizes: CellSize,
@@ -86,7 +89,21 @@ impl<B: Backend> TimeFreqLstmCell<B> {
     }
 }
 
-/// Options of a [`TimeFreqLstmCell`].
+/// Options of a [`TimeFreqLstmCell`]: each method sets one.
+///
+/// `TimeFreqLstmCell::builder(input_size, num_units, feature_size)`
+/// returns this builder; `build(&device)` checks the options, and makes the cell.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::TimeFreqLstmCell;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let builder = TimeFreqLstmCell::builder(6, 4, 2).use_peepholes(true);
+/// let cell = builder.build(&Device::cpu())?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeFreqLstmCellBuilder {
@@ -106,6 +123,8 @@ pub struct TimeFreqLstmCellBuilder {
     frequency_skip: usize,
     #[serde(default)]
     blocks: Option<usize>,
+    #[serde(default)]
+    initializer: Option<Initializer>,
 }
 
 fn one() -> f64 {
@@ -129,6 +148,7 @@ impl TimeFreqLstmCellBuilder {
             feature_size,
             frequency_skip: 1,
             blocks: None,
+            initializer: None,
         }
     }
 
@@ -163,6 +183,13 @@ impl TimeFreqLstmCellBuilder {
         self
     }
 
+    /// Initializer of the kernel and the peepholes. Default: Glorot uniform. TensorFlow's cell
+    /// accepts one and ignores it.
+    pub fn initializer(mut self, initializer: Initializer) -> Self {
+        self.initializer = Some(initializer);
+        self
+    }
+
     /// Sets the element type. Default: `f32`.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -193,8 +220,8 @@ impl TimeFreqLstmCellBuilder {
             input: self.feature_size,
             ..sizes
         };
-        let first = First::kernel(None);
-        let diag = || Param::new(device, Initializer::GlorotUniform, &[units], sizes.dtype);
+        let first = First::kernel(self.initializer);
+        let diag = || Param::new(device, first.kernel, &[units], sizes.dtype);
         let peepholes = || Ok::<_, Error>([diag()?, diag()?, diag()?]);
         Ok(TimeFreqLstmCell {
             sizes,

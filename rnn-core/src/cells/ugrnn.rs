@@ -7,6 +7,7 @@ use super::math::mix;
 use super::{Affine, CellSize, First};
 use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
+backend_api::shared_doc! { ugrnn_cell_doc:
 /// The update gate RNN (Collins et al. 2017; TensorFlow's `tf.contrib.rnn.UGRNNCell`): a GRU
 /// without a reset gate. With `g, q` the two parts of `[x, h] · kernel + bias`:
 ///
@@ -20,15 +21,17 @@ use crate::{Cell, Initializer, Module, StepContext, Visitor};
 /// Input `[batch, input]`, state and output `[batch, units]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Cell;
-/// use rnn_core::cells::UgrnnCellBuilder;
+/// use recurrent::cells::UgrnnCellBuilder;
+/// use recurrent::{Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = UgrnnCellBuilder::new(3, 5).forget_bias(0.5).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = UgrnnCellBuilder::new(3, 5).forget_bias(0.5).build(&Device::cpu())?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = ugrnn_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct UgrnnCell<B: Backend> {
     sizes: CellSize,

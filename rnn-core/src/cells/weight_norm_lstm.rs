@@ -8,11 +8,13 @@ use super::math::l2_normalize;
 use super::{Affine, First, LstmState};
 use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
-/// [`LstmCell`](super::LstmCell) with weight normalization (Salimans & Kingma 2016; TensorFlow's
-/// `tf.contrib.rnn.WeightNormLSTMCell`). Every matrix `w` is replaced by `w / |w| * norm`, where
-/// `|w|` is the norm of each column and `norm` has one element per column. The rows of the kernel
-/// for the input (`norm_0`) and for the state (`norm_1`) are normalized separately. A sequence
-/// normalizes its matrices once, not in each step. The other equations are those of the plain cell:
+backend_api::shared_doc! { weight_norm_lstm_cell_doc:
+/// [`LstmCell`](crate::cells::LstmCell) with weight normalization (Salimans & Kingma 2016;
+/// TensorFlow's `tf.contrib.rnn.WeightNormLSTMCell`). Every matrix `w` is replaced by
+/// `w / |w| * norm`, where `|w|` is the norm of each column and `norm` has one element per column.
+/// The rows of the kernel for the input (`norm_0`) and for the state (`norm_1`) are normalized
+/// separately. A sequence normalizes its matrices once, not in each step. The other equations are
+/// those of the plain cell:
 ///
 /// `c' = clip(σ(f + forget_bias [+ w_f_diag * c]) * c + σ(i [+ w_i_diag * c]) * act(j))`,
 /// `h' = clip(σ(o [+ w_o_diag * c']) * act(c') [· projection])`; the output is `h'`.
@@ -30,15 +32,17 @@ use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 /// `[batch, units]`, `h` `[batch, p]`; output `[batch, p]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::Module;
-/// use rnn_core::cells::WeightNormLstmCellBuilder;
+/// use recurrent::cells::WeightNormLstmCellBuilder;
+/// use recurrent::{Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = WeightNormLstmCellBuilder::new(3, 8).num_proj(5).build(&Cpu::new())?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = WeightNormLstmCellBuilder::new(3, 8).num_proj(5).build(&Device::cpu())?;
 /// assert_eq!(cell.param_count(), 8 * 32 + 32 + 2 * 32 + 8 * 5 + 5);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = weight_norm_lstm_cell_doc!()]
 #[derive(Clone, Debug)]
 pub struct WeightNormLstmCell<B: Backend> {
     affine: Affine<B>,

@@ -18,12 +18,10 @@ use crate::{Cell, Mode, Module, Nest};
 /// axis joins them.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BidirectionalDynamicRnn, GruCell, LstmCell};
+/// use recurrent::{BidirectionalDynamicRnn, Device, GruCell, LstmCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let (forward, backward) = (GruCell::new(&device, 4, 8)?, LstmCell::new(&device, 4, 6)?);
 /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
 /// let rnn = BidirectionalDynamicRnn::new(&forward, &backward).sequence_length(&[5, 3]).run(&x)?;

@@ -19,12 +19,10 @@ use crate::{Cell, Explanation, Mode, Nest, StepContext, Unroll};
 /// be NaN too; a length above the number of steps is the same as the number of steps.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, DynamicRnn};
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicLstmCell::new(&device, 4, 8)?;
 /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
 /// let rnn = DynamicRnn::new(&cell).sequence_length(&[5, 3]).run(&x)?;
@@ -58,7 +56,7 @@ pub struct RnnOutput<O, S> {
 impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// Creates a driver with the defaults: batch-major, all rows of full length, zero initial
     /// state, the mode of the innermost [`Mode::scope`]: training in the loss of
-    /// `rnn_train::value_and_grad`, else inference.
+    /// `value_and_grad`, else inference.
     pub fn new(cell: &'a C) -> Self {
         Self {
             cell,
@@ -147,13 +145,11 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// none. Runs the cell.
     ///
     /// ```
-    /// use backend_api::Tensor;
-    /// use backend_cpu::Cpu;
-    /// use rnn_core::cells::UgrnnCell;
-    /// use rnn_core::{DynamicRnn, StepPath};
+    /// use recurrent::cells::UgrnnCell;
+    /// use recurrent::{Device, DynamicRnn, StepPath, Tensor};
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// let device = Cpu::new();
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
     /// let cell = UgrnnCell::new(&device, 4, 8)?;
     /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
     /// let how = DynamicRnn::new(&cell).explain(&x)?;

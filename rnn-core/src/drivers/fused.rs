@@ -61,12 +61,12 @@ where
 /// `TimeReversedFusedRNN`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{FusedRnnCell, FusedRnnCellAdaptor, GruCell, TimeReversedFusedRnn};
+/// use recurrent::{
+///     Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Tensor, TimeReversedFusedRnn,
+/// };
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let back = TimeReversedFusedRnn(FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?));
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 4], &[5, 2, 4])?;
 /// assert_eq!(back.run(&x, None, Some(&[5, 3]))?.outputs.shape().dims(), [5, 2, 8]);

@@ -48,12 +48,13 @@ pub struct RawOutput<S, E, L> {
 /// there makes gradients NaN. The loop ends when all rows are finished; it has no other limit.
 ///
 /// ```
-/// use backend_api::{Compare, DType, Meta, Shape, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicRnnCell, Cell, RawRnnStep, StepContext, raw_rnn};
+/// use recurrent::{
+///     BasicRnnCell, Cell, Compare, DType, Device, Meta, RawRnnStep, Shape, StepContext, Tensor,
+///     raw_rnn,
+/// };
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicRnnCell::new(&device, 3, 3)?;
 /// let limits = Tensor::from_slice(&device, &[2i64, 4], &[2])?;
 /// let finished = |step: usize| {

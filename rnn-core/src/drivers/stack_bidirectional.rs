@@ -11,12 +11,10 @@ use crate::{Cell, Mode};
 /// outputs of both directions are the input of the next layer.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{GruCell, StackBidirectionalDynamicRnn};
+/// use recurrent::{Device, GruCell, StackBidirectionalDynamicRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = |depth| GruCell::new(&device, depth, 8);
 /// let (forward, backward) = ([cell(4)?, cell(16)?], [cell(4)?, cell(16)?]);
 /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
@@ -185,12 +183,10 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// [`BidirectionalDynamicRnn::sequence_length`].
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{GruCell, StaticRnn, stack_bidirectional_rnn};
+/// use recurrent::{Device, GruCell, StaticRnn, Tensor, stack_bidirectional_rnn};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = |depth| GruCell::new(&device, depth, 8);
 /// let (forward, backward) = ([cell(4)?, cell(16)?], [cell(4)?, cell(16)?]);
 /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 4], &[2, 4])?;

@@ -13,12 +13,10 @@ use crate::{Cell, Mode, Nest, StepContext, Unroll};
 /// is one output per input.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{GruCell, StaticRnn};
+/// use recurrent::{Device, GruCell, StaticRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = GruCell::new(&device, 4, 8)?;
 /// let step = Tensor::from_slice(&device, &[0.1f32; 2 * 4], &[2, 4])?;
 /// let rnn = StaticRnn::new(&cell).sequence_length(&[3, 1]).run(&vec![step; 3])?;

@@ -19,12 +19,10 @@ use crate::{Cell, Mode, Nest, StepContext, Unroll};
 /// stream borrows the cell, so the weights cannot change during the stream.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, DynamicRnn, StreamingRnn};
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, StreamingRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicLstmCell::new(&device, 4, 8)?;
 /// let x = Tensor::from_slice(&device, &[0.1f32; 2 * 5 * 4], &[2, 5, 4])?;
 /// let all = DynamicRnn::new(&cell).run(&x)?;

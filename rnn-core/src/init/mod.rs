@@ -30,14 +30,12 @@ use crate::ParamId;
 /// In `variance_scaling`, `mode` defaults to `"fan_in"` and `distribution` to `"truncated_normal"`.
 ///
 /// ```
-/// use backend_api::DType;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{GruCell, Initializer, Module, cell_from_config};
+/// use recurrent::{DType, Device, GruCell, Initializer, Module, cell_from_config, serde_json};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let orthogonal = Initializer::Orthogonal { gain: 1.0 };
-/// let mut cell = GruCell::<Cpu>::builder(3, 5).kernel_initializer(orthogonal).build(&device)?;
+/// let mut cell = GruCell::builder(3, 5).kernel_initializer(orthogonal).build(&device)?;
 /// cell.initialize(7)?;
 ///
 /// let options = serde_json::json!({

@@ -4,6 +4,8 @@ mod explanation;
 mod segments;
 mod trace;
 
+use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +51,8 @@ pub struct Unroll<B: Backend> {
 pub(crate) struct StreamCache<B: Backend> {
     /// Tensors that cells derive from their weights, by parameter and name.
     weights: Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>,
-    /// The traced steps of cells.
-    steps: Mutex<HashMap<StepKey, Arc<Step<B>>>>,
+    /// The traced steps of cells. There are few, and comparing a key is faster than hashing it.
+    steps: Mutex<Vec<(StepKey, Traced<B>)>>,
 }
 
 // A derived impl would require `B: Default`.
@@ -68,12 +70,17 @@ impl<B: Backend> Default for StreamCache<B> {
 /// one type that a composite cell gives the same [`Unroll`].
 type StepKey = (usize, u64, &'static str, Vec<Meta>);
 
+/// A traced step, or why a graph would not stand for the step.
+type Traced<B> = Result<Arc<Step<B>>, String>;
+
 /// A traced step on a device.
 #[derive(Debug)]
 struct Step<B: Backend> {
     device: B,
     regions: Arc<Regions>,
     captured: Vec<Tensor<B>>,
+    /// An output of zeros, of the cell's type.
+    zero: Arc<dyn Any + Send + Sync>,
 }
 
 impl<B: Backend> Unroll<B> {
@@ -144,6 +151,9 @@ impl<B: Backend> Unroll<B> {
 
     /// Runs `body` on each segment of the memory policy, passing the state from one segment to the
     /// next.
+    ///
+    /// # Errors
+    /// Those of `body`.
     pub fn segments<I, S, O>(
         &self,
         inputs: &I,
@@ -155,13 +165,21 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
-        if self.memory_policy == MemoryPolicy::Store && self.segment.is_none() {
+        if self.is_whole() {
             return body(self, inputs, state);
         }
         segments::run(self, inputs, state, body)
     }
 
+    /// Whether the memory policy leaves the sequence whole.
+    fn is_whole(&self) -> bool {
+        self.memory_policy == MemoryPolicy::Store && self.segment.is_none()
+    }
+
     /// Runs a cell step by step: the default of [`Cell::unroll`].
+    ///
+    /// # Errors
+    /// Those of [`Cell::step`], or the inputs have another number of steps or rows.
     pub fn stepwise<C: Cell<Backend = B>>(
         &self,
         cell: &C,
@@ -169,10 +187,10 @@ impl<B: Backend> Unroll<B> {
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
         self.in_f32(cell, inputs, state, |u, cell, inputs, state| {
-            let zero = cell.zero_output(u.batch())?;
+            let zero = || cell.zero_output(u.batch());
             let of_cell = Some(std::any::type_name::<C>());
             let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
-            u.scan_steps(inputs, state, &zero, of_cell, step)
+            u.scan_steps(inputs, state, zero, of_cell, step)
         })
     }
 
@@ -194,19 +212,23 @@ impl<B: Backend> Unroll<B> {
         + Sync
         + 'static,
     ) -> Result<(C::Output, C::State)> {
-        let run = |cell: C, inputs: &C::Input, state: &C::State| {
+        let run = |cell: Cow<'_, C>, inputs: &C::Input, state: &C::State| {
+            if self.is_whole() {
+                return body(self, &cell, inputs, state);
+            }
+            let (cell, body) = (cell.into_owned(), body.clone());
             self.segments(inputs, state, move |u, inputs, state| {
                 body(u, &cell, inputs, state)
             })
         };
         self.check_steps(inputs)?;
         let Some(wide) = widened(cell, state)? else {
-            return run(cell.clone(), inputs, state);
+            return run(Cow::Borrowed(cell), inputs, state);
         };
         // The cell checks the types that its tensors have before they are cast.
         let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
         trace::check::<B, _, _, _>(&self.step, inputs, state, &step)?;
-        let (outputs, new) = run(wide, &widen(inputs)?, &widen(state)?)?;
+        let (outputs, new) = run(Cow::Owned(wide), &widen(inputs)?, &widen(state)?)?;
         Ok((
             narrow(&outputs, &cell.zero_output(self.batch)?)?,
             narrow(&new, state)?,
@@ -220,6 +242,9 @@ impl<B: Backend> Unroll<B> {
     /// device runs what it did; so `step` must be a pure function of its arguments and of what it
     /// captures. A step that reads the elements of a tensor, or asks for its time, is called for
     /// each time instead.
+    ///
+    /// # Errors
+    /// Those of `step`, or the inputs have another number of steps or rows.
     pub fn scan<I, S, O>(
         &self,
         inputs: &I,
@@ -233,7 +258,7 @@ impl<B: Backend> Unroll<B> {
         O: Nest<B>,
     {
         self.check_steps(inputs)?;
-        self.scan_steps(inputs, state, zero, None, step)
+        self.scan_steps(inputs, state, || Ok(zero.clone()), None, step)
     }
 
     /// Checks that the first axis of the inputs is the time. The cell checks the other axes, of one
@@ -255,7 +280,7 @@ impl<B: Backend> Unroll<B> {
         &self,
         inputs: &I,
         state: &S,
-        zero: &O,
+        zero: impl FnOnce() -> Result<O>,
         of_cell: Option<&'static str>,
         step: impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
     ) -> Result<(O, S)>
@@ -267,17 +292,29 @@ impl<B: Backend> Unroll<B> {
         if self.steps == 0 {
             return self.without_steps(inputs, state, step);
         }
-        match self.traced(inputs, state, zero, of_cell, &step) {
-            Ok(step) => {
-                self.explain(|| match step.regions.core().map(|core| core.program()) {
-                    Some(Err(reason)) => (
-                        StepPath::Stepwise(reason.to_owned()),
-                        step.regions.to_string(),
-                    ),
-                    _ => (StepPath::Compiled, step.regions.to_string()),
-                });
-                return self.run_traced(&step, inputs, state, zero);
+        let stream = self.cache.as_ref().zip(of_cell);
+        let stream = stream.map(|(cache, cell)| Ok((cache, self.step_key(cell, inputs, state)?)));
+        let stream = stream.transpose()?;
+        let known = stream.as_ref().and_then(|(cache, key)| {
+            let steps = locked(&cache.steps);
+            let found = steps.iter().find(|(known, _)| known == key);
+            found.map(|(_, traced)| traced.clone())
+        });
+        if let Some(Ok(step)) = &known
+            && let Some(zero) = step.zero.downcast_ref::<O>()
+        {
+            return self.run_traced(step, inputs, state, zero);
+        }
+        let zero = zero()?;
+        let traced = known.unwrap_or_else(|| {
+            let traced = self.traced(inputs, state, &zero, &step);
+            if let Some((cache, key)) = stream {
+                locked(&cache.steps).push((key, traced.clone()));
             }
+            traced
+        });
+        match traced {
+            Ok(step) => return self.run_traced(&step, inputs, state, &zero),
             Err(reason) => self.explain(|| (StepPath::Called(reason), String::new())),
         }
         let zeros = zero.leaves();
@@ -287,7 +324,7 @@ impl<B: Backend> Unroll<B> {
             let time = self.start + t;
             let input = inputs.map(&mut |x| x.select(0, t))?;
             let (output, new) = step(&self.step.at(time), &input, &state)?;
-            let output = self.masked(time, output, zero)?;
+            let output = self.masked(time, output, &zero)?;
             for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
                 stack.push(leaf.clone())?;
             }
@@ -316,41 +353,37 @@ impl<B: Backend> Unroll<B> {
         inputs: &I,
         state: &S,
         zero: &O,
-        of_cell: Option<&'static str>,
         step: &impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
-    ) -> Result<Arc<Step<B>>, String>
+    ) -> Traced<B>
     where
         I: Nest<B>,
         S: Nest<B>,
         O: Nest<B>,
     {
-        let cache = self.cache.as_ref().zip(of_cell).map(|(cache, cell)| {
-            let of_step = |t: &&Tensor<B>| Ok(Meta::new(t.shape().without(0)?, t.dtype()));
-            let mut metas: Vec<Meta> =
-                inputs.leaves().iter().map(of_step).collect::<Result<_>>()?;
-            metas.extend(state.leaves().iter().map(|t| t.meta()));
-            let stream = self.step.run_key("step");
-            let place = self.stepped.fetch_add(1, Ordering::Relaxed);
-            Ok((&cache.steps, (place, stream, cell, metas)))
-        });
-        let cache = cache
-            .transpose()
-            .map_err(|error: backend_api::Error| error.to_string())?;
-        if let Some((cache, key)) = &cache
-            && let Some(known) = locked(cache).get(key)
-        {
-            return Ok(known.clone());
-        }
         let traced = trace::run(&self.step, inputs, state, zero, step)?;
-        let step = Arc::new(Step {
+        Ok(Arc::new(Step {
             regions: Regions::of_step(&traced.device, traced.graph),
             device: traced.device,
             captured: traced.captured,
-        });
-        if let Some((cache, key)) = cache {
-            locked(cache).insert(key, step.clone());
+            zero: Arc::new(zero.clone()),
+        }))
+    }
+
+    /// The key of the step that a cell takes next in this run of a stream.
+    fn step_key<I, S>(&self, cell: &'static str, inputs: &I, state: &S) -> Result<StepKey>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+    {
+        let (inputs, state) = (inputs.leaves(), state.leaves());
+        let mut metas = Vec::with_capacity(inputs.len() + state.len());
+        for x in inputs {
+            metas.push(Meta::new(x.shape().without(0)?, x.dtype()));
         }
-        Ok(step)
+        metas.extend(state.iter().map(|t| t.meta()));
+        let stream = self.step.run_key("step");
+        let place = self.stepped.fetch_add(1, Ordering::Relaxed);
+        Ok((place, stream, cell, metas))
     }
 
     /// Runs a traced step for each time.
@@ -360,11 +393,19 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
+        self.explain(|| {
+            let regions = &step.regions;
+            let path = match regions.core().map(|core| core.program()) {
+                Some(Err(reason)) => StepPath::Stepwise(reason.to_owned()),
+                _ => StepPath::Compiled,
+            };
+            (path, regions.to_string())
+        });
         let lengths = self.remaining_lengths()?;
         let operands = ScanOperands {
-            inputs: &cloned(inputs),
+            inputs: &inputs.leaves(),
             captured: &step.captured,
-            states: &cloned(state),
+            states: &state.leaves(),
             lengths: lengths.as_ref(),
             steps: self.steps,
             start: self.start,
@@ -443,6 +484,9 @@ impl<B: Backend> Unroll<B> {
 
     /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
     /// outputs of a whole sequence.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn mask_padding<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
         let Some(lengths) = &self.lengths else {
             return Ok(outputs.clone());
@@ -557,126 +601,10 @@ fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
     nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
 }
 
-fn cloned<B: Backend, N: Nest<B>>(nest: &N) -> Vec<Tensor<B>> {
-    nest.leaves().into_iter().cloned().collect()
-}
-
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The caches are complete even after a panic under the lock: every change is one insertion.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use backend_cpu::Cpu;
-
-    use super::*;
-    use crate::cells::*;
-    use backend_api::trace::{Value, Work};
-
-    /// The products of a cell's step that run step by step although no state reaches them.
-    fn kept_products<C: Cell<Backend = Cpu>>(cell: &C, inputs: &C::Input) -> Vec<String> {
-        let u = Unroll::<Cpu>::new(StepContext::default(), 4, 2);
-        let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
-        let (state, zero) = (cell.zero_state(2).unwrap(), cell.zero_output(2).unwrap());
-        let step = u.traced(inputs, &state, &zero, None, &step).unwrap();
-        let graph = step.regions.core().expect("the cell has a state").graph();
-        let mut stateful: Vec<bool> = Vec::new();
-        let mut kept = Vec::new();
-        for node in &graph.nodes {
-            let reached = node.operands.iter().any(|o| match o.value {
-                Value::State(_) => true,
-                Value::Node(i, _) => stateful[i],
-                _ => false,
-            });
-            stateful.push(reached);
-            if !reached && matches!(node.work, Work::Op(Op::MatMul { .. })) {
-                kept.push(format!("{}: {node:?}", cell.scope()));
-            }
-        }
-        kept
-    }
-
-    #[test]
-    fn the_products_of_the_inputs_leave_the_steps() {
-        let device = &Cpu::new();
-        let zeros = |dims: &[usize]| {
-            let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
-            Tensor::zeros(device, meta).unwrap()
-        };
-        let x = zeros(&[4, 2, 6]);
-        let mut kept = Vec::new();
-        macro_rules! of {
-            ($($builder:expr),* $(,)?) => {
-                $(kept.extend(kept_products(&$builder.build(device).unwrap(), &x));)*
-            };
-        }
-        of![
-            BasicRnnCellBuilder::new(6, 4),
-            GruCellBuilder::new(6, 4),
-            GruCellBuilder::new(6, 4).reset_after(true),
-            LstmCellBuilder::new(6, 4).use_peepholes(true).num_proj(3),
-            CfnCellBuilder::new(6, 4),
-            CoupledInputForgetGateLstmCellBuilder::new(6, 4),
-            CoupledInputForgetGateLstmCellBuilder::new(6, 4).layer_norm(true),
-            GlstmCellBuilder::new(6, 4).number_of_groups(2),
-            IndRnnCellBuilder::new(6, 4),
-            IndyGruCellBuilder::new(6, 4),
-            IndyLstmCellBuilder::new(6, 4),
-            IntersectionRnnCellBuilder::new(6, 4).num_in_proj(4),
-            LayerNormBasicLstmCellBuilder::new(6, 4),
-            LayerNormLstmCellBuilder::new(6, 4).layer_norm(true),
-            MinimalRnnCellBuilder::new(6, 4),
-            NasCellBuilder::new(6, 4),
-            SruCellBuilder::new(6, 4),
-            TimeFreqLstmCellBuilder::new(6, 4, 3),
-            UgrnnCellBuilder::new(6, 4),
-            WeightNormLstmCellBuilder::new(6, 4),
-            GridLstmCellBuilder::new(6, 4, 2, 2, &[3]),
-            BidirectionalGridLstmCellBuilder::new(6, 4, 2, 2, &[3]),
-        ];
-        let phased = PhasedLstmCellBuilder::new(6, 4).use_peepholes(true);
-        let phased = phased.build(device).unwrap();
-        kept.extend(kept_products(&phased, &(zeros(&[4, 2, 1]), x)));
-        for space in [&[3][..], &[3, 2], &[3, 2, 2]] {
-            let image = [space, &[2]].concat();
-            let conv = ConvLstmCellBuilder::new(&image, 2, &vec![2; space.len()]);
-            let conv = conv.build(device).unwrap();
-            let x = zeros(&[&[4, 2], &image[..]].concat());
-            kept.extend(kept_products(&conv, &x));
-        }
-        assert!(kept.is_empty(), "{}", kept.join("\n"));
-    }
-
-    #[test]
-    fn inputs_that_are_no_sequence_are_refused() {
-        let device = Cpu::new();
-        let cell = UgrnnCell::new(&device, 3, 5).unwrap();
-        let state = cell.zero_state(2).unwrap();
-        for dims in [&[][..], &[2, 2, 3]] {
-            let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
-            let xs = Tensor::zeros(&device, meta).unwrap();
-            let u = Unroll::new(StepContext::default(), 4, 2);
-            let message = cell.unroll(&u, &xs, &state).unwrap_err().to_string();
-            let expected = format!(
-                "unroll: inputs is {}, but a sequence [4, batch, ..] is needed",
-                xs.shape()
-            );
-            assert_eq!(message, expected);
-        }
-    }
-
-    #[test]
-    fn cells_of_16_bit_floats_refuse_inputs_of_other_types() {
-        let device = Cpu::new();
-        let builder = UgrnnCell::<Cpu>::builder(3, 5).dtype(DType::Bf16);
-        let cell = builder.build(&device).unwrap();
-        let meta = Meta::new(Shape::new(&[4, 2, 3]).unwrap(), DType::F32);
-        let xs = Tensor::zeros(&device, meta).unwrap();
-        let u = Unroll::new(StepContext::default(), 4, 2);
-        let state = cell.zero_state(2).unwrap();
-        let message = cell.unroll(&u, &xs, &state).unwrap_err().to_string();
-        assert!(message.contains("x is f32"), "{message}");
-        assert!(message.contains("bf16"), "{message}");
-    }
-}
+mod tests;

@@ -39,12 +39,11 @@ const NAME: &str = "attention_cell_wrapper";
 /// output `[batch, A]`, `attns` `[batch, A]`, `memory` `[batch, A L]`.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{AttentionCellWrapper, DynamicRnn, GruCell};
+/// use recurrent::wrappers::AttentionCellWrapper;
+/// use recurrent::{Device, DynamicRnn, GruCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = AttentionCellWrapper::builder(GruCell::new(&device, 4, 5)?, 4, 3).build()?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 6 * 4], &[2, 6, 4])?;
 /// let rnn = DynamicRnn::new(&cell).run(&x)?;

@@ -10,14 +10,12 @@ use crate::{AnyCell, CellConfig, cell_from_config};
 /// always use the fastest path of their device, so this builds the cell itself.
 ///
 /// ```
-/// use backend_api::DType;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, cell_from_config};
+/// use recurrent::{Cell, DType, Device, cell_from_config};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let gru = serde_json::json!({ "type": "GRUCell", "num_units": 5 });
 /// let options = serde_json::json!({ "type": "CompiledWrapper", "cell": gru });
-/// assert_eq!(cell_from_config(&Cpu::new(), &options, 3, DType::F32)?.scope(), "gru_cell");
+/// assert_eq!(cell_from_config(&Device::cpu(), &options, 3, DType::F32)?.scope(), "gru_cell");
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Deserialize)]

@@ -9,11 +9,10 @@ use crate::{Cell, Module, Nest, StepContext, Unroll, Visitor};
 /// checkpoints and scripts use.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Cell, ConcatState};
+/// use recurrent::{BasicLstmCell, Cell, ConcatState, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = ConcatState::new(BasicLstmCell::new(&Cpu::new(), 3, 5)?);
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = ConcatState::new(BasicLstmCell::new(&Device::cpu(), 3, 5)?);
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 10]);
 /// # Ok(()) }
 /// ```

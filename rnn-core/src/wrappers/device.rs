@@ -20,11 +20,11 @@ use crate::{
 /// [`Module::to`] only moves parameters: move a cell to the network's device before wrapping it.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, DeviceWrapper, GruCell};
+/// use recurrent::wrappers::DeviceWrapper;
+/// use recurrent::{Cell, Device, GruCell};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let (outer, inner) = (Cpu::new(), Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let (outer, inner) = (Device::cpu(), Device::cpu());
 /// let cell = DeviceWrapper::new(GruCell::new(&outer, 3, 5)?, &inner)?;
 /// assert_eq!(cell.zero_state(2)?.shape().dims(), [2, 5]);
 /// # Ok(()) }

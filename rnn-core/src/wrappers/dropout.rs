@@ -19,7 +19,7 @@ use crate::{
 /// element of `drop(v)` is `v / keep_prob` with probability `keep_prob`, else 0. In evaluation
 /// there is no dropout.
 ///
-/// The loss of `rnn_train::value_and_grad` runs in training, with other random numbers in each
+/// The loss of `value_and_grad` runs in training, with other random numbers in each
 /// call; everything outside of it is evaluation. [`Mode::scope`] chooses otherwise for a piece of
 /// code, and [`DynamicRnn::mode`](crate::DynamicRnn::mode) for a driver. A run that is neither
 /// inside of a scope nor has a mode of its own is an error if the cell's parameters are tracked.
@@ -35,12 +35,11 @@ use crate::{
 /// The wrapper has no parameters; the cell's keep their names. Shapes are the cell's.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, DropoutWrapper, DynamicRnn, Mode};
+/// use recurrent::wrappers::DropoutWrapper;
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, Mode, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = BasicLstmCell::new(&device, 4, 8)?;
 /// let cell = DropoutWrapper::builder(cell).input_keep_prob(0.8).output_keep_prob(0.5).build()?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;

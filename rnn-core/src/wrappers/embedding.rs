@@ -25,12 +25,11 @@ use crate::{
 /// State and output are the cell's.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{DynamicRnn, EmbeddingWrapper, GruCell};
+/// use recurrent::wrappers::EmbeddingWrapper;
+/// use recurrent::{Device, DynamicRnn, GruCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = EmbeddingWrapper::new(GruCell::new(&device, 4, 5)?, 10, 4)?;
 /// let ids = Tensor::from_slice(&device, &[3i32, 1, 4, 1, 5, 9], &[2, 3])?;
 /// assert_eq!(DynamicRnn::new(&cell).run(&ids)?.outputs.shape().dims(), [2, 3, 5]);

@@ -28,11 +28,11 @@ use crate::{
 /// cell's.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{GruCell, HighwayWrapper, Module};
+/// use recurrent::wrappers::HighwayWrapper;
+/// use recurrent::{Device, GruCell, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = HighwayWrapper::new(GruCell::new(&Cpu::new(), 5, 5)?)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = HighwayWrapper::new(GruCell::new(&Device::cpu(), 5, 5)?)?;
 /// let params = cell.named_params();
 /// assert_eq!((params[0].0.as_str(), params[2].0.as_str()), ("carry_w", "gru_cell/gates/kernel"));
 /// # Ok(()) }

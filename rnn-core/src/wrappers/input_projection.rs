@@ -23,12 +23,11 @@ use crate::{
 /// `[batch, input]`; state and output are the cell's.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{DynamicRnn, GruCell, InputProjectionWrapper};
+/// use recurrent::wrappers::InputProjectionWrapper;
+/// use recurrent::{Device, DynamicRnn, GruCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = InputProjectionWrapper::new(GruCell::new(&device, 6, 5)?, 3, 6)?;
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 4 * 3], &[2, 4, 3])?;
 /// assert_eq!(DynamicRnn::new(&cell).run(&x)?.outputs.shape().dims(), [2, 4, 5]);

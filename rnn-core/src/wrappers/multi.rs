@@ -25,11 +25,10 @@ use crate::{
 /// share the weights with [`shared`](MultiRnnCell::shared).
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Cell, GruCell, MultiRnnCell};
+/// use recurrent::{BasicLstmCell, Cell, Device, GruCell, MultiRnnCell};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let layers = (GruCell::new(&device, 3, 5)?, BasicLstmCell::new(&device, 5, 4)?);
 /// let stack = MultiRnnCell::new(layers)?;
 /// let (gru, lstm) = stack.zero_state(2)?;

@@ -24,11 +24,11 @@ use crate::{
 /// `[batch, output_size]`.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Cell, OutputProjectionWrapper};
+/// use recurrent::wrappers::OutputProjectionWrapper;
+/// use recurrent::{BasicLstmCell, Cell, Device};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let cell = OutputProjectionWrapper::new(BasicLstmCell::new(&Cpu::new(), 3, 8)?, 2)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let cell = OutputProjectionWrapper::new(BasicLstmCell::new(&Device::cpu(), 3, 8)?, 2)?;
 /// assert_eq!(cell.zero_output(5)?.shape().dims(), [5, 2]);
 /// assert_eq!(cell.zero_state(5)?.h.shape().dims(), [5, 8]);
 /// # Ok(()) }

@@ -26,12 +26,11 @@ type Combine<C> = Arc<
 /// their names, are the cell's.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Cell, DynamicRnn, GruCell, ResidualWrapper};
+/// use recurrent::wrappers::ResidualWrapper;
+/// use recurrent::{Cell, Device, DynamicRnn, GruCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let cell = ResidualWrapper::new(GruCell::new(&device, 4, 4)?);
 /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 3 * 4], &[2, 3, 4])?;
 /// let rnn = DynamicRnn::new(&cell).run(&x)?;

@@ -95,12 +95,10 @@ pub trait Differentiable: Backend {
 /// A backend that wraps `B` and differentiates.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::{Autodiff, Differentiable};
+/// use recurrent::{Device, Differentiable, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let x = device.leaf(&Tensor::from_slice(&device, &[3.0f64, 4.0], &[2])?)?;
 /// let y = x.square()?.sum_all()?;
 /// let grads = device.backward(&y, &[&x])?;

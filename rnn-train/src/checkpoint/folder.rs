@@ -15,16 +15,13 @@ use crate::optim::Optimizer;
 /// The folder of a run, and the rules for its checkpoints. Only one run at a time may write to it.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::Dense;
-/// use rnn_train::checkpoint::{Checkpoints, TrainState};
-/// use rnn_train::optim::Adam;
+/// use recurrent::checkpoint::{Checkpoints, TrainState};
+/// use recurrent::{Adam, Dense, Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let folder = folder.path();
-/// let mut model = Dense::new(&Cpu::new(), 3, 2)?;
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-checkpoints");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let mut model = Dense::new(&Device::cpu(), 3, 2)?;
 /// let mut adam = Adam::new(1e-3);
 /// let checkpoints = Checkpoints::new(folder.join("run")).config(&("dense", 3, 2))?;
 ///

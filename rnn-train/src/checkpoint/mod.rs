@@ -55,6 +55,20 @@ pub const FORMAT: u64 = 1;
 
 /// Saves a checkpoint in the folder of a run: [`Checkpoints::save`] with default settings.
 ///
+/// ```
+/// use recurrent::checkpoint::{TrainState, resume, save};
+/// use recurrent::{Dense, Device, Sgd};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-save");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let (mut model, mut sgd) = (Dense::new(&Device::cpu(), 3, 2)?, Sgd::new(0.1));
+/// assert!(resume(&folder, &mut model, &mut sgd)?.is_none()); // nothing there yet
+/// save(&folder, &model, &sgd, &TrainState::new(42))?;
+/// assert!(resume(&folder, &mut model, &mut sgd)?.is_some());
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// Those of [`Checkpoints::save`].
 pub fn save<M: Module, O: Optimizer<M::Backend>>(

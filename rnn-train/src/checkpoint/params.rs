@@ -16,14 +16,12 @@ pub(super) const PARAM: &str = "param/";
 /// link leads to.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Dense, Module};
-/// use rnn_train::checkpoint::{load_params, save_params};
+/// use recurrent::checkpoint::{load_params, save_params};
+/// use recurrent::{Dense, Device, Module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("dense.safetensors");
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("dense.safetensors");
+/// let device = Device::cpu();
 /// let trained = Dense::new(&device, 3, 2)?;
 /// save_params(&path, &trained)?;
 ///
@@ -46,6 +44,22 @@ pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
 /// checkpoint, or a file of another program with the same names, shapes and types. A file without a
 /// checksum is accepted unchecked. [`load_params_under`] loads a part of a file.
 ///
+/// ```
+/// use recurrent::checkpoint::{load_params, save_params};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("gru.safetensors");
+/// let device = Device::cpu();
+/// save_params(&path, &GruCell::new(&device, 3, 4)?)?;
+///
+/// let mut cell = GruCell::new(&device, 3, 4)?;
+/// load_params(&path, &mut cell)?;
+/// let mut wider = GruCell::new(&device, 3, 8)?;
+/// println!("{}", load_params(&path, &mut wider).unwrap_err()); // the parameter, and both shapes
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The file cannot be read, is damaged, or has other parameters than the model. Nothing has changed
 /// then.
@@ -63,18 +77,16 @@ pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<(
 /// [`Loaded::complete`] makes them an error.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicLstmCell, Dense, Module};
-/// use rnn_train::checkpoint::{load_params_under, save_params};
+/// use recurrent::checkpoint::{load_params_under, save_params};
+/// use recurrent::{BasicLstmCell, Dense, Device, module};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("tagger.safetensors");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("tagger.safetensors");
 /// #[derive(Clone, Debug)]
-/// struct Tagger { cell: BasicLstmCell<Cpu>, output: Dense<Cpu> }
-/// rnn_core::module!(Tagger on Cpu { cell as "rnn/lstm_cell", output });
+/// struct Tagger { cell: BasicLstmCell, output: Dense }
+/// module!(Tagger { cell as "rnn/lstm_cell", output });
 ///
-/// let device = Cpu::new();
+/// let device = Device::cpu();
 /// let (cell, output) = (BasicLstmCell::new(&device, 3, 4)?, Dense::new(&device, 4, 2)?);
 /// save_params(&path, &Tagger { cell, output })?;
 ///

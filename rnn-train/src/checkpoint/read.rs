@@ -41,6 +41,27 @@ struct OptimizerHeader {
 /// [`Checkpoints`](super::Checkpoints) resumes training runs. This type is for using the result of
 /// a run: build a model from [`config`](Self::config), then restore its parameters. Its debug form
 /// has the path, the step and the names of the tensors.
+///
+/// ```
+/// use recurrent::checkpoint::{Checkpoint, Checkpoints, TrainState};
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Dense, Device, Sgd};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-checkpoint");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let device = Device::cpu();
+/// let (model, sgd) = (Dense::new(&device, 3, 2)?, Sgd::new(0.1));
+/// let path = Checkpoints::new(&folder).config(&(3, 2))?.save(&model, &sgd, &TrainState::new(42))?;
+///
+/// let checkpoint = Checkpoint::read(&path)?;
+/// let (inputs, units) = checkpoint.config::<(usize, usize)>()?;
+/// let mut model = Dense::new(&device, inputs, units)?;
+/// let mut sgd = Sgd::new(0.5);
+/// let state = checkpoint.restore(&mut model, &mut sgd)?;
+/// assert_eq!((state.seed, sgd.learning_rate()), (42, 0.1));
+/// # Ok(()) }
+/// ```
 pub struct Checkpoint {
     stored: Stored,
     run: Run,

@@ -16,6 +16,19 @@ const GRU: Order = &[1, 0, 2];
 
 /// The cell of a `SimpleRNN` with the given `activation`.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Activation, BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let weights = keras::from_simple_rnn(&BasicRnnCell::new(&device, 3, 5)?)?;
+/// assert_eq!(weights.names().collect::<Vec<_>>(), ["bias", "kernel", "recurrent_kernel"]);
+/// let cell = keras::simple_rnn(&weights, Activation::Tanh)?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry is missing, unexpected or of the wrong shape, or the types differ.
 pub fn simple_rnn<B: Backend>(
@@ -29,17 +42,15 @@ pub fn simple_rnn<B: Backend>(
 /// 0, because Keras stores the forget bias in `bias`.
 ///
 /// ```
-/// use backend_api::{Activation, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_core::DynamicRnn;
-/// use rnn_train::convert::{Weights, keras};
+/// use recurrent::convert::{Weights, keras};
+/// use recurrent::{Activation, Device, DynamicRnn, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// # let device = Device::cpu();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
 /// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
+/// #     Ok::<_, recurrent::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("kernel", &[3, 20])?, entry("recurrent_kernel", &[5, 20])?, entry("bias", &[20])?,
@@ -59,6 +70,20 @@ pub fn lstm<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result<
 
 /// The cell of a `GRU` with the given `activation` and `reset_after` (Keras's defaults are tanh and
 /// true).
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Activation, Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let trained = GruCell::builder(3, 5).reset_after(true).build(&device)?;
+/// let weights = keras::from_gru(&trained)?; // or `Weights::read(&device, "layer.safetensors")?`
+/// assert_eq!(weights.get("bias")?.dims()[..], [2, 15]);
+/// let cell = keras::gru(&weights, Activation::Tanh, true)?;
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry is missing, unexpected or of the wrong shape (that of the bias depends on

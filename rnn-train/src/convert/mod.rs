@@ -27,12 +27,11 @@ use crate::checkpoint::file::{self, Content, Stored};
 /// Named tensors.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::convert::Weights;
+/// use recurrent::convert::Weights;
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let bias = Tensor::from_slice(&device, &[0.5f32, 1.5], &[2])?;
 /// let model = Weights::new([("encoder.bias".to_owned(), bias)]);
 /// let encoder = model.under("encoder.")?;

@@ -48,17 +48,15 @@ pub fn rnn<B: Backend>(
 /// biases.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{DynamicRnn, MultiRnnCell};
-/// use rnn_train::convert::{Weights, pytorch};
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Device, DynamicRnn, MultiRnnCell, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// # let device = Device::cpu();
 /// # let entry = |name: &str, shape: &[usize]| {
 /// #     let numbers = vec![0.1f32; shape.iter().product()];
 /// #     let weight = Tensor::from_slice(&device, &numbers, shape)?;
-/// #     Ok::<_, backend_api::Error>((name.to_owned(), weight))
+/// #     Ok::<_, recurrent::Error>((name.to_owned(), weight))
 /// # };
 /// # let weights = Weights::new([
 /// #     entry("encoder.weight_ih_l0", &[20, 3])?, entry("encoder.weight_hh_l0", &[20, 5])?,
@@ -81,6 +79,21 @@ pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
 }
 
 /// The cells of a `torch.nn.GRU`, which reset after the product.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![GruCell::builder(3, 5).reset_after(true).build(&device)?];
+/// let weights = pytorch::from_gru(&pytorch::Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [3 * 5, 3]);
+/// // Or of `Weights::read(&device, "gru.safetensors")?`:
+/// let layers = pytorch::gru(&weights)?.forward;
+/// assert_eq!(layers.len(), 1);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.

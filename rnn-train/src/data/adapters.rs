@@ -13,6 +13,24 @@ use super::shuffle::Shuffle;
 use super::source::Source;
 
 /// The adapters of every [`Source`].
+///
+/// ```
+/// use recurrent::data::{InMemory, Remainder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut batches = InMemory::new((0..10).collect())?
+///     .filter(|item: &i32| Ok(item % 2 == 0))
+///     .map(|item| Ok(item * 10))
+///     .shuffle(100, 7)?
+///     .group(2, Remainder::Keep)?;
+/// let mut all = Vec::new();
+/// while let Some(batch) = batches.next_item()? {
+///     all.extend(batch);
+/// }
+/// all.sort_unstable();
+/// assert_eq!(all, [0, 20, 40, 60, 80]);
+/// # Ok(()) }
+/// ```
 pub trait SourceExt: Source {
     /// Applies a function to each item.
     fn map<T, F>(self, f: F) -> Map<Self, F>

@@ -6,14 +6,13 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 /// Creates a tensor on any device from an array of any layout.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_train::data::{from_ndarray, ndarray, to_ndarray};
+/// use recurrent::{Device, from_ndarray, ndarray, to_ndarray};
 ///
 /// let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
-/// let tensor = from_ndarray(&Cpu::new(), &array.t())?;
+/// let tensor = from_ndarray(&Device::cpu(), &array.t())?;
 /// assert_eq!(tensor.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
 /// assert_eq!(to_ndarray::<f32, _>(&tensor)?, array.t().into_dyn());
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 ///
 /// # Errors

@@ -60,7 +60,7 @@ impl fmt::Display for Batching {
 /// version. A [`BatchState`] is therefore enough to resume a run exactly where it was interrupted.
 ///
 /// ```
-/// use rnn_train::data::{Batches, Remainder};
+/// use recurrent::data::{Batches, Remainder};
 ///
 /// let mut batches = Batches::new(10, 4, Remainder::Keep, 42)?;
 /// while let Some(batch) = batches.next() {
@@ -72,7 +72,7 @@ impl fmt::Display for Batching {
 ///     assert_eq!(resumed.clone().next(), batches.clone().next());
 /// }
 /// assert_eq!(batches.state().epoch, 1);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Batches {

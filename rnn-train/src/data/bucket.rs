@@ -135,9 +135,9 @@ impl<S: Source> Source for Grouped<S> {
 /// a smaller group, in the order of the buckets, or are dropped.
 ///
 /// ```
-/// use rnn_train::data::{InOrder, Remainder, Source, SourceExt};
+/// use recurrent::data::{InOrder, Remainder, Source, SourceExt};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let words = ["to", "be", "or", "nevertheless", "not", "notwithstanding"];
 /// let length = |word: &&str| Ok(word.len());
 /// let mut groups = InOrder::new(words.into_iter())

@@ -12,13 +12,13 @@ use super::values::{ColumnType, ValueKind, Values};
 /// as [`VarLen`](super::VarLen) feature lists are.
 ///
 /// ```
-/// use backend_cpu::Cpu;
-/// use rnn_train::data::Column;
+/// use recurrent::Device;
+/// use recurrent::data::Column;
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let column = Column::new(&[2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
 /// assert_eq!(column.values::<f32>()?[3], 4.0);
-/// assert_eq!(column.tensor(&Cpu::new())?.shape().dims(), [2, 3]);
+/// assert_eq!(column.tensor(&Device::cpu())?.shape().dims(), [2, 3]);
 ///
 /// let ragged = Column::ragged(&[1, 0, 2], vec![7i64, 8, 9])?;
 /// assert_eq!(ragged.dims(), [3, 2]);

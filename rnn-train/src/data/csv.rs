@@ -24,9 +24,9 @@ use crate::regular;
 /// Byte strings are the bytes of their cells, whatever the encoding.
 ///
 /// ```
-/// use rnn_train::data::{CsvSpec, Source};
+/// use recurrent::data::{CsvSpec, Source};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let csv = "\
 /// patient,hour,pulse,pressure,outcome
 /// a,0,71,120,1
@@ -151,9 +151,9 @@ impl CsvSpec {
     /// [`Error::Io`] if the file cannot be read; or an error of [`parse`](Self::parse).
     ///
     /// ```
-    /// use rnn_train::data::{CsvSpec, Source};
+    /// use recurrent::data::{CsvSpec, Source};
     ///
-    /// # fn main() -> backend_api::Result<()> {
+    /// # fn main() -> recurrent::Result<()> {
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let path = folder.path().join("sales.csv");
     /// # std::fs::write(&path, "month;sold\n2000-01;12\n2000-02;15\n").unwrap();

@@ -22,13 +22,13 @@ const FIRST_ALLOCATION: u64 = 1 << 16;
 /// dimension counts the items.
 ///
 /// ```
-/// use rnn_train::data::Idx;
+/// use recurrent::data::Idx;
 ///
 /// let bytes = [0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 10, 11, 12, 20, 21, 22];
 /// let pairs = Idx::read(&bytes[..], "pairs")?;
 /// assert_eq!(pairs.shape(), [2, 3]);
 /// assert_eq!(pairs.item(1), Some(&[20, 21, 22][..]));
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
@@ -114,7 +114,7 @@ impl Idx {
     /// [`Error::Argument`] if an index is out of range.
     ///
     /// ```
-    /// # use rnn_train::data::Idx;
+    /// # use recurrent::data::Idx;
     /// # let file = [0u8, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 51, 255, 0];
     /// # let images = Idx::read(&file[..], "images")?;
     /// # let labels = Idx::read(&[0, 0, 8, 1, 0, 0, 0, 2, 7, 3][..], "labels")?;
@@ -123,7 +123,7 @@ impl Idx {
     /// let digits = labels.gather(&batch, i32::from)?;
     /// assert_eq!(pixels, [1.0, 0.0, 0.0, 0.2]);
     /// assert_eq!(digits, [3, 7]);
-    /// # Ok::<(), backend_api::Error>(())
+    /// # Ok::<(), recurrent::Error>(())
     /// ```
     pub fn gather<T>(&self, items: &[usize], map: impl Fn(u8) -> T) -> Result<Vec<T>> {
         // Before anything is allocated: without items, the size of one is only a claim.

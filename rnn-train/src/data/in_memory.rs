@@ -14,9 +14,9 @@ use super::values::Values;
 /// Yields clones: items that are large are best kept in an [`Arc`](std::sync::Arc).
 ///
 /// ```
-/// use rnn_train::data::{InMemory, Remainder, Source, SourceExt};
+/// use recurrent::data::{InMemory, Remainder, Source, SourceExt};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut groups = InMemory::new(vec!["a", "b", "c"])?.shuffled(7).group(2, Remainder::Drop)?;
 /// assert_eq!(groups.next_item()?.map(|group| group.len()), Some(2));
 /// assert_eq!(groups.next_item()?, None);
@@ -83,9 +83,9 @@ impl InMemory<Sample> {
     /// is not data. [`Schema::field`] returns the typed fields.
     ///
     /// ```
-    /// use rnn_train::data::{Column, InMemory, Source};
+    /// use recurrent::data::{Column, InMemory, Source};
     ///
-    /// # fn main() -> backend_api::Result<()> {
+    /// # fn main() -> recurrent::Result<()> {
     /// let x = Column::new(&[2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 0.0, 0.0])?;
     /// let label = Column::new(&[2], vec![0i64, 1])?;
     /// let arrays = vec![("x".to_owned(), x), ("label".to_owned(), label)];

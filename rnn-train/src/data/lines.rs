@@ -17,7 +17,7 @@ use crate::regular::read_utf8;
 /// not in the vocabulary, as in Keras's `TextVectorization`.
 ///
 /// ```
-/// use rnn_train::data::WordVocabulary;
+/// use recurrent::data::WordVocabulary;
 ///
 /// let words = WordVocabulary::build(["to be or", "not to be"], 1, 3);
 /// assert_eq!(words.words(), ["to", "be", "or"]);
@@ -108,11 +108,10 @@ impl WordVocabulary {
     /// [`Error::Io`] if the file cannot be written.
     ///
     /// ```
-    /// use rnn_train::data::WordVocabulary;
+    /// use recurrent::data::WordVocabulary;
     ///
-    /// # fn main() -> backend_api::Result<()> {
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("words.txt");
+    /// # fn main() -> recurrent::Result<()> {
+    /// let path = std::env::temp_dir().join("words.txt");
     /// let words = WordVocabulary::build(["to be or not to be"], 1, 1000);
     /// words.save(&path)?;
     /// assert_eq!(WordVocabulary::load(&path)?, words);
@@ -167,9 +166,9 @@ pub enum TextUnit {
 /// [`parse_text`].
 ///
 /// ```
-/// use rnn_train::data::{TextUnit, Vocabulary, read_text};
+/// use recurrent::data::{TextUnit, Vocabulary, read_text};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("names.txt");
 /// # std::fs::write(&path, "ada\nbob\n").unwrap();
@@ -195,9 +194,9 @@ pub fn read_text(
 /// ids.
 ///
 /// ```
-/// use rnn_train::data::{Source, TextUnit, WordVocabulary, parse_text};
+/// use recurrent::data::{Source, TextUnit, WordVocabulary, parse_text};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let text = "to be\nor not\n\nto be\n";
 /// let words = WordVocabulary::build(text.lines(), 1, 1000);
 /// let encode = |lines: &str| Ok(words.encode(lines));

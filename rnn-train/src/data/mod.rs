@@ -21,14 +21,13 @@
 //! the middle of an epoch and resumed.
 //!
 //! ```
-//! use rnn_train::data::{
+//! use recurrent::data::{
 //!     Compression, ExampleSpec, FixedLenSequence, Pad, RecordFiles, RecordWriter, Remainder,
 //!     SequenceExample, Source, SourceExt,
 //! };
 //!
-//! # fn main() -> backend_api::Result<()> {
-//! # let folder = tempfile::tempdir().unwrap();
-//! # let path = folder.path().join("train.tfrecord");
+//! # fn main() -> recurrent::Result<()> {
+//! let path = std::env::temp_dir().join("train.tfrecord");
 //! let mut writer = RecordWriter::create(&path, Compression::Gzip)?;
 //! for ids in [vec![7i64, 8, 9], vec![4]] {
 //!     let steps = ids.into_iter().map(|id| [id]);
@@ -79,10 +78,6 @@ mod values;
 
 use backend_api::{Error, Result};
 
-/// The crate of [`from_ndarray`] and [`Column::from_ndarray`], in the version (0.17) that their
-/// signatures name.
-pub use ndarray;
-
 pub use adapters::{Filter, Map, SourceExt, Transform};
 pub use arrays::{from_ndarray, to_ndarray};
 pub use batches::{BatchState, Batches, Remainder};
@@ -120,9 +115,9 @@ pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 ///
 /// ```
 /// let months: Vec<u32> = (0..25).collect();
-/// let (train, validation) = rnn_train::data::split_tail(&months, 10)?;
+/// let (train, validation) = recurrent::data::split_tail(&months, 10)?;
 /// assert_eq!((train.len(), validation), (23, &[23, 24][..]));
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 pub fn split_tail<T>(items: &[T], part: usize) -> Result<(&[T], &[T])> {
     match items.len().checked_div(part) {

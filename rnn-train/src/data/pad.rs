@@ -14,9 +14,9 @@ use crate::losses::sequence_mask;
 /// rank 2 becomes a dense one of rank 3.
 ///
 /// ```
-/// use rnn_train::data::{Column, Pad, Schema};
+/// use recurrent::data::{Column, Pad, Schema};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut schema = Schema::new();
 /// let tokens = schema.add::<i64>("tokens")?;
 /// let sample = |ids: &[i64]| schema.sample(vec![Column::new(&[ids.len()], ids.to_vec())?]);

@@ -13,14 +13,14 @@ use super::sample::Sample;
 ///
 /// ```
 /// use std::thread;
-/// use rnn_train::data::{Column, Pad, PaddingFifoQueue, Schema};
+/// use recurrent::data::{Column, Pad, PaddingFifoQueue, Schema};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut schema = Schema::new();
 /// let tokens = schema.add::<i64>("tokens")?;
 /// let queue = PaddingFifoQueue::new(2, Pad::new())?;
 /// thread::scope(|scope| {
-///     scope.spawn(|| -> backend_api::Result<()> {
+///     scope.spawn(|| -> recurrent::Result<()> {
 ///         let _closing = queue.close_on_drop(); // also if this thread fails
 ///         for n in 1..=5 {
 ///             let column = Column::new(&[n], vec![n as i64; n])?;

@@ -57,9 +57,9 @@ impl Deref for Record {
 /// resumed run seeks to it in plain files; compressed ones are decompressed up to there.
 ///
 /// ```
-/// use rnn_train::data::{Compression, RecordFiles, RecordWriter, Source, SourceExt};
+/// use recurrent::data::{Compression, RecordFiles, RecordWriter, Source, SourceExt};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let (a, b) = (folder.path().join("a"), folder.path().join("b"));
 /// for (path, record) in [(&a, "one"), (&b, "two")] {

@@ -15,9 +15,9 @@ use super::values::{ColumnType, ValueKind};
 /// batch of this schema. [`ExampleSpec`](super::ExampleSpec) makes one for records.
 ///
 /// ```
-/// use rnn_train::data::{Column, Schema};
+/// use recurrent::data::{Column, Schema};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut schema = Schema::new();
 /// let tokens = schema.add::<i64>("tokens")?;
 /// let label = schema.add::<i64>("label")?;

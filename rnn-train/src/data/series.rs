@@ -33,8 +33,8 @@ pub fn read_series(path: impl AsRef<Path>) -> Result<Vec<f64>> {
 ///
 /// ```
 /// let csv = "month,passengers\n1949-01,112\n1949-02,118\n";
-/// assert_eq!(rnn_train::data::parse_series(csv, "airline")?, [112.0, 118.0]);
-/// # Ok::<(), backend_api::Error>(())
+/// assert_eq!(recurrent::data::parse_series(csv, "airline")?, [112.0, 118.0]);
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 pub fn parse_series(text: &str, name: impl AsRef<Path>) -> Result<Vec<f64>> {
     let name = name.as_ref();
@@ -126,14 +126,14 @@ fn is_like_data(cell: &str) -> bool {
 /// information about the future to the model.
 ///
 /// ```
-/// use rnn_train::data::{Normalization, split_tail};
+/// use recurrent::data::{Normalization, split_tail};
 ///
 /// let series = [1.0, 3.0, 1.0, 3.0, 10.0];
 /// let (train, validation) = split_tail(&series, 5)?;
 /// let normalization = Normalization::fit(train)?;
 /// assert_eq!(normalization.apply(validation), [8.0]);
 /// assert_eq!(normalization.invert(8.0), 10.0);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Normalization {
@@ -203,7 +203,7 @@ impl Normalization {
 /// value at every step; a model with one output at the end uses only the last target.
 ///
 /// ```
-/// use rnn_train::data::SeriesWindows;
+/// use recurrent::data::SeriesWindows;
 ///
 /// let windows = SeriesWindows::new(&[0.0, 0.1, 0.2, 0.3], 2)?;
 /// assert_eq!(windows.len(), 2);
@@ -212,7 +212,7 @@ impl Normalization {
 /// let (inputs, targets) = windows.gather(&[1, 0])?;
 /// assert_eq!(inputs, [0.1, 0.2, /* window 0 */ 0.0, 0.1]);
 /// assert_eq!(targets, [0.2, 0.3, /* window 0 */ 0.1, 0.2]);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesWindows<'a> {
@@ -279,7 +279,7 @@ impl<'a> SeriesWindows<'a> {
 /// series of A. Géron's tutorial on recurrent networks.
 ///
 /// ```
-/// assert_eq!(rnn_train::data::wave(0.0), 0.0);
+/// assert_eq!(recurrent::data::wave(0.0), 0.0);
 /// ```
 pub fn wave(t: f64) -> f64 {
     t * t.sin() / 3.0 + 2.0 * (5.0 * t).sin()
@@ -292,12 +292,12 @@ pub fn wave(t: f64) -> f64 {
 /// [`Error::Argument`] if `step` is not above 0 or the range is not finite.
 ///
 /// ```
-/// use rnn_train::data::{wave, wave_series};
+/// use recurrent::data::{wave, wave_series};
 ///
 /// let series = wave_series(0.0..30.0, 0.1)?;
 /// assert_eq!(series.len(), 300);
 /// assert!((series[7] - wave(0.7)).abs() < 1e-12);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 pub fn wave_series(range: Range<f64>, step: f64) -> Result<Vec<f64>> {
     let refuse = |arg: &str, problem| Err(Error::argument("wave_series", arg, problem));

@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 /// [`Trainer`](crate::training::Trainer) takes any source and saves its state in checkpoints.
 ///
 /// ```
-/// use rnn_train::data::{InOrder, Remainder, Source, SourceExt};
+/// use recurrent::data::{InOrder, Remainder, Source, SourceExt};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let new = || InOrder::new(0..10).shuffle(4, 7)?.map(|n| Ok(n * n)).group(4, Remainder::Keep);
 /// let mut source = new()?;
 /// source.next_item()?;
@@ -59,9 +59,9 @@ pub trait Source {
 /// windows of a text.
 ///
 /// ```
-/// use rnn_train::data::{InOrder, Source};
+/// use recurrent::data::{InOrder, Source};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut source = InOrder::new(["a", "b"].into_iter());
 /// assert_eq!(source.next_item()?, Some("a"));
 ///

@@ -12,7 +12,7 @@ use backend_api::{Error, Result};
 /// same vocabulary. Save that string with the checkpoint.
 ///
 /// ```
-/// use rnn_train::data::Vocabulary;
+/// use recurrent::data::Vocabulary;
 ///
 /// let vocabulary = Vocabulary::new("Call me Ishmael.");
 /// let ids = vocabulary.encode("small")?;
@@ -24,7 +24,7 @@ use backend_api::{Error, Result};
 ///
 /// let bytes = Vocabulary::of_bytes(b"\xff\0\xff");
 /// assert_eq!(bytes.encode(b"\0\xff")?, [0, 1]);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary<S: Symbol = char> {
@@ -159,7 +159,7 @@ pub struct TextWindow {
 /// `nth` and `skip` move to a window in constant time, for resuming.
 ///
 /// ```
-/// use rnn_train::data::TextWindows;
+/// use recurrent::data::TextWindows;
 ///
 /// let ids: Vec<i64> = (0..13).collect();
 /// let windows: Vec<_> = TextWindows::new(&ids, 2, 3)?.collect();
@@ -167,7 +167,7 @@ pub struct TextWindow {
 /// assert_eq!(windows[0].inputs, [0, 1, 2, /* row 1 */ 6, 7, 8]);
 /// assert_eq!(windows[0].targets, [1, 2, 3, /* row 1 */ 7, 8, 9]);
 /// assert_eq!(windows[1].inputs, [3, 4, 5, /* row 1 */ 9, 10, 11]);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct TextWindows<'a> {

@@ -86,11 +86,10 @@ fn open(path: &Path) -> Result<File> {
 /// Reads the records of one stream, one by one, in memory for one record.
 ///
 /// ```
-/// use rnn_train::data::{RecordReader, RecordWriter, Compression};
+/// use recurrent::data::{Compression, RecordReader, RecordWriter};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("data.tfrecord");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("data.tfrecord");
 /// let mut writer = RecordWriter::create(&path, Compression::Gzip)?;
 /// writer.write(b"one")?;
 /// writer.write(b"two")?;

@@ -9,7 +9,7 @@ use backend_api::{DType, Error, Result};
 /// Byte strings, stored end to end.
 ///
 /// ```
-/// use rnn_train::data::ByteStrings;
+/// use recurrent::data::ByteStrings;
 ///
 /// let words: ByteStrings = ["to", "be"].into_iter().collect();
 /// assert_eq!(words.get(1), Some(&b"be"[..]));

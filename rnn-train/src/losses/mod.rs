@@ -19,12 +19,11 @@ pub use sequence::{
 /// See [`softmax_cross_entropy_each`].
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::softmax_cross_entropy;
+/// use recurrent::losses::softmax_cross_entropy;
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 4], &[2, 4])?;
 /// let labels = Tensor::from_slice(&device, &[3i32, 0], &[2])?;
 /// let loss = softmax_cross_entropy(&logits, &labels)?;
@@ -49,6 +48,19 @@ pub fn softmax_cross_entropy<B: Backend>(
 /// A label outside `0..V` is an error if the device can check it without waiting. Otherwise its
 /// result is NaN.
 ///
+/// ```
+/// use recurrent::losses::softmax_cross_entropy_each;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let logits = Tensor::zeros(&device, &[2, 5, 4])?; // [batch, time, classes]
+/// let labels = Tensor::from_ints(&device, &[3; 10], &[2, 5])?;
+/// let each = softmax_cross_entropy_each(&logits, &labels)?; // [batch, time]
+/// assert!((each.at((1, 4))?.item()? - 4f64.ln()).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The shapes do not match, the labels are not integers, or the device failed.
 pub fn softmax_cross_entropy_each<B: Backend>(
@@ -64,6 +76,18 @@ fn wide<B: Backend>(t: &Tensor<B>) -> Result<Tensor<B>> {
 }
 
 /// Mean of the squared differences between two tensors of equal shape; a scalar.
+///
+/// ```
+/// use recurrent::losses::mean_squared_error;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let prediction = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2, 1])?;
+/// let target = Tensor::from_slice(&device, &[1.0f32, 5.0], &[2, 1])?;
+/// assert_eq!(mean_squared_error(&prediction, &target)?.item()?, 4.5);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The shapes or types differ (there is no broadcasting), the tensors are empty, or the device
@@ -90,6 +114,18 @@ pub fn mean_squared_error<B: Backend>(
 /// Of equal logits, the first counts as the largest. A row with a NaN has no largest logit, and so
 /// does not count as correct.
 ///
+/// ```
+/// use recurrent::losses::accuracy;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let logits = Tensor::from_slice(&device, &[0.1f32, 0.9, 0.8, 0.2], &[2, 2])?;
+/// let labels = Tensor::from_ints(&device, &[1, 1], &[2])?;
+/// assert_eq!(accuracy(&logits, &labels)?, 0.5);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The shapes do not match, the labels are not integers, there are no labels, or the device failed.
 pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f64> {
@@ -102,12 +138,11 @@ pub fn accuracy<B: Backend>(logits: &Tensor<B>, labels: &Tensor<B>) -> Result<f6
 /// count.
 ///
 /// ```
-/// use backend_api::{DType, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::{sequence_mask, weighted_accuracy};
+/// use recurrent::losses::{sequence_mask, weighted_accuracy};
+/// use recurrent::{DType, Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let labels = Tensor::from_slice(&device, &[1i64, 0, 1, 1], &[2, 2])?;
 /// let logits = labels.one_hot(2, DType::F32)?.neg()?; // wrong everywhere
 /// let lengths = Tensor::from_slice(&device, &[2i64, 1], &[2])?;

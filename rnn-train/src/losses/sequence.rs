@@ -24,12 +24,11 @@ pub enum Reduction {
 /// summed, averaging takes precedence and the summed axis is kept, as in TensorFlow.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_train::losses::{SequenceLoss, sequence_mask};
+/// use recurrent::losses::{SequenceLoss, sequence_mask};
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 3 * 4], &[2, 3, 4])?;
 /// let targets = Tensor::from_slice(&device, &[1i32, 2, 0, 3, 0, 0], &[2, 3])?;
 /// let lengths = Tensor::from_slice(&device, &[3i32, 1], &[2])?;
@@ -102,6 +101,17 @@ fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
 /// Expands `lengths [batch]` to a `bool` mask `[batch, width]` that is true before each row's
 /// length; TensorFlow's `sequence_mask`.
 ///
+/// ```
+/// use recurrent::losses::sequence_mask;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let lengths = Tensor::from_ints(&Device::cpu(), &[3, 1], &[2])?;
+/// let mask = sequence_mask(&lengths, 3)?;
+/// assert_eq!(mask.to_bools()?, [true, true, true, true, false, false]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// `lengths` is not a vector of integers.
 pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Tensor<B>> {
@@ -129,6 +139,20 @@ pub fn sequence_mask<B: Backend>(lengths: &Tensor<B>, width: usize) -> Result<Te
 /// The result is `[batch]`; TensorFlow's `legacy_seq2seq.sequence_loss_by_example`.
 ///
 /// Each step has `logits [batch, classes]`, `targets [batch]` and `weights [batch]`.
+///
+/// ```
+/// use recurrent::losses::sequence_loss_by_example;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let logits = vec![Tensor::zeros(&device, &[2, 4])?; 3]; // three steps of two rows
+/// let targets = vec![Tensor::from_ints(&device, &[0, 3], &[2])?; 3];
+/// let weights = vec![Tensor::ones(&device, &[2])?; 3];
+/// let each = sequence_loss_by_example(&logits, &targets, &weights, true)?;
+/// assert!((each.at(1)?.item()? - 4f64.ln()).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The lists are empty or differ in length, or the tensors of a step do not match.

@@ -5,8 +5,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
+backend_api::shared_doc! { adagrad_doc:
 /// Adagrad (Duchi et al. 2011), `v += g²`, `w -= lr g / sqrt(v)`; TensorFlow's `AdagradOptimizer`.
 /// `v` starts at 0.1.
+///
+/// ```
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Adagrad, Dense, Device, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let mut model = Dense::new(&device, 2, 1)?;
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let mut optimizer = Adagrad::new(0.1).initial_accumulator_value(0.5);
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.square()?.sum_all())?;
+/// optimizer.step(&mut model, &grads)?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `step` checks the hyperparameters first. It changes nothing if one of them is out of its range,
+/// or a gradient has another shape or type than its parameter.
+}
+
+#[doc = adagrad_doc!()]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Adagrad<B: Backend> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
+backend_api::shared_doc! { adam_doc:
 /// Adam (Kingma & Ba 2015), as TensorFlow's `AdamOptimizer` computes it:
 ///
 /// `m = β1 m + (1 - β1) g`, `v = β2 v + (1 - β2) g²`,
@@ -14,15 +15,12 @@ use super::{Optimizer, OptimizerState, Slot, within};
 /// here it is outside.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::Dense;
-/// use rnn_train::losses::mean_squared_error;
-/// use rnn_train::optim::{Adam, Optimizer};
-/// use rnn_train::{Autodiff, value_and_grad};
+/// use recurrent::losses::mean_squared_error;
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Adam, Dense, Device, Tensor, value_and_grad};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let mut model = Dense::new(&device, 2, 1)?;
 /// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
 /// let y = Tensor::from_slice(&device, &[3.0f32], &[1, 1])?;
@@ -30,7 +28,7 @@ use super::{Optimizer, OptimizerState, Slot, within};
 /// let mut adam = Adam::new(0.1).beta2(0.99);
 /// let mut losses = Vec::new();
 /// for _ in 0..20 {
-///     let loss = |model: &Dense<_>| mean_squared_error(&model.forward(&x)?, &y);
+///     let loss = |model: &Dense| mean_squared_error(&model.forward(&x)?, &y);
 ///     let (loss, grads) = value_and_grad(&model, loss)?;
 ///     adam.step(&mut model, &grads.clip_by_global_norm(5.0)?)?;
 ///     losses.push(loss.item()?);
@@ -38,6 +36,9 @@ use super::{Optimizer, OptimizerState, Slot, within};
 /// assert!(losses[19] < losses[0]);
 /// # Ok(()) }
 /// ```
+}
+
+#[doc = adam_doc!()]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Adam<B: Backend> {

@@ -17,15 +17,14 @@ use crate::Gradients;
 /// `bf16` has the range of `f32` and needs no loss scale; there, `to_dtype` is enough.
 ///
 /// ```
-/// use backend_api::{DType, Tensor};
-/// use backend_cpu::Cpu;
-/// use rnn_core::{Dense, DynamicRnn, LstmCell, Module};
-/// use rnn_train::losses::softmax_cross_entropy;
-/// use rnn_train::optim::{Adam, LossScale, Optimizer};
-/// use rnn_train::{Autodiff, value_and_grad};
+/// use recurrent::losses::softmax_cross_entropy;
+/// use recurrent::optim::{LossScale, Optimizer};
+/// use recurrent::{
+///     Adam, DType, Dense, Device, DynamicRnn, LstmCell, Module, Tensor, value_and_grad,
+/// };
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let mut model = (LstmCell::new(&device, 3, 8)?, Dense::new(&device, 8, 2)?);
 /// let mut adam = Adam::new(0.05);
 /// let mut scale = LossScale::new();

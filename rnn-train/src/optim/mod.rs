@@ -77,8 +77,9 @@ use crate::{Gradient, Gradients, IndexedSlices};
 /// checkpoint stores it separately from the state, so the state must be skipped:
 ///
 /// ```
-/// use backend_api::{Backend, Result, Tensor};
-/// use rnn_train::optim::{Optimizer, OptimizerState, Slot};
+/// use recurrent::backend::Tensor;
+/// use recurrent::optim::{Optimizer, OptimizerState, Slot};
+/// use recurrent::{Backend, Result};
 /// use serde::{Deserialize, Serialize};
 ///
 /// /// Steps of one size, each against the sign of the gradient's running mean.

@@ -5,8 +5,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
+backend_api::shared_doc! { momentum_doc:
 /// Gradient descent with momentum (Polyak 1964), `a = μ a + g`, `w -= lr a`; TensorFlow's
-/// `MomentumOptimizer`. With [`nesterov`](Self::nesterov), `w -= lr (g + μ a)`.
+/// `MomentumOptimizer`. With [`nesterov`](crate::optim::Momentum::nesterov), `w -= lr (g + μ a)`.
+///
+/// ```
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Dense, Device, Momentum, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let mut model = Dense::new(&device, 2, 1)?;
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let mut optimizer = Momentum::new(0.1, 0.9).nesterov(true);
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.square()?.sum_all())?;
+/// optimizer.step(&mut model, &grads)?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `step` checks the hyperparameters first. It changes nothing if the learning rate is negative or
+/// NaN, `μ` is outside of `0..1`, or a gradient has another shape or type than its parameter.
+}
+
+#[doc = momentum_doc!()]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Momentum<B: Backend> {

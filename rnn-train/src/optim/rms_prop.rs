@@ -5,12 +5,34 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
 
+backend_api::shared_doc! { rms_prop_doc:
 /// RMSProp (Tieleman & Hinton 2012), as TensorFlow's `RMSPropOptimizer` computes it:
 ///
 /// `v = ρ v + (1 - ρ) g²`, `m = μ m + lr g / sqrt(v + ε)`, `w -= m`
 ///
-/// `ε` is inside the root, and `v` starts at 1. With [`centered`](Self::centered), the square of
-/// the mean gradient is subtracted from `v` inside the root.
+/// `ε` is inside the root, and `v` starts at 1. With [`centered`](crate::optim::RmsProp::centered),
+/// the square of the mean gradient is subtracted from `v` inside the root.
+///
+/// ```
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Dense, Device, RmsProp, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let mut model = Dense::new(&device, 2, 1)?;
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let mut optimizer = RmsProp::new(0.001).decay(0.9).momentum(0.5);
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.square()?.sum_all())?;
+/// optimizer.step(&mut model, &grads)?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `step` checks the hyperparameters first. It changes nothing if one of them is out of its range,
+/// or a gradient has another shape or type than its parameter.
+}
+
+#[doc = rms_prop_doc!()]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct RmsProp<B: Backend> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// [`set_learning_rate`](crate::optim::Optimizer::set_learning_rate).
 ///
 /// ```
-/// use rnn_train::optim::Schedule;
+/// use recurrent::optim::Schedule;
 ///
 /// let halving = Schedule::Exponential {
 ///     start: 0.1,

@@ -5,7 +5,29 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot};
 
+backend_api::shared_doc! { sgd_doc:
 /// Gradient descent, `w -= lr g`; TensorFlow's `GradientDescentOptimizer`.
+///
+/// ```
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Dense, Device, Sgd, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let mut model = Dense::new(&device, 2, 1)?;
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let mut optimizer = Sgd::new(0.1);
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.square()?.sum_all())?;
+/// optimizer.step(&mut model, &grads)?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `step` checks the hyperparameters first. It changes nothing if the learning rate is negative or
+/// NaN, or a gradient has another shape or type than its parameter.
+}
+
+#[doc = sgd_doc!()]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Sgd<B: Backend> {

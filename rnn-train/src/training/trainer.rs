@@ -10,23 +10,20 @@ use crate::data::Source;
 use crate::optim::{Optimizer, Schedule};
 use crate::{Differentiable, value_and_grad};
 
+backend_api::shared_doc! { trainer_doc:
 /// Trains a model, epoch by epoch.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::Dense;
-/// use rnn_train::Autodiff;
-/// use rnn_train::checkpoint::Checkpoints;
-/// use rnn_train::data::{Batches, Remainder};
-/// use rnn_train::losses::mean_squared_error;
-/// use rnn_train::optim::{Adam, Schedule};
-/// use rnn_train::training::Trainer;
+/// use recurrent::checkpoint::Checkpoints;
+/// use recurrent::data::{Batches, Remainder};
+/// use recurrent::losses::mean_squared_error;
+/// use recurrent::optim::Schedule;
+/// use recurrent::{Adam, Dense, Device, Tensor, Trainer};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let folder = folder.path().join("run");
-/// let device = Autodiff::new(Cpu::new());
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-trainer");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let device = Device::cpu();
 /// let mut model = Dense::new(&device, 1, 1)?;
 /// let mut adam = Adam::new(0.1);
 /// let mut batches = Batches::new(100, 10, Remainder::Drop, 1)?;
@@ -57,7 +54,10 @@ use crate::{Differentiable, value_and_grad};
 ///
 /// A run that is killed at any moment and resumed ends with the same bits as an uninterrupted run,
 /// provided that the loss is a function of its arguments: model, batch, carried state and
-/// [`TrainStep`].
+/// [`TrainStep`](crate::training::TrainStep).
+}
+
+#[doc = trainer_doc!()]
 #[derive(Clone, Debug)]
 pub struct Trainer<B: Backend> {
     state: TrainState<B>,

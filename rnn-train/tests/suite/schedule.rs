@@ -2,7 +2,7 @@
 
 use rnn_train::optim::Schedule;
 
-/// Compares with the values that the formulas of TensorFlow 1.15's `learning_rate_decay_v2.py`
+/// Compares with the values that the formulas of TensorFlow 1.15 (`tf.train.exponential_decay`, ..)
 /// give in Python.
 fn check(schedule: &Schedule, expected: &[(u64, f64)]) {
     for &(step, rate) in expected {

@@ -278,8 +278,8 @@ fn drawn(class: &str, options: Value) -> Vec<(String, Vec<f64>)> {
         .collect()
 }
 
-/// Every cell whose constructor in TensorFlow takes and uses initializers. The option affects the
-/// kernels (and everything else that it affects in TensorFlow), and nothing else.
+/// The option of each cell affects the kernels (and everything else that it affects in TensorFlow),
+/// and nothing else.
 #[test]
 fn options_of_cells_reach_their_parameters() {
     let kernels = "kernel_initializer";
@@ -379,6 +379,38 @@ fn options_of_cells_reach_their_parameters() {
         ("MinimalRNNCell", json!({}), kernels, &["kernel"]),
         ("MinimalRNNCell", json!({}), biases, &["bias"]),
         ("EmbeddingWrapper", embedding(), all, &["embedding"]),
+        // TensorFlow's cells take these from the variable scope.
+        ("BasicRNNCell", json!({}), kernels, &["kernel"]),
+        ("BasicLSTMCell", json!({}), kernels, &["kernel"]),
+        ("IndRNNCell", json!({}), kernels, &["kernel_w"]),
+        ("SRUCell", json!({}), kernels, &["kernel"]),
+        (
+            "NASCell",
+            json!({ "num_proj": 2 }),
+            kernels,
+            &["kernel", "recurrent_kernel", "projection_weights"],
+        ),
+        (
+            "LSTMBlockCell",
+            json!({ "use_peephole": true }),
+            kernels,
+            &["kernel", "w_f_diag", "w_i_diag", "w_o_diag"],
+        ),
+        ("GRUBlockCell", json!({}), kernels, &["w_c", "w_ru"]),
+        ("CudnnCompatibleLSTMCell", json!({}), kernels, &["kernel"]),
+        ("LayerNormBasicLSTMCell", json!({}), kernels, &["kernel"]),
+        (
+            "CoupledInputForgetGateLSTMCell",
+            json!({ "use_peepholes": true, "num_proj": 2 }),
+            all,
+            &["W_0", "W_F_diag", "W_O_diag", "W_P_0"],
+        ),
+        (
+            "TimeFreqLSTMCell",
+            json!({ "feature_size": 2, "use_peepholes": true }),
+            all,
+            &["W_0", "W_F_diag", "W_I_diag", "W_O_diag"],
+        ),
     ];
     for (class, options, option, reached) in cases {
         let plain = drawn(class, options.clone());
@@ -429,6 +461,8 @@ fn gate_biases_of_a_gru_default_to_one() {
     assert_eq!(given, (vec![0.0; 8], vec![0.0; 4]));
     // JSON for Python's `None`, the default.
     assert_eq!(bias(json!({ "bias_initializer": null })).0, [1.0; 8]);
+    let options = json!({ "feature_size": 2, "initializer": null });
+    assert!(cell("TimeFreqLSTMCell", options).is_ok());
 }
 
 #[test]

@@ -399,7 +399,7 @@ fn measure<M: Module<Backend = TestDevice>>(
 ) -> Result<Numbers> {
     let numbers = RefCell::new(Numbers::new());
     let (_, grads) = value_and_grad(model, |model| {
-        let (outputs, state) = run(model)?;
+        let (outputs, state) = Mode::Evaluation.scope(|| run(model))?;
         let mut sums = Vec::new();
         for (name, tensors) in [("output", outputs), ("state", state)] {
             for (i, t) in tensors.iter().enumerate() {

@@ -71,7 +71,7 @@ fn compare(found: &[Answer], expected: &[Answer], tolerance: f64) -> Result<(), 
 mod tests {
     use backend_api::{Backend, Buffers, Dests, Fused, Op, Result, View, compose, forward_backend};
 
-    use super::super::workloads::{CELLS, WORKLOADS};
+    use super::super::workloads::{CELLS, Kind, WORKLOADS};
     use super::*;
 
     /// A device whose matmuls return results that are too large by a thousandth.
@@ -93,9 +93,7 @@ mod tests {
                     self.0.run(&Op::MatMul { alpha, precision }, ins, outs)
                 }
                 // These consist of matmuls, so their results must be wrong too.
-                Op::Fused(ref fused @ (Fused::Sequence(_) | Fused::SequenceGrad(_))) => {
-                    compose(self, fused, ins, outs)
-                }
+                Op::Fused(ref fused @ Fused::Scan(_)) => compose(self, fused, ins, outs),
                 _ => self.0.run(op, ins, outs),
             }
         }
@@ -125,7 +123,9 @@ mod tests {
 
     #[test]
     fn a_faulty_device_is_detected() {
-        for (w, mode) in small() {
+        // Normalization hides a factor that all products share.
+        let normalized = |w: &Workload| matches!(w.kind, Kind::LayerNorm | Kind::Custom);
+        for (w, mode) in small().filter(|(w, _)| !normalized(w)) {
             let device = Autodiff::new(Wrong(Cpu::new()));
             let error = check(&device, &w, mode, 1e-4).unwrap_err().to_string();
             assert!(error.starts_with(w.name), "{error}");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{Attribute, File, Ident, ImplItem, Item, ReturnType, UseTree, Visibility};
+use syn::{Attribute, File, Ident, ImplItem, Item, ReturnType, TraitItem, UseTree, Visibility};
 
 use super::{Problem, Source};
 
@@ -177,8 +177,14 @@ impl Library {
                 Item::Fn(item) => result(&item.sig.output),
                 Item::Impl(item) => {
                     for of_impl in &item.items {
-                        let ImplItem::Fn(function) = of_impl else {
-                            continue;
+                        let function = match of_impl {
+                            ImplItem::Fn(function) => function,
+                            // What the methods of the trait return as their associated type.
+                            ImplItem::Type(of_trait) => {
+                                idents(of_trait.ty.to_token_stream(), &mut own);
+                                continue;
+                            }
+                            _ => continue,
                         };
                         result(&function.sig.output);
                         let mut returned = Names::new();
@@ -188,6 +194,18 @@ impl Library {
                             idents(item.self_ty.to_token_stream(), &mut own);
                         }
                     }
+                }
+                // Methods return these, or hand them to the types that users implement.
+                Item::Trait(item) => {
+                    for of_trait in &item.items {
+                        if let TraitItem::Fn(function) = of_trait {
+                            result(&function.sig.output);
+                            idents(function.sig.inputs.to_token_stream(), &mut own);
+                        }
+                    }
+                }
+                Item::Struct(item) if is_read_from_json(&item.attrs) => {
+                    own.insert(item.ident.to_string());
                 }
                 Item::Macro(item) if item.ident.is_none() => {
                     idents(item.mac.tokens.clone(), &mut in_macros);
@@ -209,6 +227,12 @@ fn is_hidden(attributes: &[Attribute]) -> bool {
     let doc = attributes.iter().filter(|a| a.path().is_ident("doc"));
     let mut lists = doc.filter_map(|a| a.meta.require_list().ok());
     lists.any(|list| list.tokens.to_string() == "hidden")
+}
+
+fn is_read_from_json(attributes: &[Attribute]) -> bool {
+    let derives = attributes.iter().filter(|a| a.path().is_ident("derive"));
+    let mut lists = derives.filter_map(|a| a.meta.require_list().ok());
+    lists.any(|list| list.tokens.to_string().contains("Deserialize"))
 }
 
 /// The name of a macro that other crates can call.
@@ -289,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_construct_is_found() {
+    fn types_without_constructor_are_found() {
         let facade = "pub mod cells; pub use rnn_core::wrappers;";
         let unmade = CELLS.replace("-> Result<ACell>", "");
         assert_eq!(

@@ -3,6 +3,7 @@
 mod circles;
 mod columns;
 mod documents;
+mod examples;
 mod facade;
 mod walk;
 
@@ -18,6 +19,7 @@ Checks the files that git tracks:
   columns     no line of Rust or of a document has more than 100 columns, except tables and links
   facade      `recurrent` exports what the crates below it export, and it can be constructed
   documents   every file that a document or a comment names exists, and every link has a target
+  examples    examples in the documentation import `recurrent` alone
   walk        the tasks in ARCHITECTURE.md list every source file that names their example
 ";
 
@@ -85,6 +87,7 @@ fn problems(root: &Path) -> Result<Vec<Problem>, Box<dyn Error>> {
     let sources = tracked(root)?;
     let mut all = columns::check(&sources);
     all.extend(documents::check(&sources));
+    all.extend(examples::check(&sources));
     all.extend(walk::check(&sources));
     all.extend(circles::check(&sources)?);
     all.extend(facade::check(&sources)?);

@@ -26,11 +26,10 @@ impl<B: Backend> fmt::Debug for Tensor<B> {
 /// elements, prints as its summary.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
+/// use recurrent::{Device, Tensor};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let x = Tensor::from_slice(&Cpu::new(), &[1.0f32, -2.5, 3.25, 40.0], &[2, 2])?;
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.5, 3.25, 40.0], &[2, 2])?;
 /// assert_eq!(x.to_string(), "[[ 1.   -2.5 ]\n [ 3.25 40.  ]]");
 /// # Ok(()) }
 /// ```

@@ -97,7 +97,7 @@ mod proto {
 /// The values of one feature: TensorFlow's `tf.train.Feature`.
 ///
 /// ```
-/// use rnn_train::data::Feature;
+/// use recurrent::data::Feature;
 ///
 /// assert_eq!(Feature::from([1i64, 2]), Feature::Int64(vec![1, 2]));
 /// assert_eq!(Feature::from(["word"]).len(), 1);
@@ -216,9 +216,9 @@ impl From<Feature> for proto::Feature {
 /// `tf.train.SequenceExample`.
 ///
 /// ```
-/// use rnn_train::data::{Feature, SequenceExample};
+/// use recurrent::data::{Feature, SequenceExample};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let steps = [[0.1f32, 0.2], [0.3, 0.4]];
 /// let example = SequenceExample::new()
 ///     .context("label", [3i64])
@@ -305,9 +305,9 @@ impl SequenceExample {
 /// Named features: TensorFlow's `tf.train.Example`.
 ///
 /// ```
-/// use rnn_train::data::Example;
+/// use recurrent::data::Example;
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let example = Example::new().feature("x", [0.5f32, 1.5]).feature("word", ["to"]);
 /// assert_eq!(Example::from_bytes(&example.to_bytes())?, example);
 /// # Ok(()) }

@@ -237,9 +237,9 @@ fn count(name: &str, dims: &[usize]) -> Result<usize> {
 /// samples and batches. Features that are not declared are skipped.
 ///
 /// ```
-/// use rnn_train::data::{ExampleSpec, FixedLen, FixedLenSequence, SequenceExample, VarLen};
+/// use recurrent::data::{ExampleSpec, FixedLen, FixedLenSequence, SequenceExample, VarLen};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// let mut spec = ExampleSpec::new();
 /// let label = spec.context(FixedLen::<i64>::new("label", &[]))?;
 /// let values = spec.sequence(FixedLenSequence::<f32>::new("values", &[2]))?;

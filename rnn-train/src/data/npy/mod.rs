@@ -49,11 +49,10 @@ use location::Location;
 /// code point that no character has.
 ///
 /// ```
-/// use rnn_train::data::{Column, InMemory, read_npy, write_npy};
+/// use recurrent::data::{Column, InMemory, read_npy, write_npy};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("x.npy");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("x.npy");
 /// write_npy(&path, &Column::new(&[2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?)?;
 /// let x = read_npy(&path)?;
 /// assert_eq!(x.dims(), [2, 3]);
@@ -74,7 +73,7 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
 /// [`Error::Format`] in the cases of [`read_npy`].
 ///
 /// ```
-/// use rnn_train::data::parse_npy;
+/// use recurrent::data::parse_npy;
 ///
 /// let header = b"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }\n";
 /// let mut file = b"\x93NUMPY\x01\x00".to_vec();
@@ -83,7 +82,7 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Column> {
 /// file.extend([7, 0, 0, 0, 255, 255, 255, 255]);
 /// let column = parse_npy(&file, "two.npy")?;
 /// assert_eq!(column.values::<i32>()?, [7, -1]);
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 pub fn parse_npy(bytes: &[u8], name: impl AsRef<Path>) -> Result<Column> {
     let stored = Some(bytes.len() as u64);
@@ -100,11 +99,10 @@ pub fn parse_npy(bytes: &[u8], name: impl AsRef<Path>) -> Result<Column> {
 /// more than 64 axes, or has a byte string with a NUL at its end, which NumPy would remove.
 ///
 /// ```
-/// use rnn_train::data::{Column, read_npy, write_npy};
+/// use recurrent::data::{Column, read_npy, write_npy};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("ids.npy");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("ids.npy");
 /// let ids = Column::new(&[3], vec![4i64, 5, 6])?;
 /// write_npy(&path, &ids)?;
 /// assert_eq!(read_npy(&path)?, ids);
@@ -133,11 +131,10 @@ pub fn write_npy(path: impl AsRef<Path>, column: &Column) -> Result<()> {
 /// [`read_npy`].
 ///
 /// ```
-/// use rnn_train::data::{Column, InMemory, read_npz, write_npz};
+/// use recurrent::data::{Column, InMemory, read_npz, write_npz};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("train.npz");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("train.npz");
 /// let x = Column::new(&[2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
 /// let label = Column::new(&[2], vec![0i64, 1])?;
 /// write_npz(&path, &[("x", &x), ("label", &label)])?;
@@ -160,11 +157,10 @@ pub fn read_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Column)>> {
 /// name is empty, has a NUL or is too long for an archive, and in the cases of [`write_npy`].
 ///
 /// ```
-/// use rnn_train::data::{Column, read_npz, write_npz};
+/// use recurrent::data::{Column, read_npz, write_npz};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("train.npz");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("ids.npz");
 /// let ids = Column::new(&[3], vec![4i64, 5, 6])?;
 /// write_npz(&path, &[("ids", &ids)])?;
 /// assert_eq!(read_npz(&path)?, [("ids".to_owned(), ids)]);
@@ -181,11 +177,10 @@ pub fn write_npz(path: impl AsRef<Path>, arrays: &[(&str, &Column)]) -> Result<(
 /// Those of [`write_npz`].
 ///
 /// ```
-/// use rnn_train::data::{Column, write_npz_compressed};
+/// use recurrent::data::{Column, write_npz_compressed};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("zeros.npz");
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("zeros.npz");
 /// let zeros = Column::new(&[100, 100], vec![0.0f64; 10_000])?;
 /// write_npz_compressed(&path, &[("zeros", &zeros)])?;
 /// assert!(std::fs::metadata(&path).unwrap().len() < 1000);

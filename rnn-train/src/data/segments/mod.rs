@@ -35,15 +35,11 @@ pub use state::SegmentsState;
 /// states of the last one.
 ///
 /// ```
-/// use backend_api::Tensor;
-/// use backend_cpu::Cpu;
-/// use rnn_core::{BasicRnnCell, StateSaver, StaticRnn, static_state_saving_rnn};
-/// use rnn_train::data::{
-///     ByteStrings, Column, InMemory, Schema, SegmentSpec, Segments, Source,
-/// };
+/// use recurrent::data::{ByteStrings, Column, InMemory, Schema, SegmentSpec, Segments, Source};
+/// use recurrent::{BasicRnnCell, Device, StateSaver, StaticRnn, Tensor, static_state_saving_rnn};
 ///
-/// # fn main() -> backend_api::Result<()> {
-/// let device = Cpu::new();
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
 /// let mut schema = Schema::new();
 /// let key = schema.add::<ByteStrings>("key")?;
 /// let x = schema.add::<f32>("x")?;

@@ -5,7 +5,7 @@ use backend_api::{DType, Meta, Result, Shape, Tensor};
 use recurrent_tests::cells::plain;
 use recurrent_tests::devices::{TestDevice, device};
 use recurrent_tests::halves::HALVES;
-use rnn_core::{AnyCell, DynamicRnn, Initializer, Module, Param, cell_from_config};
+use rnn_core::{AnyCell, DynamicRnn, Initializer, Mode, Module, Param, cell_from_config};
 use rnn_train::losses::{
     Reduction, SequenceLoss, legacy_sequence_loss, mean_squared_error, softmax_cross_entropy,
 };
@@ -54,7 +54,7 @@ fn assert_near(label: &str, dtype: DType, found: &T, expected: &T, roundings: f6
 fn run(cell: &AnyCell<TestDevice>, x: &T, size: f64) -> Result<Vec<(String, T)>> {
     let mut all = Vec::new();
     let (_, grads) = value_and_grad(cell, |cell| {
-        let result = DynamicRnn::new(cell).run(x)?;
+        let result = DynamicRnn::new(cell).mode(Mode::Evaluation).run(x)?;
         all.push(("the outputs".to_owned(), result.outputs.detach()));
         for (i, leaf) in rnn_core::Nest::leaves(&result.state)
             .into_iter()

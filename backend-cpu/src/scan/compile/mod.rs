@@ -1,0 +1,135 @@
+//! From what a step computes for one row to a program.
+//!
+//! A value has a home: a result's buffer, memory of the thread, or a register of the tile. Products
+//! read and write memory. Each segment of instructions follows the products that it needs; values
+//! that cross a product are in memory, too.
+//!
+//! Products that depend on no state run ahead of the steps, and products that no state depends on
+//! behind them, with the rows of several steps at a time: a [`Region`].
+
+mod emit;
+mod homes;
+mod join;
+mod regions;
+mod registers;
+
+use std::collections::HashMap;
+
+use backend_api::trace::StepGraph;
+
+use super::lower::lower;
+use super::program::{Buffer, Carried, Memory, Program};
+use super::row_graph::{RowGraph, RowValue, RowWork, Source, Span};
+
+/// Compiles a step.
+///
+/// # Errors
+/// The node that cannot be part of a program, and why; or the step does not fit the instructions.
+pub(crate) fn compile(graph: &StepGraph) -> Result<Program, String> {
+    let mut builder = Builder::new(lower(graph)?);
+    builder.join_products();
+    builder.find_regions();
+    builder.find_levels();
+    builder.schedule();
+    builder.place_results();
+    builder.place_values();
+    let program = builder.finish()?;
+    program
+        .verify()
+        .ok_or("internal error: a place lies outside its buffer")?;
+    Ok(program)
+}
+
+/// When a value is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Region {
+    /// For several steps at a time, before them.
+    Ahead,
+    /// Step by step.
+    Step,
+    /// For several steps at a time, after them.
+    Behind,
+}
+
+struct Builder {
+    graph: RowGraph,
+    /// Uses of each value by values that are used and by results.
+    uses: Vec<usize>,
+    /// The number of products before each value, and the segment that computes it.
+    level: Vec<usize>,
+    segment: Vec<usize>,
+    /// The last level of each [`Region`].
+    last: [usize; 3],
+    region: Vec<Region>,
+    /// For each product that runs in the steps, the number of its first terms that run ahead.
+    early: Vec<usize>,
+    /// Whether each value has to be known for several steps at a time.
+    chunked: Vec<bool>,
+    /// The memory of each value, and its offset there.
+    home: Vec<Option<(Memory, usize)>>,
+    scratch: Vec<usize>,
+    chunks: Vec<usize>,
+    carried: Vec<Carried>,
+    /// Results that are copied.
+    copies: Vec<(Span, Memory)>,
+    buffers: Vec<Buffer>,
+    numbers: HashMap<Buffer, usize>,
+}
+
+impl Builder {
+    fn new(graph: RowGraph) -> Self {
+        let n = graph.values.len();
+        let mut builder = Self {
+            graph,
+            uses: vec![0; n],
+            level: vec![0; n],
+            segment: vec![0; n],
+            last: [0; 3],
+            region: vec![Region::Step; n],
+            early: vec![0; n],
+            chunked: vec![false; n],
+            home: vec![None; n],
+            scratch: Vec::new(),
+            chunks: Vec::new(),
+            carried: Vec::new(),
+            copies: Vec::new(),
+            buffers: Vec::new(),
+            numbers: HashMap::new(),
+        };
+        builder.count_uses();
+        builder
+    }
+
+    fn value(&self, id: usize) -> &RowValue {
+        &self.graph.values[id]
+    }
+
+    fn is_product(&self, id: usize) -> bool {
+        matches!(self.value(id).work, RowWork::Product { .. })
+    }
+
+    /// The value of which a span is the whole row.
+    fn whole(&self, span: &Span) -> Option<usize> {
+        match span.source {
+            Source::Value(id) if span.is_whole(self.value(id).width) => Some(id),
+            _ => None,
+        }
+    }
+
+    fn count_uses(&mut self) {
+        for span in &self.graph.results {
+            if let Source::Value(id) = span.source {
+                self.uses[id] += 1;
+            }
+        }
+        for id in (0..self.uses.len()).rev().collect::<Vec<_>>() {
+            if self.uses[id] > 0 {
+                self.graph.values[id].work.for_each_span(|span| {
+                    if let Source::Value(operand) = span.source {
+                        self.uses[operand] += 1;
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A program as text.
+
+use std::fmt;
+
+use super::program::{Memory, Phase, Product, Program, Start};
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} registers and {} elements of scratch a row, tiles of {} rows",
+            self.registers,
+            self.scratch.iter().sum::<usize>(),
+            self.tile_rows
+        )?;
+        for (i, phase) in self.phases.iter().enumerate() {
+            let chunked = i < self.ahead || i >= self.behind;
+            let chunked = if chunked { " for several steps" } else { "" };
+            match phase {
+                Phase::Product(product) => {
+                    let Product { k, n, .. } = product;
+                    let out = self.name(product.out.buffer, product.out.offset);
+                    let a = self.name(product.a.buffer, product.a.offset);
+                    let matrix = self.matrices[product.matrix].captured;
+                    write!(f, "{out} = {a} * w{matrix} [{k}, {n}]")?;
+                    match product.start {
+                        Start::Zero => {}
+                        Start::Existing => write!(f, " + {out}")?,
+                        Start::Bias(captured, offset) => write!(f, " + w{captured}+{offset}")?,
+                    }
+                    writeln!(f, "{chunked}")?;
+                }
+                Phase::Tile(code) => {
+                    writeln!(f, "{} instructions{chunked}", code.len())?;
+                    for instruction in code {
+                        let (code, blocks) = (&instruction.code, instruction.blocks);
+                        let out = self.name(instruction.out.buffer, instruction.out.offset);
+                        write!(f, "  {blocks}x{} {out} = {code:?}", instruction.width)?;
+                        for place in &instruction.ins[..code.operands()] {
+                            write!(f, " {}", self.name(place.buffer, place.offset))?;
+                            if place.column != 1 {
+                                write!(f, "/{}", place.column)?;
+                            }
+                        }
+                        writeln!(f)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// A place in words.
+    fn name(&self, buffer: usize, offset: usize) -> String {
+        let memory = match buffer.checked_sub(1) {
+            None => "r".to_owned(),
+            Some(index) => match self.buffers[index].memory {
+                Memory::Register(_) => "r".to_owned(),
+                Memory::Constants => return format!("{:?}", self.constants[offset]),
+                Memory::Input(i) => format!("x{i}"),
+                Memory::Captured(i) => format!("w{i}"),
+                Memory::State(i) => format!("s{i}"),
+                Memory::Next(i) => format!("s{i}'"),
+                Memory::Output(i) => format!("y{i}"),
+                Memory::Scratch(i) => format!("t{i}"),
+                Memory::Chunk(i) => format!("c{i}"),
+            },
+        };
+        format!("{memory}+{offset}")
+    }
+}
