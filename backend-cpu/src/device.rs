@@ -80,8 +80,10 @@ impl Builder {
     /// time of a step with few rows is that of reading the weights, which become smaller:
     ///
     /// - [`Precision::Bf16`] rounds the weights to bfloat16 (8 bits of precision), half the size.
-    ///   Products and sums are those of `f32`. Results have the same bits on all CPUs with a fused
-    ///   multiply-add. With [`amx`](Self::amx) the other operand is rounded, too.
+    ///   With up to 3 rows, products and sums are those of `f32`, with the same bits on all CPUs
+    ///   with a fused multiply-add. CPUs with AVX-512-BF16 or [AMX](Self::amx) multiply larger
+    ///   batches (AMX from 8 rows on) by instructions for bfloat16 numbers, about twice as fast as
+    ///   exact products or more. They round the other operand, too, and have other bits.
     /// - [`Precision::Int8`] rounds the weights and the other operand to integers from -127 to 127
     ///   times a scale, a quarter of the size. Each column of the weights and each row of the other
     ///   operand has its scale: its largest magnitude over 127. Sums are exact. Results of a matmul

@@ -39,3 +39,13 @@ fn request_amx() -> bool {
 fn request_amx() -> bool {
     false
 }
+
+/// Whether this CPU multiplies bfloat16 numbers (AVX-512-BF16).
+pub(crate) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

@@ -6,7 +6,7 @@ use backend_api::{Precision, Result};
 use pulp::Arch;
 
 use crate::amx::{self, PackedAmx};
-use crate::bf16::{self, PackedBf16};
+use crate::bf16::{self, PackedBf16, PackedRowPairs};
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};
 use crate::int8::{self, PackedInt8};
@@ -19,6 +19,8 @@ use crate::storage::{Input, PackKey};
 pub(crate) enum PackedMatrix<T> {
     Exact(Arc<PackedExact<T>>),
     Bf16(Arc<PackedBf16>),
+    /// For AVX-512-BF16.
+    RowPairs(Arc<PackedRowPairs>),
     Int8(Arc<PackedInt8>),
     /// For AMX, exact or rounded to bfloat16.
     Amx(Arc<PackedAmx>),
@@ -31,6 +33,8 @@ pub(crate) struct Packing {
     pub(crate) rows: usize,
     /// Whether AMX computes the products.
     pub(crate) amx: bool,
+    /// Whether AVX-512-BF16 may compute them, if the precision allows it.
+    pub(crate) row_pairs: bool,
     /// The precision that products have at least.
     pub(crate) precision: Precision,
     /// Whether packed matrices are cached with the operand's buffer.
@@ -90,6 +94,10 @@ impl<T: Float> PackedMatrix<T> {
                     return Ok(Self::Amx(packed));
                 }
             }
+            if rounds && packing.row_pairs {
+                let make = || PackedRowPairs::new(cpu, &source());
+                return Ok(Self::RowPairs(packing.kept(matrix, of, make)?));
+            }
             if rounds && packing.is_for_few() {
                 let make = || PackedBf16::rounded(cpu, cpu.arch(), &source());
                 return Ok(Self::Bf16(packing.kept(matrix, of, make)?));
@@ -122,7 +130,7 @@ impl<T: Float> PackedMatrix<T> {
                 out,
                 out_at,
             }),
-            Self::Bf16(_) | Self::Int8(_) | Self::Amx(_) => {
+            Self::Bf16(_) | Self::RowPairs(_) | Self::Int8(_) | Self::Amx(_) => {
                 let (Some(a), Some(start), Some(out)) =
                     (singles(a), start.singles(), singles_mut(out))
                 else {
@@ -138,6 +146,7 @@ impl<T: Float> PackedMatrix<T> {
                         out: to.0,
                         out_at: to.1,
                     }),
+                    Self::RowPairs(b) => bf16::product(from, b, start, to),
                     Self::Int8(b) => int8::product(arch, from, b, start, to),
                     Self::Amx(b) => amx::product(from, b, start, to),
                     Self::Exact(_) => {}

@@ -3,12 +3,16 @@
 //!
 //! The matrix is rounded, and the rest is as in an exact product: numbers become `f32` in
 //! registers, and each result is one chain of multiply-adds in `f32`. The bits of a result are
-//! those of the exact product with the rounded matrix.
+//! those of the exact product with the rounded matrix. Larger batches use the instruction for
+//! bfloat16 products where the CPU has it, and have other bits.
+
+mod row_pairs;
 
 use backend_api::Result;
 use bytemuck::{Pod, Zeroable};
 use pulp::{Arch, Simd};
 
+pub(crate) use self::row_pairs::{PackedRowPairs, product};
 use crate::device::Cpu;
 use crate::element::{Float, singles_mut};
 use crate::half::{bf16_to_f32, f32_to_bf16};

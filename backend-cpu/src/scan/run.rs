@@ -24,8 +24,9 @@ use super::program::{Program, products};
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
+use crate::features::has_bf16;
 use crate::int8;
-use crate::packed::MatrixView;
+use crate::packed::{FEW, MatrixView};
 use crate::packed_matrix::{PackedMatrix, Packing};
 use crate::steps::{MIN_PRODUCTS, row_ranges};
 use crate::storage::{CpuBuffer, Input, Output, PackKey};
@@ -144,6 +145,8 @@ impl<T: Float> Job<'_, T> {
                     batch
                 },
                 amx: cpu.has_amx() && single && batch >= amx::MIN_ROWS,
+                // By the batch, so that a cut stream has the bits of the whole sequence.
+                row_pairs: has_bf16() && batch > FEW,
                 precision: match cpu.precision() {
                     // Only inference rounds.
                     _ if !plan.reuse || plan.saved > 0 => Precision::Exact,

@@ -16,8 +16,8 @@ process, on as many cores as threads (through `taskset`, if it is installed). Be
 five steps are compared with plain operations on the CPU, which run one step at a time: the outputs,
 and in training also the loss and the gradients.
 
---group NAME         standard, or cells: layer-normalized LSTM, UGRNN, NAS, SRU and a user's own
-                     cell (default: standard)
+--group NAME         standard; cells: layer-normalized LSTM, UGRNN, NAS, SRU and a user's own cell;
+                     or streams: of 512 units, with several rows (default: standard)
 --workload NAME,..   only these workloads; --list prints all (default: all of the group)
 --mode MODE,..       fwd, train, stream or memory (default: all modes of the workload)
 --threads N,..       numbers of CPU threads (default: 1,2)

@@ -3,7 +3,11 @@
 
 use backend_api::{DType, Meta, Precision, Result, Shape, Tensor};
 use backend_cpu::Cpu;
-use rnn_core::{DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module, StreamingRnn};
+use recurrent_tests::cells::{plain, wrapped};
+use rnn_core::{
+    AnyCell, DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module, StreamingRnn,
+    cell_from_config,
+};
 use rnn_train::{Autodiff, value_and_grad};
 
 const ROUNDED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
@@ -70,6 +74,53 @@ fn outputs_are_close_for_every_thread_count() {
                 doubles(&rounded),
                 "doubles are never rounded"
             );
+        }
+    }
+}
+
+/// Cells whose steps have no product with weights, or run as operations of their own.
+const EXACT: [&str; 0] = [];
+
+#[test]
+fn the_weights_of_every_cell_are_rounded() {
+    for (precision, tolerance) in ROUNDED.into_iter().zip([0.02, 0.04]) {
+        let devices = devices(1, precision);
+        // Few rows, and as many as have other instructions on some CPUs.
+        for batch in [2, 5] {
+            let mut same = Vec::new();
+            for case in plain().iter().chain(&wrapped()) {
+                if case.ids.is_some() {
+                    continue;
+                }
+                let [expected, found] = [0, 1].map(|i| {
+                    let (device, depth) = (&devices[i], case.depth());
+                    let cell = cell_from_config(device, &case.config, depth, DType::F32);
+                    let mut cell: AnyCell<Cpu> = cell.unwrap();
+                    cell.initialize(4).unwrap();
+                    let shape = [&[batch, 3], &case.input[..]].concat();
+                    let meta = Meta::new(Shape::new(&shape).unwrap(), DType::F32);
+                    let x = Initializer::Normal {
+                        mean: 0.0,
+                        std: 1.0,
+                    };
+                    let x = x.tensor(device, 5, meta).unwrap();
+                    let run = DynamicRnn::new(&cell).run(&x);
+                    let run = run.unwrap_or_else(|e| panic!("{}: {e}", case.config));
+                    run.outputs.to_f64_vec().unwrap()
+                });
+                let size = expected.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+                let pairs = expected.iter().zip(&found);
+                let error = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(
+                    error < tolerance * size,
+                    "{precision} {}: {error}",
+                    case.config
+                );
+                if error == 0.0 {
+                    same.push(case.config["type"].as_str().unwrap());
+                }
+            }
+            assert_eq!(same, EXACT, "{precision}, {batch} rows");
         }
     }
 }
