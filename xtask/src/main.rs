@@ -23,6 +23,7 @@ Tasks:
   convert IN OUT    converts a file of weights into another format, or lists it
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
+  instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
   links DIR         finds dead links in the documentation that rustdoc wrote
   records           exchanges TFRecord files with TensorFlow
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         "convert" => report(convert::run(rest)),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
         "links" => links::run(rest),
         "records" => records::run(rest),
