@@ -164,6 +164,16 @@ impl Hash for Op {
 }
 
 /// The distribution of random numbers.
+///
+/// ```
+/// use recurrent::{Device, Distribution, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let die = Distribution::uniform(1.0, 7.0);
+/// let rolls = Tensor::random(&Device::cpu(), 42, die, &[1000])?.floor()?;
+/// assert_eq!(rolls.max(0)?.item()?, 6.0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
     /// Uniform in `[low, high)`.
@@ -180,6 +190,18 @@ pub enum Distribution {
         /// Standard deviation.
         std: f64,
     },
+}
+
+impl Distribution {
+    /// [`Uniform`](Self::Uniform) in `[low, high)`.
+    pub const fn uniform(low: f64, high: f64) -> Self {
+        Self::Uniform { low, high }
+    }
+
+    /// [`Normal`](Self::Normal) with a mean and a standard deviation.
+    pub const fn normal(mean: f64, std: f64) -> Self {
+        Self::Normal { mean, std }
+    }
 }
 
 /// By the bits of the constants.

@@ -52,10 +52,7 @@ recurrent::module!(Writer { embedding, cell as "basic_lstm_cell", logits as "den
 
 impl Writer {
     fn new(device: &Device, characters: usize, units: usize) -> recurrent::Result<Self> {
-        let uniform = Initializer::Uniform {
-            low: -0.1,
-            high: 0.1,
-        };
+        let uniform = Initializer::uniform(-0.1, 0.1);
         Ok(Self {
             embedding: Param::new(device, uniform, &[characters, EMBEDDING], DType::F32)?,
             cell: BasicLstmCell::new(device, EMBEDDING, units)?,
@@ -115,10 +112,7 @@ impl Writer {
         let mut state = self.cell.zero_state(1)?;
         let mut unread = ids.clone();
         // One number in `0..1` per character.
-        let uniform = Distribution::Uniform {
-            low: 0.0,
-            high: 1.0,
-        };
+        let uniform = Distribution::uniform(0.0, 1.0);
         let draws: Vec<f32> = Tensor::random(device, seed, uniform, &[count])?.to_vec()?;
         for draw in draws {
             let inputs = Tensor::from_slice(device, &unread, &[1, unread.len()])?;

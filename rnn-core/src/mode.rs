@@ -44,6 +44,11 @@ impl Drop for Restore {
 }
 
 impl Mode {
+    /// [`Training`](Self::Training) with a seed.
+    pub const fn training(seed: u64) -> Self {
+        Self::Training { seed }
+    }
+
     /// Whether this is training.
     pub fn is_training(self) -> bool {
         matches!(self, Self::Training { .. })

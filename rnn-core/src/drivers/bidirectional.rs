@@ -34,7 +34,7 @@ use crate::{Cell, Mode, Module, Nest};
 pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     forward: DynamicRnn<'a, F>,
     backward: DynamicRnn<'a, G>,
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<F::Backend>>,
     time_major: bool,
     shared: bool,
 }
@@ -58,12 +58,13 @@ where
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type. A length must not be above the
-    /// number of steps.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
-        self.forward = self.forward.sequence_length(lengths);
-        self.backward = self.backward.sequence_length(lengths);
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`. A
+    /// length must not be above the number of steps.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<F::Backend>>) -> Self {
+        let lengths = lengths.into();
+        self.forward = self.forward.sequence_length(lengths.clone());
+        self.backward = self.backward.sequence_length(lengths.clone());
+        self.lengths = Some(lengths);
         self
     }
 
@@ -203,7 +204,7 @@ where
         Some(lengths) => (
             forward.sequence_length(lengths),
             backward.sequence_length(lengths),
-            Lengths::new(lengths).check_within(op, rows, inputs.len())?,
+            Lengths::<F::Backend>::from(lengths).check_within(op, rows, inputs.len())?,
         ),
         None => (forward, backward, vec![inputs.len(); rows]),
     };

@@ -35,7 +35,7 @@ use crate::{Cell, Explanation, Mode, Nest, StepContext, Unroll};
 #[must_use = "call `run`"]
 pub struct DynamicRnn<'a, C: Cell> {
     pub(super) cell: &'a C,
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<C::Backend>>,
     initial_state: Option<C::State>,
     time_major: bool,
     mode: Option<Mode>,
@@ -69,9 +69,9 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<C::Backend>>) -> Self {
+        self.lengths = Some(lengths.into());
         self
     }
 

@@ -88,7 +88,7 @@ impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
         let op = "time_reversed_fused_rnn";
         let (steps, rows) = super::dynamic_rnn::extent(op, inputs, true)?;
         let lengths = match sequence_length {
-            Some(lengths) => Lengths::new(lengths).check_within(op, rows, steps)?,
+            Some(lengths) => Lengths::<F::Backend>::from(lengths).check_within(op, rows, steps)?,
             None => vec![steps; rows],
         };
         let lengths = upload(inputs.device(), &lengths)?;

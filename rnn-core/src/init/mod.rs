@@ -34,7 +34,7 @@ use crate::ParamId;
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
-/// let orthogonal = Initializer::Orthogonal { gain: 1.0 };
+/// let orthogonal = Initializer::orthogonal(1.0);
 /// let mut cell = GruCell::builder(3, 5).kernel_initializer(orthogonal).build(&device)?;
 /// cell.initialize(7)?;
 ///
@@ -156,6 +156,51 @@ impl Initializer {
     pub const ZEROS: Self = Self::Constant(0.0);
     /// All ones.
     pub const ONES: Self = Self::Constant(1.0);
+
+    /// [`Uniform`](Self::Uniform) in `[low, high)`; TensorFlow's `random_uniform_initializer`.
+    #[doc(alias = "random_uniform_initializer")]
+    pub const fn uniform(low: f64, high: f64) -> Self {
+        Self::Uniform { low, high }
+    }
+
+    /// [`LogUniform`](Self::LogUniform) between two positive limits.
+    pub const fn log_uniform(low: f64, high: f64) -> Self {
+        Self::LogUniform { low, high }
+    }
+
+    /// [`Normal`](Self::Normal); TensorFlow's `random_normal_initializer`.
+    #[doc(alias = "random_normal_initializer")]
+    pub const fn normal(mean: f64, std: f64) -> Self {
+        Self::Normal { mean, std }
+    }
+
+    /// [`TruncatedNormal`](Self::TruncatedNormal); TensorFlow's `truncated_normal_initializer`.
+    #[doc(alias = "truncated_normal_initializer")]
+    pub const fn truncated_normal(mean: f64, std: f64) -> Self {
+        Self::TruncatedNormal { mean, std }
+    }
+
+    /// [`VarianceScaling`](Self::VarianceScaling); TensorFlow's `variance_scaling_initializer`.
+    #[doc(alias = "variance_scaling_initializer")]
+    pub const fn variance_scaling(scale: f64, mode: Fan, distribution: Scaled) -> Self {
+        Self::VarianceScaling {
+            scale,
+            mode,
+            distribution,
+        }
+    }
+
+    /// [`Orthogonal`](Self::Orthogonal) times a factor; TensorFlow's `orthogonal_initializer`.
+    #[doc(alias = "orthogonal_initializer")]
+    pub const fn orthogonal(gain: f64) -> Self {
+        Self::Orthogonal { gain }
+    }
+
+    /// [`Identity`](Self::Identity) times a factor; TensorFlow's `identity_initializer`.
+    #[doc(alias = "identity_initializer")]
+    pub const fn identity(gain: f64) -> Self {
+        Self::Identity { gain }
+    }
 
     /// Checks the arguments.
     fn check(self) -> Result<()> {

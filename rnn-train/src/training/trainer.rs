@@ -28,8 +28,7 @@ backend_api::shared_doc! { trainer_doc:
 /// let mut adam = Adam::new(0.1);
 /// let mut batches = Batches::new(100, 10, Remainder::Drop, 1)?;
 ///
-/// let (start, decay_rate) = (0.1, 0.9);
-/// let decay = Schedule::Exponential { start, decay_rate, decay_steps: 10, staircase: false };
+/// let decay = Schedule::exponential(0.1, 10, 0.9);
 /// let mut trainer = Trainer::new(42)
 ///     .clip_norm(5.0)
 ///     .schedule(decay)
