@@ -2,7 +2,8 @@
 
 `cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs
 onnxruntime and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other
-mode, device or cell it prints nothing.
+mode, device or cell it prints nothing. With `--precision int8` the weights of an LSTM are quantized
+dynamically, and the name in the line is onnxruntime-int8.
 """
 import sys
 import tempfile
