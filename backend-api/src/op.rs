@@ -245,6 +245,20 @@ pub enum Unary {
 }
 
 /// A function of two numbers.
+///
+/// ```
+/// use recurrent::backend::Op;
+/// use recurrent::{Binary, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let a = Tensor::from_slice(&device, &[1.0f32, 5.0], &[2])?;
+/// let b = Tensor::from_slice(&device, &[3.0f32, 2.0], &[2])?;
+/// // What `a.maximum(&b)` runs on the device.
+/// let larger = Tensor::call(&device, &Op::Binary(Binary::Max), &[&a, &b])?;
+/// assert_eq!(larger.to_vec::<f32>()?, [3.0, 5.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binary {
     /// `a + b`
@@ -267,6 +281,17 @@ pub enum Binary {
 }
 
 /// A comparison of two numbers.
+///
+/// ```
+/// use recurrent::{Compare, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1i32, 2, 3], &[3])?;
+/// let above = |strict| if strict { Compare::Gt } else { Compare::Ge };
+/// assert_eq!(x.compare(above(true), 2)?.to_bools()?, [false, false, true]);
+/// assert_eq!(x.compare(above(false), 2)?.to_bools()?, [false, true, true]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// `a == b`
@@ -294,6 +319,18 @@ pub enum Reduce {
 
 /// The minimum precision of the products in a matmul of `f32`. A device without a faster mode
 /// computes at higher precision. Products of `f64` are always exact.
+///
+/// ```
+/// use recurrent::{Device, Precision, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // Not every CPU can multiply in bfloat16; the error says so.
+/// let device = Device::cpu_with_precision(2, Precision::Bf16).unwrap_or(Device::cpu());
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+/// // 7 mantissa bits are enough for small integers.
+/// assert_eq!(x.matmul(&x)?.to_vec::<f32>()?, [7.0, 10.0, 15.0, 22.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {

@@ -82,12 +82,7 @@ pub(super) fn missing() -> Error {
     Error::argument("scan", "operands", "are missing")
 }
 
-fn check(
-    (name, i): (&str, usize),
-    x: &Input<'_>,
-    steps: Option<usize>,
-    meta: &Meta,
-) -> Result<()> {
+fn check((name, i): (&str, usize), x: &Input<'_>, steps: Option<usize>, meta: &Meta) -> Result<()> {
     let shape = x.layout.shape();
     let wanted = steps.iter().chain(meta.shape.dims());
     let arg = || format!("{name}{i}");

@@ -137,7 +137,9 @@ impl Program {
         self.batch == graph.batch()
             && (graph.inputs.iter().map(count)).eq(self.inputs.iter().map(rows))
             && (graph.states.iter().map(count)).eq(self.states.iter().map(rows))
-            && outputs.map(|meta| count(&meta)).eq(self.outputs.iter().map(rows))
+            && outputs
+                .map(|meta| count(&meta))
+                .eq(self.outputs.iter().map(rows))
             && (graph.captured.iter().map(count)).eq(self.captured.iter().copied())
     }
 }

@@ -15,6 +15,21 @@ backend_api::shared_doc! { grid_lstm_state_doc:
 /// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
 /// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
 /// have the prefix `fwd_` or `bwd_`.
+///
+/// ```
+/// use recurrent::cells::GridLstmCell;
+/// use recurrent::{Cell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // 7 features in windows of 3, 2 apart: 3 windows.
+/// let cell = GridLstmCell::new(&Device::cpu(), 7, 5, 3, 2, &[3])?;
+/// let state = cell.zero_state(2)?;
+/// assert_eq!(state.names().len(), 2 * 3); // c and m of each window
+/// assert_eq!(state.names()[0], "state_f00_b00_c");
+/// let c = state.get("state_f00_b00_c").expect("a name of the state");
+/// assert_eq!(c.shape().dims(), [2, 5]);
+/// # Ok(()) }
+/// ```
 }
 
 #[doc = grid_lstm_state_doc!()]

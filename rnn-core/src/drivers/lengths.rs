@@ -113,7 +113,12 @@ impl<B: Backend> Lengths<B> {
         match &self.0 {
             Given::Integers(integers) => Ok(integers.clone()),
             Given::Tensor(tensor) if tensor.dtype().is_float() || tensor.dtype() == DType::Bool => {
-                Err(Error::dtype(op, arg, tensor.dtype(), "an integer type is needed"))
+                Err(Error::dtype(
+                    op,
+                    arg,
+                    tensor.dtype(),
+                    "an integer type is needed",
+                ))
             }
             Given::Tensor(tensor) => {
                 let integers = tensor.cast(DType::I64)?.to_vec::<i64>()?;

@@ -23,6 +23,21 @@ use super::{Entries, Weights};
 const GRU: Order = &[0, 1, 2];
 
 /// The cells of all layers.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru, gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // One layer in both directions.
+/// let cell = || GruCell::builder(3, 5).reset_after(true).build(&device);
+/// let stack = Stack { forward: vec![cell()?], backward: vec![cell()?] };
+/// let weights = from_gru(&stack)?;
+/// assert!(weights.names().any(|name| name == "weight_ih_l0_reverse"));
+/// assert_eq!(gru(&weights)?.backward.len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stack<C> {
     /// Cells of the forward direction, first layer first.
@@ -33,6 +48,22 @@ pub struct Stack<C> {
 }
 
 /// The cells of a `torch.nn.RNN` whose `nonlinearity` is `activation`.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn, rnn};
+/// use recurrent::{Activation, BasicRnnCell, Device, DynamicRnn, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::builder(3, 5).activation(Activation::Relu).build(&device)?];
+/// let weights = from_rnn(&Stack { forward: forward.clone(), backward: vec![] })?;
+/// // Or of `Weights::read(&device, "rnn.safetensors")?`. The weights do not name the activation.
+/// let same = rnn(&weights, Activation::Relu)?.forward;
+/// let x = Tensor::ones(&device, &[2, 4, 3])?;
+/// let last = |cell: &BasicRnnCell| DynamicRnn::new(cell).run(&x)?.state.to_vec::<f32>();
+/// assert_eq!(last(&same[0])?, last(&forward[0])?);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
@@ -105,6 +136,19 @@ pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
 /// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
 /// their activation.
 ///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn};
+/// use recurrent::{BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::new(&device, 3, 5)?, BasicRnnCell::new(&device, 5, 5)?];
+/// let weights = from_rnn(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [5, 3]);
+/// assert_eq!(weights.get("weight_hh_l1")?.dims()[..], [5, 5]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.RNN`.
 pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>> {
@@ -114,6 +158,20 @@ pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>
 
 /// The state dict of a `torch.nn.LSTM` equivalent to the cells; the biases include their forget
 /// bias. The cells must use tanh and must not clip; the weights do not show either.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_lstm};
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![LstmCell::new(&device, 3, 5)?];
+/// let weights = from_lstm(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [4 * 5, 3]);
+/// // PyTorch's gates are i, f, g, o; the forget bias of 1 becomes part of the bias of f.
+/// assert_eq!(weights.get("bias_ih_l0")?.at(5..10)?.to_vec::<f32>()?, [1.0; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.LSTM`, or have peepholes.
@@ -125,6 +183,21 @@ pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
 
 /// The state dict of a `torch.nn.GRU` equivalent to the cells. The cells must use tanh; the weights
 /// do not show it.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![GruCell::builder(3, 5).reset_after(true).build(&device)?];
+/// let weights = from_gru(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_hh_l0")?.dims()[..], [3 * 5, 5]);
+/// // TensorFlow's GRU resets before the product, which PyTorch's cannot.
+/// let forward = vec![GruCell::new(&device, 3, 5)?];
+/// assert!(from_gru(&Stack { forward, backward: vec![] }).is_err());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.GRU`, or reset before the product.
