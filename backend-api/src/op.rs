@@ -22,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use crate::trace::ScanPlan;
-use crate::{Activation, DType, Meta, SequencePlan};
+use crate::{Activation, DType, Meta, Precision, SequencePlan};
 
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
@@ -315,32 +315,6 @@ pub enum Reduce {
     Sum,
     /// The largest element; NaN if any element is NaN.
     Max,
-}
-
-/// The minimum precision of the products in a matmul of `f32`. A device without a faster mode
-/// computes at higher precision. Products of `f64` are always exact.
-///
-/// ```
-/// use recurrent::{Device, Precision, Tensor};
-///
-/// # fn main() -> recurrent::Result<()> {
-/// // Not every CPU can multiply in bfloat16; the error says so.
-/// let device = Device::cpu_with_precision(2, Precision::Bf16).unwrap_or(Device::cpu());
-/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
-/// // 7 mantissa bits are enough for small integers.
-/// assert_eq!(x.matmul(&x)?.to_vec::<f32>()?, [7.0, 10.0, 15.0, 22.0]);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Precision {
-    /// Products and sums in the element type or wider.
-    #[default]
-    Exact,
-    /// Operands rounded to TensorFloat-32 (10 mantissa bits), sums in `f32`.
-    Tf32,
-    /// Operands rounded to bfloat16 (7 mantissa bits), sums in `f32`.
-    Bf16,
 }
 
 /// Operations that have a default implementation in terms of other operations, and for which a

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use datasets::committed_root;
+use recurrent::checkpoint::save_params;
 use recurrent::data::{InOrder, TextWindow, TextWindows, Vocabulary, split_tail};
 use recurrent::losses::softmax_cross_entropy;
 use recurrent::prelude::*;
@@ -27,6 +28,8 @@ Options, with their defaults in parentheses:
   --device NAME   cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
   --seed N        seed of the initialization and of the sampling (0)
   --sample N      number of characters to sample (400)
+  --evaluate ..   more devices to evaluate the trained model on, such as cpu@int8,cpu@bf16 (none)
+  --save FILE     the file for the trained parameters (none)
 ";
 
 const BATCH: usize = 32;
@@ -144,7 +147,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let known = ["text", "units", "epochs", "device", "seed", "sample"];
+    let known = [
+        "text", "units", "epochs", "device", "seed", "sample", "evaluate", "save",
+    ];
     let options = Options::read(HELP, &known)?;
     let device = options.device()?;
     let units: usize = options.get("units", 256)?;
@@ -191,6 +196,15 @@ fn run() -> Result<(), Error> {
             model.bits(&device, held_out)?,
             start.elapsed().as_secs_f64()
         )?;
+    }
+    let others = options.text("evaluate").into_iter();
+    for name in others.flat_map(|names| names.split(',')) {
+        let device: Device = name.parse()?;
+        let bits = model.to(&device)?.bits(&device, held_out)?;
+        writeln!(stdout(), "{name} held_out_bits {bits:.4}")?;
+    }
+    if let Some(file) = options.text("save") {
+        save_params(file, &model)?;
     }
     writeln!(
         stdout(),

@@ -24,7 +24,9 @@ use super::program::{Program, products};
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::packed::MatrixView;
+use crate::features::has_bf16;
+use crate::int8;
+use crate::packed::{FEW, MatrixView};
 use crate::packed_matrix::{PackedMatrix, Packing};
 use crate::steps::{MIN_PRODUCTS, row_ranges};
 use crate::storage::{CpuBuffer, Input, Output, PackKey};
@@ -143,15 +145,22 @@ impl<T: Float> Job<'_, T> {
                     batch
                 },
                 amx: cpu.has_amx() && single && batch >= amx::MIN_ROWS,
-                // Only inference rounds.
-                bf16: cpu.precision() == Precision::Bf16 && plan.reuse && plan.saved == 0,
+                // By the batch, so that a cut stream has the bits of the whole sequence.
+                row_pairs: has_bf16() && batch > FEW,
+                precision: match cpu.precision() {
+                    // Only inference rounds.
+                    _ if !plan.reuse || plan.saved > 0 => Precision::Exact,
+                    // More integers have sums that do not fit.
+                    Precision::Int8 if shape[0] > int8::MOST_INNER => Precision::Exact,
+                    precision => precision,
+                },
                 reuse: plan.reuse,
             };
             let of = PackKey {
                 layout: captured[matrix.captured].layout,
                 view: Some(layout),
                 part: range.clone(),
-                form: [packing.is_for_few(), packing.bf16],
+                form: (packing.is_for_few(), packing.precision),
             };
             let input = &captured[matrix.captured];
             let packed = PackedMatrix::new(cpu, input, &of, packing, |data| MatrixView {

@@ -27,7 +27,7 @@
 //! [`save_params`] and [`load_params`] save and load only the parameters, and
 //! [`load_params_under`] those of a part of a model.
 
-mod atomic;
+pub(crate) mod atomic;
 pub(crate) mod exact;
 pub(crate) mod file;
 mod folder;
@@ -43,7 +43,7 @@ use backend_api::Result;
 use rnn_core::Module;
 
 pub use folder::Checkpoints;
-pub use params::{Loaded, load_params, load_params_under, save_params};
+pub use params::{Loaded, load_arrays_under, load_params, load_params_under, save_params};
 pub use read::Checkpoint;
 pub use state::TrainState;
 

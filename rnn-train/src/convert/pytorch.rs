@@ -1,4 +1,4 @@
-//! `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
+//! `torch.nn.RNN`, `LSTM`, `GRU`, `RNNCell`, `LSTMCell`, `GRUCell` and `Linear`.
 //!
 //! A PyTorch layer becomes a [`Stack`] of cells. Use `stack.forward` as a
 //! [`MultiRnnCell`](rnn_core::MultiRnnCell), or both directions in a
@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
-use rnn_core::{BasicRnnCell, GruCell, LstmCell};
+use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell};
 
 use super::parts::{self, Order, Parts, no_biases, reordered};
 use super::{Entries, Weights};
@@ -131,6 +131,74 @@ pub fn lstm<B: Backend>(weights: &Weights<B>) -> Result<Stack<LstmCell<B>>> {
 pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
     let build = |parts: Parts<B>| parts.gru(Activation::Tanh, true);
     import("pytorch::gru", weights, GRU, build)
+}
+
+/// The cell of a `torch.nn.RNNCell` whose `nonlinearity` is `activation`.
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn rnn_cell<B: Backend>(
+    weights: &Weights<B>,
+    activation: Activation,
+) -> Result<BasicRnnCell<B>> {
+    import_cell("pytorch::rnn_cell", weights, parts::PLAIN)?.basic_rnn(activation)
+}
+
+/// The cell of a `torch.nn.LSTMCell`.
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
+    import_cell("pytorch::lstm_cell", weights, parts::LSTM)?.lstm(Activation::Tanh)
+}
+
+/// The cell of a `torch.nn.GRUCell`.
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn gru_cell<B: Backend>(weights: &Weights<B>) -> Result<GruCell<B>> {
+    import_cell("pytorch::gru_cell", weights, GRU)?.gru(Activation::Tanh, true)
+}
+
+/// The layer of a `torch.nn.Linear`.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_linear(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("weight")?.dims()[..], [2, 3]);
+/// let dense = pytorch::linear(&weights)?;
+/// # let _ = dense;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn linear<B: Backend>(weights: &Weights<B>) -> Result<Dense<B>> {
+    let mut entries = Entries::new("pytorch::linear", weights);
+    let [units, depth] = entries.matrix("weight")?;
+    let kernel = entries.take("weight", &[units, depth])?.transpose(0, 1)?;
+    let bias = match entries.has("bias") {
+        true => Some(entries.take("bias", &[units])?),
+        false => None,
+    };
+    entries.finish()?;
+    parts::dense(kernel, bias, Activation::Identity)
+}
+
+/// The state dict of a `torch.nn.Linear` equivalent to a layer, whose activation is not part of it.
+///
+/// # Errors
+/// The device failed.
+pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
+    let [kernel, bias] = parts::of_dense(dense)?;
+    let weight = kernel.transpose(0, 1)?.contiguous()?;
+    Ok(Weights::new([
+        ("weight".to_owned(), weight),
+        ("bias".to_owned(), bias),
+    ]))
 }
 
 /// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
@@ -267,6 +335,20 @@ fn import<B: Backend, C>(
     }
     entries.finish()?;
     Ok(stack)
+}
+
+/// The parts of a cell, whose entries have no suffix.
+fn import_cell<B: Backend>(
+    op: &'static str,
+    weights: &Weights<B>,
+    order: Order,
+) -> Result<Parts<B>> {
+    let mut entries = Entries::new(op, weights);
+    let sizes = entries.matrix("weight_ih")?;
+    let biased = entries.has("bias_ih");
+    let parts = one(&mut entries, order, "", sizes, biased)?;
+    entries.finish()?;
+    Ok(parts)
 }
 
 /// One layer in one direction.

@@ -74,7 +74,7 @@ impl Compression {
 }
 
 /// CRC-32C, rotated and offset, so that a checksum of data that holds checksums is no special case.
-fn masked_crc(bytes: &[u8]) -> u32 {
+pub fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)
