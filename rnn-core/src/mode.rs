@@ -87,9 +87,9 @@ impl Mode {
     /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
     /// let run = || DynamicRnn::new(&cell).run(&x)?.outputs.to_vec::<f32>();
     /// let two_runs = || Ok::<_, recurrent::Error>((run()?, run()?));
-    /// let (first, second) = Mode::Training { seed: 7 }.scope(two_runs)?;
+    /// let (first, second) = Mode::training(7).scope(two_runs)?;
     /// assert_ne!(first, second);
-    /// assert_eq!((first, second), Mode::Training { seed: 7 }.scope(two_runs)?);
+    /// assert_eq!((first, second), Mode::training(7).scope(two_runs)?);
     /// assert!(!run()?.contains(&0.0)); // evaluation
     /// # Ok(()) }
     /// ```

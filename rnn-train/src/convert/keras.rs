@@ -183,6 +183,17 @@ pub fn dense<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result
 
 /// The weights of a `Dense` equivalent to a layer. Its `activation` must be set to the layer's.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_dense(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("kernel")?.shape().dims(), [3, 2]);
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The device failed.
 pub fn from_dense<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {

@@ -135,6 +135,24 @@ pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
 
 /// The cell of a `torch.nn.RNNCell` whose `nonlinearity` is `activation`.
 ///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Activation, Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let ones = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::ones(&device, shape)?))
+/// };
+/// // `RNNCell(3, 5, bias=False, nonlinearity="relu")`
+/// let weights = Weights::new([ones("weight_ih", &[5, 3])?, ones("weight_hh", &[5, 5])?]);
+/// let cell = pytorch::rnn_cell(&weights, Activation::Relu)?;
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [8.0; 5]); // 3 inputs and 5 units
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn rnn_cell<B: Backend>(
@@ -146,6 +164,22 @@ pub fn rnn_cell<B: Backend>(
 
 /// The cell of a `torch.nn.LSTMCell`.
 ///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `LSTMCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[20, 3])?, zeros("weight_hh", &[20, 5])?]);
+/// let cell = pytorch::lstm_cell(&weights)?;
+/// assert_eq!(cell.state_size()?.to_string(), "c: [5], h: [5]");
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
@@ -153,6 +187,25 @@ pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
 }
 
 /// The cell of a `torch.nn.GRUCell`.
+///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `GRUCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[15, 3])?, zeros("weight_hh", &[15, 5])?]);
+/// let cell = pytorch::gru_cell(&weights)?;
+/// // With weights of 0, the update gate is one half and the candidate is 0.
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [0.5; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
@@ -189,6 +242,17 @@ pub fn linear<B: Backend>(weights: &Weights<B>) -> Result<Dense<B>> {
 }
 
 /// The state dict of a `torch.nn.Linear` equivalent to a layer, whose activation is not part of it.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_linear(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("weight")?.shape().dims(), [2, 3]); // PyTorch's order
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The device failed.

@@ -13,6 +13,24 @@ use super::source::Source;
 use super::tfrecord::{Compression, RecordReader};
 
 /// A record, and where it is from.
+///
+/// ```
+/// use recurrent::data::{Compression, RecordFiles, RecordWriter, Source};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-record.tfrecord");
+/// let mut writer = RecordWriter::create(&path, Compression::Plain)?;
+/// for record in ["one", "two"] {
+///     writer.write(record.as_bytes())?;
+/// }
+/// writer.finish()?;
+/// let mut files = RecordFiles::open([&path])?;
+/// files.next_item()?;
+/// let second = files.next_item()?.expect("two records");
+/// assert_eq!((second.file(), second.index()), (&*path, 1));
+/// assert_eq!(second.into_bytes(), b"two");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Record {
     bytes: Vec<u8>,
