@@ -245,6 +245,20 @@ pub enum Unary {
 }
 
 /// A function of two numbers.
+///
+/// ```
+/// use recurrent::backend::Op;
+/// use recurrent::{Binary, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let a = Tensor::from_slice(&device, &[1.0f32, 5.0], &[2])?;
+/// let b = Tensor::from_slice(&device, &[3.0f32, 2.0], &[2])?;
+/// // What `a.maximum(&b)` runs on the device.
+/// let larger = Tensor::call(&device, &Op::Binary(Binary::Max), &[&a, &b])?;
+/// assert_eq!(larger.to_vec::<f32>()?, [3.0, 5.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binary {
     /// `a + b`
@@ -267,6 +281,17 @@ pub enum Binary {
 }
 
 /// A comparison of two numbers.
+///
+/// ```
+/// use recurrent::{Compare, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1i32, 2, 3], &[3])?;
+/// let above = |strict| if strict { Compare::Gt } else { Compare::Ge };
+/// assert_eq!(x.compare(above(true), 2)?.to_bools()?, [false, false, true]);
+/// assert_eq!(x.compare(above(false), 2)?.to_bools()?, [false, true, true]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// `a == b`

@@ -86,6 +86,22 @@ impl NameMap {
 }
 
 /// What became of the names of a file.
+///
+/// ```
+/// use recurrent::checkpoint::save_params;
+/// use recurrent::interchange::{Conversion, NameMap};
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir();
+/// let path = folder.join("recurrent-report.safetensors");
+/// save_params(&path, &Dense::new(&Device::cpu(), 3, 2)?)?;
+/// let options = Conversion::new().map(NameMap::parse("kernel weight")?).allow_left_over(true);
+/// let report = options.run(&path, folder.join("recurrent-report.npz"))?;
+/// assert_eq!(report.used, [("kernel".to_owned(), "weight".to_owned())]);
+/// assert_eq!(report.left_over, ["bias"]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
@@ -122,6 +138,22 @@ impl fmt::Display for Report {
 }
 
 /// Converts files of weights: [`convert`] with options.
+///
+/// ```
+/// use recurrent::checkpoint::save_params;
+/// use recurrent::interchange::{Conversion, Format, read};
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir();
+/// let path = folder.join("recurrent-conversion.safetensors");
+/// save_params(&path, &Dense::new(&Device::cpu(), 3, 2)?)?;
+/// // The ending `.weights` is of no format.
+/// let output = folder.join("recurrent-conversion.weights");
+/// Conversion::new().to(Format::PyTorch).run(&path, &output)?;
+/// assert_eq!(read(&output)?.names().collect::<Vec<_>>(), ["bias", "kernel"]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Conversion {
     to: Option<Format>,

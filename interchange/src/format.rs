@@ -14,6 +14,16 @@ use crate::tensorflow::{bundle, graph, table};
 use crate::{npz, pytorch, source};
 
 /// A format of files of named arrays.
+///
+/// ```
+/// use recurrent::interchange::Format;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// assert_eq!(Format::of_extension("model.pt")?, Format::PyTorch);
+/// assert_eq!(Format::named("safetensors")?.name(), "safetensors");
+/// assert!(Format::of_extension("model.docx").is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {

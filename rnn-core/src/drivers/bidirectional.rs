@@ -40,6 +40,23 @@ pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
 }
 
 /// Output of a bidirectional driver: pairs of forward and backward.
+///
+/// ```
+/// use recurrent::{
+///     BidirectionalDynamicRnn, BidirectionalOutput, Device, GruCell, Result, Tensor,
+/// };
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn joined(rnn: &BidirectionalOutput<Tensor, Tensor, Tensor, Tensor>) -> Result<Tensor> {
+///     Tensor::concat(&[&rnn.outputs.0, &rnn.outputs.1], 2)
+/// }
+/// let device = Device::cpu();
+/// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 6)?);
+/// let x = Tensor::ones(&device, &[2, 5, 4])?;
+/// let rnn = BidirectionalDynamicRnn::new(&ahead, &back).run(&x)?;
+/// assert_eq!(joined(&rnn)?.shape().dims(), [2, 5, 8 + 6]);
+/// # Ok(()) }
+/// ```
 pub type BidirectionalOutput<OF, OB, SF, SB> = RnnOutput<(OF, OB), (SF, SB)>;
 
 impl<'a, F, G> BidirectionalDynamicRnn<'a, F, G>
@@ -183,6 +200,20 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 /// outputs of each step on the last axis; TensorFlow's `static_bidirectional_rnn`.
 ///
 /// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]. Initial states default to zero.
+///
+/// ```
+/// use recurrent::{Device, GruCell, StaticRnn, Tensor, static_bidirectional_rnn};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 8)?);
+/// let steps = vec![Tensor::ones(&device, &[2, 4])?; 3];
+/// let (ahead, back) = (StaticRnn::new(&ahead), StaticRnn::new(&back));
+/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&[3, 1]))?;
+/// assert_eq!(rnn.outputs[0].shape().dims(), [2, 16]); // both directions
+/// assert_eq!(rnn.outputs[2].at(1)?.to_vec::<f32>()?, [0.0; 16]); // past the length
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// As [`StaticRnn::run`]; also if a length is above the number of steps, or the cells share a

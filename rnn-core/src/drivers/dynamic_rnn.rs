@@ -44,6 +44,19 @@ pub struct DynamicRnn<'a, C: Cell> {
 }
 
 /// Outputs and final state of a driver.
+///
+/// ```
+/// use recurrent::{Device, DynamicRnn, GruCell, RnnOutput, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let x = Tensor::ones(&device, &[2, 5, 4])?;
+/// let RnnOutput { outputs, state, .. } = DynamicRnn::new(&cell).sequence_length(&[5, 3]).run(&x)?;
+/// // The output of a GRU is its state: that of row 1 is of its third step.
+/// assert_eq!(outputs.at((1, 2))?.to_vec::<f32>()?, state.at(1)?.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RnnOutput<O, S> {

@@ -119,6 +119,21 @@ pub enum Initializer {
 }
 
 /// The fan that [`Initializer::VarianceScaling`] divides by. Default: `"fan_in"`.
+///
+/// ```
+/// use recurrent::{DType, Device, Fan, Initializer, Param, Scaled};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // A limit of sqrt(3 / fan): 0.1 for 300 rows, 1 for 3 columns.
+/// let limit = |fan| {
+///     let initializer = Initializer::variance_scaling(1.0, fan, Scaled::Uniform);
+///     let kernel = Param::new(&Device::cpu(), initializer, &[300, 3], DType::F32)?;
+///     kernel.reshape(&[900])?.abs()?.max(0)?.item()
+/// };
+/// assert!((0.09..0.1001).contains(&limit(Fan::In)?));
+/// assert!((0.9..1.001).contains(&limit(Fan::Out)?));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Fan {
     /// The number of rows.
@@ -135,6 +150,18 @@ pub enum Fan {
 
 /// The distribution of [`Initializer::VarianceScaling`], with mean 0. Default:
 /// `"truncated_normal"`.
+///
+/// ```
+/// use recurrent::{DType, Device, Fan, Initializer, Param, Scaled};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // He's initialization for ReLU: normal, with a variance of 2 / fan_in.
+/// let he = Initializer::variance_scaling(2.0, Fan::In, Scaled::UntruncatedNormal);
+/// let kernel = Param::new(&Device::cpu(), he, &[200, 100], DType::F32)?;
+/// let variance = kernel.square()?.mean_all()?.item()?;
+/// assert!((variance - 2.0 / 200.0).abs() < 1e-3);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaled {

@@ -25,6 +25,21 @@ use crate::{Cell, Mode, Module, Nest, StepContext};
 ///
 /// Holds the driver's settings (lengths, mode, random stream, memory policy) and the loops that
 /// apply them, so that cells do not handle them.
+///
+/// ```
+/// use recurrent::{Cell, Device, DynamicRnn, GruCell, StepContext, Tensor, Unroll};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let x = Tensor::ones(&device, &[5, 2, 4])?; // [time, batch, depth]
+/// // What a driver does.
+/// let unroll = Unroll::new(StepContext::default(), 5, 2);
+/// let (outputs, _) = cell.unroll(&unroll, &x, &cell.zero_state(2)?)?;
+/// let rnn = DynamicRnn::new(&cell).time_major(true).run(&x)?;
+/// assert_eq!(outputs.to_vec::<f32>()?, rnn.outputs.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Unroll<B: Backend> {
     pub(crate) step: StepContext,

@@ -182,6 +182,21 @@ fn load_below<M: Module>(
 }
 
 /// The names that [`load_params_under`] has met, all without the scope.
+///
+/// ```
+/// use recurrent::checkpoint::{load_params_under, save_params};
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-loaded.safetensors");
+/// let device = Device::cpu();
+/// save_params(&path, &(Dense::new(&device, 3, 4)?, Dense::new(&device, 4, 2)?))?;
+/// let mut first = Dense::new(&device, 3, 4)?;
+/// let loaded = load_params_under(&path, "0", &mut first)?.complete()?;
+/// assert_eq!(loaded.used, ["kernel", "bias"]);
+/// assert!(loaded.missing.is_empty() && loaded.left_over.is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "parameters may be missing in the file: call `complete`, or read `missing`"]
 #[non_exhaustive]

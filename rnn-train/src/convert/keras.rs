@@ -183,6 +183,17 @@ pub fn dense<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result
 
 /// The weights of a `Dense` equivalent to a layer. Its `activation` must be set to the layer's.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_dense(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("kernel")?.shape().dims(), [3, 2]);
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The device failed.
 pub fn from_dense<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
@@ -212,6 +223,19 @@ fn named<B: Backend>(weights: &Weights<B>, names: &[&str]) -> Weights<B> {
 /// The weights of a `SimpleRNN` equivalent to a cell. The layer's `activation` must be set to the
 /// cell's.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_simple_rnn(&BasicRnnCell::new(&Device::cpu(), 3, 5)?)?;
+/// // The order of `layer.set_weights`.
+/// for (name, shape) in [("kernel", &[3, 5][..]), ("recurrent_kernel", &[5, 5]), ("bias", &[5])] {
+///     assert_eq!(weights.get(name)?.shape().dims(), shape);
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The device failed.
 pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>> {
@@ -220,6 +244,18 @@ pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>>
 
 /// The weights of an `LSTM` equivalent to a cell; the bias includes the cell's forget bias. The
 /// layer's `activation` must be set to the cell's, and the cell must not clip.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_lstm(&LstmCell::new(&Device::cpu(), 3, 5)?)?;
+/// assert_eq!(weights.get("kernel")?.dims()[..], [3, 4 * 5]);
+/// // Keras's gates are i, f, c, o; the forget bias of 1 becomes part of the bias of f.
+/// assert_eq!(weights.get("bias")?.at(5..10)?.to_vec::<f32>()?, [1.0; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cell has peepholes or a projection, which Keras does not support.
@@ -235,6 +271,21 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
 
 /// The weights of a `GRU` equivalent to a cell. The layer's `activation` and `reset_after` must be
 /// set to the cell's.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // Keras's default, with a bias for the input and one for the state.
+/// let cell = GruCell::builder(3, 5).reset_after(true).build(&device)?;
+/// assert_eq!(keras::from_gru(&cell)?.get("bias")?.dims()[..], [2, 15]);
+/// // For `GRU(5, reset_after=False)`:
+/// let cell = GruCell::new(&device, 3, 5)?;
+/// assert_eq!(keras::from_gru(&cell)?.get("bias")?.dims()[..], [15]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The device failed.

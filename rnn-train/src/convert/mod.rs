@@ -28,6 +28,20 @@ use crate::checkpoint::file::{self, Stored};
 
 /// Reads the tensors of a safetensors file, without a device.
 ///
+/// ```
+/// use recurrent::checkpoint::save_params;
+/// use recurrent::convert::read_arrays;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-read-arrays.safetensors");
+/// save_params(&path, &Dense::new(&Device::cpu(), 3, 2)?)?;
+/// let arrays = read_arrays(&path)?;
+/// assert_eq!(arrays.names().collect::<Vec<_>>(), ["bias", "kernel"]);
+/// assert_eq!(arrays.get("kernel").map(|array| array.dims()), Some(&[3usize, 2][..]));
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The file cannot be read, is damaged, or has a tensor of an unsupported element type.
 pub fn read_arrays(path: impl AsRef<Path>) -> Result<Arrays> {
@@ -35,6 +49,24 @@ pub fn read_arrays(path: impl AsRef<Path>) -> Result<Arrays> {
 }
 
 /// Writes a safetensors file atomically, in the place of a regular file only.
+///
+/// ```
+/// use recurrent::checkpoint::load_params;
+/// use recurrent::convert::{Array, Arrays, write_arrays};
+/// use recurrent::{Dense, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let path = std::env::temp_dir().join("recurrent-write-arrays.safetensors");
+/// let ones = |shape: &[usize]| Array::of(&Tensor::ones(&device, shape)?);
+/// let named = [("kernel".to_owned(), ones(&[3, 2])?), ("bias".to_owned(), ones(&[2])?)];
+/// write_arrays(&path, &Arrays::new("mine", named))?;
+/// let mut dense = Dense::new(&device, 3, 2)?;
+/// load_params(&path, &mut dense)?;
+/// let y = dense.forward(&Tensor::ones(&device, &[1, 3])?)?;
+/// assert_eq!(y.to_vec::<f32>()?, [4.0, 4.0]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// `path` is not a regular file, or the system failed.

@@ -23,6 +23,21 @@ use super::{Entries, Weights};
 const GRU: Order = &[0, 1, 2];
 
 /// The cells of all layers.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru, gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // One layer in both directions.
+/// let cell = || GruCell::builder(3, 5).reset_after(true).build(&device);
+/// let stack = Stack { forward: vec![cell()?], backward: vec![cell()?] };
+/// let weights = from_gru(&stack)?;
+/// assert!(weights.names().any(|name| name == "weight_ih_l0_reverse"));
+/// assert_eq!(gru(&weights)?.backward.len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stack<C> {
     /// Cells of the forward direction, first layer first.
@@ -33,6 +48,22 @@ pub struct Stack<C> {
 }
 
 /// The cells of a `torch.nn.RNN` whose `nonlinearity` is `activation`.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn, rnn};
+/// use recurrent::{Activation, BasicRnnCell, Device, DynamicRnn, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::builder(3, 5).activation(Activation::Relu).build(&device)?];
+/// let weights = from_rnn(&Stack { forward: forward.clone(), backward: vec![] })?;
+/// // Or of `Weights::read(&device, "rnn.safetensors")?`. The weights do not name the activation.
+/// let same = rnn(&weights, Activation::Relu)?.forward;
+/// let x = Tensor::ones(&device, &[2, 4, 3])?;
+/// let last = |cell: &BasicRnnCell| DynamicRnn::new(cell).run(&x)?.state.to_vec::<f32>();
+/// assert_eq!(last(&same[0])?, last(&forward[0])?);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
@@ -104,6 +135,24 @@ pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
 
 /// The cell of a `torch.nn.RNNCell` whose `nonlinearity` is `activation`.
 ///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Activation, Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let ones = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::ones(&device, shape)?))
+/// };
+/// // `RNNCell(3, 5, bias=False, nonlinearity="relu")`
+/// let weights = Weights::new([ones("weight_ih", &[5, 3])?, ones("weight_hh", &[5, 5])?]);
+/// let cell = pytorch::rnn_cell(&weights, Activation::Relu)?;
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [8.0; 5]); // 3 inputs and 5 units
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn rnn_cell<B: Backend>(
@@ -115,6 +164,22 @@ pub fn rnn_cell<B: Backend>(
 
 /// The cell of a `torch.nn.LSTMCell`.
 ///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `LSTMCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[20, 3])?, zeros("weight_hh", &[20, 5])?]);
+/// let cell = pytorch::lstm_cell(&weights)?;
+/// assert_eq!(cell.state_size()?.to_string(), "c: [5], h: [5]");
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
 pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
@@ -122,6 +187,25 @@ pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
 }
 
 /// The cell of a `torch.nn.GRUCell`.
+///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `GRUCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[15, 3])?, zeros("weight_hh", &[15, 5])?]);
+/// let cell = pytorch::gru_cell(&weights)?;
+/// // With weights of 0, the update gate is one half and the candidate is 0.
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [0.5; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
@@ -159,6 +243,17 @@ pub fn linear<B: Backend>(weights: &Weights<B>) -> Result<Dense<B>> {
 
 /// The state dict of a `torch.nn.Linear` equivalent to a layer, whose activation is not part of it.
 ///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_linear(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("weight")?.shape().dims(), [2, 3]); // PyTorch's order
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The device failed.
 pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
@@ -173,6 +268,19 @@ pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
 /// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
 /// their activation.
 ///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn};
+/// use recurrent::{BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::new(&device, 3, 5)?, BasicRnnCell::new(&device, 5, 5)?];
+/// let weights = from_rnn(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [5, 3]);
+/// assert_eq!(weights.get("weight_hh_l1")?.dims()[..], [5, 5]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.RNN`.
 pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>> {
@@ -182,6 +290,20 @@ pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>
 
 /// The state dict of a `torch.nn.LSTM` equivalent to the cells; the biases include their forget
 /// bias. The cells must use tanh and must not clip; the weights do not show either.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_lstm};
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![LstmCell::new(&device, 3, 5)?];
+/// let weights = from_lstm(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [4 * 5, 3]);
+/// // PyTorch's gates are i, f, g, o; the forget bias of 1 becomes part of the bias of f.
+/// assert_eq!(weights.get("bias_ih_l0")?.at(5..10)?.to_vec::<f32>()?, [1.0; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.LSTM`, or have peepholes.
@@ -193,6 +315,21 @@ pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
 
 /// The state dict of a `torch.nn.GRU` equivalent to the cells. The cells must use tanh; the weights
 /// do not show it.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![GruCell::builder(3, 5).reset_after(true).build(&device)?];
+/// let weights = from_gru(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_hh_l0")?.dims()[..], [3 * 5, 5]);
+/// // TensorFlow's GRU resets before the product, which PyTorch's cannot.
+/// let forward = vec![GruCell::new(&device, 3, 5)?];
+/// assert!(from_gru(&Stack { forward, backward: vec![] }).is_err());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.GRU`, or reset before the product.
