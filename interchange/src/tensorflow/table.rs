@@ -14,7 +14,7 @@ pub(crate) const FOOTER: usize = 48;
 const TRAILER: usize = 5;
 const PLAIN: u8 = 0;
 const SNAPPY: u8 = 1;
-/// Every so many entries a key leaves out nothing.
+/// Entries from one that has its whole key to the next such entry.
 const RESTART: usize = 16;
 /// TensorFlow begins a new block at this size.
 const BLOCK: usize = 256 << 10;
