@@ -1,5 +1,5 @@
-//! `cargo xtask links`: dead links in the documentation that rustdoc writes, and pages of `recurrent`
-//! without an example.
+//! `cargo xtask links`: dead links in the documentation that rustdoc writes, and pages of
+//! `recurrent` without an example.
 //!
 //! rustdoc's own lint does not see a link to a crate that is documented later, or one in a text
 //! that it repeats on the page of another item.

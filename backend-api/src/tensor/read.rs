@@ -50,7 +50,7 @@ impl<B: Backend> Tensor<B> {
         Ok(bytes)
     }
 
-    /// Copies the elements to the host as `f64`, from any element type: for computing and comparing.
+    /// Copies the elements to the host as `f64`, from any element type: to compute and compare.
     ///
     /// # Errors
     /// The device failed, or the host is out of memory.

@@ -75,8 +75,8 @@ where
         }
     }
 
-    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`. A
-    /// length must not be above the number of steps.
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    /// A length must not be above the number of steps.
     pub fn sequence_length(mut self, lengths: impl Into<Lengths<F::Backend>>) -> Self {
         let lengths = lengths.into();
         self.forward = self.forward.sequence_length(lengths.clone());

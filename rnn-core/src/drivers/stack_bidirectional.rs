@@ -56,8 +56,8 @@ where
         }
     }
 
-    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`. A
-    /// length must not be above the number of steps.
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    /// A length must not be above the number of steps.
     pub fn sequence_length(mut self, lengths: impl Into<Lengths<B>>) -> Self {
         self.lengths = Some(lengths.into());
         self

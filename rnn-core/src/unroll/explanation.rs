@@ -6,12 +6,11 @@ use std::fmt;
 /// [`DynamicRnn::explain`](crate::DynamicRnn::explain). Its text shows all parts.
 ///
 /// ```
-/// use recurrent::cells::MinimalRnnCell;
-/// use recurrent::{Device, DynamicRnn, Tensor};
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, Tensor};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
-/// let cell = MinimalRnnCell::new(&device, 4, 8)?;
+/// let cell = BasicLstmCell::new(&device, 4, 8)?;
 /// let how = DynamicRnn::new(&cell).explain(&Tensor::ones(&device, &[2, 5, 4])?)?;
 /// assert_eq!(how.parts.len(), 1);
 /// println!("{how}"); // the program of one step

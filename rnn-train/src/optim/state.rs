@@ -10,11 +10,11 @@ use rnn_core::{Param, ParamId};
 ///
 /// ```
 /// use recurrent::optim::{Optimizer, Slot};
-/// use recurrent::{Adagrad, Device};
+/// use recurrent::{Device, Momentum};
 ///
-/// let adagrad = Adagrad::new(0.1).initial_accumulator_value(0.5);
-/// let slots = Optimizer::<Device>::slots(&adagrad);
-/// assert_eq!(slots, [Slot { name: "Adagrad", start: 0.5 }]);
+/// let momentum = Momentum::new(0.1, 0.9);
+/// let slots = Optimizer::<Device>::slots(&momentum);
+/// assert_eq!(slots, [Slot { name: "Momentum", start: 0.0 }]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
