@@ -104,7 +104,6 @@ pub use shuffle::{Shuffle, ShuffleState};
 pub use source::{InOrder, Source};
 pub use text::{Symbol, TextWindow, TextWindows, Vocabulary};
 #[doc(hidden)]
-#[doc(hidden)]
 pub use tfrecord::masked_crc;
 pub use tfrecord::{Compression, RecordReader, RecordWriter};
 pub use values::{ByteStrings, ColumnType, ValueKind, Values};

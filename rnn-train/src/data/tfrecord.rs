@@ -74,6 +74,7 @@ impl Compression {
 }
 
 /// CRC-32C, rotated and offset, so that a checksum of data that holds checksums is no special case.
+#[doc(hidden)]
 pub fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
