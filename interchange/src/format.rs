@@ -1,4 +1,4 @@
-//! The formats, and how each is told by its content.
+//! The formats, and how each is found by its content.
 
 use std::fmt;
 use std::io::{Read, Seek, SeekFrom};

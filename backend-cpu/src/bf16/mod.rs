@@ -90,7 +90,7 @@ mod tests {
     use crate::product::{Accumulate, Product};
     use crate::simd::tests::archs;
 
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    pub(in crate::bf16) fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count)
             .map(|i| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0)
             .collect()

@@ -227,13 +227,8 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::tests::numbers;
     use crate::half::bf16_to_f32;
-
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
-        (0..count)
-            .map(|i| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0)
-            .collect()
-    }
 
     #[test]
     fn products_are_those_of_rounded_operands() {

@@ -63,6 +63,17 @@ pub(crate) fn assert_same(file: &File, expected: &Arrays, renamed: impl Fn(&str)
     assert!(count > 0);
 }
 
+/// Checks that a file that was written has all arrays, with the same bytes.
+pub(crate) fn assert_written(path: &Path, arrays: &Arrays) {
+    let again = interchange::read(path).unwrap();
+    assert_eq!(arrays.iter().len(), again.iter().len());
+    for (name, array) in arrays.iter() {
+        let found = again.get(name).unwrap();
+        let expected = (array.meta(), array.bytes());
+        assert_eq!((found.meta(), found.bytes()), expected, "{name}");
+    }
+}
+
 /// What a framework computed for a file.
 pub(crate) struct Expected(pub(crate) Weights<Cpu>);
 

@@ -6,7 +6,7 @@ use interchange::{File, Format};
 use rnn_core::{Cell, StepContext};
 use rnn_train::convert::{Weights, pytorch};
 
-use crate::common::{Expected, assert_same, data, open, refused, under, weights};
+use crate::common::{Expected, assert_same, assert_written, data, open, refused, under, weights};
 
 fn check_layers(file: &str) {
     let all = weights(file);
@@ -134,16 +134,7 @@ fn what_is_written_is_read() {
     let path = folder.path().join("again.pt");
     let arrays = interchange::read(data("pytorch/forms_2.pt")).unwrap();
     Format::PyTorch.write(&path, &arrays).unwrap();
-    let again = interchange::read(&path).unwrap();
-    assert_eq!(arrays.iter().len(), again.iter().len());
-    for (name, array) in arrays.iter() {
-        let found = again.get(name).unwrap();
-        assert_eq!(
-            (found.meta(), found.bytes()),
-            (array.meta(), array.bytes()),
-            "{name}"
-        );
-    }
+    assert_written(&path, &arrays);
     let expected = under("pytorch/layers.npz", "weights/");
     assert_same(&open("pytorch/layers.pt"), &expected, str::to_owned);
 }

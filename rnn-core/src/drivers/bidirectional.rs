@@ -78,10 +78,7 @@ where
     /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
     /// A length must not be above the number of steps.
     pub fn sequence_length(mut self, lengths: impl Into<Lengths<F::Backend>>) -> Self {
-        let lengths = lengths.into();
-        self.forward = self.forward.sequence_length(lengths.clone());
-        self.backward = self.backward.sequence_length(lengths.clone());
-        self.lengths = Some(lengths);
+        self.lengths = Some(lengths.into());
         self
     }
 
@@ -147,12 +144,14 @@ where
         } else {
             swap_batch_time(inputs)?
         };
-        let lengths = match &self.lengths {
-            Some(lengths) => lengths.check_within(op, rows, steps)?,
-            None => vec![steps; rows],
+        let given = match &self.lengths {
+            Some(lengths) => Some(lengths.check_within(op, rows, steps)?),
+            None => None,
         };
-        let forward = self.forward.run(&inputs)?;
-        let backward = self.backward.run(&reversed(&inputs, &lengths)?)?;
+        let lengths = given.clone().unwrap_or_else(|| vec![steps; rows]);
+        let forward = self.forward.run_lengths(&inputs, given.clone(), None)?;
+        let backward = reversed(&inputs, &lengths)?;
+        let backward = self.backward.run_lengths(&backward, given, None)?;
         let outputs = (forward.outputs, reversed(&backward.outputs, &lengths)?);
         let outputs = if self.time_major {
             outputs

@@ -185,15 +185,28 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         inputs: &C::Input,
         explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
     ) -> Result<RnnOutput<C::Output, C::State>> {
+        let lengths = match &self.lengths {
+            Some(lengths) => {
+                let (_, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
+                Some(lengths.check("dynamic_rnn", batch)?)
+            }
+            None => None,
+        };
+        self.run_lengths(inputs, lengths, explanation)
+    }
+
+    /// [`run`](Self::run) with checked lengths in place of the driver's.
+    pub(super) fn run_lengths(
+        &self,
+        inputs: &C::Input,
+        lengths: Option<Vec<usize>>,
+        explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+    ) -> Result<RnnOutput<C::Output, C::State>> {
         let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
             swap_batch_time(inputs)?
-        };
-        let lengths = match &self.lengths {
-            Some(lengths) => Some(lengths.check("dynamic_rnn", batch)?),
-            None => None,
         };
         let state = match &self.initial_state {
             Some(state) => state.clone(),

@@ -1,4 +1,4 @@
-//! The reader of TensorFlow's graphs on arbitrary bytes.
+//! The readers of model files on arbitrary bytes. The format is found by the content.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("graph.pb");
+    let path = folder.path().join("model");
     std::fs::write(&path, bytes).unwrap();
     let Ok(file) = File::open(&path) else {
         return;
