@@ -9,13 +9,13 @@ use crate::{Error, Result};
 /// computes at higher precision. Products of `f64` are always exact.
 ///
 /// ```
-/// use backend_api::Precision;
+/// use recurrent::Precision;
 ///
 /// let precision: Precision = "int8".parse()?;
 /// assert_eq!(precision, Precision::Int8);
 /// assert_eq!(precision.to_string(), "int8");
 /// assert!("int4".parse::<Precision>().is_err());
-/// # Ok::<(), backend_api::Error>(())
+/// # Ok::<(), recurrent::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
