@@ -76,8 +76,10 @@ impl Builder {
 
     /// Sets the precision of matmuls: [`Precision::Exact`], the default, or one of two that are
     /// meant for inference. They apply to matmuls in whole sequences and streams of `f32` where no
-    /// values are saved for a gradient; training, other types and other operations stay exact. The
-    /// time of a step with few rows is that of reading the weights, which become smaller:
+    /// values are saved for a gradient; training, other types and other operations stay exact, and
+    /// so do cells whose steps are not compiled (convolutional cells, `GlstmCell` and
+    /// `AttentionCellWrapper`). The time of a step with few rows is that of reading the weights,
+    /// which become smaller:
     ///
     /// - [`Precision::Bf16`] rounds the weights to bfloat16 (8 bits of precision), half the size.
     ///   With up to 3 rows, products and sums are those of `f32`, with the same bits on all CPUs
