@@ -4,7 +4,7 @@ use backend_api::{Backend, DType, Result, Tensor};
 use serde::Deserialize;
 
 use super::{LstmBlockCell, LstmBlockCellBuilder, LstmState};
-use crate::{FusedRnnCell, FusedRnnCellAdaptor, Module, RnnOutput, Visitor};
+use crate::{FusedRnnCell, FusedRnnCellAdaptor, Lengths, Module, RnnOutput, Visitor};
 
 backend_api::shared_doc! { lstm_block_fused_cell_doc:
 /// The LSTM that TensorFlow computes in one kernel for a whole sequence
@@ -121,7 +121,7 @@ impl<B: Backend> FusedRnnCell for LstmBlockFusedCell<B> {
         &self,
         inputs: &Tensor<B>,
         initial_state: Option<&LstmState<B>>,
-        sequence_length: Option<&[i64]>,
+        sequence_length: Option<&Lengths<B>>,
     ) -> Result<RnnOutput<Tensor<B>, LstmState<B>>> {
         self.cell.run(inputs, initial_state, sequence_length)
     }

@@ -208,7 +208,7 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 /// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 8)?);
 /// let steps = vec![Tensor::ones(&device, &[2, 4])?; 3];
 /// let (ahead, back) = (StaticRnn::new(&ahead), StaticRnn::new(&back));
-/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&[3, 1]))?;
+/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&[3, 1].into()))?;
 /// assert_eq!(rnn.outputs[0].shape().dims(), [2, 16]); // both directions
 /// assert_eq!(rnn.outputs[2].at(1)?.to_vec::<f32>()?, [0.0; 16]); // past the length
 /// # Ok(()) }
@@ -221,7 +221,7 @@ pub fn static_bidirectional_rnn<F, G>(
     forward: StaticRnn<'_, F>,
     backward: StaticRnn<'_, G>,
     inputs: &[F::Input],
-    sequence_length: Option<&[i64]>,
+    sequence_length: Option<&Lengths<F::Backend>>,
 ) -> Result<RnnOutput<Vec<F::Output>, (F::State, G::State)>>
 where
     F: Cell,
@@ -231,11 +231,11 @@ where
     check_separate(op, &[forward.cell], &[backward.cell])?;
     let rows = batch(op, inputs)?;
     let (forward, backward, lengths) = match sequence_length {
-        Some(lengths) => (
-            forward.sequence_length(lengths),
-            backward.sequence_length(lengths),
-            Lengths::<F::Backend>::from(lengths).check_within(op, rows, inputs.len())?,
-        ),
+        Some(lengths) => {
+            let lengths = lengths.check_within(op, rows, inputs.len())?;
+            let forward = forward.sequence_length(&lengths);
+            (forward, backward.sequence_length(&lengths), lengths)
+        }
         None => (forward, backward, vec![inputs.len(); rows]),
     };
     let ahead = forward.run(inputs)?;

@@ -40,7 +40,7 @@ pub trait FusedRnnCell {
         &self,
         inputs: &Tensor<Self::Backend>,
         initial_state: Option<&Self::State>,
-        sequence_length: Option<&[i64]>,
+        sequence_length: Option<&Lengths<Self::Backend>>,
     ) -> Result<RnnOutput<Tensor<Self::Backend>, Self::State>>;
 }
 
@@ -56,7 +56,7 @@ pub trait FusedRnnCell {
 /// let layer = FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?);
 /// let x = Tensor::ones(&device, &[5, 2, 4])?; // [time, batch, depth]
 /// let first = layer.run(&x, None, None)?;
-/// let second = layer.run(&x, Some(&first.state), Some(&[5, 3]))?;
+/// let second = layer.run(&x, Some(&first.state), Some(&[5, 3].into()))?;
 /// assert_eq!(second.outputs.at((3.., 1))?.to_vec::<f32>()?, [0.0; 2 * 8]);
 /// # Ok(()) }
 /// ```
@@ -75,14 +75,14 @@ where
         &self,
         inputs: &Tensor<B>,
         initial_state: Option<&C::State>,
-        sequence_length: Option<&[i64]>,
+        sequence_length: Option<&Lengths<B>>,
     ) -> Result<RnnOutput<Tensor<B>, C::State>> {
         let mut rnn = DynamicRnn::new(&self.0).time_major(true);
         if let Some(state) = initial_state {
             rnn = rnn.initial_state(state.clone());
         }
         if let Some(lengths) = sequence_length {
-            rnn = rnn.sequence_length(lengths);
+            rnn = rnn.sequence_length(lengths.clone());
         }
         rnn.run(inputs)
     }
@@ -100,7 +100,7 @@ where
 /// let device = Device::cpu();
 /// let back = TimeReversedFusedRnn(FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?));
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 4], &[5, 2, 4])?;
-/// assert_eq!(back.run(&x, None, Some(&[5, 3]))?.outputs.shape().dims(), [5, 2, 8]);
+/// assert_eq!(back.run(&x, None, Some(&[5, 3].into()))?.outputs.shape().dims(), [5, 2, 8]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -114,17 +114,18 @@ impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
         &self,
         inputs: &Tensor<F::Backend>,
         initial_state: Option<&F::State>,
-        sequence_length: Option<&[i64]>,
+        sequence_length: Option<&Lengths<F::Backend>>,
     ) -> Result<RnnOutput<Tensor<F::Backend>, F::State>> {
         let op = "time_reversed_fused_rnn";
         let (steps, rows) = super::dynamic_rnn::extent(op, inputs, true)?;
         let lengths = match sequence_length {
-            Some(lengths) => Lengths::<F::Backend>::from(lengths).check_within(op, rows, steps)?,
+            Some(lengths) => lengths.check_within(op, rows, steps)?,
             None => vec![steps; rows],
         };
+        let checked = sequence_length.map(|_| Lengths::from(&lengths));
         let lengths = upload(inputs.device(), &lengths)?;
         let turned = inputs.reverse(&lengths, 0, 1)?;
-        let result = self.0.run(&turned, initial_state, sequence_length)?;
+        let result = self.0.run(&turned, initial_state, checked.as_ref())?;
         Ok(RnnOutput {
             outputs: result.outputs.reverse(&lengths, 0, 1)?,
             state: result.state,

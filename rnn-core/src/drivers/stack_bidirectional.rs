@@ -193,7 +193,7 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// let inputs = vec![x; 5];
 /// let forward = forward.iter().map(StaticRnn::new).collect();
 /// let backward = backward.iter().map(StaticRnn::new).collect();
-/// let rnn = stack_bidirectional_rnn(forward, backward, &inputs, Some(&[5, 3]))?;
+/// let rnn = stack_bidirectional_rnn(forward, backward, &inputs, Some(&[5, 3].into()))?;
 /// assert_eq!((rnn.outputs.len(), rnn.outputs[0].shape().dims()), (5, &[2, 16][..]));
 /// assert_eq!(rnn.state.0.len(), 2);
 /// # Ok(()) }
@@ -210,7 +210,7 @@ pub fn stack_bidirectional_rnn<B, F, G>(
     forward: Vec<StaticRnn<'_, F>>,
     backward: Vec<StaticRnn<'_, G>>,
     inputs: &[Tensor<B>],
-    sequence_length: Option<&[i64]>,
+    sequence_length: Option<&Lengths<B>>,
 ) -> Result<RnnOutput<Vec<Tensor<B>>, (Vec<F::State>, Vec<G::State>)>>
 where
     B: Backend,

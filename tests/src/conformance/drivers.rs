@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use backend_api::{Compare, DType, Error, Meta, Result, Shape, Tensor};
 use rnn_core::cells::LstmBlockFusedCellBuilder;
 use rnn_core::{
-    AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Module,
-    RawRnnStep, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
+    AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Lengths,
+    Module, RawRnnStep, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
     TimeReversedFusedRnn, cell_from_config, raw_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };
@@ -331,8 +331,9 @@ fn both_ways() -> Vec<Case> {
                     let backward = StaticRnn::new(bw)
                         .initial_state(model.given_like("state_bw", &bw.zero_state(BATCH)?)?);
                     let inputs = unstack(&model.given("inputs")?, false)?;
-                    let lengths = lengths.as_ref().map(|l| &l[..]);
-                    let result = static_bidirectional_rnn(forward, backward, &inputs, lengths)?;
+                    let lengths = lengths.map(Lengths::from);
+                    let result =
+                        static_bidirectional_rnn(forward, backward, &inputs, lengths.as_ref())?;
                     Ok(results(&result.outputs, &result.state))
                 })
             },
@@ -412,8 +413,8 @@ where
 {
     let model = Model::new(cx, cell)?.give(cx, "inputs", &[STEPS, BATCH, DEPTH])?;
     model.differentiate(cx, |model| {
-        let lengths = lengths.as_ref().map(|l| &l[..]);
-        let result = fused(&model.module).run(&model.given("inputs")?, None, lengths)?;
+        let lengths = lengths.map(Lengths::from);
+        let result = fused(&model.module).run(&model.given("inputs")?, None, lengths.as_ref())?;
         Ok(results(&result.outputs, &result.state))
     })
 }

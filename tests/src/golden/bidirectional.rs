@@ -2,7 +2,7 @@
 
 use backend_api::{Result as ApiResult, Tensor};
 use rnn_core::{
-    AnyCell, BidirectionalDynamicRnn, Cell, StackBidirectionalDynamicRnn, StaticRnn,
+    AnyCell, BidirectionalDynamicRnn, Cell, Lengths, StackBidirectionalDynamicRnn, StaticRnn,
     cell_from_config, stack_bidirectional_rnn, static_bidirectional_rnn,
 };
 use serde_json::Value;
@@ -81,7 +81,8 @@ pub(super) fn run_static(
     }
     let inputs = unstack(&x, case.time_major)?;
     let lengths = file.lengths(case.sequence_length.as_deref())?;
-    let result = static_bidirectional_rnn(fw, bw, &inputs, lengths.as_deref())?;
+    let lengths = lengths.map(Lengths::from);
+    let result = static_bidirectional_rnn(fw, bw, &inputs, lengths.as_ref())?;
     graph.results("outputs", &stack(&result.outputs)?);
     graph.results("final_state/fw", &result.state.0);
     graph.results("final_state/bw", &result.state.1);
@@ -195,7 +196,8 @@ pub(super) fn run_static_stack(
     let backward = static_rnns(&layers.backward, &layers.states[1]);
     let inputs = unstack(&layers.x, case.time_major)?;
     let lengths = file.lengths(case.sequence_length.as_deref())?;
-    let result = stack_bidirectional_rnn(forward, backward, &inputs, lengths.as_deref())?;
+    let lengths = lengths.map(Lengths::from);
+    let result = stack_bidirectional_rnn(forward, backward, &inputs, lengths.as_ref())?;
     graph.results("outputs", &stack(&result.outputs)?);
     graph.results("final_state/fw", &result.state.0);
     graph.results("final_state/bw", &result.state.1);

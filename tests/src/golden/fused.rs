@@ -2,7 +2,7 @@
 
 use backend_api::DType;
 use rnn_core::cells::{LstmBlockFusedCell, LstmBlockFusedCellBuilder};
-use rnn_core::{FusedRnnCell, LstmState, TimeReversedFusedRnn};
+use rnn_core::{FusedRnnCell, Lengths, LstmState, TimeReversedFusedRnn};
 
 use super::Trouble;
 use super::case::{DynamicRnnCase, read};
@@ -33,7 +33,8 @@ pub(super) fn run(
         }),
     };
     let lengths = file.lengths(case.sequence_length.as_deref())?;
-    let lengths = lengths.as_deref();
+    let lengths = lengths.map(Lengths::from);
+    let lengths = lengths.as_ref();
     let result = if reversed {
         TimeReversedFusedRnn(cell).run(&x, state.as_ref(), lengths)?
     } else {

@@ -6,8 +6,9 @@ use backend_cpu::Cpu;
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
 use rnn_core::{
     AnyCell, AnyState, BasicLstmCell, BasicRnnCell, BidirectionalDynamicRnn, Cell, Dense,
-    DynamicRnn, GruCell, LstmState, Module, MultiRnnCell, RawRnnStep, StackBidirectionalDynamicRnn,
-    StaticRnn, StepContext, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
+    DynamicRnn, GruCell, Lengths, LstmState, Module, MultiRnnCell, RawRnnStep,
+    StackBidirectionalDynamicRnn, StaticRnn, StepContext, raw_rnn, stack_bidirectional_rnn,
+    static_bidirectional_rnn,
 };
 
 fn zeros(device: &Cpu, dims: &[usize]) -> Tensor<Cpu> {
@@ -393,7 +394,7 @@ fn tensors_of_two_devices_do_not_mix() {
 fn a_bidirectional_stack_needs_equally_many_cells() {
     let device = Cpu::new();
     let inputs = vec![zeros(&device, &[2, 4]); 3];
-    let run = |forward: usize, backward: usize, lengths: Option<&[i64]>| {
+    let run = |forward: usize, backward: usize, lengths: Option<[i64; 2]>| {
         let cells = |count| -> Vec<_> {
             (0..count)
                 .map(|_| GruCell::new(&device, 4, 6).unwrap())
@@ -402,9 +403,10 @@ fn a_bidirectional_stack_needs_equally_many_cells() {
         let (forward, backward) = (cells(forward), cells(backward));
         let forward = forward.iter().map(StaticRnn::new).collect();
         let backward = backward.iter().map(StaticRnn::new).collect();
-        stack_bidirectional_rnn(forward, backward, &inputs, lengths)
+        let lengths = lengths.map(Lengths::from);
+        stack_bidirectional_rnn(forward, backward, &inputs, lengths.as_ref())
     };
-    assert!(run(1, 1, Some(&[3, 0])).is_ok());
+    assert!(run(1, 1, Some([3, 0])).is_ok());
     let text = message(run(1, 2, None));
     assert_eq!(
         text,
@@ -415,7 +417,7 @@ fn a_bidirectional_stack_needs_equally_many_cells() {
     // The input of the second layer is the output of the first.
     let text = message(run(2, 2, None));
     assert!(text.contains("[2, 12]") && text.contains("4"), "{text}");
-    let text = message(run(1, 1, Some(&[4, 1])));
+    let text = message(run(1, 1, Some([4, 1])));
     assert!(text.contains('4') && text.contains('3'), "{text}");
 }
 

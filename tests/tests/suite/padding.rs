@@ -9,8 +9,8 @@ use recurrent_tests::devices::{TestDevice, device};
 use rnn_core::cells::PhasedLstmCellBuilder;
 use rnn_core::{
     AnyCell, BidirectionalDynamicRnn, Cell, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
-    Initializer, Module, Nest, Param, StaticRnn, TimeReversedFusedRnn, Visitor, cell_from_config,
-    static_bidirectional_rnn,
+    Initializer, Lengths, Module, Nest, Param, StaticRnn, TimeReversedFusedRnn, Visitor,
+    cell_from_config, static_bidirectional_rnn,
 };
 use rnn_train::{Gradient, value_and_grad};
 
@@ -100,7 +100,8 @@ fn both_directions_as_list(s: &Subject, case: &CellConfigCase, lengths: &[i64]) 
         Ok(rnn.initial_state(s.initial()?))
     };
     let (forward, backward) = (rnn(&s.cell)?, rnn(&s.backward)?);
-    let result = static_bidirectional_rnn(forward, backward, &s.list()?, Some(lengths))?;
+    let lengths = s.tensor(lengths)?;
+    let result = static_bidirectional_rnn(forward, backward, &s.list()?, Some(&lengths))?;
     Ok((result.outputs, owned(&result.state)))
 }
 
@@ -108,7 +109,8 @@ fn reversed(s: &Subject, case: &CellConfigCase, lengths: &[i64]) -> Result<Run> 
     let cell = TimeReversedFusedRnn(FusedRnnCellAdaptor(s.cell.clone()));
     let inputs = s.inputs.transpose(0, 1)?;
     let initial = s.initial()?;
-    let run = || cell.run(&inputs, Some(&initial), Some(lengths));
+    let lengths = s.tensor(lengths)?;
+    let run = || cell.run(&inputs, Some(&initial), Some(&lengths));
     let result = case.mode.scope(run)?;
     Ok((vec![result.outputs], owned(&result.state)))
 }
@@ -140,6 +142,12 @@ impl Subject {
     fn initial(&self) -> Result<<Any as Cell>::State> {
         let leaves: Vec<_> = self.state.iter().map(|p| p.value().clone()).collect();
         self.cell.zero_state(BATCH)?.rebuild(&leaves)
+    }
+
+    /// Lengths in a tensor.
+    fn tensor(&self, lengths: &[i64]) -> Result<Lengths<TestDevice>> {
+        let lengths = Tensor::from_slice(self.inputs.device(), lengths, &[BATCH])?;
+        Ok(Lengths::from(&lengths))
     }
 
     fn list(&self) -> Result<Vec<T>> {
