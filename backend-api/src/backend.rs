@@ -1,6 +1,7 @@
 //! The interface between the framework and a device.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -85,13 +86,19 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         src: View<'_, Self::Buffer>,
     ) -> Result<Self::Buffer>;
 
-    /// Starts to move a buffer's elements to host memory. May return before the transfer is
-    /// complete. Where device memory is host memory, this does nothing and costs nothing.
+    /// Starts to move a buffer's elements out of device memory: to host memory, or to a file if
+    /// device memory is host memory. May return before the transfer is complete. Does nothing, and
+    /// costs nothing, unless the device [can offload](Self::can_offload).
     fn swap_out(&self, buffer: Self::Buffer) -> Result<Self::Swapped>;
 
     /// Moves a buffer back to device memory. May return before the transfer is complete; operations
     /// on the buffer wait for it.
     fn swap_in(&self, swapped: Self::Swapped) -> Result<Self::Buffer>;
+
+    /// Whether [`swap_out`](Self::swap_out) frees device memory.
+    fn can_offload(&self) -> bool {
+        false
+    }
 
     /// Waits for all operations issued so far, and returns the first error of any of them.
     fn synchronize(&self) -> Result<()>;
@@ -126,6 +133,11 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         buffer.clone()
     }
 
+    /// The values that back-propagation from these tensors would read and that are stored for it.
+    fn stored(&self, _tensors: &[&Tensor<Self>]) -> Stored {
+        Stored::default()
+    }
+
     /// Runs a part of a computation under a memory policy, which decides how its intermediate
     /// values are stored until the gradient is computed. `body` must be a pure function of its
     /// inputs and captures, since back-propagation may run it again. A device that records no
@@ -144,7 +156,8 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
 pub type SegmentBody<B> = Arc<dyn Fn(&B, &[Tensor<B>]) -> Result<Vec<Tensor<B>>> + Send + Sync>;
 
 /// Memory policy of back-propagation through time: how a segment's values are stored between its
-/// forward and its backward pass. All policies give bit-identical gradients.
+/// forward and its backward pass. All policies give bit-identical gradients for one length of
+/// segments.
 ///
 /// ```
 /// use recurrent::{Device, DynamicRnn, GruCell, MemoryPolicy, Tensor, value_and_grad};
@@ -155,7 +168,8 @@ pub type SegmentBody<B> = Arc<dyn Fn(&B, &[Tensor<B>]) -> Result<Vec<Tensor<B>>>
 /// let x = Tensor::ones(&device, &[2, 50, 3])?;
 /// let norm = |policy| {
 ///     let (_, grads) = value_and_grad(&cell, |cell| {
-///         DynamicRnn::new(cell).memory_policy(policy).run(&x)?.state.sum_all()
+///         let rnn = DynamicRnn::new(cell).memory_policy(policy).segment_length(7);
+///         rnn.run(&x)?.state.sum_all()
 ///     })?;
 ///     grads.global_norm()?.item()
 /// };
@@ -170,8 +184,38 @@ pub enum MemoryPolicy {
     Store,
     /// Store the inputs and recompute the rest in the backward pass (checkpointing).
     Recompute,
-    /// Offload every value that the gradient needs to host memory ([`Backend::swap_out`]).
+    /// Offload every value that the gradient needs ([`Backend::swap_out`]): a GPU to host memory, a
+    /// CPU to a file, if it has been given a folder for it. The same as `Store` elsewhere.
     Offload,
+}
+
+impl MemoryPolicy {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::Store, Self::Recompute, Self::Offload];
+}
+
+/// `store`, `recompute` or `offload`.
+impl fmt::Display for MemoryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Store => "store",
+            Self::Recompute => "recompute",
+            Self::Offload => "offload",
+        })
+    }
+}
+
+impl FromStr for MemoryPolicy {
+    type Err = Error;
+
+    /// Reads the name that [`Display`](fmt::Display) writes.
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|p| p.to_string() == name);
+        found.ok_or_else(|| {
+            let problem = format!("is `{name}`, but must be store, recompute or offload");
+            Error::argument("memory_policy", "name", problem)
+        })
+    }
 }
 
 /// Memory statistics of a device, in bytes.
@@ -199,6 +243,35 @@ pub struct Memory {
     pub pooled: usize,
     /// Number of allocations from the operating system so far. Constant for a loop in steady state.
     pub system_allocations: u64,
+}
+
+/// The size of the values that are stored for a gradient, in bytes.
+///
+/// Parameters do not count, and neither do parts of larger tensors without a gradient, such as a
+/// slice of a data set.
+///
+/// ```
+/// use recurrent::{Backend, BasicRnnCell, Device, DynamicRnn, Stored, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = BasicRnnCell::new(&device, 3, 4)?;
+/// let x = Tensor::ones(&device, &[2, 50, 3])?;
+/// let mut stored = Stored::default();
+/// value_and_grad(&cell, |cell| {
+///     let loss = DynamicRnn::new(cell).run(&x)?.outputs.sum_all()?;
+///     stored = device.stored(&[&loss]);
+///     Ok(loss)
+/// })?;
+/// assert!(stored.device >= 4 * 2 * 50 * 4); // the outputs at least
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// In device memory.
+    pub device: usize,
+    /// [Offloaded](Backend::swap_out).
+    pub offloaded: usize,
 }
 
 /// An operand: a buffer and how to read it.
@@ -335,6 +408,9 @@ macro_rules! forward_backend {
         fn swap_in(&self, swapped: Self::Swapped) -> $crate::Result<Self::Buffer> {
             self.$field.swap_in(swapped)
         }
+        fn can_offload(&self) -> bool {
+            self.$field.can_offload()
+        }
         fn synchronize(&self) -> $crate::Result<()> {
             self.$field.synchronize()
         }
@@ -349,6 +425,10 @@ macro_rules! forward_backend {
         }
         fn detach(&self, buffer: &Self::Buffer) -> Self::Buffer {
             self.$field.detach(buffer)
+        }
+        fn stored(&self, tensors: &[&$crate::Tensor<Self>]) -> $crate::Stored {
+            let inner: Vec<_> = tensors.iter().map(|t| t.on_backend(&self.$field)).collect();
+            self.$field.stored(&inner.iter().collect::<Vec<_>>())
         }
         fn segment(
             &self,

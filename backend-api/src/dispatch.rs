@@ -178,6 +178,12 @@ macro_rules! dispatch {
                 }
             }
 
+            fn can_offload(&self) -> bool {
+                match self {
+                    $($(#[$on])* Self::$variant(device) => device.can_offload(),)+
+                }
+            }
+
             fn synchronize(&self) -> $crate::Result<()> {
                 match self {
                     $($(#[$on])* Self::$variant(device) => device.synchronize(),)+

@@ -43,7 +43,7 @@ mod widen;
 
 pub use activation::Activation;
 pub use backend::{
-    Backend, Buffers, Dest, Dests, Memory, MemoryPolicy, Metas, SegmentBody, View, Views,
+    Backend, Buffers, Dest, Dests, Memory, MemoryPolicy, Metas, SegmentBody, Stored, View, Views,
     foreign_buffer, forward_segment,
 };
 pub use check::{check_accumulate, check_bytes, check_download, check_run};

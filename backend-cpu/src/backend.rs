@@ -12,13 +12,14 @@ use backend_api::{
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::elementwise::unsupported;
+use crate::offload::SwappedBuffer;
 use crate::scan::compile;
 use crate::storage::{CpuBuffer, Input, unshared};
 use crate::strided::Walk;
 
 impl Backend for Cpu {
     type Buffer = CpuBuffer;
-    type Swapped = CpuBuffer;
+    type Swapped = SwappedBuffer;
 
     fn name(&self) -> String {
         "cpu".to_owned()
@@ -105,12 +106,19 @@ impl Backend for Cpu {
         }
     }
 
-    fn swap_out(&self, buffer: CpuBuffer) -> Result<CpuBuffer> {
-        Ok(buffer)
+    fn can_offload(&self) -> bool {
+        self.offload_file().is_some()
     }
 
-    fn swap_in(&self, swapped: CpuBuffer) -> Result<CpuBuffer> {
-        Ok(swapped)
+    fn swap_out(&self, buffer: CpuBuffer) -> Result<SwappedBuffer> {
+        match self.offload_file() {
+            Some(file) => file.write(buffer),
+            None => Ok(SwappedBuffer::in_memory(buffer)),
+        }
+    }
+
+    fn swap_in(&self, swapped: SwappedBuffer) -> Result<CpuBuffer> {
+        swapped.read(self.pool())
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The CPU device: its threads, memory and settings.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::{process, thread};
 
@@ -9,6 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::features;
+use crate::offload::OffloadFile;
 use crate::pool::Pool;
 use crate::spin_pool::SpinPool;
 use crate::storage::{Dense, Input};
@@ -36,6 +38,7 @@ struct Inner {
     arch: Arch,
     precision: Precision,
     amx: bool,
+    offload: Option<Arc<OffloadFile>>,
     /// Created on first use.
     spin_pool: Mutex<Option<SpinPool>>,
     steps: StepCache,
@@ -44,11 +47,12 @@ struct Inner {
 }
 
 /// Settings of a [`Cpu`]; see [`Cpu::builder`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     threads: Option<usize>,
     precision: Precision,
     amx: bool,
+    offload_to: Option<PathBuf>,
 }
 
 /// The most threads of a device. More would only fill the system's tables of processes.
@@ -60,6 +64,7 @@ impl Default for Builder {
             threads: None,
             precision: Precision::Exact,
             amx: true,
+            offload_to: None,
         }
     }
 }
@@ -124,11 +129,30 @@ impl Builder {
         self
     }
 
+    /// Sets a folder for a file that [`MemoryPolicy::Offload`](backend_api::MemoryPolicy::Offload)
+    /// moves values to; without one the values stay in memory. The file grows as needed, has no
+    /// name, and is gone when the device or the process is. The folder should not be in memory, as
+    /// `/tmp` is on some systems.
+    ///
+    /// ```
+    /// use backend_api::Backend;
+    /// use backend_cpu::Cpu;
+    ///
+    /// let cpu = Cpu::builder().offload_to(std::env::temp_dir()).build()?;
+    /// assert!(cpu.can_offload() && !Cpu::new().can_offload());
+    /// # Ok::<(), backend_api::Error>(())
+    /// ```
+    #[must_use]
+    pub fn offload_to(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.offload_to = Some(folder.into());
+        self
+    }
+
     /// Creates the device and starts its thread pool.
     ///
     /// # Errors
     /// The number of threads is 0 or above [`MAX_THREADS`], the operating system cannot start them,
-    /// or CPUs do not support the precision.
+    /// CPUs do not support the precision, or a file cannot be created in the folder for offloading.
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 || threads > MAX_THREADS {
@@ -157,7 +181,12 @@ impl Builder {
                 })?;
             Some(workers)
         };
-        Ok(Cpu::with_workers(threads, workers, self))
+        let offload = self
+            .offload_to
+            .as_deref()
+            .map(OffloadFile::new)
+            .transpose()?;
+        Ok(Cpu::with_workers(threads, workers, &self, offload))
     }
 }
 
@@ -172,7 +201,7 @@ impl Cpu {
     pub fn new() -> Self {
         Self::builder()
             .build()
-            .unwrap_or_else(|_| Self::with_workers(1, None, Builder::default()))
+            .unwrap_or_else(|_| Self::with_workers(1, None, &Builder::default(), None))
     }
 
     /// A builder for a device with other settings.
@@ -186,7 +215,12 @@ impl Cpu {
         Builder::default()
     }
 
-    fn with_workers(threads: usize, workers: Option<ThreadPool>, settings: Builder) -> Self {
+    fn with_workers(
+        threads: usize,
+        workers: Option<ThreadPool>,
+        settings: &Builder,
+        offload: Option<OffloadFile>,
+    ) -> Self {
         Self(Arc::new(Inner {
             threads,
             workers,
@@ -194,6 +228,7 @@ impl Cpu {
             arch: Arch::new(),
             precision: settings.precision,
             amx: settings.amx && features::has_amx(),
+            offload: offload.map(Arc::new),
             spin_pool: Mutex::default(),
             steps: StepCache::default(),
             process: process::id(),
@@ -234,6 +269,10 @@ impl Cpu {
     /// threads but the calling one, which then does all work.
     fn is_forked(&self) -> bool {
         process::id() != self.0.process
+    }
+
+    pub(crate) fn offload_file(&self) -> Option<&Arc<OffloadFile>> {
+        self.0.offload.as_ref()
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -48,6 +48,7 @@ mod lanes;
 mod loss;
 mod math;
 mod matmul;
+mod offload;
 mod optimizer;
 mod packed;
 mod packed_matrix;
@@ -70,4 +71,5 @@ mod strided;
 mod tile;
 
 pub use device::{Builder, Cpu, MAX_THREADS};
+pub use offload::SwappedBuffer;
 pub use storage::CpuBuffer;

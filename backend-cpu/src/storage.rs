@@ -238,6 +238,11 @@ impl CpuBuffer {
     pub(crate) fn count(&self) -> usize {
         self.count
     }
+
+    /// The elements as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.storage.storage.elements()[..self.count * self.dtype.size()]
+    }
 }
 
 /// The destinations of an operation with `N` results.

@@ -109,6 +109,10 @@ impl Backend for Cuda {
         self.accumulate_into(dst, at, &src)
     }
 
+    fn can_offload(&self) -> bool {
+        true
+    }
+
     fn swap_out(&self, buffer: CudaBuffer) -> Result<Swapped> {
         self.move_out(buffer)
     }

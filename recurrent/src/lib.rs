@@ -47,7 +47,7 @@ pub use aliases::*;
 pub use backend_api as backend;
 pub use backend_api::{
     Activation, Backend, Binary, Compare, DType, Distribution, Element, Error, Index, Indices,
-    IntoMeta, Memory, MemoryPolicy, Meta, Operand, Precision, Result, Scalar, Shape,
+    IntoMeta, Memory, MemoryPolicy, Meta, Operand, Precision, Result, Scalar, Shape, Stored,
 };
 #[cfg(feature = "cpu")]
 pub use backend_cpu::Cpu;
@@ -64,10 +64,10 @@ pub use rnn_core::wrappers;
 pub use rnn_core::{
     BidirectionalDynamicRnn, BidirectionalOutput, CELL_CLASSES, Cell, CellConfig, ConcatState,
     DynamicRnn, ExplainedPart, Explanation, Fan, FusedRnnCell, FusedRnnCellAdaptor, Initializer,
-    Layers, Mode, Module, MultiRnnCell, Nest, ParamId, Path, RawOutput, RawRnnStep, RnnOutput,
-    Scaled, Sizes, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext, StepPath,
-    StreamingRnn, Summary, TimeReversedFusedRnn, Unroll, cell_from_config, raw_rnn,
-    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
+    Layers, MemoryPlan, Mode, Module, MultiRnnCell, Nest, ParamId, Path, RawOutput, RawRnnStep,
+    RnnOutput, Scaled, Sizes, StackBidirectionalDynamicRnn, StateSaver, StaticRnn, StepContext,
+    StepPath, StreamingRnn, Summary, TimeReversedFusedRnn, Unroll, Windows, cell_from_config,
+    raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use rnn_train::data::{from_ndarray, to_ndarray};
 #[doc(no_inline)]

@@ -35,9 +35,9 @@ pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, BidirectionalOutput, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
-    Lengths, RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
-    StreamingRnn, TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
-    static_state_saving_rnn,
+    Lengths, MemoryPlan, RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn,
+    StateSaver, StaticRnn, StreamingRnn, TimeReversedFusedRnn, Windows, raw_rnn,
+    stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
 pub use mode::Mode;

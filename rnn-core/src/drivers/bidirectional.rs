@@ -4,6 +4,7 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use super::dynamic_rnn::{extent, swap_batch_time};
 use super::lengths::{Lengths, upload};
+use super::memory::{MemorySettings, memory_options};
 use super::static_rnn::batch;
 use super::{DynamicRnn, RnnOutput, StaticRnn};
 use crate::module::{param_ids, share_parameters};
@@ -36,6 +37,7 @@ pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     backward: DynamicRnn<'a, G>,
     lengths: Option<Lengths<F::Backend>>,
     time_major: bool,
+    pub(super) memory: MemorySettings,
     shared: bool,
 }
 
@@ -72,6 +74,7 @@ where
             backward: DynamicRnn::new(backward).time_major(true),
             lengths: None,
             time_major: false,
+            memory: MemorySettings::default(),
         }
     }
 
@@ -113,12 +116,7 @@ where
         self.mode(Mode::Training { seed })
     }
 
-    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`].
-    pub fn swap_memory(mut self, swap: bool) -> Self {
-        self.forward = self.forward.swap_memory(swap);
-        self.backward = self.backward.swap_memory(swap);
-        self
-    }
+    memory_options!();
 
     /// TensorFlow's `parallel_iterations`; see [`DynamicRnn::parallel_iterations`].
     pub fn parallel_iterations(self, _iterations: usize) -> Self {
@@ -149,9 +147,11 @@ where
             None => None,
         };
         let lengths = given.clone().unwrap_or_else(|| vec![steps; rows]);
-        let forward = self.forward.run_lengths(&inputs, given.clone(), None)?;
-        let backward = reversed(&inputs, &lengths)?;
-        let backward = self.backward.run_lengths(&backward, given, None)?;
+        let (mut ahead, mut back) = (self.forward.clone(), self.backward.clone());
+        ahead.memory = self.memory.shared_by(2);
+        back.memory = ahead.memory;
+        let forward = ahead.run_lengths(&inputs, given.clone(), None)?;
+        let backward = back.run_lengths(&reversed(&inputs, &lengths)?, given, None)?;
         let outputs = (forward.outputs, reversed(&backward.outputs, &lengths)?);
         let outputs = if self.time_major {
             outputs
@@ -201,14 +201,14 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 /// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]. Initial states default to zero.
 ///
 /// ```
-/// use recurrent::{Device, GruCell, StaticRnn, Tensor, static_bidirectional_rnn};
+/// use recurrent::{Device, GruCell, Lengths, StaticRnn, Tensor, static_bidirectional_rnn};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
 /// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 8)?);
 /// let steps = vec![Tensor::ones(&device, &[2, 4])?; 3];
 /// let (ahead, back) = (StaticRnn::new(&ahead), StaticRnn::new(&back));
-/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&[3, 1].into()))?;
+/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&Lengths::from(&[3, 1])))?;
 /// assert_eq!(rnn.outputs[0].shape().dims(), [2, 16]); // both directions
 /// assert_eq!(rnn.outputs[2].at(1)?.to_vec::<f32>()?, [0.0; 16]); // past the length
 /// # Ok(()) }

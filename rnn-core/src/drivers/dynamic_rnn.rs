@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use backend_api::{Backend, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
 
 use super::lengths::{Lengths, upload};
-use crate::unroll::{ExplainedPart, locked};
+use super::memory::MemorySettings;
+use crate::unroll::locked;
 use crate::{Cell, Explanation, Mode, Nest, StepContext, Unroll};
 
 /// Runs a cell over a batch of sequences; TensorFlow's `dynamic_rnn`.
@@ -38,9 +39,10 @@ pub struct DynamicRnn<'a, C: Cell> {
     lengths: Option<Lengths<C::Backend>>,
     initial_state: Option<C::State>,
     time_major: bool,
-    mode: Option<Mode>,
-    memory_policy: MemoryPolicy,
-    segment: Option<usize>,
+    pub(super) mode: Option<Mode>,
+    /// The number of steps before the inputs, for random numbers.
+    pub(super) start: usize,
+    pub(super) memory: MemorySettings,
 }
 
 /// Outputs and final state of a driver.
@@ -77,8 +79,8 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
             initial_state: None,
             time_major: false,
             mode: None,
-            memory_policy: MemoryPolicy::Store,
-            segment: None,
+            start: 0,
+            memory: MemorySettings::default(),
         }
     }
 
@@ -115,18 +117,26 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// Sets the memory policy of back-propagation: what is stored for the gradient. Does not affect
     /// results for a given [`segment_length`](Self::segment_length).
     pub fn memory_policy(mut self, memory_policy: MemoryPolicy) -> Self {
-        self.memory_policy = memory_policy;
+        self.memory.policy = memory_policy;
         self
     }
 
-    /// TensorFlow's `swap_memory`: offloads values stored for the gradient to host memory, if the
-    /// device has its own memory ([`MemoryPolicy::Offload`]). Does not affect results.
-    pub fn swap_memory(self, swap: bool) -> Self {
-        self.memory_policy(if swap {
-            MemoryPolicy::Offload
-        } else {
-            MemoryPolicy::Store
-        })
+    /// Chooses the memory policy: the first of `Store`, `Recompute` and, if the device can offload,
+    /// `Offload` that stores at most this many bytes for the gradient at a time.
+    /// [`explain`](Self::explain) says which one. Overrides [`memory_policy`](Self::memory_policy).
+    ///
+    /// The driver runs a few steps more in order to count. Inputs, outputs and their gradients, and
+    /// what the device needs for the computation itself, do not count.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory.budget = Some(bytes);
+        self
+    }
+
+    /// TensorFlow's `swap_memory`: [`MemoryPolicy::Offload`], which moves values stored for the
+    /// gradient out of the memory of a device that can do so, and else has no effect.
+    pub fn swap_memory(mut self, swap: bool) -> Self {
+        self.memory.swap(swap);
+        self
     }
 
     /// TensorFlow's `parallel_iterations`: how many independent steps may run at once. The steps of
@@ -136,9 +146,10 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     }
 
     /// Splits the sequence into segments of `steps` steps for the memory policy. Default: one
-    /// segment. The length affects the rounding of gradients, which are summed in another order.
+    /// segment if everything is stored, else the square root of the number of steps. The length
+    /// affects the rounding of gradients, which are summed in another order.
     pub fn segment_length(mut self, steps: usize) -> Self {
-        self.segment = Some(steps.max(1));
+        self.memory.segment = Some(steps.max(1));
         self
     }
 
@@ -149,13 +160,14 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     ///   no depth), or the leaves differ in time or batch.
     /// * The number of lengths differs from the batch size, or a length is negative.
     /// * The inputs or the initial state do not fit the cell.
+    /// * No memory policy fits the [budget](Self::memory_budget).
     pub fn run(&self, inputs: &C::Input) -> Result<RnnOutput<C::Output, C::State>> {
         self.run_explained(inputs, None)
     }
 
     /// How the device runs the cell over these inputs: which parts of the cell's step it computes
     /// for all steps at once, the program that it made of the rest, and the reason if there is
-    /// none. Runs the cell.
+    /// none. In a loss of `value_and_grad`, also what is stored for the gradient. Runs the cell.
     ///
     /// ```
     /// use recurrent::cells::UgrnnCell;
@@ -174,20 +186,20 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
     /// # Errors
     /// Those of [`run`](Self::run).
     pub fn explain(&self, inputs: &C::Input) -> Result<Explanation> {
-        let parts: Arc<Mutex<Vec<ExplainedPart>>> = Arc::default();
-        self.run_explained(inputs, Some(parts.clone()))?;
-        let parts = std::mem::take(&mut *locked(&parts));
-        Ok(Explanation { parts })
+        let explanation: Arc<Mutex<Explanation>> = Arc::default();
+        self.run_explained(inputs, Some(explanation.clone()))?;
+        let explanation = std::mem::take(&mut *locked(&explanation));
+        Ok(explanation)
     }
 
     fn run_explained(
         &self,
         inputs: &C::Input,
-        explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+        explanation: Option<Arc<Mutex<Explanation>>>,
     ) -> Result<RnnOutput<C::Output, C::State>> {
         let lengths = match &self.lengths {
             Some(lengths) => {
-                let (_, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
+                let (_, batch) = self.extent(inputs)?;
                 Some(lengths.check("dynamic_rnn", batch)?)
             }
             None => None,
@@ -195,14 +207,19 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         self.run_lengths(inputs, lengths, explanation)
     }
 
+    /// Steps and batch size.
+    pub(super) fn extent(&self, inputs: &C::Input) -> Result<(usize, usize)> {
+        extent("dynamic_rnn", inputs, self.time_major)
+    }
+
     /// [`run`](Self::run) with checked lengths in place of the driver's.
     pub(super) fn run_lengths(
         &self,
         inputs: &C::Input,
         lengths: Option<Vec<usize>>,
-        explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+        explanation: Option<Arc<Mutex<Explanation>>>,
     ) -> Result<RnnOutput<C::Output, C::State>> {
-        let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
+        let (steps, batch) = self.extent(inputs)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
@@ -216,14 +233,14 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         let longest = lengths.as_ref().and_then(|l| l.iter().max());
         let active = longest.map_or(steps, |&l| steps.min(l));
         let mut unroll = Unroll::new(StepContext::of(self.mode), active, batch);
-        unroll.memory_policy = self.memory_policy;
-        unroll.segment = self.segment;
+        unroll.start = self.start;
         unroll.explanation = explanation;
         let given = self.initial_state.is_some();
         let empty_rows = given && active > 0 && lengths.iter().flatten().any(|&l| l == 0);
         unroll.lengths = match lengths.filter(|l| l.iter().any(|&l| l < active)) {
             Some(lengths) => {
-                let lengths: Vec<usize> = lengths.iter().map(|&l| l.min(active)).collect();
+                let end = |&l: &usize| self.start.saturating_add(l.min(active));
+                let lengths: Vec<usize> = lengths.iter().map(end).collect();
                 let device = inputs.leaves()[0].device().clone();
                 Some(upload(&device, &lengths)?)
             }
@@ -231,20 +248,31 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         };
         let taken = inputs.map(&mut |x| x.slice(0, 0..active))?;
         let taken = unroll.mask_inputs(&taken)?;
-        let run = |state: &C::State| Mode::outside(|| self.cell.unroll(&unroll, &taken, state));
-        let (outputs, state) = if empty_rows {
-            let (outputs, last) = run(&unroll.mask_state(&state)?)?;
-            (outputs, unroll.masked(0, last, &state)?)
-        } else {
-            run(&state)?
+        let initial = match empty_rows {
+            true => unroll.mask_state(&state)?,
+            false => state.clone(),
         };
+        self.memory
+            .apply(self.cell, &mut unroll, &taken, &initial)?;
+        if let Some(explanation) = &unroll.explanation {
+            locked(explanation).memory =
+                MemorySettings::explain(self.cell, &unroll, &taken, &initial)?;
+        }
+        let run = || self.cell.unroll(&unroll, &taken, &initial);
+        let (outputs, mut last) = Mode::outside(run)?;
+        if empty_rows {
+            last = unroll.masked(self.start, last, &state)?;
+        }
         let outputs = outputs.map(&mut |o| pad(o, steps))?;
         let outputs = if self.time_major {
             outputs
         } else {
             swap_batch_time(&outputs)?
         };
-        Ok(RnnOutput { outputs, state })
+        Ok(RnnOutput {
+            outputs,
+            state: last,
+        })
     }
 }
 

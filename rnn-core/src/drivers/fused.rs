@@ -49,14 +49,14 @@ pub trait FusedRnnCell {
 /// sequences.
 ///
 /// ```
-/// use recurrent::{Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Tensor};
+/// use recurrent::{Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Lengths, Tensor};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
 /// let layer = FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?);
 /// let x = Tensor::ones(&device, &[5, 2, 4])?; // [time, batch, depth]
 /// let first = layer.run(&x, None, None)?;
-/// let second = layer.run(&x, Some(&first.state), Some(&[5, 3].into()))?;
+/// let second = layer.run(&x, Some(&first.state), Some(&Lengths::from(&[5, 3])))?;
 /// assert_eq!(second.outputs.at((3.., 1))?.to_vec::<f32>()?, [0.0; 2 * 8]);
 /// # Ok(()) }
 /// ```
@@ -93,14 +93,14 @@ where
 ///
 /// ```
 /// use recurrent::{
-///     Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Tensor, TimeReversedFusedRnn,
+///     Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Lengths, Tensor, TimeReversedFusedRnn,
 /// };
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
 /// let back = TimeReversedFusedRnn(FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?));
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 4], &[5, 2, 4])?;
-/// assert_eq!(back.run(&x, None, Some(&[5, 3].into()))?.outputs.shape().dims(), [5, 2, 8]);
+/// assert_eq!(back.run(&x, None, Some(&Lengths::from(&[5, 3])))?.outputs.shape().dims(), [5, 2, 8]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]

@@ -48,12 +48,6 @@ impl<B: Backend, L: Copy + TryInto<i128>, const N: usize> From<&[L; N]> for Leng
     }
 }
 
-impl<B: Backend, L: Copy + TryInto<i128>, const N: usize> From<[L; N]> for Lengths<B> {
-    fn from(lengths: [L; N]) -> Self {
-        lengths.as_slice().into()
-    }
-}
-
 impl<B: Backend, L: Copy + TryInto<i128>> From<&Vec<L>> for Lengths<B> {
     fn from(lengths: &Vec<L>) -> Self {
         lengths.as_slice().into()

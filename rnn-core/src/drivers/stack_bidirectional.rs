@@ -4,6 +4,7 @@ use backend_api::{Backend, Error, Result, Tensor};
 
 use super::bidirectional::{BidirectionalDynamicRnn, check_separate, static_bidirectional_rnn};
 use super::lengths::Lengths;
+use super::memory::{MemorySettings, memory_options};
 use super::{RnnOutput, StaticRnn};
 use crate::{Cell, Mode};
 
@@ -32,7 +33,7 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     initial_states_fw: Option<Vec<F::State>>,
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
-    swap_memory: bool,
+    memory: MemorySettings,
     mode: Option<Mode>,
 }
 
@@ -51,7 +52,7 @@ where
             initial_states_fw: None,
             initial_states_bw: None,
             time_major: false,
-            swap_memory: false,
+            memory: MemorySettings::default(),
             mode: None,
         }
     }
@@ -92,11 +93,7 @@ where
         self.mode(Mode::Training { seed })
     }
 
-    /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`](crate::DynamicRnn::swap_memory).
-    pub fn swap_memory(mut self, swap: bool) -> Self {
-        self.swap_memory = swap;
-        self
-    }
+    memory_options!();
 
     /// TensorFlow's `parallel_iterations`; see
     /// [`DynamicRnn::parallel_iterations`](crate::DynamicRnn::parallel_iterations).
@@ -135,8 +132,8 @@ where
         let (mut states_fw, mut states_bw) = (Vec::new(), Vec::new());
         for i in 0..layers {
             let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
-                .time_major(self.time_major)
-                .swap_memory(self.swap_memory);
+                .time_major(self.time_major);
+            rnn.memory = self.memory.shared_by(layers);
             if let Some(mode) = self.mode {
                 rnn = rnn.mode(mode.child(i as u64));
             }
@@ -183,7 +180,7 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// [`BidirectionalDynamicRnn::sequence_length`].
 ///
 /// ```
-/// use recurrent::{Device, GruCell, StaticRnn, Tensor, stack_bidirectional_rnn};
+/// use recurrent::{Device, GruCell, Lengths, StaticRnn, Tensor, stack_bidirectional_rnn};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
@@ -193,7 +190,7 @@ fn layers(op: &'static str, forward: usize, others: &[(&str, Option<usize>)]) ->
 /// let inputs = vec![x; 5];
 /// let forward = forward.iter().map(StaticRnn::new).collect();
 /// let backward = backward.iter().map(StaticRnn::new).collect();
-/// let rnn = stack_bidirectional_rnn(forward, backward, &inputs, Some(&[5, 3].into()))?;
+/// let rnn = stack_bidirectional_rnn(forward, backward, &inputs, Some(&Lengths::from(&[5, 3])))?;
 /// assert_eq!((rnn.outputs.len(), rnn.outputs[0].shape().dims()), (5, &[2, 16][..]));
 /// assert_eq!(rnn.state.0.len(), 2);
 /// # Ok(()) }

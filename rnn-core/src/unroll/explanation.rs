@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::MemoryPlan;
+
 /// How a cell runs over a sequence on a device: the result of
 /// [`DynamicRnn::explain`](crate::DynamicRnn::explain). Its text shows all parts.
 ///
@@ -16,11 +18,14 @@ use std::fmt;
 /// println!("{how}"); // the program of one step
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Explanation {
     /// The parts of the cell that run over all steps, in the order in which they run.
     pub parts: Vec<ExplainedPart>,
+    /// The memory policy, and what it stores for the gradient. `None` if nothing has a gradient, as
+    /// outside of the loss of `value_and_grad`.
+    pub memory: Option<MemoryPlan>,
 }
 
 /// How a part of a cell runs over all steps.
@@ -81,6 +86,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "part {}: {}", i + 1, part.path)?;
             let mut lines = part.text.lines();
             lines.try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        if let Some(memory) = &self.memory {
+            writeln!(f, "memory: {memory}")?;
         }
         Ok(())
     }

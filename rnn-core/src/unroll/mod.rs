@@ -58,7 +58,7 @@ pub struct Unroll<B: Backend> {
     /// The number of cells that have stepped in this run of a stream.
     pub(crate) stepped: Arc<AtomicUsize>,
     /// Where the parts of the cell note how they run, if the caller asks for it.
-    pub(crate) explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+    pub(crate) explanation: Option<Arc<Mutex<Explanation>>>,
 }
 
 /// What all runs of a stream share.
@@ -357,7 +357,7 @@ impl<B: Backend> Unroll<B> {
     fn explain(&self, part: impl FnOnce() -> (StepPath, String)) {
         if let Some(explanation) = &self.explanation {
             let (path, text) = part();
-            locked(explanation).push(ExplainedPart { path, text });
+            locked(explanation).parts.push(ExplainedPart { path, text });
         }
     }
 
@@ -494,7 +494,7 @@ impl<B: Backend> Unroll<B> {
     /// The state with zeros in rows of length 0, which take no step: their initial state may hold
     /// NaN, as the padding may.
     pub(crate) fn mask_state<S: Nest<B>>(&self, state: &S) -> Result<S> {
-        self.masked(0, state.clone(), &zeros_like(state)?)
+        self.masked(self.start, state.clone(), &zeros_like(state)?)
     }
 
     /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the

@@ -16,8 +16,8 @@ type Frontier<B> = BTreeMap<u64, Reached<B>>;
 
 struct Reached<B: Backend> {
     node: Arc<Node<B>>,
-    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor of the
-    /// buffer's shape, in the type of the result or in the wider one that sums of 16-bit floats are
+    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor or a broadcast,
+    /// of the buffer's shape, in the type of the result or in the wider one that sums of 16-bit floats are
     /// accumulated in.
     grads: Vec<Option<Tensor<B>>>,
     /// Sparse gradients from lookups in a leaf, newest first.
@@ -148,10 +148,16 @@ pub(super) fn vjp<B: Backend>(
         }
         let Reached { node, grads, .. } = reached;
         let grads = rounded(&node, grads)?;
-        // Overlaps the transfer of values for the next nodes with the computation of this one.
+        // Overlaps the transfer of values for the next node with the computation of this one.
         node.fetch(inner)?;
-        for parent in node.parents() {
-            parent.fetch(inner)?;
+        let waiting = frontier.last_key_value().map(|(_, next)| next.node.clone());
+        if let Some(next) = node
+            .parents()
+            .into_iter()
+            .chain(waiting)
+            .max_by_key(|n| n.number)
+        {
+            next.fetch(inner)?;
         }
         match node.work(graph)? {
             (Work::Op(op), inputs) => {
@@ -206,7 +212,7 @@ fn arrived<B: Backend>(device: &B, reached: Reached<B>) -> Result<Option<Gradien
     };
     let layout = Layout::contiguous(dense.shape());
     let dense = match rows {
-        None => dense,
+        None => plain(dense)?,
         Some(rows) => accumulate(device, dense, &layout, &rows.to_dense()?)?,
     };
     let dense = dense.cast(reached.node.out_meta(0).dtype)?;
@@ -268,10 +274,11 @@ fn add<B: Backend>(
     let slot = &mut entry(frontier, node).grads[source.out];
     let whole = node.out_meta(source.out);
     if slot.is_none() && at.is_whole(whole.shape.count()) {
-        // A gradient can be a view of a larger buffer or a broadcast; the accumulator holds a plain
-        // copy.
-        let plain = *grad.layout() == Layout::contiguous(grad.shape());
-        let grad = if plain { grad } else { grad.copy()? };
+        // A view of a larger buffer would keep all of it alive. A broadcast stays one as long as
+        // nothing is added to it: the gradient of a mean over all steps needs no memory.
+        let (extent, _) = device.extent(grad.buffer()?)?;
+        let small = extent < grad.shape().count();
+        let grad = if small { grad } else { plain(grad)? };
         // The shape of the buffer, of which the operand may have been a view.
         *slot = Some(grad.reshape(whole.shape.dims())?);
         return Ok(());
@@ -282,6 +289,14 @@ fn add<B: Backend>(
     };
     *slot = Some(accumulate(device, so_far, at, &grad)?);
     Ok(())
+}
+
+/// The tensor in a buffer of its own, row-major.
+fn plain<B: Backend>(t: Tensor<B>) -> Result<Tensor<B>> {
+    match *t.layout() == Layout::contiguous(t.shape()) {
+        true => Ok(t),
+        false => t.copy(),
+    }
 }
 
 /// Adds to the part `at` of a sum. A tensor may be used thousands of times, so that the sum of
@@ -295,9 +310,9 @@ fn accumulate<B: Backend>(
     let wide = grad.dtype().computed_in();
     // A second handle of the buffer would make the sum a copy.
     let so_far = if so_far.dtype() == wide {
-        so_far
+        plain(so_far)?
     } else {
-        so_far.cast(wide)?
+        plain(so_far.cast(wide)?)?
     };
     let layout = *so_far.layout();
     let sum = device.accumulate(so_far.into_buffer()?, at, grad.cast(wide)?.view()?)?;

@@ -24,8 +24,8 @@ use std::borrow::Cow;
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Backend, Buffers, Counting, DType, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy,
-    Meta, Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Tensor, Unfused, View,
-    Views, compose,
+    Meta, Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Stored, Tensor, Unfused,
+    View, Views, compose,
 };
 use smallvec::SmallVec;
 
@@ -265,6 +265,10 @@ impl<B: Backend> Backend for Autodiff<B> {
         })
     }
 
+    fn can_offload(&self) -> bool {
+        self.inner.can_offload()
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.inner.synchronize()
     }
@@ -291,6 +295,10 @@ impl<B: Backend> Backend for Autodiff<B> {
 
     fn detach(&self, buffer: &Buffer<B>) -> Buffer<B> {
         Self::wrap(self.inner.detach(&buffer.inner))
+    }
+
+    fn stored(&self, tensors: &[&Tensor<Self>]) -> Stored {
+        segment::stored(&self.inner, tensors)
     }
 
     fn segment(

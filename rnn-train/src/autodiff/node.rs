@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::{
-    Backend, DType, Error, Layout, Meta, Metas, Op, Result, SegmentBody, Shape, View,
+    Backend, DType, Error, Layout, Meta, Metas, Op, Result, SegmentBody, Shape, Stored, View,
 };
 use smallvec::{SmallVec, smallvec};
 
@@ -201,6 +201,29 @@ impl<B: Backend> Node<B> {
             };
         }
         Ok(())
+    }
+
+    /// Adds the size of the values that this node stores.
+    pub(super) fn add_stored(&self, device: &B, stored: &mut Stored) {
+        let record = self.record();
+        if matches!(record.work, Work::Leaf) {
+            return;
+        }
+        for (kept, meta) in record.kept.iter().zip(&self.outs) {
+            let bytes = meta.shape.count() * meta.dtype.size();
+            match kept {
+                Some(Kept::Here(_)) => stored.device += bytes,
+                Some(Kept::Away(_)) => stored.offloaded += bytes,
+                None => {}
+            }
+        }
+        for input in &record.inputs {
+            let whole = input.value.as_ref().and_then(|value| {
+                let (count, dtype) = device.extent(value).ok()?;
+                (count == input.layout.shape().count()).then_some(count * dtype.size())
+            });
+            stored.device += whole.unwrap_or(0);
+        }
     }
 
     /// Starts copying the stored values back to the device.

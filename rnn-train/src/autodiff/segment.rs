@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use backend_api::{Backend, MemoryPolicy, Metas, Result, SegmentBody, Tensor};
+use backend_api::{Backend, MemoryPolicy, Metas, Result, SegmentBody, Stored, Tensor};
 
 use super::node::{Input, Node, Source, next_number};
 use super::{Autodiff, TrackedBuffer};
@@ -66,19 +66,39 @@ fn swap<B: Backend>(
     inputs: &[Tensor<Autodiff<B>>],
     body: SegmentBody<Autodiff<B>>,
 ) -> Result<Vec<Tensor<Autodiff<B>>>> {
+    // Older nodes belong to the graph before the segment.
     let first = next_number();
     let outputs = body(device, inputs)?;
-    let mut seen = HashSet::new();
-    let mut left: Vec<Arc<Node<B>>> = Vec::new();
-    for t in &outputs {
-        left.extend(t.buffer()?.source.iter().map(|source| source.node.clone()));
-    }
-    while let Some(node) = left.pop() {
-        // Older nodes belong to the graph before the segment.
-        if node.number > first && seen.insert(node.number) {
-            node.swap_out(device.inner())?;
-            left.extend(node.parents());
-        }
+    for node in newer(&outputs.iter().collect::<Vec<_>>(), first) {
+        node.swap_out(device.inner())?;
     }
     Ok(outputs)
+}
+
+/// The size of the values that the gradients of these tensors read.
+pub(super) fn stored<B: Backend>(device: &B, tensors: &[&Tensor<Autodiff<B>>]) -> Stored {
+    let mut stored = Stored::default();
+    for node in newer(tensors, 0) {
+        node.add_stored(device, &mut stored);
+    }
+    if !device.can_offload() {
+        stored.device += std::mem::take(&mut stored.offloaded);
+    }
+    stored
+}
+
+/// The nodes that tensors depend on and that are newer than the number `first`.
+fn newer<B: Backend>(tensors: &[&Tensor<Autodiff<B>>], first: u64) -> Vec<Arc<Node<B>>> {
+    let mut seen = HashSet::new();
+    let buffers = tensors.iter().filter_map(|t| t.buffer().ok());
+    let sources = buffers.filter_map(|buffer| buffer.source.as_ref());
+    let mut left: Vec<Arc<Node<B>>> = sources.map(|source| source.node.clone()).collect();
+    let mut found = Vec::new();
+    while let Some(node) = left.pop() {
+        if node.number > first && seen.insert(node.number) {
+            left.extend(node.parents());
+            found.push(node);
+        }
+    }
+    found
 }

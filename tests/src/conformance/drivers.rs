@@ -331,7 +331,7 @@ fn both_ways() -> Vec<Case> {
                     let backward = StaticRnn::new(bw)
                         .initial_state(model.given_like("state_bw", &bw.zero_state(BATCH)?)?);
                     let inputs = unstack(&model.given("inputs")?, false)?;
-                    let lengths = lengths.map(Lengths::from);
+                    let lengths = lengths.as_ref().map(Lengths::from);
                     let result =
                         static_bidirectional_rnn(forward, backward, &inputs, lengths.as_ref())?;
                     Ok(results(&result.outputs, &result.state))
@@ -413,7 +413,7 @@ where
 {
     let model = Model::new(cx, cell)?.give(cx, "inputs", &[STEPS, BATCH, DEPTH])?;
     model.differentiate(cx, |model| {
-        let lengths = lengths.map(Lengths::from);
+        let lengths = lengths.as_ref().map(Lengths::from);
         let result = fused(&model.module).run(&model.given("inputs")?, None, lengths.as_ref())?;
         Ok(results(&result.outputs, &result.state))
     })

@@ -403,7 +403,7 @@ fn a_bidirectional_stack_needs_equally_many_cells() {
         let (forward, backward) = (cells(forward), cells(backward));
         let forward = forward.iter().map(StaticRnn::new).collect();
         let backward = backward.iter().map(StaticRnn::new).collect();
-        let lengths = lengths.map(Lengths::from);
+        let lengths = lengths.as_ref().map(Lengths::from);
         stack_bidirectional_rnn(forward, backward, &inputs, lengths.as_ref())
     };
     assert!(run(1, 1, Some([3, 0])).is_ok());

@@ -1,5 +1,6 @@
 //! The result of a measurement.
 
+use backend_api::{MemoryPolicy, Precision};
 use serde::{Deserialize, Serialize};
 
 /// A result, stored as one line of JSON. Times are in seconds.
@@ -30,6 +31,9 @@ pub(super) struct Line {
     pub(super) reading_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peak_increase_mib: Option<f64>,
+    /// Stored on the device for the gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stored_mib: Option<f64>,
     /// Operations that one run requested from the device, bytes that they read and wrote, and time
     /// steps of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,10 +56,15 @@ pub(super) fn device(backend: &str) -> &str {
     backend.split(['-', ' ']).next().unwrap_or(backend)
 }
 
-/// The name of a backend with the precision of its matmuls.
-pub(super) fn label(backend: &str, precision: &str) -> String {
-    match precision {
-        "exact" => backend.into(),
-        _ => format!("{backend} {precision}"),
+/// The name of a backend with the precision of its matmuls and the memory policy, where they are
+/// not the defaults.
+pub(super) fn label(backend: &str, precision: Precision, policy: MemoryPolicy) -> String {
+    let mut label = backend.to_owned();
+    if precision != Precision::Exact {
+        label += &format!(" {}", precision.name());
     }
+    if policy != MemoryPolicy::Store {
+        label += &format!(" {policy}");
+    }
+    label
 }

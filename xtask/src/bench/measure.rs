@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::hint::black_box;
 
-use backend_api::{Backend, Counting, Precision, Result, Tensor};
+use backend_api::{Backend, Counting, MemoryPolicy, Precision, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_train::Autodiff;
 use rnn_train::optim::Adam;
@@ -20,6 +20,7 @@ use super::workloads::{Mode, Workload};
 pub(super) struct Job<'a> {
     pub(super) workload: Workload,
     pub(super) mode: Mode,
+    pub(super) policy: MemoryPolicy,
     pub(super) threads: usize,
     pub(super) backend: &'a str,
     pub(super) precision: Precision,
@@ -40,7 +41,7 @@ pub(super) fn measure<B: Backend>(
     let counting = Counting::new(backend);
     let device = Autodiff::new(counting.clone());
     let mut adam = Adam::new(1e-4);
-    let (mut growth, mut per_run) = (None, None);
+    let (mut growth, mut stored, mut per_run) = (None, None, None);
     let mut count = |f: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         let before = counting.counts();
         f()?;
@@ -61,7 +62,7 @@ pub(super) fn measure<B: Backend>(
             timing::repeat(&mut run)?
         }
         Mode::Train => {
-            let mut network = Network::new(&device, w)?;
+            let mut network = Network::new(&device, w)?.memory_policy(job.policy);
             let mut run = || {
                 black_box(network.train(&mut adam)?);
                 device.synchronize()
@@ -81,13 +82,16 @@ pub(super) fn measure<B: Backend>(
         }
         Mode::Memory => {
             let short = Workload { steps: 2, ..*w };
-            Network::new(&device, &short)?.train(&mut adam)?;
+            Network::new(&device, &short)?
+                .memory_policy(job.policy)
+                .train(&mut adam)?;
             let base = timing::resident()?;
             timing::restart_peak();
-            let mut network = Network::new(&device, w)?;
+            let mut network = Network::new(&device, w)?.memory_policy(job.policy);
             let mut adam = Adam::new(1e-4);
             let times = timing::counted(1, &mut || network.train(&mut adam).map(|_| ()))?;
             growth = Some((timing::peak()? - base) / 1024.0);
+            stored = Some(network.stored()?.device as f64 / f64::from(1 << 20));
             times
         }
     };
@@ -111,6 +115,7 @@ pub(super) fn measure<B: Backend>(
         reading_us: (stream && device_name(job.backend) == "cpu")
             .then(|| reading::seconds(w.weight_bytes(), job.threads) * 1e6),
         peak_increase_mib: growth,
+        stored_mib: stored,
         launches: per_run.map(|(launches, _)| launches),
         bytes: per_run.map(|(_, bytes)| bytes),
         steps: per_run.map(|_| w.steps),

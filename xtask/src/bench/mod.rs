@@ -24,7 +24,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use backend_api::Unfused;
+use backend_api::{MemoryPolicy, Unfused};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use recurrent_tests::devices::TestBackend;
@@ -70,10 +70,12 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
         .flat_map(|(w, mode)| options.threads.iter().map(move |&n| (w, mode, n)))
         .collect();
     if options.here {
-        let ([(w, mode, threads)], [backend]) = (&jobs[..], &options.backends[..]) else {
-            return Err("--here requires one workload, mode, number of threads and backend".into());
+        let ([(w, mode, threads)], [backend], [policy]) =
+            (&jobs[..], &options.backends[..], &options.policies[..])
+        else {
+            return Err("--here requires one of each kind of option".into());
         };
-        let line = measure_here(&options, backend, *w, *mode, *threads)?;
+        let line = measure_here(&options, backend, *w, (*mode, *policy), *threads)?;
         println!("{}", serde_json::to_string(&line)?);
         return Ok(());
     }
@@ -104,12 +106,18 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
             if on != "cpu" && threads != options.threads[0] {
                 continue;
             }
+            let policies = match mode {
+                Mode::Train | Mode::Memory => &options.policies[..],
+                Mode::Forward | Mode::Stream => &[MemoryPolicy::Store],
+            };
             for backend in options.backends.iter().filter(|b| device(b) == on) {
-                let line = ours(&options, &cores, backend, &w, mode, threads)?;
-                record(&options, line, &mut lines)?;
+                for &policy in policies {
+                    let line = ours(&options, &cores, backend, &w, (mode, policy), threads)?;
+                    record(&options, line, &mut lines)?;
+                }
             }
             for peer in &peers {
-                let what = (on, options.precision.name());
+                let what = (on, options.precision);
                 match peer.run(&cores, &w, mode, threads, what) {
                     Ok(found) if found.is_empty() => {
                         let (name, mode) = (&peer.name, mode.name());
@@ -170,22 +178,26 @@ fn measure_here(
     options: &Options,
     backend: &str,
     workload: Workload,
-    mode: Mode,
+    (mode, policy): (Mode, MemoryPolicy),
     threads: usize,
 ) -> Result<Line, Box<dyn Error>> {
     let job = Job {
         workload,
         mode,
+        policy,
         threads,
-        backend: &label(backend, options.precision.name()),
+        backend: &label(backend, options.precision, policy),
         precision: options.precision,
     };
-    let builder = Cpu::builder().threads(threads).precision(job.precision);
-    let cpu = || builder.build();
+    let mut builder = Cpu::builder().threads(threads).precision(job.precision);
+    if policy == MemoryPolicy::Offload {
+        builder = builder.offload_to(std::env::temp_dir());
+    }
+    let cpu = || builder.clone().build();
     let cuda = || Cuda::with_precision(0, job.precision);
     let device = match backend {
         "cpu" => TestBackend::Cpu(cpu()?),
-        "cpu-vector" => TestBackend::Cpu(builder.amx(false).build()?),
+        "cpu-vector" => TestBackend::Cpu(builder.clone().amx(false).build()?),
         "cpu-unfused" => TestBackend::UnfusedCpu(Unfused(cpu()?)),
         "cuda" => TestBackend::Cuda(cuda()?),
         "cuda-unfused" => TestBackend::UnfusedCuda(Unfused(cuda()?)),
@@ -200,7 +212,7 @@ fn ours(
     cores: &Cores,
     backend: &str,
     w: &Workload,
-    mode: Mode,
+    (mode, policy): (Mode, MemoryPolicy),
     threads: usize,
 ) -> Result<Line, Box<dyn Error>> {
     let program = std::env::current_exe()?;
@@ -208,6 +220,7 @@ fn ours(
     command.args(["bench", "--here", "--workload", w.name]);
     command.args(["--mode", mode.name(), "--device", backend]);
     command.args(["--precision", options.precision.name()]);
+    command.args(["--policy", &policy.to_string()]);
     command.args(["--threads", &threads.to_string()]);
     let line = peers::lines_of(&mut command)?.pop();
     line.ok_or_else(|| "a measurement printed no result".into())

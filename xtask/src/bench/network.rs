@@ -1,6 +1,6 @@
 //! The networks of the workloads, generic over the device.
 
-use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Tensor};
+use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Stored, Tensor};
 use rnn_core::cells::{LayerNormBasicLstmCell, NasCell, SruCell, UgrnnCell};
 use rnn_core::{
     AnyCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Initializer, LstmCell, Mode, Module,
@@ -9,7 +9,7 @@ use rnn_core::{
 use rnn_train::convert::{Weights, pytorch};
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
-use rnn_train::{Differentiable, value_and_grad};
+use rnn_train::{Differentiable, tracked, value_and_grad};
 
 use super::custom_cell::MinimalGatedUnit;
 use super::workloads::{Kind, Mode as Measured, Workload};
@@ -106,6 +106,14 @@ impl<B: Differentiable> Network<B> {
         })
     }
 
+    /// Sets the memory policy of training.
+    pub(super) fn memory_policy(self, memory_policy: MemoryPolicy) -> Self {
+        Self {
+            memory_policy,
+            ..self
+        }
+    }
+
     /// The outputs `[T, B, n]` and the last hidden state `[B, n]`.
     pub(super) fn forward(&self, mode: Mode) -> Result<(Tensor<B>, Tensor<B>)> {
         let inputs = self.inputs.value();
@@ -147,6 +155,13 @@ impl<B: Differentiable> Network<B> {
         let (loss, grads) = value_and_grad(self, Self::loss)?;
         adam.step(&mut self.model, &grads)?;
         Ok(loss)
+    }
+
+    /// What a training step stores for its gradient.
+    pub(super) fn stored(&self) -> Result<Stored> {
+        let tracked = tracked(self)?;
+        let loss = tracked.loss()?;
+        Ok(loss.device().stored(&[&loss]))
     }
 }
 

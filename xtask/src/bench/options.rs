@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use backend_api::Precision;
+use backend_api::{MemoryPolicy, Precision};
 
 use super::scaling::SCALING;
 use super::workloads::{GROUPS, Mode, WORKLOADS, Workload};
@@ -23,6 +23,7 @@ and in training also the loss and the gradients.
 --threads N,..       numbers of CPU threads (default: 1,2)
 --device NAME,..     cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
                      cpu-vector, without AMX (default: cpu)
+--policy NAME,..     memory policies of training: store, recompute or offload (default: store)
 --precision NAME     products in exact, tf32 (cuda only), bf16 or int8 (cpu only) precision; on the
                      CPU, bf16 and int8 are for inference only (default: exact)
 --compare NAME,..    run other frameworks too, and print ratios: torch, jax, onnxruntime (scripts in
@@ -51,6 +52,7 @@ pub(super) struct Options {
     pub(super) modes: Vec<Mode>,
     pub(super) threads: Vec<usize>,
     pub(super) backends: Vec<String>,
+    pub(super) policies: Vec<MemoryPolicy>,
     pub(super) precision: Precision,
     pub(super) compare: Vec<String>,
     pub(super) python: String,
@@ -72,6 +74,7 @@ impl Options {
             modes: Mode::ALL.to_vec(),
             threads: vec![1, 2],
             backends: vec!["cpu".into()],
+            policies: vec![MemoryPolicy::Store],
             precision: Precision::Exact,
             compare: Vec::new(),
             python: "python3".into(),
@@ -122,6 +125,9 @@ impl Options {
                     options.backends = listed(value()?, "device", |name| {
                         BACKENDS.contains(&name).then(|| name.to_owned())
                     })?;
+                }
+                "--policy" => {
+                    options.policies = listed(value()?, "memory policy", |name| name.parse().ok())?;
                 }
                 "--precision" => options.precision = value()?.parse()?,
                 "--compare" => options.compare = listed(value()?, "", |name| Some(name.into()))?,
@@ -212,8 +218,12 @@ mod tests {
         assert_eq!(options.modes, [Mode::Forward, Mode::Stream]);
         assert_eq!(options.workloads.len(), WORKLOADS.len());
         assert_eq!(device(&options.backends[1]), "cpu");
-        assert_eq!(label("cpu-unfused", "exact"), "cpu-unfused");
-        assert_eq!(device(&label("cuda", "tf32")), "cuda");
+        assert_eq!(
+            label("cpu-unfused", Precision::Exact, MemoryPolicy::Store),
+            "cpu-unfused"
+        );
+        let both = label("cuda", Precision::Tf32, MemoryPolicy::Offload);
+        assert_eq!((device(&both), &*both), ("cuda", "cuda tf32 offload"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::cores::Cores;
 use super::line::{Line, label};
 use super::network::SAMPLE;
 use super::workloads::{Kind as CellKind, LSTM, Mode, Workload};
+use backend_api::{MemoryPolicy, Precision};
 
 /// How a framework's program is run.
 #[derive(Debug)]
@@ -78,18 +79,21 @@ impl Peer {
         w: &Workload,
         mode: Mode,
         threads: usize,
-        (device, precision): (&str, &str),
+        (device, precision): (&str, Precision),
     ) -> Result<Vec<Line>, Box<dyn Error>> {
         let mut command = cores.command(&self.program, threads, device);
         command.args(&self.script);
         command.args(arguments(w, mode, threads));
         command.env("RAYON_NUM_THREADS", threads.to_string());
-        command.args(["--device", device, "--precision", precision]);
+        command.args(["--device", device, "--precision", precision.name()]);
         let mut lines = lines_of(&mut command)?;
         for line in &mut lines {
             // Matmuls are always exact on the CPU.
-            let precision = if device == "cpu" { "exact" } else { precision };
-            line.backend = label(device, precision);
+            let precision = match device {
+                "cpu" => Precision::Exact,
+                _ => precision,
+            };
+            line.backend = label(device, precision, MemoryPolicy::Store);
         }
         Ok(lines)
     }

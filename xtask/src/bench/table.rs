@@ -129,7 +129,11 @@ pub(super) fn table(lines: &[Line], baseline: Option<&HashMap<String, Line>>) ->
             notes.push(format!("{:.2} (baseline)", before.median_s / line.median_s));
         }
         let time = match line.peak_increase_mib {
-            Some(mib) => format!("{mib:.0} MiB, {:.2} s", line.median_s),
+            Some(mib) => {
+                let stored = line.stored_mib.map(|mib| format!(" ({mib:.1} MiB stored)"));
+                let stored = stored.unwrap_or_default();
+                format!("{mib:.0} MiB{stored}, {:.2} s", line.median_s)
+            }
             None => scaled(line, line.median_s),
         };
         let mut spread = match (line.min_s, line.max_s) {
@@ -206,6 +210,7 @@ pub(super) mod tests {
             p99_us: None,
             reading_us: None,
             peak_increase_mib: None,
+            stored_mib: None,
             launches: Some(30),
             bytes: Some(20480),
             steps: Some(10),

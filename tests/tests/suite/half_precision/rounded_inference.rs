@@ -15,7 +15,7 @@ const ROUNDED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
 /// The exact device and the one with rounded matmuls.
 fn devices(threads: usize, precision: Precision) -> [Cpu; 2] {
     let builder = Cpu::builder().threads(threads);
-    [builder, builder.precision(precision)].map(|builder| builder.build().unwrap())
+    [builder.clone(), builder.precision(precision)].map(|builder| builder.build().unwrap())
 }
 
 fn inputs(device: &Cpu, dtype: DType) -> Result<Tensor<Cpu>> {
