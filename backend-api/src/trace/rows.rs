@@ -107,6 +107,80 @@ impl Rows {
     }
 }
 
+/// A node that computes a value of a row from the state of other rows, if there is one. Rows past
+/// their length take part in it, so that it has to see what the steps compute for them.
+pub(super) fn mixing_node(graph: &StepGraph) -> Option<usize> {
+    let batch = graph.batch();
+    if batch <= 1 {
+        return None;
+    }
+    // For each node that a state reaches, the distance of two rows in its elements.
+    let mut distances: Vec<Option<usize>> = Vec::with_capacity(graph.nodes.len());
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let result = Layout::contiguous(node.results[0].shape);
+        let mut distance = None;
+        for (k, operand) in node.operands.iter().enumerate() {
+            let rows = match operand.value {
+                Value::State(state) => Some(graph.states[state].shape.count() / batch),
+                Value::Node(node, _) => distances[node],
+                Value::Input(_) | Value::Captured(_) => None,
+            };
+            let Some(rows) = rows else {
+                continue;
+            };
+            let found = rows_axis(&operand.layout, rows, batch)
+                .and_then(|axis| axis_after(&node.work, k, &operand.layout, axis, &result))
+                .and_then(|axis| {
+                    let extent = *result.shape().dims().get(axis)?;
+                    extent
+                        .is_multiple_of(batch)
+                        .then(|| result.strides()[axis] * (extent / batch))
+                });
+            if found.is_none() {
+                return Some(i);
+            }
+            distance = found;
+        }
+        distances.push(distance);
+    }
+    None
+}
+
+/// The axis of a view along which the rows follow each other. It may have several elements of each.
+fn rows_axis(view: &Layout, distance: usize, batch: usize) -> Option<usize> {
+    let (shape, strides) = (view.shape(), view.strides());
+    (0..shape.rank()).find(|&axis| {
+        let extent = shape[axis];
+        extent > 0 && extent % batch == 0 && strides[axis] * (extent / batch) == distance
+    })
+}
+
+/// The axis of the rows in the result of an operation whose operand `k` has its rows along `axis`.
+/// `None` if the operation mixes rows.
+fn axis_after(
+    work: &Work,
+    k: usize,
+    operand: &Layout,
+    axis: usize,
+    result: &Layout,
+) -> Option<usize> {
+    let (rank, after) = (operand.shape().rank(), result.shape().rank());
+    match work {
+        Work::Op(Op::Reduce { axis: gone, .. } | Op::ArgMax { axis: gone }) if *gone != axis => {
+            Some(axis - usize::from(after < rank && *gone < axis))
+        }
+        Work::Op(Op::Concat { axis: joined }) if *joined != axis => Some(axis),
+        Work::Op(Op::Reduce { .. } | Op::ArgMax { .. } | Op::Concat { .. }) => None,
+        Work::Op(Op::MatMul { .. }) => match (k, rank, axis) {
+            (0, 2, 0) | (0, 3, 0 | 1) | (1, 3, 0) => Some(axis),
+            (0 | 1, ..) => None,
+            _ => Some(axis + after.saturating_sub(rank)),
+        },
+        Work::Op(Op::Gather) if k == 0 => None,
+        _ => Some(axis + after.saturating_sub(rank)),
+    }
+}
+
 /// Whether a view of a value selects the same elements of each of its rows.
 fn within_rows(view: &Layout, whole: &Layout, batch: usize) -> bool {
     let (shape, strides) = (view.shape(), view.strides());

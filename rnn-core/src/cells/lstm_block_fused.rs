@@ -13,13 +13,13 @@ backend_api::shared_doc! { lstm_block_fused_cell_doc:
 ///
 /// ```
 /// use recurrent::cells::LstmBlockFusedCell;
-/// use recurrent::{Device, FusedRnnCell, Tensor};
+/// use recurrent::{Device, FusedRnnCell, Lengths, Tensor};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
 /// let cell = LstmBlockFusedCell::new(&device, 3, 8)?;
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 3], &[5, 2, 3])?;
-/// let rnn = cell.run(&x, None, Some(&[5, 2]))?;
+/// let rnn = cell.run(&x, None, Some(&Lengths::from(&[5, 2])))?;
 /// assert_eq!(rnn.outputs.shape().dims(), [5, 2, 8]);
 /// # Ok(()) }
 /// ```

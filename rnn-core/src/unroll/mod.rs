@@ -328,7 +328,11 @@ impl<B: Backend> Unroll<B> {
             }
             traced
         });
-        match traced {
+        let mixes = |step: &Step<B>| {
+            let mixing = self.lengths.as_ref().and(step.regions.mixes_rows())?;
+            Some(format!("rows have lengths, and {mixing} mixes rows"))
+        };
+        match traced.and_then(|step| mixes(&step).map_or(Ok(step), Err)) {
             Ok(step) => return self.run_traced(&step, inputs, state, &zero),
             Err(reason) => self.explain(|| (StepPath::Called(reason), String::new())),
         }
@@ -339,6 +343,10 @@ impl<B: Backend> Unroll<B> {
             let time = self.start + t;
             let input = inputs.map(&mut |x| x.select(0, t))?;
             let (output, new) = step(&self.step.at(time), &input, &state)?;
+            if self.lengths.is_some() {
+                same_shapes("output", &output, "`zero_output`", &zero)?;
+                same_shapes("state", &new, "the state before the step", &state)?;
+            }
             let output = self.masked(time, output, &zero)?;
             for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
                 stack.push(leaf.clone())?;
@@ -614,6 +622,23 @@ impl<B: Backend> Unroll<B> {
 
 fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
     nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
+}
+
+/// Checks that a step returned what a row that has ended takes instead.
+fn same_shapes<B: Backend, N: Nest<B>>(arg: &str, new: &N, what: &str, old: &N) -> Result<()> {
+    let pairs = new.named_leaves().into_iter().zip(old.leaves());
+    for ((path, new), old) in pairs {
+        if new.meta() != old.meta() {
+            let arg = format!("{arg} {path}");
+            let (shape, dtype) = (old.shape(), old.dtype());
+            let expected = format!("{what} is {dtype} {shape}");
+            return Err(match new.shape() == shape {
+                true => Error::dtype("step", arg.trim_end(), new.dtype(), expected),
+                false => Error::shape("step", arg.trim_end(), new.shape(), expected),
+            });
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -468,3 +468,61 @@ fn two_directions_with_the_same_parameters_are_refused() {
     let numbers = |t: &Tensor<Cpu>| t.to_vec::<f32>().unwrap();
     assert_eq!(numbers(&shared.outputs.0), numbers(&forward.outputs));
 }
+
+/// A cell whose `zero_output`, and whose state after a step, have one column less.
+#[derive(Clone, Debug)]
+struct Narrow {
+    cell: GruCell<Cpu>,
+    output: bool,
+}
+
+rnn_core::module!(Narrow on Cpu { cell });
+
+impl Cell for Narrow {
+    type Input = Tensor<Cpu>;
+    type State = Tensor<Cpu>;
+    type Output = Tensor<Cpu>;
+
+    fn zero_state(&self, batch: usize) -> Result<Tensor<Cpu>> {
+        self.cell.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<Tensor<Cpu>> {
+        let zero = self.cell.zero_output(batch)?;
+        if self.output {
+            zero.slice(1, 1..6)
+        } else {
+            Ok(zero)
+        }
+    }
+
+    fn step(
+        &self,
+        cx: &StepContext,
+        x: &Tensor<Cpu>,
+        h: &Tensor<Cpu>,
+    ) -> Result<(Tensor<Cpu>, Tensor<Cpu>)> {
+        let (y, h) = self.cell.step(cx, x, h)?;
+        let new = if self.output { h } else { h.slice(1, 1..6)? };
+        Ok((y, new))
+    }
+}
+
+#[test]
+fn a_step_that_returns_another_shape_is_named() {
+    let device = Cpu::new();
+    let run = |output: bool| {
+        let cell = GruCell::new(&device, 4, 6).unwrap();
+        let cell = Narrow { cell, output };
+        let x = zeros(&device, &[2, 3, 4]);
+        message(DynamicRnn::new(&cell).sequence_length(&[3, 1]).run(&x))
+    };
+    assert_eq!(
+        run(true),
+        "step: output is [2, 6], but `zero_output` is f32 [2, 5]"
+    );
+    assert_eq!(
+        run(false),
+        "step: state is [2, 5], but the state before the step is f32 [2, 6]"
+    );
+}

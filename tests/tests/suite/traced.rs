@@ -8,8 +8,8 @@ use backend_api::{Counting, DType, Error, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
 use recurrent_tests::cells::{CellConfigCase, plain, wrapped};
 use rnn_core::{
-    AnyCell, Cell, DynamicRnn, Initializer, Mode, Module, Param, StepContext, StepPath,
-    StreamingRnn, Unroll, Visitor, cell_from_config,
+    AnyCell, Cell, DynamicRnn, Explanation, Initializer, Mode, Module, Param, StepContext,
+    StepPath, StreamingRnn, Unroll, Visitor, cell_from_config,
 };
 use rnn_train::{Autodiff, value_and_grad};
 
@@ -77,6 +77,13 @@ fn cells_are_compiled() {
         if compiled == uses(case, &STEPWISE) {
             let paths: Vec<_> = how.parts.iter().map(|part| part.path.to_string()).collect();
             wrong.push(format!("{}: {}", case.config, paths.join("; ")));
+        }
+        // Lengths change nothing about it.
+        let ragged = rnn.sequence_length(&[4, 2, 0]).explain(&x).unwrap();
+        let paths =
+            |how: &Explanation| how.parts.iter().map(|p| p.path.clone()).collect::<Vec<_>>();
+        if paths(&how) != paths(&ragged) {
+            wrong.push(format!("{} with lengths: {ragged}", case.config));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -355,5 +362,109 @@ fn a_stream_tells_two_cells_of_one_type_apart() {
     for t in 0..4 {
         let y = stream.step(&x.select(0, t).unwrap()).unwrap();
         assert_eq!(y.to_vec::<f64>().unwrap(), whole[2 * t..2 * t + 2]);
+    }
+}
+
+/// The operation with which a step mixes the rows of the batch.
+#[derive(Clone, Copy, Debug)]
+enum Mix {
+    MeanOfAll,
+    MeanOfRows,
+    SumOfRows,
+    ProductOfRows,
+    ReshapedRows,
+}
+
+/// A cell whose rows see each other. It has as many units as the batch has rows, so that shapes do
+/// not tell the two axes apart.
+#[derive(Clone, Debug)]
+struct Mixing(Tricky, Mix);
+
+impl Module for Mixing {
+    type Backend = Device;
+    fn params(&mut self, v: &mut Visitor<'_, Device>) {
+        self.0.params(v);
+    }
+}
+
+impl Cell for Mixing {
+    type Input = T;
+    type State = T;
+    type Output = T;
+
+    fn zero_state(&self, batch: usize) -> Result<T> {
+        self.0.zero_state(batch)
+    }
+
+    fn zero_output(&self, batch: usize) -> Result<T> {
+        self.0.zero_output(batch)
+    }
+
+    fn step(&self, cx: &StepContext, x: &T, h: &T) -> Result<(T, T)> {
+        let (y, h) = self.0.step(cx, x, h)?;
+        let output = match self.1 {
+            Mix::MeanOfAll => y.add(&y.mean_all()?)?,
+            Mix::MeanOfRows => y.sub(&y.mean(0)?)?,
+            Mix::SumOfRows => y.mul(&y.sum(0)?)?,
+            Mix::ProductOfRows => y.matmul(&y)?,
+            Mix::ReshapedRows => y.add(&y.reshape(&[4])?.sum(0)?)?,
+        };
+        Ok((output, h))
+    }
+}
+
+#[test]
+fn rows_that_see_each_other_have_the_numbers_of_single_steps() {
+    let device = device();
+    let numbers = [
+        0.3, -0.2, 0.7, 0.1, -0.6, 0.9, 0.5, -0.8, 0.2, 0.4, -0.1, 0.6,
+    ];
+    let x = Tensor::from_slice(&device, &numbers, &[3, 2, 2]).unwrap();
+    for mix in [
+        Mix::MeanOfAll,
+        Mix::MeanOfRows,
+        Mix::SumOfRows,
+        Mix::ProductOfRows,
+        Mix::ReshapedRows,
+    ] {
+        let cell = Mixing(Tricky::new(&device, Trick::None).unwrap(), mix);
+        for lengths in [[3i64, 3], [3, 1], [2, 0]] {
+            // A step sees the state that an ended row keeps, and zeros as its input.
+            let by_hand = |cell: &Mixing| {
+                let lengths = Tensor::from_slice(&device, &lengths, &[2, 1])?;
+                let zero = cell.zero_output(2)?;
+                let (mut h, mut outputs) = (zero.clone(), Vec::new());
+                for t in 0..3 {
+                    let runs = lengths.greater(f64::from(t))?;
+                    let x_t = runs.select_from(&x.select(0, t as usize)?, &zero)?;
+                    let (output, new) = cell.step(&StepContext::default(), &x_t, &h)?;
+                    outputs.push(runs.select_from(&output, &zero)?);
+                    h = runs.select_from(&new, &h)?;
+                }
+                Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)
+            };
+            let driven = |cell: &Mixing| {
+                let rnn = DynamicRnn::new(cell).time_major(true);
+                Ok(rnn.sequence_length(&lengths).run(&x)?.outputs)
+            };
+            type Outputs<'a> = &'a dyn Fn(&Mixing) -> Result<T>;
+            let gradient = |outputs: Outputs<'_>| {
+                let loss = |cell: &Mixing| outputs(cell)?.square()?.sum_all();
+                let (_, grads) = value_and_grad(&cell, loss).unwrap();
+                grads
+                    .get("w")
+                    .unwrap()
+                    .to_dense()
+                    .unwrap()
+                    .to_vec::<f64>()
+                    .unwrap()
+            };
+            let values = |outputs: Outputs<'_>| outputs(&cell).unwrap().to_vec::<f64>().unwrap();
+            let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+            let (a, b) = (values(&driven), values(&by_hand));
+            assert!(close(&a, &b), "{mix:?} {lengths:?}: {a:?} {b:?}");
+            let (a, b) = (gradient(&driven), gradient(&by_hand));
+            assert!(close(&a, &b), "{mix:?} {lengths:?}: {a:?} {b:?}");
+        }
     }
 }

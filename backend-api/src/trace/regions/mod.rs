@@ -20,7 +20,7 @@ use self::places::{Place, Uses, is_liftable, places};
 use self::products::split_products;
 use super::graph::{Node, Operand, StepGraph, Value};
 use super::plan::{CompiledStep, RowSource, RowSum, SharedProgram};
-use super::rows::Rows;
+use super::rows::{Rows, mixing_node};
 use crate::{Backend, Result};
 
 /// A step, cut into regions.
@@ -34,6 +34,8 @@ pub struct Regions {
     /// For each node, whether it can be computed outside of the steps.
     outside: Vec<bool>,
     uses: Uses,
+    /// The operation that mixes rows, as text.
+    mixing: Option<String>,
 }
 
 /// The part that runs step by step.
@@ -80,8 +82,10 @@ impl Regions {
                 && node.operands.iter().all(known);
             outside.push(*place != Place::Core || alone);
         }
+        let mixing = mixing_node(&graph).map(|node| graph.nodes[node].described(node));
         Self {
             core: None,
+            mixing,
             graph,
             places,
             outside,
@@ -101,6 +105,13 @@ impl Regions {
     /// The part that runs step by step, if there is one.
     pub fn core(&self) -> Option<&Arc<CompiledStep>> {
         self.core.as_ref().map(|core| &core.step)
+    }
+
+    /// The operation that computes a row from other rows of the state, if there is one. Where rows
+    /// have lengths, results would then depend on how the step is cut: the caller runs the cell
+    /// itself for each time.
+    pub fn mixes_rows(&self) -> Option<&str> {
+        self.mixing.as_deref()
     }
 
     /// Whether something outside of the steps may read an input. Where rows have lengths, its
