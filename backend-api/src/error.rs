@@ -77,7 +77,10 @@ pub enum Error {
         problem: String,
     },
     /// The operands of an operation are on different devices.
-    #[error("{op}: {arg} is on {found}, but the other operands are on {expected}")]
+    #[error(
+        "{op}: {arg} is on {found}, but it must be on {expected}: create tensors on clones of one \
+         device, or copy them with `to`"
+    )]
     Device {
         /// The operation that failed.
         op: &'static str,

@@ -47,6 +47,10 @@ pub struct Device(Autodiff<Dispatch>);
 
 impl Device {
     /// The CPU, with one thread per hardware thread that the process may use.
+    ///
+    /// Each call makes a device of its own, with its own threads and memory, and tensors of two
+    /// devices do not mix. Call it once and clone the device, or take that of a tensor or
+    /// parameter: `self.kernel.device()`.
     #[cfg(feature = "cpu")]
     pub fn cpu() -> Self {
         Self::from_cpu(Cpu::new())

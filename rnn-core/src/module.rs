@@ -417,7 +417,8 @@ backend_api::shared_doc! { param_doc:
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
 /// let mut gain = Param::new(&device, Initializer::Constant(1.0), &[3], DType::F32)?;
-/// assert_eq!((&*gain * 2.0)?.to_vec::<f32>()?, [2.0; 3]);
+/// assert_eq!((&gain * 2.0)?.to_vec::<f32>()?, [2.0; 3]);
+/// assert_eq!((2.0 * &gain - 1.0 * &gain)?.to_vec::<f32>()?, [1.0; 3]);
 /// gain.set(Tensor::from_slice(&device, &[0.5f32, 1.0, 1.5], &[3])?)?;
 /// assert!(gain.set(Tensor::zeros(&device, &[4])?).is_err()); // another shape
 /// # Ok(()) }
@@ -490,6 +491,39 @@ impl<B: Backend> Param<B> {
 
 // Hidden, as rustdoc would repeat the methods of tensors with dead links.
 #[doc(hidden)]
+/// Operators with a parameter on the left, or on the right of a result or a number.
+macro_rules! operators {
+    ($($trait:ident::$operator:ident;)*) => {
+        $(
+            impl<B: Backend, R: backend_api::Operand<B>> std::ops::$trait<R> for &Param<B> {
+                type Output = Result<Tensor<B>>;
+                fn $operator(self, right: R) -> Self::Output {
+                    std::ops::$trait::$operator(&self.value, right)
+                }
+            }
+
+            operators!(@one $trait $operator, Result<Tensor<B>>);
+            operators!(@one $trait $operator, f64);
+            operators!(@one $trait $operator, i32);
+        )*
+    };
+    (@one $trait:ident $operator:ident, $left:ty) => {
+        impl<B: Backend> std::ops::$trait<&Param<B>> for $left {
+            type Output = Result<Tensor<B>>;
+            fn $operator(self, right: &Param<B>) -> Self::Output {
+                std::ops::$trait::$operator(self, &right.value)
+            }
+        }
+    };
+}
+
+operators! {
+    Add::add;
+    Sub::sub;
+    Mul::mul;
+    Div::div;
+}
+
 impl<B: Backend> Deref for Param<B> {
     type Target = Tensor<B>;
     fn deref(&self) -> &Tensor<B> {

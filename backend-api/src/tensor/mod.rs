@@ -310,7 +310,11 @@ impl<B: Backend> Tensor<B> {
             if !t.device.same_device(device) {
                 let (found, expected) = (t.device.name(), device.name());
                 // Two CPU devices can have the same name.
-                let another = if found == expected { "another " } else { "" };
+                let another = if found == expected {
+                    "another device "
+                } else {
+                    ""
+                };
                 return Err(Error::Device {
                     op: op.name(),
                     arg: format!("operand {i}"),

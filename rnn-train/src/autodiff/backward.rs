@@ -79,7 +79,8 @@ fn seed<B: Backend>(device: &Autodiff<B>, loss: &Tensor<Autodiff<B>>) -> Result<
     if loss.buffer()?.source.is_none() {
         return Err(Error::Gradient(
             "the loss does not depend on a tracked tensor; compute it from the model that \
-             `value_and_grad` passes or `tracked` returns"
+             `value_and_grad` passes or `tracked` returns, by operations that have a gradient: \
+             comparisons, `argmax` and casts to integers have none"
                 .into(),
         ));
     }

@@ -1,6 +1,6 @@
 //! Losses over sequences with a weight for each step.
 
-use backend_api::{Backend, Compare, DType, Error, Result, Tensor};
+use backend_api::{Backend, Compare, DType, Error, Meta, Result, Tensor};
 
 use super::{softmax_cross_entropy_each, wide};
 
@@ -48,7 +48,7 @@ pub enum Reduction {
 /// let logits = Tensor::from_slice(&device, &[0.0f32; 2 * 3 * 4], &[2, 3, 4])?;
 /// let targets = Tensor::from_slice(&device, &[1i32, 2, 0, 3, 0, 0], &[2, 3])?;
 /// let lengths = Tensor::from_slice(&device, &[3i32, 1], &[2])?;
-/// let weights = sequence_mask(&lengths, 3)?.cast(logits.dtype())?;
+/// let weights = sequence_mask(&lengths, 3)?;
 /// let loss = SequenceLoss::default().of(&logits, &targets, &weights)?;
 /// assert!((loss.item()? - 4f64.ln()).abs() < 1e-6);
 /// # Ok(()) }
@@ -63,7 +63,7 @@ pub struct SequenceLoss {
 
 impl SequenceLoss {
     /// The loss of `logits [batch, time, classes]`, `targets [batch, time]` and
-    /// `weights [batch, time]`.
+    /// `weights [batch, time]`, which can be a mask of booleans.
     ///
     /// # Errors
     /// A tensor has the wrong rank or shape, or a target is not a class.
@@ -85,7 +85,7 @@ impl SequenceLoss {
                 return Err(Error::shape(op, arg, t.shape(), expected));
             }
         }
-        let weights = &wide(weights)?;
+        let weights = &weights_for(weights, logits)?;
         let each = softmax_cross_entropy_each(logits, targets)?.mul(weights)?;
         use Reduction::{Average, None, Sum};
         match (self.timesteps, self.batch) {
@@ -109,6 +109,14 @@ fn divide<B: Backend>(a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
 }
 
 /// 1 where a weight is nonzero, else 0.
+/// Weights in the type of the loss; a mask counts as zeros and ones.
+fn weights_for<B: Backend>(weights: &Tensor<B>, logits: &Tensor<B>) -> Result<Tensor<B>> {
+    match weights.dtype().is_float() {
+        true => wide(weights),
+        false => weights.cast(logits.dtype().computed_in()),
+    }
+}
+
 fn nonzero<B: Backend>(weights: &Tensor<B>) -> Result<Tensor<B>> {
     let zero = Tensor::scalar(weights.device(), 0.0, weights.dtype())?;
     weights.compare(Compare::Ne, &zero)?.cast(weights.dtype())
@@ -188,10 +196,14 @@ pub fn sequence_loss_by_example<B: Backend>(
             return Err(Error::argument(op, arg, problem));
         }
     }
-    let mut total = Tensor::zeros(first.device(), wide(first)?.meta())?;
+    let dtype = match logits.first() {
+        Some(logits) => logits.dtype().computed_in(),
+        None => first.dtype().computed_in(),
+    };
+    let mut total = Tensor::zeros(first.device(), Meta::new(first.shape(), dtype))?;
     let mut size = total.clone();
     for ((logits, targets), weights) in logits.iter().zip(targets).zip(weights) {
-        let weights = wide(weights)?;
+        let weights = weights_for(weights, logits)?;
         total = total.add(&softmax_cross_entropy_each(logits, targets)?.mul(&weights)?)?;
         size = size.add(&weights)?;
     }

@@ -1,7 +1,7 @@
 use backend_api::DType;
 use rnn_train::losses::{
-    accuracy, mean_squared_error, sequence_loss_by_example, softmax_cross_entropy,
-    softmax_cross_entropy_each, weighted_accuracy,
+    SequenceLoss, accuracy, mean_squared_error, sequence_loss_by_example, sequence_mask,
+    softmax_cross_entropy, softmax_cross_entropy_each, weighted_accuracy,
 };
 
 use crate::common::{assert_says, device, tensor};
@@ -115,4 +115,30 @@ fn steps_without_weight_have_no_loss_in_16_bits() {
         loss[0] == 0.0 && (loss[1] - 2f64.ln()).abs() < 1e-3,
         "{loss:?}"
     );
+}
+
+#[test]
+fn a_mask_of_booleans_is_a_weight() {
+    let d = device();
+    let logits = tensor(
+        &d,
+        &[0.1f32, 0.7, -0.3, 0.5, 0.2, 0.9, 1.0, -1.0],
+        &[2, 2, 2],
+    );
+    let targets = tensor(&d, &[0i32, 1, 1, 0], &[2, 2]);
+    let mask = sequence_mask(&tensor(&d, &[1i32, 2], &[2]), 2).unwrap();
+    let floats = mask.cast(DType::F32).unwrap();
+    for weights in [&mask, &mask.cast(DType::I32).unwrap()] {
+        let loss = SequenceLoss::default();
+        let found = loss.of(&logits, &targets, weights).unwrap();
+        let expected = loss.of(&logits, &targets, &floats).unwrap();
+        assert_eq!(found.item().unwrap(), expected.item().unwrap());
+    }
+    let step = |t: &backend_api::Tensor<_>| t.select(1, 0).unwrap();
+    let each = |weights: &backend_api::Tensor<_>| {
+        let by_example =
+            sequence_loss_by_example(&[step(&logits)], &[step(&targets)], &[step(weights)], true);
+        by_example.unwrap().to_vec::<f32>().unwrap()
+    };
+    assert_eq!(each(&mask), each(&floats));
 }
