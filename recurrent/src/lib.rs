@@ -25,6 +25,7 @@
 //! * `cpu` (default): the CPU.
 //! * `cuda`: NVIDIA GPUs. Builds on any machine; the error of [`Device::cuda`] says what is missing
 //!   at run time.
+//! * `interchange`: files of weights of TensorFlow, Keras, PyTorch and NumPy, without Python.
 //!
 //! Without `cpu`, the functions of [`Device`] that return a CPU device do not exist, and the name
 //! `cpu` is an error.
@@ -51,6 +52,9 @@ pub use backend_api::{
 #[cfg(feature = "cpu")]
 pub use backend_cpu::Cpu;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
+#[cfg(feature = "interchange")]
+#[doc(inline)]
+pub use interchange;
 // The macros name it in their expansion in other crates.
 #[doc(hidden)]
 pub use rnn_core as __rnn_core;

@@ -7,6 +7,7 @@ mod conformance;
 mod golden;
 mod kernels;
 mod links;
+mod onnx_tests;
 mod records;
 mod sanitize;
 mod tidy;
@@ -23,6 +24,7 @@ Tasks:
   golden DIR ..     checks the backends against golden files
   kernels           compiles the CUDA kernels and checks the resources that they use
   links DIR         finds dead links in the documentation that rustdoc wrote
+  onnx-tests DIR .. runs tests in ONNX's layout
   records           exchanges TFRecord files with TensorFlow
   sanitize ..       runs tests under sanitizers or Miri
   tidy              checks circles of modules, columns, documents and examples
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "golden" => golden::run(rest),
         "kernels" => kernels::run(rest),
         "links" => links::run(rest),
+        "onnx-tests" => onnx_tests::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
         "tidy" => tidy::run(rest),
