@@ -25,7 +25,7 @@ def arguments():
     parser.add_argument("--lengths", default="", help="of the rows, comma between")
     parser.add_argument("--flops", type=float, default=0.0, help="of a run, for GFLOP/s")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["exact", "tf32", "bf16"], default="exact")
+    parser.add_argument("--precision", choices=["exact", "tf32", "bf16", "int8"], default="exact")
     args = parser.parse_args()
     args.lengths = [int(n) for n in args.lengths.split(",")] if args.lengths else None
     limit_threads(args.threads, args.device)

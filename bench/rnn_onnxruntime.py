@@ -2,9 +2,11 @@
 
 `cargo xtask bench --compare onnxruntime` runs it with the arguments of rnn_torch.py. Needs
 onnxruntime and onnx. It supports only inference on the CPU, of ONNX's own operators; for any other
-mode, device or cell it prints nothing.
+mode, device or cell it prints nothing. With `--precision int8` the weights of an LSTM are quantized
+dynamically, and the name in the line is onnxruntime-int8.
 """
 import sys
+import tempfile
 
 import common
 
@@ -14,7 +16,9 @@ if args.mode not in ("fwd", "stream") or args.device != "cpu" or args.cell not i
     sys.exit()
 
 import numpy as np
+import onnx
 import onnxruntime
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnx import TensorProto, checker, helper, numpy_helper
 
 operator, gates, states = operators[args.cell]
@@ -52,9 +56,14 @@ def model():
     return helper.make_graph(nodes, "workload", inputs, outputs, weights)
 
 
-def compiled(graph):
+def compiled(graph, quantized=False):
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     checker.check_model(made)
+    if quantized:
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/quantized.onnx"
+            quantize_dynamic(made, file, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, per_channel=True)
+            made = onnx.load(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
     return onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -72,7 +81,8 @@ def peak():
     return 2 * side**3 / min(times) / 1e9
 
 
-session = compiled(model())
+int8 = args.precision == "int8" and operator == "LSTM"
+session = compiled(model(), int8)
 feed = {"x": random.standard_normal((args.steps, args.batch, args.inputs), dtype=np.float32)}
 
 if streaming:
@@ -101,4 +111,4 @@ else:
     if args.lengths:
         feed["lengths"] = np.array(args.lengths, np.int32)
     times = common.repeat(lambda: session.run(["y"], feed))
-common.report(args, "onnxruntime", onnxruntime.__version__, times, peak_gflops=peak())
+common.report(args, "onnxruntime-int8" if int8 else "onnxruntime", onnxruntime.__version__, times, peak_gflops=peak())

@@ -78,6 +78,18 @@ macro_rules! activations {
         ///
         /// The derivative of each is a function of its value alone, so back-propagation stores the
         /// value `y` and not the argument `x`.
+        ///
+        /// ```
+        /// use recurrent::{Activation, BasicRnnCell, Device, Tensor};
+        ///
+        /// # fn main() -> recurrent::Result<()> {
+        /// let device = Device::cpu();
+        /// let x = Tensor::from_slice(&device, &[-2.0f32, 3.0], &[2])?;
+        /// assert_eq!(x.activate(Activation::Relu)?.to_vec::<f32>()?, [0.0, 3.0]);
+        /// let cell = BasicRnnCell::builder(2, 4).activation(Activation::Relu).build(&device)?;
+        /// # let _ = cell;
+        /// # Ok(()) }
+        /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
         pub enum Activation {

@@ -18,6 +18,21 @@ use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceReques
 /// which check shapes and types first. An implementation may therefore rely on the checks of
 /// [`Op::infer`]; a device that would otherwise access memory out of bounds repeats them with
 /// [`check_run`](crate::check_run), because safe code can call `run` with any arguments.
+///
+/// ```
+/// use recurrent::backend::Tensor;
+/// use recurrent::{Backend, Device, Result};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// Code for every device: also for one that only records, or differentiates.
+/// fn rotated<B: Backend>(x: &Tensor<B>) -> Result<Tensor<B>> {
+///     let (a, b) = (x.slice(0, 0..1)?, x.slice(0, 1..x.dims()[0])?);
+///     Tensor::concat(&[&b, &a], 0)
+/// }
+/// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[3])?;
+/// assert_eq!(rotated(&x)?.to_vec::<f32>()?, [2.0, 3.0, 1.0]);
+/// # Ok(()) }
+/// ```
 pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Elements on the device. Reference counted (clones share the elements), of fixed length and
     /// type.
@@ -130,6 +145,24 @@ pub type SegmentBody<B> = Arc<dyn Fn(&B, &[Tensor<B>]) -> Result<Vec<Tensor<B>>>
 
 /// Memory policy of back-propagation through time: how a segment's values are stored between its
 /// forward and its backward pass. All policies give bit-identical gradients.
+///
+/// ```
+/// use recurrent::{Device, DynamicRnn, GruCell, MemoryPolicy, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 3, 4)?;
+/// let x = Tensor::ones(&device, &[2, 50, 3])?;
+/// let norm = |policy| {
+///     let (_, grads) = value_and_grad(&cell, |cell| {
+///         DynamicRnn::new(cell).memory_policy(policy).run(&x)?.state.sum_all()
+///     })?;
+///     grads.global_norm()?.item()
+/// };
+/// // Less memory for more time, and the same gradients.
+/// assert_eq!(norm(MemoryPolicy::Recompute)?, norm(MemoryPolicy::Store)?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MemoryPolicy {
     /// Store every value that the gradient needs.
@@ -142,6 +175,20 @@ pub enum MemoryPolicy {
 }
 
 /// Memory statistics of a device, in bytes.
+///
+/// ```
+/// use recurrent::{Backend, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let before = device.memory().in_use;
+/// let x = Tensor::zeros(&device, &[1000])?;
+/// assert!(device.memory().in_use >= before + 4000);
+/// drop(x);
+/// assert_eq!(device.memory().in_use, before);
+/// assert!(device.memory().peak >= before + 4000);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// In live buffers.
@@ -205,7 +252,7 @@ pub enum Dest<Buffer> {
 pub type Dests<Buffer> = SmallVec<[Dest<Buffer>; 3]>;
 
 /// The operands of an operation.
-pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 4]>;
+pub type Views<'a, Buffer> = SmallVec<[View<'a, Buffer>; 6]>;
 
 /// The results of an operation.
 pub type Buffers<Buffer> = SmallVec<[Buffer; 3]>;

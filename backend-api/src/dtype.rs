@@ -6,6 +6,18 @@ use std::fmt;
 ///
 /// The 16-bit floats are storage types: operations read them as `f32`, compute in `f32` and round
 /// each result to the nearest number of the type, ties to even.
+///
+/// ```
+/// use recurrent::{DType, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.7], &[2])?;
+/// assert_eq!(x.dtype(), DType::F32);
+/// assert_eq!(x.cast(DType::I32)?.to_vec::<i32>()?, [1, 2]); // toward zero
+/// assert_eq!(x.cast(DType::Bf16)?.to_string(), "[1.  2.7]"); // 2.703125, in fewest digits
+/// assert_eq!(DType::Bf16.computed_in(), DType::F32);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -80,6 +92,19 @@ impl fmt::Display for DType {
 }
 
 /// A Rust number type that can be the element type of a tensor.
+///
+/// ```
+/// use recurrent::{Device, Element, Result, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// The first element, in any type that the caller names.
+/// fn first<T: Element>(x: &Tensor) -> Result<T> {
+///     Ok(x.cast(T::DTYPE)?.to_vec::<T>()?[0])
+/// }
+/// let x = Tensor::from_slice(&Device::cpu(), &[2.5f64, 4.0], &[2])?;
+/// assert_eq!((first::<f32>(&x)?, first::<i64>(&x)?), (2.5, 2));
+/// # Ok(()) }
+/// ```
 pub trait Element: bytemuck::Pod + fmt::Debug + PartialEq + Send + Sync {
     /// The corresponding [`DType`].
     const DTYPE: DType;

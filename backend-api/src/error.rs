@@ -6,6 +6,21 @@ use std::{fmt, io};
 use crate::{DType, Shape};
 
 /// `Result` with this crate's [`Error`].
+///
+/// ```
+/// use recurrent::*; // hides the `Result` of the standard library, and takes its place
+/// fn digits(text: &str) -> Result<u32, std::num::ParseIntError> {
+///     text.parse()
+/// }
+/// fn vector(device: &Device, text: &str) -> Result<Tensor> {
+///     let number = digits(text).map_err(|e| Error::argument("vector", "text", e.to_string()))?;
+///
+///     Tensor::from_slice(device, &[number as f32], &[1])
+/// }
+/// assert!(vector(&Device::cpu(), "12").is_ok());
+/// let error = vector(&Device::cpu(), "x").unwrap_err();
+/// assert_eq!(error.to_string(), "vector: text invalid digit found in string");
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Errors of this workspace. Messages name the operation and the argument, and both shapes where
@@ -13,6 +28,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The debug form is the message, too, so that the error of `fn main() -> Result<()>` is a
 /// sentence.
+///
+/// ```
+/// use recurrent::{Device, Error, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::zeros(&Device::cpu(), &[2, 3])?;
+/// let error = x.matmul(&x).unwrap_err();
+/// assert!(matches!(error, Error::Shape { .. }));
+/// assert!(error.to_string().contains("[2, 3]"), "{error}");
+/// # Ok(()) }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

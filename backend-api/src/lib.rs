@@ -31,6 +31,7 @@ mod names;
 mod op;
 mod operands;
 pub mod philox;
+mod precision;
 pub mod rounding;
 mod sequence;
 mod shape;
@@ -51,9 +52,8 @@ pub use decorators::{Counting, Counts, Unfused};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::Layout;
-pub use op::{
-    AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Precision, Reduce, Unary,
-};
+pub use op::{AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Reduce, Unary};
+pub use precision::Precision;
 pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
 pub use shape::{IntoMeta, MAX_RANK, Meta, Shape};
 /// The crate of [`Buffers`], [`Dests`] and [`Metas`], in the version (1) that their types name.

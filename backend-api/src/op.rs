@@ -22,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use crate::trace::ScanPlan;
-use crate::{Activation, DType, Meta, SequencePlan};
+use crate::{Activation, DType, Meta, Precision, SequencePlan};
 
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +164,16 @@ impl Hash for Op {
 }
 
 /// The distribution of random numbers.
+///
+/// ```
+/// use recurrent::{Device, Distribution, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let die = Distribution::uniform(1.0, 7.0);
+/// let rolls = Tensor::random(&Device::cpu(), 42, die, &[1000])?.floor()?;
+/// assert_eq!(rolls.max(0)?.item()?, 6.0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
     /// Uniform in `[low, high)`.
@@ -180,6 +190,18 @@ pub enum Distribution {
         /// Standard deviation.
         std: f64,
     },
+}
+
+impl Distribution {
+    /// [`Uniform`](Self::Uniform) in `[low, high)`.
+    pub const fn uniform(low: f64, high: f64) -> Self {
+        Self::Uniform { low, high }
+    }
+
+    /// [`Normal`](Self::Normal) with a mean and a standard deviation.
+    pub const fn normal(mean: f64, std: f64) -> Self {
+        Self::Normal { mean, std }
+    }
 }
 
 /// By the bits of the constants.
@@ -223,6 +245,20 @@ pub enum Unary {
 }
 
 /// A function of two numbers.
+///
+/// ```
+/// use recurrent::backend::Op;
+/// use recurrent::{Binary, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let a = Tensor::from_slice(&device, &[1.0f32, 5.0], &[2])?;
+/// let b = Tensor::from_slice(&device, &[3.0f32, 2.0], &[2])?;
+/// // What `a.maximum(&b)` runs on the device.
+/// let larger = Tensor::call(&device, &Op::Binary(Binary::Max), &[&a, &b])?;
+/// assert_eq!(larger.to_vec::<f32>()?, [3.0, 5.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binary {
     /// `a + b`
@@ -245,6 +281,17 @@ pub enum Binary {
 }
 
 /// A comparison of two numbers.
+///
+/// ```
+/// use recurrent::{Compare, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1i32, 2, 3], &[3])?;
+/// let above = |strict| if strict { Compare::Gt } else { Compare::Ge };
+/// assert_eq!(x.compare(above(true), 2)?.to_bools()?, [false, false, true]);
+/// assert_eq!(x.compare(above(false), 2)?.to_bools()?, [false, true, true]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// `a == b`
@@ -268,20 +315,6 @@ pub enum Reduce {
     Sum,
     /// The largest element; NaN if any element is NaN.
     Max,
-}
-
-/// The minimum precision of the products in a matmul of `f32`. A device without a faster mode
-/// computes at higher precision. Products of `f64` are always exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Precision {
-    /// Products and sums in the element type or wider.
-    #[default]
-    Exact,
-    /// Operands rounded to TensorFloat-32 (10 mantissa bits), sums in `f32`.
-    Tf32,
-    /// Operands rounded to bfloat16 (7 mantissa bits), sums in `f32`.
-    Bf16,
 }
 
 /// Operations that have a default implementation in terms of other operations, and for which a

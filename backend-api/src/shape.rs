@@ -192,6 +192,16 @@ impl fmt::Debug for Shape {
 }
 
 /// Shape and element type of a tensor.
+///
+/// ```
+/// use recurrent::{DType, Device, Meta, Shape, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let meta = Meta::new(Shape::new(&[2, 3])?, DType::F64);
+/// assert_eq!(meta.bytes(), 2 * 3 * 8);
+/// assert_eq!(Tensor::zeros(&Device::cpu(), meta)?.meta(), meta);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Meta {
     /// The shape.

@@ -60,16 +60,6 @@ pub(crate) fn gradient<F: ActivationFn, T: Float>(y: T, dy: T) -> T {
     F::gradient(Scalar(y), Scalar(dy)).0
 }
 
-/// Evaluates an expression with a type alias for the function of a common activation. Returns an
-/// error for the others, which fused operations leave to their default bodies.
-macro_rules! with_activation {
-    ($activation:expr, $f:ident => $body:expr) => {
-        backend_api::with_common_activation!($activation, $f => $body,
-            else return Err($crate::activations::uncommon($activation)))
-    };
-}
-pub(crate) use with_activation;
-
 pub(crate) fn uncommon(activation: Activation) -> Error {
     let problem = "has no fused kernel in the CPU backend";
     Error::argument("activation", activation.name(), problem)

@@ -181,23 +181,21 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        let common = fused.activation().is_none_or(Activation::is_common);
+        // Layers run as programs. Kernels of single steps are compiled for the usual activation.
+        let usual = fused.activation() == Some(Activation::Tanh);
         match fused {
             Fused::ActivationGrad { activation } => {
                 self.activation_grad::<T>(*activation, ins, outs)
             }
-            _ if !common => compose(self, fused, ins, outs),
-            Fused::BiasActivation { activation } => {
+            Fused::BiasActivation { activation } if activation.is_common() => {
                 self.bias_activation::<T>(*activation, ins, outs)
             }
-            Fused::LstmStep(gates) => self.lstm_step::<T>(gates, ins, outs),
-            Fused::LstmStepGrad(gates) => self.lstm_step_grad::<T>(gates, ins, outs),
+            Fused::LstmStep(gates) if usual => self.lstm_step::<T>(gates.forget_bias, ins, outs),
+            Fused::LstmStepGrad(_) if usual => self.lstm_step_grad::<T>(ins, outs),
             Fused::GruGates => self.gru_gates::<T>(ins, outs),
             Fused::GruGatesGrad => self.gru_gates_grad::<T>(ins, outs),
-            Fused::GruOutput { activation } => self.gru_output::<T>(*activation, ins, outs),
-            Fused::GruOutputGrad { activation } => {
-                self.gru_output_grad::<T>(*activation, ins, outs)
-            }
+            Fused::GruOutput { .. } if usual => self.gru_output::<T>(ins, outs),
+            Fused::GruOutputGrad { .. } if usual => self.gru_output_grad::<T>(ins, outs),
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy::<T>(ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad::<T>(ins, outs),
             Fused::SquaredNorm => self.squared_norm::<T>(ins, outs),

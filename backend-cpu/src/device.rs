@@ -74,21 +74,31 @@ impl Builder {
         self
     }
 
-    /// Sets the precision of matmuls: [`Precision::Exact`], the default, or [`Precision::Bf16`],
-    /// which is meant for inference. `Bf16` rounds the operands of matmuls in whole sequences of
-    /// `f32` to bfloat16 (8 bits of precision) and accumulates in `f32`. It applies only where no
-    /// values are saved for a gradient; training, other types and other operations stay exact. It
-    /// halves the memory traffic of the weights, which bounds the speed of steps with small
-    /// batches. It needs AVX-512-BF16.
+    /// Sets the precision of matmuls: [`Precision::Exact`], the default, or one of two that are
+    /// meant for inference. They apply to matmuls in whole sequences and streams of `f32` where no
+    /// values are saved for a gradient; training, other types and other operations stay exact, and
+    /// so do cells whose steps are not compiled (convolutional cells, `GlstmCell` and
+    /// `AttentionCellWrapper`). The time of a step with few rows is that of reading the weights,
+    /// which become smaller:
+    ///
+    /// - [`Precision::Bf16`] rounds the weights to bfloat16 (8 bits of precision), half the size.
+    ///   With up to 3 rows, products and sums are those of `f32`, with the same bits on all CPUs
+    ///   with a fused multiply-add. CPUs with AVX-512-BF16 or [AMX](Self::amx) multiply larger
+    ///   batches (AMX from 8 rows on) by instructions for bfloat16 numbers, about twice as fast as
+    ///   exact products or more. They round the other operand, too, and have other bits.
+    /// - [`Precision::Int8`] rounds the weights and the other operand to integers from -127 to 127
+    ///   times a scale, a quarter of the size. Each column of the weights and each row of the other
+    ///   operand has its scale: its largest magnitude over 127. Sums are exact. Results of a matmul
+    ///   have the same bits on all CPUs. A row with an infinity or a NaN becomes NaN. The CPU's
+    ///   instructions for it (AVX-512-VNNI, else AVX2) make products of many rows faster, too.
     ///
     /// ```
     /// use backend_api::Precision;
     /// use backend_cpu::Cpu;
     ///
-    /// match Cpu::builder().precision(Precision::Bf16).build() {
-    ///     Ok(cpu) => assert_eq!(cpu.precision(), Precision::Bf16),
-    ///     Err(error) => println!("{error}; exact products then"),
-    /// }
+    /// let cpu = Cpu::builder().threads(1).precision(Precision::Int8).build()?;
+    /// assert_eq!(cpu.precision(), Precision::Int8);
+    /// # Ok::<(), backend_api::Error>(())
     /// ```
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
@@ -118,24 +128,21 @@ impl Builder {
     ///
     /// # Errors
     /// The number of threads is 0 or above [`MAX_THREADS`], the operating system cannot start them,
-    /// or the CPU does not support the precision.
+    /// or CPUs do not support the precision.
     pub fn build(self) -> Result<Cpu> {
         let threads = self.threads.unwrap_or_else(available_threads);
         if threads == 0 || threads > MAX_THREADS {
             let problem = format!("is {threads}, but must be from 1 to {MAX_THREADS}");
             return Err(Error::argument("cpu", "threads", problem));
         }
-        let unavailable = |reason: &str| Error::Unavailable {
-            device: format!("cpu with {:?} matmuls", self.precision),
-            reason: reason.into(),
-        };
-        match self.precision {
-            Precision::Exact => {}
-            Precision::Bf16 if features::has_bf16() => {}
-            Precision::Bf16 => return Err(unavailable("the CPU does not support AVX-512-BF16")),
-            _ => {
-                return Err(unavailable("CPUs do not support this precision"));
-            }
+        if !matches!(
+            self.precision,
+            Precision::Exact | Precision::Bf16 | Precision::Int8
+        ) {
+            return Err(Error::Unavailable {
+                device: format!("cpu with {} matmuls", self.precision),
+                reason: "CPUs support exact, bf16 and int8 matmuls".into(),
+            });
         }
         let workers = if threads == 1 {
             None

@@ -1,11 +1,9 @@
 //! Fused steps of cells and their gradients, in one pass over memory: operands, results and threads
 //! of the functions in [`crate::pointwise`].
 
-use std::marker::PhantomData;
+use backend_api::{Activation, Buffers, Dests, Result, with_common_activation};
 
-use backend_api::{Activation, Buffers, Dests, LstmGates, Result, with_common_activation};
-
-use crate::activations::{gradient, with_activation};
+use crate::activations::{gradient, uncommon};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::functions::Two;
@@ -123,10 +121,10 @@ impl Cpu {
             at: 0,
         });
         let rows = x.len().checked_div(n).unwrap_or(0);
-        with_activation!(activation, C => {
+        with_common_activation!(activation, C => {
             let gates = Activate(C::default());
             run_rows::<_, 2, 1, 1>(self, (rows, n), sources, [(&mut output, 1)], gates);
-        });
+        }, else return Err(uncommon(activation)));
         finish([output])
     }
 
@@ -148,7 +146,7 @@ impl Cpu {
 
     pub(crate) fn lstm_step<T: Float>(
         &self,
-        gates: &LstmGates,
+        forget_bias: f64,
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
@@ -158,19 +156,20 @@ impl Cpu {
         let (z, c) = (Rows::<T>::new(self, &z)?, Rows::new(self, &c)?);
         let [i, j, f, o] = z.parts(n);
         let [c_new, h, saved] = &mut outs;
-        with_activation!(gates.activation, C => run_rows::<_, 5, 6, 3>(
+        run_rows(
             self,
             (rows, n),
             [i, j, f, o, c.part(0, n)],
             [(c_new, 1), (h, 1), (saved, 4)],
-            Lstm { forget_bias: T::from_f64(gates.forget_bias), curve: PhantomData::<C> },
-        ));
+            Lstm {
+                forget_bias: T::from_f64(forget_bias),
+            },
+        );
         finish(outs)
     }
 
     pub(crate) fn lstm_step_grad<T: Float>(
         &self,
-        gates: &LstmGates,
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
@@ -181,13 +180,8 @@ impl Cpu {
         let [i, j, f, o] = saved.parts(n);
         let [c, c_new, dc, dh] = state.each_ref().map(|x| x.part(0, n));
         let [dz, dc_old] = &mut outs;
-        with_activation!(gates.activation, C => run_rows::<_, 8, 5, 2>(
-            self,
-            (rows, n),
-            [i, j, f, o, c, c_new, dc, dh],
-            [(dz, 4), (dc_old, 1)],
-            LstmGrad(C::default()),
-        ));
+        let ins = [i, j, f, o, c, c_new, dc, dh];
+        run_rows(self, (rows, n), ins, [(dz, 4), (dc_old, 1)], LstmGrad);
         finish(outs)
     }
 
@@ -203,7 +197,7 @@ impl Cpu {
         let [zr, zu] = z.parts(n);
         let [u, rh, r] = &mut outs;
         let ins = [zr, zu, h.part(0, n)];
-        run_rows::<_, 3, 3, 3>(self, (rows, n), ins, [(r, 1), (u, 1), (rh, 1)], GruGates);
+        run_rows(self, (rows, n), ins, [(r, 1), (u, 1), (rh, 1)], GruGates);
         finish(outs)
     }
 
@@ -218,13 +212,12 @@ impl Cpu {
         let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
         let ins = ins.each_ref().map(|x| x.part(0, n));
         let [dz, dh] = &mut outs;
-        run_rows::<_, 5, 3, 2>(self, (rows, n), ins, [(dz, 2), (dh, 1)], GruGatesGrad);
+        run_rows(self, (rows, n), ins, [(dz, 2), (dh, 1)], GruGatesGrad);
         finish(outs)
     }
 
     pub(crate) fn gru_output<T: Float>(
         &self,
-        activation: Activation,
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
@@ -234,15 +227,12 @@ impl Cpu {
         let ins = each(ins, |x| Rows::<T>::new(self, &x))?;
         let ins = ins.each_ref().map(|x| x.part(0, n));
         let [h, q] = &mut outs;
-        with_activation!(activation, C => {
-            run_rows::<_, 3, 2, 2>(self, (rows, n), ins, [(h, 1), (q, 1)], GruOutput(C::default()));
-        });
+        run_rows(self, (rows, n), ins, [(h, 1), (q, 1)], GruOutput);
         finish(outs)
     }
 
     pub(crate) fn gru_output_grad<T: Float>(
         &self,
-        activation: Activation,
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
@@ -253,9 +243,7 @@ impl Cpu {
         let ins = ins.each_ref().map(|x| x.part(0, n));
         let [dz, du, dh] = &mut outs;
         let targets = [(dz, 1), (du, 1), (dh, 1)];
-        with_activation!(activation, C => {
-            run_rows::<_, 4, 3, 3>(self, (rows, n), ins, targets, GruOutputGrad(C::default()));
-        });
+        run_rows(self, (rows, n), ins, targets, GruOutputGrad);
         finish(outs)
     }
 }

@@ -20,8 +20,8 @@
 //! # Precision
 //!
 //! Operations compute in the type of their operands; arithmetic on 16-bit floats is done in `f32`.
-//! [`Builder::precision`] allows inference with matmuls of bfloat16 numbers if the CPU supports
-//! them. Operands are never rounded otherwise.
+//! [`Builder::precision`] allows inference with weights of bfloat16 numbers or 8-bit integers.
+//! Operands are never rounded otherwise.
 //!
 //! # Memory
 //!
@@ -43,6 +43,7 @@ mod functions;
 mod gates;
 mod gemm;
 mod half;
+mod int8;
 mod lanes;
 mod loss;
 mod math;

@@ -1,13 +1,15 @@
 //! Matrices packed into column panels, for the micro-kernel of [`crate::product`].
 
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backend_api::Result;
+use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::device::Cpu;
 use crate::element::Float;
+use crate::lanes::Lanes;
 use crate::pool::Scratch;
 
 /// Vectors per row of a panel. With eight rows the sums take 24 vectors, the most that 32 registers
@@ -19,24 +21,71 @@ pub(crate) const WIDE_VECTORS: usize = 8;
 /// The largest number of rows of a product of few rows.
 pub(crate) const FEW: usize = 3;
 
+/// What a matrix is stored as, to be multiplied with rows of `T`.
+pub(crate) trait Stored<T: Float>: Pod {
+    /// Numbers of an element.
+    const NUMBERS: usize;
+    /// A vector of elements, which has the numbers of as many vectors.
+    type Vector<S: Simd>: Pod;
+
+    fn vectors<S: Simd>(data: &[Self]) -> &[Self::Vector<S>];
+
+    /// Whether a single pass over a matrix prefetches it where a vector is a cache line.
+    const PREFETCHED: bool;
+
+    /// Vector `i` of the numbers of `stored`.
+    fn numbers<S: Simd>(simd: S, stored: Self::Vector<S>, i: usize) -> T::Vector<S>;
+}
+
+impl<T: Float> Stored<T> for T {
+    const NUMBERS: usize = 1;
+    const PREFETCHED: bool = false;
+    type Vector<S: Simd> = <T as Lanes>::Vector<S>;
+
+    #[inline(always)]
+    fn vectors<S: Simd>(data: &[T]) -> &[Self::Vector<S>] {
+        <T as Lanes>::vectors::<S>(data)
+    }
+
+    #[inline(always)]
+    fn numbers<S: Simd>(_: S, stored: Self::Vector<S>, _: usize) -> Self::Vector<S> {
+        stored
+    }
+}
+
 /// A matrix `[k, n]` in column panels, each stored row after row. The last panel is padded with
 /// zeros to the number of vectors that [`last_vectors`] returns.
 #[derive(Debug)]
-pub(crate) struct PackedExact<T> {
-    pub(crate) data: Scratch<T>,
+pub(crate) struct Panels<W> {
+    pub(crate) data: Scratch<W>,
     pub(crate) k: usize,
     pub(crate) n: usize,
-    /// Elements of a vector, and vectors of a panel.
+    /// Numbers of a vector, and vectors of a panel.
     pub(crate) lanes: usize,
     pub(crate) vectors: usize,
-    /// Whether the last product of few rows began at the first column.
-    pub(crate) forward: AtomicBool,
+    pub(crate) order: Order,
+}
+
+/// Panels of the numbers that they are multiplied with.
+pub(crate) type PackedExact<T> = Panels<T>;
+
+/// The order in which products read panels. It alternates, as the panels that the last product read
+/// last may still be in the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Order(AtomicBool);
+
+impl Order {
+    /// The panels for the next product.
+    pub(crate) fn of(&self, panels: usize) -> impl Iterator<Item = usize> {
+        let backward = self.0.fetch_not(Ordering::Relaxed);
+        (0..panels).map(move |i| if backward { panels - 1 - i } else { i })
+    }
 }
 
 /// A column panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel {
-    /// Its first column, its offset in the data, and the vectors of its rows.
+    /// Its first column, its offset in the data, in numbers, and the vectors of its rows.
     pub(crate) column: usize,
     pub(crate) at: usize,
     pub(crate) vectors: usize,
@@ -78,7 +127,7 @@ pub(crate) struct MatrixView<'a, T> {
     pub(crate) columns: Vec<usize>,
 }
 
-impl<T: Float> PackedExact<T> {
+impl<T: Float> Panels<T> {
     /// Packs a matrix that is multiplied with `rows` rows at a time.
     pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, T>, rows: usize) -> Result<Self> {
         let vectors = if rows <= FEW { WIDE_VECTORS } else { VECTORS };
@@ -116,8 +165,22 @@ impl<T: Float> PackedExact<T> {
             n,
             lanes,
             vectors,
-            forward: AtomicBool::new(false),
+            order: Order::default(),
         })
+    }
+}
+
+impl<W> Panels<W> {
+    /// The same panels with their numbers stored in another way.
+    pub(crate) fn stored_as<V>(self, data: Scratch<V>) -> Panels<V> {
+        Panels {
+            data,
+            k: self.k,
+            n: self.n,
+            lanes: self.lanes,
+            vectors: self.vectors,
+            order: self.order,
+        }
     }
 
     pub(crate) fn panels(&self) -> usize {

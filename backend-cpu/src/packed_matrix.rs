@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use backend_api::Result;
+use backend_api::{Precision, Result};
 use pulp::Arch;
 
 use crate::amx::{self, PackedAmx};
-use crate::bf16::{self, PackedBf16};
+use crate::bf16::{self, PackedBf16, PackedRowPairs};
 use crate::device::Cpu;
 use crate::element::{Float, singles, singles_mut};
+use crate::int8::{self, PackedInt8};
 use crate::packed::{FEW, MatrixView, PackedExact};
 use crate::product::{Accumulate, Product};
 use crate::storage::{Input, PackKey};
@@ -18,6 +19,9 @@ use crate::storage::{Input, PackKey};
 pub(crate) enum PackedMatrix<T> {
     Exact(Arc<PackedExact<T>>),
     Bf16(Arc<PackedBf16>),
+    /// For AVX-512-BF16.
+    RowPairs(Arc<PackedRowPairs>),
+    Int8(Arc<PackedInt8>),
     /// For AMX, exact or rounded to bfloat16.
     Amx(Arc<PackedAmx>),
 }
@@ -29,8 +33,10 @@ pub(crate) struct Packing {
     pub(crate) rows: usize,
     /// Whether AMX computes the products.
     pub(crate) amx: bool,
-    /// Whether products may round their operands to bfloat16.
-    pub(crate) bf16: bool,
+    /// Whether AVX-512-BF16 may compute them, if the precision allows it.
+    pub(crate) row_pairs: bool,
+    /// The precision that products have at least.
+    pub(crate) precision: Precision,
     /// Whether packed matrices are cached with the operand's buffer.
     pub(crate) reuse: bool,
 }
@@ -65,7 +71,8 @@ impl<T: Float> PackedMatrix<T> {
         describe: impl Fn(&[T]) -> MatrixView<'_, T>,
     ) -> Result<Self> {
         let data = cpu.dense::<T>(matrix)?;
-        if (packing.amx || packing.bf16) && singles(&data).is_some() {
+        let rounds = packing.precision == Precision::Bf16;
+        if singles(&data).is_some() {
             let source = || {
                 let view = describe(&data);
                 MatrixView {
@@ -76,17 +83,33 @@ impl<T: Float> PackedMatrix<T> {
                     columns: view.columns,
                 }
             };
-            if !packing.amx {
-                let make = || PackedBf16::new(cpu, &source());
+            if packing.precision == Precision::Int8 {
+                let make = || PackedInt8::new(cpu, &source());
+                return Ok(Self::Int8(packing.kept(matrix, of, make)?));
+            }
+            if packing.amx {
+                let make = || PackedAmx::new(cpu, &source(), rounds);
+                let packed = packing.kept(matrix, of, make)?;
+                if packed.is_regular() {
+                    return Ok(Self::Amx(packed));
+                }
+            }
+            if rounds && packing.row_pairs {
+                let make = || PackedRowPairs::new(cpu, &source());
+                return Ok(Self::RowPairs(packing.kept(matrix, of, make)?));
+            }
+            if rounds && packing.is_for_few() {
+                let make = || PackedBf16::rounded(cpu, cpu.arch(), &source());
                 return Ok(Self::Bf16(packing.kept(matrix, of, make)?));
             }
-            let make = || PackedAmx::new(cpu, &source(), packing.bf16);
-            let packed = packing.kept(matrix, of, make)?;
-            if packed.is_regular() {
-                return Ok(Self::Amx(packed));
-            }
         }
-        let make = || PackedExact::new(cpu, &describe(&data), packing.rows);
+        let make = || {
+            let mut packed = PackedExact::new(cpu, &describe(&data), packing.rows)?;
+            if rounds {
+                bf16::round(&mut packed.data);
+            }
+            Ok(packed)
+        };
         Ok(Self::Exact(packing.kept(matrix, of, make)?))
     }
 
@@ -107,7 +130,7 @@ impl<T: Float> PackedMatrix<T> {
                 out,
                 out_at,
             }),
-            Self::Bf16(_) | Self::Amx(_) => {
+            Self::Bf16(_) | Self::RowPairs(_) | Self::Int8(_) | Self::Amx(_) => {
                 let (Some(a), Some(start), Some(out)) =
                     (singles(a), start.singles(), singles_mut(out))
                 else {
@@ -115,7 +138,16 @@ impl<T: Float> PackedMatrix<T> {
                 };
                 let (from, to) = ((a, a_at), (out, out_at));
                 match self {
-                    Self::Bf16(b) => bf16::product(from, b, start, to),
+                    Self::Bf16(b) => arch.dispatch(Product {
+                        a: from.0,
+                        a_at: from.1,
+                        b,
+                        start,
+                        out: to.0,
+                        out_at: to.1,
+                    }),
+                    Self::RowPairs(b) => bf16::product(from, b, start, to),
+                    Self::Int8(b) => int8::product(arch, from, b, start, to),
                     Self::Amx(b) => amx::product(from, b, start, to),
                     Self::Exact(_) => {}
                 }

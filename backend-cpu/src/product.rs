@@ -7,13 +7,13 @@
 //! out, without changing any bit of the result.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use bytemuck::Pod;
 use pulp::{Simd, WithSimd};
 
+use crate::bf16::Pair;
 use crate::element::Float;
-use crate::packed::{FEW, PackedExact, Panel, WIDE_VECTORS};
+use crate::packed::{FEW, Panel, Panels, Stored, WIDE_VECTORS};
 pub(crate) use crate::tile::Accumulate;
 use crate::tile::{Ahead, Sums, add_rows, add_wide};
 
@@ -24,10 +24,10 @@ const MOST_ROWS: [usize; 2] = [8, 4];
 const BLOCK_BYTES: usize = 200 << 10;
 
 /// `out = start + a b` for some rows: `a_at` and `out_at` hold the offset of each row.
-pub(crate) struct Product<'a, T> {
+pub(crate) struct Product<'a, T, W = T> {
     pub(crate) a: &'a [T],
     pub(crate) a_at: &'a [usize],
-    pub(crate) b: &'a PackedExact<T>,
+    pub(crate) b: &'a Panels<W>,
     pub(crate) start: Accumulate<'a, T>,
     pub(crate) out: &'a mut [T],
     pub(crate) out_at: &'a [usize],
@@ -38,18 +38,9 @@ impl<T: Float> WithSimd for Product<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(
-            self.a_at.len(),
-            self.out_at.len(),
-            "each row of the operand has a row of the result"
-        );
-        let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
-        assert_eq!(
-            self.b.lanes, lanes,
-            "the matrix is packed for this vector width"
-        );
+        self.check::<S>();
         if self.b.vectors == WIDE_VECTORS {
-            return few_rows::<S, T>(simd, &mut self);
+            return few_rows::<S, T, T>(simd, &mut self);
         }
         for i in 0..self.b.panels() {
             let panel = self.b.panel(i);
@@ -59,6 +50,16 @@ impl<T: Float> WithSimd for Product<'_, T> {
                 _ => many_rows::<S, T, 1>(simd, &mut self, panel),
             }
         }
+    }
+}
+
+impl WithSimd for Product<'_, f32, Pair> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        self.check::<S>();
+        few_rows::<S, f32, Pair>(simd, &mut self);
     }
 }
 
@@ -137,7 +138,7 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { product, at } = self;
-        let (PackedExact { data, lanes, .. }, [start, end]) = (product.b, at.inner);
+        let (Panels { data, lanes, .. }, [start, end]) = (product.b, at.inner);
         let width = V * lanes;
         let b = &data[at.panel.at + start * width..at.panel.at + end * width];
         let from = if start == 0 {
@@ -162,59 +163,57 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
 
 /// All columns for few rows.
 #[inline(always)]
-fn few_rows<S: Simd, T: Float>(simd: S, product: &mut Product<'_, T>) {
-    let panels = product.b.panels();
-    // The matrix is read in alternating directions, as the panels that the last product read last
-    // may still be in the cache.
-    let backward = product.b.forward.fetch_not(Ordering::Relaxed);
+fn few_rows<S: Simd, T: Float, W: Stored<T>>(simd: S, product: &mut Product<'_, T, W>) {
     for row in (0..product.a_at.len()).step_by(FEW) {
         let rows = FEW.min(product.a_at.len() - row);
-        for i in 0..panels {
-            let panel = product.b.panel(if backward { panels - 1 - i } else { i });
+        for panel in product.b.order.of(product.b.panels()) {
+            let panel = product.b.panel(panel);
             match (rows, panel.vectors) {
-                (1, 8) => wide_tile::<S, T, 1, 8>(simd, product, panel, row),
-                (1, 4) => wide_tile::<S, T, 1, 4>(simd, product, panel, row),
-                (1, 2) => wide_tile::<S, T, 1, 2>(simd, product, panel, row),
-                (1, _) => wide_tile::<S, T, 1, 1>(simd, product, panel, row),
+                (1, 8) => wide_tile::<S, T, W, 1, 8>(simd, product, panel, row),
+                (1, 4) => wide_tile::<S, T, W, 1, 4>(simd, product, panel, row),
+                (1, 2) => wide_tile::<S, T, W, 1, 2>(simd, product, panel, row),
+                (1, _) => wide_tile::<S, T, W, 1, 1>(simd, product, panel, row),
                 (2, 8) if S::REGISTER_COUNT >= 32 => {
-                    wide_tile::<S, T, 2, 8>(simd, product, panel, row)
+                    wide_tile::<S, T, W, 2, 8>(simd, product, panel, row)
                 }
-                (2, 4 | 8) => wide_tile::<S, T, 2, 4>(simd, product, panel, row),
-                (2, 2) => wide_tile::<S, T, 2, 2>(simd, product, panel, row),
-                (2, _) => wide_tile::<S, T, 2, 1>(simd, product, panel, row),
+                (2, 4 | 8) => wide_tile::<S, T, W, 2, 4>(simd, product, panel, row),
+                (2, 2) => wide_tile::<S, T, W, 2, 2>(simd, product, panel, row),
+                (2, _) => wide_tile::<S, T, W, 2, 1>(simd, product, panel, row),
                 (_, 8) if S::REGISTER_COUNT >= 32 => {
-                    wide_tile::<S, T, 3, 8>(simd, product, panel, row)
+                    wide_tile::<S, T, W, 3, 8>(simd, product, panel, row)
                 }
-                (_, 4 | 8) => wide_tile::<S, T, 3, 4>(simd, product, panel, row),
-                (_, 2) => wide_tile::<S, T, 3, 2>(simd, product, panel, row),
-                (_, _) => wide_tile::<S, T, 3, 1>(simd, product, panel, row),
+                (_, 4 | 8) => wide_tile::<S, T, W, 3, 4>(simd, product, panel, row),
+                (_, 2) => wide_tile::<S, T, W, 3, 2>(simd, product, panel, row),
+                (_, _) => wide_tile::<S, T, W, 3, 1>(simd, product, panel, row),
             }
         }
     }
 }
 
 /// `M` rows times a wide panel, `Q` vectors at a time.
-struct WideTile<'p, 'a, T, const M: usize, const Q: usize> {
-    product: &'p mut Product<'a, T>,
+struct WideTile<'p, 'a, T, W, const M: usize, const Q: usize> {
+    product: &'p mut Product<'a, T, W>,
     panel: Panel,
     row: usize,
 }
 
 #[inline(always)]
-fn wide_tile<S: Simd, T: Float, const M: usize, const Q: usize>(
+fn wide_tile<S: Simd, T: Float, W: Stored<T>, const M: usize, const Q: usize>(
     simd: S,
-    product: &mut Product<'_, T>,
+    product: &mut Product<'_, T, W>,
     panel: Panel,
     row: usize,
 ) {
-    simd.vectorize(WideTile::<'_, '_, T, M, Q> {
+    simd.vectorize(WideTile::<'_, '_, T, W, M, Q> {
         product,
         panel,
         row,
     });
 }
 
-impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, M, Q> {
+impl<T: Float, W: Stored<T>, const M: usize, const Q: usize> WithSimd
+    for WideTile<'_, '_, T, W, M, Q>
+{
     type Output = ();
 
     #[inline(always)]
@@ -224,15 +223,16 @@ impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, 
             panel,
             row,
         } = self;
-        let (PackedExact { data, k, lanes, .. }, width) = (product.b, panel.vectors);
-        let b = T::vectors::<S>(&data[panel.at..][..k * width * lanes]);
-        for first in (0..width).step_by(Q) {
+        let Panels { data, k, lanes, .. } = product.b;
+        let width = panel.vectors.div_ceil(W::NUMBERS);
+        let b = W::vectors::<S>(&data[panel.at / W::NUMBERS..][..k * width * lanes]);
+        for first in (0..panel.vectors).step_by(Q) {
             let column = panel.column + first * lanes;
-            let b = (b.get(first..).unwrap_or_default(), width);
+            let b = (b.get(first / W::NUMBERS..).unwrap_or_default(), width);
             let (a, place, start) = (product.rows(row, 0..*k), (row, column), product.start);
             let mut edge = product.edge::<S, M, Q>(simd, start, place);
             let sums = product.sums(&mut edge, start, place);
-            add_wide::<S, T, M, Q>(simd, a, b, sums);
+            add_wide::<S, T, W, M, Q>(simd, a, b, sums);
             product.store_edge::<S, M, Q>(&edge, place);
         }
     }
@@ -241,7 +241,21 @@ impl<T: Float, const M: usize, const Q: usize> WithSimd for WideTile<'_, '_, T, 
 /// The sums of a tile at the last columns, which are not whole vectors.
 type Edge<V, const M: usize, const N: usize> = Option<[[V; N]; M]>;
 
-impl<'a, T: Float> Product<'a, T> {
+impl<'a, T: Float, W> Product<'a, T, W> {
+    #[inline(always)]
+    fn check<S: Simd>(&self) {
+        assert_eq!(
+            self.a_at.len(),
+            self.out_at.len(),
+            "each row of the operand has a row of the result"
+        );
+        let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+        assert_eq!(
+            self.b.lanes, lanes,
+            "the matrix is packed for this vector width"
+        );
+    }
+
     /// A range of `M` rows of the left-hand side.
     #[inline(always)]
     fn rows<const M: usize>(&self, row: usize, inner: Range<usize>) -> [&'a [T]; M] {
@@ -341,7 +355,7 @@ mod tests {
 
     use super::*;
     use crate::device::Cpu;
-    use crate::packed::{MatrixView, VECTORS};
+    use crate::packed::{MatrixView, PackedExact, VECTORS};
     use crate::simd::tests::archs;
 
     fn numbers(count: usize, seed: usize) -> Vec<f64> {

@@ -207,10 +207,7 @@ pub(crate) mod tests {
     fn vector_units_agree_bit_for_bit() {
         let x: Vec<f32> = (0..1000).map(|i| (i as f32 - 500.0) * 0.02).collect();
         let (n, rows) = (20, 10);
-        let lstm = Lstm {
-            forget_bias: 1.0,
-            curve: std::marker::PhantomData::<Tanh>,
-        };
+        let lstm = Lstm { forget_bias: 1.0 };
         let results = archs().into_iter().map(|arch| {
             let mut y = vec![0.0f32; x.len()];
             arch.dispatch(Map1 {
@@ -218,26 +215,27 @@ pub(crate) mod tests {
                 out: &mut y,
                 f: value::<Tanh, f32>,
             });
-            let (mut c, mut h) = (vec![0.0; n * rows], vec![0.0; n * rows]);
+            let [mut c, mut h, mut gates] = [1, 1, 4].map(|parts| vec![0.0; parts * n * rows]);
             let part = |i| Source {
                 data: &x,
                 stride: 5 * n,
                 at: i * n,
             };
-            let [c_new, h_new] = [&mut c, &mut h].map(|data| Target {
+            let targets = [(&mut c, 1), (&mut h, 1), (&mut gates, 4)];
+            let outs = targets.map(|(data, parts)| Target {
                 data,
-                stride: n,
+                stride: parts * n,
                 at: 0,
-                parts: 1,
+                parts,
             });
-            arch.dispatch(RowKernel::<f32, _, _, 5, 2, 2> {
+            arch.dispatch(RowKernel::<f32, _, _, 5, 6, 3> {
                 f: lstm,
                 rows: 0..rows,
                 n,
                 ins: [part(0), part(1), part(2), part(3), part(4)],
-                outs: [c_new, h_new],
+                outs,
             });
-            (y, c, h)
+            (y, c, h, gates)
         });
         let results: Vec<_> = results.collect();
         for other in &results[1..] {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backend_api::{DType, Dest, Dests, Error, Layout, Result, View};
+use backend_api::{DType, Dest, Dests, Error, Layout, Precision, Result, View};
 use bytemuck::Pod;
 
 use crate::pool::{Pool, Scratch, Storage};
@@ -27,8 +27,8 @@ struct SharedStorage {
     cached: Mutex<Vec<(PackKey, Arc<dyn Any + Send + Sync>)>>,
 }
 
-/// The key of a cached value: the elements of the buffer that it was computed from, and flags that
-/// the user of the cache chooses.
+/// The key of a cached value: the elements of the buffer that it was computed from, and the form
+/// that they were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackKey {
     pub(crate) layout: Layout,
@@ -36,7 +36,8 @@ pub(crate) struct PackKey {
     /// the other fields describe it.
     pub(crate) view: Option<Layout>,
     pub(crate) part: Range<usize>,
-    pub(crate) form: [bool; 2],
+    /// Whether it is for products of few rows, and their precision.
+    pub(crate) form: (bool, Precision),
 }
 
 impl CpuBuffer {

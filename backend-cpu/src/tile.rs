@@ -10,7 +10,8 @@
 use pulp::Simd;
 
 use crate::element::Float;
-use crate::prefetch::prefetch;
+use crate::packed::Stored;
+use crate::prefetch::{LINE, LINES_AHEAD, prefetch, prefetch_near};
 
 /// The value that a product is added to.
 #[derive(Clone, Copy)]
@@ -145,18 +146,18 @@ pub(crate) fn add_rows<S: Simd, T: Float, const M: usize, const V: usize>(
 }
 
 /// The same for `Q` vectors of columns of a wide panel whose rows have `width` vectors; `b` starts
-/// at the first of these columns. Nothing is prefetched: the CPU's hardware prefetcher follows a
-/// single pass over all columns.
+/// at the element with the first of these columns. The CPU's hardware prefetcher follows a single
+/// pass over all columns; a rounded matrix is read faster with prefetches on top.
 #[inline(always)]
-pub(crate) fn add_wide<S: Simd, T: Float, const M: usize, const Q: usize>(
+pub(crate) fn add_wide<S: Simd, T: Float, W: Stored<T>, const M: usize, const Q: usize>(
     simd: S,
     a: [&[T]; M],
-    (b, width): (&[T::Vector<S>], usize),
+    (b, width): (&[W::Vector<S>], usize),
     mut to: Sums<'_, T, M>,
 ) {
     let len = a.iter().map(|a| a.len()).min().unwrap_or(0);
     let last = len.saturating_sub(1).checked_mul(width);
-    let end = last.and_then(|last| last.checked_add(Q));
+    let end = last.and_then(|last| last.checked_add(Q.div_ceil(W::NUMBERS)));
     assert!(
         len == 0 || end.is_some_and(|end| end <= b.len()),
         "the panel has a row for each element"
@@ -172,8 +173,12 @@ pub(crate) fn add_wide<S: Simd, T: Float, const M: usize, const Q: usize>(
             *x = T::splat(simd, unsafe { *a.add(p) });
         }
         for q in 0..Q {
-            // SAFETY: row `p` of the panel has `Q` vectors from `from` on, as asserted.
-            let b = unsafe { *from.add(q) };
+            // SAFETY: row `p` of the panel has `Q` vectors of numbers from `from` on, as asserted.
+            let stored = unsafe { *from.add(q / W::NUMBERS) };
+            if W::PREFETCHED && size_of::<W::Vector<S>>() == LINE && q % W::NUMBERS == 0 {
+                prefetch_near(from.wrapping_add(q / W::NUMBERS + LINES_AHEAD));
+            }
+            let b = W::numbers(simd, stored, q % W::NUMBERS);
             for (sums, x) in sums.iter_mut().zip(x) {
                 sums[q] = T::mul_add(simd, x, b, sums[q]);
             }

@@ -57,13 +57,23 @@ impl Cuda {
     /// Opens the GPU with this index, with the given precision of `f32` matmuls.
     ///
     /// The precision applies to all matmuls, including those of whole sequences and gradients, and
-    /// to nothing else. A persistent kernel ([`SequencePath::Whole`]) always multiplies exactly.
+    /// to nothing else. [`Precision::Int8`] is not supported. A persistent kernel
+    /// ([`SequencePath::Whole`]) always multiplies exactly.
     ///
     /// [`SequencePath::Whole`]: backend_api::SequencePath::Whole
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// As for [`new`](Self::new), or the precision is not supported.
     pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
+        if !matches!(
+            precision,
+            Precision::Exact | Precision::Tf32 | Precision::Bf16
+        ) {
+            return Err(Error::Unavailable {
+                device: format!("{} with {precision} matmuls", driver::name(index)),
+                reason: "GPUs support exact, tf32 and bf16 matmuls".into(),
+            });
+        }
         let context = driver::open(index)?;
         let failed = |e| driver::failure(index, "opening", e);
         let stream = context.new_stream().map_err(failed)?;

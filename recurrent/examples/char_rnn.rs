@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use datasets::committed_root;
+use recurrent::checkpoint::save_params;
 use recurrent::data::{InOrder, TextWindow, TextWindows, Vocabulary, split_tail};
 use recurrent::losses::softmax_cross_entropy;
 use recurrent::prelude::*;
@@ -27,6 +28,8 @@ Options, with their defaults in parentheses:
   --device NAME   cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
   --seed N        seed of the initialization and of the sampling (0)
   --sample N      number of characters to sample (400)
+  --evaluate ..   more devices to evaluate the trained model on, such as cpu@int8,cpu@bf16 (none)
+  --save FILE     the file for the trained parameters (none)
 ";
 
 const BATCH: usize = 32;
@@ -49,10 +52,7 @@ recurrent::module!(Writer { embedding, cell as "basic_lstm_cell", logits as "den
 
 impl Writer {
     fn new(device: &Device, characters: usize, units: usize) -> recurrent::Result<Self> {
-        let uniform = Initializer::Uniform {
-            low: -0.1,
-            high: 0.1,
-        };
+        let uniform = Initializer::uniform(-0.1, 0.1);
         Ok(Self {
             embedding: Param::new(device, uniform, &[characters, EMBEDDING], DType::F32)?,
             cell: BasicLstmCell::new(device, EMBEDDING, units)?,
@@ -112,10 +112,7 @@ impl Writer {
         let mut state = self.cell.zero_state(1)?;
         let mut unread = ids.clone();
         // One number in `0..1` per character.
-        let uniform = Distribution::Uniform {
-            low: 0.0,
-            high: 1.0,
-        };
+        let uniform = Distribution::uniform(0.0, 1.0);
         let draws: Vec<f32> = Tensor::random(device, seed, uniform, &[count])?.to_vec()?;
         for draw in draws {
             let inputs = Tensor::from_slice(device, &unread, &[1, unread.len()])?;
@@ -150,7 +147,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let known = ["text", "units", "epochs", "device", "seed", "sample"];
+    let known = [
+        "text", "units", "epochs", "device", "seed", "sample", "evaluate", "save",
+    ];
     let options = Options::read(HELP, &known)?;
     let device = options.device()?;
     let units: usize = options.get("units", 256)?;
@@ -197,6 +196,15 @@ fn run() -> Result<(), Error> {
             model.bits(&device, held_out)?,
             start.elapsed().as_secs_f64()
         )?;
+    }
+    let others = options.text("evaluate").into_iter();
+    for name in others.flat_map(|names| names.split(',')) {
+        let device: Device = name.parse()?;
+        let bits = model.to(&device)?.bits(&device, held_out)?;
+        writeln!(stdout(), "{name} held_out_bits {bits:.4}")?;
+    }
+    if let Some(file) = options.text("save") {
+        save_params(file, &model)?;
     }
     writeln!(
         stdout(),

@@ -79,10 +79,7 @@ const STEPS: usize = 12;
 
 /// Sequences of numbers, two of them marked. The target is 1 if the first marked number is larger.
 fn batch(device: &Device, seed: u64) -> Result<(Tensor, Tensor)> {
-    let uniform = recurrent::Distribution::Uniform {
-        low: 0.0,
-        high: 1.0,
-    };
+    let uniform = recurrent::Distribution::uniform(0.0, 1.0);
     let numbers = Tensor::random(device, seed, uniform, &[BATCH, STEPS])?.to_vec::<f32>()?;
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     for row in numbers.chunks(STEPS) {

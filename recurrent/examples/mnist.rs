@@ -26,6 +26,7 @@ Options, with their defaults in parentheses:
   --epochs N              number of passes over the training set (10)
   --device NAME           cpu, cpu:THREADS, cuda, cuda:INDEX or best ($RECURRENT_DEVICE, else best)
   --seed N                seed of the initialization and of the order of the images (0)
+  --evaluate NAME,..      more devices to evaluate the trained model on, such as cpu@int8 (none)
   --clip-norm X           clip gradients to this global norm; 0 disables clipping (1)
   --save DIR              save a checkpoint in DIR after each epoch
   --resume DIR            resume from the newest checkpoint in DIR, and save there
@@ -138,6 +139,7 @@ fn run() -> Result<(), Error> {
         "clip-norm",
         "save",
         "resume",
+        "evaluate",
     ];
     let options = Options::read(HELP, &known)?;
     let device = options.device()?;
@@ -200,6 +202,12 @@ fn run() -> Result<(), Error> {
             "epoch {} train_accuracy {on_train:.4} test_accuracy {on_test:.4} seconds {seconds:.1}",
             report.epoch
         )?;
+    }
+    let others = options.text("evaluate").into_iter();
+    for name in others.flat_map(|names| names.split(',')) {
+        let device: Device = name.parse()?;
+        let on_test = test.accuracy(&model.to(&device)?, &device, 10_000)?;
+        writeln!(stdout(), "{name} test_accuracy {on_test:.4}")?;
     }
     Ok(())
 }

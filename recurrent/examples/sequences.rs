@@ -54,10 +54,7 @@ recurrent::module!(Tagger { embedding, cell as "rnn/gru_cell", logits as "dense"
 
 impl Tagger {
     fn new(device: &Device, units: usize, seed: u64) -> recurrent::Result<Self> {
-        let uniform = Initializer::Uniform {
-            low: -0.5,
-            high: 0.5,
-        };
+        let uniform = Initializer::uniform(-0.5, 0.5);
         let mut model = Self {
             embedding: Param::new(device, uniform, &[TOKENS, 16], DType::F32)?,
             cell: GruCell::new(device, 16, units)?,

@@ -86,18 +86,11 @@ pub fn tutorial(device: &Device, out: &mut dyn Write) -> Result<(), Box<dyn Erro
     model.initialize(1)?;
     writeln!(out, "{}", model.summary())?;
 
-    let (start, decay_rate, decay_steps, staircase) = (0.01, 0.5, 100, false);
-    let decay = Schedule::Exponential {
-        start,
-        decay_rate,
-        decay_steps,
-        staircase,
-    };
     let mut trainer = Trainer::new(1)
         .clip_norm(5.0)
-        .schedule(decay)
+        .schedule(Schedule::exponential(0.01, 100, 0.5)) // start, decay_steps, decay_rate
         .show_progress(false);
-    let mut adam = Adam::new(start);
+    let mut adam = Adam::new(0.01);
     let mut batches = Batches::new(train.len(), 32, Remainder::Keep, 1)?;
     let all: Vec<usize> = (0..test.len()).collect();
     while trainer.state().epoch < 20 {

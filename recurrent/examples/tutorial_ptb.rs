@@ -31,10 +31,7 @@ module!(PtbModel { embedding, stack as "RNN/multi_rnn_cell", softmax });
 impl PtbModel {
     fn new(device: &Device, words: usize) -> recurrent::Result<Self> {
         // The initializer of TensorFlow's variable scope.
-        let scale = Initializer::Uniform {
-            low: -0.1,
-            high: 0.1,
-        };
+        let scale = Initializer::uniform(-0.1, 0.1);
         let layer = |_| {
             let cell = BasicLstmCell::builder(HIDDEN, HIDDEN).forget_bias(0.0);
             let cell = cell.kernel_initializer(scale).build(device)?;

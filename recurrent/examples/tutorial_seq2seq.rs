@@ -47,8 +47,7 @@ fn decode(model: &Model, inputs: &Tensor, lengths: &Tensor) -> recurrent::Result
 
 /// Sequences of 2 to 4 symbols: padded inputs, their lengths, and targets that end with EOS.
 fn next_batch(device: &Device, seed: u64, batch: usize) -> recurrent::Result<[Tensor; 3]> {
-    let (low, high) = (0.0, 1.0);
-    let uniform = Distribution::Uniform { low, high };
+    let uniform = Distribution::uniform(0.0, 1.0);
     let draws = Tensor::random(device, seed, uniform, &[batch, 5])?.to_vec::<f32>()?;
     let (mut inputs, mut lengths, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for draws in draws.chunks(5) {
@@ -71,8 +70,7 @@ fn next_batch(device: &Device, seed: u64, batch: usize) -> recurrent::Result<[Te
 
 /// Prints the loss and three predictions now and then.
 pub fn tutorial(device: &Device, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
-    let (low, high) = (-1.0, 1.0);
-    let uniform = Initializer::Uniform { low, high };
+    let uniform = Initializer::uniform(-1.0, 1.0);
     let gru = || GruCell::new(device, EMBEDDING, UNITS);
     let mut model = (
         Param::new(device, uniform, &[VOCABULARY, EMBEDDING], DType::F32)?,

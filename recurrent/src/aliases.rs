@@ -14,6 +14,9 @@ pub type Param = rnn_core::Param<Device>;
 #[doc = rnn_core::visitor_doc!()]
 pub type Visitor<'a> = rnn_core::Visitor<'a, Device>;
 
+#[doc = rnn_core::lengths_doc!()]
+pub type Lengths = rnn_core::Lengths<Device>;
+
 #[doc = rnn_core::lstm_state_doc!()]
 pub type LstmState = rnn_core::LstmState<Device>;
 

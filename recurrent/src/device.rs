@@ -62,15 +62,31 @@ impl Device {
     }
 
     /// The CPU, with a given number of threads and reduced precision of `f32` matmuls in inference.
-    /// [`Precision::Bf16`] halves the memory traffic for weights. Training stays exact.
+    /// [`Precision::Bf16`] halves the memory traffic for weights, [`Precision::Int8`] quarters it.
+    /// Training stays exact.
+    ///
+    /// ```
+    /// use recurrent::{Device, Precision};
+    ///
+    /// let device = Device::cpu_with_precision(2, Precision::Int8)?;
+    /// # let _ = device;
+    /// # Ok::<(), recurrent::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Those of [`cpu_with_threads`](Self::cpu_with_threads), or the CPU does not support the
-    /// precision.
+    /// Those of [`cpu_with_threads`](Self::cpu_with_threads), or CPUs do not support the precision.
     #[cfg(feature = "cpu")]
     pub fn cpu_with_precision(threads: usize, precision: Precision) -> Result<Self> {
         let builder = Cpu::builder().threads(threads).precision(precision);
         Ok(Self::from_cpu(builder.build()?))
+    }
+
+    #[cfg(feature = "cpu")]
+    fn cpu_with_all_threads(precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::Exact => Ok(Self::cpu()),
+            _ => Ok(Self::from_cpu(Cpu::builder().precision(precision).build()?)),
+        }
     }
 
     /// A CPU device with other settings; see [`Cpu::builder`].
@@ -92,9 +108,16 @@ impl Device {
     /// # Errors
     /// [`Error::Unavailable`], which says what is missing and how to fix it.
     pub fn cuda(index: usize) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        return Self::cuda_with_precision(index, Precision::Exact);
-        #[cfg(not(feature = "cuda"))]
+        Self::gpu(index, Precision::Exact)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpu(index: usize, precision: Precision) -> Result<Self> {
+        Self::cuda_with_precision(index, precision)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn gpu(index: usize, _: Precision) -> Result<Self> {
         Err(Error::Unavailable {
             device: format!("cuda:{index}"),
             reason:
@@ -107,7 +130,7 @@ impl Device {
     /// default.
     ///
     /// # Errors
-    /// Those of [`cuda`](Self::cuda).
+    /// Those of [`cuda`](Self::cuda), or GPUs do not support the precision.
     #[cfg(feature = "cuda")]
     pub fn cuda_with_precision(index: usize, precision: Precision) -> Result<Self> {
         let cuda = Cuda::with_precision(index, precision)?;
@@ -160,23 +183,33 @@ impl FromStr for Device {
     type Err = Error;
 
     /// `cpu`, `cpu:4` (four threads), `cuda`, `cuda:1` or `best`, in upper or lower case, or a name
-    /// of TensorFlow: `gpu:1`, `/gpu:1`, `/device:GPU:1`, `/cpu:0`.
+    /// of TensorFlow: `gpu:1`, `/gpu:1`, `/device:GPU:1`, `/cpu:0`. The name of a [`Precision`] of
+    /// `f32` matmuls may follow: `cpu:4@int8`, `cuda@tf32`.
     ///
     /// ```
     /// use recurrent::Device;
     ///
     /// let threads: Device = "cpu:2".parse()?;
     /// let as_in_tensorflow: Device = "/cpu:0".parse()?;
-    /// # let _ = (threads, as_in_tensorflow);
+    /// let of_integers: Device = "cpu:2@int8".parse()?; // in inference
+    /// # let _ = (threads, as_in_tensorflow, of_integers);
     /// let error = "tpu".parse::<Device>().unwrap_err().to_string();
     /// assert!(error.starts_with("device: name is `tpu`, but must be one of cpu, "));
     /// # Ok::<(), recurrent::Error>(())
     /// ```
     fn from_str(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
+        let (lower, precision) = match lower.split_once('@') {
+            Some((device, precision)) => {
+                let named =
+                    |error| Error::argument("device", "name", format!("is `{name}`: {error}"));
+                (device, precision.parse().map_err(named)?)
+            }
+            None => (&*lower, Precision::Exact),
+        };
         let (path, last) = lower
             .rsplit_once('/')
-            .map_or((None, &*lower), |(p, l)| (Some(p), l));
+            .map_or((None, lower), |(p, l)| (Some(p), l));
         let plain = last.strip_prefix("device:").unwrap_or(last);
         // In these names of TensorFlow the number is an index, and there is one CPU.
         let of_tensorflow = path.is_some() || plain != last;
@@ -188,23 +221,25 @@ impl FromStr for Device {
         };
         match (kind, number) {
             #[cfg(feature = "cpu")]
-            ("best", None) => Ok(Self::best()),
+            ("best", None) => {
+                Self::gpu(0, precision).or_else(|_| Self::cpu_with_all_threads(precision))
+            }
             #[cfg(feature = "cpu")]
-            ("cpu", None) => Ok(Self::cpu()),
+            ("cpu", None) => Self::cpu_with_all_threads(precision),
             #[cfg(feature = "cpu")]
-            ("cpu", Some(Ok(threads))) => Self::cpu_with_threads(threads),
+            ("cpu", Some(Ok(threads))) => Self::cpu_with_precision(threads, precision),
             #[cfg(not(feature = "cpu"))]
-            ("best", None) => Self::cuda(0),
+            ("best", None) => Self::gpu(0, precision),
             #[cfg(not(feature = "cpu"))]
             ("cpu", None | Some(Ok(_))) => Err(Error::Unavailable {
                 device: name.to_owned(),
                 reason: "recurrent was built without the feature `cpu`".into(),
             }),
-            ("cuda" | "gpu", None) => Self::cuda(0),
-            ("cuda" | "gpu", Some(Ok(index))) => Self::cuda(index),
+            ("cuda" | "gpu", None) => Self::gpu(0, precision),
+            ("cuda" | "gpu", Some(Ok(index))) => Self::gpu(index, precision),
             _ => {
                 let names = "cpu, cpu:THREADS, cuda, cuda:INDEX, best, or a name of TensorFlow \
-                             such as /gpu:0";
+                             such as /gpu:0, with or without @PRECISION";
                 let problem = format!("is `{name}`, but must be one of {names}");
                 Err(Error::argument("device", "name", problem))
             }
@@ -256,17 +291,32 @@ mod tests {
             "/device:CPU:0",
             "device:cpu:0",
         ];
-        for name in names
-            .into_iter()
-            .chain(["/job:localhost/replica:0/task:0/device:CPU:0"])
-        {
+        for name in names.into_iter().chain([
+            "/job:localhost/replica:0/task:0/device:CPU:0",
+            "cpu@int8",
+            "CPU:2@BF16",
+            "/cpu:0@exact",
+        ]) {
             let device: Device = name
                 .parse()
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(device.name().starts_with("cpu"), "{name}");
         }
         for wrong in [
-            "", "cpu:", "cpu:x", "cpu:0", "cpu:-1", "best:1", "/cpu:1", "/", "gpu:x",
+            "",
+            "cpu:",
+            "cpu:x",
+            "cpu:0",
+            "cpu:-1",
+            "best:1",
+            "/cpu:1",
+            "/",
+            "gpu:x",
+            "cpu@",
+            "cpu@int4",
+            "@int8",
+            "cpu@tf32",
+            "cpu@int8:2",
         ] {
             assert!(wrong.parse::<Device>().is_err(), "{wrong}");
         }

@@ -9,6 +9,19 @@ use crate::{Cell, Module, Nest, Path, StepContext, Unroll, Visitor};
 
 backend_api::shared_doc! { any_state_doc:
 /// A type-erased nest: the state of an [`AnyCell`].
+///
+/// ```
+/// use recurrent::{AnyCell, BasicLstmCell, Device, DynamicRnn, LstmState, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell: AnyCell = AnyCell::new(BasicLstmCell::new(&device, 4, 8)?);
+/// let rnn = DynamicRnn::new(&cell).run(&Tensor::ones(&device, &[2, 5, 4])?)?;
+/// let state = rnn.state.downcast::<LstmState>()?;
+/// assert_eq!(state.c.shape().dims(), [2, 8]);
+/// assert!(rnn.state.downcast::<Tensor>().is_err());
+/// # Ok(()) }
+/// ```
 }
 
 #[doc = any_state_doc!()]

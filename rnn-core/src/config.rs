@@ -9,6 +9,20 @@ use crate::{AnyCell, Cell, cells, wrappers};
 
 /// The options of a cell class: the fields of its builder. They can be deserialized from JSON,
 /// under the names of the arguments of TensorFlow's constructor. An unknown option is an error.
+///
+/// ```
+/// use recurrent::cells::GruCellBuilder;
+/// use recurrent::serde_json::{from_value, json};
+/// use recurrent::{Cell, CellConfig, DType, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // A cell whose type is known, with options that are not.
+/// let options: GruCellBuilder = from_value(json!({ "num_units": 5 })).expect("valid options");
+/// let cell = options.build_for(&Device::cpu(), 3, DType::F32)?;
+/// assert_eq!(cell.output_size()?.total(), 5);
+/// assert_eq!(GruCellBuilder::CLASS, "GRUCell");
+/// # Ok(()) }
+/// ```
 pub trait CellConfig: DeserializeOwned {
     /// TensorFlow's name of the class, for example `BasicLSTMCell`.
     const CLASS: &'static str;
@@ -129,6 +143,12 @@ macro_rules! registry {
 macro_rules! classes {
     ($($config:ty),* $(,)?) => {
         /// TensorFlow's names of the classes that [`cell_from_config`] supports.
+        ///
+        /// ```
+        /// use recurrent::CELL_CLASSES;
+        ///
+        /// assert!(CELL_CLASSES.contains(&"LSTMCell") && CELL_CLASSES.contains(&"DropoutWrapper"));
+        /// ```
         pub const CELL_CLASSES: &[&str] = &[$(<$config>::CLASS),*];
 
         fn registered<B: Backend>(

@@ -35,7 +35,7 @@ pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
 pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, BidirectionalOutput, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
-    RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
+    Lengths, RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn, StateSaver, StaticRnn,
     StreamingRnn, TimeReversedFusedRnn, raw_rnn, stack_bidirectional_rnn, static_bidirectional_rnn,
     static_state_saving_rnn,
 };

@@ -10,6 +10,20 @@ use backend_api::philox;
 /// innermost [`scope`](Self::scope) that runs on its thread. `value_and_grad` opens a
 /// scope for training around the loss. Outside of all scopes the mode is evaluation, unless the
 /// parameters of the cell are tracked for a gradient: cells with dropout then refuse to run.
+///
+/// ```
+/// use recurrent::wrappers::DropoutWrapper;
+/// use recurrent::{Device, DynamicRnn, GruCell, Mode, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = DropoutWrapper::builder(GruCell::new(&device, 3, 4)?).output_keep_prob(0.5).build()?;
+/// let x = Tensor::ones(&device, &[1, 5, 3])?;
+/// let outputs = |mode| DynamicRnn::new(&cell).mode(mode).run(&x)?.outputs.to_vec::<f32>();
+/// assert_eq!(outputs(Mode::training(7))?, outputs(Mode::training(7))?);
+/// assert_ne!(outputs(Mode::training(7))?, outputs(Mode::Evaluation)?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Inference: dropout is off.
@@ -44,6 +58,11 @@ impl Drop for Restore {
 }
 
 impl Mode {
+    /// [`Training`](Self::Training) with a seed.
+    pub const fn training(seed: u64) -> Self {
+        Self::Training { seed }
+    }
+
     /// Whether this is training.
     pub fn is_training(self) -> bool {
         matches!(self, Self::Training { .. })
@@ -68,9 +87,9 @@ impl Mode {
     /// let x = Tensor::from_slice(&device, &[0.5f32; 2 * 5 * 4], &[2, 5, 4])?;
     /// let run = || DynamicRnn::new(&cell).run(&x)?.outputs.to_vec::<f32>();
     /// let two_runs = || Ok::<_, recurrent::Error>((run()?, run()?));
-    /// let (first, second) = Mode::Training { seed: 7 }.scope(two_runs)?;
+    /// let (first, second) = Mode::training(7).scope(two_runs)?;
     /// assert_ne!(first, second);
-    /// assert_eq!((first, second), Mode::Training { seed: 7 }.scope(two_runs)?);
+    /// assert_eq!((first, second), Mode::training(7).scope(two_runs)?);
     /// assert!(!run()?.contains(&0.0)); // evaluation
     /// # Ok(()) }
     /// ```

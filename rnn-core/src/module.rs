@@ -381,6 +381,22 @@ impl<B: Backend> Visitor<'_, B> {
 }
 
 /// Identity of a parameter: shared by its clones, unique within the process.
+///
+/// ```
+/// use std::collections::HashSet;
+/// use recurrent::{DType, Device, Initializer, Module, Param};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let new = || Param::new(&Device::cpu(), Initializer::ONES, &[2], DType::F32);
+/// let (a, b) = (new()?, new()?);
+/// let shared = a.clone();
+/// assert!(a.id() == shared.id() && a.id() != b.id());
+/// // The parameters of a model, each counted once.
+/// let model = vec![a, b, shared];
+/// let ids: HashSet<_> = model.named_params().iter().map(|(_, param)| param.id()).collect();
+/// assert_eq!(ids.len(), 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(u64);
 

@@ -7,6 +7,19 @@ use backend_api::{Backend, Error, Result, Tensor};
 /// A structure whose leaves are tensors: a tensor, a tuple, a `Vec`, an `Option`, `()`, or a struct
 /// declared with [`nest!`](crate::nest). Inputs, states and outputs of cells are nests; TensorFlow
 /// calls them possibly nested tuples.
+///
+/// ```
+/// use recurrent::{Device, Nest, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::ones(&Device::cpu(), &[2, 3])?;
+/// let nest = (x.clone(), vec![x.clone(), x]);
+/// let names: Vec<String> = nest.named_leaves().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["0", "1/0", "1/1"]);
+/// let doubled = nest.map(&mut |leaf| leaf.mul(2.0))?;
+/// assert_eq!(doubled.1[1].sum_all()?.item()?, 12.0);
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a tensor nor a structure of tensors",
     label = "`Nest` is not implemented",
@@ -113,6 +126,13 @@ fn different() -> Error {
 }
 
 /// The path of a leaf in a nest, displayed as `1/h`.
+///
+/// ```
+/// use recurrent::Path;
+///
+/// let layer = Path::Index(&Path::Root, 1);
+/// assert_eq!(Path::Field(&layer, "h").to_string(), "1/h");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Path<'a> {
     /// The nest itself.

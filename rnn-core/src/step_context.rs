@@ -13,6 +13,23 @@ use crate::{Mode, Module};
 /// computed in another order, draws the same numbers.
 ///
 /// The default is a run with the mode of the innermost [`Mode::scope`].
+///
+/// ```
+/// use recurrent::{Cell, Device, GruCell, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let x = Tensor::ones(&device, &[2, 4])?;
+/// // One step without a driver.
+/// let (output, state) = cell.step(&StepContext::default(), &x, &cell.zero_state(2)?)?;
+/// assert_eq!(output.to_vec::<f32>()?, state.to_vec::<f32>()?);
+/// // The random numbers of a step are a function of its run, its time and a name.
+/// let cx = StepContext::training(7);
+/// assert!(cx.at(1).key("mask") == StepContext::training(7).at(1).key("mask"));
+/// assert!(cx.at(1).key("mask") != cx.at(2).key("mask"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct StepContext {
     /// `None` if neither the caller nor a scope has chosen it.

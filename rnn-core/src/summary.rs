@@ -19,9 +19,11 @@ use crate::{Module, Nest};
 /// bias    [512]       f32     512
 /// total                     80384
 /// ");
+/// let debug = format!("{:?}", cell.summary());
+/// assert_eq!(debug, r#"{"kernel": f32 [156, 512], "bias": f32 [512]}"#);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Name, shape and element type of each parameter.
     pub params: Vec<(String, Shape, DType)>,
@@ -61,6 +63,17 @@ impl fmt::Display for Summary {
     }
 }
 
+/// One line, without the counts.
+impl fmt::Debug for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, shape, dtype) in &self.params {
+            map.entry(name, &format_args!("{dtype} {shape}"));
+        }
+        map.finish()
+    }
+}
+
 /// The shapes of a nest without the batch axis: returned by [`Cell::state_size`] and
 /// [`Cell::output_size`].
 ///
@@ -74,9 +87,10 @@ impl fmt::Display for Summary {
 /// let cell = LstmCell::builder(28, 128).num_proj(64).build(&Device::cpu())?;
 /// assert_eq!(cell.output_size()?.total(), 64);
 /// assert_eq!(cell.state_size()?.to_string(), "c: [128], h: [64]");
+/// assert_eq!(format!("{:?}", cell.state_size()?), "Sizes(c: [128], h: [64])");
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Sizes {
     /// The path of each tensor, which is empty for a single one, and its shape.
     pub leaves: Vec<(String, Shape)>,
@@ -96,6 +110,12 @@ impl Sizes {
     /// The number of elements of one row of the batch.
     pub fn total(&self) -> usize {
         self.leaves.iter().map(|(_, shape)| shape.count()).sum()
+    }
+}
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sizes({self})")
     }
 }
 

@@ -9,6 +9,22 @@ backend_api::shared_doc! { gradient_doc:
 /// element, or, for a table of which the loss only looks up rows, the
 /// [`IndexedSlices`](crate::IndexedSlices) of these rows. `to_dense` gives the former in both
 /// cases.
+///
+/// ```
+/// use recurrent::{DType, Device, Gradient, Initializer, Param, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let table = Param::new(&device, Initializer::ONES, &[1000, 4], DType::F32)?;
+/// let ids = Tensor::from_ints(&device, &[7, 7], &[2])?;
+/// let (_, grads) = value_and_grad(&table, |table| table.gather(&ids)?.sum_all())?;
+/// let (_, grad) = grads.iter().next().expect("one parameter");
+/// match grad.expect("the loss depends on it") {
+///     Gradient::Sparse(rows) => assert_eq!(rows.summed()?.values().to_vec::<f32>()?, [2.0; 4]),
+///     Gradient::Dense(_) => panic!("only two rows were looked up"),
+/// }
+/// # Ok(()) }
+/// ```
 }
 
 #[doc = gradient_doc!()]

@@ -72,7 +72,7 @@ where
 /// };
 /// assert_ne!(step()?, step()?);
 ///
-/// let numbered = |step_number| Mode::Training { seed: philox::derive(42, step_number) };
+/// let numbered = |step_number| Mode::training(philox::derive(42, step_number));
 /// assert_eq!(numbered(7).scope(step)?, numbered(7).scope(step)?);
 /// assert_eq!(Mode::Evaluation.scope(step)?, Mode::Evaluation.scope(step)?);
 /// # Ok(()) }

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arrays;
 pub mod autodiff;
 pub mod checkpoint;
 pub mod convert;
@@ -25,6 +26,14 @@ pub mod training;
 
 pub use autodiff::{Autodiff, Differentiable, Reach, gradients_inside};
 pub use gradient::{Gradient, IndexedSlices};
+/// What `recurrent-interchange` shares with this crate.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::arrays::listed;
+    pub use crate::checkpoint::atomic::write;
+    pub use crate::data::masked_crc;
+    pub use crate::regular::open;
+}
 pub use gradients::{Gradients, tracked, value_and_grad, values_and_grads};
 /// The crate of [`data::from_ndarray`] and [`data::Column::from_ndarray`], in the version (0.17)
 /// that their signatures name. Not in `data`, where rustdoc would repeat its pages.

@@ -7,7 +7,7 @@ use std::path::Path;
 use backend_api::{Error, Result};
 
 /// Opens a regular file. Opening a pipe could wait for ever, and reading a device might never end.
-pub(crate) fn open(path: &Path) -> Result<File> {
+pub fn open(path: &Path) -> Result<File> {
     let io = |e| Error::io(path, e);
     if !fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::format(path, "is not a regular file"));

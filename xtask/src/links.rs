@@ -1,4 +1,5 @@
-//! `cargo xtask links`: dead links in the documentation that rustdoc writes.
+//! `cargo xtask links`: dead links in the documentation that rustdoc writes, and pages of
+//! `recurrent` without an example.
 //!
 //! rustdoc's own lint does not see a link to a crate that is documented later, or one in a text
 //! that it repeats on the page of another item.
@@ -14,11 +15,24 @@ Usage: cargo xtask links DIR
 Checks that each link in the pages of DIR (target/doc, after `cargo doc --no-deps`) which leads to
 another page of DIR has a target: the page, and the place in the page. Crates must be documented in
 the order of their dependence, as in .ci/run.
+
+Checks also that each page of an item in `recurrent` has an example.
 ";
 
 /// Beginnings of links in texts of other crates, which rustdoc repeats on pages of types with the
 /// traits of these crates.
 const FOREIGN: [&str; 1] = ["ProgressIterator::"];
+
+/// The crate whose items need examples.
+const FRONT: &str = "recurrent";
+/// The kinds of items that need one, as the pages' names begin.
+const ITEMS: [&str; 6] = ["struct.", "enum.", "trait.", "fn.", "macro.", "type."];
+/// What `Device` consists of: only its methods are for users.
+const PARTS: [&str; 3] = [
+    "enum.Dispatch.html",
+    "enum.DispatchBuffer.html",
+    "enum.DispatchSwapped.html",
+];
 
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let dir = match args {
@@ -43,8 +57,17 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     for (page, link) in &dead {
         eprintln!("{}: no target of link `{link}`", page.display());
     }
-    eprintln!("links: {} pages, {} dead links", site.pages, dead.len());
-    match dead.is_empty() && site.pages > 0 {
+    let bare = site.without_example();
+    for page in &bare {
+        eprintln!("{}: no example", page.display());
+    }
+    eprintln!(
+        "links: {} pages, {} dead links, {} items without an example",
+        site.pages,
+        dead.len(),
+        bare.len()
+    );
+    match dead.is_empty() && bare.is_empty() && site.pages > 0 {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
@@ -63,6 +86,7 @@ struct File {
     ids: HashSet<String>,
     /// Where the browser goes from here.
     redirect: Option<String>,
+    has_example: bool,
 }
 
 impl Site {
@@ -107,6 +131,20 @@ impl Site {
             .collect()
     }
 
+    fn without_example(&self) -> Vec<&Path> {
+        let is_item = |page: &Path| {
+            let name = page.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| {
+                ITEMS.iter().any(|item| name.starts_with(item)) && !PARTS.contains(&name)
+            })
+        };
+        let pages = self.files.iter().filter(|(page, file)| {
+            page.starts_with(FRONT) && is_page(page) && file.redirect.is_none() && is_item(page)
+        });
+        let bare = pages.filter(|(_, file)| !file.has_example);
+        bare.map(|(page, _)| page.as_path()).collect()
+    }
+
     fn has_target(&self, page: &Path, link: &str) -> bool {
         let (path, place) = link.split_once('#').unwrap_or((link, ""));
         let path = path.split('?').next().unwrap_or_default();
@@ -134,6 +172,7 @@ impl File {
                 .filter_map(|tag| value(tag.split_once("href=")?.1))
                 .collect(),
             ids: html.split(" id=").skip(1).filter_map(value).collect(),
+            has_example: html.contains("class=\"rust rust-example-rendered\""),
             redirect: refresh.map(|(_, rest)| decoded(rest.split('"').next().unwrap_or_default())),
         }
     }
@@ -244,6 +283,27 @@ mod tests {
                 "a/index.html struct.B.html",
                 "a/index.html Self::cast",
             ]
+        );
+    }
+
+    #[test]
+    fn items_without_example_are_found() {
+        let example = r#"<pre class="rust rust-example-rendered">"#;
+        let redirect = r#"<meta http-equiv="refresh" content="0;URL=../struct.B.html">"#;
+        let mut site = Site::default();
+        for (path, text) in [
+            ("recurrent/struct.A.html", example),
+            ("recurrent/struct.B.html", ""),
+            ("recurrent/m/struct.B.html", redirect),
+            ("recurrent/m/index.html", ""),
+            ("recurrent/enum.Dispatch.html", ""),
+            ("rnn_core/struct.C.html", ""),
+        ] {
+            site.insert(path.into(), text);
+        }
+        assert_eq!(
+            site.without_example(),
+            [Path::new("recurrent/struct.B.html")]
         );
     }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod conformance;
+mod convert;
 mod golden;
 mod kernels;
 mod links;
@@ -20,8 +21,10 @@ Usage: cargo xtask TASK
 Tasks:
   bench             measures the workloads, and compares with other frameworks
   conformance       runs every conformance case on the backends
+  convert IN OUT    converts a file of weights into another format, or lists it
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
+  instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
   links DIR         finds dead links in the documentation that rustdoc wrote
   onnx-tests DIR .. runs tests in ONNX's layout
@@ -41,8 +44,10 @@ fn main() -> ExitCode {
     match task.as_str() {
         "bench" => bench::run(rest),
         "conformance" => conformance::run(rest),
+        "convert" => report(convert::run(rest)),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
         "links" => links::run(rest),
         "onnx-tests" => onnx_tests::run(rest),

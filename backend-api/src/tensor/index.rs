@@ -10,6 +10,18 @@ use crate::{Backend, Error, MAX_RANK, Result, Tensor};
 /// What to take of one axis: an index, which removes the axis, or a range. Negative numbers count
 /// from the end, as in Python. In literal ranges such as `1..-1`, Clippy's lint
 /// `reversed_empty_ranges` takes them for mistakes; it has to be allowed there.
+///
+/// ```
+/// use recurrent::{DType, Device, Index, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::arange(&Device::cpu(), 0..6, 1, DType::I64)?.reshape(&[2, 3])?;
+/// // The choice at run time; where it is known, `x.at((.., -1))` and `x.at((.., ..2))` do.
+/// let columns = |last: bool| if last { Index::At(-1) } else { Index::Range(0, Some(2)) };
+/// assert_eq!(x.at((.., columns(true)))?.to_vec::<i64>()?, [2, 5]);
+/// assert_eq!(x.at((.., columns(false)))?.dims()[..], [2, 2]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
     /// One index.
@@ -70,6 +82,19 @@ index!(usize i32 i64);
 
 /// One [`Index`] for each of the first axes, as a tuple or a single one; the other axes are taken
 /// whole.
+///
+/// ```
+/// use recurrent::{DType, Device, Indices, Result, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn total(x: &Tensor, part: impl Indices) -> Result<f64> {
+///     x.at(part)?.sum_all()?.item()
+/// }
+/// let x = Tensor::arange(&Device::cpu(), 0..6, 1, DType::F32)?.reshape(&[2, 3])?;
+/// assert_eq!((total(&x, 1)?, total(&x, (.., 1..))?), (12.0, 12.0));
+/// assert_eq!((total(&x, ..)?, total(&x, (0, -1))?), (15.0, 2.0));
+/// # Ok(()) }
+/// ```
 pub trait Indices {
     /// The indices, in the order of the axes.
     fn indices(self) -> SmallVec<[Index; MAX_RANK]>;

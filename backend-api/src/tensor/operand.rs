@@ -5,6 +5,20 @@ use std::ops::Deref;
 use crate::{Backend, DType, Error, Result, Tensor};
 
 /// A number of Rust: an operand as in `x.mul(2.0)`, or a bound of [`Tensor::arange`].
+///
+/// ```
+/// use std::ops::Range;
+/// use recurrent::{DType, Device, Result, Scalar, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn grid<S: Scalar>(range: Range<S>, step: S) -> Result<Vec<f32>> {
+///     Tensor::arange(&Device::cpu(), range, step, DType::F32)?.to_vec()
+/// }
+/// assert_eq!(grid(0..6, 2)?, [0.0, 2.0, 4.0]);
+/// assert_eq!(grid(0.0..1.0, 0.5)?, [0.0, 0.5]);
+/// assert_eq!(i64::MAX.number(), None); // no `f64` has this value
+/// # Ok(()) }
+/// ```
 pub trait Scalar: Copy {
     /// The number as `f64`. `None` if `f64` cannot represent it, as some integers beyond 2^53.
     fn number(self) -> Option<f64>;

@@ -50,7 +50,7 @@ impl<B: Backend> Tensor<B> {
         Ok(bytes)
     }
 
-    /// Copies the elements to the host as `f64`, from any element type: for printing and comparing.
+    /// Copies the elements to the host as `f64`, from any element type: to compute and compare.
     ///
     /// # Errors
     /// The device failed, or the host is out of memory.
@@ -58,7 +58,18 @@ impl<B: Backend> Tensor<B> {
         self.cast(DType::F64)?.to_vec()
     }
 
-    /// The element of a tensor with exactly one element, as `f64`.
+    /// The element of a tensor with exactly one element, as `f64`, from any element type: for
+    /// computing and comparing. `println!("{x}")` prints it with the digits of its own type.
+    ///
+    /// ```
+    /// use recurrent::{Device, Tensor};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let x = Tensor::from_slice(&Device::cpu(), &[0.1f32], &[])?;
+    /// assert_eq!(x.item()?, f64::from(0.1f32)); // 0.10000000149011612
+    /// assert_eq!(format!("{x} {x:.3}"), "0.1 0.100");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The tensor does not have exactly one element.

@@ -82,21 +82,18 @@ pub(super) fn missing() -> Error {
     Error::argument("scan", "operands", "are missing")
 }
 
-fn check(arg: &str, x: &Input<'_>, steps: Option<usize>, meta: Meta) -> Result<()> {
+fn check((name, i): (&str, usize), x: &Input<'_>, steps: Option<usize>, meta: &Meta) -> Result<()> {
     let shape = x.layout.shape();
     let wanted = steps.iter().chain(meta.shape.dims());
+    let arg = || format!("{name}{i}");
     if !shape.dims().iter().eq(wanted.clone()) {
         let wanted: Vec<_> = wanted.collect();
-        return Err(Error::shape(
-            "scan",
-            arg,
-            shape,
-            format!("{wanted:?} is needed"),
-        ));
+        let wanted = format!("{wanted:?} is needed");
+        return Err(Error::shape("scan", arg(), shape, wanted));
     }
     if x.dtype != meta.dtype {
         let wanted = format!("{} is needed", meta.dtype);
-        return Err(Error::dtype("scan", arg, x.dtype, wanted));
+        return Err(Error::dtype("scan", arg(), x.dtype, wanted));
     }
     Ok(())
 }
@@ -171,7 +168,7 @@ impl<'a, T: Float> Job<'a, T> {
         ];
         for (name, steps, found, metas) in operands {
             for (i, (x, meta)) in found.iter().zip(metas).enumerate() {
-                check(&format!("{name}{i}"), x, steps, *meta)?;
+                check((name, i), x, steps, meta)?;
             }
         }
         let batch = program.batch;

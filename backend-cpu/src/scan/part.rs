@@ -14,7 +14,7 @@ use backend_api::Result;
 use super::barrier::Member;
 use super::instruction::Instruction;
 use super::job::{Columns, Job};
-use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start};
+use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start, products};
 use super::tile;
 use crate::element::Float;
 use crate::product::Accumulate;
@@ -306,11 +306,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         }
         self.running.runs = runs;
         let program = self.job.program;
-        let phases = &self.job.phases[program.ahead..program.behind];
-        let products = phases.iter().filter_map(|phase| match phase {
-            Phase::Product(product) => Some(product),
-            Phase::Tile(_) => None,
-        });
+        let products = products(&self.job.phases[program.ahead..program.behind]);
         let Running { runs, offsets } = &mut self.running;
         offsets.resize_with(products.clone().count(), Default::default);
         for (product, offsets) in products.zip(offsets) {

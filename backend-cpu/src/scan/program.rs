@@ -120,19 +120,26 @@ pub(super) enum Start {
     Bias(usize, usize),
 }
 
+/// The products among some phases.
+pub(super) fn products(phases: &[Phase]) -> impl Iterator<Item = &Product> + Clone {
+    phases.iter().filter_map(|phase| match phase {
+        Phase::Product(product) => Some(product),
+        Phase::Tile(_) => None,
+    })
+}
+
 impl Program {
     /// Whether the operands and results of a step have the sizes that the program was compiled for.
     pub(super) fn is_of(&self, graph: &StepGraph) -> bool {
-        let counts = |metas: &[Meta]| metas.iter().map(|m| m.shape.count()).collect::<Vec<_>>();
-        let rows = |widths: &[usize]| {
-            let counts = widths.iter().map(|width| width.saturating_mul(self.batch));
-            counts.collect::<Vec<_>>()
-        };
-        let outputs: Vec<Meta> = graph.outputs.iter().map(Operand::meta).collect();
+        let count = |meta: &Meta| meta.shape.count();
+        let rows = |width: &usize| width.saturating_mul(self.batch);
+        let outputs = graph.outputs.iter().map(Operand::meta);
         self.batch == graph.batch()
-            && counts(&graph.inputs) == rows(&self.inputs)
-            && counts(&graph.states) == rows(&self.states)
-            && counts(&outputs) == rows(&self.outputs)
-            && counts(&graph.captured) == self.captured
+            && (graph.inputs.iter().map(count)).eq(self.inputs.iter().map(rows))
+            && (graph.states.iter().map(count)).eq(self.states.iter().map(rows))
+            && outputs
+                .map(|meta| count(&meta))
+                .eq(self.outputs.iter().map(rows))
+            && (graph.captured.iter().map(count)).eq(self.captured.iter().copied())
     }
 }

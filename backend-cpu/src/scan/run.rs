@@ -20,11 +20,13 @@ use backend_api::{Buffers, Dests, Error, Precision, Result};
 use super::barrier::Barrier;
 use super::job::{Columns, Job, Shared, missing};
 use super::part::{ALIGNED, Layout, Part, Room};
-use super::program::{Phase, Program};
+use super::program::{Program, products};
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::packed::MatrixView;
+use crate::features::has_bf16;
+use crate::int8;
+use crate::packed::{FEW, MatrixView};
 use crate::packed_matrix::{PackedMatrix, Packing};
 use crate::steps::{MIN_PRODUCTS, row_ranges};
 use crate::storage::{CpuBuffer, Input, Output, PackKey};
@@ -91,14 +93,7 @@ impl<T: Float> Job<'_, T> {
             return 1;
         }
         let program = self.program;
-        let products = |phases: &[Phase]| {
-            let products = phases.iter().filter_map(|phase| match phase {
-                Phase::Product(product) => Some([product.k, product.n]),
-                Phase::Tile(_) => None,
-            });
-            products.collect::<Vec<_>>()
-        };
-        let widest = products(&self.phases).iter().map(|[_, n]| *n).max();
+        let widest = products(&self.phases).map(|product| product.n).max();
         let work = program.work.saturating_mul(program.batch);
         let members = cpu
             .threads()
@@ -108,9 +103,9 @@ impl<T: Float> Job<'_, T> {
             return 1;
         }
         let in_steps = products(&self.phases[program.ahead..program.behind]);
-        let weights = in_steps.iter().map(|[k, n]| k * n * size_of::<T>());
+        let weights = in_steps.clone().map(|p| p.k * p.n * size_of::<T>());
         let weights: usize = weights.sum();
-        let exchanged = in_steps.iter().map(|[k, n]| (k + n) * size_of::<T>());
+        let exchanged = in_steps.map(|p| (p.k + p.n) * size_of::<T>());
         let exchanged = exchanged.sum::<usize>() * program.batch * EXCHANGE_COST;
         let saving = plan.saved > 0 || !plan.step.sums().is_empty();
         let alone = MIN_ROWS_PER_THREAD[usize::from(saving)];
@@ -150,15 +145,22 @@ impl<T: Float> Job<'_, T> {
                     batch
                 },
                 amx: cpu.has_amx() && single && batch >= amx::MIN_ROWS,
-                // Only inference rounds.
-                bf16: cpu.precision() == Precision::Bf16 && plan.reuse && plan.saved == 0,
+                // By the batch, so that a cut stream has the bits of the whole sequence.
+                row_pairs: has_bf16() && batch > FEW,
+                precision: match cpu.precision() {
+                    // Only inference rounds.
+                    _ if !plan.reuse || plan.saved > 0 => Precision::Exact,
+                    // More integers have sums that do not fit.
+                    Precision::Int8 if shape[0] > int8::MOST_INNER => Precision::Exact,
+                    precision => precision,
+                },
                 reuse: plan.reuse,
             };
             let of = PackKey {
                 layout: captured[matrix.captured].layout,
                 view: Some(layout),
                 part: range.clone(),
-                form: [packing.is_for_few(), packing.bf16],
+                form: (packing.is_for_few(), packing.precision),
             };
             let input = &captured[matrix.captured];
             let packed = PackedMatrix::new(cpu, input, &of, packing, |data| MatrixView {

@@ -10,10 +10,7 @@ pub const STEPS: usize = 20;
 /// `batch` windows of the series between 0 and 30, `[batch, STEPS, 1]`, and the same windows one
 /// value later: the values to predict.
 pub fn next_batch(device: &Device, seed: u64, batch: usize) -> Result<(Tensor, Tensor)> {
-    let starts = Distribution::Uniform {
-        low: 0.0,
-        high: 30.0 - (STEPS + 1) as f64 * 0.1,
-    };
+    let starts = Distribution::uniform(0.0, 30.0 - (STEPS + 1) as f64 * 0.1);
     let starts = Tensor::random(device, seed, starts, &[batch, 1])?.to_vec::<f32>()?;
     let window = |shift: usize| {
         let times = starts.iter().flat_map(|&start| {

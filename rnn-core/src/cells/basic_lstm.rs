@@ -8,6 +8,19 @@ use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor, nest};
 
 backend_api::shared_doc! { lstm_state_doc:
 /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
+///
+/// ```
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, LstmState, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = BasicLstmCell::new(&device, 4, 8)?;
+/// let (c, h) = (Tensor::ones(&device, &[2, 8])?, Tensor::zeros(&device, &[2, 8])?);
+/// let rnn = DynamicRnn::new(&cell).initial_state(LstmState { c, h });
+/// let LstmState { h, .. } = rnn.run(&Tensor::ones(&device, &[2, 5, 4])?)?.state;
+/// assert_eq!(h.shape().dims(), [2, 8]);
+/// # Ok(()) }
+/// ```
 }
 
 nest! {

@@ -3,7 +3,8 @@
 use backend_api::{Backend, DType, Result};
 use serde::Deserialize;
 
-use super::grid::{Grid, GridLstmState, GridOptions};
+use super::GridLstmState;
+use super::grid::{Grid, GridOptions};
 use super::grid_lstm::grid_builder;
 use super::same_as::same_as_inner;
 use crate::{CellConfig, Module, Visitor};

@@ -314,6 +314,22 @@ impl CellConfig for ConvLstmCellBuilder {
 macro_rules! with_dimensions {
     ($($config:ident, $class:literal, $ndims:literal, $scope:literal;)*) => {$(
         #[doc = concat!("TensorFlow's `", $class, "`: a [`ConvLstmCell`] with another scope.")]
+        ///
+        /// ```
+        /// use recurrent::serde_json::json;
+        /// use recurrent::{Cell, DType, Device, cell_from_config};
+        ///
+        /// # fn main() -> recurrent::Result<()> {
+        /// let options = json!({
+        #[doc = concat!("    \"type\": \"", $class, "\",")]
+        #[doc = concat!("    \"input_shape\": vec![6; ", $ndims, " + 1], // the last are channels")]
+        ///     "output_channels": 2,
+        #[doc = concat!("    \"kernel_shape\": vec![3; ", $ndims, "],")]
+        /// });
+        /// let cell = cell_from_config(&Device::cpu(), &options, 6, DType::F32)?;
+        #[doc = concat!("assert_eq!(cell.output_size()?.total(), 2 * 6usize.pow(", $ndims, "));")]
+        /// # Ok(()) }
+        /// ```
         #[derive(Clone, Debug, Deserialize)]
         #[serde(transparent)]
         pub struct $config(ConvLstmCellBuilder);

@@ -7,50 +7,9 @@ use serde::Deserialize;
 
 use super::conv::pad;
 use super::frequency::{check_clip, clip, count};
-use super::{Affine, CellSize, First};
+use super::{Affine, CellSize, First, GridLstmState};
 use crate::limits::check_sizes;
-use crate::{Cell, Initializer, Module, Nest, Param, Path, StepContext, Visitor};
-
-backend_api::shared_doc! { grid_lstm_state_doc:
-/// The state of a grid LSTM: tensors `[batch, units]` with TensorFlow's names, for example
-/// `state_f02_b00_c` and `state_f02_b00_m` for window 2 of block 0. With two directions, the names
-/// have the prefix `fwd_` or `bwd_`.
-}
-
-#[doc = grid_lstm_state_doc!()]
-#[derive(Clone, Debug)]
-pub struct GridLstmState<B: Backend> {
-    names: Arc<[String]>,
-    tensors: Vec<Tensor<B>>,
-}
-
-impl<B: Backend> GridLstmState<B> {
-    /// The names in order.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// The tensor with the given name.
-    pub fn get(&self, name: &str) -> Option<&Tensor<B>> {
-        let index = self.names.iter().position(|n| n == name)?;
-        self.tensors.get(index)
-    }
-}
-
-impl<B: Backend> Nest<B> for GridLstmState<B> {
-    fn visit<'a>(&'a self, path: &Path<'_>, f: &mut dyn FnMut(&Path<'_>, &'a Tensor<B>)) {
-        for (name, tensor) in self.names.iter().zip(&self.tensors) {
-            f(&Path::Field(path, name), tensor);
-        }
-    }
-
-    fn map(&self, f: &mut dyn FnMut(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
-        Ok(Self {
-            names: self.names.clone(),
-            tensors: self.tensors.map(f)?,
-        })
-    }
-}
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 /// The common implementation of both grid cells: one or two directions along the frequency axis.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ mod frequency;
 mod glstm;
 mod grid;
 mod grid_lstm;
+mod grid_state;
 mod gru;
 mod gru_block;
 mod ind_rnn;
@@ -55,8 +56,8 @@ pub use coupled_lstm::{CoupledInputForgetGateLstmCell, CoupledInputForgetGateLst
 pub use cudnn_compatible_gru::{CudnnCompatibleGruCell, CudnnCompatibleGruCellBuilder};
 pub use cudnn_compatible_lstm::{CudnnCompatibleLstmCell, CudnnCompatibleLstmCellBuilder};
 pub use glstm::{GlstmCell, GlstmCellBuilder};
-pub use grid::GridLstmState;
 pub use grid_lstm::{GridLstmCell, GridLstmCellBuilder};
+pub use grid_state::GridLstmState;
 pub use gru::{GruCell, GruCellBuilder};
 pub use gru_block::{GruBlockCell, GruBlockCellBuilder};
 pub use ind_rnn::{IndRnnCell, IndRnnCellBuilder};

@@ -34,12 +34,29 @@ use crate::{Cell, Mode, Module, Nest};
 pub struct BidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     forward: DynamicRnn<'a, F>,
     backward: DynamicRnn<'a, G>,
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<F::Backend>>,
     time_major: bool,
     shared: bool,
 }
 
 /// Output of a bidirectional driver: pairs of forward and backward.
+///
+/// ```
+/// use recurrent::{
+///     BidirectionalDynamicRnn, BidirectionalOutput, Device, GruCell, Result, Tensor,
+/// };
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn joined(rnn: &BidirectionalOutput<Tensor, Tensor, Tensor, Tensor>) -> Result<Tensor> {
+///     Tensor::concat(&[&rnn.outputs.0, &rnn.outputs.1], 2)
+/// }
+/// let device = Device::cpu();
+/// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 6)?);
+/// let x = Tensor::ones(&device, &[2, 5, 4])?;
+/// let rnn = BidirectionalDynamicRnn::new(&ahead, &back).run(&x)?;
+/// assert_eq!(joined(&rnn)?.shape().dims(), [2, 5, 8 + 6]);
+/// # Ok(()) }
+/// ```
 pub type BidirectionalOutput<OF, OB, SF, SB> = RnnOutput<(OF, OB), (SF, SB)>;
 
 impl<'a, F, G> BidirectionalDynamicRnn<'a, F, G>
@@ -58,12 +75,10 @@ where
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type. A length must not be above the
-    /// number of steps.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
-        self.forward = self.forward.sequence_length(lengths);
-        self.backward = self.backward.sequence_length(lengths);
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    /// A length must not be above the number of steps.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<F::Backend>>) -> Self {
+        self.lengths = Some(lengths.into());
         self
     }
 
@@ -129,12 +144,14 @@ where
         } else {
             swap_batch_time(inputs)?
         };
-        let lengths = match &self.lengths {
-            Some(lengths) => lengths.check_within(op, rows, steps)?,
-            None => vec![steps; rows],
+        let given = match &self.lengths {
+            Some(lengths) => Some(lengths.check_within(op, rows, steps)?),
+            None => None,
         };
-        let forward = self.forward.run(&inputs)?;
-        let backward = self.backward.run(&reversed(&inputs, &lengths)?)?;
+        let lengths = given.clone().unwrap_or_else(|| vec![steps; rows]);
+        let forward = self.forward.run_lengths(&inputs, given.clone(), None)?;
+        let backward = reversed(&inputs, &lengths)?;
+        let backward = self.backward.run_lengths(&backward, given, None)?;
         let outputs = (forward.outputs, reversed(&backward.outputs, &lengths)?);
         let outputs = if self.time_major {
             outputs
@@ -183,6 +200,20 @@ fn reversed<B: Backend, N: Nest<B>>(sequences: &N, lengths: &[usize]) -> Result<
 ///
 /// Lengths as in [`BidirectionalDynamicRnn::sequence_length`]. Initial states default to zero.
 ///
+/// ```
+/// use recurrent::{Device, GruCell, StaticRnn, Tensor, static_bidirectional_rnn};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let (ahead, back) = (GruCell::new(&device, 4, 8)?, GruCell::new(&device, 4, 8)?);
+/// let steps = vec![Tensor::ones(&device, &[2, 4])?; 3];
+/// let (ahead, back) = (StaticRnn::new(&ahead), StaticRnn::new(&back));
+/// let rnn = static_bidirectional_rnn(ahead, back, &steps, Some(&[3, 1]))?;
+/// assert_eq!(rnn.outputs[0].shape().dims(), [2, 16]); // both directions
+/// assert_eq!(rnn.outputs[2].at(1)?.to_vec::<f32>()?, [0.0; 16]); // past the length
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// As [`StaticRnn::run`]; also if a length is above the number of steps, or the cells share a
 /// parameter.
@@ -203,7 +234,7 @@ where
         Some(lengths) => (
             forward.sequence_length(lengths),
             backward.sequence_length(lengths),
-            Lengths::new(lengths).check_within(op, rows, inputs.len())?,
+            Lengths::<F::Backend>::from(lengths).check_within(op, rows, inputs.len())?,
         ),
         None => (forward, backward, vec![inputs.len(); rows]),
     };

@@ -35,7 +35,7 @@ use crate::{Cell, Explanation, Mode, Nest, StepContext, Unroll};
 #[must_use = "call `run`"]
 pub struct DynamicRnn<'a, C: Cell> {
     pub(super) cell: &'a C,
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<C::Backend>>,
     initial_state: Option<C::State>,
     time_major: bool,
     mode: Option<Mode>,
@@ -44,6 +44,19 @@ pub struct DynamicRnn<'a, C: Cell> {
 }
 
 /// Outputs and final state of a driver.
+///
+/// ```
+/// use recurrent::{Device, DynamicRnn, GruCell, RnnOutput, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let x = Tensor::ones(&device, &[2, 5, 4])?;
+/// let RnnOutput { outputs, state, .. } = DynamicRnn::new(&cell).sequence_length(&[5, 3]).run(&x)?;
+/// // The output of a GRU is its state: that of row 1 is of its third step.
+/// assert_eq!(outputs.at((1, 2))?.to_vec::<f32>()?, state.at(1)?.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RnnOutput<O, S> {
@@ -69,9 +82,9 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<C::Backend>>) -> Self {
+        self.lengths = Some(lengths.into());
         self
     }
 
@@ -172,15 +185,28 @@ impl<'a, C: Cell> DynamicRnn<'a, C> {
         inputs: &C::Input,
         explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
     ) -> Result<RnnOutput<C::Output, C::State>> {
+        let lengths = match &self.lengths {
+            Some(lengths) => {
+                let (_, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
+                Some(lengths.check("dynamic_rnn", batch)?)
+            }
+            None => None,
+        };
+        self.run_lengths(inputs, lengths, explanation)
+    }
+
+    /// [`run`](Self::run) with checked lengths in place of the driver's.
+    pub(super) fn run_lengths(
+        &self,
+        inputs: &C::Input,
+        lengths: Option<Vec<usize>>,
+        explanation: Option<Arc<Mutex<Vec<ExplainedPart>>>>,
+    ) -> Result<RnnOutput<C::Output, C::State>> {
         let (steps, batch) = extent("dynamic_rnn", inputs, self.time_major)?;
         let inputs = if self.time_major {
             inputs.clone()
         } else {
             swap_batch_time(inputs)?
-        };
-        let lengths = match &self.lengths {
-            Some(lengths) => Some(lengths.check("dynamic_rnn", batch)?),
-            None => None,
         };
         let state = match &self.initial_state {
             Some(state) => state.clone(),

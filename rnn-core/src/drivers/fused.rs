@@ -7,6 +7,24 @@ use super::{DynamicRnn, RnnOutput};
 use crate::{Cell, Nest};
 
 /// A recurrence over a whole time-major sequence; TensorFlow's `FusedRNNCell`.
+///
+/// ```
+/// use recurrent::cells::LstmBlockFusedCell;
+/// use recurrent::{Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Result, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// The last output of any layer over `[time, batch, depth]`.
+/// fn last<F: FusedRnnCell<Backend = Device>>(layer: &F, x: &Tensor) -> Result<Tensor> {
+///     layer.run(x, None, None)?.outputs.at(-1)
+/// }
+/// let device = Device::cpu();
+/// let x = Tensor::ones(&device, &[5, 2, 4])?;
+/// let lstm = LstmBlockFusedCell::new(&device, 4, 8)?;
+/// let gru = FusedRnnCellAdaptor(GruCell::new(&device, 4, 6)?);
+/// assert_eq!(last(&lstm, &x)?.shape().dims(), [2, 8]);
+/// assert_eq!(last(&gru, &x)?.shape().dims(), [2, 6]);
+/// # Ok(()) }
+/// ```
 pub trait FusedRnnCell {
     /// The backend.
     type Backend: Backend;
@@ -29,6 +47,19 @@ pub trait FusedRnnCell {
 /// Adapts a cell to [`FusedRnnCell`]; TensorFlow's `FusedRNNCellAdaptor`. TensorFlow's option to
 /// use a static instead of a dynamic loop is omitted, because every cell here processes whole
 /// sequences.
+///
+/// ```
+/// use recurrent::{Device, FusedRnnCell, FusedRnnCellAdaptor, GruCell, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let layer = FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?);
+/// let x = Tensor::ones(&device, &[5, 2, 4])?; // [time, batch, depth]
+/// let first = layer.run(&x, None, None)?;
+/// let second = layer.run(&x, Some(&first.state), Some(&[5, 3]))?;
+/// assert_eq!(second.outputs.at((3.., 1))?.to_vec::<f32>()?, [0.0; 2 * 8]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FusedRnnCellAdaptor<C>(pub C);
 
@@ -88,7 +119,7 @@ impl<F: FusedRnnCell> FusedRnnCell for TimeReversedFusedRnn<F> {
         let op = "time_reversed_fused_rnn";
         let (steps, rows) = super::dynamic_rnn::extent(op, inputs, true)?;
         let lengths = match sequence_length {
-            Some(lengths) => Lengths::new(lengths).check_within(op, rows, steps)?,
+            Some(lengths) => Lengths::<F::Backend>::from(lengths).check_within(op, rows, steps)?,
             None => vec![steps; rows],
         };
         let lengths = upload(inputs.device(), &lengths)?;

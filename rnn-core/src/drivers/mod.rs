@@ -14,6 +14,7 @@ mod streaming;
 pub use bidirectional::{BidirectionalDynamicRnn, BidirectionalOutput, static_bidirectional_rnn};
 pub use dynamic_rnn::{DynamicRnn, RnnOutput};
 pub use fused::{FusedRnnCell, FusedRnnCellAdaptor, TimeReversedFusedRnn};
+pub use lengths::Lengths;
 pub use raw_rnn::{RawOutput, RawRnnStep, raw_rnn};
 pub use stack_bidirectional::{StackBidirectionalDynamicRnn, stack_bidirectional_rnn};
 pub use state_saving::{StateSaver, static_state_saving_rnn};

@@ -11,6 +11,35 @@ use crate::{Cell, Mode, Nest, StepContext};
 /// The values before the first iteration correspond to the result of the first call of TensorFlow's
 /// `loop_fn`. Their `emit` only defines the structure, shapes (including the batch axis) and types
 /// of later emits; its elements are ignored.
+///
+/// ```
+/// use recurrent::{Cell, Device, GruCell, RawRnnStep, StepContext, Tensor, raw_rnn};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 3, 3)?;
+/// // Row 0 takes one step, row 1 takes three.
+/// let finished = |steps| Tensor::from_bools(&device, &[steps >= 1, steps >= 3], &[2]);
+/// let start = RawRnnStep {
+///     finished: finished(0)?,
+///     input: Tensor::ones(&device, &[2, 3])?,
+///     state: cell.zero_state(2)?,
+///     emit: cell.zero_output(2)?, // only its shape counts
+///     loop_state: "start",
+/// };
+/// let run = raw_rnn(&cell, StepContext::default(), start, |steps, output, state, _| {
+///     Ok(RawRnnStep {
+///         finished: finished(steps)?,
+///         input: output.clone(),
+///         state: state.clone(),
+///         emit: output.clone(),
+///         loop_state: "end",
+///     })
+/// })?;
+/// assert_eq!(run.emits.at((1.., 0))?.to_vec::<f32>()?, [0.0; 2 * 3]);
+/// assert_eq!(run.loop_state, "end");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RawRnnStep<B: Backend, I, S, E, L> {
     /// `[batch]` of `bool`: rows that take no further step. A finished row stays finished.
@@ -26,6 +55,24 @@ pub struct RawRnnStep<B: Backend, I, S, E, L> {
 }
 
 /// The result of [`raw_rnn`].
+///
+/// ```
+/// use recurrent::{Cell, Device, GruCell, RawRnnStep, StepContext, Tensor, raw_rnn};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 3, 3)?;
+/// let step = |steps: usize, emit: &Tensor, state: &Tensor| {
+///     let finished = Tensor::from_bools(&device, &[steps == 4; 2], &[2])?;
+///     let (input, emit, state) = (emit.clone(), emit.clone(), state.clone());
+///     Ok(RawRnnStep { finished, input, state, emit, loop_state: steps })
+/// };
+/// let start = step(0, &Tensor::ones(&device, &[2, 3])?, &cell.zero_state(2)?)?;
+/// let run = raw_rnn(&cell, StepContext::default(), start, |n, y, state, _| step(n, y, state))?;
+/// assert_eq!((run.emits.shape().dims(), run.loop_state), (&[4, 2, 3][..], 4));
+/// assert_eq!(run.emits.at(-1)?.to_vec::<f32>()?, run.state.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RawOutput<S, E, L> {

@@ -28,7 +28,7 @@ use crate::{Cell, Mode};
 pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     forward: &'a [F],
     backward: &'a [G],
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<F::Backend>>,
     initial_states_fw: Option<Vec<F::State>>,
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
@@ -56,10 +56,10 @@ where
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type. A length must not be above the
-    /// number of steps.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    /// A length must not be above the number of steps.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<B>>) -> Self {
+        self.lengths = Some(lengths.into());
         self
     }
 
@@ -141,7 +141,7 @@ where
                 rnn = rnn.mode(mode.child(i as u64));
             }
             if let Some(lengths) = &self.lengths {
-                rnn = rnn.sequence_length(lengths.values());
+                rnn = rnn.sequence_length(lengths.clone());
             }
             if let Some(states) = &self.initial_states_fw {
                 rnn = rnn.initial_state_fw(states[i].clone());

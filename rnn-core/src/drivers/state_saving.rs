@@ -8,6 +8,30 @@ use crate::nest::structure;
 use crate::{Cell, Nest};
 
 /// Storage for the states of long sequences between segments.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use recurrent::{Device, Error, Result, StateSaver, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// struct InMemory(HashMap<String, Tensor>);
+/// impl StateSaver<Device> for InMemory {
+///     fn state(&self, name: &str) -> Result<Tensor> {
+///         let found = self.0.get(name).cloned();
+///         found.ok_or_else(|| Error::argument("state", name, "is not known"))
+///     }
+///     fn save_state(&mut self, name: &str, value: Tensor) -> Result<()> {
+///         self.0.insert(name.to_owned(), value);
+///         Ok(())
+///     }
+/// }
+/// let zero = Tensor::zeros(&Device::cpu(), &[2, 8])?;
+/// let mut saver = InMemory([("h".to_owned(), zero.clone())].into());
+/// saver.save_state("h", zero.add(1.0)?)?;
+/// assert_eq!(saver.state("h")?.sum_all()?.item()?, 16.0);
+/// assert_eq!(saver.state("c").unwrap_err().to_string(), "state: c is not known");
+/// # Ok(()) }
+/// ```
 pub trait StateSaver<B: Backend> {
     /// The state with the given name, `[batch, ..]`.
     ///
@@ -27,6 +51,34 @@ pub trait StateSaver<B: Backend> {
 ///
 /// `names` has one name per tensor of the state, in order (`c` before `h` for an LSTM). Saved
 /// states are detached: no gradient flows from one segment to the previous one.
+///
+/// ```
+/// use recurrent::{Cell, Device, GruCell, Result, StateSaver, StaticRnn, Tensor};
+/// use recurrent::static_state_saving_rnn;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// struct Saved(Tensor);
+/// impl StateSaver<Device> for Saved {
+///     fn state(&self, _: &str) -> Result<Tensor> {
+///         Ok(self.0.clone())
+///     }
+///     fn save_state(&mut self, _: &str, value: Tensor) -> Result<()> {
+///         self.0 = value;
+///         Ok(())
+///     }
+/// }
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let steps = vec![Tensor::ones(&device, &[2, 4])?; 6];
+/// let mut saved = Saved(cell.zero_state(2)?);
+/// for segment in steps.chunks(3) {
+///     static_state_saving_rnn(StaticRnn::new(&cell), &cell, segment, &mut saved, &["h"])?;
+/// }
+/// // The second segment goes on from where the first ends.
+/// let whole = StaticRnn::new(&cell).run(&steps)?.state;
+/// assert_eq!(saved.0.to_vec::<f32>()?, whole.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The number of names differs from the number of state tensors; also as the saver and

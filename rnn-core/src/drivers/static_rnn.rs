@@ -28,7 +28,7 @@ use crate::{Cell, Mode, Nest, StepContext, Unroll};
 #[must_use = "call `run`"]
 pub struct StaticRnn<'a, C: Cell> {
     pub(super) cell: &'a C,
-    lengths: Option<Lengths>,
+    lengths: Option<Lengths<C::Backend>>,
     initial_state: Option<C::State>,
     mode: Option<Mode>,
 }
@@ -45,9 +45,9 @@ impl<'a, C: Cell> StaticRnn<'a, C> {
         }
     }
 
-    /// Sets the length of each row in steps, in any integer type.
-    pub fn sequence_length<L: Copy + TryInto<i128>>(mut self, lengths: &[L]) -> Self {
-        self.lengths = Some(Lengths::new(lengths));
+    /// Sets the length of each row in steps: integers of any type, or a tensor of them, `[batch]`.
+    pub fn sequence_length(mut self, lengths: impl Into<Lengths<C::Backend>>) -> Self {
+        self.lengths = Some(lengths.into());
         self
     }
 

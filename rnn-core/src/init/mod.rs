@@ -34,7 +34,7 @@ use crate::ParamId;
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let device = Device::cpu();
-/// let orthogonal = Initializer::Orthogonal { gain: 1.0 };
+/// let orthogonal = Initializer::orthogonal(1.0);
 /// let mut cell = GruCell::builder(3, 5).kernel_initializer(orthogonal).build(&device)?;
 /// cell.initialize(7)?;
 ///
@@ -119,6 +119,21 @@ pub enum Initializer {
 }
 
 /// The fan that [`Initializer::VarianceScaling`] divides by. Default: `"fan_in"`.
+///
+/// ```
+/// use recurrent::{DType, Device, Fan, Initializer, Param, Scaled};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // A limit of sqrt(3 / fan): 0.1 for 300 rows, 1 for 3 columns.
+/// let limit = |fan| {
+///     let initializer = Initializer::variance_scaling(1.0, fan, Scaled::Uniform);
+///     let kernel = Param::new(&Device::cpu(), initializer, &[300, 3], DType::F32)?;
+///     kernel.reshape(&[900])?.abs()?.max(0)?.item()
+/// };
+/// assert!((0.09..0.1001).contains(&limit(Fan::In)?));
+/// assert!((0.9..1.001).contains(&limit(Fan::Out)?));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Fan {
     /// The number of rows.
@@ -135,6 +150,18 @@ pub enum Fan {
 
 /// The distribution of [`Initializer::VarianceScaling`], with mean 0. Default:
 /// `"truncated_normal"`.
+///
+/// ```
+/// use recurrent::{DType, Device, Fan, Initializer, Param, Scaled};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // He's initialization for ReLU: normal, with a variance of 2 / fan_in.
+/// let he = Initializer::variance_scaling(2.0, Fan::In, Scaled::UntruncatedNormal);
+/// let kernel = Param::new(&Device::cpu(), he, &[200, 100], DType::F32)?;
+/// let variance = kernel.square()?.mean_all()?.item()?;
+/// assert!((variance - 2.0 / 200.0).abs() < 1e-3);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaled {
@@ -156,6 +183,51 @@ impl Initializer {
     pub const ZEROS: Self = Self::Constant(0.0);
     /// All ones.
     pub const ONES: Self = Self::Constant(1.0);
+
+    /// [`Uniform`](Self::Uniform) in `[low, high)`; TensorFlow's `random_uniform_initializer`.
+    #[doc(alias = "random_uniform_initializer")]
+    pub const fn uniform(low: f64, high: f64) -> Self {
+        Self::Uniform { low, high }
+    }
+
+    /// [`LogUniform`](Self::LogUniform) between two positive limits.
+    pub const fn log_uniform(low: f64, high: f64) -> Self {
+        Self::LogUniform { low, high }
+    }
+
+    /// [`Normal`](Self::Normal); TensorFlow's `random_normal_initializer`.
+    #[doc(alias = "random_normal_initializer")]
+    pub const fn normal(mean: f64, std: f64) -> Self {
+        Self::Normal { mean, std }
+    }
+
+    /// [`TruncatedNormal`](Self::TruncatedNormal); TensorFlow's `truncated_normal_initializer`.
+    #[doc(alias = "truncated_normal_initializer")]
+    pub const fn truncated_normal(mean: f64, std: f64) -> Self {
+        Self::TruncatedNormal { mean, std }
+    }
+
+    /// [`VarianceScaling`](Self::VarianceScaling); TensorFlow's `variance_scaling_initializer`.
+    #[doc(alias = "variance_scaling_initializer")]
+    pub const fn variance_scaling(scale: f64, mode: Fan, distribution: Scaled) -> Self {
+        Self::VarianceScaling {
+            scale,
+            mode,
+            distribution,
+        }
+    }
+
+    /// [`Orthogonal`](Self::Orthogonal) times a factor; TensorFlow's `orthogonal_initializer`.
+    #[doc(alias = "orthogonal_initializer")]
+    pub const fn orthogonal(gain: f64) -> Self {
+        Self::Orthogonal { gain }
+    }
+
+    /// [`Identity`](Self::Identity) times a factor; TensorFlow's `identity_initializer`.
+    #[doc(alias = "identity_initializer")]
+    pub const fn identity(gain: f64) -> Self {
+        Self::Identity { gain }
+    }
 
     /// Checks the arguments.
     fn check(self) -> Result<()> {

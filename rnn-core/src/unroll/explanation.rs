@@ -4,6 +4,18 @@ use std::fmt;
 
 /// How a cell runs over a sequence on a device: the result of
 /// [`DynamicRnn::explain`](crate::DynamicRnn::explain). Its text shows all parts.
+///
+/// ```
+/// use recurrent::{BasicLstmCell, Device, DynamicRnn, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = BasicLstmCell::new(&device, 4, 8)?;
+/// let how = DynamicRnn::new(&cell).explain(&Tensor::ones(&device, &[2, 5, 4])?)?;
+/// assert_eq!(how.parts.len(), 1);
+/// println!("{how}"); // the program of one step
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -12,6 +24,18 @@ pub struct Explanation {
 }
 
 /// How a part of a cell runs over all steps.
+///
+/// ```
+/// use recurrent::{Device, DynamicRnn, GruCell, MultiRnnCell, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let layers = [(3, 4), (4, 4)].map(|(depth, units)| GruCell::new(&device, depth, units));
+/// let cell = MultiRnnCell::new(layers.into_iter().collect::<Result<Vec<_>, _>>()?)?;
+/// let how = DynamicRnn::new(&cell).explain(&Tensor::ones(&device, &[2, 5, 3])?)?;
+/// assert!(how.parts.iter().all(|part| !part.text.is_empty()));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExplainedPart {
@@ -22,6 +46,22 @@ pub struct ExplainedPart {
 }
 
 /// How the steps of a part of a cell run, from slow to fast.
+///
+/// ```
+/// use recurrent::cells::UgrnnCell;
+/// use recurrent::{Device, DynamicRnn, StepPath, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let x = Tensor::ones(&device, &[2, 5, 4])?;
+/// let cell = UgrnnCell::new(&device, 4, 8)?;
+/// match &DynamicRnn::new(&cell).explain(&x)?.parts[0].path {
+///     StepPath::Compiled | StepPath::Kernel => {}
+///     StepPath::Called(why) | StepPath::Stepwise(why) => panic!("slow: {why}"),
+///     path => panic!("unknown: {path:?}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StepPath {

@@ -4,6 +4,8 @@ mod explanation;
 mod segments;
 mod trace;
 
+use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,21 @@ use crate::{Cell, Mode, Module, Nest, StepContext};
 ///
 /// Holds the driver's settings (lengths, mode, random stream, memory policy) and the loops that
 /// apply them, so that cells do not handle them.
+///
+/// ```
+/// use recurrent::{Cell, Device, DynamicRnn, GruCell, StepContext, Tensor, Unroll};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let x = Tensor::ones(&device, &[5, 2, 4])?; // [time, batch, depth]
+/// // What a driver does.
+/// let unroll = Unroll::new(StepContext::default(), 5, 2);
+/// let (outputs, _) = cell.unroll(&unroll, &x, &cell.zero_state(2)?)?;
+/// let rnn = DynamicRnn::new(&cell).time_major(true).run(&x)?;
+/// assert_eq!(outputs.to_vec::<f32>()?, rnn.outputs.to_vec::<f32>()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Unroll<B: Backend> {
     pub(crate) step: StepContext,
@@ -49,8 +66,8 @@ pub struct Unroll<B: Backend> {
 pub(crate) struct StreamCache<B: Backend> {
     /// Tensors that cells derive from their weights, by parameter and name.
     weights: Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>,
-    /// The traced steps of cells.
-    steps: Mutex<HashMap<StepKey, Arc<Step<B>>>>,
+    /// The traced steps of cells. There are few, and comparing a key is faster than hashing it.
+    steps: Mutex<Vec<(StepKey, Traced<B>)>>,
 }
 
 // A derived impl would require `B: Default`.
@@ -68,12 +85,17 @@ impl<B: Backend> Default for StreamCache<B> {
 /// one type that a composite cell gives the same [`Unroll`].
 type StepKey = (usize, u64, &'static str, Vec<Meta>);
 
+/// A traced step, or why a graph would not stand for the step.
+type Traced<B> = Result<Arc<Step<B>>, String>;
+
 /// A traced step on a device.
 #[derive(Debug)]
 struct Step<B: Backend> {
     device: B,
     regions: Arc<Regions>,
     captured: Vec<Tensor<B>>,
+    /// An output of zeros, of the cell's type.
+    zero: Arc<dyn Any + Send + Sync>,
 }
 
 impl<B: Backend> Unroll<B> {
@@ -158,10 +180,15 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
-        if self.memory_policy == MemoryPolicy::Store && self.segment.is_none() {
+        if self.is_whole() {
             return body(self, inputs, state);
         }
         segments::run(self, inputs, state, body)
+    }
+
+    /// Whether the memory policy leaves the sequence whole.
+    fn is_whole(&self) -> bool {
+        self.memory_policy == MemoryPolicy::Store && self.segment.is_none()
     }
 
     /// Runs a cell step by step: the default of [`Cell::unroll`].
@@ -175,10 +202,10 @@ impl<B: Backend> Unroll<B> {
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
         self.in_f32(cell, inputs, state, |u, cell, inputs, state| {
-            let zero = cell.zero_output(u.batch())?;
+            let zero = || cell.zero_output(u.batch());
             let of_cell = Some(std::any::type_name::<C>());
             let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
-            u.scan_steps(inputs, state, &zero, of_cell, step)
+            u.scan_steps(inputs, state, zero, of_cell, step)
         })
     }
 
@@ -200,19 +227,23 @@ impl<B: Backend> Unroll<B> {
         + Sync
         + 'static,
     ) -> Result<(C::Output, C::State)> {
-        let run = |cell: C, inputs: &C::Input, state: &C::State| {
+        let run = |cell: Cow<'_, C>, inputs: &C::Input, state: &C::State| {
+            if self.is_whole() {
+                return body(self, &cell, inputs, state);
+            }
+            let (cell, body) = (cell.into_owned(), body.clone());
             self.segments(inputs, state, move |u, inputs, state| {
                 body(u, &cell, inputs, state)
             })
         };
         self.check_steps(inputs)?;
         let Some(wide) = widened(cell, state)? else {
-            return run(cell.clone(), inputs, state);
+            return run(Cow::Borrowed(cell), inputs, state);
         };
         // The cell checks the types that its tensors have before they are cast.
         let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
         trace::check::<B, _, _, _>(&self.step, inputs, state, &step)?;
-        let (outputs, new) = run(wide, &widen(inputs)?, &widen(state)?)?;
+        let (outputs, new) = run(Cow::Owned(wide), &widen(inputs)?, &widen(state)?)?;
         Ok((
             narrow(&outputs, &cell.zero_output(self.batch)?)?,
             narrow(&new, state)?,
@@ -242,7 +273,7 @@ impl<B: Backend> Unroll<B> {
         O: Nest<B>,
     {
         self.check_steps(inputs)?;
-        self.scan_steps(inputs, state, zero, None, step)
+        self.scan_steps(inputs, state, || Ok(zero.clone()), None, step)
     }
 
     /// Checks that the first axis of the inputs is the time. The cell checks the other axes, of one
@@ -264,7 +295,7 @@ impl<B: Backend> Unroll<B> {
         &self,
         inputs: &I,
         state: &S,
-        zero: &O,
+        zero: impl FnOnce() -> Result<O>,
         of_cell: Option<&'static str>,
         step: impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
     ) -> Result<(O, S)>
@@ -276,17 +307,29 @@ impl<B: Backend> Unroll<B> {
         if self.steps == 0 {
             return self.without_steps(inputs, state, step);
         }
-        match self.traced(inputs, state, zero, of_cell, &step) {
-            Ok(step) => {
-                self.explain(|| match step.regions.core().map(|core| core.program()) {
-                    Some(Err(reason)) => (
-                        StepPath::Stepwise(reason.to_owned()),
-                        step.regions.to_string(),
-                    ),
-                    _ => (StepPath::Compiled, step.regions.to_string()),
-                });
-                return self.run_traced(&step, inputs, state, zero);
+        let stream = self.cache.as_ref().zip(of_cell);
+        let stream = stream.map(|(cache, cell)| Ok((cache, self.step_key(cell, inputs, state)?)));
+        let stream = stream.transpose()?;
+        let known = stream.as_ref().and_then(|(cache, key)| {
+            let steps = locked(&cache.steps);
+            let found = steps.iter().find(|(known, _)| known == key);
+            found.map(|(_, traced)| traced.clone())
+        });
+        if let Some(Ok(step)) = &known
+            && let Some(zero) = step.zero.downcast_ref::<O>()
+        {
+            return self.run_traced(step, inputs, state, zero);
+        }
+        let zero = zero()?;
+        let traced = known.unwrap_or_else(|| {
+            let traced = self.traced(inputs, state, &zero, &step);
+            if let Some((cache, key)) = stream {
+                locked(&cache.steps).push((key, traced.clone()));
             }
+            traced
+        });
+        match traced {
+            Ok(step) => return self.run_traced(&step, inputs, state, &zero),
             Err(reason) => self.explain(|| (StepPath::Called(reason), String::new())),
         }
         let zeros = zero.leaves();
@@ -296,7 +339,7 @@ impl<B: Backend> Unroll<B> {
             let time = self.start + t;
             let input = inputs.map(&mut |x| x.select(0, t))?;
             let (output, new) = step(&self.step.at(time), &input, &state)?;
-            let output = self.masked(time, output, zero)?;
+            let output = self.masked(time, output, &zero)?;
             for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
                 stack.push(leaf.clone())?;
             }
@@ -325,41 +368,37 @@ impl<B: Backend> Unroll<B> {
         inputs: &I,
         state: &S,
         zero: &O,
-        of_cell: Option<&'static str>,
         step: &impl Fn(&StepContext, &I, &S) -> Result<(O, S)>,
-    ) -> Result<Arc<Step<B>>, String>
+    ) -> Traced<B>
     where
         I: Nest<B>,
         S: Nest<B>,
         O: Nest<B>,
     {
-        let cache = self.cache.as_ref().zip(of_cell).map(|(cache, cell)| {
-            let of_step = |t: &&Tensor<B>| Ok(Meta::new(t.shape().without(0)?, t.dtype()));
-            let mut metas: Vec<Meta> =
-                inputs.leaves().iter().map(of_step).collect::<Result<_>>()?;
-            metas.extend(state.leaves().iter().map(|t| t.meta()));
-            let stream = self.step.run_key("step");
-            let place = self.stepped.fetch_add(1, Ordering::Relaxed);
-            Ok((&cache.steps, (place, stream, cell, metas)))
-        });
-        let cache = cache
-            .transpose()
-            .map_err(|error: backend_api::Error| error.to_string())?;
-        if let Some((cache, key)) = &cache
-            && let Some(known) = locked(cache).get(key)
-        {
-            return Ok(known.clone());
-        }
         let traced = trace::run(&self.step, inputs, state, zero, step)?;
-        let step = Arc::new(Step {
+        Ok(Arc::new(Step {
             regions: Regions::of_step(&traced.device, traced.graph),
             device: traced.device,
             captured: traced.captured,
-        });
-        if let Some((cache, key)) = cache {
-            locked(cache).insert(key, step.clone());
+            zero: Arc::new(zero.clone()),
+        }))
+    }
+
+    /// The key of the step that a cell takes next in this run of a stream.
+    fn step_key<I, S>(&self, cell: &'static str, inputs: &I, state: &S) -> Result<StepKey>
+    where
+        I: Nest<B>,
+        S: Nest<B>,
+    {
+        let (inputs, state) = (inputs.leaves(), state.leaves());
+        let mut metas = Vec::with_capacity(inputs.len() + state.len());
+        for x in inputs {
+            metas.push(Meta::new(x.shape().without(0)?, x.dtype()));
         }
-        Ok(step)
+        metas.extend(state.iter().map(|t| t.meta()));
+        let stream = self.step.run_key("step");
+        let place = self.stepped.fetch_add(1, Ordering::Relaxed);
+        Ok((place, stream, cell, metas))
     }
 
     /// Runs a traced step for each time.
@@ -369,11 +408,19 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
+        self.explain(|| {
+            let regions = &step.regions;
+            let path = match regions.core().map(|core| core.program()) {
+                Some(Err(reason)) => StepPath::Stepwise(reason.to_owned()),
+                _ => StepPath::Compiled,
+            };
+            (path, regions.to_string())
+        });
         let lengths = self.remaining_lengths()?;
         let operands = ScanOperands {
-            inputs: &cloned(inputs),
+            inputs: &inputs.leaves(),
             captured: &step.captured,
-            states: &cloned(state),
+            states: &state.leaves(),
             lengths: lengths.as_ref(),
             steps: self.steps,
             start: self.start,
@@ -567,10 +614,6 @@ impl<B: Backend> Unroll<B> {
 
 fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
     nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
-}
-
-fn cloned<B: Backend, N: Nest<B>>(nest: &N) -> Vec<Tensor<B>> {
-    nest.leaves().into_iter().cloned().collect()
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -178,6 +178,18 @@ where
 
 /// Options of an [`AttentionCellWrapper`] around a cell `C`; if `C` is [`Value`], around a cell
 /// from JSON.
+///
+/// ```
+/// use recurrent::wrappers::AttentionCellWrapper;
+/// use recurrent::{Cell, Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 4, 8)?;
+/// let cell = AttentionCellWrapper::builder(cell, 4, 5).attn_size(6).build()?;
+/// assert_eq!(cell.output_size()?.total(), 6);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionCellWrapperBuilder<C> {

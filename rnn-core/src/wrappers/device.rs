@@ -129,6 +129,18 @@ impl<C: Cell> Cell for DeviceWrapper<C> {
 /// Options of a [`DeviceWrapper`] around a cell from JSON. TensorFlow's device names, for example
 /// `/gpu:0`, have no meaning here. Placement does not affect results, so the cell runs on the
 /// device on which it is built.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{Cell, DType, Device, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let gru = json!({ "type": "GRUCell", "num_units": 5 });
+/// let options = json!({ "type": "DeviceWrapper", "cell": gru, "device": "/gpu:0" });
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
+/// assert_eq!(cell.output_size()?.total(), 5);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceWrapperConfig {

@@ -61,6 +61,30 @@ pub struct DropoutWrapper<C: Cell> {
 }
 
 /// A source of random numbers for dropout: for runs with known numbers.
+///
+/// ```
+/// use recurrent::backend::Tensor;
+/// use recurrent::wrappers::{DropoutWrapper, NoiseSource};
+/// use recurrent::{Device, DynamicRnn, GruCell, Meta, Result, StepContext};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// Drops everything: no number reaches `1 - keep_prob`.
+/// #[derive(Debug)]
+/// struct Nothing;
+/// impl NoiseSource<Device> for Nothing {
+///     fn noise(
+///         &self, device: &Device, _: &StepContext, _: &str, meta: Meta,
+///     ) -> Result<Tensor<Device>> {
+///         Tensor::zeros(device, meta)
+///     }
+/// }
+/// let device = Device::cpu();
+/// let cell = DropoutWrapper::builder(GruCell::new(&device, 4, 8)?).output_keep_prob(0.9);
+/// let cell = cell.build()?.noise(Nothing);
+/// let rnn = DynamicRnn::new(&cell).training(1).run(&Tensor::ones(&device, &[1, 5, 4])?)?;
+/// assert_eq!(rnn.outputs.to_vec::<f32>()?, [0.0; 5 * 8]);
+/// # Ok(()) }
+/// ```
 pub trait NoiseSource<B: Backend>: fmt::Debug + Send + Sync {
     /// Returns numbers in `[0, 1)` of the given shape and type. For 16-bit floats, `meta` has the
     /// type `f32`. An element is kept if its number is at least `1 - keep_prob`.
@@ -92,6 +116,17 @@ impl<B: Backend> NoiseSource<B> for Drawn {
 }
 
 /// Selects the tensors of a state to drop; TensorFlow's `dropout_state_filter_visitor`.
+///
+/// ```
+/// use recurrent::Path;
+/// use recurrent::wrappers::StateFilter;
+///
+/// let (c, h) = (Path::Field(&Path::Root, "c"), Path::Field(&Path::Root, "h"));
+/// let default = StateFilter::default(); // leaves the long-term memory alone
+/// assert!(!default.drops(&c) && default.drops(&h));
+/// let only_c = StateFilter::new(|path| path.to_string().ends_with('c'));
+/// assert!(only_c.drops(&c) && !only_c.drops(&h));
+/// ```
 #[derive(Clone)]
 pub struct StateFilter(Arc<dyn Fn(&Path<'_>) -> bool + Send + Sync>);
 
@@ -290,6 +325,21 @@ impl<C: Cell> Cell for DropoutWrapper<C> {
 }
 
 /// Options of a [`DropoutWrapper`] around a cell `C`; if `C` is [`Value`], around a cell from JSON.
+///
+/// ```
+/// use recurrent::wrappers::{DropoutWrapper, StateFilter};
+/// use recurrent::{BasicLstmCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let cell = || BasicLstmCell::new(&device, 4, 8);
+/// let builder = DropoutWrapper::builder(cell()?).state_keep_prob(0.8);
+/// let dropped = builder.state_filter(StateFilter::all()).build()?;
+/// # let _ = dropped;
+/// let error = DropoutWrapper::builder(cell()?).output_keep_prob(1.5).build().unwrap_err();
+/// assert!(error.to_string().contains("output_keep_prob"), "{error}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropoutWrapperBuilder<C> {

@@ -155,6 +155,22 @@ impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> Cell for EmbeddingWrapper<
 }
 
 /// Options of an [`EmbeddingWrapper`] around a cell from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{DType, Device, Module, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let options = json!({
+///     "type": "EmbeddingWrapper",
+///     "cell": { "type": "GRUCell", "num_units": 5 },
+///     "embedding_classes": 100,
+///     "embedding_size": 8,
+/// });
+/// let cell = cell_from_config(&Device::cpu(), &options, 1, DType::F32)?;
+/// assert!(cell.named_params().iter().any(|(_, param)| param.shape().dims() == [100, 8]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingWrapperConfig {

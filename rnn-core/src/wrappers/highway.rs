@@ -165,6 +165,18 @@ where
 }
 
 /// Options of a [`HighwayWrapper`] around a cell from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{Cell, DType, Device, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let gru = json!({ "type": "GRUCell", "num_units": 3 });
+/// let options = json!({ "type": "HighwayWrapper", "cell": gru, "carry_bias_init": -2.0 });
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
+/// assert_eq!(cell.output_size()?.total(), 3);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HighwayWrapperConfig {

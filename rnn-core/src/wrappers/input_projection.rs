@@ -116,6 +116,18 @@ impl<C: Cell<Input = Tensor<<C as Module>::Backend>>> Cell for InputProjectionWr
 }
 
 /// Options of an [`InputProjectionWrapper`] around a cell from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{DType, Device, Module, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let gru = json!({ "type": "GRUCell", "num_units": 5 });
+/// let options = json!({ "type": "InputProjectionWrapper", "cell": gru, "num_proj": 4 });
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
+/// assert!(cell.named_params().iter().any(|(_, param)| param.shape().dims() == [3, 4]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputProjectionWrapperConfig {

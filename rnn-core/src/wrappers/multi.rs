@@ -85,6 +85,22 @@ impl<C: Cell<Input = <C as Cell>::Output>> MultiRnnCell<Vec<C>> {
 const MAX_LAYERS: usize = 1 << 16;
 
 /// The layers of a [`MultiRnnCell`]: a `Vec` of cells, or a tuple of two to four.
+///
+/// ```
+/// use recurrent::{BasicLstmCell, Cell, Device, GruCell, LstmState, MultiRnnCell, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // A tuple of different cells keeps their types, also in the state.
+/// let layers = (GruCell::new(&device, 3, 4)?, BasicLstmCell::new(&device, 4, 5)?);
+/// let stack: MultiRnnCell<(GruCell, BasicLstmCell)> = MultiRnnCell::new(layers)?;
+/// let (first, last): (Tensor, LstmState) = stack.zero_state(2)?;
+/// assert_eq!((first.dims()[1], last.c.dims()[1]), (4, 5));
+/// // So does a list of one type.
+/// let list = MultiRnnCell::new(vec![GruCell::new(&device, 3, 4)?])?;
+/// assert_eq!(list.zero_state(2)?.len(), 1);
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a list of cells",
     label = "the layers of a `MultiRnnCell` are a `Vec` of cells of one type, or a tuple of two to \
@@ -352,6 +368,20 @@ impl<L: Layers> Cell for MultiRnnCell<L> {
 }
 
 /// Options of a [`MultiRnnCell`] of cells from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{Cell, DType, Device, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let (first, last) = (json!({ "type": "GRUCell", "num_units": 4 }), json!({
+///     "type": "LSTMCell", "num_units": 6, "num_proj": 5,
+/// }));
+/// let options = json!({ "type": "MultiRNNCell", "cells": [first, last] });
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
+/// assert_eq!(cell.state_size()?.to_string(), "0: [4], 1/c: [6], 1/h: [5]");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MultiRnnCellConfig {

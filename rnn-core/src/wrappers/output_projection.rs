@@ -114,6 +114,18 @@ impl<C: Cell<Output = Tensor<<C as Module>::Backend>>> Cell for OutputProjection
 }
 
 /// Options of an [`OutputProjectionWrapper`] around a cell from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{Cell, DType, Device, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let gru = json!({ "type": "GRUCell", "num_units": 5 });
+/// let options = json!({ "type": "OutputProjectionWrapper", "cell": gru, "output_size": 2 });
+/// let cell = cell_from_config(&Device::cpu(), &options, 3, DType::F32)?;
+/// assert_eq!(cell.output_size()?.total(), 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputProjectionWrapperConfig {

@@ -163,6 +163,22 @@ impl<C: Cell> Cell for ResidualWrapper<C> {
 }
 
 /// Options of a [`ResidualWrapper`] around a cell from JSON.
+///
+/// ```
+/// use recurrent::serde_json::json;
+/// use recurrent::{Cell, DType, Device, StepContext, Tensor, cell_from_config};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let gru = json!({ "type": "GRUCell", "num_units": 3, "kernel_initializer": "zeros" });
+/// let options = json!({ "type": "ResidualWrapper", "cell": gru });
+/// let cell = cell_from_config(&device, &options, 3, DType::F32)?;
+/// let x = Tensor::ones(&device, &[1, 3])?;
+/// // A GRU whose candidate is 0 keeps its state of 0; the input is added.
+/// let (output, _) = cell.step(&StepContext::default(), &x, &cell.zero_state(1)?)?;
+/// assert_eq!(output.to_vec::<f32>()?, [1.0; 3]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResidualWrapperConfig {

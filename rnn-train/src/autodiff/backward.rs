@@ -25,6 +25,20 @@ struct Reached<B: Backend> {
 }
 
 /// The tensors that a loss may depend on.
+///
+/// ```
+/// use recurrent::{Device, Differentiable, Reach, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let leaf = |x: f32| device.leaf(&Tensor::from_slice(&device, &[x], &[])?);
+/// let (outer, inner) = (leaf(2.0)?, leaf(3.0)?);
+/// let product = || outer.mul(&inner);
+/// let grads = |reach| device.gradients_of(&[&product()?], &[&inner], reach);
+/// assert!(grads(Reach::Anything).is_ok());
+/// assert!(grads(Reach::Newer).is_err()); // `outer` was tracked before `inner`
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Any.

@@ -35,6 +35,20 @@ use node::{Input, Kept, Node, Source};
 use crate::Gradient;
 
 /// A backend that can record operations and differentiate them.
+///
+/// ```
+/// use recurrent::{Device, Differentiable, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // What `value_and_grad` does for the parameters of a model.
+/// let device = Device::cpu();
+/// let x = device.leaf(&Tensor::from_slice(&device, &[3.0f32, 4.0], &[2])?)?;
+/// let y = x.square()?.sum_all()?;
+/// let grads = device.backward(&y, &[&x])?;
+/// let dx = grads[0].as_ref().expect("y depends on x");
+/// assert_eq!(dx.to_vec::<f32>()?, [6.0, 8.0]);
+/// # Ok(()) }
+/// ```
 pub trait Differentiable: Backend {
     /// A copy of a tensor as a leaf of a graph: operations on the result are recorded.
     ///

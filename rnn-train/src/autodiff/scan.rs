@@ -80,10 +80,12 @@ pub(super) fn gradient<B: Backend>(plan: &ScanPlan, a: &Arguments<'_, B>) -> Res
     let captured = backward.captured.iter();
     let captured = captured.map(|i| a.input(graph.inputs.len() + i));
     let states = (0..graph.states.len()).map(|i| a.grad(shown + i));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let states = states.collect::<Result<Vec<_>>>()?;
     let operands = ScanOperands {
-        inputs: &inputs.collect::<Result<Vec<_>>>()?,
+        inputs: &inputs.iter().collect::<Vec<_>>(),
         captured: &captured.collect::<Result<Vec<_>>>()?,
-        states: &states.collect::<Result<Vec<_>>>()?,
+        states: &states.iter().collect::<Vec<_>>(),
         lengths: lengths.as_ref(),
         steps: plan.steps,
         start: 0,

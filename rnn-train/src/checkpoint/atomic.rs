@@ -15,7 +15,7 @@ const SUFFIX: &str = ".tmp";
 ///
 /// Only a regular file is replaced. A link to one stays, and the file that it leads to is replaced;
 /// a link to nothing is refused.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let target = target(path)?;
     let folder = match target.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use backend_api::{Backend, DType, Error, Meta, Result, Tensor};
+use backend_api::{DType, Error, Result};
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::header::{self, Entry, KEY, METADATA};
 use super::{FORMAT, atomic, seal};
+use crate::arrays::{Array, Arrays};
 use crate::regular;
 
 /// The metadata. `sha256` must be the first field; see [`seal`].
@@ -31,25 +33,13 @@ struct Version {
     written_by: Option<Value>,
 }
 
-/// A tensor to be written to a file.
+/// An array as the crate `safetensors` writes it.
 #[derive(Debug)]
-pub(crate) struct Content {
-    meta: Meta,
-    /// Little-endian elements.
-    bytes: Vec<u8>,
-}
+struct Written<'a>(&'a Array);
 
-impl Content {
-    pub(crate) fn of<B: Backend>(tensor: &Tensor<B>) -> Result<Self> {
-        let meta = tensor.meta();
-        let bytes = swap_on_big_endian(tensor.to_bytes()?, meta.dtype);
-        Ok(Self { meta, bytes })
-    }
-}
-
-impl View for &Content {
+impl View for Written<'_> {
     fn dtype(&self) -> Dtype {
-        match self.meta.dtype {
+        match self.0.meta().dtype {
             DType::F64 => Dtype::F64,
             DType::F16 => Dtype::F16,
             DType::Bf16 => Dtype::BF16,
@@ -63,13 +53,13 @@ impl View for &Content {
         }
     }
     fn shape(&self) -> &[usize] {
-        self.meta.shape.dims()
+        self.0.dims()
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        Cow::Borrowed(self.0.bytes())
     }
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.0.bytes().len()
     }
 }
 
@@ -77,7 +67,7 @@ impl View for &Content {
 pub(crate) fn write(
     path: &Path,
     run: Option<Value>,
-    tensors: &BTreeMap<String, Content>,
+    tensors: &BTreeMap<String, Array>,
 ) -> Result<()> {
     let refuse = |problem: String| Error::format(path, format!("cannot be written: {problem}"));
     if tensors.contains_key(METADATA) {
@@ -93,8 +83,9 @@ pub(crate) fn write(
     };
     let text = serde_json::to_string(&header).map_err(|e| refuse(e.to_string()))?;
     let metadata = HashMap::from([(KEY.to_owned(), text)]);
+    let written = tensors.iter().map(|(name, array)| (name, Written(array)));
     let mut bytes =
-        safetensors::serialize(tensors, Some(metadata)).map_err(|e| refuse(e.to_string()))?;
+        safetensors::serialize(written, Some(metadata)).map_err(|e| refuse(e.to_string()))?;
     if !seal::seal(&mut bytes) {
         return Err(refuse("the metadata is not at the start".to_owned()));
     }
@@ -105,7 +96,7 @@ pub(crate) fn write(
         return Err(unlike("the metadata differ"));
     }
     let metas = entries.iter().map(|(name, entry)| (name, entry.meta));
-    if !metas.eq(tensors.iter().map(|(name, content)| (name, content.meta))) {
+    if !metas.eq(tensors.iter().map(|(name, content)| (name, content.meta()))) {
         return Err(unlike("the tensors differ"));
     }
     atomic::write(path, &bytes)
@@ -114,11 +105,9 @@ pub(crate) fn write(
 /// A file that was read and whose checksum, if it has one, is correct.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    pub(super) path: PathBuf,
     /// Present in checkpoints, absent in files of parameters.
     pub(super) run: Option<Value>,
-    bytes: Vec<u8>,
-    entries: BTreeMap<String, Entry>,
+    pub(crate) arrays: Arrays,
 }
 
 impl Stored {
@@ -127,69 +116,6 @@ impl Stored {
         let read = regular::open(path)?.read_to_end(&mut bytes);
         read.map_err(|e| Error::io(path, e))?;
         parse(path, bytes).map_err(|problem| Error::format(path, problem))
-    }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
-    }
-
-    /// Copies a tensor of the file to a device.
-    pub(crate) fn tensor<B: Backend>(&self, device: &B, name: &str) -> Result<Tensor<B>> {
-        let entry = self.entry(name)?;
-        let bytes = &self.bytes[entry.bytes.clone()];
-        if entry.meta.dtype == DType::Bool
-            && let Some(at) = bytes.iter().position(|&byte| byte > 1)
-        {
-            let problem = format!(
-                "`{name}` has byte {} at index {at}, but a bool is 0 or 1",
-                bytes[at]
-            );
-            return Err(Error::format(&self.path, problem));
-        }
-        let bytes = bytes.to_vec();
-        let bytes = swap_on_big_endian(bytes, entry.meta.dtype);
-        Tensor::from_bytes(device, &bytes, entry.meta)
-    }
-
-    /// Copies a tensor of the file, which must have the given shape and type, to a device.
-    pub(super) fn tensor_of<B: Backend>(
-        &self,
-        device: &B,
-        expected: Meta,
-        name: &str,
-    ) -> Result<Tensor<B>> {
-        let found = self.entry(name)?.meta;
-        if found != expected {
-            let problem = format!(
-                "`{name}` is {} {} in the file, but {} {} in the model",
-                found.dtype, found.shape, expected.dtype, expected.shape
-            );
-            return Err(Error::format(&self.path, problem));
-        }
-        self.tensor(device, name)
-    }
-
-    fn entry(&self, name: &str) -> Result<&Entry> {
-        self.entries.get(name).ok_or_else(|| {
-            let names = listed(self.names());
-            let problem = format!("has no `{name}`, which the model needs; the file has {names}");
-            Error::format(&self.path, problem)
-        })
-    }
-}
-
-/// Names for a message: the first ones.
-pub(crate) fn listed<'n>(mut names: impl Iterator<Item = &'n str>) -> String {
-    const SHOWN: usize = 12;
-    let first: Vec<&str> = names.by_ref().take(SHOWN).collect();
-    match (first.is_empty(), names.count()) {
-        (true, _) => "no names".to_owned(),
-        (false, 0) => first.join(", "),
-        (false, more) => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -200,12 +126,13 @@ fn parse(path: &Path, bytes: Vec<u8>) -> Result<Stored, String> {
         return Err("is damaged or truncated: its checksum does not match its content".to_owned());
     }
     let (run, entries) = index(&bytes)?;
-    Ok(Stored {
-        path: path.to_owned(),
-        run,
-        bytes,
-        entries,
-    })
+    let bytes = Arc::new(bytes);
+    let arrays = entries.into_iter().map(|(name, entry)| {
+        let array = Array::view(entry.meta, &bytes, entry.bytes.start);
+        (name, array)
+    });
+    let arrays = Arrays::new(path, arrays);
+    Ok(Stored { run, arrays })
 }
 
 /// The state of the run and the tensors of a file whose checksum, if it has one, is correct.
@@ -241,14 +168,4 @@ fn parse_header(json: &str) -> Result<Option<Value>, String> {
     }
     let header: Header = serde_json::from_str(json).map_err(broken)?;
     Ok(header.run)
-}
-
-/// Converts between the host's byte order and little-endian.
-fn swap_on_big_endian(mut bytes: Vec<u8>, dtype: DType) -> Vec<u8> {
-    if cfg!(target_endian = "big") {
-        bytes
-            .chunks_exact_mut(dtype.size())
-            .for_each(<[u8]>::reverse);
-    }
-    bytes
 }

@@ -27,7 +27,7 @@
 //! [`save_params`] and [`load_params`] save and load only the parameters, and
 //! [`load_params_under`] those of a part of a model.
 
-mod atomic;
+pub(crate) mod atomic;
 pub(crate) mod exact;
 pub(crate) mod file;
 mod folder;
@@ -43,7 +43,7 @@ use backend_api::Result;
 use rnn_core::Module;
 
 pub use folder::Checkpoints;
-pub use params::{Loaded, load_params, load_params_under, save_params};
+pub use params::{Loaded, load_arrays_under, load_params, load_params_under, save_params};
 pub use read::Checkpoint;
 pub use state::TrainState;
 
@@ -82,6 +82,24 @@ pub fn save<M: Module, O: Optimizer<M::Backend>>(
 
 /// Resumes from the newest checkpoint in the folder of a run: [`Checkpoints::resume`] with default
 /// settings.
+///
+/// ```
+/// use recurrent::checkpoint::{TrainState, resume, save};
+/// use recurrent::{Dense, Device, Module, Sgd};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-resume");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let (device, mut sgd) = (Device::cpu(), Sgd::new(0.1));
+/// let mut trained = Dense::new(&device, 3, 2)?;
+/// trained.initialize(7)?;
+/// save(&folder, &trained, &sgd, &TrainState::new(42))?;
+/// let mut model = Dense::new(&device, 3, 2)?;
+/// assert!(resume(&folder, &mut model, &mut sgd)?.is_some());
+/// let kernel = |model: &Dense| model.named_params()[0].1.to_vec::<f32>();
+/// assert_eq!(kernel(&model)?, kernel(&trained)?);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// Those of [`Checkpoints::resume`].

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use backend_api::{Error, Result};
 use rnn_core::Module;
 
-use super::file::{self, Content, Stored, listed};
+use super::file::{self, Stored};
+use crate::arrays::{Array, Arrays, listed};
 
 /// Prefix of parameter names in a checkpoint.
 pub(super) const PARAM: &str = "param/";
@@ -66,7 +67,7 @@ pub fn save_params<M: Module>(path: impl AsRef<Path>, model: &M) -> Result<()> {
 pub fn load_params<M: Module>(path: impl AsRef<Path>, model: &mut M) -> Result<()> {
     let stored = Stored::read(path.as_ref())?;
     let prefix = if stored.run.is_some() { PARAM } else { "" };
-    *model = filled(model, &stored, prefix)?;
+    *model = filled(model, &stored.arrays, prefix)?;
     Ok(())
 }
 
@@ -108,8 +109,42 @@ pub fn load_params_under<M: Module>(
     scope: &str,
     model: &mut M,
 ) -> Result<Loaded> {
-    let stored = Stored::read(path.as_ref())?;
-    let mut prefix = stored.run.as_ref().map_or("", |_| PARAM).to_owned();
+    let Stored { run, arrays } = Stored::read(path.as_ref())?;
+    load_below(&arrays, run.map_or("", |_| PARAM), scope, model)
+}
+
+/// Loads the parameters of a model, or of a part of one, from those of arrays that are below a
+/// scope: [`load_params_under`] of arrays that are in memory, such as those of another framework.
+///
+/// ```
+/// use recurrent::checkpoint::load_arrays_under;
+/// use recurrent::convert::{Array, Arrays};
+/// use recurrent::{Dense, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let array = |dims: &[usize]| Array::of(&Tensor::ones(&device, dims)?);
+/// let (kernel, bias) = (array(&[3, 2])?, array(&[2])?);
+/// let arrays = [("out/kernel".to_owned(), kernel), ("out/bias".to_owned(), bias)];
+/// let mut dense = Dense::new(&device, 3, 2)?;
+/// load_arrays_under(&Arrays::new("model.ckpt", arrays), "out", &mut dense)?.complete()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// No parameter of the model is under the scope (the error lists the names), or one has another
+/// shape or type. Nothing has changed then.
+pub fn load_arrays_under<M: Module>(arrays: &Arrays, scope: &str, model: &mut M) -> Result<Loaded> {
+    load_below(arrays, "", scope, model)
+}
+
+fn load_below<M: Module>(
+    arrays: &Arrays,
+    prefix: &str,
+    scope: &str,
+    model: &mut M,
+) -> Result<Loaded> {
+    let mut prefix = prefix.to_owned();
     let scope = scope.trim_end_matches('/');
     if !scope.is_empty() {
         prefix = format!("{prefix}{scope}/");
@@ -118,23 +153,23 @@ pub fn load_params_under<M: Module>(
     let (mut used, mut missing) = (Vec::new(), Vec::new());
     filled.each_param(&mut |name, param| {
         let full = format!("{prefix}{name}");
-        if !stored.has(&full) {
+        if arrays.get(&full).is_none() {
             missing.push(name.to_owned());
             return Ok(());
         }
         used.push(name.to_owned());
-        param.set(stored.tensor_of(param.device(), param.meta(), &full)?)
+        param.set(arrays.tensor_of(param.device(), param.meta(), &full)?)
     })?;
     if used.is_empty() {
         let problem = format!(
             "has no parameter of the model under `{scope}`: the model has {}; the file has {}",
             listed(missing.iter().map(String::as_str)),
-            listed(stored.names())
+            listed(arrays.names())
         );
-        return Err(Error::format(&stored.path, problem));
+        return Err(Error::format(arrays.source(), problem));
     }
     let known: HashSet<&str> = used.iter().map(String::as_str).collect();
-    let inside = stored.names().filter_map(|name| name.strip_prefix(&prefix));
+    let inside = arrays.names().filter_map(|name| name.strip_prefix(&prefix));
     let left_over = inside.filter(|name| !known.contains(name));
     let left_over = left_over.map(str::to_owned).collect();
     *model = filled;
@@ -142,11 +177,26 @@ pub fn load_params_under<M: Module>(
         used,
         missing,
         left_over,
-        path: stored.path,
+        path: arrays.source().to_owned(),
     })
 }
 
 /// The names that [`load_params_under`] has met, all without the scope.
+///
+/// ```
+/// use recurrent::checkpoint::{load_params_under, save_params};
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-loaded.safetensors");
+/// let device = Device::cpu();
+/// save_params(&path, &(Dense::new(&device, 3, 4)?, Dense::new(&device, 4, 2)?))?;
+/// let mut first = Dense::new(&device, 3, 4)?;
+/// let loaded = load_params_under(&path, "0", &mut first)?.complete()?;
+/// assert_eq!(loaded.used, ["kernel", "bias"]);
+/// assert!(loaded.missing.is_empty() && loaded.left_over.is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "parameters may be missing in the file: call `complete`, or read `missing`"]
 #[non_exhaustive]
@@ -180,10 +230,10 @@ impl Loaded {
 }
 
 /// The parameters of a model, ready for writing.
-pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<String, Content>> {
+pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<String, Array>> {
     let mut all = BTreeMap::new();
     for (name, param) in model.named_params() {
-        let content = Content::of(param.value())?;
+        let content = Array::of(param.value())?;
         if all.insert(format!("{prefix}{name}"), content).is_some() {
             let problem = format!("has two parameters named `{name}`");
             return Err(Error::argument("save", "model", problem));
@@ -193,7 +243,7 @@ pub(super) fn contents<M: Module>(model: &M, prefix: &str) -> Result<BTreeMap<St
 }
 
 /// A copy of the model with the parameters of a file, whose names must match exactly.
-pub(super) fn filled<M: Module>(model: &M, stored: &Stored, prefix: &str) -> Result<M> {
+pub(super) fn filled<M: Module>(model: &M, stored: &Arrays, prefix: &str) -> Result<M> {
     let mut filled = model.clone();
     let mut known = HashSet::new();
     filled.each_param(&mut |name, param| {
@@ -207,7 +257,7 @@ pub(super) fn filled<M: Module>(model: &M, stored: &Stored, prefix: &str) -> Res
         None => Ok(filled),
         Some(name) => {
             let problem = format!("has `{name}`, which the model does not have");
-            Err(Error::format(&stored.path, problem))
+            Err(Error::format(stored.source(), problem))
         }
     }
 }

@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::file::{self, Content, Stored};
+use super::file::{self, Stored};
 use super::params::{PARAM, contents, filled};
 use super::{TrainState, exact};
+use crate::arrays::{Array, Arrays};
 use crate::optim::{Optimizer, OptimizerState, Slot};
 
 const SLOT: &str = "slot/";
@@ -63,7 +64,7 @@ struct OptimizerHeader {
 /// # Ok(()) }
 /// ```
 pub struct Checkpoint {
-    stored: Stored,
+    stored: Arrays,
     run: Run,
 }
 
@@ -84,20 +85,23 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read, is damaged, is not a checkpoint, or has a newer format.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let mut stored = Stored::read(path.as_ref())?;
+        let Stored { run, arrays } = Stored::read(path.as_ref())?;
         let refuse = |problem: String| Error::format(path.as_ref(), problem);
-        let Some(run) = stored.run.take() else {
+        let Some(run) = run else {
             return Err(refuse("is not a checkpoint of a training run".to_owned()));
         };
         match serde_json::from_value(run) {
-            Ok(run) => Ok(Self { stored, run }),
+            Ok(run) => Ok(Self {
+                stored: arrays,
+                run,
+            }),
             Err(e) => Err(refuse(format!("has invalid metadata: {e}"))),
         }
     }
 
     /// The path of the file.
     pub fn path(&self) -> &Path {
-        &self.stored.path
+        self.stored.source()
     }
 
     /// The model's configuration, as passed to [`Checkpoints::config`](super::Checkpoints::config).
@@ -149,7 +153,7 @@ impl Checkpoint {
                 .map(|slot| slot_name(&param, slot.name))
                 .collect();
             // All slots or none: a parameter without a gradient so far has none.
-            if !names.iter().any(|name| self.stored.has(name)) {
+            if !names.iter().any(|name| self.stored.get(name).is_some()) {
                 continue;
             }
             let tensors = names
@@ -200,7 +204,7 @@ impl Checkpoint {
     }
 
     fn refuse(&self, problem: String) -> Error {
-        Error::format(&self.stored.path, problem)
+        Error::format(self.stored.source(), problem)
     }
 }
 
@@ -237,7 +241,7 @@ pub(super) fn write<M: Module, O: Optimizer<M::Backend>>(
     let mut tensors = contents(model, PARAM)?;
     add_slots(&mut tensors, model, optimizer)?;
     for (i, tensor) in state.carry.iter().enumerate() {
-        tensors.insert(format!("{CARRY}{i}"), Content::of(tensor)?);
+        tensors.insert(format!("{CARRY}{i}"), Array::of(tensor)?);
     }
     file::write(
         path,
@@ -247,7 +251,7 @@ pub(super) fn write<M: Module, O: Optimizer<M::Backend>>(
 }
 
 fn add_slots<B: Backend, M: Module<Backend = B>, O: Optimizer<B>>(
-    tensors: &mut BTreeMap<String, Content>,
+    tensors: &mut BTreeMap<String, Array>,
     model: &M,
     optimizer: &O,
 ) -> Result<()> {
@@ -255,7 +259,7 @@ fn add_slots<B: Backend, M: Module<Backend = B>, O: Optimizer<B>>(
     for (name, param) in model.named_params() {
         let kept = optimizer.state().get(param.id()).unwrap_or_default();
         for (slot, tensor) in slots.iter().zip(kept) {
-            tensors.insert(slot_name(&name, slot.name), Content::of(tensor)?);
+            tensors.insert(slot_name(&name, slot.name), Array::of(tensor)?);
         }
     }
     Ok(())

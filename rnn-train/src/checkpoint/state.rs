@@ -5,6 +5,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The state of a training run, apart from the model and the optimizer.
+///
+/// ```
+/// use recurrent::checkpoint::{TrainState, resume, save};
+/// use recurrent::{Dense, Device, Sgd};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-train-state");
+/// # let _ = std::fs::remove_dir_all(&folder);
+/// let (mut model, mut sgd) = (Dense::new(&Device::cpu(), 3, 2)?, Sgd::new(0.1));
+/// let mut state = TrainState::new(42);
+/// state.step = 300; // a training loop of the user's own counts
+/// save(&folder, &model, &sgd, &state)?;
+/// let resumed = resume(&folder, &mut model, &mut sgd)?.expect("a checkpoint");
+/// assert_eq!((resumed.step, resumed.seed), (300, 42));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct TrainState<B: Backend> {

@@ -1,12 +1,15 @@
-//! `keras.layers.SimpleRNN`, `LSTM` and `GRU` of Keras 2 and 3.
+//! `keras.layers.SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D`, `ConvLSTM2D`, `ConvLSTM3D` and `Dense` of
+//! Keras 2 and 3.
 //!
-//! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`;
-//! `bias` is absent with `use_bias=False`. The layer's `recurrent_activation` must be the sigmoid,
-//! which is the default except in TensorFlow 1. Each direction of a `Bidirectional` layer is
-//! converted as a layer of its own.
+//! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`,
+//! or `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
+//! `use_bias=False`. The weights of `CuDNNLSTM` and `CuDNNGRU`, whose `bias` is as long as two, are
+//! taken, too. The layer's `recurrent_activation` must be the sigmoid, which is the default except
+//! in TensorFlow 1. Each direction of a `Bidirectional` layer is converted as a layer of its own.
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
-use rnn_core::{BasicRnnCell, GruCell, LstmCell};
+use rnn_core::cells::ConvLstmCell;
+use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell};
 
 use super::parts::{self, Order, Parts, no_biases, reordered, zeros_like};
 use super::{Entries, Weights};
@@ -96,8 +99,142 @@ pub fn gru<B: Backend>(
     import("keras::gru", weights, GRU, reset_after)?.gru(activation, reset_after)
 }
 
+/// The cell of a `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D` with `padding="same"`,
+/// `recurrent_activation="sigmoid"`, and otherwise Keras's defaults, for inputs with the lengths
+/// `space` along the spatial axes.
+///
+/// ```
+/// use recurrent::convert::{Weights, keras};
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let entry = |name: &str, dims: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::ones(&device, dims)?))
+/// };
+/// let kernel = entry("kernel", &[3, 3, 2, 16])?;
+/// let weights = Weights::new([kernel, entry("recurrent_kernel", &[3, 3, 4, 16])?]);
+/// let cell = keras::conv_lstm(&weights, &[6, 8])?; // images of 6 by 8 with 2 channels
+/// # let _ = cell;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape, or the types differ.
+pub fn conv_lstm<B: Backend>(weights: &Weights<B>, space: &[usize]) -> Result<ConvLstmCell<B>> {
+    let weights = &named(weights, &["kernel", "recurrent_kernel", "bias"]);
+    let mut entries = Entries::new("keras::conv_lstm", weights);
+    let kernel = entries.get("kernel")?;
+    let rank = space.len() + 2;
+    let shape = kernel.shape();
+    let dims = shape.dims();
+    if dims.len() != rank || !dims[rank - 1].is_multiple_of(parts::LSTM.len()) {
+        let expected = format!("{rank} axes are needed, the last a multiple of 4");
+        return Err(entries.misshaped("kernel", expected));
+    }
+    let (window, input, wide) = (&dims[..rank - 2], dims[rank - 2], dims[rank - 1]);
+    let units = wide / parts::LSTM.len();
+    let kernel = entries.take("kernel", dims)?;
+    let recurrent = entries.take("recurrent_kernel", &[window, &[units, wide]].concat())?;
+    let bias = match entries.has("bias") {
+        true => Some(entries.take("bias", &[wide])?),
+        false => None,
+    };
+    entries.finish()?;
+    let cell = ConvLstmCell::<B>::builder(&[space, &[input]].concat(), units, window)
+        .forget_bias(0.0)
+        .use_bias(bias.is_some())
+        .dtype(kernel.dtype())
+        .build(kernel.device())?;
+    let kernel = Tensor::concat(&[&kernel, &recurrent], rank - 2)?;
+    let params = [("kernel", Some(kernel)), ("biases", bias)].into_iter();
+    let params = params.filter_map(|(name, param)| Some((name, reordered(&param?, parts::LSTM))));
+    let params = params.map(|(name, param)| Ok((name, param?)));
+    parts::filled(cell, params.collect::<Result<Vec<_>>>()?)
+}
+
+/// The layer of a `Dense` with the given `activation`.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Activation, Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_dense(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// let dense = keras::dense(&weights, Activation::Identity)?;
+/// # let _ = dense;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape, or the types differ.
+pub fn dense<B: Backend>(weights: &Weights<B>, activation: Activation) -> Result<Dense<B>> {
+    let weights = &named(weights, &["kernel", "bias"]);
+    let mut entries = Entries::new("keras::dense", weights);
+    let [depth, units] = entries.matrix("kernel")?;
+    let kernel = entries.take("kernel", &[depth, units])?;
+    let bias = match entries.has("bias") {
+        true => Some(entries.take("bias", &[units])?),
+        false => None,
+    };
+    entries.finish()?;
+    parts::dense(kernel, bias, activation)
+}
+
+/// The weights of a `Dense` equivalent to a layer. Its `activation` must be set to the layer's.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_dense(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("kernel")?.shape().dims(), [3, 2]);
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_dense<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
+    let [kernel, bias] = parts::of_dense(dense)?;
+    Ok(Weights::new([
+        ("kernel".to_owned(), kernel),
+        ("bias".to_owned(), bias),
+    ]))
+}
+
+/// The entries by their names, if they have only numbers, as in `NAME.weights.h5`.
+fn named<B: Backend>(weights: &Weights<B>, names: &[&str]) -> Weights<B> {
+    let number = |name: &str| name.parse::<usize>().ok().filter(|n| n.to_string() == name);
+    if !weights.names().all(|name| number(name).is_some()) {
+        return weights.clone();
+    }
+    let entries = weights.tensors.iter().map(|(old, tensor)| {
+        let new = number(old).and_then(|number| names.get(number));
+        (
+            new.map_or(old.clone(), |new| (*new).to_owned()),
+            tensor.clone(),
+        )
+    });
+    Weights::new(entries)
+}
+
 /// The weights of a `SimpleRNN` equivalent to a cell. The layer's `activation` must be set to the
 /// cell's.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_simple_rnn(&BasicRnnCell::new(&Device::cpu(), 3, 5)?)?;
+/// // The order of `layer.set_weights`.
+/// for (name, shape) in [("kernel", &[3, 5][..]), ("recurrent_kernel", &[5, 5]), ("bias", &[5])] {
+///     assert_eq!(weights.get(name)?.shape().dims(), shape);
+/// }
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The device failed.
@@ -107,6 +244,18 @@ pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>>
 
 /// The weights of an `LSTM` equivalent to a cell; the bias includes the cell's forget bias. The
 /// layer's `activation` must be set to the cell's, and the cell must not clip.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_lstm(&LstmCell::new(&Device::cpu(), 3, 5)?)?;
+/// assert_eq!(weights.get("kernel")?.dims()[..], [3, 4 * 5]);
+/// // Keras's gates are i, f, c, o; the forget bias of 1 becomes part of the bias of f.
+/// assert_eq!(weights.get("bias")?.at(5..10)?.to_vec::<f32>()?, [1.0; 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cell has peepholes or a projection, which Keras does not support.
@@ -123,6 +272,21 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
 /// The weights of a `GRU` equivalent to a cell. The layer's `activation` and `reset_after` must be
 /// set to the cell's.
 ///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // Keras's default, with a bias for the input and one for the state.
+/// let cell = GruCell::builder(3, 5).reset_after(true).build(&device)?;
+/// assert_eq!(keras::from_gru(&cell)?.get("bias")?.dims()[..], [2, 15]);
+/// // For `GRU(5, reset_after=False)`:
+/// let cell = GruCell::new(&device, 3, 5)?;
+/// assert_eq!(keras::from_gru(&cell)?.get("bias")?.dims()[..], [15]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The device failed.
 pub fn from_gru<B: Backend>(cell: &GruCell<B>) -> Result<Weights<B>> {
@@ -137,6 +301,7 @@ fn import<B: Backend>(
     order: Order,
     two_biases: bool,
 ) -> Result<Parts<B>> {
+    let weights = &named(weights, &["kernel", "recurrent_kernel", "bias"]);
     let mut entries = Entries::new(op, weights);
     let [depth, wide] = entries.matrix("kernel")?;
     let gates = order.len();
@@ -146,6 +311,18 @@ fn import<B: Backend>(
     }
     let input = reordered(&entries.take("kernel", &[depth, wide])?, order)?;
     let recurrent = entries.take("recurrent_kernel", &[wide / gates, wide])?;
+    if entries.has("bias") && entries.get("bias")?.shape().dims() == [2 * wide] {
+        let bias = entries.take("bias", &[2 * wide])?;
+        let bias = |half: usize| reordered(&bias.slice(0, half * wide..(half + 1) * wide)?, order);
+        let biases = [bias(0)?, bias(1)?];
+        entries.finish()?;
+        return Ok(Parts {
+            input: of_cudnn(&input, gates, true)?,
+            recurrent: of_cudnn(&reordered(&recurrent, order)?, gates, false)?,
+            biases,
+            projection: None,
+        });
+    }
     let biases = if !entries.has("bias") {
         no_biases(&input)?
     } else if two_biases {
@@ -162,6 +339,21 @@ fn import<B: Backend>(
         biases,
         projection: None,
     })
+}
+
+/// A kernel of cuDNN. Each gate's part is transposed; that of the input is the transposed one's
+/// elements in the shape of the kernel.
+fn of_cudnn<B: Backend>(kernel: &Tensor<B>, gates: usize, input: bool) -> Result<Tensor<B>> {
+    let [rows, units] = [kernel.shape()[0], kernel.shape()[1] / gates];
+    let parts = (0..gates).map(|gate| {
+        let part = kernel.slice(1, gate * units..(gate + 1) * units)?;
+        match input {
+            true => part.contiguous()?.reshape(&[units, rows])?.transpose(0, 1),
+            false => part.transpose(0, 1),
+        }
+    });
+    let parts: Vec<_> = parts.collect::<Result<_>>()?;
+    Tensor::concat(&parts.iter().collect::<Vec<_>>(), 1)
 }
 
 fn export<B: Backend>(parts: &Parts<B>, order: Order, two_biases: bool) -> Result<Weights<B>> {

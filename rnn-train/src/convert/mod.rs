@@ -22,7 +22,57 @@ use std::path::Path;
 
 use backend_api::{Backend, DType, Error, Result, Tensor};
 
-use crate::checkpoint::file::{self, Content, Stored};
+use crate::arrays::listed;
+pub use crate::arrays::{Array, Arrays};
+use crate::checkpoint::file::{self, Stored};
+
+/// Reads the tensors of a safetensors file, without a device.
+///
+/// ```
+/// use recurrent::checkpoint::save_params;
+/// use recurrent::convert::read_arrays;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-read-arrays.safetensors");
+/// save_params(&path, &Dense::new(&Device::cpu(), 3, 2)?)?;
+/// let arrays = read_arrays(&path)?;
+/// assert_eq!(arrays.names().collect::<Vec<_>>(), ["bias", "kernel"]);
+/// assert_eq!(arrays.get("kernel").map(|array| array.dims()), Some(&[3usize, 2][..]));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The file cannot be read, is damaged, or has a tensor of an unsupported element type.
+pub fn read_arrays(path: impl AsRef<Path>) -> Result<Arrays> {
+    Ok(Stored::read(path.as_ref())?.arrays)
+}
+
+/// Writes a safetensors file atomically, in the place of a regular file only.
+///
+/// ```
+/// use recurrent::checkpoint::load_params;
+/// use recurrent::convert::{Array, Arrays, write_arrays};
+/// use recurrent::{Dense, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let path = std::env::temp_dir().join("recurrent-write-arrays.safetensors");
+/// let ones = |shape: &[usize]| Array::of(&Tensor::ones(&device, shape)?);
+/// let named = [("kernel".to_owned(), ones(&[3, 2])?), ("bias".to_owned(), ones(&[2])?)];
+/// write_arrays(&path, &Arrays::new("mine", named))?;
+/// let mut dense = Dense::new(&device, 3, 2)?;
+/// load_params(&path, &mut dense)?;
+/// let y = dense.forward(&Tensor::ones(&device, &[1, 3])?)?;
+/// assert_eq!(y.to_vec::<f32>()?, [4.0, 4.0]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `path` is not a regular file, or the system failed.
+pub fn write_arrays(path: impl AsRef<Path>, arrays: &Arrays) -> Result<()> {
+    file::write(path.as_ref(), None, arrays.map())
+}
 
 /// Named tensors.
 ///
@@ -57,10 +107,27 @@ impl<B: Backend> Weights<B> {
     /// The file cannot be read, is damaged, or has a tensor of an unsupported element type (an
     /// 8-bit float, for example); or the device is out of memory.
     pub fn read(device: &B, path: impl AsRef<Path>) -> Result<Self> {
-        let stored = Stored::read(path.as_ref())?;
-        let tensor = |name: &str| Ok((name.to_owned(), stored.tensor(device, name)?));
-        let tensors = stored.names().map(tensor).collect::<Result<_>>()?;
+        Self::of_arrays(device, &read_arrays(path)?)
+    }
+
+    /// Copies arrays to a device.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn of_arrays(device: &B, arrays: &Arrays) -> Result<Self> {
+        let tensor = |name: &str| Ok((name.to_owned(), arrays.tensor(device, name)?));
+        let tensors = arrays.names().map(tensor).collect::<Result<_>>()?;
         Ok(Self { tensors })
+    }
+
+    /// Copies the tensors from their device. Messages of errors name `source`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn to_arrays(&self, source: impl AsRef<Path>) -> Result<Arrays> {
+        let array = |(name, tensor): (&String, &Tensor<B>)| Ok((name.clone(), Array::of(tensor)?));
+        let arrays: Vec<_> = self.tensors.iter().map(array).collect::<Result<_>>()?;
+        Ok(Arrays::new(source, arrays))
     }
 
     /// Writes a safetensors file atomically, in the place of a regular file only.
@@ -68,10 +135,7 @@ impl<B: Backend> Weights<B> {
     /// # Errors
     /// `path` is not a regular file, or the device or the system failed.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        let content =
-            |(name, tensor): (&String, &Tensor<B>)| Ok((name.clone(), Content::of(tensor)?));
-        let contents = self.tensors.iter().map(content).collect::<Result<_>>()?;
-        file::write(path.as_ref(), None, &contents)
+        write_arrays(&path, &self.to_arrays(&path)?)
     }
 
     /// The tensors whose names start with `prefix`, with the prefix removed: those of one layer of
@@ -115,7 +179,7 @@ impl<B: Backend> Weights<B> {
     }
 
     fn entry_names(&self) -> String {
-        format!("the entries are {}", file::listed(self.names()))
+        format!("the entries are {}", listed(self.names()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backend_api::{Activation, Backend, DType, Error, Meta, Result, Tensor};
-use rnn_core::{BasicRnnCell, GruCell, LstmCell, Module};
+use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell, Module};
 
 /// The number of gates and their permutation: gate `i` of this crate is gate `ORDER[i]` of the
 /// other framework. Each permutation is its own inverse, so it converts both ways.
@@ -204,8 +204,29 @@ impl<B: Backend> Parts<B> {
     }
 }
 
+/// The layer with a kernel `[depth, units]`; without a bias it is 0.
+pub(super) fn dense<B: Backend>(
+    kernel: Tensor<B>,
+    bias: Option<Tensor<B>>,
+    activation: Activation,
+) -> Result<Dense<B>> {
+    let [depth, units] = [kernel.shape()[0], kernel.shape()[1]];
+    let layer = Dense::with(kernel.device(), depth, units, activation, kernel.dtype())?;
+    let bias = match bias {
+        Some(bias) => bias,
+        None => no_biases(&kernel)?[0].clone(),
+    };
+    filled(layer, [("kernel", kernel), ("bias", bias)])
+}
+
+/// The kernel and the bias of a layer.
+pub(super) fn of_dense<B: Backend>(dense: &Dense<B>) -> Result<[Tensor<B>; 2]> {
+    let mut params = Params::of(dense);
+    Ok([params.take("kernel")?, params.take("bias")?])
+}
+
 /// The cell with its parameters replaced.
-fn filled<B: Backend, M: Module<Backend = B>>(
+pub(super) fn filled<B: Backend, M: Module<Backend = B>>(
     mut cell: M,
     params: impl IntoIterator<Item = (&'static str, Tensor<B>)>,
 ) -> Result<M> {

@@ -1,4 +1,4 @@
-//! `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
+//! `torch.nn.RNN`, `LSTM`, `GRU`, `RNNCell`, `LSTMCell`, `GRUCell` and `Linear`.
 //!
 //! A PyTorch layer becomes a [`Stack`] of cells. Use `stack.forward` as a
 //! [`MultiRnnCell`](rnn_core::MultiRnnCell), or both directions in a
@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
-use rnn_core::{BasicRnnCell, GruCell, LstmCell};
+use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell};
 
 use super::parts::{self, Order, Parts, no_biases, reordered};
 use super::{Entries, Weights};
@@ -23,6 +23,21 @@ use super::{Entries, Weights};
 const GRU: Order = &[0, 1, 2];
 
 /// The cells of all layers.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru, gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// // One layer in both directions.
+/// let cell = || GruCell::builder(3, 5).reset_after(true).build(&device);
+/// let stack = Stack { forward: vec![cell()?], backward: vec![cell()?] };
+/// let weights = from_gru(&stack)?;
+/// assert!(weights.names().any(|name| name == "weight_ih_l0_reverse"));
+/// assert_eq!(gru(&weights)?.backward.len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stack<C> {
     /// Cells of the forward direction, first layer first.
@@ -33,6 +48,22 @@ pub struct Stack<C> {
 }
 
 /// The cells of a `torch.nn.RNN` whose `nonlinearity` is `activation`.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn, rnn};
+/// use recurrent::{Activation, BasicRnnCell, Device, DynamicRnn, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::builder(3, 5).activation(Activation::Relu).build(&device)?];
+/// let weights = from_rnn(&Stack { forward: forward.clone(), backward: vec![] })?;
+/// // Or of `Weights::read(&device, "rnn.safetensors")?`. The weights do not name the activation.
+/// let same = rnn(&weights, Activation::Relu)?.forward;
+/// let x = Tensor::ones(&device, &[2, 4, 3])?;
+/// let last = |cell: &BasicRnnCell| DynamicRnn::new(cell).run(&x)?.state.to_vec::<f32>();
+/// assert_eq!(last(&same[0])?, last(&forward[0])?);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
@@ -102,8 +133,153 @@ pub fn gru<B: Backend>(weights: &Weights<B>) -> Result<Stack<GruCell<B>>> {
     import("pytorch::gru", weights, GRU, build)
 }
 
+/// The cell of a `torch.nn.RNNCell` whose `nonlinearity` is `activation`.
+///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Activation, Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let ones = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::ones(&device, shape)?))
+/// };
+/// // `RNNCell(3, 5, bias=False, nonlinearity="relu")`
+/// let weights = Weights::new([ones("weight_ih", &[5, 3])?, ones("weight_hh", &[5, 5])?]);
+/// let cell = pytorch::rnn_cell(&weights, Activation::Relu)?;
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [8.0; 5]); // 3 inputs and 5 units
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn rnn_cell<B: Backend>(
+    weights: &Weights<B>,
+    activation: Activation,
+) -> Result<BasicRnnCell<B>> {
+    import_cell("pytorch::rnn_cell", weights, parts::PLAIN)?.basic_rnn(activation)
+}
+
+/// The cell of a `torch.nn.LSTMCell`.
+///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `LSTMCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[20, 3])?, zeros("weight_hh", &[20, 5])?]);
+/// let cell = pytorch::lstm_cell(&weights)?;
+/// assert_eq!(cell.state_size()?.to_string(), "c: [5], h: [5]");
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn lstm_cell<B: Backend>(weights: &Weights<B>) -> Result<LstmCell<B>> {
+    import_cell("pytorch::lstm_cell", weights, parts::LSTM)?.lstm(Activation::Tanh)
+}
+
+/// The cell of a `torch.nn.GRUCell`.
+///
+/// ```
+/// use recurrent::convert::{Weights, pytorch};
+/// use recurrent::{Cell, Device, StepContext, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let zeros = |name: &str, shape: &[usize]| {
+///     Ok::<_, recurrent::Error>((name.to_owned(), Tensor::zeros(&device, shape)?))
+/// };
+/// // `GRUCell(3, 5, bias=False)`
+/// let weights = Weights::new([zeros("weight_ih", &[15, 3])?, zeros("weight_hh", &[15, 5])?]);
+/// let cell = pytorch::gru_cell(&weights)?;
+/// // With weights of 0, the update gate is one half and the candidate is 0.
+/// let (x, state) = (Tensor::ones(&device, &[1, 3])?, Tensor::ones(&device, &[1, 5])?);
+/// let (output, _) = cell.step(&StepContext::default(), &x, &state)?;
+/// assert_eq!(output.to_vec::<f32>()?, [0.5; 5]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn gru_cell<B: Backend>(weights: &Weights<B>) -> Result<GruCell<B>> {
+    import_cell("pytorch::gru_cell", weights, GRU)?.gru(Activation::Tanh, true)
+}
+
+/// The layer of a `torch.nn.Linear`.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_linear(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("weight")?.dims()[..], [2, 3]);
+/// let dense = pytorch::linear(&weights)?;
+/// # let _ = dense;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry of the state dict is missing, unexpected or of the wrong shape, or the types differ.
+pub fn linear<B: Backend>(weights: &Weights<B>) -> Result<Dense<B>> {
+    let mut entries = Entries::new("pytorch::linear", weights);
+    let [units, depth] = entries.matrix("weight")?;
+    let kernel = entries.take("weight", &[units, depth])?.transpose(0, 1)?;
+    let bias = match entries.has("bias") {
+        true => Some(entries.take("bias", &[units])?),
+        false => None,
+    };
+    entries.finish()?;
+    parts::dense(kernel, bias, Activation::Identity)
+}
+
+/// The state dict of a `torch.nn.Linear` equivalent to a layer, whose activation is not part of it.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_linear(&Dense::new(&Device::cpu(), 3, 2)?)?;
+/// assert_eq!(weights.get("weight")?.shape().dims(), [2, 3]); // PyTorch's order
+/// assert_eq!(weights.get("bias")?.shape().dims(), [2]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
+    let [kernel, bias] = parts::of_dense(dense)?;
+    let weight = kernel.transpose(0, 1)?.contiguous()?;
+    Ok(Weights::new([
+        ("weight".to_owned(), weight),
+        ("bias".to_owned(), bias),
+    ]))
+}
+
 /// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
 /// their activation.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_rnn};
+/// use recurrent::{BasicRnnCell, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![BasicRnnCell::new(&device, 3, 5)?, BasicRnnCell::new(&device, 5, 5)?];
+/// let weights = from_rnn(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [5, 3]);
+/// assert_eq!(weights.get("weight_hh_l1")?.dims()[..], [5, 5]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.RNN`.
@@ -115,6 +291,20 @@ pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>
 /// The state dict of a `torch.nn.LSTM` equivalent to the cells; the biases include their forget
 /// bias. The cells must use tanh and must not clip; the weights do not show either.
 ///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_lstm};
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![LstmCell::new(&device, 3, 5)?];
+/// let weights = from_lstm(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_ih_l0")?.dims()[..], [4 * 5, 3]);
+/// // PyTorch's gates are i, f, g, o; the forget bias of 1 becomes part of the bias of f.
+/// assert_eq!(weights.get("bias_ih_l0")?.at(5..10)?.to_vec::<f32>()?, [1.0; 5]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.LSTM`, or have peepholes.
 pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
@@ -125,6 +315,21 @@ pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
 
 /// The state dict of a `torch.nn.GRU` equivalent to the cells. The cells must use tanh; the weights
 /// do not show it.
+///
+/// ```
+/// use recurrent::convert::pytorch::{Stack, from_gru};
+/// use recurrent::{Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let forward = vec![GruCell::builder(3, 5).reset_after(true).build(&device)?];
+/// let weights = from_gru(&Stack { forward, backward: vec![] })?;
+/// assert_eq!(weights.get("weight_hh_l0")?.dims()[..], [3 * 5, 5]);
+/// // TensorFlow's GRU resets before the product, which PyTorch's cannot.
+/// let forward = vec![GruCell::new(&device, 3, 5)?];
+/// assert!(from_gru(&Stack { forward, backward: vec![] }).is_err());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// The cells do not form the layers of one `torch.nn.GRU`, or reset before the product.
@@ -194,6 +399,20 @@ fn import<B: Backend, C>(
     }
     entries.finish()?;
     Ok(stack)
+}
+
+/// The parts of a cell, whose entries have no suffix.
+fn import_cell<B: Backend>(
+    op: &'static str,
+    weights: &Weights<B>,
+    order: Order,
+) -> Result<Parts<B>> {
+    let mut entries = Entries::new(op, weights);
+    let sizes = entries.matrix("weight_ih")?;
+    let biased = entries.has("bias_ih");
+    let parts = one(&mut entries, order, "", sizes, biased)?;
+    entries.finish()?;
+    Ok(parts)
 }
 
 /// One layer in one direction.

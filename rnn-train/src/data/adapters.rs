@@ -135,6 +135,22 @@ impl<S: Source> SourceExt for S {}
 
 /// What [`Map`] does with each item: a closure, an [`ExampleSpec`] with a record, or a [`Pad`] with
 /// a group of samples.
+///
+/// ```
+/// use recurrent::Result;
+/// use recurrent::data::{Column, Pad, Schema, Transform};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn applied<I, T: Transform<I>>(mut by: T, item: I) -> Result<T::Output> {
+///     by.apply(item)
+/// }
+/// assert_eq!(applied(|n: i64| Ok(n * n), 3)?, 9);
+/// let mut schema = Schema::new();
+/// let tokens = schema.add::<i64>("tokens")?;
+/// let samples = vec![schema.sample(vec![Column::new(&[2], vec![7i64, 8])?])?];
+/// assert_eq!(applied(Pad::new(), samples)?.get(tokens)?, [7, 8]);
+/// # Ok(()) }
+/// ```
 pub trait Transform<I> {
     /// The result.
     type Output;
@@ -178,6 +194,18 @@ impl Transform<Record> for ExampleSpec {
 
 /// A source whose items are transformed: see [`SourceExt::map`], [`SourceExt::parse`] and
 /// [`SourceExt::pad`].
+///
+/// ```
+/// use recurrent::data::{InOrder, Map, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut squares: Map<_, _> = InOrder::new(1..4).map(|n| Ok(n * n));
+/// assert_eq!(squares.next_item()?, Some(1));
+/// assert_eq!(squares.next_item()?, Some(4));
+/// // Its position is that of the source.
+/// assert_eq!(squares.state(), 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Map<S, F> {
     source: S,
@@ -207,6 +235,17 @@ impl<S: Source, F: Transform<S::Item>> Source for Map<S, F> {
 }
 
 /// A source without some of its items: see [`SourceExt::filter`].
+///
+/// ```
+/// use recurrent::data::{Filter, InOrder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut odd: Filter<_, _> = InOrder::new(0..5).filter(|n| Ok(n % 2 == 1));
+/// assert_eq!(odd.next_item()?, Some(1));
+/// assert_eq!(odd.next_item()?, Some(3));
+/// assert_eq!(odd.next_item()?, None); // the end of the epoch
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Filter<S, F> {
     source: S,

@@ -34,6 +34,18 @@ where
 
 /// Copies a tensor to an array.
 ///
+/// ```
+/// use recurrent::ndarray::array;
+/// use recurrent::{Device, Tensor, to_ndarray};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+/// let turned = to_ndarray::<f32, _>(&x.transpose(0, 1)?)?;
+/// assert_eq!(turned, array![[1.0, 3.0], [2.0, 4.0]].into_dyn());
+/// assert!(to_ndarray::<f64, _>(&x).is_err());
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The tensor's elements are not of type `T`.
 pub fn to_ndarray<T: Element, B: Backend>(tensor: &Tensor<B>) -> Result<ArrayD<T>> {

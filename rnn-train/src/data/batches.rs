@@ -9,6 +9,19 @@ use super::random::permutation;
 use super::source::Source;
 
 /// What to do with the last items of an epoch if they do not fill a batch.
+///
+/// ```
+/// use recurrent::data::{InOrder, Remainder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let groups = |remainder| {
+///     let mut source = InOrder::new(0..5).group(2, remainder)?;
+///     std::iter::from_fn(move || source.next_item().transpose()).collect::<Result<Vec<_>, _>>()
+/// };
+/// assert_eq!(groups(Remainder::Keep)?, [vec![0, 1], vec![2, 3], vec![4]]);
+/// assert_eq!(groups(Remainder::Drop)?, [[0, 1], [2, 3]]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Remainder {
     /// They form a smaller batch, so every item is used in every epoch.
@@ -19,6 +32,20 @@ pub enum Remainder {
 }
 
 /// The position in the data: everything that is needed to resume from there.
+///
+/// ```
+/// use recurrent::data::{Batches, Remainder, Source};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut batches = Batches::new(10, 4, Remainder::Keep, 7)?;
+/// batches.next_item()?;
+/// let state = batches.state();
+/// assert_eq!((state.epoch, state.position), (0, 4));
+/// let mut resumed = Batches::new(10, 4, Remainder::Keep, 7)?;
+/// resumed.restore(state)?;
+/// assert_eq!(resumed.next_item()?, batches.next_item()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchState {
     /// Seed of the order of every epoch.

@@ -8,6 +8,17 @@ use super::lookahead::{Lookahead, LookaheadState};
 use super::source::Source;
 
 /// Groups of items in order: see [`SourceExt::group`](super::SourceExt::group).
+///
+/// ```
+/// use recurrent::data::{Grouped, InOrder, Remainder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut groups: Grouped<_> = InOrder::new("abcde".chars()).group(2, Remainder::Drop)?;
+/// assert_eq!(groups.next_item()?, Some(vec!['a', 'b']));
+/// assert_eq!(groups.next_item()?, Some(vec!['c', 'd']));
+/// assert_eq!(groups.next_item()?, None);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Grouped<S: Source> {
     ahead: Lookahead<S>,
@@ -18,6 +29,20 @@ pub struct Grouped<S: Source> {
 }
 
 /// The position of a [`Grouped`] or a [`Bucket`].
+///
+/// ```
+/// use recurrent::data::{GroupState, InOrder, Remainder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let new = || InOrder::new(0..6).group(2, Remainder::Keep);
+/// let mut groups = new()?;
+/// groups.next_item()?;
+/// let state: GroupState<u64> = groups.state(); // `Serialize`, as all states are
+/// let mut resumed = new()?;
+/// resumed.restore(state)?;
+/// assert_eq!(resumed.next_item()?, Some(vec![2, 3]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupState<T> {
     /// The options, which must be those of the source restored.

@@ -47,6 +47,18 @@ pub(super) fn element_count(dims: &[usize]) -> Option<usize> {
 pub(super) type Dims = SmallVec<[usize; 4]>;
 
 /// The coordinate form of a column, as TensorFlow's `SparseTensor` has it.
+///
+/// ```
+/// use recurrent::data::{Column, Values};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let ragged = Column::ragged(&[1, 0, 2], vec![7i64, 8, 9])?;
+/// let sparse = ragged.sparse();
+/// assert_eq!(sparse.indices, [[0, 0], [2, 0], [2, 1]]);
+/// assert_eq!(sparse.values, Values::I64(vec![7, 8, 9]));
+/// assert_eq!(sparse.dense_shape, [3, 2]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sparse {
     /// The index of each value along each axis, in row-major order.

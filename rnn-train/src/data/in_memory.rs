@@ -33,6 +33,19 @@ pub struct InMemory<T> {
 }
 
 /// The position of an [`InMemory`].
+///
+/// ```
+/// use recurrent::data::{InMemory, Source};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut items = InMemory::new(vec!['a', 'b', 'c'])?.shuffled(7);
+/// items.next_item()?;
+/// let state = items.state();
+/// let expected = items.next_item()?;
+/// items.restore(state)?; // back to the second item
+/// assert_eq!(items.next_item()?, expected);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InMemoryState {
     items: u64,

@@ -151,6 +151,25 @@ impl WordVocabulary {
 }
 
 /// The part of a text that becomes one sample.
+///
+/// ```
+/// use recurrent::data::{Source, TextUnit, Vocabulary, parse_text};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let text = "to be\nor not\n\nto be\n";
+/// let count = |unit| {
+///     let letters = Vocabulary::new(text);
+///     let (_, mut samples) = parse_text(text, "hamlet", unit, |part| letters.encode(part))?;
+///     let mut count = 0;
+///     while samples.next_item()?.is_some() {
+///         count += 1;
+///     }
+///     Ok::<usize, recurrent::Error>(count)
+/// };
+/// assert_eq!(count(TextUnit::Paragraph)?, 2);
+/// assert!(count(TextUnit::Line)? > 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextUnit {
     /// A line, without its end.

@@ -37,6 +37,18 @@ pub(super) struct Lookahead<S: Source> {
 }
 
 /// The position of an adapter that holds items back: part of its state.
+///
+/// ```
+/// use recurrent::data::{InOrder, Source, SourceExt};
+/// use recurrent::serde_json::to_string;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // A buffer of a thousand items is saved as a position and the numbers of the items in it.
+/// let mut shuffled = InOrder::new(0..100_000).map(|n| Ok(vec![n; 500])).shuffle(1000, 7)?;
+/// shuffled.next_item()?;
+/// assert!(to_string(&shuffled.state()).expect("JSON").len() < 10_000);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LookaheadState<T> {
     /// The state of the source to read on from.

@@ -103,6 +103,8 @@ pub use series::{Normalization, SeriesWindows, parse_series, read_series, wave, 
 pub use shuffle::{Shuffle, ShuffleState};
 pub use source::{InOrder, Source};
 pub use text::{Symbol, TextWindow, TextWindows, Vocabulary};
+#[doc(hidden)]
+pub use tfrecord::masked_crc;
 pub use tfrecord::{Compression, RecordReader, RecordWriter};
 pub use values::{ByteStrings, ColumnType, ValueKind, Values};
 

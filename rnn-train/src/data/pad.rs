@@ -174,6 +174,23 @@ fn extend_ragged(
 }
 
 /// Samples of different lengths, padded to a batch: the input of one training step.
+///
+/// ```
+/// use recurrent::data::{Column, Pad, Schema};
+/// use recurrent::{DType, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut schema = Schema::new();
+/// let tokens = schema.add::<i64>("tokens")?;
+/// let sample = |ids: Vec<i64>| schema.sample(vec![Column::new(&[ids.len()], ids)?]);
+/// let batch = Pad::new().pad(&[sample(vec![7, 8, 9])?, sample(vec![4])?])?;
+/// assert_eq!(batch.get(tokens)?, [7, 8, 9, 4, 0, 0]);
+/// assert_eq!(batch.lengths(tokens)?, [3, 1]);
+/// let device = Device::cpu();
+/// assert_eq!(batch.tensor(&device, tokens)?.shape().dims(), [2, 3]);
+/// assert_eq!(batch.mask(&device, tokens, DType::F32)?.sum_all()?.item()?, 4.0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Batch {
     size: usize,

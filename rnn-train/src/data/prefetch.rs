@@ -23,6 +23,19 @@ const MAX_ITEMS: usize = 1 << 16;
 /// Dropping a `Prefetch` ends its thread as soon as the current read returns. `restore` waits for
 /// the current read, so a source that waits for another thread, such as one that takes from a
 /// queue, must not wait for the caller.
+///
+/// ```
+/// use recurrent::data::{InOrder, Prefetch, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // The thread squares the next items while the caller uses the first.
+/// let mut ahead: Prefetch<_> = InOrder::new(1..4).map(|n| Ok(n * n)).prefetch(2)?;
+/// assert_eq!(ahead.next_item()?, Some(1));
+/// assert_eq!(ahead.next_item()?, Some(4));
+/// // What the thread has read ahead does not count.
+/// assert_eq!(ahead.state(), 2);
+/// # Ok(()) }
+/// ```
 pub struct Prefetch<S: Source> {
     capacity: usize,
     /// The position after the last item yielded.

@@ -251,6 +251,20 @@ impl PaddingFifoQueue {
 }
 
 /// Closes a queue when it is dropped: see [`PaddingFifoQueue::close_on_drop`].
+///
+/// ```
+/// use recurrent::data::{Pad, PaddingFifoQueue};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let queue = PaddingFifoQueue::new(2, Pad::new())?;
+/// {
+///     let _closing = queue.close_on_drop(); // held by the thread that enqueues
+///     assert!(!queue.is_closed());
+/// }
+/// assert!(queue.is_closed());
+/// assert!(queue.dequeue_up_to(1)?.is_none()); // instead of waiting forever
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct CloseOnDrop<'a>(&'a PaddingFifoQueue);
 

@@ -13,6 +13,24 @@ use super::source::Source;
 use super::tfrecord::{Compression, RecordReader};
 
 /// A record, and where it is from.
+///
+/// ```
+/// use recurrent::data::{Compression, RecordFiles, RecordWriter, Source};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-record.tfrecord");
+/// let mut writer = RecordWriter::create(&path, Compression::Plain)?;
+/// for record in ["one", "two"] {
+///     writer.write(record.as_bytes())?;
+/// }
+/// writer.finish()?;
+/// let mut files = RecordFiles::open([&path])?;
+/// files.next_item()?;
+/// let second = files.next_item()?.expect("two records");
+/// assert_eq!((second.file(), second.index()), (&*path, 1));
+/// assert_eq!(second.into_bytes(), b"two");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Record {
     bytes: Vec<u8>,
@@ -89,6 +107,25 @@ pub struct RecordFiles {
 }
 
 /// The position of a [`RecordFiles`].
+///
+/// ```
+/// use recurrent::data::{Compression, RecordFiles, RecordWriter, Source};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-record-files-state.tfrecord");
+/// let mut writer = RecordWriter::create(&path, Compression::Plain)?;
+/// for record in ["one", "two"] {
+///     writer.write(record.as_bytes())?;
+/// }
+/// writer.finish()?;
+/// let mut files = RecordFiles::open([&path])?;
+/// files.next_item()?;
+/// let state = files.state();
+/// let mut resumed = RecordFiles::open([&path])?;
+/// resumed.restore(state)?;
+/// assert_eq!(resumed.next_item()?.expect("a second record").into_bytes(), b"two");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordFilesState {
     fingerprint: u64,
@@ -272,6 +309,20 @@ impl Source for RecordFiles {
 }
 
 /// Paths of the files that a folder holds with an extension, in order of name.
+///
+/// ```
+/// use recurrent::data::files_with_extension;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let folder = std::env::temp_dir().join("recurrent-files-with-extension");
+/// std::fs::create_dir_all(&folder).expect("a folder");
+/// for name in ["b.tfrecord", "a.tfrecord", "notes.txt"] {
+///     std::fs::write(folder.join(name), "").expect("a file");
+/// }
+/// let files = files_with_extension(&folder, "tfrecord")?;
+/// assert_eq!(files, [folder.join("a.tfrecord"), folder.join("b.tfrecord")]);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] if the folder cannot be read, [`Error::Format`] if it has no such file.

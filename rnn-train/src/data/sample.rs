@@ -42,6 +42,24 @@ struct Fields {
 }
 
 /// A typed handle of one field of a [`Schema`].
+///
+/// ```
+/// use recurrent::data::{ByteStrings, Column, Field, Schema};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// What a program keeps of a schema: the compiler knows the type of each field.
+/// struct Fields {
+///     tokens: Field<i64>,
+///     speaker: Field<ByteStrings>,
+/// }
+/// let mut schema = Schema::new();
+/// let fields = Fields { tokens: schema.add("tokens")?, speaker: schema.add("speaker")? };
+/// let speaker = Column::scalar::<ByteStrings>("Ahab".into());
+/// let sample = schema.sample(vec![Column::new(&[2], vec![7i64, 8])?, speaker])?;
+/// assert_eq!(sample.get(fields.tokens)?, [7, 8]);
+/// assert_eq!(sample.get(fields.speaker)?.get(0), Some(&b"Ahab"[..]));
+/// # Ok(()) }
+/// ```
 pub struct Field<T> {
     id: u64,
     index: usize,
@@ -191,6 +209,20 @@ impl Schema {
 }
 
 /// The columns of one sequence; sources of sequences yield samples.
+///
+/// ```
+/// use recurrent::data::{Column, Schema};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut schema = Schema::new();
+/// let values = schema.add::<f32>("values")?;
+/// let label = schema.add::<i64>("label")?;
+/// let steps = Column::new(&[3, 2], vec![0.5f32; 6])?;
+/// let sample = schema.sample(vec![steps, Column::scalar::<i64>(1)])?;
+/// assert_eq!((sample.steps(values)?, sample.get(label)?), (3, &[1i64][..]));
+/// assert_eq!(sample.named("values").map(Column::dims), Some(&[3usize, 2][..]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sample {
     schema: Schema,

@@ -9,6 +9,16 @@ use crate::regular::read_utf8;
 
 /// Reads a series from a CSV file with [`parse_series`].
 ///
+/// ```
+/// use recurrent::data::read_series;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("recurrent-read-series.csv");
+/// std::fs::write(&path, "month,passengers\n1949-01,112\n1949-02,118\n").expect("a file");
+/// assert_eq!(read_series(&path)?, [112.0, 118.0]);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a regular file or not

@@ -11,6 +11,23 @@ use super::source::Source;
 ///
 /// Memory is that of the buffer's items. A buffer as large as the data makes every order equally
 /// likely. A resumed run reads the items of the buffer again, so that a state is small.
+///
+/// ```
+/// use recurrent::data::{InOrder, Shuffle, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut shuffled: Shuffle<_> = InOrder::new(0..100).shuffle(10, 7)?;
+/// let mut epoch = Vec::new();
+/// while let Some(item) = shuffled.next_item()? {
+///     // A buffer of 10 items: the item at place `i` is one of the first `i + 10`.
+///     assert!(item < epoch.len() + 10);
+///     epoch.push(item);
+/// }
+/// assert!(!epoch.is_sorted());
+/// epoch.sort();
+/// assert!(epoch.into_iter().eq(0..100));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Shuffle<S: Source> {
     ahead: Lookahead<S>,
@@ -23,6 +40,21 @@ pub struct Shuffle<S: Source> {
 }
 
 /// The position of a [`Shuffle`].
+///
+/// ```
+/// use recurrent::data::{InOrder, Source, SourceExt};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let new = || InOrder::new(0..100).shuffle(10, 7);
+/// let mut shuffled = new()?;
+/// shuffled.next_item()?;
+/// let mut resumed = new()?;
+/// resumed.restore(shuffled.state())?;
+/// assert_eq!(resumed.next_item()?, shuffled.next_item()?);
+/// // A buffer of another size would yield another order.
+/// assert!(InOrder::new(0..100).shuffle(20, 7)?.restore(shuffled.state()).is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShuffleState<T> {
     buffer: u64,

@@ -33,6 +33,17 @@ pub struct Vocabulary<S: Symbol = char> {
 }
 
 /// What a [`Vocabulary`] numbers: a `char` of a `str`, or a byte of a `[u8]`.
+///
+/// ```
+/// use recurrent::data::{Symbol, Vocabulary};
+///
+/// /// The number of different symbols, of characters or of bytes.
+/// fn variety<S: Symbol>(vocabulary: &Vocabulary<S>) -> usize {
+///     vocabulary.symbols().len()
+/// }
+/// assert_eq!(variety(&Vocabulary::new("né")), 2);
+/// assert_eq!(variety(&Vocabulary::of_bytes("né".as_bytes())), 3);
+/// ```
 pub trait Symbol: Copy + Ord + fmt::Debug {
     /// A borrowed text.
     type Text: ?Sized;
@@ -141,6 +152,20 @@ impl<S: Symbol> Vocabulary<S> {
 }
 
 /// Inputs and targets of one step of truncated back-propagation through time.
+///
+/// ```
+/// use recurrent::data::{TextWindow, TextWindows};
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let ids: Vec<i64> = (0..9).collect();
+/// let mut windows = TextWindows::new(&ids, 2, 2)?;
+/// let TextWindow { inputs, targets } = windows.next().expect("a window");
+/// assert_eq!((&inputs[..], &targets[..]), (&[0, 1, 4, 5][..], &[1, 2, 5, 6][..]));
+/// let inputs = Tensor::from_slice(&Device::cpu(), &inputs, &[2, 2])?; // [batch, steps]
+/// assert_eq!(inputs.at((1, 0))?.item()?, 4.0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextWindow {
     /// Ids of shape `[batch, steps]`.

@@ -22,6 +22,19 @@ const BUFFER: usize = 256 * 1024;
 const MAX_LEN: u64 = i32::MAX as u64;
 
 /// How a record file is compressed.
+///
+/// ```
+/// use recurrent::data::{Compression, RecordWriter};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("compression.tfrecord");
+/// let mut writer = RecordWriter::create(&path, Compression::Zlib)?;
+/// writer.write(b"one record")?;
+/// writer.finish()?;
+/// // Readers detect it.
+/// assert_eq!(Compression::detect(&path)?, Compression::Zlib);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// No compression.
@@ -61,7 +74,8 @@ impl Compression {
 }
 
 /// CRC-32C, rotated and offset, so that a checksum of data that holds checksums is no special case.
-fn masked_crc(bytes: &[u8]) -> u32 {
+#[doc(hidden)]
+pub fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)
@@ -327,6 +341,22 @@ fn split_off_crc(record: &mut Vec<u8>) -> u32 {
 /// Writes records to one stream.
 ///
 /// [`finish`](Self::finish) ends the stream; one that is dropped before may lack its end.
+///
+/// ```
+/// use recurrent::data::{Compression, Example, RecordReader, RecordWriter};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let path = std::env::temp_dir().join("writer.tfrecord");
+/// let mut writer = RecordWriter::create(&path, Compression::Plain)?;
+/// for label in 0..3i64 {
+///     writer.write(&Example::new().feature("label", [label]).to_bytes())?;
+/// }
+/// writer.finish()?;
+/// let mut reader = RecordReader::open(&path)?;
+/// while reader.read()?.is_some() {}
+/// assert_eq!(reader.index(), 3);
+/// # Ok(()) }
+/// ```
 pub struct RecordWriter {
     stream: Stream,
     name: PathBuf,

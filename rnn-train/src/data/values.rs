@@ -93,6 +93,24 @@ impl fmt::Debug for ByteStrings {
 }
 
 /// The elements of a [`Column`](super::Column), all of one type.
+///
+/// ```
+/// use recurrent::data::{Column, Values};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// A text of the first element, whatever the type.
+/// fn first(column: &Column) -> String {
+///     match column.all_values() {
+///         Values::F32(numbers) => numbers[0].to_string(),
+///         Values::I64(numbers) => numbers[0].to_string(),
+///         Values::Bytes(strings) => String::from_utf8_lossy(strings.get(0).unwrap_or(b"")).into(),
+///         other => format!("{:?}", other.kind()),
+///     }
+/// }
+/// assert_eq!(first(&Column::new(&[2], vec![0.5f32, 1.0])?), "0.5");
+/// assert_eq!(first(&Column::new(&[1], vec![7u8])?), "U8");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Values {
@@ -111,6 +129,18 @@ pub enum Values {
 }
 
 /// Element type of a [`Column`](super::Column).
+///
+/// ```
+/// use recurrent::DType;
+/// use recurrent::data::{ByteStrings, Column, ValueKind};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let ids = Column::new(&[2], vec![3i64, 4])?;
+/// assert_eq!((ids.kind(), ids.kind().dtype()), (ValueKind::I64, Some(DType::I64)));
+/// let name = Column::scalar::<ByteStrings>("Ishmael".into());
+/// assert_eq!(name.kind().dtype(), None); // no tensor has byte strings
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -157,6 +187,20 @@ impl ValueKind {
 }
 
 /// An element type of columns: `f32`, `f64`, `i32`, `i64`, `u8` or [`ByteStrings`].
+///
+/// ```
+/// use recurrent::data::{Column, ColumnType, Values};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// /// A column of one element, of any type.
+/// fn single<T: ColumnType>(value: T::Scalar) -> Column {
+///     Column::scalar::<T>(value)
+/// }
+/// assert_eq!(single::<i64>(7).all_values(), &Values::I64(vec![7]));
+/// assert_eq!(single::<f32>(0.5).values::<f32>()?, [0.5]);
+/// assert!(single::<f32>(0.5).values::<i64>().is_err());
+/// # Ok(()) }
+/// ```
 pub trait ColumnType: private::Sealed + 'static {
     /// The borrowed form of a column's values: `[f32]`, or [`ByteStrings`].
     type Slice: ?Sized;

@@ -5,6 +5,22 @@ use backend_api::{Backend, Compare, DType, Error, Result, Tensor};
 use super::{softmax_cross_entropy_each, wide};
 
 /// How a [`SequenceLoss`] reduces an axis.
+///
+/// ```
+/// use recurrent::losses::{Reduction, SequenceLoss};
+/// use recurrent::{DType, Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let logits = Tensor::zeros(&device, &[2, 3, 4])?; // [batch, time, classes]
+/// let targets = Tensor::zeros(&device, (&[2, 3], DType::I32))?;
+/// let weights = Tensor::from_slice(&device, &[1.0f32, 1.0, 1.0, 1.0, 0.0, 0.0], &[2, 3])?;
+/// let each = SequenceLoss { batch: Reduction::None, ..SequenceLoss::default() };
+/// let each = each.of(&logits, &targets, &weights)?;
+/// assert_eq!(each.dims()[..], [2]); // the mean over the steps of each row that count
+/// assert!((each.at(1)?.item()? - 4f64.ln()).abs() < 1e-6);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
     /// Keeps the axis.
@@ -188,6 +204,22 @@ pub fn sequence_loss_by_example<B: Backend>(
 /// The sum of [`sequence_loss_by_example`] over the batch, divided by the batch size if averaged,
 /// so that a short row weighs as much as a long one. A scalar; TensorFlow's
 /// `legacy_seq2seq.sequence_loss`.
+///
+/// ```
+/// use recurrent::losses::legacy_sequence_loss;
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let logits = vec![Tensor::zeros(&device, &[2, 4])?; 3]; // three steps of two rows
+/// let targets = vec![Tensor::from_ints(&device, &[0, 3], &[2])?; 3];
+/// let weights = vec![Tensor::ones(&device, &[2])?; 3];
+/// let mean = legacy_sequence_loss(&logits, &targets, &weights, true, true)?.item()?;
+/// assert!((mean - 4f64.ln()).abs() < 1e-6);
+/// let sum = legacy_sequence_loss(&logits, &targets, &weights, false, false)?.item()?;
+/// assert!((sum - 6.0 * 4f64.ln()).abs() < 1e-5);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// Those of [`sequence_loss_by_example`].

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// it; a loop without a trainer passes `at(step)` to
 /// [`set_learning_rate`](crate::optim::Optimizer::set_learning_rate).
 ///
+/// The functions, such as [`exponential`](Self::exponential), take TensorFlow's arguments in its
+/// order, and set those that are left out to its defaults. A variant sets all of them:
+///
 /// ```
 /// use recurrent::optim::Schedule;
 ///
@@ -132,6 +135,100 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// [`Exponential`](Self::Exponential), without a staircase.
+    ///
+    /// ```
+    /// use recurrent::optim::Schedule;
+    ///
+    /// let halving = Schedule::exponential(0.1, 100, 0.5); // start, decay_steps, decay_rate
+    /// assert_eq!([0, 100, 200].map(|step| halving.at(step)), [0.1, 0.05, 0.025]);
+    /// ```
+    pub const fn exponential(start: f64, decay_steps: u64, decay_rate: f64) -> Self {
+        Self::Exponential {
+            start,
+            decay_rate,
+            decay_steps,
+            staircase: false,
+        }
+    }
+
+    /// [`NaturalExp`](Self::NaturalExp), without a staircase.
+    pub const fn natural_exp(start: f64, decay_steps: u64, decay_rate: f64) -> Self {
+        Self::NaturalExp {
+            start,
+            decay_rate,
+            decay_steps,
+            staircase: false,
+        }
+    }
+
+    /// [`InverseTime`](Self::InverseTime), without a staircase.
+    pub const fn inverse_time(start: f64, decay_steps: u64, decay_rate: f64) -> Self {
+        Self::InverseTime {
+            start,
+            decay_rate,
+            decay_steps,
+            staircase: false,
+        }
+    }
+
+    /// [`Polynomial`](Self::Polynomial) without a cycle. A `power` of 1 is a line.
+    ///
+    /// ```
+    /// use recurrent::optim::Schedule;
+    ///
+    /// let line = Schedule::polynomial(1.0, 100, 0.5, 1.0); // start, decay_steps, end, power
+    /// assert_eq!([0, 50, 100, 900].map(|step| line.at(step)), [1.0, 0.75, 0.5, 0.5]);
+    /// ```
+    pub const fn polynomial(start: f64, decay_steps: u64, end: f64, power: f64) -> Self {
+        Self::Polynomial {
+            start,
+            end,
+            decay_steps,
+            power,
+            cycle: false,
+        }
+    }
+
+    /// [`Cosine`](Self::Cosine) down to 0.
+    pub const fn cosine(start: f64, decay_steps: u64) -> Self {
+        Self::Cosine {
+            start,
+            decay_steps,
+            alpha: 0.0,
+        }
+    }
+
+    /// [`CosineRestarts`](Self::CosineRestarts) with TensorFlow's defaults.
+    pub const fn cosine_restarts(start: f64, first_decay_steps: u64) -> Self {
+        Self::CosineRestarts {
+            start,
+            first_decay_steps,
+            t_mul: 2.0,
+            m_mul: 1.0,
+            alpha: 0.0,
+        }
+    }
+
+    /// [`LinearCosine`](Self::LinearCosine) with TensorFlow's defaults.
+    pub const fn linear_cosine(start: f64, decay_steps: u64) -> Self {
+        Self::LinearCosine {
+            start,
+            decay_steps,
+            num_periods: 0.5,
+            alpha: 0.0,
+            beta: 0.001,
+        }
+    }
+
+    /// [`Piecewise`](Self::Piecewise): one value more than there are boundaries.
+    pub fn piecewise(boundaries: impl Into<Vec<u64>>, values: impl Into<Vec<f64>>) -> Self {
+        Self::Piecewise {
+            boundaries: boundaries.into(),
+            values: values.into(),
+        }
+    }
+
     /// The rate for the step that follows `step` completed steps. A period of 0 steps counts as 1.
     /// A piecewise schedule without values returns NaN, which every optimizer rejects.
     pub fn at(&self, step: u64) -> f64 {

@@ -7,6 +7,15 @@ use rnn_core::{Param, ParamId};
 
 /// One tensor that an optimizer keeps for each parameter. It has the parameter's shape and type, or
 /// is `f32` if the parameter is a 16-bit float.
+///
+/// ```
+/// use recurrent::optim::{Optimizer, Slot};
+/// use recurrent::{Device, Momentum};
+///
+/// let momentum = Momentum::new(0.1, 0.9);
+/// let slots = Optimizer::<Device>::slots(&momentum);
+/// assert_eq!(slots, [Slot { name: "Momentum", start: 0.0 }]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     /// TensorFlow's name; a checkpoint stores the slot as `<parameter>/<name>`.
@@ -23,6 +32,23 @@ impl Slot {
 }
 
 /// The number of steps taken, and the slots of the parameters that have had a gradient.
+///
+/// ```
+/// use recurrent::optim::Optimizer;
+/// use recurrent::{Adam, Dense, Device, Module, Tensor, value_and_grad};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let (mut model, mut adam) = (Dense::new(&device, 3, 2)?, Adam::new(0.1));
+/// let x = Tensor::ones(&device, &[1, 3])?;
+/// let (_, grads) = value_and_grad(&model, |model| model.forward(&x)?.sum_all())?;
+/// adam.step(&mut model, &grads)?;
+/// assert_eq!(adam.state().steps(), 1);
+/// let kernel = model.named_params()[0].1.id();
+/// let slots = adam.state().get(kernel).expect("the kernel had a gradient");
+/// assert_eq!(slots.len(), adam.slots().len());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct OptimizerState<B: Backend> {
     pub(crate) steps: u64,

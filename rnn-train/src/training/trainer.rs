@@ -28,8 +28,7 @@ backend_api::shared_doc! { trainer_doc:
 /// let mut adam = Adam::new(0.1);
 /// let mut batches = Batches::new(100, 10, Remainder::Drop, 1)?;
 ///
-/// let (start, decay_rate) = (0.1, 0.9);
-/// let decay = Schedule::Exponential { start, decay_rate, decay_steps: 10, staircase: false };
+/// let decay = Schedule::exponential(0.1, 10, 0.9);
 /// let mut trainer = Trainer::new(42)
 ///     .clip_norm(5.0)
 ///     .schedule(decay)
@@ -69,6 +68,27 @@ pub struct Trainer<B: Backend> {
 }
 
 /// The step for which a loss is computed.
+///
+/// ```
+/// use recurrent::data::{Batches, Remainder};
+/// use recurrent::{Dense, Device, Sgd, Tensor, Trainer};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let (mut model, mut sgd) = (Dense::new(&device, 1, 1)?, Sgd::new(0.1));
+/// let mut batches = Batches::new(6, 2, Remainder::Drop, 1)?;
+/// let x = Tensor::ones(&device, &[2, 1])?;
+/// let mut seen = Vec::new();
+/// let mut trainer = Trainer::new(42).show_progress(false);
+/// for _ in 0..2 {
+///     trainer.run_epoch(&mut model, &mut sgd, &mut batches, |model, _items, step| {
+///         seen.push((step.epoch, step.step));
+///         model.forward(&x)?.square()?.mean_all()
+///     })?;
+/// }
+/// assert_eq!(seen, [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainStep {
     /// The step of the run, counted from 1.
@@ -81,6 +101,27 @@ pub struct TrainStep {
 }
 
 /// Summary of an epoch.
+///
+/// ```
+/// use recurrent::data::{Batches, Remainder};
+/// use recurrent::{Dense, Device, Sgd, Tensor, Trainer};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let (mut model, mut sgd) = (Dense::new(&device, 1, 1)?, Sgd::new(0.1));
+/// let mut batches = Batches::new(6, 2, Remainder::Drop, 1)?;
+/// let x = Tensor::ones(&device, &[2, 1])?;
+/// let mut trainer = Trainer::new(42).show_progress(false);
+/// let mut epoch = || {
+///     trainer.run_epoch(&mut model, &mut sgd, &mut batches, |model, _items, _step| {
+///         model.forward(&x)?.square()?.mean_all()
+///     })
+/// };
+/// let (first, second) = (epoch()?, epoch()?);
+/// assert_eq!((second.epoch, second.steps), (2, 3));
+/// assert!(second.mean_loss < first.mean_loss);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EpochReport {

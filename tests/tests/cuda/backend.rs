@@ -87,7 +87,7 @@ impl Case {
         let state = self.state(cell)?;
         let first = state.leaves().remove(0).clone();
         let rnn = DynamicRnn::new(cell)
-            .sequence_length(&self.lengths())
+            .sequence_length(self.lengths())
             .initial_state(state)
             .run(&self.inputs(first.device())?)?;
         let mut numbers = rnn.outputs.to_f64_vec()?;

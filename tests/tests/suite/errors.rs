@@ -166,7 +166,26 @@ fn invalid_lengths_are_rejected() {
     let gru = GruCell::new(&device, 4, 6).unwrap();
     assert_eq!(
         message(DynamicRnn::new(&gru).sequence_length(&[1, 2, 3]).run(&x)),
-        "dynamic_rnn: sequence_length has shape [3], but the batch is 2"
+        "dynamic_rnn: sequence_length is [3], but the batch is 2, so [2] is needed"
+    );
+    let column = Tensor::from_slice(&device, &[1i32, 2], &[2, 1]).unwrap();
+    assert_eq!(
+        message(DynamicRnn::new(&gru).sequence_length(&column).run(&x)),
+        "dynamic_rnn: sequence_length is [2, 1], but the batch is 2, so [2] is needed"
+    );
+    let floats = zeros(&device, &[2]);
+    assert_eq!(
+        message(DynamicRnn::new(&gru).sequence_length(&floats).run(&x)),
+        "dynamic_rnn: sequence_length is f32, but an integer type is needed"
+    );
+    let beyond = Tensor::from_slice(&device, &[5u8, 6], &[2]).unwrap();
+    assert_eq!(
+        message(
+            BidirectionalDynamicRnn::shared(&gru)
+                .sequence_length(&beyond)
+                .run(&x)
+        ),
+        "bidirectional_dynamic_rnn: sequence_length of row 1 is 6, but the inputs have 5 steps"
     );
     assert_eq!(
         message(DynamicRnn::new(&gru).sequence_length(&[1, -2]).run(&x)),

@@ -237,6 +237,13 @@ fn a_traced_step_is_called_once() {
         stream.step(&x.select(0, 0).unwrap()).unwrap();
     }
     assert_eq!(cell.calls.load(Ordering::Relaxed), 2);
+    // It also tries once to trace a step that cannot be traced.
+    let cell = Tricky::new(&device, Trick::ReadsAValue).unwrap();
+    let mut stream = StreamingRnn::new(&cell, 1).unwrap();
+    for _ in 0..5 {
+        stream.step(&x.select(0, 0).unwrap()).unwrap();
+    }
+    assert_eq!(cell.calls.load(Ordering::Relaxed), 1 + 5);
 }
 
 /// Adds the first input of each call to all its outputs: a scan that captures a tensor of its call.

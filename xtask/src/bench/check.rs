@@ -14,7 +14,7 @@ use super::workloads::{Mode, Workload};
 pub(super) fn tolerance(precision: Precision) -> f64 {
     match precision {
         Precision::Tf32 => 1e-2,
-        Precision::Bf16 => 5e-2,
+        Precision::Bf16 | Precision::Int8 => 5e-2,
         _ => 1e-4,
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod cores;
 mod custom_cell;
 mod input;
+pub(crate) mod instructions;
 mod line;
 mod measure;
 mod network;
@@ -108,7 +109,7 @@ fn try_run(args: &[String]) -> Result<(), Box<dyn Error>> {
                 record(&options, line, &mut lines)?;
             }
             for peer in &peers {
-                let what = (on, options.precision.as_str());
+                let what = (on, options.precision.name());
                 match peer.run(&cores, &w, mode, threads, what) {
                     Ok(found) if found.is_empty() => {
                         let (name, mode) = (&peer.name, mode.name());
@@ -176,8 +177,8 @@ fn measure_here(
         workload,
         mode,
         threads,
-        backend: &label(backend, &options.precision),
-        precision: options.products()?,
+        backend: &label(backend, options.precision.name()),
+        precision: options.precision,
     };
     let builder = Cpu::builder().threads(threads).precision(job.precision);
     let cpu = || builder.build();
@@ -206,7 +207,7 @@ fn ours(
     let mut command = cores.command(program.as_os_str(), threads, device(backend));
     command.args(["bench", "--here", "--workload", w.name]);
     command.args(["--mode", mode.name(), "--device", backend]);
-    command.args(["--precision", &options.precision]);
+    command.args(["--precision", options.precision.name()]);
     command.args(["--threads", &threads.to_string()]);
     let line = peers::lines_of(&mut command)?.pop();
     line.ok_or_else(|| "a measurement printed no result".into())

@@ -16,15 +16,15 @@ process, on as many cores as threads (through `taskset`, if it is installed). Be
 five steps are compared with plain operations on the CPU, which run one step at a time: the outputs,
 and in training also the loss and the gradients.
 
---group NAME         standard, or cells: layer-normalized LSTM, UGRNN, NAS, SRU and a user's own
-                     cell (default: standard)
+--group NAME         standard; cells: layer-normalized LSTM, UGRNN, NAS, SRU and a user's own cell;
+                     or streams: of 512 units, with several rows (default: standard)
 --workload NAME,..   only these workloads; --list prints all (default: all of the group)
 --mode MODE,..       fwd, train, stream or memory (default: all modes of the workload)
 --threads N,..       numbers of CPU threads (default: 1,2)
 --device NAME,..     cpu or cuda; cpu-unfused or cuda-unfused, without the fused kernels;
                      cpu-vector, without AMX (default: cpu)
---precision NAME     products in exact, tf32 (cuda only) or bf16 precision; bf16 on the CPU is for
-                     inference only (default: exact)
+--precision NAME     products in exact, tf32 (cuda only), bf16 or int8 (cpu only) precision; on the
+                     CPU, bf16 and int8 are for inference only (default: exact)
 --compare NAME,..    run other frameworks too, and print ratios: torch, jax, onnxruntime (scripts in
                      bench/), burn, candle (built if requested); a framework that is not installed
                      is skipped with a remark
@@ -51,7 +51,7 @@ pub(super) struct Options {
     pub(super) modes: Vec<Mode>,
     pub(super) threads: Vec<usize>,
     pub(super) backends: Vec<String>,
-    pub(super) precision: String,
+    pub(super) precision: Precision,
     pub(super) compare: Vec<String>,
     pub(super) python: String,
     pub(super) scaling: bool,
@@ -72,7 +72,7 @@ impl Options {
             modes: Mode::ALL.to_vec(),
             threads: vec![1, 2],
             backends: vec!["cpu".into()],
-            precision: "exact".into(),
+            precision: Precision::Exact,
             compare: Vec::new(),
             python: "python3".into(),
             scaling: false,
@@ -123,10 +123,7 @@ impl Options {
                         BACKENDS.contains(&name).then(|| name.to_owned())
                     })?;
                 }
-                "--precision" => {
-                    options.precision.clone_from(value()?);
-                    options.products()?;
-                }
+                "--precision" => options.precision = value()?.parse()?,
                 "--compare" => options.compare = listed(value()?, "", |name| Some(name.into()))?,
                 "--python" => options.python.clone_from(value()?),
                 "--scaling" => options.scaling = true,
@@ -156,16 +153,6 @@ impl Options {
             format!("{} has no mode {asked}, only {has}", w.name)
         };
         without.map(remark).collect()
-    }
-
-    /// The requested precision of matmuls.
-    pub(super) fn products(&self) -> Result<Precision, Box<dyn Error>> {
-        match self.precision.as_str() {
-            "exact" => Ok(Precision::Exact),
-            "tf32" => Ok(Precision::Tf32),
-            "bf16" => Ok(Precision::Bf16),
-            other => Err(format!("there is no precision `{other}`").into()),
-        }
     }
 }
 
@@ -284,7 +271,10 @@ mod tests {
             ("--threads 0", "there is no number of threads `0`"),
             ("--workload W3", "there is no workload `W3`"),
             ("--mode fwd,sleep", "there is no mode `sleep`"),
-            ("--precision double", "there is no precision `double`"),
+            (
+                "--precision double",
+                "precision: name is `double`, but must be one of exact, tf32, bf16, int8",
+            ),
             ("--save", "--save wants a value"),
             ("--fast", "there is no option `--fast` (--help)"),
         ] {

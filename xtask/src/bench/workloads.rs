@@ -165,14 +165,7 @@ pub(super) const WORKLOADS: [Workload; 9] = [
         input_grad: false,
         ..LSTM
     },
-    Workload {
-        name: "W5_stream512",
-        batch: 1,
-        steps: 1,
-        modes: &[Mode::Stream],
-        input_grad: false,
-        ..LSTM
-    },
+    stream("W5_stream512", 1),
     Workload {
         name: "W6_longseq",
         batch: 1,
@@ -242,8 +235,31 @@ pub(super) const CELLS: [Workload; 20] = cell_sizes! {
     "C5_custom" Custom;
 };
 
+/// The workloads of `--group streams`: W5 with more rows.
+pub(super) const STREAMS: [Workload; 4] = [
+    stream("S_rows2", 2),
+    stream("S_rows3", 3),
+    stream("S_rows4", 4),
+    stream("S_rows8", 8),
+];
+
+const fn stream(name: &'static str, batch: usize) -> Workload {
+    Workload {
+        name,
+        batch,
+        steps: 1,
+        modes: &[Mode::Stream],
+        input_grad: false,
+        ..LSTM
+    }
+}
+
 /// The groups of workloads, by name.
-pub(super) const GROUPS: [(&str, &[Workload]); 2] = [("standard", &WORKLOADS), ("cells", &CELLS)];
+pub(super) const GROUPS: [(&str, &[Workload]); 3] = [
+    ("standard", &WORKLOADS),
+    ("cells", &CELLS),
+    ("streams", &STREAMS),
+];
 
 impl Workload {
     /// The same network over five steps, to check its numbers. Ragged rows stay ragged.

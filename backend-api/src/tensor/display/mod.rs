@@ -4,6 +4,8 @@ mod numbers;
 
 use std::fmt;
 
+use numbers::Style;
+
 use crate::{Backend, DType, Element, Result, Tensor};
 
 /// The most elements that are printed; of longer tensors, the axes are shortened.
@@ -25,12 +27,15 @@ impl<B: Backend> fmt::Debug for Tensor<B> {
 /// of the axes of tensors of more than 1000 elements. A tensor of a traced step, which has no
 /// elements, prints as its summary.
 ///
+/// A precision, as in `{x:.2}`, is the number of digits after the point.
+///
 /// ```
 /// use recurrent::{Device, Tensor};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let x = Tensor::from_slice(&Device::cpu(), &[1.0f32, -2.5, 3.25, 40.0], &[2, 2])?;
 /// assert_eq!(x.to_string(), "[[ 1.   -2.5 ]\n [ 3.25 40.  ]]");
+/// assert_eq!(format!("{x:.1}"), "[[ 1.0 -2.5]\n [ 3.2 40.0]]");
 /// # Ok(()) }
 /// ```
 impl<B: Backend> fmt::Display for Tensor<B> {
@@ -38,7 +43,7 @@ impl<B: Backend> fmt::Display for Tensor<B> {
         if self.as_symbol().is_some() {
             return write!(f, "{self:?}");
         }
-        match self.text() {
+        match self.text(f.precision()) {
             Ok(text) => f.write_str(&text),
             Err(error) => write!(f, "{self:?}: {error}"),
         }
@@ -46,7 +51,7 @@ impl<B: Backend> fmt::Display for Tensor<B> {
 }
 
 impl<B: Backend> Tensor<B> {
-    fn text(&self) -> Result<String> {
+    fn text(&self, precision: Option<usize>) -> Result<String> {
         let shape = self.shape();
         let short = shape.count() > MOST;
         let elided = |axis: usize| short && shape[axis] > 2 * EDGE;
@@ -57,7 +62,7 @@ impl<B: Backend> Tensor<B> {
         }
         let kept = edges.shape();
         let array = Array {
-            words: edges.words()?,
+            words: edges.words(precision)?,
             dims: kept.dims(),
             elided: &elided,
         };
@@ -69,16 +74,19 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// The elements as words of equal length.
-    fn words(&self) -> Result<Vec<String>> {
+    fn words(&self, precision: Option<usize>) -> Result<Vec<String>> {
         fn integers<B: Backend, T: Element + fmt::Display>(x: &Tensor<B>) -> Result<Vec<String>> {
             Ok(x.to_vec::<T>()?.iter().map(T::to_string).collect())
         }
-        let single = self.shape().rank() == 0;
+        let style = Style {
+            single: self.shape().rank() == 0,
+            precision,
+        };
         let words = match self.dtype {
-            DType::F32 => numbers::words(&self.to_vec::<f32>()?, single),
-            DType::F64 => numbers::words(&self.to_vec::<f64>()?, single),
-            DType::F16 => numbers::words(&self.to_vec::<half::f16>()?, single),
-            DType::Bf16 => numbers::words(&self.to_vec::<half::bf16>()?, single),
+            DType::F32 => numbers::words(&self.to_vec::<f32>()?, style),
+            DType::F64 => numbers::words(&self.to_vec::<f64>()?, style),
+            DType::F16 => numbers::words(&self.to_vec::<half::f16>()?, style),
+            DType::Bf16 => numbers::words(&self.to_vec::<half::bf16>()?, style),
             DType::I32 => integers::<B, i32>(self)?,
             DType::I64 => integers::<B, i64>(self)?,
             DType::U8 => integers::<B, u8>(self)?,

@@ -43,9 +43,26 @@ impl Float for half::bf16 {
     }
 }
 
+/// How numbers are written.
+#[derive(Clone, Copy)]
+pub(super) struct Style {
+    /// Whether a number has no others to be aligned with.
+    pub(super) single: bool,
+    /// The digits after the point, if the caller asks for a number of them.
+    pub(super) precision: Option<usize>,
+}
+
 /// The numbers as words. All have the same number of digits after the point, or spaces in place of
-/// them; a single number has none to be aligned with.
-pub(super) fn words<F: Float>(numbers: &[F], single: bool) -> Vec<String> {
+/// them.
+pub(super) fn words<F: Float>(numbers: &[F], style: Style) -> Vec<String> {
+    let Style { single, precision } = style;
+    if let Some(digits) = precision {
+        let word = |x: f64| match x.is_nan() {
+            true => "nan".to_owned(),
+            false => format!("{x:.digits$}"),
+        };
+        return numbers.iter().map(|&x| word(x.into())).collect();
+    }
     let wide = || numbers.iter().map(|&x| x.into());
     let sizes = || wide().map(f64::abs).filter(|x| x.is_finite() && *x != 0.0);
     let largest = sizes().fold(0.0, f64::max);

@@ -13,11 +13,11 @@ use crate::{Backend, Error, Fused, Op, Result, Tensor};
 #[derive(Debug)]
 pub struct ScanOperands<'a, B: Backend> {
     /// The inputs of all steps, `[steps, batch, ..]` each.
-    pub inputs: &'a [Tensor<B>],
+    pub inputs: &'a [&'a Tensor<B>],
     /// The captured tensors.
     pub captured: &'a [Tensor<B>],
     /// The initial state.
-    pub states: &'a [Tensor<B>],
+    pub states: &'a [&'a Tensor<B>],
     /// The number of steps of each row, counted from the first of these steps.
     pub lengths: Option<&'a Tensor<B>>,
     /// Number of steps.
@@ -59,7 +59,7 @@ impl Regions {
             core: Vec::new(),
             sums: Vec::new(),
         };
-        let mut states = operands.states.to_vec();
+        let mut states;
         if let Some(core) = &self.core {
             let plan = ScanPlan {
                 step: core.step.clone(),
@@ -69,21 +69,25 @@ impl Regions {
                 reuse: operands.reuse,
                 saved: 0,
             };
-            let mut ins = Vec::with_capacity(plan.operands());
-            for value in &core.inputs {
-                ins.push(run.lifted(*value)?.tensor);
+            let values = || core.inputs.iter().chain(&core.captured);
+            for value in values() {
+                if let Value::Node(node, _) = value {
+                    run.compute(*node)?;
+                }
             }
-            for value in &core.captured {
-                ins.push(run.lifted(*value)?.tensor);
+            let mut ins = Vec::with_capacity(plan.operands());
+            for value in values() {
+                ins.push(run.tensor(*value)?);
             }
             ins.extend_from_slice(operands.states);
-            ins.extend(operands.lengths.cloned());
-            let ins: Vec<_> = ins.iter().collect();
+            ins.extend(operands.lengths);
             let op = Op::Fused(Fused::Scan(plan));
             let mut results = Tensor::call_all(device, &op, &ins)?.into_vec();
             states = results.split_off(core.outputs.len());
             run.sums = states.split_off(operands.states.len());
             run.core = results;
+        } else {
+            states = operands.states.iter().map(|&state| state.clone()).collect();
         }
         let outputs = &self.graph.outputs;
         let outputs = outputs
@@ -113,6 +117,19 @@ struct Run<'a, B: Backend> {
 }
 
 impl<B: Backend> Run<'_, B> {
+    /// A value that is known without the steps, and computed already.
+    fn tensor(&self, value: Value) -> Result<&Tensor<B>> {
+        match value {
+            Value::Input(i) => Ok(self.operands.inputs[i]),
+            Value::Captured(i) => Ok(&self.operands.captured[i]),
+            Value::State(_) => Err(inside()),
+            Value::Node(node, k) => {
+                let known = self.known[node].as_ref().and_then(|all| all.get(k));
+                known.map(|lifted| &lifted.tensor).ok_or_else(inside)
+            }
+        }
+    }
+
     /// A value for all steps.
     fn lifted(&mut self, value: Value) -> Result<Lifted<B>> {
         match value {

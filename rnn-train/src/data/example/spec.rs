@@ -8,6 +8,22 @@ use crate::data::sample::{Field, Sample, Schema};
 use crate::data::values::{ByteStrings, ColumnType, Values};
 
 /// An element type that records hold: `i64`, `f32` or [`ByteStrings`].
+///
+/// ```
+/// use recurrent::data::{Example, ExampleSpec, Field, FixedLen, RecordType};
+/// use recurrent::Result;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn scalar<T: RecordType>(spec: &mut ExampleSpec, name: &str) -> Result<Field<T>> {
+///     spec.context(FixedLen::<T>::new(name, &[]))
+/// }
+/// let mut spec = ExampleSpec::new();
+/// let (age, weight) = (scalar::<i64>(&mut spec, "age")?, scalar::<f32>(&mut spec, "weight")?);
+/// let record = Example::new().feature("age", [7i64]).feature("weight", [21.5f32]).to_bytes();
+/// let sample = spec.parse(&record)?;
+/// assert_eq!((sample.get(age)?, sample.get(weight)?), (&[7i64][..], &[21.5f32][..]));
+/// # Ok(()) }
+/// ```
 pub trait RecordType: ColumnType {}
 
 impl RecordType for i64 {}
@@ -17,6 +33,18 @@ impl RecordType for ByteStrings {}
 /// A context feature with a fixed number of values: TensorFlow's `FixedLenFeature`.
 ///
 /// Its column has the shape given. The feature must be present unless it has a default.
+///
+/// ```
+/// use recurrent::data::{Example, ExampleSpec, FixedLen};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut spec = ExampleSpec::new();
+/// let size = spec.context(FixedLen::<i64>::new("size", &[2]))?;
+/// let speaker = spec.context(FixedLen::<i64>::new("speaker", &[]).default_values([-1]))?;
+/// let sample = spec.parse(&Example::new().feature("size", [28i64, 28]).to_bytes())?;
+/// assert_eq!((sample.get(size)?, sample.get(speaker)?), (&[28i64, 28][..], &[-1i64][..]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FixedLen<T: RecordType> {
     name: Naming,
@@ -46,6 +74,20 @@ impl<T: RecordType> FixedLen<T> {
 /// `FixedLenSequenceFeature`.
 ///
 /// Its column has the steps as a first axis, followed by the shape given.
+///
+/// ```
+/// use recurrent::data::{ExampleSpec, FixedLenSequence, SequenceExample};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut spec = ExampleSpec::new();
+/// let values = spec.sequence(FixedLenSequence::<f32>::new("values", &[2]))?;
+/// let notes = spec.sequence(FixedLenSequence::<i64>::new("notes", &[]).allow_missing())?;
+/// let record = SequenceExample::new().feature_list("values", [[0.1f32, 0.2], [0.3, 0.4]]);
+/// let sample = spec.parse(&record.to_bytes())?;
+/// assert_eq!(sample.column(values)?.dims(), [2, 2]); // two steps of two values
+/// assert_eq!(sample.steps(notes)?, 0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FixedLenSequence<T> {
     name: Naming,
@@ -79,6 +121,18 @@ impl<T: RecordType> FixedLenSequence<T> {
 /// Of the context its column has one axis; of a feature list it is ragged, with a row for each
 /// step. [`Column::sparse`](crate::data::Column::sparse) returns the form of TensorFlow. A feature
 /// that is missing has no values.
+///
+/// ```
+/// use recurrent::data::{ExampleSpec, SequenceExample, VarLen};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut spec = ExampleSpec::new();
+/// let tags = spec.sequence(VarLen::<i64>::new("tags"))?;
+/// let record = SequenceExample::new().feature_list("tags", [vec![7i64], vec![], vec![8, 9]]);
+/// let sample = spec.parse(&record.to_bytes())?;
+/// assert_eq!(sample.column(tags)?.row_lengths(), Some(&[1usize, 0, 2][..]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct VarLen<T> {
     name: Naming,
@@ -146,12 +200,45 @@ mod private {
 }
 
 /// A feature that a record's context can have: [`FixedLen`] or [`VarLen`].
+///
+/// ```
+/// use recurrent::Result;
+/// use recurrent::data::{ContextFeature, Example, ExampleSpec, FixedLen, VarLen};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn count(feature: impl ContextFeature<i64>) -> Result<usize> {
+///     let mut spec = ExampleSpec::new();
+///     let field = spec.context(feature)?;
+///     let record = Example::new().feature("ids", [1i64, 2, 3]).to_bytes();
+///     Ok(spec.parse(&record)?.get(field)?.len())
+/// }
+/// assert_eq!(count(VarLen::new("ids"))?, 3);
+/// assert_eq!(count(FixedLen::new("ids", &[3]))?, 3);
+/// assert!(count(FixedLen::new("ids", &[2])).is_err());
+/// # Ok(()) }
+/// ```
 pub trait ContextFeature<T: RecordType>: private::Sealed {
     #[doc(hidden)]
     fn declare(self, schema: &mut Schema) -> Result<Declared<T>>;
 }
 
 /// A feature list that a record can have: [`FixedLenSequence`] or [`VarLen`].
+///
+/// ```
+/// use recurrent::Result;
+/// use recurrent::data::{ExampleSpec, FixedLenSequence, SequenceExample, SequenceFeature, VarLen};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// fn steps(feature: impl SequenceFeature<i64>) -> Result<usize> {
+///     let mut spec = ExampleSpec::new();
+///     let field = spec.sequence(feature)?;
+///     let record = SequenceExample::new().feature_list("ids", [vec![1i64], vec![2, 3]]);
+///     spec.parse(&record.to_bytes())?.steps(field)
+/// }
+/// assert_eq!(steps(VarLen::new("ids"))?, 2);
+/// assert!(steps(FixedLenSequence::new("ids", &[])).is_err()); // a step has two values
+/// # Ok(()) }
+/// ```
 pub trait SequenceFeature<T: RecordType>: private::Sealed {
     #[doc(hidden)]
     fn declare(self, schema: &mut Schema) -> Result<Declared<T>>;

@@ -16,6 +16,31 @@ pub(super) fn lock<B: Backend>(saved: &Mutex<Saved<B>>) -> MutexGuard<'_, Saved<
 }
 
 /// A batch of segments, each of another sequence. Clones share the states that are saved.
+///
+/// ```
+/// use recurrent::data::{ByteStrings, Column, InMemory, Schema, SegmentSpec, Segments, Source};
+/// use recurrent::{Device, StateSaver, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut schema = Schema::new();
+/// let key = schema.add::<ByteStrings>("key")?;
+/// let x = schema.add::<f32>("x")?;
+/// let columns = vec![
+///     Column::scalar::<ByteStrings>("talk".into()),
+///     Column::new(&[5], vec![0.5f32; 5])?,
+/// ];
+/// let sequences = InMemory::new(vec![schema.sample(columns)?])?;
+/// let spec = SegmentSpec::new(key, 3, 1).sequence(x);
+/// let zero = Tensor::zeros(&Device::cpu(), &[2])?;
+/// let mut segments = Segments::new(sequences, spec, &[("h", zero)])?;
+/// let mut first = segments.next_item()?.expect("two segments");
+/// assert_eq!((first.lengths(), first.total_lengths()), (&[3i64][..], vec![5]));
+/// first.save_state("h", first.state("h")?.add(1.0)?)?;
+/// let second = segments.next_item()?.expect("two segments");
+/// assert_eq!(second.lengths(), [2]);
+/// assert_eq!(second.state("h")?.to_vec::<f32>()?, [1.0, 1.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct SegmentBatch<B: Backend> {
     pub(super) batch: Batch,

@@ -9,6 +9,28 @@ use crate::data::values::{ByteStrings, ColumnType};
 pub(super) const OP: &str = "batch_sequences_with_states";
 
 /// How [`Segments`](super::Segments) cuts sequences.
+///
+/// ```
+/// use recurrent::data::{ByteStrings, Column, InMemory, Schema, SegmentSpec, Segments, Source};
+/// use recurrent::{Device, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut schema = Schema::new();
+/// let key = schema.add::<ByteStrings>("key")?;
+/// let x = schema.add::<f32>("x")?;
+/// let columns = vec![
+///     Column::scalar::<ByteStrings>("talk".into()),
+///     Column::new(&[5], vec![0.5f32; 5])?,
+/// ];
+/// let sequences = InMemory::new(vec![schema.sample(columns)?])?;
+/// // Segments of 3 steps; two sequences in a batch, or one at the end.
+/// let spec = SegmentSpec::new(key, 3, 2).sequence(x).allow_small_batch(true);
+/// let zero = Tensor::zeros(&Device::cpu(), &[2])?;
+/// let mut segments = Segments::new(sequences, spec, &[("h", zero)])?;
+/// let first = segments.next_item()?.expect("a segment");
+/// assert_eq!(first.batch().column(x)?.dims(), [1, 3]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SegmentSpec {
     pub(super) key: Field<ByteStrings>,

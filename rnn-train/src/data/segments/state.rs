@@ -8,6 +8,35 @@ use serde::{Deserialize, Serialize};
 use crate::data::lookahead::LookaheadState;
 
 /// The position of a [`Segments`](super::Segments).
+///
+/// ```
+/// use recurrent::data::{ByteStrings, Column, InMemory, Schema, SegmentSpec, Segments, Source};
+/// use recurrent::{Device, StateSaver, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let mut schema = Schema::new();
+/// let key = schema.add::<ByteStrings>("key")?;
+/// let x = schema.add::<f32>("x")?;
+/// let columns = vec![
+///     Column::scalar::<ByteStrings>("talk".into()),
+///     Column::new(&[5], vec![0.5f32; 5])?,
+/// ];
+/// let sequences = InMemory::new(vec![schema.sample(columns)?])?;
+/// let zero = Tensor::zeros(&Device::cpu(), &[2])?;
+/// let new = || {
+///     let spec = SegmentSpec::new(key, 3, 1).sequence(x);
+///     Segments::new(sequences.clone(), spec, &[("h", zero.clone())])
+/// };
+/// let mut segments = new()?;
+/// let mut first = segments.next_item()?.expect("two segments");
+/// first.save_state("h", first.state("h")?.add(1.0)?)?;
+/// // The state has the saved states of the sequences that are not finished.
+/// let mut resumed = new()?;
+/// resumed.restore(segments.state())?;
+/// let second = resumed.next_item()?.expect("a second segment");
+/// assert_eq!(second.state("h")?.to_vec::<f32>()?, [1.0, 1.0]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
 pub struct SegmentsState<T, B: Backend> {

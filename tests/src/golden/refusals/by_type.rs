@@ -33,21 +33,6 @@
 //! let result = DynamicRnn::new(&cell).run(&x).unwrap();
 //! ```
 //!
-//! # dynamic_rnn: rank-2 sequence_length
-//!
-//! ```
-//! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, DynamicRnn}};
-//! # let device = Cpu::new();
-//! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let rnn = DynamicRnn::new(&cell).sequence_length(&[1, 2, 3]);
-//! ```
-//! ```compile_fail,E0277
-//! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, DynamicRnn}};
-//! # let device = Cpu::new();
-//! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let rnn = DynamicRnn::new(&cell).sequence_length(&[[1, 2, 3]]);
-//! ```
-//!
 //! # dynamic_rnn: initial_state structure mismatch (LSTM given one tensor)
 //!
 //! ```
@@ -97,21 +82,6 @@
 //! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
 //! let x = Tensor::from_slice(&device, &[0f32; 6], &[3, None]).unwrap();
 //! let result = StaticRnn::new(&cell).run(&[x]).unwrap();
-//! ```
-//!
-//! # static_rnn: rank-2 sequence_length
-//!
-//! ```
-//! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, StaticRnn}};
-//! # let device = Cpu::new();
-//! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let rnn = StaticRnn::new(&cell).sequence_length(&[1]);
-//! ```
-//! ```compile_fail,E0277
-//! # use {backend_cpu::Cpu, rnn_core::{BasicRnnCell, StaticRnn}};
-//! # let device = Cpu::new();
-//! # let cell = BasicRnnCell::new(&device, 2, 5).unwrap();
-//! let rnn = StaticRnn::new(&cell).sequence_length(&[[1]]);
 //! ```
 //!
 //! # raw_rnn: loop_fn not callable

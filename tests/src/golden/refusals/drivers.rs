@@ -17,7 +17,6 @@ use crate::devices::TestDevice;
 
 const NO_DTYPE: &str = "outputs and zero state have the type of the cell";
 const UNKNOWN_SIZE: &str = "the sizes of a tensor are known";
-const ONE_LENGTH: &str = "a length is an integer";
 
 pub(super) const CALLS: &[Call] = &[
     Call(
@@ -41,7 +40,15 @@ pub(super) const CALLS: &[Call] = &[
             dynamic(device, &[BATCH])
         }),
     ),
-    Call("dynamic_rnn: rank-2 sequence_length", ByType(ONE_LENGTH)),
+    Call(
+        "dynamic_rnn: rank-2 sequence_length",
+        Refused(&["sequence_length", "[1, 3]", "[3]"], |device| {
+            let x = floats(device, &[BATCH, STEPS, DEPTH])?;
+            let cell = gru(device)?;
+            let rnn = DynamicRnn::new(&cell).sequence_length(&ints(device, &[1, BATCH])?);
+            rnn.run(&x).map(drop)
+        }),
+    ),
     Call(
         "dynamic_rnn: sequence_length of wrong size (run time)",
         Refused(&["sequence_length", "[2]", "3"], |device| {
@@ -182,7 +189,15 @@ pub(super) const CALLS: &[Call] = &[
         }),
     ),
     Call("static_rnn: unknown depth", ByType(UNKNOWN_SIZE)),
-    Call("static_rnn: rank-2 sequence_length", ByType(ONE_LENGTH)),
+    Call(
+        "static_rnn: rank-2 sequence_length",
+        Refused(&["sequence_length", "[1, 1]", "[3]"], |device| {
+            let x = [floats(device, &[BATCH, DEPTH])?];
+            let cell = gru(device)?;
+            let rnn = StaticRnn::new(&cell).sequence_length(&ints(device, &[1, 1])?);
+            rnn.run(&x).map(drop)
+        }),
+    ),
     Call(
         "static_bidirectional_rnn: empty",
         Refused(&["inputs", "empty"], |device| {

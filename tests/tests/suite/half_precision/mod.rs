@@ -1,7 +1,7 @@
-//! 16-bit floats: casts, operations, whole models, long sums, and matmuls that round to bfloat16.
+//! 16-bit floats: casts, operations, whole models, long sums, and inference with rounded matmuls.
 
-mod bf16_inference;
 mod casts;
 mod long_sums;
 mod models;
 mod operations;
+mod rounded_inference;

@@ -1,9 +1,8 @@
-//! Matmuls of bfloat16 numbers, accumulated in `f32`: for inference with
-//! [`Precision::Bf16`](backend_api::Precision::Bf16).
+//! Matmuls of bfloat16 numbers, accumulated in `f32`, on CPUs with the instruction for it
+//! (`vdpbf16ps` of AVX-512-BF16).
 //!
-//! Pairs of matrix rows are interleaved, as the instruction (`vdpbf16ps` of AVX-512-BF16)
-//! multiplies pairs: it adds the products of two rows to each sum, in order. It treats subnormal
-//! numbers as 0. There is no emulation for CPUs without the instruction.
+//! Pairs of matrix rows are interleaved, as the instruction multiplies pairs: it adds the products
+//! of two rows to each sum, in order. It treats subnormal numbers as 0.
 //!
 //! This module contains unsafe code: the instruction, and loads by pointer.
 #![allow(unsafe_code)]
@@ -29,7 +28,7 @@ const WIDTH: usize = 32;
     not(target_arch = "x86_64"),
     expect(dead_code, reason = "only x86-64 has bfloat16 matmuls")
 )]
-pub(crate) struct PackedBf16 {
+pub(crate) struct PackedRowPairs {
     data: Scratch<u32>,
     /// Rows and columns, and pairs of rows.
     k: usize,
@@ -41,7 +40,7 @@ fn pair(low: f32, high: f32) -> u32 {
     u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
 }
 
-impl PackedBf16 {
+impl PackedRowPairs {
     pub(crate) fn new(cpu: &Cpu, source: &MatrixView<'_, f32>) -> Result<Self> {
         let (k, n) = (source.k, source.columns.len());
         let (pairs, panels) = (k.div_ceil(2), n.div_ceil(WIDTH));
@@ -74,7 +73,7 @@ thread_local! {
 /// `out = start + a b` for some rows, like [`crate::packed::Product`].
 pub(crate) fn product(
     (a, a_at): (&[f32], &[usize]),
-    b: &PackedBf16,
+    b: &PackedRowPairs,
     start: Accumulate<'_, f32>,
     (out, out_at): (&mut [f32], &[usize]),
 ) {
@@ -97,12 +96,12 @@ pub(crate) fn product(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
         _mm512_setzero_ps, _mm512_storeu_ps,
     };
     use std::mem;
 
-    use super::{Accumulate, PackedBf16, WIDTH};
+    use super::{Accumulate, PackedRowPairs, WIDTH};
 
     /// The largest number of rows of a tile with two vectors of columns.
     const MOST_ROWS: usize = 8;
@@ -110,7 +109,7 @@ mod x86 {
     /// `a` holds the rows in pairs, one after the other.
     pub(super) fn product(
         a: &[u32],
-        b: &PackedBf16,
+        b: &PackedRowPairs,
         start: Accumulate<'_, f32>,
         out: &mut [f32],
         out_at: &[usize],
@@ -126,92 +125,68 @@ mod x86 {
         );
         let tiles = rows.div_ceil(MOST_ROWS).max(1);
         let panels = b.n.div_ceil(WIDTH);
-        let mut panel = 0;
-        while panel < panels {
-            // With few rows, several panels are computed together: each sum waits for the previous
-            // addition, so more independent sums are needed.
-            let together = match rows {
-                0..=2 if panel + 4 <= panels => 4,
-                3..=4 if panel + 2 <= panels => 2,
-                _ => 1,
-            };
+        for panel in 0..panels {
             let mut row = 0;
             for left in (1..=tiles).rev() {
                 let count = (rows - row).div_ceil(left);
                 let place = Place { a, b, panel, row };
-                // SAFETY: `super::product` asserts that the CPU has these instructions.
                 let mut tile = |run: unsafe fn(&Place<'_>, &mut [[f32; WIDTH]])| {
                     let mut sums = [[0.0; WIDTH]; MOST_ROWS];
-                    // SAFETY: as above; the assertions before the loops ensure that the tile lies
-                    // within its operands.
+                    // SAFETY: `super::product` asserts that the CPU has these instructions. The
+                    // assertions before the loops ensure that the tile lies within its operands.
                     unsafe { run(&place, &mut sums) };
-                    for (i, sums) in sums.chunks(together).take(count).enumerate() {
-                        for (j, sums) in sums.iter().enumerate() {
-                            let column = (panel + j) * WIDTH;
-                            store(start, sums, column, b.n, &mut out[out_at[row + i]..]);
-                        }
+                    for (sums, out_at) in sums.iter().zip(&out_at[row..][..count]) {
+                        store(start, sums, panel * WIDTH, b.n, &mut out[*out_at..]);
                     }
                 };
-                match (count, together) {
-                    (1, 4) => tile(run::<1, 4>),
-                    (2, 4) => tile(run::<2, 4>),
-                    (3, 2) => tile(run::<3, 2>),
-                    (4, 2) => tile(run::<4, 2>),
-                    (8, _) => tile(run::<8, 1>),
-                    (7, _) => tile(run::<7, 1>),
-                    (6, _) => tile(run::<6, 1>),
-                    (5, _) => tile(run::<5, 1>),
-                    (4, _) => tile(run::<4, 1>),
-                    (3, _) => tile(run::<3, 1>),
-                    (2, _) => tile(run::<2, 1>),
-                    (1, _) => tile(run::<1, 1>),
+                match count {
+                    8 => tile(run::<8>),
+                    7 => tile(run::<7>),
+                    6 => tile(run::<6>),
+                    5 => tile(run::<5>),
+                    4 => tile(run::<4>),
+                    3 => tile(run::<3>),
+                    2 => tile(run::<2>),
+                    1 => tile(run::<1>),
                     _ => {}
                 }
                 row += count;
             }
-            panel += together;
         }
     }
 
     /// The position of a tile.
     struct Place<'a> {
         a: &'a [u32],
-        b: &'a PackedBf16,
+        b: &'a PackedRowPairs,
         panel: usize,
         row: usize,
     }
 
-    /// The sums of `M` rows and `P` panels, row after row; `M P` is at most the number of `sums`.
+    /// The sums of `M` rows and a panel; `M` is at most the number of `sums`.
     ///
     /// # Safety
-    /// The CPU has AVX-512-BF16. `a` has `M` rows from `row` on, and `b` has `P` panels from
-    /// `panel` on.
+    /// The CPU has AVX-512-BF16. `a` has `M` rows from `row` on, and `b` has the panel.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn run<const M: usize, const P: usize>(at: &Place<'_>, sums: &mut [[f32; WIDTH]]) {
+    unsafe fn run<const M: usize>(at: &Place<'_>, sums: &mut [[f32; WIDTH]]) {
         let pairs = at.b.pairs;
         let a = at.a[at.row * pairs..][..M * pairs].as_ptr();
-        let b = at.b.data[at.panel * WIDTH * pairs..][..P * WIDTH * pairs].as_ptr();
-        let mut all: [[[__m512; 2]; P]; M] = [[[_mm512_setzero_ps(); 2]; P]; M];
+        let b = at.b.data[at.panel * WIDTH * pairs..][..WIDTH * pairs].as_ptr();
+        let mut all = [[_mm512_setzero_ps(); 2]; M];
         for p in 0..pairs {
-            let mut words: [[__m512bh; 2]; P] = [[bf16(_mm512_set1_epi32(0)); 2]; P];
-            for (i, words) in words.iter_mut().enumerate() {
-                // SAFETY: panel `i < P` has `pairs` rows of two vectors.
-                unsafe {
-                    let row = b.add((i * pairs + p) * WIDTH);
-                    words[0] = bf16(_mm512_loadu_si512(row.cast()));
-                    words[1] = bf16(_mm512_loadu_si512(row.add(WIDTH / 2).cast()));
-                }
-            }
+            // SAFETY: the panel has `pairs` rows of two vectors.
+            let words = unsafe {
+                let row = b.add(p * WIDTH);
+                [row, row.add(WIDTH / 2)].map(|at| bf16(_mm512_loadu_si512(at.cast())))
+            };
             for (m, sums) in all.iter_mut().enumerate() {
                 // SAFETY: row `m < M` has `pairs` words.
                 let x = bf16(_mm512_set1_epi32(unsafe { *a.add(m * pairs + p) } as i32));
-                for (sums, words) in sums.iter_mut().zip(&words) {
-                    sums[0] = _mm512_dpbf16_ps(sums[0], x, words[0]);
-                    sums[1] = _mm512_dpbf16_ps(sums[1], x, words[1]);
-                }
+                sums[0] = _mm512_dpbf16_ps(sums[0], x, words[0]);
+                sums[1] = _mm512_dpbf16_ps(sums[1], x, words[1]);
             }
         }
-        for (to, from) in sums.iter_mut().zip(all.as_flattened()) {
+        for (to, from) in sums.iter_mut().zip(all) {
             // SAFETY: `to` has room for two vectors.
             unsafe {
                 _mm512_storeu_ps(to.as_mut_ptr(), from[0]);
@@ -252,13 +227,8 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::tests::numbers;
     use crate::half::bf16_to_f32;
-
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
-        (0..count)
-            .map(|i| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0)
-            .collect()
-    }
 
     #[test]
     fn products_are_those_of_rounded_operands() {
@@ -288,7 +258,7 @@ mod tests {
                 column_stride: 1,
                 columns: (0..n).collect(),
             };
-            let packed = PackedBf16::new(&cpu, &source).unwrap();
+            let packed = PackedRowPairs::new(&cpu, &source).unwrap();
             let at = |width: usize| (0..rows).map(|r| r * width).collect::<Vec<_>>();
             let mut out = vec![f32::NAN; rows * n];
             product(
