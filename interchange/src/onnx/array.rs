@@ -11,11 +11,32 @@ use super::error::unsupported;
 use super::proto::{EntryProto, TensorProto};
 
 /// A tensor of a file, in host memory.
+///
+/// ```
+/// use recurrent::interchange::onnx::{Model, write};
+/// use recurrent::{BasicRnnCell, DType, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("rnn.onnx");
+/// let device = Device::cpu();
+/// write(&path, &[BasicRnnCell::new(&device, 3, 4)?])?;
+///
+/// let model = Model::read(&path)?;
+/// let bias = &model.weights()["B0"];
+/// assert_eq!((bias.dims(), bias.dtype()), (&[1, 8][..], DType::F32));
+/// assert_eq!(bias.to_vec::<f32>()?, [0.0; 8]);
+/// assert_eq!(bias.to_tensor(&device)?.dims()[..], [1, 8]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     meta: Meta,
     bytes: Vec<u8>,
 }
+
+/// The length of the other axes of an array with an axis of length 0, which no bytes prove.
+const MAX_EMPTY: usize = 1 << 20;
 
 /// The numbers by which ONNX names element types.
 const TYPES: [(i32, DType); 8] = [
@@ -92,6 +113,15 @@ impl Array {
         Ok(values)
     }
 
+    /// Copies a tensor.
+    ///
+    /// # Errors
+    /// The tensor cannot be read from its device.
+    pub fn from_tensor<B: Backend>(tensor: &Tensor<B>) -> Result<Self> {
+        let (meta, bytes) = (tensor.meta(), tensor.to_bytes()?);
+        Ok(Self { meta, bytes })
+    }
+
     /// Copies the array to a device.
     ///
     /// # Errors
@@ -123,6 +153,9 @@ impl Array {
             .collect::<Result<_>>()?;
         let shape = Shape::new(&dims)?;
         let meta = Meta::new(shape, dtype);
+        if shape.count() == 0 && dims.iter().any(|&d| d > MAX_EMPTY) {
+            return Err(wrong(format!("is empty, but has the shape {shape}")));
+        }
         let bytes = if proto.data_location == 1 {
             external(&proto.external_data, folder, meta.bytes(), what)?
         } else if proto.raw_data.is_empty() {
@@ -142,15 +175,25 @@ impl Array {
         Ok(Self { meta, bytes })
     }
 
-    /// The message of a tensor.
-    pub(super) fn proto<B: Backend>(name: &str, tensor: &Tensor<B>) -> Result<TensorProto> {
-        Ok(TensorProto {
-            name: name.into(),
-            dims: tensor.dims().iter().map(|&d| d as i64).collect(),
-            data_type: type_number(tensor.dtype()),
-            raw_data: tensor.to_bytes()?,
+    /// Writes the file of one tensor (`.pb`).
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let message = self.clone().proto(String::new());
+        std::fs::write(path, message.encode_to_vec()).map_err(|e| Error::io(path, e))
+    }
+
+    /// The message of an array.
+    pub(super) fn proto(self, name: String) -> TensorProto {
+        TensorProto {
+            name,
+            dims: self.dims().iter().map(|&d| d as i64).collect(),
+            data_type: type_number(self.dtype()),
+            raw_data: self.bytes,
             ..TensorProto::default()
-        })
+        }
     }
 }
 

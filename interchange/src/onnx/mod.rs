@@ -4,13 +4,14 @@
 //! The operators RNN, GRU and LSTM run as cells under the drivers: as `BasicRnnCell`, `GruCell` and
 //! `LstmCell` where these have the options, else as cells of their own whose steps are compiled.
 //!
-//! The operators are those of [`OPERATORS`], in the versions 7 to 26 of ONNX. Anything else is an
+//! The operators are those of [`OPERATORS`], in the versions 7 to 28 of ONNX. Anything else is an
 //! error that names the node and what it needs ([`is_unsupported`]).
 //!
 //! [`write()`] and [`write_bidirectional`] write cells. Their states are inputs and outputs of the
 //! model, and time and batch are symbolic.
 
 mod array;
+mod call;
 mod error;
 mod export;
 mod model;

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use backend_api::{Backend, DType, Error, Result};
+use backend_api::{DType, Error, Result};
 use prost::Message;
 
 use super::array::{self, Array};
 use super::error::unsupported;
 use super::node::Node;
 use super::proto::{ModelProto, ValueInfoProto};
-use super::session::Session;
 
 /// The versions of ONNX's operators that are read.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// A model of an `.onnx` file, in host memory.
 ///
@@ -47,6 +46,22 @@ pub struct Model {
 }
 
 /// An input or output of a model.
+///
+/// ```
+/// use recurrent::interchange::onnx::{Dim, Model, write};
+/// use recurrent::{DType, Device, GruCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("gru.onnx");
+/// write(&path, &[GruCell::new(&Device::cpu(), 3, 8)?])?;
+/// let model = Model::read(&path)?;
+/// let state = &model.inputs()[1];
+/// assert_eq!((&*state.name, state.dtype), ("h0", DType::F32));
+/// let batch = Dim::Symbol("batch".into());
+/// assert_eq!(state.dims, Some(vec![Dim::Fixed(1), batch, Dim::Fixed(8)]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Port {
@@ -59,6 +74,14 @@ pub struct Port {
 }
 
 /// An axis of a [`Port`].
+///
+/// ```
+/// use recurrent::interchange::onnx::Dim;
+///
+/// let axes = [Dim::Fixed(1), Dim::Symbol("batch".into()), Dim::Any];
+/// let fixed = axes.iter().filter(|axis| matches!(axis, Dim::Fixed(_)));
+/// assert_eq!(fixed.count(), 1);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dim {
     /// A length.
@@ -274,27 +297,36 @@ impl Model {
         }
     }
 
-    /// The inputs that [`Session::run`] needs.
+    /// The inputs that [`Session::run`](super::Session::run) needs.
     pub fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    /// The outputs that [`Session::run`] returns.
+    /// The outputs that [`Session::run`](super::Session::run) returns.
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
+    }
+
+    /// The operator of each node, in order.
+    ///
+    /// ```
+    /// use recurrent::interchange::onnx::{Model, write};
+    /// use recurrent::{Device, GruCell};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("gru.onnx");
+    /// write(&path, &[GruCell::new(&Device::cpu(), 3, 8)?])?;
+    /// let model = Model::read(&path)?;
+    /// assert!(model.operators().eq(["GRU", "Squeeze"]));
+    /// # Ok(()) }
+    /// ```
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| &*node.operator)
     }
 
     /// The initializers by name.
     pub fn weights(&self) -> &BTreeMap<String, Array> {
         &self.weights
-    }
-
-    /// Copies the weights to a device, and computes what depends on weights alone.
-    ///
-    /// # Errors
-    /// An operator, attribute or element type is not supported; a part of the model that depends
-    /// on weights alone is invalid; the device is out of memory.
-    pub fn on<B: Backend>(&self, device: &B) -> Result<Session<B>> {
-        Session::new(self, device)
     }
 }

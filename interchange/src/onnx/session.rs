@@ -5,16 +5,45 @@ use std::collections::{HashMap, HashSet};
 use backend_api::{Backend, Error, Result, Tensor};
 use rnn_core::AnyCell;
 
+use super::call::Call;
+use super::error::is_too_large;
 use super::model::{Model, Port};
 use super::node::Node;
-use super::operators::{Call, Operator};
+use super::operators::Operator;
 use super::recurrent::Recurrent;
 use super::value::Value;
 
-/// The largest number of elements that an operator may make of few: 1 GiB of `f32`.
+/// The largest number of elements of a result in a run: 1 GiB of `f32`.
 const MAX_ELEMENTS: usize = 1 << 28;
 
+/// The elements that nodes of weights alone may make when a model is copied to a device: so many,
+/// and so many for each element of a weight. What makes more is computed in every run.
+const FREE_CONSTANTS: usize = 1 << 18;
+const CONSTANTS_PER_WEIGHT: usize = 8;
+
 /// A model on a device: [`Model::on`].
+///
+/// ```
+/// use recurrent::interchange::onnx::{Model, write};
+/// use recurrent::{Device, DynamicRnn, GruCell, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("gru.onnx");
+/// let device = Device::cpu();
+/// let cell = GruCell::new(&device, 3, 8)?;
+/// write(&path, &[cell.clone()])?;
+///
+/// let session = Model::read(&path)?.on(&device)?;
+/// let x = Tensor::from_slice(&device, &[0.5f32; 12], &[4, 1, 3])?;
+/// let state = Tensor::zeros(&device, &[1, 1, 8])?;
+/// let outputs = session.run(&[("x", &x), ("h0", &state)])?;
+/// let expected = DynamicRnn::new(&cell).time_major(true).run(&x)?.outputs;
+/// assert_eq!(outputs[0].1.to_vec::<f32>()?, expected.to_vec::<f32>()?);
+/// // The node is such a cell.
+/// assert_eq!(session.cells("layer0")?.len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Session<B: Backend> {
     device: B,
@@ -37,8 +66,19 @@ struct Step<B: Backend> {
     last: Vec<String>,
 }
 
+impl Model {
+    /// Copies the weights to a device, and computes what depends on weights alone.
+    ///
+    /// # Errors
+    /// An operator, attribute or element type is not supported; a part of the model that depends
+    /// on weights alone is invalid; the device is out of memory.
+    pub fn on<B: Backend>(&self, device: &B) -> Result<Session<B>> {
+        Session::new(self, device)
+    }
+}
+
 impl<B: Backend> Session<B> {
-    pub(super) fn new(model: &Model, device: &B) -> Result<Self> {
+    fn new(model: &Model, device: &B) -> Result<Self> {
         let mut session = Self {
             device: device.clone(),
             opset: model.opset,
@@ -46,55 +86,96 @@ impl<B: Backend> Session<B> {
             outputs: model.outputs().to_vec(),
             constants: HashMap::new(),
             steps: Vec::new(),
-            max_elements: MAX_ELEMENTS,
+            max_elements: 0,
         };
+        let mut weights = 0;
         for (name, array) in model.weights() {
             let value = Value::of(array, device)?;
+            weights += value.count();
             session.constants.insert(name.clone(), value);
         }
+        session.max_elements = FREE_CONSTANTS + CONSTANTS_PER_WEIGHT * weights;
         for node in &model.nodes {
-            let operator = Operator::of(node)?;
-            let constant = |name: &String| name.is_empty() || session.constants.contains_key(name);
-            if node.inputs.iter().all(constant) {
-                let results = session.call(node, &operator, None, &HashMap::new())?;
-                session.constants.extend(results);
-                continue;
-            }
-            let weights = if Recurrent::<B>::is(node) {
-                let call = session.arguments(node, &HashMap::new(), true)?;
-                Recurrent::of_constants(&call).map_err(|e| explained(node, e))?
-            } else {
-                None
-            };
-            session.steps.push(Step {
-                node: node.clone(),
-                operator,
-                recurrent: weights,
-                last: Vec::new(),
-            });
+            session.add(node)?;
         }
+        session.max_elements = MAX_ELEMENTS;
         session.find_last_uses();
         Ok(session)
     }
 
+    /// Computes a node if all of its inputs are known, else adds it to the steps.
+    fn add(&mut self, node: &Node) -> Result<()> {
+        let operator = Operator::of(node)?;
+        let constant = |name: &String| name.is_empty() || self.constants.contains_key(name);
+        if node.inputs.iter().all(constant) {
+            match self.call(node, &operator, None, &HashMap::new()) {
+                Ok(results) => {
+                    let count: usize = results.iter().map(|(_, value)| value.count()).sum();
+                    self.max_elements = match &*node.operator {
+                        "Constant" => self.max_elements + CONSTANTS_PER_WEIGHT * count,
+                        _ => self.max_elements.saturating_sub(count),
+                    };
+                    self.constants.extend(results);
+                    return Ok(());
+                }
+                Err(error) if is_too_large(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let recurrent = if Recurrent::<B>::is(node) {
+            let call = self.arguments(node, &HashMap::new());
+            Recurrent::of_constants(&call).map_err(|e| explained(node, e))?
+        } else {
+            None
+        };
+        self.steps.push(Step {
+            node: node.clone(),
+            operator,
+            recurrent,
+            last: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Finds what each step reads last, and forgets the constants that none reads.
     fn find_last_uses(&mut self) {
         let outputs = self.outputs.iter().map(|o| o.name.clone());
         let mut needed: HashSet<String> = outputs.collect();
         for step in self.steps.iter_mut().rev() {
-            let named = |name: &&String| !name.is_empty();
-            let uses = step
-                .node
-                .inputs
-                .iter()
-                .chain(&step.node.outputs)
-                .filter(named);
-            let last = uses.filter(|&name| needed.insert(name.clone()));
+            // Cells have the weights.
+            let cells = step.recurrent.is_some();
+            let reads = |i: usize| !(cells && Recurrent::<B>::WEIGHTS.contains(&i));
+            let inputs = step.node.inputs.iter().enumerate();
+            let inputs = inputs.filter_map(|(i, name)| reads(i).then_some(name));
+            let uses = inputs.chain(&step.node.outputs);
+            let last = uses.filter(|&name| !name.is_empty() && needed.insert(name.clone()));
             step.last = last.cloned().collect();
         }
+        self.constants.retain(|name, _| needed.contains(name));
     }
 
-    /// Limits the number of elements that an operator such as `Expand` may make of few. Default:
-    /// 2^28. A damaged file then cannot ask for all memory.
+    /// Limits the number of elements of each result in a run. Default: 2^28. A damaged file then
+    /// cannot ask for all memory.
+    ///
+    /// ```
+    /// use recurrent::interchange::onnx::{Model, write};
+    /// use recurrent::{Device, GruCell, Tensor};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("gru.onnx");
+    /// let device = Device::cpu();
+    /// write(&path, &[GruCell::new(&device, 3, 8)?])?;
+    /// let session = Model::read(&path)?.on(&device)?.max_elements(100);
+    /// let state = Tensor::zeros(&device, &[1, 2, 8])?;
+    /// let run = |time| {
+    ///     let x = Tensor::ones(&device, &[time, 2, 3])?;
+    ///     session.run(&[("x", &x), ("h0", &state)])
+    /// };
+    /// assert!(run(6).is_ok());
+    /// assert!(run(7).unwrap_err().to_string().contains("[7, 1, 2, 8]"));
+    /// # Ok(()) }
+    /// ```
     pub fn max_elements(mut self, elements: usize) -> Self {
         self.max_elements = elements;
         self
@@ -199,28 +280,16 @@ impl<B: Backend> Session<B> {
         values.get(name).or_else(|| self.constants.get(name))
     }
 
-    /// The arguments of a node; with `partial` also without those that are not known yet.
-    fn arguments<'a>(
-        &'a self,
-        node: &'a Node,
-        values: &HashMap<String, Value<B>>,
-        partial: bool,
-    ) -> Result<Call<'a, B>> {
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for name in &node.inputs {
-            let value = self.value(values, name).cloned();
-            if value.is_none() && !name.is_empty() && !partial {
-                return Err(node.wrong(format!("reads `{name}`, which is not computed")));
-            }
-            inputs.push(value);
-        }
-        Ok(Call {
+    /// The arguments of a node, as far as they are known.
+    fn arguments<'a>(&'a self, node: &'a Node, values: &HashMap<String, Value<B>>) -> Call<'a, B> {
+        let known = |name: &String| self.value(values, name).cloned();
+        Call {
             device: &self.device,
             node,
             opset: self.opset,
-            inputs,
+            inputs: node.inputs.iter().map(known).collect(),
             max_elements: self.max_elements,
-        })
+        }
     }
 
     fn call(
@@ -230,7 +299,7 @@ impl<B: Backend> Session<B> {
         recurrent: Option<&Recurrent<B>>,
         values: &HashMap<String, Value<B>>,
     ) -> Result<Vec<(String, Value<B>)>> {
-        let call = self.arguments(node, values, false)?;
+        let call = self.arguments(node, values);
         let results = match recurrent {
             Some(recurrent) => recurrent.run(&call),
             None => operator.run(&call),

@@ -82,6 +82,14 @@ impl<B: Backend> Value<B> {
         }
     }
 
+    /// The number of elements.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Tensor(tensor) => tensor.shape().count(),
+            Self::Ints(ints) => ints.values.len(),
+        }
+    }
+
     /// The integers, which are read from the device if they are there.
     pub(super) fn ints(&self, what: &str) -> Result<Ints> {
         let tensor = match self {

@@ -1,8 +1,9 @@
 //! Folders of tests on the CPU and on the simulated CUDA device.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use interchange::onnx::{Model, run_test, test_folders};
+use interchange::onnx::{Model, OPERATORS, is_unsupported, run_test, test_folders};
 use recurrent_tests::devices::{NAMES, device};
 
 pub fn folder(name: &str) -> PathBuf {
@@ -40,6 +41,40 @@ fn the_results_of_onnx_runtime() {
 #[test]
 fn the_models_of_pytorch() {
     all_pass("torch", 8);
+}
+
+/// ONNX's tests of single operators. What is not supported is a mode, a type or an old version.
+#[test]
+fn the_operators_of_onnx() {
+    let unpacked = tempfile::tempdir().unwrap();
+    let archive = std::fs::File::open(folder("operators.zip")).unwrap();
+    zip::ZipArchive::new(archive)
+        .unwrap()
+        .extract(unpacked.path())
+        .unwrap();
+    let mut missing: BTreeSet<&str> = OPERATORS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let (mut passed, mut unsupported) = (0, 0);
+    for name in ["cpu", "sim"] {
+        let device = device(name).unwrap();
+        for test in test_folders(unpacked.path()).unwrap() {
+            match run_test(&test, &device) {
+                Ok(_) => {
+                    passed += 1;
+                    let model = Model::read(test.join("model.onnx")).unwrap();
+                    for operator in model.operators() {
+                        missing.remove(operator);
+                    }
+                }
+                Err(error) if is_unsupported(&error) => unsupported += 1,
+                Err(error) => wrong.push(format!("{} on {name}: {error}", test.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!((passed, unsupported), (752, 84));
+    // Its tests have version 1, which is too old.
+    assert!(missing.iter().eq(&["Not"]), "{missing:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use backend_api::{Activation, Distribution, Tensor};
 use interchange::onnx::{Exportable, Layer, Model, write, write_bidirectional};
 use recurrent_tests::devices::{TestDevice, device};
 use rnn_core::cells::{BasicLstmCellBuilder, BasicRnnCellBuilder, GruCellBuilder, LstmCellBuilder};
-use rnn_core::{AnyCell, AnyState, Cell, DynamicRnn, LstmState, Module};
+use rnn_core::{AnyCell, AnyState, Cell, DynamicRnn, LstmState};
 
 type Device = TestDevice;
 
@@ -59,12 +59,12 @@ fn is_lstm(cell: &AnyCell<Device>) -> bool {
 
 /// Writes a stack with one or two directions in each layer, and computes its results with drivers.
 fn written(
+    device: &Device,
     folder: &Path,
     name: &str,
     inputs: usize,
     layers: Vec<Vec<(Layer<Device>, AnyCell<Device>)>>,
 ) -> Written {
-    let device = device("cpu").unwrap();
     let path = folder.join(format!("{name}.onnx"));
     let column = |d: usize| layers.iter().map(|l| l[d].0.clone()).collect::<Vec<_>>();
     if layers[0].len() == 2 {
@@ -72,7 +72,7 @@ fn written(
     } else {
         write(&path, &column(0)).unwrap();
     }
-    let x = random(&device, 1, &[STEPS, ROWS, inputs]);
+    let x = random(device, 1, &[STEPS, ROWS, inputs]);
     let mut given = vec![("x".to_owned(), x.clone())];
     let mut y = x;
     let mut finals = Vec::new();
@@ -80,8 +80,8 @@ fn written(
         let units = layer[0].1.zero_output(1).unwrap().dims()[1];
         let lstm = is_lstm(&layer[0].1);
         let dims = [layer.len(), ROWS, units];
-        let h = random(&device, 10 + i as u64, &dims);
-        let c = random(&device, 20 + i as u64, &dims);
+        let h = random(device, 10 + i as u64, &dims);
+        let c = random(device, 20 + i as u64, &dims);
         given.push((format!("h{i}"), h.clone()));
         if lstm {
             given.push((format!("c{i}"), c.clone()));
@@ -99,7 +99,7 @@ fn written(
             let turned = |x: &Tensor<Device>| match d {
                 0 => x.clone(),
                 _ => {
-                    let lengths = Tensor::from_slice(&device, &[STEPS as i64; ROWS], &[ROWS]);
+                    let lengths = Tensor::from_slice(device, &[STEPS as i64; ROWS], &[ROWS]);
                     x.reverse(&lengths.unwrap(), 0, 1).unwrap()
                 }
             };
@@ -147,7 +147,7 @@ fn models(folder: &Path) -> Vec<Written> {
         .forget_bias(0.3)
         .activation(Activation::Softsign);
     let basic = both(drawn(basic.build(device).unwrap(), 9));
-    let one = |name: &str, layer| written(folder, name, 3, vec![vec![layer]]);
+    let one = |name: &str, layer| written(device, folder, name, 3, vec![vec![layer]]);
     let mut all: Vec<Written> = [
         Activation::Tanh,
         Activation::Sigmoid,
@@ -168,6 +168,7 @@ fn models(folder: &Path) -> Vec<Written> {
         one("gru", gru(3, 4, false)),
         one("gru_reset_after", gru(3, 4, true)),
         written(
+            device,
             folder,
             "stack",
             3,
@@ -178,6 +179,7 @@ fn models(folder: &Path) -> Vec<Written> {
             ],
         ),
         written(
+            device,
             folder,
             "bidirectional",
             3,
@@ -187,6 +189,7 @@ fn models(folder: &Path) -> Vec<Written> {
             ],
         ),
         written(
+            device,
             folder,
             "bidirectional_gru",
             3,

@@ -1,6 +1,6 @@
-//! Models of ONNX: its own tests, models of ONNX Runtime and PyTorch, written models, damaged files.
+//! Models of ONNX: its own tests, models of ONNX Runtime and PyTorch, written models, errors.
 
 mod cases;
-mod damaged;
 mod errors;
 mod export;
+mod external;

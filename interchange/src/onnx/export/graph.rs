@@ -23,11 +23,32 @@ const IR_VERSION: i64 = 8;
 /// | input, output | shape |
 /// |---|---|
 /// | `x` | `[time, batch, input]` |
-/// | `h0`, `h1`, .., and for LSTMs `c0`, `c1`, ..: the initial state of each layer | `[1, batch, n]` |
+/// | `h0`, .., and for LSTMs `c0`, ..: the initial states of layers | `[1, batch, n]` |
 /// | `y` | `[time, batch, n]` |
 /// | `hn0`, .., `cn0`, ..: the final states | `[1, batch, n]` |
 ///
-/// `time` and `batch` are any numbers. [`Model`](crate::onnx::Model) has an example.
+/// `time` and `batch` are any numbers.
+///
+/// ```
+/// use recurrent::interchange::onnx::{Model, write};
+/// use recurrent::{Device, LstmCell};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("stack.onnx");
+/// let device = Device::cpu();
+/// write(&path, &[LstmCell::new(&device, 3, 8)?, LstmCell::new(&device, 8, 4)?])?;
+///
+/// let model = Model::read(&path)?;
+/// let inputs: Vec<String> = model.inputs().iter().map(|port| port.to_string()).collect();
+/// assert_eq!(inputs[..3], [
+///     "x: f32 [time, batch, 3]",
+///     "h0: f32 [1, batch, 8]",
+///     "c0: f32 [1, batch, 8]",
+/// ]);
+/// assert_eq!(model.outputs()[0].to_string(), "y: f32 [time, batch, 4]");
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// ONNX cannot express an option of a cell ([`Layer::of`]); the layers do not fit; the type is
@@ -279,7 +300,8 @@ impl Writer {
 
     fn weight<B: Backend>(&mut self, name: String, parts: &[Tensor<B>]) -> Result<String> {
         let stacked = Tensor::stack(&parts.iter().collect::<Vec<_>>(), 0)?;
-        self.graph.initializer.push(Array::proto(&name, &stacked)?);
+        let array = Array::from_tensor(&stacked)?;
+        self.graph.initializer.push(array.proto(name.clone()));
         Ok(name)
     }
 

@@ -7,6 +7,23 @@ use rnn_core::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, Module};
 ///
 /// Implemented for `BasicRnnCell`, `BasicLstmCell`, `LstmCell` and `GruCell`, and for [`Layer`]
 /// itself, so that a stack can have cells of different types.
+///
+/// ```
+/// use recurrent::interchange::onnx::{Exportable, Model, write};
+/// use recurrent::{Device, GruCell};
+///
+/// fn save<C: Exportable>(cells: &[C], path: &std::path::Path) -> recurrent::Result<Model> {
+///     write(path, cells)?;
+///     Model::read(path)
+/// }
+///
+/// # fn main() -> recurrent::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("gru.onnx");
+/// let model = save(&[GruCell::new(&Device::cpu(), 3, 8)?], &path)?;
+/// assert_eq!(model.weights()["R0"].dims(), [1, 24, 8]);
+/// # Ok(()) }
+/// ```
 pub trait Exportable {
     /// The backend of the parameters.
     type Backend: Backend;

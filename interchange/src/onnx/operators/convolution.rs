@@ -7,10 +7,10 @@ use crate::onnx::value::Value;
 
 /// The window of one spatial axis.
 #[derive(Clone, Copy, Debug)]
-struct Window {
-    size: usize,
+pub(super) struct Window {
+    pub(super) size: usize,
     stride: usize,
-    dilation: usize,
+    pub(super) dilation: usize,
     before: usize,
     after: usize,
     /// The number of positions.
@@ -25,6 +25,8 @@ pub(super) fn conv<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {
     let fits = of_x.len() == of_w.len()
         && of_x.len() > 2
         && groups > 0
+        && of_w[0] > 0
+        && of_w[1] > 0
         && of_w[0].is_multiple_of(groups)
         && of_w[1].checked_mul(groups) == Some(of_x[1]);
     if !fits {
@@ -37,7 +39,7 @@ pub(super) fn conv<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {
     let space: Vec<usize> = windows.iter().map(|w| w.positions).collect();
     let cells: usize = of_w[2..].iter().product();
     c.check_count(&[&[of_x[0], of_x[1], cells], &space[..]].concat())?;
-    let padded = padded(c, &x, &windows)?;
+    let padded = padded(c, &x, &windows, 0.0)?;
     let (inputs, outputs) = (of_w[1], of_w[0] / groups);
     let mut parts = Vec::with_capacity(groups);
     for group in 0..groups {
@@ -77,7 +79,12 @@ fn product<B: Backend>(x: &Tensor<B>, w: &Tensor<B>, windows: &[Window]) -> Resu
 }
 
 /// Every `stride`-th slice of an axis from `first` on.
-fn every<B: Backend>(x: &Tensor<B>, axis: usize, first: usize, w: Window) -> Result<Tensor<B>> {
+pub(super) fn every<B: Backend>(
+    x: &Tensor<B>,
+    axis: usize,
+    first: usize,
+    w: Window,
+) -> Result<Tensor<B>> {
     let part = x.slice(axis, first..first + w.positions * w.stride)?;
     if w.stride == 1 {
         return Ok(part);
@@ -87,8 +94,13 @@ fn every<B: Backend>(x: &Tensor<B>, axis: usize, first: usize, w: Window) -> Res
     part.reshape(&dims)?.select(axis + 1, 0)
 }
 
-/// The input with zeros around it, and `stride - 1` more at the end, which `every` cuts off.
-fn padded<B: Backend>(c: &Call<'_, B>, x: &Tensor<B>, windows: &[Window]) -> Result<Tensor<B>> {
+/// The input with a value around it, and `stride - 1` more at the end, which `every` cuts off.
+pub(super) fn padded<B: Backend>(
+    c: &Call<'_, B>,
+    x: &Tensor<B>,
+    windows: &[Window],
+    value: f64,
+) -> Result<Tensor<B>> {
     let space = windows.iter().map(|w| (w.before, w.after + w.stride - 1));
     let paddings: Vec<(usize, usize)> = [(0, 0); 2].into_iter().chain(space).collect();
     let dims = x.dims();
@@ -99,12 +111,16 @@ fn padded<B: Backend>(c: &Call<'_, B>, x: &Tensor<B>, windows: &[Window]) -> Res
     c.check_count(&padded.collect::<Vec<_>>())?;
     match paddings.iter().all(|&pair| pair == (0, 0)) {
         true => Ok(x.clone()),
-        false => x.pad(&paddings, 0.0),
+        false => x.pad(&paddings, value),
     }
 }
 
 /// The windows of all axes, checked: every number is at most `max_elements`, so sums fit.
-fn windows<B: Backend>(c: &Call<'_, B>, space: &[usize], kernel: &[usize]) -> Result<Vec<Window>> {
+pub(super) fn windows<B: Backend>(
+    c: &Call<'_, B>,
+    space: &[usize],
+    kernel: &[usize],
+) -> Result<Vec<Window>> {
     let count = space.len();
     let list = |name: &str, default: i64, needed: usize, least: i64| {
         let given = c

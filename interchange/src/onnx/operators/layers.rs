@@ -1,6 +1,6 @@
 //! Products and normalization.
 
-use backend_api::{Backend, Result, Tensor};
+use backend_api::{Backend, Result, Shape, Tensor};
 
 use super::{Call, one};
 use crate::onnx::value::Value;
@@ -24,34 +24,43 @@ pub(super) fn gemm<B: Backend>(c: &Call<'_, B>) -> Results<B> {
             x.affine(factor, 0.0)
         }
     };
-    let product = operand(0, "transA")?.matmul(&operand(1, "transB")?)?;
-    let product = scaled(product, c.float("alpha", 1.0)?)?;
-    match c.optional_tensor(2)? {
-        Some(addend) => one(product.add(&scaled(addend, c.float("beta", 1.0)?)?)?),
-        None => one(product),
+    let (a, b) = (operand(0, "transA")?, operand(1, "transB")?);
+    let product = scaled(product(c, &a, &b)?, c.float("alpha", 1.0)?)?;
+    let Some(addend) = c.optional_tensor(2)? else {
+        return one(product);
+    };
+    c.check_broadcast(&[product.shape(), addend.shape()])?;
+    one(product.add(&scaled(addend, c.float("beta", 1.0)?)?)?)
+}
+
+/// The product of matrices, with any leading axes; those of one operand broadcast.
+fn product<B: Backend>(c: &Call<'_, B>, a: &Tensor<B>, b: &Tensor<B>) -> Result<Tensor<B>> {
+    let (of_a, of_b) = (a.dims(), b.dims());
+    let ([lead_a @ .., m, _], [lead_b @ .., _, n]) = (&of_a[..], &of_b[..]) else {
+        let (a, b) = (a.shape(), b.shape());
+        return Err(c.node.wrong(format!("multiplies {a} by {b}")));
+    };
+    let lead = c.check_broadcast(&[Shape::new(lead_a)?, Shape::new(lead_b)?])?;
+    c.check_count(&[lead.dims(), &[*m, *n]].concat())?;
+    if lead_b.is_empty() || lead_a == lead_b {
+        return a.matmul(b);
     }
+    let with = |dims: &[usize]| {
+        let dims = [lead.dims(), &dims[dims.len() - 2..]].concat();
+        c.check_count(&dims)?;
+        Ok::<_, backend_api::Error>(dims)
+    };
+    a.broadcast_to(&with(&of_a)?)?
+        .matmul(&b.broadcast_to(&with(&of_b)?)?)
 }
 
 /// NumPy's `matmul`: a vector is a matrix of one row or column; leading axes broadcast.
 pub(super) fn matmul<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     let (a, b) = (c.tensor(0)?, c.tensor(1)?);
     let (row, column) = (a.shape().rank() == 1, b.shape().rank() == 1);
-    let mut a = if row { a.unsqueeze(0)? } else { a };
-    let mut b = if column { b.unsqueeze(1)? } else { b };
-    let (of_a, of_b) = (a.dims(), b.dims());
-    let lead = |dims: &[usize]| dims[..dims.len().saturating_sub(2)].to_vec();
-    if lead(&of_a) != lead(&of_b) && of_b.len() > 2 {
-        let shape = |dims: &[usize]| backend_api::Shape::new(&lead(dims));
-        let (lead_a, lead_b) = (shape(&of_a)?, shape(&of_b)?);
-        let joint = lead_a.broadcast(&lead_b).ok_or_else(|| {
-            c.node
-                .wrong(format!("multiplies {} by {}", a.shape(), b.shape()))
-        })?;
-        let with = |dims: &[usize]| [joint.dims(), &dims[dims.len() - 2..]].concat();
-        a = a.broadcast_to(&with(&of_a))?;
-        b = b.broadcast_to(&with(&of_b))?;
-    }
-    let mut product = a.matmul(&b)?;
+    let a = if row { a.unsqueeze(0)? } else { a };
+    let b = if column { b.unsqueeze(1)? } else { b };
+    let mut product = product(c, &a, &b)?;
     if column {
         let last = product.shape().rank() - 1;
         product = product.reshape(&product.dims()[..last])?;
@@ -82,14 +91,40 @@ pub(super) fn layer_norm<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     let axis = c.axis(c.int("axis", -1)?, dims.len())?;
     let flat = [dims[..axis].iter().product(), dims[axis..].iter().product()];
     let rows = x.reshape(&flat)?;
-    let centred = rows.sub(&rows.mean(1)?.unsqueeze(1)?)?;
     let epsilon = c.float("epsilon", f64::from(1e-5f32))?;
-    let deviation = rows.var(1)?.affine(1.0, epsilon)?.sqrt()?.unsqueeze(1)?;
-    let normal = centred.div(&deviation)?.reshape(&dims)?.mul(&scale)?;
-    match c.optional_tensor(2)? {
-        Some(bias) => one(normal.add(&bias)?),
-        None => one(normal),
+    let mean = rows.mean(1)?.unsqueeze(1)?;
+    let factor = rows
+        .var(1)?
+        .affine(1.0, epsilon)?
+        .sqrt()?
+        .recip()?
+        .unsqueeze(1)?;
+    let normal = rows.sub(&mean)?.mul(&factor)?.reshape(&dims)?;
+    c.check_broadcast(&[normal.shape(), scale.shape()])?;
+    let mut y = normal.mul(&scale)?;
+    if let Some(bias) = c.optional_tensor(2)? {
+        c.check_broadcast(&[y.shape(), bias.shape()])?;
+        y = y.add(&bias)?;
     }
+    let mut of_rows = dims;
+    of_rows[axis..].fill(1);
+    let [mean, factor] = [mean, factor].map(|of| of.reshape(&of_rows).map(Value::Tensor));
+    Ok(vec![Value::Tensor(y), mean?, factor?])
+}
+
+/// Each channel of each row has a mean of 0 and a variance of 1, before scale and bias.
+pub(super) fn instance_norm<B: Backend>(c: &Call<'_, B>) -> Results<B> {
+    let x = c.tensor(0)?;
+    let dims = x.dims();
+    let &[batch, channels, ref space @ ..] = &dims[..] else {
+        return Err(c.node.wrong("has an input without channels"));
+    };
+    let rows = x.reshape(&[batch, channels, space.iter().product()])?;
+    let epsilon = c.float("epsilon", f64::from(1e-5f32))?;
+    let deviation = rows.var(2)?.affine(1.0, epsilon)?.sqrt()?.unsqueeze(2)?;
+    let [scale, bias] = [1, 2].map(|i| c.tensor(i).and_then(|t| t.reshape(&[channels, 1])));
+    let normal = rows.sub(&rows.mean(2)?.unsqueeze(2)?)?.div(&deviation)?;
+    one(normal.mul(&scale?)?.add(&bias?)?.reshape(&dims)?)
 }
 
 pub(super) fn batch_norm<B: Backend>(c: &Call<'_, B>) -> Results<B> {

@@ -3,25 +3,19 @@
 mod convolution;
 mod elementwise;
 mod host;
+mod indexing;
 mod layers;
 mod moving;
+mod pooling;
 mod reduce;
+mod shapes;
 
-use backend_api::{Backend, Result, Tensor};
+use backend_api::{Backend, Compare, Result, Tensor};
 
+use super::call::Call;
 use super::node::Node;
 use super::recurrent;
 use super::value::{Ints, Value};
-
-/// A node with its arguments.
-#[derive(Debug)]
-pub(super) struct Call<'a, B: Backend> {
-    pub(super) device: &'a B,
-    pub(super) node: &'a Node,
-    pub(super) opset: i64,
-    pub(super) inputs: Vec<Option<Value<B>>>,
-    pub(super) max_elements: usize,
-}
 
 /// What a node computes: its results, in order.
 pub(super) type Run<B> = fn(&Call<'_, B>) -> Result<Vec<Value<B>>>;
@@ -40,6 +34,13 @@ impl<B: Backend> Clone for Operator<B> {
 macro_rules! operators {
     ($($name:literal [$($attribute:literal)*] $run:expr;)*) => {
         /// The operators that are supported.
+        ///
+        /// ```
+        /// use recurrent::interchange::onnx::OPERATORS;
+        ///
+        /// assert!(OPERATORS.contains(&"LSTM"));
+        /// assert!(!OPERATORS.contains(&"Loop"));
+        /// ```
         pub const OPERATORS: &[&str] = &[$($name),*];
 
         /// The attributes and the function of an operator.
@@ -55,61 +56,94 @@ macro_rules! operators {
 operators! {
     "Abs" [] |c| c.unary(Tensor::abs);
     "Add" [] elementwise::add;
+    "And" [] |c| elementwise::logic(c, |a, b| a.and(b));
     "ArgMax" ["axis" "keepdims" "select_last_index"] reduce::arg_max;
+    "AveragePool" ["auto_pad" "ceil_mode" "count_include_pad" "dilations" "kernel_shape" "pads"
+                   "strides"] pooling::average_pool;
     "BatchNormalization" ["epsilon" "momentum" "training_mode" "spatial"] layers::batch_norm;
-    "Cast" ["to" "saturate" "round_mode"] moving::cast;
+    "Cast" ["to" "saturate" "round_mode"] shapes::cast;
+    "Ceil" [] |c| c.unary(|x| x.neg()?.floor()?.neg());
     "Clip" ["min" "max"] elementwise::clip;
     "Concat" ["axis"] moving::concat;
-    "Constant" ["value" "value_float" "value_floats" "value_int" "value_ints"] moving::constant;
-    "ConstantOfShape" ["value"] moving::constant_of_shape;
+    "Constant" ["value" "value_float" "value_floats" "value_int" "value_ints"] shapes::constant;
+    "ConstantOfShape" ["value"] shapes::constant_of_shape;
     "Conv" ["auto_pad" "dilations" "group" "kernel_shape" "pads" "strides"] convolution::conv;
+    "Cos" [] |c| c.unary(Tensor::cos);
     "Div" [] elementwise::div;
     "Dropout" ["ratio" "seed"] layers::dropout;
     "Elu" ["alpha"] |c| c.activation(recurrent::Function::Elu(c.float("alpha", 1.0)?));
-    "Equal" [] elementwise::equal;
+    "Equal" [] |c| elementwise::compare(c, Compare::Eq, |a, b| a == b);
     "Exp" [] |c| c.unary(Tensor::exp);
     "Expand" [] moving::expand;
-    "Flatten" ["axis"] moving::flatten;
+    "Flatten" ["axis"] shapes::flatten;
+    "Floor" [] |c| c.unary(Tensor::floor);
     "GRU" ["activation_alpha" "activation_beta" "activations" "clip" "direction" "hidden_size"
            "layout" "linear_before_reset"] recurrent::run;
-    "Gather" ["axis"] moving::gather;
+    "Gather" ["axis"] indexing::gather;
     "Gemm" ["alpha" "beta" "transA" "transB"] layers::gemm;
+    "GlobalAveragePool" [] |c| pooling::global(c, Tensor::mean);
+    "GlobalMaxPool" [] |c| pooling::global(c, Tensor::max);
+    "Greater" [] |c| elementwise::compare(c, Compare::Gt, |a, b| a > b);
+    "GreaterOrEqual" [] |c| elementwise::compare(c, Compare::Ge, |a, b| a >= b);
     "HardSigmoid" ["alpha" "beta"] |c| c.activation(recurrent::Function::HardSigmoid(
         c.float("alpha", f64::from(0.2f32))?, c.float("beta", 0.5)?));
+    "HardSwish" [] |c| c.unary(|x| x.mul(&recurrent::Function::HardSigmoid(1.0 / 6.0, 0.5).of(x)?));
     "Identity" [] |c| Ok(vec![c.value(0)?.clone()]);
+    "InstanceNormalization" ["epsilon"] layers::instance_norm;
     "LSTM" ["activation_alpha" "activation_beta" "activations" "clip" "direction" "hidden_size"
             "input_forget" "layout"] recurrent::run;
     "LayerNormalization" ["axis" "epsilon" "stash_type"] layers::layer_norm;
     "LeakyRelu" ["alpha"] |c| c.activation(
         recurrent::Function::LeakyRelu(c.float("alpha", f64::from(0.01f32))?));
+    "Less" [] |c| elementwise::compare(c, Compare::Lt, |a, b| a < b);
+    "LessOrEqual" [] |c| elementwise::compare(c, Compare::Le, |a, b| a <= b);
     "Log" [] |c| c.unary(Tensor::log);
     "LogSoftmax" ["axis"] |c| reduce::softmax(c, Tensor::log_softmax);
     "MatMul" [] layers::matmul;
     "Max" [] elementwise::max;
+    "MaxPool" ["auto_pad" "ceil_mode" "dilations" "kernel_shape" "pads" "storage_order" "strides"]
+              pooling::max_pool;
     "Min" [] elementwise::min;
     "Mul" [] elementwise::mul;
     "Neg" [] |c| c.unary(Tensor::neg);
+    "Not" [] |c| c.unary(Tensor::not);
+    "Or" [] |c| elementwise::logic(c, |a, b| a.or(b));
+    "PRelu" [] elementwise::prelu;
+    "Pad" ["mode" "pads" "value"] moving::pad;
     "Pow" [] elementwise::pow;
     "RNN" ["activation_alpha" "activation_beta" "activations" "clip" "direction" "hidden_size"
            "layout"] recurrent::run;
-    "ReduceMax" ["axes" "keepdims" "noop_with_empty_axes"] |c| reduce::reduce(c, Tensor::max);
+    "Range" [] shapes::range;
+    "Reciprocal" [] |c| c.unary(Tensor::recip);
+    "ReduceL2" ["axes" "keepdims" "noop_with_empty_axes"] reduce::norm;
+    "ReduceMax" ["axes" "keepdims" "noop_with_empty_axes"] reduce::max;
     "ReduceMean" ["axes" "keepdims" "noop_with_empty_axes"] |c| reduce::reduce(c, Tensor::mean);
+    "ReduceMin" ["axes" "keepdims" "noop_with_empty_axes"]
+                reduce::min;
     "ReduceSum" ["axes" "keepdims" "noop_with_empty_axes"] |c| reduce::reduce(c, Tensor::sum);
     "Relu" [] |c| c.unary(Tensor::relu);
-    "Reshape" ["allowzero"] moving::reshape;
-    "Shape" ["start" "end"] moving::shape;
+    "Reshape" ["allowzero"] shapes::reshape;
+    "ReverseSequence" ["batch_axis" "time_axis"] moving::reverse;
+    "Selu" ["alpha" "gamma"] elementwise::selu;
+    "Shape" ["start" "end"] shapes::shape;
     "Sigmoid" [] |c| c.unary(Tensor::sigmoid);
-    "Slice" ["axes" "ends" "starts"] moving::slice;
+    "Sign" [] |c| c.unary(Tensor::sign);
+    "Sin" [] |c| c.unary(Tensor::sin);
+    "Slice" ["axes" "ends" "starts"] indexing::slice;
     "Softmax" ["axis"] |c| reduce::softmax(c, Tensor::softmax);
     "Softplus" [] |c| c.unary(|x| x.activate(backend_api::Activation::Softplus));
     "Softsign" [] |c| c.unary(|x| x.activate(backend_api::Activation::Softsign));
     "Split" ["axis" "num_outputs" "split"] moving::split;
     "Sqrt" [] |c| c.unary(Tensor::sqrt);
-    "Squeeze" ["axes"] moving::squeeze;
+    "Squeeze" ["axes"] shapes::squeeze;
     "Sub" [] elementwise::sub;
+    "Sum" [] elementwise::add;
     "Tanh" [] |c| c.unary(Tensor::tanh);
+    "ThresholdedRelu" ["alpha"] |c| c.activation(
+        recurrent::Function::ThresholdedRelu(c.float("alpha", 1.0)?));
+    "Tile" [] moving::tile;
     "Transpose" ["perm"] moving::transpose;
-    "Unsqueeze" ["axes"] moving::unsqueeze;
+    "Unsqueeze" ["axes"] shapes::unsqueeze;
     "Where" [] elementwise::select;
 }
 
@@ -135,106 +169,6 @@ impl<B: Backend> Operator<B> {
 }
 
 impl<B: Backend> Call<'_, B> {
-    /// An input that may be absent.
-    pub(super) fn optional(&self, i: usize) -> Option<&Value<B>> {
-        self.inputs.get(i).and_then(Option::as_ref)
-    }
-
-    pub(super) fn value(&self, i: usize) -> Result<&Value<B>> {
-        let missing = || self.node.wrong(format!("lacks its input {i}"));
-        self.optional(i).ok_or_else(missing)
-    }
-
-    pub(super) fn tensor(&self, i: usize) -> Result<Tensor<B>> {
-        self.value(i)?.tensor(self.device)
-    }
-
-    pub(super) fn optional_tensor(&self, i: usize) -> Result<Option<Tensor<B>>> {
-        self.optional(i)
-            .map(|value| value.tensor(self.device))
-            .transpose()
-    }
-
-    pub(super) fn optional_ints(&self, i: usize) -> Result<Option<Vec<i64>>> {
-        let ints = |value: &Value<B>| Ok(value.ints(&format!("input {i}"))?.values);
-        self.optional(i).map(ints).transpose()
-    }
-
-    /// The inputs, if all of them are integers on the host.
-    fn host(&self) -> Option<Vec<&Ints>> {
-        let ints = |value: &'_ Option<Value<B>>| matches!(value, Some(Value::Ints(_)));
-        if !self.inputs.iter().all(ints) {
-            return None;
-        }
-        let ints = self.inputs.iter().filter_map(|value| match value {
-            Some(Value::Ints(ints)) => Some(ints),
-            _ => None,
-        });
-        Some(ints.collect())
-    }
-
-    pub(super) fn float(&self, name: &str, default: f64) -> Result<f64> {
-        Ok(self.node.float(name)?.unwrap_or(default))
-    }
-
-    fn int(&self, name: &str, default: i64) -> Result<i64> {
-        Ok(self.node.int(name)?.unwrap_or(default))
-    }
-
-    /// The list that older versions have as an attribute, and newer ones as an input.
-    fn list(&self, name: &str, input: usize) -> Result<Option<Vec<i64>>> {
-        match self.node.ints(name)? {
-            Some(list) => Ok(Some(list.to_vec())),
-            None => self.optional_ints(input),
-        }
-    }
-
-    /// An axis of `rank` axes; a negative one counts from the end.
-    fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
-        let counted = if axis < 0 {
-            axis.saturating_add(rank as i64)
-        } else {
-            axis
-        };
-        let found = usize::try_from(counted).ok().filter(|&axis| axis < rank);
-        found.ok_or_else(|| {
-            self.node
-                .wrong(format!("has axis {axis} of a shape of rank {rank}"))
-        })
-    }
-
-    fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>> {
-        let mut axes: Vec<usize> = axes
-            .iter()
-            .map(|&axis| self.axis(axis, rank))
-            .collect::<Result<_>>()?;
-        axes.sort_unstable();
-        let count = axes.len();
-        axes.dedup();
-        match axes.len() == count {
-            true => Ok(axes),
-            false => Err(self.node.wrong("has an axis twice")),
-        }
-    }
-
-    /// A length from the model.
-    fn size(&self, size: i64, what: &str) -> Result<usize> {
-        let wrong = |_| self.node.wrong(format!("has {what} {size}"));
-        usize::try_from(size).map_err(wrong)
-    }
-
-    /// Checks the size of a result that is not bounded by the sizes of the inputs.
-    fn check_count(&self, dims: &[usize]) -> Result<()> {
-        let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        if count.is_some_and(|count| count <= self.max_elements) {
-            return Ok(());
-        }
-        let limit = self.max_elements;
-        Err(self.node.wrong(format!(
-            "makes a tensor {dims:?}, but at most {limit} elements are allowed (`max_elements`)"
-        )))
-    }
-
     fn unary(&self, f: impl FnOnce(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Vec<Value<B>>> {
         one(f(&self.tensor(0)?)?)
     }

@@ -1,154 +1,11 @@
-//! Operators that move elements, and those of shapes.
+//! Operators that move elements, and repeat or pad them.
 
-use backend_api::{Backend, Compare, DType, Result, Shape, Tensor};
+use backend_api::{Backend, Result, Shape, Tensor};
 
 use super::{Call, ints, one};
-use crate::onnx::array;
 use crate::onnx::value::{Ints, Value};
 
 type Results<B> = Result<Vec<Value<B>>>;
-
-pub(super) fn constant<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let node = c.node;
-    if let Some(array) = node.tensor("value")? {
-        return Ok(vec![Value::of(array, c.device)?]);
-    }
-    if let Some(values) = node.ints("value_ints")? {
-        return ints(Ints::list(values.to_vec()));
-    }
-    if let Some(value) = node.int("value_int")? {
-        return ints(Ints {
-            scalar: true,
-            ..Ints::list(vec![value])
-        });
-    }
-    if let Some(values) = node.floats("value_floats")? {
-        return one(Tensor::from_slice(c.device, values, &[values.len()])?);
-    }
-    match node.float("value_float")? {
-        Some(value) => one(Tensor::scalar(c.device, value, DType::F32)?),
-        None => Err(node.wrong("has no value")),
-    }
-}
-
-pub(super) fn constant_of_shape<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let shape = c.value(0)?.ints("input 0")?.values;
-    let dims: Vec<usize> = shape
-        .iter()
-        .map(|&d| c.size(d, "an axis of"))
-        .collect::<Result<_>>()?;
-    c.check_count(&dims)?;
-    let value = match c.node.tensor("value")? {
-        Some(array) => Value::of(array, c.device)?,
-        None => Value::Tensor(Tensor::scalar(c.device, 0.0, DType::F32)?),
-    };
-    if value.dims().iter().product::<usize>() != 1 {
-        return Err(c.node.wrong("has a value that is not one element"));
-    }
-    match value {
-        Value::Ints(value) if dims.len() < 2 => ints(Ints {
-            values: vec![value.values[0]; dims.iter().product()],
-            scalar: dims.is_empty(),
-            dtype: value.dtype,
-        }),
-        value => one(value.tensor(c.device)?.reshape(&[])?.broadcast_to(&dims)?),
-    }
-}
-
-pub(super) fn shape<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let dims = c.value(0)?.dims();
-    let rank = dims.len() as i64;
-    let bound = |name: &str, default: i64| {
-        let at = c.int(name, default)?;
-        let counted = if at < 0 { at.saturating_add(rank) } else { at };
-        Ok(counted.clamp(0, rank) as usize)
-    };
-    let (start, end) = (bound("start", 0)?, bound("end", rank)?);
-    let part = dims.get(start..end).unwrap_or_default();
-    ints(Ints::list(part.iter().map(|&d| d as i64).collect()))
-}
-
-/// Takes the elements of a value in another shape; integers stay on the host if they can.
-fn reshaped<B: Backend>(c: &Call<'_, B>, dims: &[usize]) -> Results<B> {
-    match c.value(0)? {
-        Value::Ints(x) if dims.len() < 2 && dims.iter().product::<usize>() == x.values.len() => {
-            ints(Ints {
-                scalar: dims.is_empty(),
-                ..x.clone()
-            })
-        }
-        x => one(x.tensor(c.device)?.reshape(dims)?),
-    }
-}
-
-pub(super) fn reshape<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let old = c.value(0)?.dims();
-    let wanted = c.value(1)?.ints("shape")?.values;
-    let keep = !c.node.flag("allowzero")?;
-    let mut dims = Vec::with_capacity(wanted.len());
-    let mut free = None;
-    for (i, &d) in wanted.iter().enumerate() {
-        dims.push(match d {
-            -1 if free.is_none() => {
-                free = Some(i);
-                1
-            }
-            0 if keep => *old
-                .get(i)
-                .ok_or_else(|| c.node.wrong("keeps an axis that x lacks"))?,
-            d => c.size(d, "an axis of")?,
-        });
-    }
-    if let Some(free) = free {
-        let (rest, count) = (Shape::new(&dims)?.count(), old.iter().product::<usize>());
-        if rest == 0 || !count.is_multiple_of(rest) {
-            return Err(c.node.wrong(format!("reshapes {old:?} to {wanted:?}")));
-        }
-        dims[free] = count / rest;
-    }
-    reshaped(c, &dims)
-}
-
-pub(super) fn flatten<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let dims = c.value(0)?.dims();
-    let axis = c.int("axis", 1)?;
-    let axis = if axis == dims.len() as i64 {
-        dims.len()
-    } else {
-        c.axis(axis, dims.len())?
-    };
-    reshaped(
-        c,
-        &[dims[..axis].iter().product(), dims[axis..].iter().product()],
-    )
-}
-
-pub(super) fn squeeze<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let mut dims = c.value(0)?.dims();
-    let axes = match c.list("axes", 1)? {
-        Some(axes) => c.axes(&axes, dims.len())?,
-        None => (0..dims.len()).filter(|&axis| dims[axis] == 1).collect(),
-    };
-    for &axis in axes.iter().rev() {
-        if dims.remove(axis) != 1 {
-            return Err(c
-                .node
-                .wrong(format!("squeezes axis {axis}, whose length is not 1")));
-        }
-    }
-    reshaped(c, &dims)
-}
-
-pub(super) fn unsqueeze<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let mut dims = c.value(0)?.dims();
-    let axes = c
-        .list("axes", 1)?
-        .ok_or_else(|| c.node.wrong("has no axes"))?;
-    for axis in c.axes(&axes, dims.len() + axes.len())? {
-        dims.insert(axis, 1);
-    }
-    reshaped(c, &dims)
-}
 
 pub(super) fn transpose<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     let x = c.tensor(0)?;
@@ -161,6 +18,81 @@ pub(super) fn transpose<B: Backend>(c: &Call<'_, B>) -> Results<B> {
         None => (0..rank).rev().collect(),
     };
     one(x.permute(&order)?)
+}
+
+/// Repeats a tensor along each axis.
+pub(super) fn tile<B: Backend>(c: &Call<'_, B>) -> Results<B> {
+    let mut x = c.tensor(0)?;
+    let dims = x.dims().to_vec();
+    let repeats = c.value(1)?.ints("repeats")?.values;
+    let repeats = repeats.iter().map(|&n| c.size(n, "repeats"));
+    let repeats: Vec<usize> = repeats.collect::<Result<_>>()?;
+    if repeats.len() != dims.len() {
+        let problem = format!("has x {} and repeats {repeats:?}", x.shape());
+        return Err(c.node.wrong(problem));
+    }
+    let all = dims.iter().zip(&repeats);
+    c.check_count(&all.map(|(d, n)| d.saturating_mul(*n)).collect::<Vec<_>>())?;
+    for (axis, &count) in repeats.iter().enumerate().filter(|(_, count)| **count != 1) {
+        let mut dims = x.dims().to_vec();
+        let (mut tiled, length) = (dims.clone(), dims[axis]);
+        tiled.insert(axis, count);
+        dims[axis] = count * length;
+        x = x.unsqueeze(axis)?.broadcast_to(&tiled)?.reshape(&dims)?;
+    }
+    one(x)
+}
+
+/// The numbers of elements before and after each axis are an attribute before version 11. Negative
+/// ones are cut off.
+pub(super) fn pad<B: Backend>(c: &Call<'_, B>) -> Results<B> {
+    let mode = c.node.text("mode")?.unwrap_or("constant");
+    if mode != "constant" {
+        return Err(c.node.unsupported(format!("needs the mode `{mode}`")));
+    }
+    let mut x = c.tensor(0)?;
+    let rank = x.shape().rank();
+    let pads = c.list("pads", 1)?;
+    let pads = pads.ok_or_else(|| c.node.wrong("has no pads"))?;
+    let axes = match c.optional_ints(3)? {
+        Some(axes) => axes.iter().map(|&axis| c.axis(axis, rank)).collect(),
+        None => Ok((0..rank).collect::<Vec<_>>()),
+    }?;
+    let value = match c.optional_tensor(2)? {
+        Some(value) => value.item()?,
+        None => c.float("value", 0.0)?,
+    };
+    if pads.len() != 2 * axes.len() {
+        return Err(c
+            .node
+            .wrong(format!("has {} pads for {rank} axes", pads.len())));
+    }
+    let mut paddings = vec![(0, 0); rank];
+    for (i, &axis) in axes.iter().enumerate() {
+        let ends = [pads[i], pads[axes.len() + i]];
+        let [first, cut] = ends.map(|n| n.min(0).unsigned_abs() as usize);
+        let length = x.dims()[axis];
+        let last = length.checked_sub(cut).filter(|&last| first <= last);
+        let cut = || {
+            c.node
+                .wrong(format!("cuts {ends:?} off an axis of {length}"))
+        };
+        x = x.slice(axis, first..last.ok_or_else(cut)?)?;
+        paddings[axis] = (ends[0].max(0) as usize, ends[1].max(0) as usize);
+    }
+    let dims = x.dims();
+    let padded = dims.iter().zip(&paddings);
+    let padded =
+        padded.map(|(d, (before, after))| d.saturating_add(*before).saturating_add(*after));
+    c.check_count(&padded.collect::<Vec<_>>())?;
+    one(x.pad(&paddings, value)?)
+}
+
+/// Reverses the first elements of each row.
+pub(super) fn reverse<B: Backend>(c: &Call<'_, B>) -> Results<B> {
+    let x = c.tensor(0)?;
+    let axis = |name: &str, default: i64| c.axis(c.int(name, default)?, x.shape().rank());
+    one(x.reverse(&c.tensor(1)?, axis("time_axis", 0)?, axis("batch_axis", 1)?)?)
 }
 
 pub(super) fn expand<B: Backend>(c: &Call<'_, B>) -> Results<B> {
@@ -177,22 +109,6 @@ pub(super) fn expand<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     one(x.broadcast_to(joint.dims())?)
 }
 
-pub(super) fn cast<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let to = c
-        .node
-        .int("to")?
-        .and_then(|to| i32::try_from(to).ok())
-        .unwrap_or(0);
-    let to = array::dtype(to, &c.node.label())?;
-    match c.value(0)? {
-        Value::Ints(x) if to == DType::I64 || (to == x.dtype) => ints(Ints {
-            dtype: to,
-            ..x.clone()
-        }),
-        x => one(x.tensor(c.device)?.cast(to)?),
-    }
-}
-
 pub(super) fn concat<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     let axis = c.node.int("axis")?.unwrap_or(1);
     if let Some(parts) = c.host()
@@ -202,6 +118,7 @@ pub(super) fn concat<B: Backend>(c: &Call<'_, B>) -> Results<B> {
             .all(|part| !part.scalar && part.dtype == first.dtype)
     {
         c.axis(axis, 1)?;
+        c.check_count(&[parts.iter().map(|part| part.values.len()).sum()])?;
         let values = parts
             .iter()
             .flat_map(|part| part.values.iter().copied())
@@ -214,126 +131,14 @@ pub(super) fn concat<B: Backend>(c: &Call<'_, B>) -> Results<B> {
     let parts: Vec<Tensor<B>> = (0..c.inputs.len())
         .map(|i| c.tensor(i))
         .collect::<Result<_>>()?;
-    let rank = parts.first().map_or(0, |part| part.shape().rank());
-    one(Tensor::concat(
-        &parts.iter().collect::<Vec<_>>(),
-        c.axis(axis, rank)?,
-    )?)
-}
-
-/// Slices of an axis by index.
-fn take<B: Backend>(x: &Tensor<B>, axis: usize, ids: &Tensor<B>) -> Result<Tensor<B>> {
-    let rank = x.shape().rank();
-    let front: Vec<usize> = [axis]
-        .into_iter()
-        .chain((0..rank).filter(|&a| a != axis))
-        .collect();
-    let rows = x.permute(&front)?.contiguous()?.gather(ids)?;
-    // The axes of the ids come where the axis was.
-    let width = ids.shape().rank();
-    let order = (width..width + axis)
-        .chain(0..width)
-        .chain(width + axis..width + rank - 1);
-    rows.permute(&order.collect::<Vec<_>>())
-}
-
-pub(super) fn gather<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let dims = c.value(0)?.dims();
-    let axis = c.axis(c.int("axis", 0)?, dims.len())?;
-    if let Some(result) = c.gather_on_host()? {
-        return ints(result);
-    }
-    let x = c.tensor(0)?;
-    let count = dims[axis];
-    let ids = match c.value(1)? {
-        Value::Ints(ids) => {
-            let id = |&id: &i64| Ok(c.index(id, count)? as i64);
-            let values: Vec<i64> = ids.values.iter().map(id).collect::<Result<_>>()?;
-            if ids.scalar {
-                return one(x.select(axis, values[0] as usize)?);
-            }
-            Tensor::from_slice(c.device, &values, &ids.dims())?
-        }
-        Value::Tensor(ids) => {
-            let from_end = ids.add(count as i64)?;
-            ids.compare(Compare::Lt, 0)?.select_from(&from_end, ids)?
-        }
-    };
-    one(take(&x, axis, &ids)?)
-}
-
-/// The limits are attributes before version 10, and inputs after it.
-pub(super) fn slice<B: Backend>(c: &Call<'_, B>) -> Results<B> {
-    let dims = c.value(0)?.dims();
-    let missing = || c.node.wrong("has no starts or ends");
-    let starts = c.list("starts", 1)?.ok_or_else(missing)?;
-    let ends = c.list("ends", 2)?.ok_or_else(missing)?;
-    let axes = c.list("axes", 3)?;
-    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
-    let steps = c.optional_ints(4)?.unwrap_or_else(|| vec![1; starts.len()]);
-    if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
-        return Err(c
-            .node
-            .wrong("has starts, ends, axes and steps of different lengths"));
-    }
-    if let (Value::Ints(x), [start, ..]) = (c.value(0)?, &starts[..])
-        && starts.len() == 1
-        && !x.scalar
-    {
-        c.axis(axes[0], 1)?;
-        let taken = indices(c, x.values.len(), *start, ends[0], steps[0])?;
-        let values = taken.iter().map(|&i| x.values[i]).collect();
-        return ints(Ints {
-            values,
-            ..x.clone()
-        });
-    }
-    let mut x = c.tensor(0)?;
-    for (i, &axis) in axes.iter().enumerate() {
-        let axis = c.axis(axis, dims.len())?;
-        let taken = indices(c, x.dims()[axis], starts[i], ends[i], steps[i])?;
-        x = match (steps[i], taken.first()) {
-            (_, None) => x.slice(axis, 0..0)?,
-            (1, Some(&first)) => x.slice(axis, first..first + taken.len())?,
-            _ => {
-                let ids: Vec<i64> = taken.iter().map(|&i| i as i64).collect();
-                take(&x, axis, &Tensor::from_slice(c.device, &ids, &[ids.len()])?)?
-            }
-        };
-    }
-    one(x)
-}
-
-/// The indices of a slice, as in Python.
-fn indices<B: Backend>(
-    c: &Call<'_, B>,
-    length: usize,
-    start: i64,
-    end: i64,
-    step: i64,
-) -> Result<Vec<usize>> {
-    let n = length as i64;
-    let counted = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
-    let (start, end) = (counted(start), counted(end));
-    let count = |distance: i64, step: u64| (distance.max(0) as u64).div_ceil(step) as usize;
-    match step {
-        0 => Err(c.node.wrong("has a step of 0")),
-        1.. => {
-            let (start, end) = (start.clamp(0, n), end.clamp(0, n));
-            let count = count(end - start, step as u64);
-            Ok((0..count)
-                .map(|i| start as usize + i * step as usize)
-                .collect())
-        }
-        _ => {
-            let (start, end) = (start.clamp(-1, n - 1), end.clamp(-1, n - 1));
-            let back = step.unsigned_abs();
-            let count = count(start - end, back);
-            Ok((0..count)
-                .map(|i| start as usize - i * back as usize)
-                .collect())
-        }
-    }
+    let mut dims = parts.first().map_or(vec![], |part| part.dims().to_vec());
+    let axis = c.axis(axis, dims.len())?;
+    let lengths = parts
+        .iter()
+        .filter_map(|part| part.dims().get(axis).copied());
+    dims[axis] = lengths.fold(0, usize::saturating_add);
+    c.check_count(&dims)?;
+    one(Tensor::concat(&parts.iter().collect::<Vec<_>>(), axis)?)
 }
 
 pub(super) fn split<B: Backend>(c: &Call<'_, B>) -> Results<B> {

@@ -1,20 +1,52 @@
 //! Operators along axes.
 
-use backend_api::{Backend, Result, Tensor};
+use backend_api::{Backend, DType, Result, Tensor};
 
 use super::{Call, one};
 use crate::onnx::value::Value;
 
-/// Reduces axes, from the last to the first.
 pub(super) fn reduce<B: Backend>(
     c: &Call<'_, B>,
     f: impl Fn(&Tensor<B>, usize) -> Result<Tensor<B>>,
 ) -> Result<Vec<Value<B>>> {
-    let mut x = c.tensor(0)?;
+    one(reduced(c, c.tensor(0)?, f)?)
+}
+
+/// The largest elements.
+pub(super) fn max<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {
+    let x = c.tensor(0)?;
+    if x.dtype() == DType::Bool || x.shape().count() == 0 {
+        let problem = format!("needs the largest element of {} {}", x.dtype(), x.shape());
+        return Err(c.node.unsupported(problem));
+    }
+    one(reduced(c, x, Tensor::max)?)
+}
+
+/// The smallest elements.
+pub(super) fn min<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {
+    let x = c.tensor(0)?;
+    if !x.dtype().is_float() || x.shape().count() == 0 {
+        let problem = format!("needs the smallest element of {} {}", x.dtype(), x.shape());
+        return Err(c.node.unsupported(problem));
+    }
+    one(reduced(c, x.neg()?, Tensor::max)?.neg()?)
+}
+
+/// The square root of the sum of squares.
+pub(super) fn norm<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {
+    one(reduced(c, c.tensor(0)?.square()?, Tensor::sum)?.sqrt()?)
+}
+
+/// Reduces axes, from the last to the first.
+fn reduced<B: Backend>(
+    c: &Call<'_, B>,
+    mut x: Tensor<B>,
+    f: impl Fn(&Tensor<B>, usize) -> Result<Tensor<B>>,
+) -> Result<Tensor<B>> {
     let rank = x.shape().rank();
     let axes = c.list("axes", 1)?.unwrap_or_default();
     if axes.is_empty() && c.node.flag("noop_with_empty_axes")? {
-        return one(x);
+        return Ok(x);
     }
     let axes = match axes.is_empty() {
         true => (0..rank).collect(),
@@ -27,7 +59,7 @@ pub(super) fn reduce<B: Backend>(
             x = x.unsqueeze(axis)?;
         }
     }
-    one(x)
+    Ok(x)
 }
 
 pub(super) fn arg_max<B: Backend>(c: &Call<'_, B>) -> Result<Vec<Value<B>>> {

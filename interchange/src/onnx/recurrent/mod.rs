@@ -1,5 +1,6 @@
 //! RNN, GRU and LSTM: nodes as cells under drivers.
 
+mod cells;
 mod composed;
 mod function;
 mod options;
@@ -15,8 +16,8 @@ pub(super) use function::Function;
 use options::{Kind, Options};
 use weights::Weights;
 
+use super::call::Call;
 use super::node::Node;
-use super::operators::Call;
 use super::value::Value;
 
 /// A recurrent node with its weights.
@@ -34,6 +35,9 @@ pub(super) fn run<B: Backend>(call: &Call<'_, B>) -> Result<Vec<Value<B>>> {
 }
 
 impl<B: Backend> Recurrent<B> {
+    /// The inputs that cells are made of: W, R, B and P.
+    pub(super) const WEIGHTS: [usize; 4] = [1, 2, 3, 7];
+
     /// Whether a node is one.
     pub(super) fn is(node: &Node) -> bool {
         Kind::of(node).is_some()
@@ -45,7 +49,7 @@ impl<B: Backend> Recurrent<B> {
             Some(name) if !name.is_empty() => call.optional(i).is_some(),
             _ => true,
         };
-        if [1, 2, 3, 7].into_iter().all(known) {
+        if Self::WEIGHTS.into_iter().all(known) {
             Self::new(call).map(Some)
         } else {
             Ok(None)
@@ -99,7 +103,7 @@ impl<B: Backend> Recurrent<B> {
                 bias: bias.select(0, d)?,
                 peepholes: peepholes.as_ref().map(|p| p.select(0, d)).transpose()?,
             };
-            weights.cell(kind, options.equations, functions)
+            cells::cell(&weights, kind, options.equations, functions)
         };
         let cells = options
             .directions
@@ -184,6 +188,7 @@ impl<B: Backend> Recurrent<B> {
         let first = self.options.batch_first;
         let x = if first { x.transpose(0, 1)? } else { x };
         let (steps, batch) = (x.dims()[0], x.dims()[1]);
+        call.check_count(&[steps, self.cells.len(), batch, self.units])?;
         let lengths = self.lengths(call, batch, steps)?;
         let states = self.states(call, batch)?;
         let states = match &lengths {
