@@ -143,18 +143,15 @@ fn written_files_have_the_names_and_the_order_of_keras() {
 
     let cell = GruCell::new(&cpu(), 3, 5).unwrap();
     let weights = keras::from_gru(&cell).unwrap();
-    let named = |folder: &str| {
-        let arrays = weights.to_arrays("gru").unwrap();
-        let arrays = arrays
-            .iter()
-            .map(|(name, array)| (format!("{folder}/{name}"), array.clone()));
-        Arrays::new("gru", arrays.collect::<Vec<_>>())
+    let named = |prefix: &str| {
+        let layers = Weights::join([(prefix, weights.clone())]).unwrap();
+        layers.to_arrays("gru").unwrap()
     };
     let path = folder.path().join("gru.weights.h5");
     Format::Keras
-        .write(&path, &named("layers/gru/cell/vars"))
+        .write(&path, &named("layers/gru/cell/vars/"))
         .unwrap();
-    let expected = named("gru");
+    let expected = named("gru/");
     let order = ["kernel", "recurrent_kernel", "bias"];
     assert_same(&File::open(&path).unwrap(), &expected, |name| {
         let place = order

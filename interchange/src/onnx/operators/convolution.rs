@@ -11,10 +11,25 @@ pub(super) struct Window {
     pub(super) size: usize,
     stride: usize,
     pub(super) dilation: usize,
+    length: usize,
     before: usize,
     after: usize,
     /// The number of positions.
     positions: usize,
+}
+
+impl Window {
+    /// Adds a position for the elements behind the last one, which a stride leaves over.
+    pub(super) fn ceil(&mut self) {
+        let next = self.positions * self.stride;
+        let whole = self.before + self.length + self.after;
+        let extent = (self.size - 1) * self.dilation + 1;
+        // The window must not begin in the padding.
+        if next < self.before + self.length && next + extent - self.stride < whole {
+            self.positions += 1;
+            self.after += next + extent - whole;
+        }
+    }
 }
 
 /// `(x: [N, C, space..], w: [M, C / group, window..], bias: [M])`, with one or more spatial axes.
@@ -173,6 +188,7 @@ pub(super) fn windows<B: Backend>(
             size,
             stride,
             dilation,
+            length,
             before,
             after,
             positions: (whole - extent) / stride + 1,

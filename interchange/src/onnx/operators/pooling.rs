@@ -28,6 +28,11 @@ pub(super) fn average_pool<B: Backend>(c: &Call<'_, B>) -> Results<B> {
         joined(&x, &windows, |a, b| a.add(b))
     };
     if c.node.flag("count_include_pad")? {
+        if c.node.flag("ceil_mode")? {
+            return Err(c
+                .node
+                .unsupported("needs count_include_pad = 1 with ceil_mode = 1"));
+        }
         let size: usize = windows.iter().map(|w| w.size).product();
         return one(sums(&x)?.affine(1.0 / size as f64, 0.0)?);
     }
@@ -50,11 +55,6 @@ pub(super) fn global<B: Backend>(
 }
 
 fn of_node<B: Backend>(c: &Call<'_, B>, x: &Tensor<B>) -> Result<Vec<Window>> {
-    if c.node.flag("ceil_mode")? || c.node.flag("storage_order")? {
-        return Err(c
-            .node
-            .unsupported("needs ceil_mode = 1 or storage_order = 1"));
-    }
     let shape = c.node.ints("kernel_shape")?.unwrap_or_default();
     let sizes = shape.iter().map(|&n| c.size(n, "a window of"));
     let sizes = sizes.collect::<Result<Vec<_>>>()?;
@@ -64,7 +64,11 @@ fn of_node<B: Backend>(c: &Call<'_, B>, x: &Tensor<B>) -> Result<Vec<Window>> {
         let problem = format!("has x {x} and kernel_shape {shape:?}");
         return Err(c.node.wrong(problem));
     }
-    windows(c, &dims[2..], &sizes)
+    let mut windows = windows(c, &dims[2..], &sizes)?;
+    if c.node.flag("ceil_mode")? {
+        windows.iter_mut().for_each(Window::ceil);
+    }
+    Ok(windows)
 }
 
 /// Joins the elements of each window, axis by axis.
