@@ -2,6 +2,7 @@
 """Write files of Keras and what their models compute.
 
     python keras2.py ../tests/data/keras
+    python keras2.py check FILE ../tests/data/keras/layers.npz
 
 README.md describes the files.
 """
@@ -130,7 +131,23 @@ def save_cudnn(folder):
     np.savez(f"{folder}/cudnn.npz", **arrays)
 
 
+def check(path, expected):
+    """Loads a file of weights into the model, and compares all weights."""
+    m = model()
+    m.set_weights([np.zeros(w.shape) for w in m.get_weights()])
+    # Old files have names of layers, in no order.
+    numbered = path.endswith(".weights.h5")
+    m.load_weights(path, **({} if numbered else {"by_name": True}))
+    arrays = np.load(expected)
+    for v in m.weights:
+        np.testing.assert_array_equal(v.numpy(), arrays[f"weights/{v.name[:-2]}"], v.name)
+    print(f"{len(m.weights)} arrays are equal")
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "check":
+        check(*sys.argv[2:])
+        sys.exit()
     os.makedirs(sys.argv[1], exist_ok=True)
     for write in [save, save_layouts, save_checkpoint, save_cudnn]:
         write(sys.argv[1])

@@ -261,14 +261,15 @@ impl Conversion {
 ///
 /// ```
 /// use recurrent::checkpoint::save_params;
-/// use recurrent::{Device, GruCell, interchange};
+/// use recurrent::interchange::convert;
+/// use recurrent::{Device, GruCell};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let folder = std::env::temp_dir();
 /// let path = folder.join("recurrent-convert.safetensors");
 /// save_params(&path, &GruCell::new(&Device::cpu(), 3, 4)?)?;
 /// // TensorFlow's checkpoint of a cell, which `tf.train.load_checkpoint` reads:
-/// let report = interchange::convert(&path, folder.join("recurrent-convert.ckpt"))?;
+/// let report = convert(&path, folder.join("recurrent-convert.ckpt"))?;
 /// assert_eq!(report.used[0].1, "candidate/bias");
 /// # Ok(()) }
 /// ```

@@ -124,11 +124,12 @@ impl File {
 ///
 /// ```no_run
 /// use recurrent::checkpoint::load_arrays_under;
-/// use recurrent::{Device, LstmCell, interchange};
+/// use recurrent::interchange::read;
+/// use recurrent::{Device, LstmCell};
 ///
 /// # fn main() -> recurrent::Result<()> {
 /// let mut cell = LstmCell::new(&Device::cpu(), 28, 128)?;
-/// let arrays = interchange::read("model.ckpt")?; // of TensorFlow
+/// let arrays = read("model.ckpt")?; // of TensorFlow
 /// load_arrays_under(&arrays, "rnn/lstm_cell", &mut cell)?.complete()?;
 /// # Ok(()) }
 /// ```

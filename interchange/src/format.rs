@@ -38,7 +38,8 @@ pub enum Format {
     SavedModel,
     /// What `torch.save` writes: `.pt`, `.pth`. Only tensors in dictionaries and lists are read.
     PyTorch,
-    /// Keras's weights in HDF5: `.h5`, `.hdf5`, `.weights.h5`.
+    /// Keras's weights in HDF5: `.h5`, `.hdf5`, `.weights.h5`. In the last, the weights below
+    /// `vars/` are numbered in Keras's order.
     Keras,
     /// Keras's archive: `.keras`.
     KerasArchive,
@@ -89,7 +90,7 @@ const FORMATS: [Row; 8] = [
         extensions: &[".h5", ".hdf5"],
         is: |head| head.start.starts_with(b"\x89HDF\r\n\x1a\n"),
         open: keras::open,
-        write: None,
+        write: Some(keras::write),
     },
     Row {
         format: Format::TensorFlow,
@@ -295,13 +296,19 @@ fn open_safetensors(path: &Path) -> Result<Contents, String> {
 #[cfg(feature = "keras")]
 use crate::keras;
 
-/// Without the reader of HDF5.
+/// Without HDF5.
 #[cfg(not(feature = "keras"))]
 mod keras {
-    use super::{Contents, Path};
+    use super::{AppResult, Arrays, Contents, Error, Path};
+
+    const LACKS: &str = "is HDF5, for which this build lacks the feature `keras`";
 
     pub(super) fn open(_: &Path) -> Result<Contents, String> {
-        Err("is HDF5, for which this build lacks the feature `keras`".to_owned())
+        Err(LACKS.to_owned())
+    }
+
+    pub(super) fn write(path: &Path, _: &Arrays) -> AppResult<()> {
+        Err(Error::format(path, LACKS))
     }
 
     pub(super) use open as open_archive;

@@ -8,6 +8,7 @@ mod convert;
 mod golden;
 mod kernels;
 mod links;
+mod onnx_tests;
 mod records;
 mod sanitize;
 mod tidy;
@@ -26,6 +27,7 @@ Tasks:
   instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
   links DIR         finds dead links in the documentation that rustdoc wrote
+  onnx-tests DIR .. runs tests in ONNX's layout
   records           exchanges TFRecord files with TensorFlow
   sanitize ..       runs tests under sanitizers or Miri
   tidy              checks circles of modules, columns, documents and examples
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
         "links" => links::run(rest),
+        "onnx-tests" => onnx_tests::run(rest),
         "records" => records::run(rest),
         "sanitize" => sanitize::run(rest),
         "tidy" => tidy::run(rest),

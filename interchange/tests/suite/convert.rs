@@ -30,7 +30,12 @@ fn same(found: &Arrays, expected: &Arrays, to: Format) {
         assert_eq!(found.dims(), array.dims(), "{name}");
         assert_eq!(numbers(found), numbers(array), "{name}");
         let dtype = array.meta().dtype;
-        let widened = to == Format::Npz && matches!(dtype, DType::F16 | DType::Bf16 | DType::Bool);
+        let widened = match to {
+            Format::Npz | Format::Keras => {
+                matches!(dtype, DType::F16 | DType::Bf16 | DType::Bool)
+            }
+            _ => false,
+        };
         assert!(widened || found.meta().dtype == dtype, "{name}");
     }
 }
@@ -42,7 +47,7 @@ fn every_format_becomes_every_format_that_is_written() {
         let input = File::open(data(name)).unwrap();
         assert_eq!(input.format(), format);
         let expected = input.arrays().unwrap();
-        for ending in ["safetensors", "ckpt", "pt", "npz"] {
+        for ending in ["safetensors", "ckpt", "pt", "npz", "h5"] {
             let output = folder.path().join(format!("out.{ending}"));
             let report = convert(data(name), &output).unwrap();
             assert_eq!(report.used.len(), input.entries().len());
@@ -148,7 +153,7 @@ fn weights_of_a_device_are_written_in_every_format() {
         &interchange::read(data("pytorch/forms_2.pt")).unwrap(),
     );
     let arrays = weights.unwrap().to_arrays("model").unwrap();
-    for ending in ["safetensors", "ckpt", "pt", "npz"] {
+    for ending in ["safetensors", "ckpt", "pt", "npz", "h5"] {
         let path = folder.path().join(format!("out.{ending}"));
         let format = Format::of_extension(&path).unwrap();
         format.write(&path, &arrays).unwrap();

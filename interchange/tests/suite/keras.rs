@@ -2,11 +2,13 @@
 
 use backend_api::{Activation, Tensor};
 use backend_cpu::Cpu;
-use interchange::Format;
-use rnn_core::{BidirectionalDynamicRnn, DynamicRnn, MultiRnnCell};
-use rnn_train::convert::{Weights, keras};
+use interchange::{File, Format};
+use rnn_core::{BidirectionalDynamicRnn, DynamicRnn, GruCell, MultiRnnCell};
+use rnn_train::convert::{Arrays, Weights, keras};
 
-use crate::common::{Expected, assert_same, data, numbers, open, under, weights};
+use crate::common::{
+    Expected, assert_same, assert_written, cpu, data, numbers, open, under, weights,
+};
 
 /// Compares every layer with what Keras computed. `of` gives the weights of a layer, by the path
 /// of its cell in the legacy files.
@@ -112,6 +114,57 @@ fn layers_of_new_files_compute_what_keras_computes() {
     let archive = open("keras/whole.keras");
     assert_eq!(archive.format(), Format::KerasArchive);
     assert!(archive.metadata()["config.json"].contains("gru_before"));
+}
+
+#[test]
+fn written_files_have_the_names_and_the_order_of_keras() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["layers.h5", "layers.weights.h5"] {
+        let expected = interchange::read(data(&format!("keras/{name}"))).unwrap();
+        let path = folder.path().join(name);
+        Format::Keras.write(&path, &expected).unwrap();
+        assert_written(&path, &expected);
+    }
+    let file = hdf5_reader::Hdf5File::open(folder.path().join("layers.h5")).unwrap();
+    let names = |group: hdf5_reader::group::Group, attribute: &str| {
+        group.attribute(attribute).unwrap().read_strings().unwrap()
+    };
+    let layers = names(file.root_group().unwrap(), "layer_names");
+    assert_eq!(layers.len(), 9);
+    let both = file.root_group().unwrap().group("both").unwrap();
+    assert_eq!(
+        names(both, "weight_names"),
+        ["forward", "backward"]
+            .iter()
+            .flat_map(|way| ["kernel", "recurrent_kernel", "bias"]
+                .map(|weight| format!("both/{way}_lstm/lstm_cell/{weight}:0")))
+            .collect::<Vec<_>>()
+    );
+
+    let cell = GruCell::new(&cpu(), 3, 5).unwrap();
+    let weights = keras::from_gru(&cell).unwrap();
+    let named = |prefix: &str| {
+        let layers = Weights::join([(prefix, weights.clone())]).unwrap();
+        layers.to_arrays("gru").unwrap()
+    };
+    let path = folder.path().join("gru.weights.h5");
+    Format::Keras
+        .write(&path, &named("layers/gru/cell/vars/"))
+        .unwrap();
+    let expected = named("gru/");
+    let order = ["kernel", "recurrent_kernel", "bias"];
+    assert_same(&File::open(&path).unwrap(), &expected, |name| {
+        let place = order
+            .iter()
+            .position(|other| name.ends_with(&format!("/{other}")));
+        format!("layers/gru/cell/vars/{}", place.unwrap())
+    });
+    let both =
+        ["a", "a/b"].map(|name| (name.to_owned(), expected.get("gru/bias").unwrap().clone()));
+    let error = Format::Keras
+        .write(&path, &Arrays::new("both", both))
+        .unwrap_err();
+    assert!(error.to_string().contains("conflicts"), "{error}");
 }
 
 #[test]

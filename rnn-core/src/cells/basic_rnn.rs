@@ -68,6 +68,13 @@ impl BasicRnnCellBuilder {
     }
 }
 
+impl<B: Backend> BasicRnnCell<B> {
+    /// The activation of the cell.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+}
+
 impl<B: Backend> Module for BasicRnnCell<B> {
     type Backend = B;
     fn params(&mut self, v: &mut Visitor<'_, B>) {

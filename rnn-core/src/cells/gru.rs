@@ -65,6 +65,11 @@ pub struct GruCell<B: Backend> {
 }
 
 impl<B: Backend> GruCell<B> {
+    /// The activation of the candidate.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// The recurrent kernels: of the gates and of the candidate.
     fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
         let candidate = match &self.hidden {

@@ -121,6 +121,16 @@ impl<B: Backend> LstmCell<B> {
         self.core.forget_bias()
     }
 
+    /// The activation of the candidate and of the new cell state.
+    pub fn activation(&self) -> Activation {
+        self.core.activation()
+    }
+
+    /// The limit of the new cell state, if there is one.
+    pub fn cell_clip(&self) -> Option<f64> {
+        self.core.cell_clip()
+    }
+
     /// Runs all steps as one operation, if the device has a plan for it.
     fn sequence(
         &self,

@@ -174,6 +174,14 @@ impl<B: Backend> LstmCore<B> {
         self.gates.forget_bias
     }
 
+    pub(crate) fn activation(&self) -> Activation {
+        self.gates.activation
+    }
+
+    pub(crate) fn cell_clip(&self) -> Option<f64> {
+        self.cell_clip
+    }
+
     /// Whether the gates are normalized; their bias is then unused.
     pub(crate) fn is_normalized(&self) -> bool {
         self.norms.is_some()

@@ -159,6 +159,41 @@ impl<B: Backend> Weights<B> {
         Ok(inside)
     }
 
+    /// The weights of several layers, with a prefix before the names of each: a model, from which
+    /// [`under`](Self::under) takes the layers.
+    ///
+    /// ```
+    /// use recurrent::convert::{Weights, keras};
+    /// use recurrent::{Device, GruCell, LstmCell};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// let (lstm, gru) = (LstmCell::builder(3, 8).forget_bias(0.0), GruCell::builder(8, 4));
+    /// let model = Weights::join([
+    ///     ("layers/lstm/cell/vars/", keras::from_lstm(&lstm.build(&device)?)?),
+    ///     ("layers/gru/cell/vars/", keras::from_gru(&gru.build(&device)?)?),
+    /// ])?;
+    /// assert_eq!(model.get("layers/gru/cell/vars/kernel")?.dims()[..], [8, 12]);
+    /// // interchange::Format::Keras.write("model.weights.h5", &model.to_arrays("model")?)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Two layers give the same name.
+    pub fn join<'a>(layers: impl IntoIterator<Item = (&'a str, Self)>) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        for (prefix, layer) in layers {
+            for (name, tensor) in layer.tensors {
+                let name = format!("{prefix}{name}");
+                if all.insert(name.clone(), tensor).is_some() {
+                    let problem = format!("give the name `{name}` twice");
+                    return Err(Error::argument("weights", "layers", problem));
+                }
+            }
+        }
+        Ok(Self { tensors: all })
+    }
+
     /// The tensor with this name.
     ///
     /// # Errors

@@ -1,0 +1,1 @@
+Boutput_0JHÞB>ÞB>ÞB>ÞB>ÞB>ÞB>W3>W3>W3>W3>W3>W3>bUÇ=bUÇ=bUÇ=bUÇ=bUÇ=bUÇ=
