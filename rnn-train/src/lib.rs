@@ -34,7 +34,7 @@ pub mod internal {
     pub use crate::data::masked_crc;
     pub use crate::regular::open;
 }
-pub use gradients::{Gradients, tracked, value_and_grad, values_and_grads};
+pub use gradients::{Gradients, tracked, value_and_grad, value_and_grad_of, values_and_grads};
 /// The crate of [`data::from_ndarray`] and [`data::Column::from_ndarray`], in the version (0.17)
 /// that their signatures name. Not in `data`, where rustdoc would repeat its pages.
 #[doc(no_inline)]
