@@ -121,13 +121,27 @@ pub enum Error {
     Gradient(String),
     /// The loss of a training step is NaN or infinite.
     #[error(
-        "the loss at step {step} is {loss}; the step was not taken, and checkpoints are unchanged"
+        "the loss at step {step} is {loss}{}; the step was not taken, and checkpoints are unchanged",
+        param.as_ref().map_or(String::new(), |name| format!(", and the gradient of `{name}` not finite"))
     )]
     NonFiniteLoss {
         /// The step, from 1.
         step: u64,
         /// The loss.
         loss: f64,
+        /// The first parameter whose gradient is not finite, if there is one.
+        param: Option<String>,
+    },
+    /// A run was stopped on request between two steps.
+    #[error(
+        "interrupted after step {step}; {}",
+        checkpoint.as_ref().map_or("nothing is saved".to_owned(), |path| format!("{} is saved", path.display()))
+    )]
+    Interrupted {
+        /// The number of steps taken.
+        step: u64,
+        /// The checkpoint from which the run can be resumed; `None` if the run saves none.
+        checkpoint: Option<PathBuf>,
     },
     /// The content of a file is invalid.
     #[error("{}: {problem}", path.display())]

@@ -119,6 +119,24 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates a folder and those above it, if they do not exist, durably.
+pub(crate) fn create_folder(path: &Path) -> Result<()> {
+    let missing = path
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    let missing = missing.count();
+    fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+    for above in path.ancestors().skip(1).take(missing) {
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        sync_folder(above).map_err(|e| Error::io(above, e))?;
+    }
+    Ok(())
+}
+
 /// Removes partial files left by killed processes: those that no process holds a lock on. A file
 /// that cannot be inspected stays, since the save itself has succeeded.
 pub(super) fn clean(folder: &Path) {

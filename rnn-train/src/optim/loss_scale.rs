@@ -152,6 +152,11 @@ impl LossScale {
         Ok(Some(grads))
     }
 
+    /// Whether the factor cannot fall any more: gradients are not finite for another reason then.
+    pub(crate) fn is_smallest(&self) -> bool {
+        self.factor <= SMALLEST
+    }
+
     fn change(&mut self, by: f64) {
         self.good_steps = 0;
         self.factor = (self.factor * by).clamp(SMALLEST, LARGEST);

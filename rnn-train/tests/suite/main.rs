@@ -6,6 +6,7 @@ mod convert;
 mod data;
 mod dropout;
 mod gradients;
+mod loop_parts;
 mod loss_scale;
 mod losses;
 mod malformed;
