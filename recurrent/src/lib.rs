@@ -73,7 +73,7 @@ pub use rnn_train::data::{from_ndarray, to_ndarray};
 #[doc(no_inline)]
 pub use rnn_train::ndarray;
 pub use rnn_train::{
-    Differentiable, Reach, checkpoint, convert, data, losses, optim, tracked, training,
+    Differentiable, Reach, checkpoint, convert, data, losses, monitor, optim, tracked, training,
     value_and_grad, value_and_grad_of, values_and_grads,
 };
 

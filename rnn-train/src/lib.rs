@@ -7,6 +7,8 @@
 //! * [`checkpoint`]: saving and resuming a run, bit for bit.
 //! * [`convert`]: weights from and to PyTorch and Keras.
 //! * [`data`]: readers and batches.
+//! * [`training`], [`monitor`]: the training loop; its metrics in files, in TensorBoard and as a
+//!   report.
 //!
 //! This crate depends on no particular backend.
 
@@ -20,6 +22,7 @@ pub mod data;
 mod gradient;
 mod gradients;
 pub mod losses;
+pub mod monitor;
 pub mod optim;
 mod regular;
 pub mod training;

@@ -9,8 +9,8 @@
 //! | [`Adam`] | `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)` |
 //! | [`AdamW`] | `w -= lr λ w`, then Adam with `ε` inside of the bias correction |
 //!
-//! All but `AdamW` have `weight_decay`, which adds `λ w` to `g`, as in PyTorch. [`ParamGroups`] gives
-//! parts of a model rules of their own, or freezes them.
+//! All but `AdamW` have `weight_decay`, which adds `λ w` to `g`, as in PyTorch. [`ParamGroups`]
+//! gives parts of a model rules of their own, or freezes them.
 //!
 //! For an embedding table of which the loss looks up only some rows, `Adam` updates every row. The
 //! other optimizers update only the rows that were looked up, as in TensorFlow; the slots of the
@@ -189,8 +189,8 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         false
     }
 
-    /// Weight decay as a term of the loss: [`step`](Self::step) adds the parameter times this factor
-    /// to its gradient, which makes a sparse gradient dense. The default is 0.
+    /// Weight decay as a term of the loss: [`step`](Self::step) adds the parameter times this
+    /// factor to its gradient, which makes a sparse gradient dense. The default is 0.
     fn l2(&self) -> f64 {
         0.0
     }

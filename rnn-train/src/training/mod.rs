@@ -18,6 +18,7 @@ mod evaluate;
 mod interrupt;
 mod lr_find;
 mod progress;
+mod reports;
 mod steps;
 mod trainer;
 
@@ -26,5 +27,5 @@ pub use evaluate::{Mean, evaluate};
 pub use interrupt::Interrupt;
 pub use lr_find::lr_find;
 pub use progress::Progress;
-pub use steps::{EpochReport, StepReport, TrainEvent, TrainStep};
+pub use reports::{EpochReport, StepReport, TrainEvent, TrainStep};
 pub use trainer::Trainer;

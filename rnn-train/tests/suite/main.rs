@@ -10,6 +10,7 @@ mod loop_parts;
 mod loss_scale;
 mod losses;
 mod malformed;
+mod monitor;
 mod optim;
 mod schedule;
 mod sparse;
