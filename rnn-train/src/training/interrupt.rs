@@ -1,7 +1,7 @@
 //! Ending a run on request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -43,12 +43,19 @@ impl Interrupt {
     }
 
     /// A request that Ctrl-C makes, and so does the signal by which batch systems end a process
-    /// (`SIGTERM`). A second one ends the process at once, as it would without this.
+    /// (`SIGTERM`). A second one ends the process at once, as it would without this. All calls in a
+    /// process return the same request.
     ///
     /// # Errors
     /// The system does not let the process handle the signals.
     pub fn on_ctrl_c() -> Result<Self> {
-        let this = Self::new();
+        static SHARED: Mutex<Option<Interrupt>> = Mutex::new(None);
+        // A panic cannot leave a part of a value.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = &*shared {
+            return Ok(interrupt.clone());
+        }
+        let interrupt = Self::new();
         let failed = |e: std::io::Error| Error::Failed {
             device: "the system".to_owned(),
             action: "handling Ctrl-C",
@@ -56,10 +63,11 @@ impl Interrupt {
         };
         for signal in [SIGINT, SIGTERM] {
             // The first signal finds the flag unset, and the second one finds it set.
-            flag::register_conditional_default(signal, this.0.clone()).map_err(failed)?;
-            flag::register(signal, this.0.clone()).map_err(failed)?;
+            flag::register_conditional_default(signal, interrupt.0.clone()).map_err(failed)?;
+            flag::register(signal, interrupt.0.clone()).map_err(failed)?;
         }
-        Ok(this)
+        *shared = Some(interrupt.clone());
+        Ok(interrupt)
     }
 
     /// Requests the end of the run.
