@@ -66,6 +66,9 @@ mod nullable {
 /// Appends records to a file of JSON lines, which pandas and `jq` read:
 /// `{"step":20,"time":1.75e9,"train/loss":0.31,"valid/loss":0.35}`.
 ///
+/// A record is in the file when [`log`](Self::log) returns, also if the process is killed then. A
+/// power failure may take the last records away; [`open`](Self::open) cuts off what is left of one.
+///
 /// ```
 /// use recurrent::monitor::{MetricsLog, read_metrics};
 ///

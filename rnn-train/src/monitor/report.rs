@@ -34,7 +34,7 @@ use crate::checkpoint::atomic;
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] if the page cannot be written.
+/// [`Error::Io`](backend_api::Error::Io) if the page cannot be written.
 pub fn write_report(path: impl AsRef<Path>, title: &str, records: &[Record]) -> Result<()> {
     atomic::write(path.as_ref(), page(title, records).as_bytes())
 }
