@@ -123,14 +123,22 @@ pub enum Error {
     #[error("gradient: {0}")]
     Gradient(String),
     /// The loss of a training step is NaN or infinite.
-    #[error(
-        "the loss at step {step} is {loss}; the step was not taken, and checkpoints are unchanged"
-    )]
+    #[error("the loss at step {step} is {loss}{}; {NOT_TAKEN}", of_param(param.as_deref()))]
     NonFiniteLoss {
         /// The step, from 1.
         step: u64,
         /// The loss.
         loss: f64,
+        /// The first parameter whose gradient is not finite, if there is one.
+        param: Option<String>,
+    },
+    /// A run was stopped on request between two steps.
+    #[error("interrupted after step {step}; {}", saved(checkpoint.as_deref()))]
+    Interrupted {
+        /// The number of steps taken.
+        step: u64,
+        /// The checkpoint from which the run can be resumed; `None` if the run saves none.
+        checkpoint: Option<PathBuf>,
     },
     /// The content of a file is invalid.
     #[error("{}: {problem}", path.display())]
@@ -148,6 +156,20 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
+}
+
+const NOT_TAKEN: &str = "the step was not taken, and checkpoints are unchanged";
+
+fn of_param(param: Option<&str>) -> String {
+    let of_param = |name| format!(", and the gradient of `{name}` is not finite");
+    param.map(of_param).unwrap_or_default()
+}
+
+fn saved(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("{} is saved", path.display()),
+        None => "nothing is saved".to_owned(),
+    }
 }
 
 impl fmt::Debug for Error {

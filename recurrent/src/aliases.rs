@@ -41,6 +41,12 @@ pub type IndexedSlices = rnn_train::IndexedSlices<Device>;
 #[doc = rnn_train::adam_doc!()]
 pub type Adam = rnn_train::optim::Adam<Device>;
 
+#[doc = rnn_train::adam_w_doc!()]
+pub type AdamW = rnn_train::optim::AdamW<Device>;
+
+#[doc = rnn_train::param_groups_doc!()]
+pub type ParamGroups<O> = rnn_train::optim::ParamGroups<Device, O>;
+
 #[doc = rnn_train::sgd_doc!()]
 pub type Sgd = rnn_train::optim::Sgd<Device>;
 

@@ -67,6 +67,16 @@ impl<B: Backend> Gradient<B> {
         }
     }
 
+    /// The sum of two gradients of one tensor; sparse if both are.
+    pub(crate) fn add(&self, other: &Self) -> Result<Self> {
+        Ok(match (self, other) {
+            (Self::Sparse(a), Self::Sparse(b)) => {
+                Self::Sparse(IndexedSlices::concat(&[a.clone(), b.clone()])?)
+            }
+            (a, b) => Self::Dense(a.to_dense()?.add(&b.to_dense()?)?),
+        })
+    }
+
     /// Applies `f`, which must keep the shape, to the stored values.
     pub(crate) fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {
         Ok(match self {

@@ -35,8 +35,20 @@ where
     M: Module,
     M::Backend: Differentiable,
 {
+    tracked_of(model, &|_| true)
+}
+
+/// A copy of the model in which those parameters are tracked that `trains` chooses by name.
+fn tracked_of<M>(model: &M, trains: &dyn Fn(&str) -> bool) -> Result<M>
+where
+    M: Module,
+    M::Backend: Differentiable,
+{
     let mut tracked = model.clone();
-    tracked.each_param(&mut |_, param| {
+    tracked.each_param(&mut |name, param| {
+        if !trains(name) {
+            return Ok(());
+        }
         let leaf = param.device().leaf(param.value())?;
         param.set(leaf)
     })?;
@@ -91,7 +103,39 @@ where
     M: Module,
     M::Backend: Differentiable,
 {
-    let [of_loss] = values_and_grads(model, |model| Ok([loss(model)?]))?;
+    value_and_grad_of(model, |_| true, loss)
+}
+
+/// [`value_and_grad`] with respect to some parameters: those whose names `trains` chooses. The
+/// others are constants: they have no gradient, and its computation is left out.
+///
+/// ```
+/// use recurrent::{Dense, Device, Tensor, value_and_grad_of};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let model = (Dense::new(&device, 3, 4)?, Dense::new(&device, 4, 1)?);
+/// let x = Tensor::ones(&device, &[2, 3])?;
+/// let output = |name: &str| name.starts_with("1/");
+/// let (_, grads) = value_and_grad_of(&model, output, |(hidden, output)| {
+///     output.forward(&hidden.forward(&x)?.tanh()?)?.square()?.sum_all()
+/// })?;
+/// assert!(grads.get("0/kernel").is_none() && grads.get("1/kernel").is_some());
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// Those of [`value_and_grad`].
+pub fn value_and_grad_of<M>(
+    model: &M,
+    trains: impl Fn(&str) -> bool,
+    loss: impl FnOnce(&M) -> Result<Tensor<M::Backend>>,
+) -> Result<(Tensor<M::Backend>, Gradients<M::Backend>)>
+where
+    M: Module,
+    M::Backend: Differentiable,
+{
+    let [of_loss] = values_and_grads_of(model, &trains, |model| Ok([loss(model)?]))?;
     Ok(of_loss)
 }
 
@@ -125,10 +169,23 @@ where
     M: Module,
     M::Backend: Differentiable,
 {
-    let tracked = tracked(model)?;
+    values_and_grads_of(model, &|_| true, losses)
+}
+
+fn values_and_grads_of<M, const N: usize>(
+    model: &M,
+    trains: &dyn Fn(&str) -> bool,
+    losses: impl FnOnce(&M) -> Result<[Tensor<M::Backend>; N]>,
+) -> Result<[(Tensor<M::Backend>, Gradients<M::Backend>); N]>
+where
+    M: Module,
+    M::Backend: Differentiable,
+{
+    let tracked = tracked_of(model, trains)?;
     let mode = Mode::take().unwrap_or_else(fresh);
     let values = mode.scope(|| losses(&tracked))?;
-    let params = tracked.named_params();
+    let mut params = tracked.named_params();
+    params.retain(|(name, _)| trains(name));
     let leaves: Vec<&Tensor<M::Backend>> = params.iter().map(|(_, param)| param.value()).collect();
     let mut grads = match values.first() {
         Some(first) => {
@@ -283,6 +340,89 @@ impl<B: Backend> Gradients<B> {
             f64::NAN
         };
         self.map_values(|values| values.affine(scale, 0.0))
+    }
+
+    /// The sum of the gradients of two losses of a model. A parameter that only one of the losses
+    /// depends on has the gradient of that one. Two sparse gradients give a sparse one.
+    ///
+    /// Together with [`scale`](Self::scale), this accumulates the gradients of several batches, of
+    /// which one alone fits in memory. The mean of the gradients of `k` batches of one size is the
+    /// gradient of the mean loss over all of them, up to rounding:
+    ///
+    /// ```
+    /// use recurrent::losses::mean_squared_error;
+    /// use recurrent::{Dense, Device, Gradients, Result, Tensor, value_and_grad};
+    ///
+    /// # fn main() -> Result<()> {
+    /// let device = Device::cpu();
+    /// let model = Dense::new(&device, 1, 1)?;
+    /// let gradients = |x: &[f32]| -> Result<Gradients> {
+    ///     let x = Tensor::from_slice(&device, x, &[x.len(), 1])?;
+    ///     Ok(value_and_grad(&model, |m| mean_squared_error(&m.forward(&x)?, &x))?.1)
+    /// };
+    /// let parts = gradients(&[1.0, 2.0])?.add(&gradients(&[5.0, 7.0])?)?.scale(0.5)?;
+    /// let whole = gradients(&[1.0, 2.0, 5.0, 7.0])?;
+    /// let norms = [parts.global_norm()?.item()?, whole.global_norm()?.item()?];
+    /// assert!((norms[0] - norms[1]).abs() < 1e-5 * norms[1]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The gradients are of models with other parameters, or the device failed.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        let ids = |grads: &Self| grads.entries.iter().map(|e| e.id).collect::<Vec<_>>();
+        if ids(self) != ids(other) {
+            let problem = "are of a model with other parameters";
+            return Err(Error::argument("add", "gradients", problem));
+        }
+        let pairs = self.entries.iter().zip(&other.entries);
+        let entries = pairs.map(|(a, b)| {
+            let grad = match (&a.grad, &b.grad) {
+                (Some(a), Some(b)) => Some(a.add(b)?),
+                (a, b) => a.as_ref().or(b.as_ref()).cloned(),
+            };
+            Ok(Entry { grad, ..a.clone() })
+        });
+        Ok(Self {
+            entries: entries.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Every gradient times a number; see [`add`](Self::add).
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        self.map_values(|values| values.affine(factor, 0.0))
+    }
+
+    /// The name of the first parameter whose gradient has a NaN or an infinity. Copies gradients to
+    /// the host until one is found.
+    ///
+    /// ```
+    /// use recurrent::{Dense, Device, Tensor, value_and_grad};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// let model = Dense::new(&device, 2, 1)?; // its bias is 0
+    /// let x = Tensor::zeros(&device, &[1, 2])?;
+    /// let (loss, grads) = value_and_grad(&model, |m| m.forward(&x)?.sqrt()?.sum_all())?;
+    /// assert_eq!(loss.item()?, 0.0); // but the root has no slope at 0
+    /// assert!(grads.first_non_finite()?.is_some());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn first_non_finite(&self) -> Result<Option<&str>> {
+        for (name, grad) in self.iter() {
+            if let Some(grad) = grad
+                && grad.values().to_f64_vec()?.iter().any(|x| !x.is_finite())
+            {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn map_values(&self, f: impl Fn(&Tensor<B>) -> Result<Tensor<B>>) -> Result<Self> {

@@ -7,6 +7,8 @@
 //! * [`checkpoint`]: saving and resuming a run, bit for bit.
 //! * [`convert`]: weights from and to PyTorch and Keras.
 //! * [`data`]: readers and batches.
+//! * [`training`], [`monitor`]: the training loop; its metrics in files, in TensorBoard and as a
+//!   report.
 //!
 //! This crate depends on no particular backend.
 
@@ -20,6 +22,7 @@ pub mod data;
 mod gradient;
 mod gradients;
 pub mod losses;
+pub mod monitor;
 pub mod optim;
 mod regular;
 pub mod training;
@@ -34,7 +37,7 @@ pub mod internal {
     pub use crate::data::masked_crc;
     pub use crate::regular::open;
 }
-pub use gradients::{Gradients, tracked, value_and_grad, values_and_grads};
+pub use gradients::{Gradients, tracked, value_and_grad, value_and_grad_of, values_and_grads};
 /// The crate of [`data::from_ndarray`] and [`data::Column::from_ndarray`], in the version (0.17)
 /// that their signatures name. Not in `data`, where rustdoc would repeat its pages.
 #[doc(no_inline)]

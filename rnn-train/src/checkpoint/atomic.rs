@@ -21,7 +21,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    try_write(folder, &target, bytes).map_err(|e| Error::io(path, e))
+    replace(&System, folder, &target, bytes).map_err(|e| Error::io(path, e))
 }
 
 /// The file to replace, or the free name. A rename would put a file in the place of a device, which
@@ -58,14 +58,61 @@ fn target(path: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-fn try_write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = unfinished(folder)?;
-    file.write_all(bytes)?;
+/// What replacing a file consists of.
+trait Disk {
+    type File;
+    /// A new file without a lasting name.
+    fn create(&self, folder: &Path) -> io::Result<Self::File>;
+    fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the content durable.
+    fn sync(&self, file: &mut Self::File) -> io::Result<()>;
+    /// Fails if the file is not what was written to it.
+    fn compare(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
+    fn rename(&self, file: Self::File, path: &Path) -> io::Result<()>;
+    /// Makes the names of a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+fn replace<D: Disk>(disk: &D, folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = disk.create(folder)?;
+    disk.write(&mut file, bytes)?;
     // The content must reach the disk before the name does.
-    file.as_file().sync_all()?;
-    compare(file.as_file_mut(), bytes)?;
-    file.persist(path)?;
-    sync_folder(folder)
+    disk.sync(&mut file)?;
+    disk.compare(&mut file, bytes)?;
+    disk.rename(file, path)?;
+    disk.sync_folder(folder)
+}
+
+/// The file system.
+struct System;
+
+impl Disk for System {
+    type File = NamedTempFile;
+
+    fn create(&self, folder: &Path) -> io::Result<NamedTempFile> {
+        unfinished(folder)
+    }
+
+    fn write(&self, file: &mut NamedTempFile, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync(&self, file: &mut NamedTempFile) -> io::Result<()> {
+        file.as_file().sync_all()
+    }
+
+    fn compare(&self, file: &mut NamedTempFile, bytes: &[u8]) -> io::Result<()> {
+        compare(file.as_file_mut(), bytes)
+    }
+
+    fn rename(&self, file: NamedTempFile, path: &Path) -> io::Result<()> {
+        file.persist(path)?;
+        Ok(())
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)
+    }
 }
 
 /// A new file, locked for as long as it is open, so that [`clean`] in this or another process can
@@ -119,6 +166,24 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates a folder and those above it, if they do not exist, durably.
+pub(crate) fn create_folder(path: &Path) -> Result<()> {
+    let missing = path
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    let missing = missing.count();
+    fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+    for above in path.ancestors().skip(1).take(missing) {
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        sync_folder(above).map_err(|e| Error::io(above, e))?;
+    }
+    Ok(())
+}
+
 /// Removes partial files left by killed processes: those that no process holds a lock on. A file
 /// that cannot be inspected stays, since the save itself has succeeded.
 pub(super) fn clean(folder: &Path) {
@@ -158,87 +223,4 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_abandoned_files_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let ours = unfinished(folder.path()).unwrap();
-        let old = folder.path().join(".unfinished-AbC123.tmp");
-        fs::write(&old, b"half").unwrap();
-        let named = folder.path().join(".unfinished-folder.tmp");
-        fs::create_dir(&named).unwrap();
-        clean(folder.path());
-        assert!(ours.path().exists() && named.exists());
-        assert!(!old.exists());
-        // Without its writer, as after a kill.
-        let (file, path) = ours.keep().unwrap();
-        clean(folder.path());
-        assert!(path.exists());
-        drop(file);
-        clean(folder.path());
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_file_that_differs_from_what_was_written_is_found() {
-        let mut file = tempfile::tempfile().unwrap();
-        let long = vec![7; (2 << 20) + 3];
-        for (found, expected) in [
-            (&b"abc"[..], &b"abc"[..]),
-            (b"", b""),
-            (b"abc", b"abd"),
-            (b"abc", b"ab"),
-            (b"ab", b"abc"),
-            (b"", b"a"),
-            (&long, &long),
-            (&long, &long[1..]),
-        ] {
-            file.set_len(0).unwrap();
-            file.rewind().unwrap();
-            file.write_all(found).unwrap();
-            assert_eq!(compare(&mut file, expected).is_ok(), found == expected);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn only_regular_files_are_replaced() {
-        use std::os::unix::fs::{FileTypeExt, symlink};
-
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let refusal = |name: &str| write(&at(name), b"new").unwrap_err().to_string();
-
-        write(&at("file"), b"old").unwrap();
-        write(&at("file"), b"new").unwrap();
-        assert_eq!(fs::read(at("file")).unwrap(), b"new");
-
-        fs::create_dir(at("folder")).unwrap();
-        assert!(refusal("folder").contains("not a regular file"));
-        let made = std::process::Command::new("mkfifo")
-            .arg(at("pipe"))
-            .status();
-        if made.is_ok_and(|status| status.success()) {
-            assert!(refusal("pipe").contains("not a regular file"));
-            let kind = fs::symlink_metadata(at("pipe")).unwrap().file_type();
-            assert!(kind.is_fifo());
-        }
-
-        // Links stay.
-        fs::create_dir(at("other")).unwrap();
-        fs::write(at("other/file"), b"old").unwrap();
-        symlink("other/file", at("link")).unwrap();
-        write(&at("link"), b"new").unwrap();
-        assert_eq!(fs::read(at("other/file")).unwrap(), b"new");
-        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
-        symlink("none", at("dangling")).unwrap();
-        assert!(refusal("dangling").contains("does not exist"));
-        symlink("/dev/null", at("device")).unwrap();
-        assert!(refusal("device").contains("/dev/null, which is not a regular file"));
-        let left = fs::read_dir(folder.path()).unwrap().flatten();
-        let left = left.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX));
-        assert_eq!(left.count(), 0);
-    }
-}
+mod tests;

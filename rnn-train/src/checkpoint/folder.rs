@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::{Checkpoint, TrainState, atomic, exact, read};
 use crate::optim::Optimizer;
 
+const BEST: &str = "best.safetensors";
+
 /// The folder of a run, and the rules for its checkpoints. Only one run at a time may write to it.
 ///
 /// ```
@@ -89,7 +91,7 @@ impl Checkpoints {
         optimizer: &O,
         state: &TrainState<M::Backend>,
     ) -> Result<PathBuf> {
-        fs::create_dir_all(&self.folder).map_err(|e| self.io(e))?;
+        atomic::create_folder(&self.folder)?;
         let step = state.step;
         let mut steps = self.steps()?;
         // Removing a folder would fail at every later save; `latest` reports one if it matters.
@@ -113,6 +115,59 @@ impl Checkpoints {
         }
         atomic::clean(&self.folder);
         Ok(path)
+    }
+
+    /// Saves the best checkpoint so far as `best.safetensors`, which replaces the one before and
+    /// counts neither for [`keep`](Self::keep) nor for resuming.
+    ///
+    /// ```
+    /// use recurrent::checkpoint::{Checkpoints, TrainState};
+    /// use recurrent::{Dense, Device, Sgd};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let folder = std::env::temp_dir().join("recurrent-best");
+    /// # let _ = std::fs::remove_dir_all(&folder);
+    /// let checkpoints = Checkpoints::new(&folder);
+    /// let (mut model, mut sgd) = (Dense::new(&Device::cpu(), 3, 2)?, Sgd::new(0.1));
+    /// let mut state = TrainState::new(42);
+    /// for (step, loss) in [(1, 0.9), (2, 0.3), (3, 0.5)] {
+    ///     state.step = step;
+    ///     checkpoints.save(&model, &sgd, &state)?;
+    ///     if loss < 0.4 {
+    ///         checkpoints.save_best(&model, &sgd, &state)?;
+    ///     }
+    /// }
+    /// let best = checkpoints.best()?.expect("a checkpoint");
+    /// assert_eq!(best.restore(&mut model, &mut sgd)?.step, 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`save`](Self::save), except that steps do not matter.
+    pub fn save_best<M: Module, O: Optimizer<M::Backend>>(
+        &self,
+        model: &M,
+        optimizer: &O,
+        state: &TrainState<M::Backend>,
+    ) -> Result<PathBuf> {
+        atomic::create_folder(&self.folder)?;
+        let path = self.folder.join(BEST);
+        read::write(&path, &self.config, model, optimizer, state)?;
+        atomic::clean(&self.folder);
+        Ok(path)
+    }
+
+    /// The checkpoint that [`save_best`](Self::save_best) saved; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or has a newer format.
+    pub fn best(&self) -> Result<Option<Checkpoint>> {
+        let path = self.folder.join(BEST);
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            Ok(true) => Checkpoint::read(path).map(Some),
+            Err(e) => Err(Error::io(&path, e)),
+        }
     }
 
     /// The newest checkpoint; `None` if the folder has none or does not exist.

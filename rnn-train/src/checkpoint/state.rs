@@ -1,8 +1,12 @@
 //! The position of a run.
 
+use std::collections::BTreeMap;
+
 use backend_api::{Backend, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::optim::LossScale;
 
 /// The state of a training run, apart from the model and the optimizer.
 ///
@@ -32,6 +36,16 @@ pub struct TrainState<B: Backend> {
     pub epoch_steps: u64,
     /// Sum of the losses of these steps.
     pub epoch_loss: f64,
+    /// Whether the data of this epoch has ended, and a [`Trainer`](crate::training::Trainer) is
+    /// about to report the epoch.
+    #[serde(default)]
+    pub epoch_ended: bool,
+    /// The loss scale, if the run has one.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
+    /// Values of the program, by name.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Value>,
     /// Seed of the random numbers of every step.
     pub seed: u64,
     /// Position of the data source ([`Source::State`](crate::data::Source::State)).
@@ -50,6 +64,9 @@ impl<B: Backend> TrainState<B> {
             epoch: 0,
             epoch_steps: 0,
             epoch_loss: 0.0,
+            epoch_ended: false,
+            loss_scale: None,
+            extra: BTreeMap::new(),
             seed,
             data: Value::Null,
             carry: Vec::new(),

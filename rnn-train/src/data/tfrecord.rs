@@ -368,6 +368,16 @@ enum Stream {
     Zlib(ZlibEncoder<BufWriter<Box<dyn Write + Send>>>),
 }
 
+impl Stream {
+    fn as_write(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Gzip(stream) => stream,
+            Self::Zlib(stream) => stream,
+        }
+    }
+}
+
 impl std::fmt::Debug for RecordWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RecordWriter")
@@ -413,16 +423,21 @@ impl RecordWriter {
     pub fn write(&mut self, record: &[u8]) -> Result<()> {
         let length = (record.len() as u64).to_le_bytes();
         let name = &self.name;
-        let stream: &mut dyn Write = match &mut self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Gzip(stream) => stream,
-            Stream::Zlib(stream) => stream,
-        };
+        let stream = self.stream.as_write();
         let mut write = |bytes: &[u8]| stream.write_all(bytes).map_err(|e| Error::io(name, e));
         write(&length)?;
         write(&masked_crc(&length).to_le_bytes())?;
         write(record)?;
         write(&masked_crc(record).to_le_bytes())
+    }
+
+    /// Writes the buffered data, so that a reader finds all records so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub fn flush(&mut self) -> Result<()> {
+        let flushed = self.stream.as_write().flush();
+        flushed.map_err(|e| Error::io(&self.name, e))
     }
 
     /// Ends the stream and writes the buffered data.

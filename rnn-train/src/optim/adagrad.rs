@@ -34,6 +34,8 @@ backend_api::shared_doc! { adagrad_doc:
 pub struct Adagrad<B: Backend> {
     learning_rate: f64,
     initial_accumulator_value: f64,
+    #[serde(default)]
+    weight_decay: f64,
     #[serde(skip)]
     state: OptimizerState<B>,
 }
@@ -44,9 +46,12 @@ impl<B: Backend> Adagrad<B> {
         Self {
             learning_rate,
             initial_accumulator_value: 0.1,
+            weight_decay: 0.0,
             state: OptimizerState::default(),
         }
     }
+
+    has_weight_decay!();
 
     /// Initial value of `v`; above 0.
     #[must_use]
@@ -69,6 +74,10 @@ impl<B: Backend> Optimizer<B> for Adagrad<B> {
     }
 
     keeps_state!();
+
+    fn l2(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn row_wise(&self) -> bool {
         true

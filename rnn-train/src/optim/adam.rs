@@ -46,6 +46,8 @@ pub struct Adam<B: Backend> {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
+    #[serde(default)]
+    weight_decay: f64,
     #[serde(skip)]
     state: OptimizerState<B>,
 }
@@ -58,9 +60,12 @@ impl<B: Backend> Adam<B> {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
+            weight_decay: 0.0,
             state: OptimizerState::default(),
         }
     }
+
+    has_weight_decay!();
 
     /// Decay of the mean of the gradients, in `0..1`.
     #[must_use]
@@ -104,6 +109,10 @@ impl<B: Backend> Optimizer<B> for Adam<B> {
     }
 
     keeps_state!();
+
+    fn l2(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn check(&self) -> Result<()> {
         within("learning_rate", self.learning_rate, 0.0..f64::INFINITY)?;

@@ -14,6 +14,8 @@ use crate::Gradients;
 ///
 /// In mixed precision the parameters stay in `f32`, and the loss uses a 16-bit copy of them. The
 /// cast returns the gradients in `f32`, so the optimizer, clipping and checkpoints work as usual.
+/// [`Trainer::loss_scale`](crate::training::Trainer::loss_scale) applies it to each step.
+///
 /// `bf16` has the range of `f32` and needs no loss scale; there, `to_dtype` is enough.
 ///
 /// ```
@@ -150,6 +152,11 @@ impl LossScale {
             self.change(2.0);
         }
         Ok(Some(grads))
+    }
+
+    /// Whether the factor cannot fall any more: gradients are not finite for another reason then.
+    pub(crate) fn is_smallest(&self) -> bool {
+        self.factor <= SMALLEST
     }
 
     fn change(&mut self, by: f64) {

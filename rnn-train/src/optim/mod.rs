@@ -7,10 +7,14 @@
 //! | [`RmsProp`] | `v = ρ v + (1 - ρ) g²`, `m = μ m + lr g / sqrt(v + ε)`, `w -= m` |
 //! | [`Adagrad`] | `v += g²`, `w -= lr g / sqrt(v)` |
 //! | [`Adam`] | `w -= lr sqrt(1 - β2^t) / (1 - β1^t) m / (sqrt(v) + ε)` |
+//! | [`AdamW`] | `w -= lr λ w`, then Adam with `ε` inside of the bias correction |
+//!
+//! All but `AdamW` have `weight_decay`, which adds `λ w` to `g`, as in PyTorch. [`ParamGroups`]
+//! gives parts of a model rules of their own, or freezes them.
 //!
 //! For an embedding table of which the loss looks up only some rows, `Adam` updates every row. The
 //! other optimizers update only the rows that were looked up, as in TensorFlow; the slots of the
-//! remaining rows do not decay.
+//! remaining rows do not decay. With a weight decay, every row has a gradient and is updated.
 //!
 //! Slots of a parameter of 16-bit floats are `f32`, in which every optimizer computes; the new
 //! value is rounded once. A change of less than half a unit of the parameter's last place is lost:
@@ -44,24 +48,42 @@ macro_rules! keeps_state {
     };
 }
 
+/// Implements the builder's method of the field `weight_decay`.
+macro_rules! has_weight_decay {
+    () => {
+        /// Weight decay `λ` as a term of the loss (L2 regularization): `λ w` is added to the
+        /// gradient of each parameter `w` that has one; PyTorch's `weight_decay`. 0 is the default.
+        #[must_use]
+        pub fn weight_decay(mut self, factor: f64) -> Self {
+            self.weight_decay = factor;
+            self
+        }
+    };
+}
+
 mod adagrad;
 mod adam;
+mod adam_w;
+mod groups;
 mod loss_scale;
 mod momentum;
 mod rms_prop;
 mod schedule;
 mod sgd;
 mod state;
+mod step;
 
 use std::fmt;
 
-use backend_api::{Backend, Error, Meta, Result, Tensor};
-use rnn_core::{Module, Param};
+use backend_api::{Backend, Error, Result, Tensor};
+use rnn_core::Module;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use adam_w::AdamW;
+pub use groups::ParamGroups;
 pub use loss_scale::LossScale;
 pub use momentum::Momentum;
 pub use rms_prop::RmsProp;
@@ -69,7 +91,7 @@ pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use state::{OptimizerState, Slot};
 
-use crate::{Gradient, Gradients, IndexedSlices};
+use crate::Gradients;
 
 /// A rule that updates parameters from gradients, with its state for each parameter.
 ///
@@ -167,6 +189,19 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         false
     }
 
+    /// Weight decay as a term of the loss: [`step`](Self::step) adds the parameter times this
+    /// factor to its gradient, which makes a sparse gradient dense. The default is 0.
+    fn l2(&self) -> f64 {
+        0.0
+    }
+
+    /// Whether the parameter with this name is updated. A [`Trainer`](crate::training::Trainer)
+    /// computes no gradient of the others. The default is `true`.
+    fn trains(&self, name: &str) -> bool {
+        let _ = name;
+        true
+    }
+
     /// Returns the new value and the new slots of a parameter. All have the shape and type of
     /// `grad`: that of the parameter, or of some of its rows (see [`row_wise`](Self::row_wise)).
     /// For a parameter of 16-bit floats they are `f32`; [`step`](Self::step) rounds the new value.
@@ -192,78 +227,11 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
     /// gradient, or the device failed.
     fn step<M: Module<Backend = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
         self.check()?;
-        let grads = grads.by_id();
-        let step = self.state().steps + 1;
-        let slots = self.slots();
-        let mut next = model.clone();
-        let mut updated = Vec::new();
-        next.each_param(&mut |name, param| {
-            let Some(grad) = grads.get(&param.id()) else {
-                return Ok(());
-            };
-            fits(name, param, grad)?;
-            // Otherwise the graph of the new value would contain those of all earlier steps.
-            let value = param.value().detach();
-            let old = self.state().of(param, &slots)?;
-            // A running mean of 16-bit floats would stand still, and squares would overflow.
-            let wide = |t: &Tensor<B>| t.detach().cast(t.dtype().computed_in());
-            let (value, new) = match grad.map_values(wide)? {
-                Gradient::Sparse(rows) if self.row_wise() => {
-                    update_rows(self, step, &value, &old, &rows)?
-                }
-                grad => self.update(step, &wide(&value)?, &old, &grad.to_dense()?)?,
-            };
-            param.set(value.cast(param.dtype())?)?;
-            updated.push((param.id(), new));
-            Ok(())
-        })?;
-        if updated.is_empty() {
-            let problem = "no parameter of the model has a gradient".to_owned();
-            return Err(Error::Gradient(problem));
-        }
-        *model = next;
-        let state = self.state_mut();
-        state.steps = step;
-        state.slots.extend(updated);
+        let taken = step::take(self.state(), model, grads, &|_| Some(self))?;
+        *model = taken.model;
+        self.state_mut().advance(taken.slots);
         Ok(())
     }
-}
-
-/// Updates only the looked-up rows. The gradients of a row that was looked up several times are
-/// summed, and the row takes one step.
-fn update_rows<B: Backend, O: Optimizer<B>>(
-    rule: &O,
-    step: u64,
-    value: &Tensor<B>,
-    slots: &[Tensor<B>],
-    grad: &IndexedSlices<B>,
-) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
-    let grad = grad.summed()?;
-    let ids = grad.indices();
-    let old: Vec<_> = slots.iter().map(|s| s.gather(ids)).collect::<Result<_>>()?;
-    let rows = value.gather(ids)?.cast(grad.values().dtype())?;
-    let (rows, new) = rule.update(step, &rows, &old, grad.values())?;
-    let slots = slots.iter().zip(&new);
-    let slots = slots.map(|(slot, new)| slot.scatter_update(ids, new));
-    Ok((
-        value.scatter_update(ids, &rows.cast(value.dtype())?)?,
-        slots.collect::<Result<_>>()?,
-    ))
-}
-
-fn fits<B: Backend>(name: &str, param: &Param<B>, grad: &Gradient<B>) -> Result<()> {
-    let arg = || format!("gradient of `{name}`");
-    let Meta { shape, dtype } = grad.meta();
-    if shape != param.shape() {
-        let expected = format!("the parameter is {}", param.shape());
-        return Err(Error::shape("optimizer", arg(), shape, expected));
-    }
-    // A gradient of 16-bit floats may be `f32`, as `LossScale` makes it.
-    if dtype != param.dtype() && dtype != param.dtype().computed_in() {
-        let expected = format!("the parameter is {}", param.dtype());
-        return Err(Error::dtype("optimizer", arg(), dtype, expected));
-    }
-    Ok(())
 }
 
 /// Fails if a number is not in `range`. NaN is in no range.

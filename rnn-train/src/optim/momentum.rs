@@ -35,6 +35,8 @@ pub struct Momentum<B: Backend> {
     learning_rate: f64,
     momentum: f64,
     nesterov: bool,
+    #[serde(default)]
+    weight_decay: f64,
     #[serde(skip)]
     state: OptimizerState<B>,
 }
@@ -46,9 +48,12 @@ impl<B: Backend> Momentum<B> {
             learning_rate,
             momentum,
             nesterov: false,
+            weight_decay: 0.0,
             state: OptimizerState::default(),
         }
     }
+
+    has_weight_decay!();
 
     /// Whether to use Nesterov momentum (Nesterov 1983, in the form of Sutskever et al. 2013).
     #[must_use]
@@ -71,6 +76,10 @@ impl<B: Backend> Optimizer<B> for Momentum<B> {
     }
 
     keeps_state!();
+
+    fn l2(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn row_wise(&self) -> bool {
         true

@@ -41,6 +41,8 @@ pub struct RmsProp<B: Backend> {
     momentum: f64,
     epsilon: f64,
     centered: bool,
+    #[serde(default)]
+    weight_decay: f64,
     #[serde(skip)]
     state: OptimizerState<B>,
 }
@@ -54,9 +56,12 @@ impl<B: Backend> RmsProp<B> {
             momentum: 0.0,
             epsilon: 1e-10,
             centered: false,
+            weight_decay: 0.0,
             state: OptimizerState::default(),
         }
     }
+
+    has_weight_decay!();
 
     /// Decay `ρ` of the mean of the squared gradients, in `0..1`.
     #[must_use]
@@ -103,6 +108,10 @@ impl<B: Backend> Optimizer<B> for RmsProp<B> {
     }
 
     keeps_state!();
+
+    fn l2(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn row_wise(&self) -> bool {
         true

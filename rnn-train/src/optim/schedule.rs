@@ -132,6 +132,14 @@ pub enum Schedule {
         /// One value more than there are boundaries.
         values: Vec<f64>,
     },
+    /// Rises in equal parts to the first rate of `then` within `steps` steps, and continues with
+    /// `then` from its beginning.
+    Warmup {
+        /// Number of steps of the rise; the first of them has `1 / steps` of the rate.
+        steps: u64,
+        /// The schedule after it.
+        then: Box<Schedule>,
+    },
 }
 
 impl Schedule {
@@ -229,6 +237,23 @@ impl Schedule {
         }
     }
 
+    /// This schedule after a [`Warmup`](Self::Warmup) of `steps` steps.
+    ///
+    /// ```
+    /// use recurrent::optim::Schedule;
+    ///
+    /// let schedule = Schedule::polynomial(1.0, 100, 0.0, 1.0).warmup(4);
+    /// let rates = [0, 1, 2, 3, 4, 54].map(|step| schedule.at(step));
+    /// assert_eq!(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 0.5]);
+    /// ```
+    #[must_use]
+    pub fn warmup(self, steps: u64) -> Self {
+        Self::Warmup {
+            steps,
+            then: Box::new(self),
+        }
+    }
+
     /// The rate for the step that follows `step` completed steps. A period of 0 steps counts as 1.
     /// A piecewise schedule without values returns NaN, which every optimizer rejects.
     pub fn at(&self, step: u64) -> f64 {
@@ -301,6 +326,10 @@ impl Schedule {
                 let rate = values.get(passed).or(values.last());
                 rate.copied().unwrap_or(f64::NAN)
             }
+            Self::Warmup { steps, ref then } => match step.checked_sub(steps) {
+                Some(after) => then.at(after),
+                None => then.at(0) * (step + 1) as f64 / steps as f64,
+            },
         }
     }
 }

@@ -32,6 +32,8 @@ backend_api::shared_doc! { sgd_doc:
 #[serde(bound = "", deny_unknown_fields)]
 pub struct Sgd<B: Backend> {
     learning_rate: f64,
+    #[serde(default)]
+    weight_decay: f64,
     #[serde(skip)]
     state: OptimizerState<B>,
 }
@@ -41,9 +43,12 @@ impl<B: Backend> Sgd<B> {
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,
+            weight_decay: 0.0,
             state: OptimizerState::default(),
         }
     }
+
+    has_weight_decay!();
 }
 
 impl<B: Backend> Optimizer<B> for Sgd<B> {
@@ -56,6 +61,10 @@ impl<B: Backend> Optimizer<B> for Sgd<B> {
     }
 
     keeps_state!();
+
+    fn l2(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn row_wise(&self) -> bool {
         true

@@ -31,6 +31,9 @@ impl Slot {
     }
 }
 
+/// Slots of some parameters. Keyed by id, not by name, so that a model and a part of it share them.
+pub(super) type Slots<B> = HashMap<ParamId, Vec<Tensor<B>>>;
+
 /// The number of steps taken, and the slots of the parameters that have had a gradient.
 ///
 /// ```
@@ -52,8 +55,7 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub struct OptimizerState<B: Backend> {
     pub(crate) steps: u64,
-    /// Keyed by id, not by name, so that a model and a part of it share the slots.
-    pub(crate) slots: HashMap<ParamId, Vec<Tensor<B>>>,
+    pub(crate) slots: Slots<B>,
 }
 
 // A derived implementation would require `B: Default`.
@@ -75,6 +77,12 @@ impl<B: Backend> OptimizerState<B> {
     /// The slots of a parameter; `None` before its first gradient.
     pub fn get(&self, id: ParamId) -> Option<&[Tensor<B>]> {
         self.slots.get(&id).map(Vec::as_slice)
+    }
+
+    /// Counts a step, after which some parameters have other slots.
+    pub(super) fn advance(&mut self, slots: Slots<B>) {
+        self.steps += 1;
+        self.slots.extend(slots);
     }
 
     /// The slots of a parameter, on the parameter's device.

@@ -1,14 +1,16 @@
-//! Steps and epochs.
+//! A run: its settings, its state, and its checkpoints.
 
-use backend_api::{Backend, Error, Result, Tensor, philox};
-use rnn_core::{Mode, Module, Nest};
-use serde::Deserialize;
+use std::path::PathBuf;
 
-use super::progress::Progress;
+use backend_api::{Backend, Error, Result};
+use rnn_core::Module;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Interrupt;
 use crate::checkpoint::{Checkpoints, TrainState, exact};
 use crate::data::Source;
-use crate::optim::{Optimizer, Schedule};
-use crate::{Differentiable, value_and_grad};
+use crate::optim::{LossScale, Optimizer, Schedule};
 
 backend_api::shared_doc! { trainer_doc:
 /// Trains a model, epoch by epoch.
@@ -53,84 +55,26 @@ backend_api::shared_doc! { trainer_doc:
 ///
 /// A run that is killed at any moment and resumed ends with the same bits as an uninterrupted run,
 /// provided that the loss is a function of its arguments: model, batch, carried state and
-/// [`TrainStep`](crate::training::TrainStep).
+/// [`TrainStep`](crate::training::TrainStep). What the program does after an epoch, such as an
+/// evaluation, is repeated if no later checkpoint was saved:
+/// [`run_epoch`](crate::training::Trainer::run_epoch) then returns the report of that epoch again.
+///
+/// [`step`](crate::training::Trainer::step) takes a single step, for a loop of the caller's own.
 }
 
 #[doc = trainer_doc!()]
 #[derive(Clone, Debug)]
 pub struct Trainer<B: Backend> {
-    state: TrainState<B>,
-    clip_norm: Option<f64>,
-    schedule: Option<Schedule>,
+    pub(super) state: TrainState<B>,
+    pub(super) clip_norm: Option<f64>,
+    pub(super) schedule: Option<Schedule>,
+    /// Batches of a step.
+    pub(super) accumulate: u64,
+    pub(super) keep_gradients: bool,
+    pub(super) interrupt: Option<Interrupt>,
     checkpoints: Option<Checkpoints>,
-    save_every: Option<u64>,
-    show_progress: bool,
-}
-
-/// The step for which a loss is computed.
-///
-/// ```
-/// use recurrent::data::{Batches, Remainder};
-/// use recurrent::{Dense, Device, Sgd, Tensor, Trainer};
-///
-/// # fn main() -> recurrent::Result<()> {
-/// let device = Device::cpu();
-/// let (mut model, mut sgd) = (Dense::new(&device, 1, 1)?, Sgd::new(0.1));
-/// let mut batches = Batches::new(6, 2, Remainder::Drop, 1)?;
-/// let x = Tensor::ones(&device, &[2, 1])?;
-/// let mut seen = Vec::new();
-/// let mut trainer = Trainer::new(42).show_progress(false);
-/// for _ in 0..2 {
-///     trainer.run_epoch(&mut model, &mut sgd, &mut batches, |model, _items, step| {
-///         seen.push((step.epoch, step.step));
-///         model.forward(&x)?.square()?.mean_all()
-///     })?;
-/// }
-/// assert_eq!(seen, [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrainStep {
-    /// The step of the run, counted from 1.
-    pub step: u64,
-    /// The epoch, counted from 1.
-    pub epoch: u64,
-    /// Seed for the random numbers of this step; a function of the run's seed and the step. Drivers
-    /// in the loss use it unless they set another one.
-    pub seed: u64,
-}
-
-/// Summary of an epoch.
-///
-/// ```
-/// use recurrent::data::{Batches, Remainder};
-/// use recurrent::{Dense, Device, Sgd, Tensor, Trainer};
-///
-/// # fn main() -> recurrent::Result<()> {
-/// let device = Device::cpu();
-/// let (mut model, mut sgd) = (Dense::new(&device, 1, 1)?, Sgd::new(0.1));
-/// let mut batches = Batches::new(6, 2, Remainder::Drop, 1)?;
-/// let x = Tensor::ones(&device, &[2, 1])?;
-/// let mut trainer = Trainer::new(42).show_progress(false);
-/// let mut epoch = || {
-///     trainer.run_epoch(&mut model, &mut sgd, &mut batches, |model, _items, _step| {
-///         model.forward(&x)?.square()?.mean_all()
-///     })
-/// };
-/// let (first, second) = (epoch()?, epoch()?);
-/// assert_eq!((second.epoch, second.steps), (2, 3));
-/// assert!(second.mean_loss < first.mean_loss);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct EpochReport {
-    /// Number of the epoch, counted from 1.
-    pub epoch: u64,
-    /// Number of steps in the epoch, including those before the run was resumed.
-    pub steps: u64,
-    /// Mean loss of these steps.
-    pub mean_loss: f64,
+    pub(super) save_every: Option<u64>,
+    pub(super) show_progress: bool,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -140,6 +84,9 @@ impl<B: Backend> Trainer<B> {
             state: TrainState::new(seed),
             clip_norm: None,
             schedule: None,
+            accumulate: 1,
+            keep_gradients: false,
+            interrupt: None,
             checkpoints: None,
             save_every: None,
             show_progress: true,
@@ -158,6 +105,41 @@ impl<B: Backend> Trainer<B> {
     #[must_use]
     pub fn schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = Some(schedule);
+        self
+    }
+
+    /// Takes each step with the mean gradient of this many batches, at least 1, as if they were one
+    /// large batch. The last step of an epoch may have fewer. The loss is called for each batch; if
+    /// it is a mean and the batches have one size, the step is that of the large batch up to
+    /// rounding.
+    #[must_use]
+    pub fn accumulate(mut self, batches: u64) -> Self {
+        self.accumulate = batches.max(1);
+        self
+    }
+
+    /// Scales the loss, for training in `f16`: the loss function returns the loss itself. A step
+    /// whose gradient is not finite is counted and leaves the model as it is, unless the factor
+    /// cannot fall any more. Checkpoints have the factor.
+    #[must_use]
+    pub fn loss_scale(mut self, scale: LossScale) -> Self {
+        self.state.loss_scale = Some(scale);
+        self
+    }
+
+    /// Whether the report of a step has the gradients, for histograms. They stay in memory as long
+    /// as the report. The default is `false`.
+    #[must_use]
+    pub fn keep_gradients(mut self, keep: bool) -> Self {
+        self.keep_gradients = keep;
+        self
+    }
+
+    /// Stops with [`Error::Interrupted`] before the next step when `interrupt` is requested, after
+    /// saving a checkpoint.
+    #[must_use]
+    pub fn stop_on(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = Some(interrupt);
         self
     }
 
@@ -185,6 +167,27 @@ impl<B: Backend> Trainer<B> {
     /// The state of the run.
     pub fn state(&self) -> &TrainState<B> {
         &self.state
+    }
+
+    /// Keeps a value of the program, such as an [`EarlyStopping`](super::EarlyStopping), in the
+    /// checkpoints that are saved from now on.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the value cannot be written as JSON or has a number that is not
+    /// finite.
+    pub fn remember(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
+        let value = exact::to_value("remember", name, value)?;
+        self.state.extra.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// The value that the resumed run remembered under this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the value is of another type.
+    pub fn recall<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let value = self.state.extra.get(name).map(T::deserialize).transpose();
+        value.map_err(|e| Error::argument("recall", name, format!("is of another type: {e}")))
     }
 
     /// Resumes from the newest checkpoint, and returns whether a checkpoint exists.
@@ -218,18 +221,52 @@ impl<B: Backend> Trainer<B> {
         source.restore(position)?;
         *model = resumed;
         *optimizer = rule;
+        let scale = self.state.loss_scale.take();
         self.state = state;
+        self.state.loss_scale = self.state.loss_scale.take().or(scale);
         Ok(true)
     }
 
-    fn save<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<()>
+    /// Saves a checkpoint now, beside those that the trainer saves by itself, and returns its path;
+    /// `None` without a folder to save to.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::save`], and the position of the source cannot be saved.
+    pub fn save<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<Option<PathBuf>>
     where
         M: Module<Backend = B>,
         O: Optimizer<B>,
         S: Source,
     {
+        self.save_by(source, |to, state| to.save(model, optimizer, state))
+    }
+
+    /// Saves the best checkpoint so far, which stays until the next call:
+    /// [`Checkpoints::save_best`].
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save).
+    pub fn save_best<M, O, S>(
+        &mut self,
+        model: &M,
+        optimizer: &O,
+        source: &S,
+    ) -> Result<Option<PathBuf>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        self.save_by(source, |to, state| to.save_best(model, optimizer, state))
+    }
+
+    fn save_by<S: Source>(
+        &mut self,
+        source: &S,
+        save: impl FnOnce(&Checkpoints, &TrainState<B>) -> Result<PathBuf>,
+    ) -> Result<Option<PathBuf>> {
         let Some(checkpoints) = &self.checkpoints else {
-            return Ok(());
+            return Ok(None);
         };
         let position = exact::to_value("trainer", "source.state", &source.state())?;
         if let Err(e) = S::State::deserialize(&position) {
@@ -237,182 +274,6 @@ impl<B: Backend> Trainer<B> {
             return Err(Error::argument("trainer", "source.state", problem));
         }
         self.state.data = position;
-        checkpoints.save(model, optimizer, &self.state)?;
-        Ok(())
-    }
-}
-
-impl<B: Differentiable> Trainer<B> {
-    /// Takes all steps of an epoch, or the remaining ones after resuming.
-    ///
-    /// `loss` receives a tracked copy of the model and returns a scalar.
-    ///
-    /// # Errors
-    /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is
-    ///   not; errors of the loss and of the optimizer; the source yields no batch. The step is not
-    ///   taken: model, optimizer, trainer, source and the last checkpoint are as before it. Calling
-    ///   this method again repeats the step with the same batch. To leave the batch out, take it
-    ///   from the source first.
-    /// * Errors of the source, which continues after the fault where that is possible, and errors
-    ///   of saving, which follow a step that was taken.
-    pub fn run_epoch<M, O, S>(
-        &mut self,
-        model: &mut M,
-        optimizer: &mut O,
-        source: &mut S,
-        mut loss: impl FnMut(&M, &S::Item, TrainStep) -> Result<Tensor<B>>,
-    ) -> Result<EpochReport>
-    where
-        M: Module<Backend = B>,
-        O: Optimizer<B>,
-        S: Source,
-    {
-        self.run_epoch_carrying(model, optimizer, source, &(), |model, batch, (), step| {
-            Ok((loss(model, batch, step)?, ()))
-        })
-    }
-
-    /// [`run_epoch`](Self::run_epoch) for truncated back-propagation through time. The loss also
-    /// receives the value that the loss of the previous batch returned (usually the final recurrent
-    /// state), and returns the value for the next batch. No gradient flows through it. Each epoch
-    /// starts from `initial`.
-    ///
-    /// # Errors
-    /// Those of [`run_epoch`](Self::run_epoch).
-    pub fn run_epoch_carrying<M, O, S, C>(
-        &mut self,
-        model: &mut M,
-        optimizer: &mut O,
-        source: &mut S,
-        initial: &C,
-        mut loss: impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
-    ) -> Result<EpochReport>
-    where
-        M: Module<Backend = B>,
-        O: Optimizer<B>,
-        S: Source,
-        C: Nest<B>,
-    {
-        let mut carried = match self.state.epoch_steps {
-            0 => initial.clone(),
-            _ => initial.rebuild(&self.state.carry)?,
-        };
-        let mut progress = Progress::new(
-            self.show_progress,
-            self.state.epoch,
-            self.state.epoch_steps,
-            source.items_per_epoch(),
-        );
-        loop {
-            let before = source.state();
-            let Some(batch) = source.next_item()? else {
-                if self.state.epoch_steps > 0 {
-                    break;
-                }
-                let error = Error::argument("trainer", "source", "returned no batch");
-                return Err(back(source, before, error));
-            };
-            let step = self.next_step();
-            let mode = Mode::Training { seed: step.seed };
-            let taken = mode.scope(|| {
-                self.take(model, optimizer, step, |model| {
-                    loss(model, &batch, &carried, step)
-                })
-            });
-            let (value, next) = match taken {
-                Ok(taken) => taken,
-                Err(error) => return Err(back(source, before, error)),
-            };
-            carried = next;
-            self.state.step += 1;
-            self.state.epoch_steps += 1;
-            self.state.epoch_loss += value;
-            self.state.carry = carried.leaves().into_iter().cloned().collect();
-            progress.step(value);
-            if self
-                .save_every
-                .is_some_and(|n| self.state.step.is_multiple_of(n))
-            {
-                self.save(model, optimizer, source)?;
-            }
-        }
-        let report = EpochReport {
-            epoch: self.state.epoch + 1,
-            steps: self.state.epoch_steps,
-            mean_loss: self.state.epoch_loss / self.state.epoch_steps as f64,
-        };
-        self.state.epoch += 1;
-        self.state.epoch_steps = 0;
-        self.state.epoch_loss = 0.0;
-        self.state.carry.clear();
-        self.save(model, optimizer, source)?;
-        Ok(report)
-    }
-
-    /// Takes a step, and returns the loss and what is carried to the next one. On an error nothing
-    /// has changed.
-    fn take<M, O, C>(
-        &self,
-        model: &mut M,
-        optimizer: &mut O,
-        step: TrainStep,
-        loss: impl FnOnce(&M) -> Result<(Tensor<B>, C)>,
-    ) -> Result<(f64, C)>
-    where
-        M: Module<Backend = B>,
-        O: Optimizer<B>,
-        C: Nest<B>,
-    {
-        let mut next = None;
-        let (value, mut grads) = value_and_grad(model, |model| {
-            let (value, carry) = loss(model)?;
-            next = Some(carry);
-            Ok(value)
-        })?;
-        let value = value.item()?;
-        if !value.is_finite() {
-            let step = step.step;
-            return Err(Error::NonFiniteLoss { step, loss: value });
-        }
-        let norm = grads.global_norm()?.item()?;
-        if !norm.is_finite() {
-            let problem = format!("its norm at step {} is {norm}", step.step);
-            return Err(Error::Gradient(problem));
-        }
-        if let Some(limit) = self.clip_norm {
-            grads = grads.clip_by_known_norm(limit, norm)?;
-        }
-        let Some(next) = next else {
-            unreachable!("the loss was computed");
-        };
-        let next = next.map(&mut |leaf| Ok(leaf.detach()))?;
-        let before = optimizer.learning_rate();
-        if let Some(schedule) = &self.schedule {
-            optimizer.set_learning_rate(schedule.at(self.state.step));
-        }
-        let taken = optimizer.step(model, &grads);
-        taken.inspect_err(|_| optimizer.set_learning_rate(before))?;
-        Ok((value, next))
-    }
-
-    fn next_step(&self) -> TrainStep {
-        let step = self.state.step + 1;
-        let stream = philox::derive(self.state.seed, philox::label("train"));
-        TrainStep {
-            step,
-            epoch: self.state.epoch + 1,
-            seed: philox::derive(stream, step),
-        }
-    }
-}
-
-/// Moves a source to where it was before a failed step, and returns the error of the step.
-fn back<S: Source>(source: &mut S, before: S::State, error: Error) -> Error {
-    match source.restore(before) {
-        Ok(()) => error,
-        Err(fault) => {
-            let problem = format!("cannot be moved back to before a failed step: {fault}; {error}");
-            Error::argument("trainer", "source", problem)
-        }
+        save(checkpoints, &self.state).map(Some)
     }
 }

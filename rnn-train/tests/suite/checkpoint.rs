@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use rnn_core::{BasicLstmCell, Dense, Module};
 use rnn_train::checkpoint::{
     self, Checkpoint, Checkpoints, TrainState, load_params, load_params_under, save_params,
 };
-use rnn_train::optim::{Adam, Optimizer, OptimizerState, Sgd, Slot};
+use rnn_train::optim::{Adam, LossScale, Optimizer, OptimizerState, Sgd, Slot};
 use rnn_train::value_and_grad;
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
@@ -70,6 +71,9 @@ fn saved_checkpoints_are_read_back() {
             epoch: 1,
             epoch_steps: 2,
             epoch_loss: 1.1 / 3.0,
+            epoch_ended: true,
+            loss_scale: Some(LossScale::new().with_factor(0.25).unwrap()),
+            extra: BTreeMap::from([("stopping".to_owned(), json!([1, 2.5]))]),
             seed: u64::MAX,
             data: json!({"position": 18_446_744_073_709_551_615u64, "x": 1e-300}),
             carry: vec![
@@ -86,6 +90,11 @@ fn saved_checkpoints_are_read_back() {
         let found = checkpoint::resume(folder.path(), &mut other, &mut other_adam)
             .unwrap()
             .unwrap();
+        assert!(found.epoch_ended);
+        assert_eq!(
+            (&found.loss_scale, &found.extra),
+            (&state.loss_scale, &state.extra)
+        );
         assert_eq!(contents(&other), contents(&model));
         assert_eq!(memory(&other, &other_adam), memory(&model, &adam));
         assert_eq!(memory(&model, &adam).1.len(), 8);

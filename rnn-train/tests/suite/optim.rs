@@ -1,7 +1,9 @@
 use backend_api::{Backend, DType, Error, Result, Tensor};
 use rnn_core::{Initializer, Module, Param, Visitor};
-use rnn_train::optim::{Adam, Optimizer, OptimizerState, RmsProp, Sgd, Slot};
-use rnn_train::{Gradients, tracked, value_and_grad};
+use rnn_train::optim::{
+    Adam, AdamW, Momentum, Optimizer, OptimizerState, ParamGroups, RmsProp, Sgd, Slot,
+};
+use rnn_train::{Gradients, tracked, value_and_grad, value_and_grad_of};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Device, assert_says, contents, device, memory, tensor};
@@ -278,4 +280,173 @@ fn steady_gradients_have_no_negative_variance() {
             assert!(finite, "{dtype} step {step}: {values:?}");
         }
     }
+}
+
+/// Takes the steps of [`GRADS`], and compares the parameter with what PyTorch 2.15 computes.
+#[track_caller]
+fn assert_follows(mut rule: impl Optimizer<Device>, expected: [[f64; 3]; 3]) {
+    let mut model = Model::new();
+    for (grad, expected) in GRADS.into_iter().zip(expected) {
+        step(&mut rule, &mut model, grad, None);
+        assert_close(&model.a, expected);
+    }
+    // A parameter without a gradient does not decay, as in PyTorch.
+    assert_eq!(model.c.to_vec::<f64>().unwrap(), [0.0; 4]);
+    assert!(rule.state().get(model.c.id()).is_none());
+}
+
+#[test]
+fn weight_decay_is_that_of_pytorch() {
+    assert_follows(
+        AdamW::new(0.1)
+            .beta1(0.8)
+            .beta2(0.95)
+            .epsilon(1e-3)
+            .weight_decay(0.3),
+        [
+            [0.8701996007984032, -0.8700499750124937, 0.485],
+            [0.746582209126545, -0.8742942605856573, 0.47045],
+            [0.6701464886867766, -0.8702864503103486, 0.38714708395968284],
+        ],
+    );
+    assert_follows(
+        Sgd::new(0.1).weight_decay(0.3),
+        [
+            [0.92, -0.77, 0.485],
+            [0.7924, -1.0469, 0.47045],
+            [0.793628, -1.015493, 0.056336499999999935],
+        ],
+    );
+    assert_follows(
+        Momentum::new(0.1, 0.9).weight_decay(0.3),
+        [
+            [0.92, -0.77, 0.485],
+            [0.7204, -0.8399000000000001, 0.45694999999999997],
+            [0.5441480000000001, -0.8776130000000001, 0.01799649999999999],
+        ],
+    );
+    assert_follows(
+        Momentum::new(0.1, 0.9).nesterov(true).weight_decay(0.3),
+        [
+            [0.848, -0.563, 0.4715],
+            [0.5448639999999999, -0.914609, 0.4324745],
+            [0.4013803519999999, -0.924125387, -0.3745689965000001],
+        ],
+    );
+}
+
+#[test]
+fn a_weight_decay_out_of_range_is_refused() {
+    let mut model = Model::new();
+    let grads = model.grads(GRADS[0], None);
+    for factor in [-0.1, f64::NAN, f64::INFINITY] {
+        let says = |result: Result<()>| assert_says(&result.unwrap_err(), &["weight_decay"]);
+        says(Sgd::new(0.1).weight_decay(factor).step(&mut model, &grads));
+        says(
+            AdamW::new(0.1)
+                .weight_decay(factor)
+                .step(&mut model, &grads),
+        );
+    }
+}
+
+#[test]
+fn every_group_has_its_rule_and_a_frozen_one_stays() {
+    let mut model = Model::new();
+    let mut groups = ParamGroups::new(Momentum::new(0.1, 0.9))
+        .group("b", Momentum::new(0.2, 0.5).weight_decay(0.3))
+        .freeze("c");
+    let mut alone = [
+        Momentum::new(0.1, 0.9),
+        Momentum::new(0.2, 0.5).weight_decay(0.3),
+    ];
+    let mut parts = [model.a.clone(), model.b.clone()];
+    for (i, grad) in GRADS.into_iter().enumerate() {
+        if i == 2 {
+            // The rate of a group follows.
+            groups.set_learning_rate(0.05);
+            alone[0].set_learning_rate(0.05);
+            alone[1].set_learning_rate(0.1);
+        }
+        let grads = model.grads(grad, Some([1.0, -3.0]));
+        groups.step(&mut model, &grads).unwrap();
+        for (rule, part) in alone.iter_mut().zip(&mut parts) {
+            rule.step(part, &grads).unwrap();
+        }
+    }
+    let expected = parts.map(|part| part.to_vec::<f64>().unwrap());
+    let found = [&model.a, &model.b].map(|part| part.to_vec::<f64>().unwrap());
+    assert_eq!(found, expected);
+    assert_eq!(groups.state().steps(), 3);
+
+    // A frozen parameter that has a gradient.
+    let mut groups = ParamGroups::new(Sgd::new(1.0)).freeze("a");
+    let grads = model.grads(GRADS[0], Some([1.0, 1.0]));
+    let before = contents(&model.a);
+    groups.step(&mut model, &grads).unwrap();
+    assert_eq!(contents(&model.a), before);
+    let only_a = model.grads(GRADS[0], None);
+    let error = groups.step(&mut model, &only_a).unwrap_err();
+    assert_says(&error, &["no parameter that is trained"]);
+}
+
+#[test]
+fn groups_that_cannot_be_are_refused() {
+    let mut model = Model::new();
+    let grads = model.grads(GRADS[0], None);
+    let mut refused = |mut groups: ParamGroups<Device, RmsProp<Device>>, says: &[&str]| {
+        assert_says(&groups.step(&mut model, &grads).unwrap_err(), says);
+        assert_eq!(groups.state().steps(), 0);
+    };
+    let rule = || RmsProp::new(0.1);
+    refused(
+        ParamGroups::new(rule()).freeze("d"),
+        &["path `d`", "a, b, c"],
+    );
+    refused(
+        ParamGroups::new(rule()).group("b", rule().centered(true)),
+        &["group `b`", "other slots"],
+    );
+    refused(
+        ParamGroups::new(RmsProp::new(0.0)).group("b", rule()),
+        &["group `b`", "ratio"],
+    );
+    refused(
+        ParamGroups::new(rule()).group("b", rule().decay(2.0)),
+        &["decay"],
+    );
+    let mut nested = ParamGroups::new(ParamGroups::new(Sgd::new(0.1)).freeze("a"));
+    let error = nested.step(&mut model, &grads).unwrap_err();
+    assert_says(&error, &["rule has groups itself"]);
+}
+
+#[test]
+fn the_gradients_of_some_parameters_are_those_of_all() {
+    let model = Model::new();
+    let loss = |m: &Model| m.a.sum_all()?.mul(&m.b.affine(1.0, 2.0)?.sum_all()?);
+    let (_, all) = value_and_grad(&model, loss).unwrap();
+    let (_, some) = value_and_grad_of(&model, |name| name == "b", loss).unwrap();
+    assert!(some.get("a").is_none() && all.get("a").is_some());
+    let numbers = |grads: &Gradients<Device>| grads.get("b").unwrap().values().to_bytes().unwrap();
+    assert_eq!(numbers(&some), numbers(&all));
+    assert!(value_and_grad_of(&model, |name| name == "c", loss).is_err());
+}
+
+#[test]
+fn gradients_are_added_and_scaled() {
+    let model = Model::new();
+    let sum = model
+        .grads(GRADS[0], None)
+        .add(&model.grads(GRADS[1], Some([4.0, 6.0])))
+        .unwrap();
+    let mean = sum.scale(0.5).unwrap();
+    let of = |name| mean.get(name).unwrap().values().to_vec::<f64>().unwrap();
+    assert_eq!((of("a"), of("b")), (vec![0.75, 0.5, 0.0], vec![2.0, 3.0]));
+    let error = mean.add(&Model::new().grads(GRADS[0], None)).unwrap_err();
+    assert_says(&error, &["other parameters"]);
+    assert_eq!(mean.first_non_finite().unwrap(), None);
+    let bad = mean
+        .add(&model.grads([0.0; 3], Some([0.0, f64::NAN])))
+        .unwrap();
+    assert_eq!(bad.first_non_finite().unwrap(), Some("b"));
 }

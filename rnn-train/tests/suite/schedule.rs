@@ -416,3 +416,16 @@ fn a_period_that_the_logarithm_rounds_down_begins_in_time() {
     };
     assert_eq!(restarts.at(121), 0.1);
 }
+
+#[test]
+fn a_warmup_rises_to_the_schedule_after_it() {
+    let cosine = Schedule::cosine(0.2, 100);
+    let warm = cosine.clone().warmup(50);
+    assert_eq!([0, 24, 49].map(|step| warm.at(step)), [0.004, 0.1, 0.2]);
+    for step in [0, 1, 60, 1000] {
+        assert_eq!(warm.at(50 + step), cosine.at(step));
+        assert_eq!(cosine.clone().warmup(0).at(step), cosine.at(step));
+    }
+    let json = serde_json::to_string(&warm).unwrap();
+    assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), warm);
+}

@@ -469,3 +469,44 @@ fn the_cost_of_a_large_table_depends_on_the_gathered_rows() {
     assert!(step < 6 * table_bytes + 10_000, "{step}");
     assert_eq!(slices(&grads).indices().shape().dims(), [3]);
 }
+
+#[test]
+fn sums_of_sparse_gradients_stay_sparse() {
+    let table = Table::new();
+    let [a, b] = [[1i32, 4], [4, 0]].map(|ids| table.grads(|t| t.sum(&ids, 0.1)));
+    let sum = a.add(&b).unwrap();
+    assert_eq!(slices(&sum).summed().unwrap().values().shape()[0], 3);
+    let dense = |grads: &Gradients<Device>| {
+        let grad = grads.get("embedding").unwrap().to_dense().unwrap();
+        grad.to_vec::<f64>().unwrap()
+    };
+    let expected: Vec<f64> = dense(&a)
+        .iter()
+        .zip(dense(&b))
+        .map(|(a, b)| a + b)
+        .collect();
+    assert_eq!(dense(&sum), expected);
+    let whole = table.grads(|t| t.0.square()?.sum_all());
+    let mixed = dense(&whole.add(&a).unwrap());
+    let expected: Vec<f64> = dense(&whole)
+        .iter()
+        .zip(dense(&a))
+        .map(|(a, b)| a + b)
+        .collect();
+    assert_eq!(mixed, expected);
+}
+
+#[test]
+fn with_weight_decay_every_row_decays() {
+    let mut table = Table::new();
+    let before = values(&table.0);
+    let grads = table.grads(|t| t.sum(&[1i32], 0.1));
+    Sgd::new(0.5)
+        .weight_decay(0.5)
+        .step(&mut table, &grads)
+        .unwrap();
+    for (i, (after, before)) in values(&table.0).iter().zip(before).enumerate() {
+        let decayed = (after - 0.75 * before).abs() < 1e-15;
+        assert_eq!(decayed, i / DEPTH != 1, "{i}");
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backend_api::{Backend, DType, Result, Tensor};
 use rnn_core::{Dense, Module, Param};
-use rnn_train::optim::{Adagrad, Adam, Momentum, Optimizer, RmsProp, Sgd};
+use rnn_train::optim::{Adagrad, Adam, AdamW, Momentum, Optimizer, ParamGroups, RmsProp, Sgd};
 use rnn_train::{Gradients, value_and_grad};
 
 use super::case::{Case, CaseContext, Results};
@@ -71,6 +71,13 @@ pub(super) fn cases() -> Vec<Case> {
         case("adam", || Adam::new(0.1)),
         case("adam with decays", || {
             Adam::new(0.05).beta1(0.8).beta2(0.9).epsilon(1e-4)
+        }),
+        case("adam_w", || AdamW::new(0.1).weight_decay(0.2)),
+        case("sgd with weight decay", || Sgd::new(0.1).weight_decay(0.2)),
+        case("groups", || {
+            ParamGroups::new(Momentum::new(0.1, 0.9))
+                .group("table", Momentum::new(0.02, 0.5).weight_decay(0.1))
+                .freeze("*/bias")
         }),
         Case::new("optimizers", "clipping", Class::Step, PRECISE, clipping),
     ]

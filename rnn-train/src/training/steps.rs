@@ -1,0 +1,377 @@
+//! The steps of a run.
+
+use backend_api::{Backend, Error, Result, Tensor, philox};
+use rnn_core::{Mode, Module, Nest};
+
+use super::{EpochReport, Progress, StepReport, TrainEvent, TrainStep, Trainer};
+use crate::data::Source;
+use crate::optim::Optimizer;
+use crate::{Differentiable, Gradients, value_and_grad_of};
+
+/// The batches of a step so far.
+struct Batches<B: Backend, C> {
+    count: u64,
+    loss: f64,
+    /// The sum, times the factor of the loss scale.
+    grads: Option<Gradients<B>>,
+    carried: C,
+}
+
+impl<B: Differentiable> Trainer<B> {
+    /// Takes all steps of an epoch, or the remaining ones after resuming.
+    ///
+    /// `loss` receives a tracked copy of the model and returns a scalar. After resuming from a
+    /// checkpoint of the end of an epoch, this returns the report of that epoch again.
+    ///
+    /// # Errors
+    /// * [`Error::NonFiniteLoss`] if a loss is not finite, [`Error::Gradient`] if a gradient is
+    ///   not, both with the name of the first parameter whose gradient is not; errors of the loss
+    ///   and of the optimizer; the source yields no batch. The step is not taken: model, optimizer,
+    ///   trainer, source and the last checkpoint are as before it. Calling this method again
+    ///   repeats the step with the same batches. To leave a batch out, take it from the source
+    ///   first.
+    /// * Errors of the source, which continues after the fault where that is possible, without the
+    ///   batches of the unfinished step; and errors of saving, which follow a step that was taken.
+    /// * [`Error::Interrupted`] as [`stop_on`](Self::stop_on) says.
+    pub fn run_epoch<M, O, S>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        mut loss: impl FnMut(&M, &S::Item, TrainStep) -> Result<Tensor<B>>,
+    ) -> Result<EpochReport>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        self.run_epoch_carrying(model, optimizer, source, &(), |model, batch, (), step| {
+            Ok((loss(model, batch, step)?, ()))
+        })
+    }
+
+    /// [`run_epoch`](Self::run_epoch) for truncated back-propagation through time. The loss also
+    /// receives the value that the loss of the previous batch returned (usually the final recurrent
+    /// state), and returns the value for the next batch. No gradient flows through it. Each epoch
+    /// starts from `initial`.
+    ///
+    /// # Errors
+    /// Those of [`run_epoch`](Self::run_epoch).
+    pub fn run_epoch_carrying<M, O, S, C>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        initial: &C,
+        mut loss: impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+    ) -> Result<EpochReport>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+        C: Nest<B>,
+    {
+        let batches = source.items_per_epoch();
+        let mut progress = Progress::resumed(
+            self.show_progress,
+            format!("epoch {}", self.state.epoch + 1),
+            self.state.epoch_steps,
+            batches.map(|batches| batches.div_ceil(self.accumulate)),
+        );
+        loop {
+            match self.step_carrying(model, optimizer, source, initial, &mut loss)? {
+                TrainEvent::Step(report) => progress.step(&format!("loss {:.4}", report.loss)),
+                TrainEvent::Epoch(report) => return Ok(report),
+            }
+        }
+    }
+
+    /// Takes one step, or ends the epoch if it has no more batches: the part of which
+    /// [`run_epoch`](Self::run_epoch) is made, for a loop of the caller's own.
+    ///
+    /// ```
+    /// use recurrent::data::{Batches, Remainder};
+    /// use recurrent::training::TrainEvent;
+    /// use recurrent::{Dense, Device, Sgd, Tensor, Trainer};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// let (mut model, mut sgd) = (Dense::new(&device, 1, 1)?, Sgd::new(0.1));
+    /// let mut batches = Batches::new(6, 2, Remainder::Drop, 1)?;
+    /// let x = Tensor::ones(&device, &[2, 1])?;
+    /// let mut trainer = Trainer::new(42);
+    /// let mut losses = Vec::new();
+    /// let epoch = loop {
+    ///     let event = trainer.step(&mut model, &mut sgd, &mut batches, |model, _items, _step| {
+    ///         model.forward(&x)?.square()?.mean_all()
+    ///     })?;
+    ///     match event {
+    ///         TrainEvent::Step(step) => losses.push(step.loss),
+    ///         TrainEvent::Epoch(epoch) => break epoch,
+    ///     }
+    /// };
+    /// assert_eq!((epoch.epoch, losses.len()), (1, 3));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run_epoch`](Self::run_epoch).
+    pub fn step<M, O, S>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        mut loss: impl FnMut(&M, &S::Item, TrainStep) -> Result<Tensor<B>>,
+    ) -> Result<TrainEvent<B>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        self.step_carrying(model, optimizer, source, &(), |model, batch, (), step| {
+            Ok((loss(model, batch, step)?, ()))
+        })
+    }
+
+    /// [`step`](Self::step) for truncated back-propagation through time, as
+    /// [`run_epoch_carrying`](Self::run_epoch_carrying) does it.
+    ///
+    /// # Errors
+    /// Those of [`run_epoch`](Self::run_epoch).
+    pub fn step_carrying<M, O, S, C>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        source: &mut S,
+        initial: &C,
+        mut loss: impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+    ) -> Result<TrainEvent<B>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+        C: Nest<B>,
+    {
+        if self.interrupt.as_ref().is_some_and(|i| i.is_requested()) {
+            let checkpoint = self.save(model, optimizer, source)?;
+            let step = self.state.step;
+            return Err(Error::Interrupted { step, checkpoint });
+        }
+        if self.state.epoch_ended {
+            return Ok(TrainEvent::Epoch(self.next_epoch()));
+        }
+        let before = source.state();
+        let mut batches = Batches {
+            count: 0,
+            loss: 0.0,
+            grads: None,
+            carried: match self.state.epoch_steps {
+                0 => initial.clone(),
+                _ => initial.rebuild(&self.state.carry)?,
+            },
+        };
+        while batches.count < self.accumulate {
+            let Some(batch) = source.next_item()? else {
+                self.state.epoch_ended = batches.count > 0 || self.state.epoch_steps > 0;
+                break;
+            };
+            let added = self.add(&mut batches, model, optimizer, |model, carried, step| {
+                loss(model, &batch, carried, step)
+            });
+            added.map_err(|error| back(source, &before, error))?;
+        }
+        if batches.count == 0 {
+            if !self.state.epoch_ended {
+                let error = Error::argument("trainer", "source", "returned no batch");
+                return Err(back(source, &before, error));
+            }
+            self.end_epoch(model, optimizer, source)?;
+            return Ok(TrainEvent::Epoch(self.next_epoch()));
+        }
+        let carried = batches.carried.leaves().into_iter().cloned().collect();
+        let report = self.update(model, optimizer, batches);
+        let report = report.map_err(|error| {
+            self.state.epoch_ended = false;
+            back(source, &before, error)
+        })?;
+        self.state.step += 1;
+        self.state.epoch_steps += 1;
+        self.state.epoch_loss += report.loss;
+        self.state.carry = carried;
+        let step = self.state.step;
+        if self.state.epoch_ended {
+            self.end_epoch(model, optimizer, source)?;
+        } else if self.save_every.is_some_and(|n| step.is_multiple_of(n)) {
+            self.save(model, optimizer, source)?;
+        }
+        Ok(TrainEvent::Step(report))
+    }
+
+    /// Saves the last checkpoint of an epoch: a run resumed from it reports the epoch again.
+    fn end_epoch<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<()>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+    {
+        self.state.carry.clear();
+        self.save(model, optimizer, source)?;
+        Ok(())
+    }
+
+    fn next_epoch(&mut self) -> EpochReport {
+        let report = EpochReport {
+            epoch: self.state.epoch + 1,
+            steps: self.state.epoch_steps,
+            mean_loss: self.state.epoch_loss / self.state.epoch_steps as f64,
+        };
+        self.state.epoch += 1;
+        self.state.epoch_steps = 0;
+        self.state.epoch_loss = 0.0;
+        self.state.epoch_ended = false;
+        report
+    }
+
+    /// Adds the loss and the gradient of a batch.
+    fn add<M, O, C>(
+        &self,
+        batches: &mut Batches<B, C>,
+        model: &M,
+        optimizer: &O,
+        loss: impl FnOnce(&M, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+    ) -> Result<()>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        C: Nest<B>,
+    {
+        let step = self.next_step(batches.count);
+        let mut results = None;
+        let mode = Mode::Training { seed: step.seed };
+        let trains = |name: &str| optimizer.trains(name);
+        let (_, grads) = mode.scope(|| {
+            value_and_grad_of(model, trains, |model| {
+                let (value, carried) = loss(model, &batches.carried, step)?;
+                results = Some((value.detach(), carried));
+                match &self.state.loss_scale {
+                    Some(scale) => scale.apply(&value),
+                    None => Ok(value),
+                }
+            })
+        })?;
+        let Some((value, carried)) = results else {
+            unreachable!("the loss was computed");
+        };
+        let value = value.item()?;
+        if !value.is_finite() {
+            return Err(Error::NonFiniteLoss {
+                step: step.step,
+                loss: value,
+                param: grads.first_non_finite()?.map(str::to_owned),
+            });
+        }
+        batches.count += 1;
+        batches.loss += value;
+        batches.grads = Some(match batches.grads.take() {
+            Some(sum) => sum.add(&grads)?,
+            None => grads,
+        });
+        batches.carried = carried.map(&mut |leaf| Ok(leaf.detach()))?;
+        Ok(())
+    }
+
+    /// Updates the model from the gradients of a step. On an error nothing has changed.
+    fn update<M, O, C>(
+        &mut self,
+        model: &mut M,
+        optimizer: &mut O,
+        batches: Batches<B, C>,
+    ) -> Result<StepReport<B>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+    {
+        let (step, before) = (self.state.step + 1, optimizer.learning_rate());
+        let rate = self
+            .schedule
+            .as_ref()
+            .map_or(before, |s| s.at(self.state.step));
+        let mut report = StepReport {
+            step,
+            epoch: self.state.epoch + 1,
+            loss: batches.loss / batches.count as f64,
+            gradient_norm: f64::NAN,
+            learning_rate: rate,
+            skipped: true,
+            gradients: None,
+        };
+        let Some(mut grads) = batches.grads else {
+            unreachable!("a step has a batch");
+        };
+        if batches.count > 1 {
+            grads = grads.scale(1.0 / batches.count as f64)?;
+        }
+        let mut scale = self.state.loss_scale.clone();
+        if let Some(scale) = &mut scale {
+            match scale.unscale(&grads)? {
+                Some(unscaled) => grads = unscaled,
+                None if !scale.is_smallest() => {
+                    self.state.loss_scale = Some(scale.clone());
+                    return Ok(report);
+                }
+                None => return Err(not_finite(&grads, step)?),
+            }
+        }
+        let norm = grads.global_norm()?.item()?;
+        if !norm.is_finite() {
+            return Err(not_finite(&grads, step)?);
+        }
+        if let Some(limit) = self.clip_norm {
+            grads = grads.clip_by_known_norm(limit, norm)?;
+        }
+        optimizer.set_learning_rate(rate);
+        let taken = optimizer.step(model, &grads);
+        taken.inspect_err(|_| optimizer.set_learning_rate(before))?;
+        self.state.loss_scale = scale;
+        (report.gradient_norm, report.skipped) = (norm, false);
+        report.gradients = self.keep_gradients.then_some(grads);
+        Ok(report)
+    }
+
+    fn next_step(&self, batch: u64) -> TrainStep {
+        let step = self.state.step + 1;
+        let stream = philox::derive(self.state.seed, philox::label("train"));
+        let seed = philox::derive(stream, step);
+        TrainStep {
+            step,
+            epoch: self.state.epoch + 1,
+            batch,
+            seed: match batch {
+                0 => seed,
+                _ => philox::derive(seed, batch),
+            },
+        }
+    }
+}
+
+/// The error of a gradient that is not finite.
+fn not_finite<B: Backend>(grads: &Gradients<B>, step: u64) -> Result<Error> {
+    let what = match grads.first_non_finite()? {
+        Some(name) => format!("that of `{name}` at step {step} has a NaN or an infinity"),
+        None => format!("its norm at step {step} is not finite"),
+    };
+    Ok(Error::Gradient(format!(
+        "{what}; the step was not taken, and checkpoints are unchanged"
+    )))
+}
+
+/// Moves a source to where it was before a failed step, and returns the error of the step.
+fn back<S: Source>(source: &mut S, before: &S::State, error: Error) -> Error {
+    match source.restore(before.clone()) {
+        Ok(()) => error,
+        Err(fault) => {
+            let problem = format!("cannot be moved back to before a failed step: {fault}; {error}");
+            Error::argument("trainer", "source", problem)
+        }
+    }
+}
