@@ -1,6 +1,6 @@
 //! Drivers that run over sequences in both directions.
 
-use backend_api::{Backend, Error, Result, Tensor};
+use backend_api::{Backend, Error, MemoryPolicy, Result, Tensor};
 
 use super::dynamic_rnn::{extent, swap_batch_time};
 use super::lengths::{Lengths, upload};
@@ -117,6 +117,39 @@ where
     pub fn swap_memory(mut self, swap: bool) -> Self {
         self.forward = self.forward.swap_memory(swap);
         self.backward = self.backward.swap_memory(swap);
+        self
+    }
+
+    /// Sets the memory policy of back-propagation; see [`DynamicRnn::memory_policy`].
+    ///
+    /// ```
+    /// use recurrent::{BidirectionalDynamicRnn, Device, GruCell, MemoryPolicy, Tensor};
+    /// use recurrent::value_and_grad;
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// let cells = (GruCell::new(&device, 3, 4)?, GruCell::new(&device, 3, 4)?);
+    /// let x = Tensor::ones(&device, &[2, 50, 3])?;
+    /// let norm = |policy| {
+    ///     let (_, grads) = value_and_grad(&cells, |(ahead, back)| {
+    ///         let rnn = BidirectionalDynamicRnn::new(ahead, back).memory_policy(policy).run(&x)?;
+    ///         rnn.state.0.sum_all()? + rnn.outputs.1.sum_all()?
+    ///     })?;
+    ///     grads.global_norm()?.item()
+    /// };
+    /// assert_eq!(norm(MemoryPolicy::Recompute)?, norm(MemoryPolicy::Store)?);
+    /// # Ok(()) }
+    /// ```
+    pub fn memory_policy(mut self, memory_policy: MemoryPolicy) -> Self {
+        self.forward = self.forward.memory_policy(memory_policy);
+        self.backward = self.backward.memory_policy(memory_policy);
+        self
+    }
+
+    /// Sets the length of segments for the memory policy; see [`DynamicRnn::segment_length`].
+    pub fn segment_length(mut self, steps: usize) -> Self {
+        self.forward = self.forward.segment_length(steps);
+        self.backward = self.backward.segment_length(steps);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Stacks of bidirectional cells.
 
-use backend_api::{Backend, Error, Result, Tensor};
+use backend_api::{Backend, Error, MemoryPolicy, Result, Tensor};
 
 use super::bidirectional::{BidirectionalDynamicRnn, check_separate, static_bidirectional_rnn};
 use super::lengths::Lengths;
@@ -32,7 +32,8 @@ pub struct StackBidirectionalDynamicRnn<'a, F: Cell, G: Cell> {
     initial_states_fw: Option<Vec<F::State>>,
     initial_states_bw: Option<Vec<G::State>>,
     time_major: bool,
-    swap_memory: bool,
+    memory_policy: MemoryPolicy,
+    segment: Option<usize>,
     mode: Option<Mode>,
 }
 
@@ -51,7 +52,8 @@ where
             initial_states_fw: None,
             initial_states_bw: None,
             time_major: false,
-            swap_memory: false,
+            memory_policy: MemoryPolicy::Store,
+            segment: None,
             mode: None,
         }
     }
@@ -93,8 +95,24 @@ where
     }
 
     /// TensorFlow's `swap_memory`; see [`DynamicRnn::swap_memory`](crate::DynamicRnn::swap_memory).
-    pub fn swap_memory(mut self, swap: bool) -> Self {
-        self.swap_memory = swap;
+    pub fn swap_memory(self, swap: bool) -> Self {
+        self.memory_policy(match swap {
+            true => MemoryPolicy::Offload,
+            false => MemoryPolicy::Store,
+        })
+    }
+
+    /// Sets the memory policy of back-propagation; see
+    /// [`DynamicRnn::memory_policy`](crate::DynamicRnn::memory_policy).
+    pub fn memory_policy(mut self, memory_policy: MemoryPolicy) -> Self {
+        self.memory_policy = memory_policy;
+        self
+    }
+
+    /// Sets the length of segments for the memory policy; see
+    /// [`DynamicRnn::segment_length`](crate::DynamicRnn::segment_length).
+    pub fn segment_length(mut self, steps: usize) -> Self {
+        self.segment = Some(steps);
         self
     }
 
@@ -136,7 +154,10 @@ where
         for i in 0..layers {
             let mut rnn = BidirectionalDynamicRnn::new(&self.forward[i], &self.backward[i])
                 .time_major(self.time_major)
-                .swap_memory(self.swap_memory);
+                .memory_policy(self.memory_policy);
+            if let Some(steps) = self.segment {
+                rnn = rnn.segment_length(steps);
+            }
             if let Some(mode) = self.mode {
                 rnn = rnn.mode(mode.child(i as u64));
             }
