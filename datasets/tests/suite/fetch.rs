@@ -1,12 +1,13 @@
 //! Fetching without a network: a small data set and archives built by the tests.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use datasets::{Checksum, DataFile, Dataset, Error, FetchOptions, Origin, Source};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 static SMALL: Dataset = Dataset {
@@ -114,6 +115,73 @@ fn tgz_tar_and_folder_are_accepted() {
     fs::write(top.path().join("empty.idx1-ubyte"), b"").unwrap();
     SMALL.fetch(&root, &from(top.path())).unwrap();
     assert!(is_complete(&root));
+}
+
+#[test]
+fn a_zip_is_accepted_and_its_paths_have_no_effect() {
+    let zip = |entries: &[(&str, &[u8])]| {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in entries {
+            let options = zip::write::SimpleFileOptions::default();
+            zip.start_file(*name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    };
+    let inside = ("a/b/abc-idx1-ubyte", &b"abc"[..]);
+    let bytes = zip(&[inside, ("empty-idx1-ubyte", b"")]);
+    let (_top, root, file) = setup("download", &bytes);
+    SMALL.fetch(&root, &from(file)).unwrap();
+    assert!(is_complete(&root));
+
+    let (_top, root, file) = setup("download", &zip(&[("../abc-idx1-ubyte", b"abc")]));
+    let message = SMALL.fetch(&root, &from(file)).unwrap_err().to_string();
+    assert!(message.contains("abc-idx1-ubyte"), "{message}");
+    assert_eq!(files(&root), [] as [PathBuf; 0]);
+
+    // Cut anywhere, or with a wrong file.
+    for end in 4..bytes.len() {
+        let (_top, root, file) = setup("download", &bytes[..end]);
+        SMALL.fetch(&root, &from(file)).unwrap_err();
+    }
+    let (_top, root, file) = setup("download", &zip(&[("abc-idx1-ubyte", b"abd")]));
+    let error = SMALL.fetch(&root, &from(file)).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+}
+
+/// A data set that is an archive of many files.
+#[test]
+fn a_tar_can_be_the_file_of_a_data_set() {
+    let packed = tar(&[("p/b", b"2"), ("p/a", b"1"), ("p/readme", b"hello")]);
+    let sum: String = Sha256::digest(&packed)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let checksum = Checksum::new(packed.len() as u64, sum.leak());
+    let many = Dataset {
+        name: "many",
+        files: vec![DataFile {
+            name: "many.tar",
+            checksum,
+        }]
+        .leak(),
+        ..SMALL
+    };
+    for bytes in [gzip(&packed), packed.clone()] {
+        let (_top, root, file) = setup("download.tgz", &bytes);
+        let folder = many.fetch(&root, &from(file)).unwrap();
+        let path = folder.join("many.tar");
+        assert_eq!(fs::read(&path).unwrap(), packed);
+        let read = datasets::read_tar(&path, |name| !name.ends_with("readme")).unwrap();
+        let expected = [("p/a", "1"), ("p/b", "2")];
+        assert_eq!(
+            read,
+            expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+        );
+    }
+    let (_top, root, file) = setup("download.tgz", &gzip(&tar(&[("p/a", b"1")])));
+    let error = many.fetch(&root, &from(file)).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
 }
 
 #[test]

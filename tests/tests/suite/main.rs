@@ -21,6 +21,7 @@ mod refusals;
 mod steady_state;
 mod streaming;
 mod summaries;
+mod tasks;
 mod tensors;
 mod traced;
 mod wrappers;

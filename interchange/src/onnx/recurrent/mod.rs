@@ -8,8 +8,8 @@ mod weights;
 
 use backend_api::{Backend, Result, Tensor};
 use rnn_core::{
-    AnyCell, AnyState, BidirectionalDynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, LstmState, Nest,
-    TimeReversedFusedRnn,
+    AnyCell, AnyState, BidirectionalDynamicRnn, FusedRnnCell, FusedRnnCellAdaptor, Lengths,
+    LstmState, Nest, TimeReversedFusedRnn,
 };
 
 pub(super) use function::Function;
@@ -198,7 +198,7 @@ impl<B: Backend> Recurrent<B> {
                 .collect::<Result<_>>()?,
             None => states,
         };
-        let (outputs, states) = self.sequence(&x, states, lengths.as_deref())?;
+        let (outputs, states) = self.sequence(&x, states, lengths.map(Lengths::from).as_ref())?;
         // `[time, directions, batch, n]`, or `[batch, time, directions, n]`.
         let axis = if first { 2 } else { 1 };
         let outputs = outputs.iter().map(|y| {
@@ -232,7 +232,7 @@ impl<B: Backend> Recurrent<B> {
         &self,
         x: &Tensor<B>,
         states: Vec<AnyState<B>>,
-        lengths: Option<&[i64]>,
+        lengths: Option<&Lengths<B>>,
     ) -> Result<(Vec<Tensor<B>>, Vec<AnyState<B>>)> {
         match (&self.cells[..], &states[..]) {
             ([forward, backward], [of_forward, of_backward]) => {
@@ -241,7 +241,7 @@ impl<B: Backend> Recurrent<B> {
                     .initial_state_fw(of_forward.clone())
                     .initial_state_bw(of_backward.clone());
                 if let Some(lengths) = lengths {
-                    rnn = rnn.sequence_length(lengths);
+                    rnn = rnn.sequence_length(lengths.clone());
                 }
                 let result = rnn.run(x)?;
                 let (outputs, state) = (result.outputs, result.state);
