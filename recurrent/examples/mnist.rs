@@ -14,6 +14,7 @@ use recurrent::checkpoint::Checkpoints;
 use recurrent::data::{Batches, Idx, Remainder};
 use recurrent::losses::{accuracy, softmax_cross_entropy};
 use recurrent::prelude::*;
+use recurrent::training::Interrupt;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
 
@@ -171,7 +172,10 @@ fn run() -> Result<(), Error> {
             )
             .into());
         }
-        trainer = trainer.save_to(checkpoints);
+        // Ctrl-C saves, and `--resume` goes on from there.
+        trainer = trainer
+            .save_to(checkpoints)
+            .stop_on(Interrupt::on_ctrl_c()?);
     }
     if let Some(folder) = options.text("resume")
         && !trainer.resume(&mut model, &mut adam, &mut batches)?

@@ -1,7 +1,7 @@
 //! Says how English words are pronounced: an encoder-decoder with attention maps letters to
 //! phonemes.
 //!
-//! The encoder reads the letters in both directions. In training, the decoder is told the right
+//! The encoder reads the letters in both directions. In training, the decoder reads the right
 //! phonemes; afterwards `raw_rnn` runs it on its own ones, with a greedy and with a beam search.
 //! The test words are every twentieth of the dictionary. A word with several pronunciations is
 //! compared with the closest. For comparison: on another split of this dictionary, an LSTM
@@ -56,10 +56,10 @@ const BOUNDARIES: [usize; 4] = [6, 8, 10, 13];
 const LEARNING_RATE: f64 = 0.002;
 /// The part of the learning rate that is left at the end.
 const DECAY: f64 = 0.08;
-/// The sound that ends a word, and that the decoder is told before the first.
+/// The sound that ends a word, and the decoder's input before the first.
 const END: &str = "<end>";
 
-/// Words as samples: their letters, the sounds that the decoder is told, and those that it is to
+/// Words as samples: their letters, the sounds that the decoder reads, and those that it is to
 /// say.
 #[derive(Clone, Debug)]
 pub(crate) struct Words {

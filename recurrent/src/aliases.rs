@@ -29,6 +29,12 @@ pub type AnyState = rnn_core::AnyState<Device>;
 #[doc = rnn_core::dense_doc!()]
 pub type Dense = rnn_core::Dense<Device>;
 
+#[doc = rnn_core::embedding_doc!()]
+pub type Embedding = rnn_core::Embedding<Device>;
+
+#[doc = rnn_core::layer_norm_doc!()]
+pub type LayerNorm = rnn_core::LayerNorm<Device>;
+
 #[doc = rnn_train::gradients_doc!()]
 pub type Gradients = rnn_train::Gradients<Device>;
 

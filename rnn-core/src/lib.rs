@@ -15,9 +15,9 @@ mod any;
 mod cell;
 pub mod cells;
 mod config;
-mod dense;
 pub mod drivers;
 mod init;
+mod layers;
 mod limits;
 mod mode;
 mod module;
@@ -32,7 +32,6 @@ pub use any::{AnyCell, AnyState};
 pub use cell::Cell;
 pub use cells::{BasicLstmCell, BasicRnnCell, GruCell, LstmCell, LstmState};
 pub use config::{CELL_CLASSES, CellConfig, cell_from_config};
-pub use dense::Dense;
 pub use drivers::{
     BidirectionalDynamicRnn, BidirectionalOutput, DynamicRnn, FusedRnnCell, FusedRnnCellAdaptor,
     Lengths, MemoryPlan, RawOutput, RawRnnStep, RnnOutput, StackBidirectionalDynamicRnn,
@@ -40,6 +39,7 @@ pub use drivers::{
     stack_bidirectional_rnn, static_bidirectional_rnn, static_state_saving_rnn,
 };
 pub use init::{Fan, Initializer, Scaled};
+pub use layers::{Dense, Embedding, LayerNorm};
 pub use mode::Mode;
 pub use module::{Module, Param, ParamId, Visitor};
 pub use nest::{Nest, Path};

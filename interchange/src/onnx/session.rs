@@ -16,8 +16,8 @@ use super::value::Value;
 /// The largest number of elements of a result in a run: 1 GiB of `f32`.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// The elements that nodes of weights alone may make when a model is copied to a device: so many,
-/// and so many for each element of a weight. What makes more is computed in every run.
+/// The elements that nodes of weights alone may make when a model is copied to a device: a fixed
+/// number, and a number for each element of a weight. What makes more is computed in every run.
 const FREE_CONSTANTS: usize = 1 << 18;
 const CONSTANTS_PER_WEIGHT: usize = 8;
 

@@ -104,7 +104,7 @@ impl Speller {
         self.logits.forward(&self.combined.forward(&both)?.tanh()?)
     }
 
-    /// Logits `[batch, steps, sounds]`, where the decoder is told the sounds before each step.
+    /// Logits `[batch, steps, sounds]`, where the decoder reads the right sound before each step.
     pub fn forward(
         &self,
         run: &Run,
@@ -121,7 +121,7 @@ impl Speller {
     }
 
     /// The most likely sounds of each word by a beam search of `width` hypotheses; a width of 1 is
-    /// a greedy search. `end` is the sound that ends a word, and is told before the first.
+    /// a greedy search. `end` is the sound that ends a word, and the input before the first.
     pub fn say(
         &self,
         run: &Run,

@@ -30,15 +30,10 @@ pub struct Run {
 impl Run {
     /// The values on the command line; `epochs` is the default.
     pub fn of(options: &Options, epochs: u64) -> Result<Self, Error> {
-        let memory = match options.text("memory") {
-            None | Some("store") => MemoryPolicy::Store,
-            Some("recompute") => MemoryPolicy::Recompute,
-            Some(name) => return Err(format!("--memory {name}: must be store or recompute").into()),
-        };
         let others = options.text("evaluate").into_iter();
         Ok(Self {
             device: options.device()?,
-            memory,
+            memory: options.get("memory", MemoryPolicy::Store)?,
             epochs: options.get("epochs", epochs)?,
             seed: options.get("seed", 0)?,
             evaluate: others

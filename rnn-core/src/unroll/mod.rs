@@ -1,6 +1,7 @@
 //! The sequence context that a driver passes to a cell.
 
 mod explanation;
+mod lengths;
 mod segments;
 mod trace;
 
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::trace::{Regions, ScanOperands};
 use backend_api::{
-    Backend, Binary, DType, Error, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequencePath,
+    Backend, DType, Error, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequencePath,
     SequenceRequest, Shape, Stacker, Tensor,
 };
 
@@ -344,8 +345,8 @@ impl<B: Backend> Unroll<B> {
             let input = inputs.map(&mut |x| x.select(0, t))?;
             let (output, new) = step(&self.step.at(time), &input, &state)?;
             if self.lengths.is_some() {
-                same_shapes("output", &output, "`zero_output`", &zero)?;
-                same_shapes("state", &new, "the state before the step", &state)?;
+                lengths::same_shapes("output", &output, "`zero_output`", &zero)?;
+                lengths::same_shapes("state", &new, "the state before the step", &state)?;
             }
             let output = self.masked(time, output, &zero)?;
             for (stack, leaf) in stacks.iter_mut().zip(output.leaves()) {
@@ -462,59 +463,17 @@ impl<B: Backend> Unroll<B> {
                 Tensor::zeros(x.device(), one)
             }
         })?;
-        let (output, new) = step(&self.step.at(self.start), &input, &zeros_like(state)?)?;
+        let (output, new) = step(
+            &self.step.at(self.start),
+            &input,
+            &lengths::zeros_like(state)?,
+        )?;
         let outputs = output.map(&mut |o| o.unsqueeze(0)?.slice(0, 0..0))?;
         let state = state.zip(&new, &mut |old, new| {
             let never = Meta::new(Shape::SCALAR, DType::Bool);
             Tensor::zeros(old.device(), never)?.select_from(new, old)
         })?;
         Ok((outputs, state))
-    }
-
-    /// Sets the floats among the inputs to zero past each row's length.
-    ///
-    /// Steps run on the padding too, and their results are discarded. Their gradients are products
-    /// with a gradient of zero, which an infinity or a NaN in the padding would make NaN.
-    pub(crate) fn mask_inputs<I: Nest<B>>(&self, inputs: &I) -> Result<I> {
-        let Some(lengths) = &self.lengths else {
-            return Ok(inputs.clone());
-        };
-        inputs.map(&mut |x| match x.dtype().is_float() {
-            true => x.mask_padding(lengths, self.start),
-            false => Ok(x.clone()),
-        })
-    }
-
-    /// [`mask_inputs`](Self::mask_inputs) for the inputs of one step.
-    pub(crate) fn mask_input<I: Nest<B>>(&self, time: usize, input: &I) -> Result<I> {
-        let Some(lengths) = &self.lengths else {
-            return Ok(input.clone());
-        };
-        input.map(&mut |x| match x.dtype().is_float() {
-            true => {
-                let zero = Tensor::zeros(x.device(), x.meta())?;
-                lengths.fused(Fused::MaskedUpdate { time }, &[x, &zero])
-            }
-            false => Ok(x.clone()),
-        })
-    }
-
-    /// The state with zeros in rows of length 0, which take no step: their initial state may hold
-    /// NaN, as the padding may.
-    pub(crate) fn mask_state<S: Nest<B>>(&self, state: &S) -> Result<S> {
-        self.masked(self.start, state.clone(), &zeros_like(state)?)
-    }
-
-    /// Sets the outputs of all steps to zero past each row's length: for wrappers that modify the
-    /// outputs of a whole sequence.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn mask_padding<O: Nest<B>>(&self, outputs: &O) -> Result<O> {
-        let Some(lengths) = &self.lengths else {
-            return Ok(outputs.clone());
-        };
-        outputs.map(&mut |o| o.mask_padding(lengths, self.start))
     }
 
     /// The random numbers of all steps, `[time, ..]`; `noise` computes those of one step. They do
@@ -538,16 +497,6 @@ impl<B: Backend> Unroll<B> {
             lengths,
             ..self.clone()
         })
-    }
-
-    /// `new` for the rows that are still running at `time`, else `old`.
-    pub(crate) fn masked<N: Nest<B>>(&self, time: usize, new: N, old: &N) -> Result<N> {
-        match &self.lengths {
-            None => Ok(new),
-            Some(lengths) => new.zip(old, &mut |new, old| {
-                lengths.fused(Fused::MaskedUpdate { time }, &[new, old])
-            }),
-        }
     }
 
     /// Runs a layer as one operation on the device's fastest path.
@@ -598,47 +547,6 @@ impl<B: Backend> Unroll<B> {
         let outputs = results.remove(0);
         Ok(Some((outputs, results.into_vec())))
     }
-
-    /// The lengths counted from the start of this part, and at least 0.
-    fn remaining_lengths(&self) -> Result<Option<Tensor<B>>> {
-        let Some(lengths) = &self.lengths else {
-            return Ok(None);
-        };
-        if self.start == 0 {
-            return Ok(Some(lengths.clone()));
-        }
-        let device = lengths.device();
-        let meta = Meta::new(Shape::SCALAR, lengths.dtype());
-        let start = Tensor::full(device, self.start as f64, meta)?;
-        let left = lengths.sub(&start)?;
-        let zero = Tensor::zeros(device, meta)?;
-        Ok(Some(Tensor::call(
-            device,
-            &Op::Binary(Binary::Max),
-            &[&left, &zero],
-        )?))
-    }
-}
-
-fn zeros_like<B: Backend, N: Nest<B>>(nest: &N) -> Result<N> {
-    nest.map(&mut |t| Tensor::zeros(t.device(), t.meta()))
-}
-
-/// Checks that a step returned what a row that has ended takes instead.
-fn same_shapes<B: Backend, N: Nest<B>>(arg: &str, new: &N, what: &str, old: &N) -> Result<()> {
-    let pairs = new.named_leaves().into_iter().zip(old.leaves());
-    for ((path, new), old) in pairs {
-        if new.meta() != old.meta() {
-            let arg = format!("{arg} {path}");
-            let (shape, dtype) = (old.shape(), old.dtype());
-            let expected = format!("{what} is {dtype} {shape}");
-            return Err(match new.shape() == shape {
-                true => Error::dtype("step", arg.trim_end(), new.dtype(), expected),
-                false => Error::shape("step", arg.trim_end(), new.shape(), expected),
-            });
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

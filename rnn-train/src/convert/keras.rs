@@ -1,5 +1,5 @@
-//! `keras.layers.SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D`, `ConvLSTM2D`, `ConvLSTM3D` and `Dense` of
-//! Keras 2 and 3.
+//! `keras.layers.SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D`, `ConvLSTM2D`, `ConvLSTM3D`, `Dense`,
+//! `Embedding` and `LayerNormalization` of Keras 2 and 3.
 //!
 //! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`,
 //! or `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
@@ -9,7 +9,7 @@
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::cells::ConvLstmCell;
-use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell};
+use rnn_core::{BasicRnnCell, Dense, Embedding, GruCell, LayerNorm, LstmCell};
 
 use super::parts::{self, Order, Parts, no_biases, reordered, zeros_like};
 use super::{Entries, Weights};
@@ -201,6 +201,102 @@ pub fn from_dense<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
     Ok(Weights::new([
         ("kernel".to_owned(), kernel),
         ("bias".to_owned(), bias),
+    ]))
+}
+
+/// The table of a `keras.layers.Embedding`.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, Embedding};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_embedding(&Embedding::new(&Device::cpu(), 10, 4)?)?;
+/// let embedding = keras::embedding(&weights)?;
+/// # let _ = embedding;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape.
+pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
+    let weights = &named(weights, &["embeddings"]);
+    let mut entries = Entries::new("keras::embedding", weights);
+    let dims = entries.matrix("embeddings")?;
+    let table = entries.take("embeddings", &dims)?;
+    entries.finish()?;
+    parts::embedding(table)
+}
+
+/// The weights of a `keras.layers.Embedding` equal to a table.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, Embedding};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_embedding(&Embedding::new(&Device::cpu(), 10, 4)?)?;
+/// assert_eq!(weights.get("embeddings")?.shape().dims(), [10, 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>> {
+    let table = parts::of_embedding(embedding)?;
+    Ok(Weights::new([("embeddings".to_owned(), table)]))
+}
+
+/// The layer of a `keras.layers.LayerNormalization` over the last axis. Keras's `epsilon` is 1e-3
+/// by default.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, LayerNorm};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_layer_norm(&LayerNorm::new(&Device::cpu(), 4)?)?;
+/// let norm = keras::layer_norm(&weights, 1e-3)?;
+/// # let _ = norm;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape, the types differ, or `epsilon` is
+/// negative or not finite.
+pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<LayerNorm<B>> {
+    let weights = &named(weights, &["gamma", "beta"]);
+    let mut entries = Entries::new("keras::layer_norm", weights);
+    let size = entries.vector("gamma")?;
+    let gamma = entries.take("gamma", &[size])?;
+    let beta = match entries.has("beta") {
+        true => Some(entries.take("beta", &[size])?),
+        false => None,
+    };
+    entries.finish()?;
+    parts::layer_norm(gamma, beta, epsilon)
+}
+
+/// The weights of a `keras.layers.LayerNormalization` equal to a layer, whose `epsilon` is not part
+/// of them.
+///
+/// ```
+/// use recurrent::convert::keras;
+/// use recurrent::{Device, LayerNorm};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = keras::from_layer_norm(&LayerNorm::new(&Device::cpu(), 4)?)?;
+/// assert_eq!(weights.get("gamma")?.to_vec::<f32>()?, [1.0; 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_layer_norm<B: Backend>(norm: &LayerNorm<B>) -> Result<Weights<B>> {
+    let [gamma, beta] = parts::of_layer_norm(norm)?;
+    Ok(Weights::new([
+        ("gamma".to_owned(), gamma),
+        ("beta".to_owned(), beta),
     ]))
 }
 

@@ -255,6 +255,15 @@ impl<'w, B: Backend> Entries<'w, B> {
         }
     }
 
+    /// The length of an entry, without taking it.
+    fn vector(&self, name: &str) -> Result<usize> {
+        let entry = self.get(name)?;
+        match *entry.shape().dims() {
+            [length] => Ok(length),
+            _ => Err(self.misshaped(name, "a vector is needed")),
+        }
+    }
+
     fn misshaped(&self, name: &str, expected: impl Into<String>) -> Error {
         match self.get(name) {
             Ok(entry) => Error::shape(self.op, name, entry.shape(), expected),

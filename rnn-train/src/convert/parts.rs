@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backend_api::{Activation, Backend, DType, Error, Meta, Result, Tensor};
-use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell, Module};
+use rnn_core::{BasicRnnCell, Dense, Embedding, GruCell, Initializer, LayerNorm, LstmCell, Module};
 
 /// The number of gates and their permutation: gate `i` of this crate is gate `ORDER[i]` of the
 /// other framework. Each permutation is its own inverse, so it converts both ways.
@@ -223,6 +223,38 @@ pub(super) fn dense<B: Backend>(
 pub(super) fn of_dense<B: Backend>(dense: &Dense<B>) -> Result<[Tensor<B>; 2]> {
     let mut params = Params::of(dense);
     Ok([params.take("kernel")?, params.take("bias")?])
+}
+
+/// The table `[ids, size]`.
+pub(super) fn embedding<B: Backend>(table: Tensor<B>) -> Result<Embedding<B>> {
+    let [ids, size] = [table.shape()[0], table.shape()[1]];
+    let layer = Embedding::with(table.device(), ids, size, Initializer::ZEROS, table.dtype())?;
+    filled(layer, [("embedding", table)])
+}
+
+/// The table of a layer.
+pub(super) fn of_embedding<B: Backend>(layer: &Embedding<B>) -> Result<Tensor<B>> {
+    Params::of(layer).take("embedding")
+}
+
+/// The layer with a scale `[size]` and an offset.
+pub(super) fn layer_norm<B: Backend>(
+    gamma: Tensor<B>,
+    beta: Option<Tensor<B>>,
+    epsilon: f64,
+) -> Result<LayerNorm<B>> {
+    let layer = LayerNorm::with(gamma.device(), gamma.shape()[0], epsilon, gamma.dtype())?;
+    let beta = match beta {
+        Some(beta) => beta,
+        None => zeros_like(&gamma)?,
+    };
+    filled(layer, [("gamma", gamma), ("beta", beta)])
+}
+
+/// The scale and the offset of a layer.
+pub(super) fn of_layer_norm<B: Backend>(layer: &LayerNorm<B>) -> Result<[Tensor<B>; 2]> {
+    let mut params = Params::of(layer);
+    Ok([params.take("gamma")?, params.take("beta")?])
 }
 
 /// The cell with its parameters replaced.

@@ -1,4 +1,5 @@
-//! `torch.nn.RNN`, `LSTM`, `GRU`, `RNNCell`, `LSTMCell`, `GRUCell` and `Linear`.
+//! `torch.nn.RNN`, `LSTM`, `GRU`, `RNNCell`, `LSTMCell`, `GRUCell`, `Linear`, `Embedding` and
+//! `LayerNorm`.
 //!
 //! A PyTorch layer becomes a [`Stack`] of cells. Use `stack.forward` as a
 //! [`MultiRnnCell`](rnn_core::MultiRnnCell), or both directions in a
@@ -14,7 +15,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
-use rnn_core::{BasicRnnCell, Dense, GruCell, LstmCell};
+use rnn_core::{BasicRnnCell, Dense, Embedding, GruCell, LayerNorm, LstmCell};
 
 use super::parts::{self, Order, Parts, no_biases, reordered};
 use super::{Entries, Weights};
@@ -262,6 +263,98 @@ pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
     Ok(Weights::new([
         ("weight".to_owned(), weight),
         ("bias".to_owned(), bias),
+    ]))
+}
+
+/// The table of a `torch.nn.Embedding`.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, Embedding};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_embedding(&Embedding::new(&Device::cpu(), 10, 4)?)?;
+/// let embedding = pytorch::embedding(&weights)?;
+/// # let _ = embedding;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape.
+pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
+    let mut entries = Entries::new("pytorch::embedding", weights);
+    let dims = entries.matrix("weight")?;
+    let table = entries.take("weight", &dims)?;
+    entries.finish()?;
+    parts::embedding(table)
+}
+
+/// The weights of a `torch.nn.Embedding` equal to a table.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, Embedding};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_embedding(&Embedding::new(&Device::cpu(), 10, 4)?)?;
+/// assert_eq!(weights.get("weight")?.shape().dims(), [10, 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>> {
+    let table = parts::of_embedding(embedding)?;
+    Ok(Weights::new([("weight".to_owned(), table)]))
+}
+
+/// The layer of a `torch.nn.LayerNorm` over the last axis. PyTorch's `eps` is 1e-5 by default.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, LayerNorm};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_layer_norm(&LayerNorm::new(&Device::cpu(), 4)?)?;
+/// let norm = pytorch::layer_norm(&weights, 1e-5)?;
+/// # let _ = norm;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// An entry is missing, unexpected or of the wrong shape, the types differ, or `epsilon` is
+/// negative or not finite.
+pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<LayerNorm<B>> {
+    let mut entries = Entries::new("pytorch::layer_norm", weights);
+    let size = entries.vector("weight")?;
+    let gamma = entries.take("weight", &[size])?;
+    let beta = match entries.has("bias") {
+        true => Some(entries.take("bias", &[size])?),
+        false => None,
+    };
+    entries.finish()?;
+    parts::layer_norm(gamma, beta, epsilon)
+}
+
+/// The weights of a `torch.nn.LayerNorm` equal to a layer, whose `epsilon` is not part of them.
+///
+/// ```
+/// use recurrent::convert::pytorch;
+/// use recurrent::{Device, LayerNorm};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let weights = pytorch::from_layer_norm(&LayerNorm::new(&Device::cpu(), 4)?)?;
+/// assert_eq!(weights.get("weight")?.to_vec::<f32>()?, [1.0; 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The device failed.
+pub fn from_layer_norm<B: Backend>(norm: &LayerNorm<B>) -> Result<Weights<B>> {
+    let [gamma, beta] = parts::of_layer_norm(norm)?;
+    Ok(Weights::new([
+        ("weight".to_owned(), gamma),
+        ("bias".to_owned(), beta),
     ]))
 }
 
