@@ -165,7 +165,7 @@ fn the_language_model_reaches_its_perplexity() {
     let run = run!(ptb, Device::cpu(), MemoryPolicy::Store, ptb::EPOCHS);
     let model = ptb::train(&run, &text, ptb::UNITS).unwrap();
     let perplexity = model.perplexity(&run, &text.test).unwrap();
-    assert!(perplexity < 170.0, "{perplexity}");
+    assert!(perplexity < 185.0, "{perplexity}");
 }
 
 /// Words of random letters; the sound of a letter is its name.
@@ -218,6 +218,6 @@ fn the_speller_reaches_its_error_rates() {
     let model = phonemes::train(&run, &words, phonemes::UNITS).unwrap();
     let (greedy, beam) = (words.errors(&run, &model, 1), words.errors(&run, &model, 4));
     let (greedy, beam) = (greedy.unwrap(), beam.unwrap());
-    assert!(greedy.phonemes < 0.10 && greedy.words < 0.40, "{greedy}");
+    assert!(greedy.phonemes < 0.085 && greedy.words < 0.36, "{greedy}");
     assert!(beam.words < greedy.words, "{beam} {greedy}");
 }
