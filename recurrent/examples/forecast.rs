@@ -77,6 +77,7 @@ impl Forecaster {
     fn forward(&self, run: &Run, days: &Tensor) -> recurrent::Result<Tensor> {
         let rnn = DynamicRnn::new(&self.cell)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .run(days)?;
         let shape = [days.shape()[0], HORIZON, SERIES.len(), QUANTILES.len()];
         self.quantiles.forward(&rnn.state)?.reshape(&shape)

@@ -91,6 +91,7 @@ impl Writer {
         let targets = Tensor::from_slice(&run.device, &window.targets, &shape)?;
         let rnn = DynamicRnn::new(&self.layers)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .initial_state(state.clone())
             .run(&self.embedding.gather(&ids)?)?;
         let loss = softmax_cross_entropy(&self.logits.forward(&rnn.outputs)?, &targets)?;

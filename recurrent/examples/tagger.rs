@@ -94,6 +94,7 @@ impl Tagger {
         let vectors = [&self.words.gather(words)?, &self.endings.gather(endings)?];
         let rnn = BidirectionalDynamicRnn::new(&self.forward, &self.backward)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .sequence_length(lengths)
             .run(&Tensor::concat(&vectors, 2)?)?;
         let (ahead, back) = &rnn.outputs;

@@ -68,6 +68,7 @@ impl Listener {
     fn forward(&self, run: &Run, frames: &Tensor, lengths: &[i64]) -> recurrent::Result<Tensor> {
         let rnn = DynamicRnn::new(&self.cell)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .sequence_length(lengths)
             .run(frames)?;
         self.logits.forward(&rnn.state)

@@ -82,6 +82,7 @@ impl Speller {
     ) -> recurrent::Result<(Heard, Tensor)> {
         let rnn = BidirectionalDynamicRnn::new(&self.forward, &self.backward)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .sequence_length(lengths)
             .run(&self.letters.gather(letters)?)?;
         let outputs = Tensor::concat(&[&rnn.outputs.0, &rnn.outputs.1], 2)?;
@@ -114,6 +115,7 @@ impl Speller {
         let (heard, state) = self.encode(run, letters, letter_counts)?;
         let rnn = DynamicRnn::new(&self.decoder)
             .memory_policy(run.memory)
+            .segment_length(Run::SEGMENT)
             .sequence_length(sound_counts)
             .initial_state(state)
             .run(&self.sounds.gather(told)?)?;

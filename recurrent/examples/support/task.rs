@@ -28,6 +28,10 @@ pub struct Run {
 }
 
 impl Run {
+    /// The steps of a segment of the memory policy. With one length, all policies have one order of
+    /// sums, and the same results.
+    pub const SEGMENT: usize = 16;
+
     /// The values on the command line; `epochs` is the default.
     pub fn of(options: &Options, epochs: u64) -> Result<Self, Error> {
         let others = options.text("evaluate").into_iter();
