@@ -157,6 +157,11 @@ impl<B: Differentiable> Trainer<B> {
             let step = self.state.step;
             return Err(Error::Interrupted { step, checkpoint });
         }
+        // Not sooner: what the caller logs of a step must not be missing after a crash.
+        if self.save_is_due {
+            self.save(model, optimizer, source)?;
+            self.save_is_due = false;
+        }
         if self.state.epoch_ended {
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
@@ -185,7 +190,8 @@ impl<B: Differentiable> Trainer<B> {
                 let error = Error::argument("trainer", "source", "returned no batch");
                 return Err(back(source, &before, error));
             }
-            self.end_epoch(model, optimizer, source)?;
+            self.state.carry.clear();
+            self.save(model, optimizer, source)?;
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
         let carried = batches.carried.leaves().into_iter().cloned().collect();
@@ -200,23 +206,11 @@ impl<B: Differentiable> Trainer<B> {
         self.state.carry = carried;
         let step = self.state.step;
         if self.state.epoch_ended {
-            self.end_epoch(model, optimizer, source)?;
-        } else if self.save_every.is_some_and(|n| step.is_multiple_of(n)) {
-            self.save(model, optimizer, source)?;
+            self.state.carry.clear();
         }
+        self.save_is_due =
+            self.state.epoch_ended || self.save_every.is_some_and(|n| step.is_multiple_of(n));
         Ok(TrainEvent::Step(report))
-    }
-
-    /// Saves the last checkpoint of an epoch: a run resumed from it reports the epoch again.
-    fn end_epoch<M, O, S>(&mut self, model: &M, optimizer: &O, source: &S) -> Result<()>
-    where
-        M: Module<Backend = B>,
-        O: Optimizer<B>,
-        S: Source,
-    {
-        self.state.carry.clear();
-        self.save(model, optimizer, source)?;
-        Ok(())
     }
 
     fn next_epoch(&mut self) -> EpochReport {

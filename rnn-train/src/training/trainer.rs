@@ -74,6 +74,8 @@ pub struct Trainer<B: Backend> {
     pub(super) interrupt: Option<Interrupt>,
     checkpoints: Option<Checkpoints>,
     pub(super) save_every: Option<u64>,
+    /// Whether the next step begins with saving a checkpoint.
+    pub(super) save_is_due: bool,
     pub(super) show_progress: bool,
 }
 
@@ -89,6 +91,7 @@ impl<B: Backend> Trainer<B> {
             interrupt: None,
             checkpoints: None,
             save_every: None,
+            save_is_due: false,
             show_progress: true,
         }
     }
@@ -150,7 +153,9 @@ impl<B: Backend> Trainer<B> {
         self
     }
 
-    /// Also saves a checkpoint every `steps` steps.
+    /// Also saves a checkpoint every `steps` steps: when the next step begins, so that what a program
+    /// logs of a step is in its log before the step is in a checkpoint. A loop of [`step`](Self::step)
+    /// that ends in the middle of an epoch can [`save`](Self::save) its last step.
     #[must_use]
     pub fn save_every(mut self, steps: u64) -> Self {
         self.save_every = Some(steps.max(1));
