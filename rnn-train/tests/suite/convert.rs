@@ -58,7 +58,7 @@ fn normalization_and_tables_have_the_numbers_of_their_frameworks() {
     let close = |found: &[f32], expected: [f32; 6]| {
         let pairs = found.iter().zip(expected);
         assert!(
-            pairs.clone().all(|(a, b)| (a - b).abs() < 3e-7),
+            pairs.clone().all(|(a, b)| (a - b).abs() < 1e-6),
             "{found:?}"
         );
     };
