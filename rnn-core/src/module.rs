@@ -418,7 +418,7 @@ backend_api::shared_doc! { param_doc:
 /// let device = Device::cpu();
 /// let mut gain = Param::new(&device, Initializer::Constant(1.0), &[3], DType::F32)?;
 /// assert_eq!((&gain * 2.0)?.to_vec::<f32>()?, [2.0; 3]);
-/// assert_eq!((2.0 * &gain - 1.0 * &gain)?.to_vec::<f32>()?, [1.0; 3]);
+/// assert_eq!((2.0 * &gain - &gain)?.to_vec::<f32>()?, [1.0; 3]);
 /// gain.set(Tensor::from_slice(&device, &[0.5f32, 1.0, 1.5], &[3])?)?;
 /// assert!(gain.set(Tensor::zeros(&device, &[4])?).is_err()); // another shape
 /// # Ok(()) }
