@@ -100,7 +100,8 @@ where
 /// let device = Device::cpu();
 /// let back = TimeReversedFusedRnn(FusedRnnCellAdaptor(GruCell::new(&device, 4, 8)?));
 /// let x = Tensor::from_slice(&device, &[0.1f32; 5 * 2 * 4], &[5, 2, 4])?;
-/// assert_eq!(back.run(&x, None, Some(&Lengths::from(&[5, 3])))?.outputs.shape().dims(), [5, 2, 8]);
+/// let rnn = back.run(&x, None, Some(&Lengths::from(&[5, 3])))?;
+/// assert_eq!(rnn.outputs.shape().dims(), [5, 2, 8]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]

@@ -16,9 +16,9 @@ type Frontier<B> = BTreeMap<u64, Reached<B>>;
 
 struct Reached<B: Backend> {
     node: Arc<Node<B>>,
-    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor or a broadcast,
-    /// of the buffer's shape, in the type of the result or in the wider one that sums of 16-bit floats are
-    /// accumulated in.
+    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor or a
+    /// broadcast, of the buffer's shape, in the type of the result or in the wider one that sums of
+    /// 16-bit floats are accumulated in.
     grads: Vec<Option<Tensor<B>>>,
     /// Sparse gradients from lookups in a leaf, newest first.
     lookups: Vec<IndexedSlices<B>>,

@@ -153,9 +153,10 @@ impl<B: Backend> Trainer<B> {
         self
     }
 
-    /// Also saves a checkpoint every `steps` steps: when the next step begins, so that what a program
-    /// logs of a step is in its log before the step is in a checkpoint. A loop of [`step`](Self::step)
-    /// that ends in the middle of an epoch can [`save`](Self::save) its last step.
+    /// Also saves a checkpoint every `steps` steps: when the next step begins, so that what a
+    /// program logs of a step is in its log before the step is in a checkpoint. A loop of
+    /// [`step`](Self::step) that ends in the middle of an epoch can [`save`](Self::save) its last
+    /// step.
     #[must_use]
     pub fn save_every(mut self, steps: u64) -> Self {
         self.save_every = Some(steps.max(1));

@@ -385,8 +385,8 @@ fn tensors_of_two_devices_do_not_mix() {
     let (x, y) = (zeros(&a, &[2]), zeros(&b, &[2]));
     assert_eq!(
         message(x.add(&y)),
-        "add: operand 1 is on another device cpu, but it must be on cpu: create tensors on clones of \
-         one device, or copy them with `to`"
+        "add: operand 1 is on another device cpu, but it must be on cpu: create tensors on clones \
+         of one device, or copy them with `to`"
     );
     assert!(x.to(&b).unwrap().add(&y).is_ok());
 }
