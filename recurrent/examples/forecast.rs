@@ -8,6 +8,8 @@
 
 #[path = "support/bands.rs"]
 mod bands;
+#[path = "support/epochs.rs"]
+mod epochs;
 mod support;
 #[path = "support/task.rs"]
 mod task;
@@ -187,27 +189,25 @@ pub(crate) fn train(run: &Run, weather: &Weather, units: usize) -> Result<Foreca
     model.initialize(run.seed)?;
     let firsts = weather.split - HORIZON - DAYS;
     let mut batches = Batches::new(firsts, BATCH, Remainder::Keep, run.seed)?;
-    let mut adam = Adam::new(LEARNING_RATE);
-    let mut trainer = Trainer::new(run.seed).clip_norm(5.0);
-    while trainer.state().epoch < run.epochs {
-        let start = std::time::Instant::now();
-        let report =
-            trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, items, _| {
-                let days: Vec<usize> = items.iter().map(|item| item + DAYS).collect();
-                let truth = days
-                    .iter()
-                    .flat_map(|&day| &weather.days[day..day + HORIZON]);
-                let truth: Vec<f32> = truth.flatten().copied().collect();
-                let shape = [days.len(), HORIZON, SERIES.len()];
-                let truth = Tensor::from_slice(&run.device, &truth, &shape)?;
-                quantile_loss(&model.forward(run, &inputs(run, weather, &days)?)?, &truth)
-            })?;
-        task::print_epoch(
-            report.epoch,
-            start,
-            format_args!("loss {:.4}", report.mean_loss),
-        )?;
-    }
+    let adam = Adam::new(LEARNING_RATE);
+    let trainer = Trainer::new(run.seed).clip_norm(5.0);
+    epochs::train(
+        run,
+        trainer,
+        adam,
+        &mut model,
+        &mut batches,
+        |model, items| {
+            let days: Vec<usize> = items.iter().map(|item| item + DAYS).collect();
+            let truth = days
+                .iter()
+                .flat_map(|&day| &weather.days[day..day + HORIZON]);
+            let truth: Vec<f32> = truth.flatten().copied().collect();
+            let shape = [days.len(), HORIZON, SERIES.len()];
+            let truth = Tensor::from_slice(&run.device, &truth, &shape)?;
+            quantile_loss(&model.forward(run, &inputs(run, weather, &days)?)?, &truth)
+        },
+    )?;
     Ok(model)
 }
 

@@ -11,6 +11,8 @@
 
 #[path = "support/cmudict.rs"]
 mod cmudict;
+#[path = "support/epochs.rs"]
+mod epochs;
 #[path = "support/speller.rs"]
 mod speller;
 mod support;
@@ -20,7 +22,6 @@ mod task;
 use std::fmt;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
-use std::time::Instant;
 
 pub(crate) use cmudict::Entry;
 use recurrent::data::{
@@ -33,7 +34,6 @@ use recurrent::prelude::*;
 pub(crate) use speller::Speller;
 use support::{Error, Options};
 pub(crate) use task::Run;
-use task::print_epoch;
 
 const HELP: &str = "\
 Maps the letters of English words to phonemes.
@@ -199,21 +199,17 @@ pub(crate) fn train(run: &Run, words: &Words, units: usize) -> Result<Speller, E
         )?
         .pad(Pad::new());
     let steps = (words.train.len() as u64 * run.epochs / BATCH as u64).max(1);
-    let mut adam = Adam::new(LEARNING_RATE);
+    let adam = Adam::new(LEARNING_RATE);
     let falling = Schedule::exponential(LEARNING_RATE, steps, DECAY);
-    let mut trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(falling);
-    while trainer.state().epoch < run.epochs {
-        let start = Instant::now();
-        let report =
-            trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, batch, _| {
-                words.loss(run, model, batch)
-            })?;
-        print_epoch(
-            report.epoch,
-            start,
-            format_args!("loss {:.4}", report.mean_loss),
-        )?;
-    }
+    let trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(falling);
+    epochs::train(
+        run,
+        trainer,
+        adam,
+        &mut model,
+        &mut batches,
+        |model, batch| words.loss(run, model, batch),
+    )?;
     Ok(model)
 }
 

@@ -8,13 +8,14 @@
 
 #[path = "support/brown.rs"]
 mod brown;
+#[path = "support/epochs.rs"]
+mod epochs;
 mod support;
 #[path = "support/task.rs"]
 mod task;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use brown::{Sentence, baseline};
 use recurrent::BidirectionalDynamicRnn;
@@ -27,7 +28,6 @@ use recurrent::prelude::*;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
 pub(crate) use task::Run;
-use task::print_epoch;
 
 const HELP: &str = "\
 Tags the words of the Brown corpus with their parts of speech.
@@ -216,21 +216,19 @@ pub(crate) fn train(run: &Run, corpus: &Corpus, units: usize) -> Result<Tagger, 
     model.initialize(run.seed)?;
     let samples = InMemory::new(corpus.train.clone())?.shuffled(run.seed);
     let mut batches = corpus.batches(samples)?;
-    let mut adam = Adam::new(LEARNING_RATE);
-    let mut trainer = Trainer::new(run.seed).clip_norm(5.0);
-    while trainer.state().epoch < run.epochs {
-        let start = Instant::now();
-        let report =
-            trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, batch, _| {
-                let [logits, tags, weights] = corpus.scores(run, model, batch)?;
-                SequenceLoss::default().of(&logits, &tags, &weights)
-            })?;
-        print_epoch(
-            report.epoch,
-            start,
-            format_args!("loss {:.4}", report.mean_loss),
-        )?;
-    }
+    let adam = Adam::new(LEARNING_RATE);
+    let trainer = Trainer::new(run.seed).clip_norm(5.0);
+    epochs::train(
+        run,
+        trainer,
+        adam,
+        &mut model,
+        &mut batches,
+        |model, batch| {
+            let [logits, tags, weights] = corpus.scores(run, model, batch)?;
+            SequenceLoss::default().of(&logits, &tags, &weights)
+        },
+    )?;
     Ok(model)
 }
 

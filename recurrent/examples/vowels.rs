@@ -5,13 +5,14 @@
 //! `cargo run --release --example vowels`; the first run downloads the data, with the usual 270
 //! utterances for training and 370 for testing.
 
+#[path = "support/epochs.rs"]
+mod epochs;
 mod support;
 #[path = "support/task.rs"]
 mod task;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use datasets::{dataset, default_root};
 use recurrent::data::{Batch, Column, Field, InMemory, Pad, Remainder, Sample};
@@ -21,7 +22,6 @@ use recurrent::prelude::*;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
 pub(crate) use task::Run;
-use task::print_epoch;
 
 const HELP: &str = "\
 Tells which of nine speakers uttered two Japanese vowels.
@@ -165,21 +165,19 @@ pub(crate) fn train(run: &Run, data: &Utterances, units: usize) -> Result<Listen
         .shuffled(run.seed)
         .group(BATCH, Remainder::Keep)?
         .pad(Pad::new());
-    let mut adam = Adam::new(LEARNING_RATE);
-    let mut trainer = Trainer::new(run.seed).clip_norm(5.0);
-    while trainer.state().epoch < run.epochs {
-        let start = Instant::now();
-        let report =
-            trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, batch, _| {
-                let (logits, speakers) = data.scores(run, model, batch)?;
-                softmax_cross_entropy(&logits, &speakers)
-            })?;
-        print_epoch(
-            report.epoch,
-            start,
-            format_args!("loss {:.4}", report.mean_loss),
-        )?;
-    }
+    let adam = Adam::new(LEARNING_RATE);
+    let trainer = Trainer::new(run.seed).clip_norm(5.0);
+    epochs::train(
+        run,
+        trainer,
+        adam,
+        &mut model,
+        &mut batches,
+        |model, batch| {
+            let (logits, speakers) = data.scores(run, model, batch)?;
+            softmax_cross_entropy(&logits, &speakers)
+        },
+    )?;
     Ok(model)
 }
 

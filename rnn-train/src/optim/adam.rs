@@ -67,26 +67,7 @@ impl<B: Backend> Adam<B> {
 
     has_weight_decay!();
 
-    /// Decay of the mean of the gradients, in `0..1`.
-    #[must_use]
-    pub fn beta1(mut self, beta1: f64) -> Self {
-        self.beta1 = beta1;
-        self
-    }
-
-    /// Decay of the mean of the squared gradients, in `0..1`.
-    #[must_use]
-    pub fn beta2(mut self, beta2: f64) -> Self {
-        self.beta2 = beta2;
-        self
-    }
-
-    /// Added to the denominator to keep the quotient finite; above 0.
-    #[must_use]
-    pub fn epsilon(mut self, epsilon: f64) -> Self {
-        self.epsilon = epsilon;
-        self
-    }
+    has_moments!();
 }
 
 /// Learning rate 1e-3, as in TensorFlow, and the defaults of [`Adam::new`].

@@ -66,26 +66,7 @@ impl<B: Backend> AdamW<B> {
         }
     }
 
-    /// Decay of the mean of the gradients, in `0..1`.
-    #[must_use]
-    pub fn beta1(mut self, beta1: f64) -> Self {
-        self.beta1 = beta1;
-        self
-    }
-
-    /// Decay of the mean of the squared gradients, in `0..1`.
-    #[must_use]
-    pub fn beta2(mut self, beta2: f64) -> Self {
-        self.beta2 = beta2;
-        self
-    }
-
-    /// Added to the denominator to keep the quotient finite; above 0.
-    #[must_use]
-    pub fn epsilon(mut self, epsilon: f64) -> Self {
-        self.epsilon = epsilon;
-        self
-    }
+    has_moments!();
 
     /// Weight decay `λ`: each step takes `lr λ w` from each parameter `w` that has a gradient.
     #[must_use]

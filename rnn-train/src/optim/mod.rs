@@ -61,6 +61,32 @@ macro_rules! has_weight_decay {
     };
 }
 
+/// Implements the builder's methods of the fields of optimizers with two means.
+macro_rules! has_moments {
+    () => {
+        /// Decay of the mean of the gradients, in `0..1`.
+        #[must_use]
+        pub fn beta1(mut self, beta1: f64) -> Self {
+            self.beta1 = beta1;
+            self
+        }
+
+        /// Decay of the mean of the squared gradients, in `0..1`.
+        #[must_use]
+        pub fn beta2(mut self, beta2: f64) -> Self {
+            self.beta2 = beta2;
+            self
+        }
+
+        /// Added to the denominator to keep the quotient finite; above 0.
+        #[must_use]
+        pub fn epsilon(mut self, epsilon: f64) -> Self {
+            self.epsilon = epsilon;
+            self
+        }
+    };
+}
+
 mod adagrad;
 mod adam;
 mod adam_w;

@@ -12,7 +12,7 @@ pub(super) mod run;
 mod sums;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -34,8 +34,8 @@ pub struct Regions {
     /// For each node, whether it can be computed outside of the steps.
     outside: Vec<bool>,
     uses: Uses,
-    /// The operation that mixes rows, as text.
-    mixing: Option<String>,
+    /// The operation that mixes rows, as text, once it is asked for.
+    mixing: OnceLock<Option<String>>,
 }
 
 /// The part that runs step by step.
@@ -82,10 +82,9 @@ impl Regions {
                 && node.operands.iter().all(known);
             outside.push(*place != Place::Core || alone);
         }
-        let mixing = mixing_node(&graph).map(|node| graph.nodes[node].described(node));
         Self {
             core: None,
-            mixing,
+            mixing: OnceLock::new(),
             graph,
             places,
             outside,
@@ -111,7 +110,9 @@ impl Regions {
     /// have lengths, results would then depend on how the step is cut: the caller runs the cell
     /// itself for each time.
     pub fn mixes_rows(&self) -> Option<&str> {
-        self.mixing.as_deref()
+        let graph = &self.graph;
+        let found = || mixing_node(graph).map(|node| graph.nodes[node].described(node));
+        self.mixing.get_or_init(found).as_deref()
     }
 
     /// Whether something outside of the steps may read an input. Where rows have lengths, its

@@ -1,0 +1,32 @@
+//! The training of a task whose batches carry no state.
+
+use std::time::Instant;
+
+use recurrent::data::Source;
+use recurrent::prelude::*;
+
+use super::support::Error;
+use super::task::{Run, print_epoch};
+
+/// Trains a model, and prints the loss of each epoch.
+pub fn train<M: Module<Backend = Device>, S: Source>(
+    run: &Run,
+    mut trainer: Trainer,
+    mut adam: Adam,
+    model: &mut M,
+    batches: &mut S,
+    mut loss: impl FnMut(&M, &S::Item) -> recurrent::Result<Tensor>,
+) -> Result<(), Error> {
+    while trainer.state().epoch < run.epochs {
+        let start = Instant::now();
+        let report = trainer.run_epoch(model, &mut adam, batches, |model, batch, _| {
+            loss(model, batch)
+        })?;
+        print_epoch(
+            report.epoch,
+            start,
+            format_args!("loss {:.4}", report.mean_loss),
+        )?;
+    }
+    Ok(())
+}
