@@ -221,11 +221,7 @@ pub fn from_dense<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
 /// An entry is missing, unexpected or of the wrong shape.
 pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
     let weights = &named(weights, &["embeddings"]);
-    let mut entries = Entries::new("keras::embedding", weights);
-    let dims = entries.matrix("embeddings")?;
-    let table = entries.take("embeddings", &dims)?;
-    entries.finish()?;
-    parts::embedding(table)
+    parts::embedding(Entries::new("keras::embedding", weights), "embeddings")
 }
 
 /// The weights of a `keras.layers.Embedding` equal to a table.
@@ -243,8 +239,7 @@ pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
 /// # Errors
 /// The device failed.
 pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>> {
-    let table = parts::of_embedding(embedding)?;
-    Ok(Weights::new([("embeddings".to_owned(), table)]))
+    parts::of_embedding(embedding, "embeddings")
 }
 
 /// The layer of a `keras.layers.LayerNormalization` over the last axis. Keras's `epsilon` is 1e-3
@@ -266,15 +261,8 @@ pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>
 /// negative or not finite.
 pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<LayerNorm<B>> {
     let weights = &named(weights, &["gamma", "beta"]);
-    let mut entries = Entries::new("keras::layer_norm", weights);
-    let size = entries.vector("gamma")?;
-    let gamma = entries.take("gamma", &[size])?;
-    let beta = match entries.has("beta") {
-        true => Some(entries.take("beta", &[size])?),
-        false => None,
-    };
-    entries.finish()?;
-    parts::layer_norm(gamma, beta, epsilon)
+    let entries = Entries::new("keras::layer_norm", weights);
+    parts::layer_norm(entries, ["gamma", "beta"], epsilon)
 }
 
 /// The weights of a `keras.layers.LayerNormalization` equal to a layer, whose `epsilon` is not part
@@ -293,11 +281,7 @@ pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<Laye
 /// # Errors
 /// The device failed.
 pub fn from_layer_norm<B: Backend>(norm: &LayerNorm<B>) -> Result<Weights<B>> {
-    let [gamma, beta] = parts::of_layer_norm(norm)?;
-    Ok(Weights::new([
-        ("gamma".to_owned(), gamma),
-        ("beta".to_owned(), beta),
-    ]))
+    parts::of_layer_norm(norm, ["gamma", "beta"])
 }
 
 /// The entries by their names, if they have only numbers, as in `NAME.weights.h5`.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use backend_api::{Activation, Backend, DType, Error, Meta, Result, Tensor};
 use rnn_core::{BasicRnnCell, Dense, Embedding, GruCell, Initializer, LayerNorm, LstmCell, Module};
 
+use super::{Entries, Weights};
+
 /// The number of gates and their permutation: gate `i` of this crate is gate `ORDER[i]` of the
 /// other framework. Each permutation is its own inverse, so it converts both ways.
 pub(super) type Order = &'static [usize];
@@ -225,36 +227,51 @@ pub(super) fn of_dense<B: Backend>(dense: &Dense<B>) -> Result<[Tensor<B>; 2]> {
     Ok([params.take("kernel")?, params.take("bias")?])
 }
 
-/// The table `[ids, size]`.
-pub(super) fn embedding<B: Backend>(table: Tensor<B>) -> Result<Embedding<B>> {
-    let [ids, size] = [table.shape()[0], table.shape()[1]];
+/// The table `[ids, size]` in the entry `name`.
+pub(super) fn embedding<B: Backend>(
+    mut entries: Entries<'_, B>,
+    name: &str,
+) -> Result<Embedding<B>> {
+    let [ids, size] = entries.matrix(name)?;
+    let table = entries.take(name, &[ids, size])?;
+    entries.finish()?;
     let layer = Embedding::with(table.device(), ids, size, Initializer::ZEROS, table.dtype())?;
     filled(layer, [("embedding", table)])
 }
 
-/// The table of a layer.
-pub(super) fn of_embedding<B: Backend>(layer: &Embedding<B>) -> Result<Tensor<B>> {
-    Params::of(layer).take("embedding")
+/// The table of a layer as the entry `name`.
+pub(super) fn of_embedding<B: Backend>(layer: &Embedding<B>, name: &str) -> Result<Weights<B>> {
+    let table = Params::of(layer).take("embedding")?;
+    Ok(Weights::new([(name.to_owned(), table)]))
 }
 
-/// The layer with a scale `[size]` and an offset.
+/// The layer with its scale and offset, `[size]`, in the given entries; without an offset it is 0.
 pub(super) fn layer_norm<B: Backend>(
-    gamma: Tensor<B>,
-    beta: Option<Tensor<B>>,
+    mut entries: Entries<'_, B>,
+    [gamma, beta]: [&str; 2],
     epsilon: f64,
 ) -> Result<LayerNorm<B>> {
-    let layer = LayerNorm::with(gamma.device(), gamma.shape()[0], epsilon, gamma.dtype())?;
-    let beta = match beta {
-        Some(beta) => beta,
-        None => zeros_like(&gamma)?,
+    let size = entries.vector(gamma)?;
+    let scale = entries.take(gamma, &[size])?;
+    let offset = match entries.has(beta) {
+        true => entries.take(beta, &[size])?,
+        false => zeros_like(&scale)?,
     };
-    filled(layer, [("gamma", gamma), ("beta", beta)])
+    entries.finish()?;
+    let layer = LayerNorm::with(scale.device(), size, epsilon, scale.dtype())?;
+    filled(layer, [("gamma", scale), ("beta", offset)])
 }
 
-/// The scale and the offset of a layer.
-pub(super) fn of_layer_norm<B: Backend>(layer: &LayerNorm<B>) -> Result<[Tensor<B>; 2]> {
+/// The scale and the offset of a layer as the given entries.
+pub(super) fn of_layer_norm<B: Backend>(
+    layer: &LayerNorm<B>,
+    names: [&str; 2],
+) -> Result<Weights<B>> {
     let mut params = Params::of(layer);
-    Ok([params.take("gamma")?, params.take("beta")?])
+    let values = [params.take("gamma")?, params.take("beta")?];
+    Ok(Weights::new(
+        names.map(str::to_owned).into_iter().zip(values),
+    ))
 }
 
 /// The cell with its parameters replaced.

@@ -282,11 +282,7 @@ pub fn from_linear<B: Backend>(dense: &Dense<B>) -> Result<Weights<B>> {
 /// # Errors
 /// An entry is missing, unexpected or of the wrong shape.
 pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
-    let mut entries = Entries::new("pytorch::embedding", weights);
-    let dims = entries.matrix("weight")?;
-    let table = entries.take("weight", &dims)?;
-    entries.finish()?;
-    parts::embedding(table)
+    parts::embedding(Entries::new("pytorch::embedding", weights), "weight")
 }
 
 /// The weights of a `torch.nn.Embedding` equal to a table.
@@ -304,8 +300,7 @@ pub fn embedding<B: Backend>(weights: &Weights<B>) -> Result<Embedding<B>> {
 /// # Errors
 /// The device failed.
 pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>> {
-    let table = parts::of_embedding(embedding)?;
-    Ok(Weights::new([("weight".to_owned(), table)]))
+    parts::of_embedding(embedding, "weight")
 }
 
 /// The layer of a `torch.nn.LayerNorm` over the last axis. PyTorch's `eps` is 1e-5 by default.
@@ -325,15 +320,8 @@ pub fn from_embedding<B: Backend>(embedding: &Embedding<B>) -> Result<Weights<B>
 /// An entry is missing, unexpected or of the wrong shape, the types differ, or `epsilon` is
 /// negative or not finite.
 pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<LayerNorm<B>> {
-    let mut entries = Entries::new("pytorch::layer_norm", weights);
-    let size = entries.vector("weight")?;
-    let gamma = entries.take("weight", &[size])?;
-    let beta = match entries.has("bias") {
-        true => Some(entries.take("bias", &[size])?),
-        false => None,
-    };
-    entries.finish()?;
-    parts::layer_norm(gamma, beta, epsilon)
+    let entries = Entries::new("pytorch::layer_norm", weights);
+    parts::layer_norm(entries, ["weight", "bias"], epsilon)
 }
 
 /// The weights of a `torch.nn.LayerNorm` equal to a layer, whose `epsilon` is not part of them.
@@ -351,11 +339,7 @@ pub fn layer_norm<B: Backend>(weights: &Weights<B>, epsilon: f64) -> Result<Laye
 /// # Errors
 /// The device failed.
 pub fn from_layer_norm<B: Backend>(norm: &LayerNorm<B>) -> Result<Weights<B>> {
-    let [gamma, beta] = parts::of_layer_norm(norm)?;
-    Ok(Weights::new([
-        ("weight".to_owned(), gamma),
-        ("bias".to_owned(), beta),
-    ]))
+    parts::of_layer_norm(norm, ["weight", "bias"])
 }
 
 /// The state dict of a `torch.nn.RNN` equivalent to the cells. Its `nonlinearity` must be set to
