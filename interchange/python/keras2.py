@@ -131,6 +131,30 @@ def save_cudnn(folder):
     np.savez(f"{folder}/cudnn.npz", **arrays)
 
 
+def save_activations(folder):
+    """Layers whose gates have other activations than the sigmoid."""
+    rng = np.random.RandomState(11)
+    x = rng.standard_normal([BATCH, TIME, DEPTH]).astype("f4")
+    images = rng.standard_normal([BATCH, TIME, 6, 4, 2]).astype("f4")
+    arrays = {"x": x, "images": images, "lengths": np.full([BATCH], TIME, "i4")}
+    options = {"return_sequences": True, "recurrent_activation": "hard_sigmoid"}
+    for name, layer in [
+            ("lstm", layers.LSTM(UNITS, **options)),
+            ("gru", layers.GRU(UNITS, **options)),
+            ("gru_before", layers.GRU(UNITS, reset_after=False, **options)),
+            # The layer's default.
+            ("conv", layers.ConvLSTM2D(3, [3, 3], padding="same",
+                                       return_sequences=True))]:
+        inputs = images if name == "conv" else x
+        layer(inputs)
+        layer.set_weights([rng.standard_normal(w.shape) for w in layer.get_weights()])
+        arrays[f"outputs/{name}"] = layer(inputs).numpy()
+        names = ["kernel", "recurrent_kernel", "bias"]
+        for key, value in zip(names, layer.get_weights()):
+            arrays[f"{name}/{key}"] = value
+    np.savez(f"{folder}/activations.npz", **arrays)
+
+
 def check(path, expected):
     """Loads a file of weights into the model, and compares all weights."""
     m = model()
@@ -149,5 +173,6 @@ if __name__ == "__main__":
         check(*sys.argv[2:])
         sys.exit()
     os.makedirs(sys.argv[1], exist_ok=True)
-    for write in [save, save_layouts, save_checkpoint, save_cudnn]:
+    for write in [save, save_layouts, save_checkpoint, save_cudnn,
+                  save_activations]:
         write(sys.argv[1])

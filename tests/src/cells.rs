@@ -94,7 +94,11 @@ fn tensorflow() -> Vec<CellConfigCase> {
         json!({ "type": "LSTMCell", "num_units": 4 }),
         json!({ "type": "LSTMCell", "num_units": 4, "use_peepholes": true, "num_proj": 3,
             "cell_clip": 1.5, "proj_clip": 0.9 }),
+        json!({ "type": "LSTMCell", "num_units": 4, "recurrent_activation": "softsign" }),
         json!({ "type": "GRUCell", "num_units": 4 }),
+        json!({ "type": "GRUCell", "num_units": 4, "recurrent_activation": "softsign" }),
+        json!({ "type": "GRUCell", "num_units": 4, "reset_after": true,
+            "recurrent_activation": "softsign" }),
         json!({ "type": "GRUCell", "num_units": 4, "activation": "softsign" }),
         json!({ "type": "GRUCell", "num_units": 4, "reset_after": true, "activation": "softsign" }),
     ]

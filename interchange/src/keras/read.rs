@@ -21,6 +21,8 @@ const TEXTS: [&str; 2] = ["config.json", "metadata.json"];
 const ATTRIBUTES: [&str; 3] = ["model_config", "keras_version", "backend"];
 /// The most bytes of an archive's file of weights are this many times those of the archive.
 const DEFLATE: u64 = 1032;
+/// The most bytes of a dataset that has none in the file, only a value for all elements.
+const UNWRITTEN: usize = 1 << 20;
 /// Groups of a Keras file are nested a few levels deep.
 const MAX_DEPTH: usize = 32;
 /// The longest text of an archive that is kept.
@@ -127,6 +129,9 @@ fn add_dataset(
     let dims: Result<Vec<usize>, _> = dataset.shape().iter().map(|&d| d.try_into()).collect();
     let dims = dims.map_err(|_| format!("`{name}` is too large"))?;
     let bytes = contents::size(element, &dims);
+    // Only chunks can be compressed.
+    let packed = dataset.chunks().is_some();
+    let bytes = bytes.filter(|&bytes| packed || bytes <= (most / DEFLATE as usize).max(UNWRITTEN));
     let total = bytes.and_then(|bytes| seen.checked_add(bytes));
     *seen = total
         .filter(|total| *total <= most)

@@ -147,6 +147,11 @@ fn models(folder: &Path) -> Vec<Written> {
         .forget_bias(0.3)
         .activation(Activation::Softsign);
     let basic = both(drawn(basic.build(device).unwrap(), 9));
+    let gates = Activation::HardSigmoid;
+    let lstm_gates = LstmCellBuilder::new(3, 5).recurrent_activation(gates);
+    let lstm_gates = both(drawn(lstm_gates.build(device).unwrap(), 10));
+    let gru_gates = GruCellBuilder::new(3, 5).recurrent_activation(gates);
+    let gru_gates = both(drawn(gru_gates.build(device).unwrap(), 11));
     let one = |name: &str, layer| written(device, folder, name, 3, vec![vec![layer]]);
     let mut all: Vec<Written> = [
         Activation::Tanh,
@@ -164,6 +169,8 @@ fn models(folder: &Path) -> Vec<Written> {
     all.extend([
         one("basic_lstm", basic),
         one("lstm", lstm(3, 3, false)),
+        one("lstm_gates", lstm_gates),
+        one("gru_gates", gru_gates),
         one("lstm_peepholes", lstm(3, 3, true)),
         one("gru", gru(3, 4, false)),
         one("gru_reset_after", gru(3, 4, true)),

@@ -3,11 +3,12 @@
 use backend_api::{Activation, Tensor};
 use backend_cpu::Cpu;
 use interchange::{File, Format};
+use rnn_core::cells::ConvLstmCell;
 use rnn_core::{BidirectionalDynamicRnn, DynamicRnn, GruCell, MultiRnnCell};
 use rnn_train::convert::{Arrays, Weights, keras};
 
 use crate::common::{
-    Expected, assert_same, assert_written, cpu, data, numbers, open, under, weights,
+    Expected, assert_same, assert_written, cpu, data, numbers, open, refused, under, weights,
 };
 
 /// Compares every layer with what Keras computed. `of` gives the weights of a layer, by the path
@@ -203,4 +204,52 @@ fn weights_of_cudnn_are_taken() {
     expected.check("lstm", &expected.run(&lstm));
     let gru = keras::gru(&of("gru/"), Activation::Tanh, true).unwrap();
     expected.check("gru", &expected.run(&gru));
+}
+
+#[test]
+fn gates_have_the_activation_of_the_layer() {
+    let expected = Expected::read("keras/activations.npz");
+    let of = |layer| expected.0.under(layer).unwrap();
+    let (tanh, hard) = (Activation::Tanh, Activation::HardSigmoid);
+    let lstm = keras::lstm(&of("lstm/"), tanh).unwrap();
+    let lstm = lstm.with_recurrent_activation(hard);
+    expected.check("lstm", &expected.run(&lstm));
+    for (name, reset_after) in [("gru", true), ("gru_before", false)] {
+        let weights = expected.0.under(&format!("{name}/")).unwrap();
+        let gru = keras::gru(&weights, tanh, reset_after).unwrap();
+        let gru = gru.with_recurrent_activation(hard);
+        expected.check(name, &expected.run(&gru));
+    }
+    let conv = keras::conv_lstm(&of("conv/"), &[6, 4]).unwrap();
+    let conv = conv.with_recurrent_activation(hard);
+    let images = DynamicRnn::new(&conv).run(expected.get("images")).unwrap();
+    expected.check("conv", &images.outputs);
+}
+
+#[test]
+fn a_convolutional_cell_is_written_as_it_was_read() {
+    let read = weights("keras/layers.h5").under("conv/conv/").unwrap();
+    let cell = keras::conv_lstm(&read, &[6, 4]).unwrap();
+    let written = keras::from_conv_lstm(&cell).unwrap();
+    let names = ["bias", "kernel", "recurrent_kernel"];
+    assert_eq!(written.names().collect::<Vec<_>>(), names);
+    let last = |name: &str| {
+        name.rsplit('/')
+            .next()
+            .unwrap()
+            .trim_end_matches(":0")
+            .to_owned()
+    };
+    for name in read.names() {
+        let (found, wanted) = (written.get(&last(name)).unwrap(), read.get(name).unwrap());
+        assert_eq!(found.dims(), wanted.dims(), "{name}");
+        assert_eq!(
+            found.to_f64_vec().unwrap(),
+            wanted.to_f64_vec().unwrap(),
+            "{name}"
+        );
+    }
+    let skipping = ConvLstmCell::<Cpu>::builder(&[6, 4, 2], 3, &[3, 3]).skip_connection(true);
+    let skipping = skipping.build(&cpu()).unwrap();
+    refused(keras::from_conv_lstm(&skipping), &["skip_connection"]);
 }

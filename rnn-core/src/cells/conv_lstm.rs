@@ -48,6 +48,7 @@ pub struct ConvLstmCell<B: Backend> {
     input: Vec<usize>,
     window: Vec<usize>,
     gates: LstmGates,
+    recurrent_activation: Activation,
     skip_connection: bool,
     kernel: Param<B>,
     biases: Option<Param<B>>,
@@ -78,6 +79,38 @@ impl<B: Backend> ConvLstmCell<B> {
         kernel_shape: &[usize],
     ) -> ConvLstmCellBuilder {
         ConvLstmCellBuilder::new(input_shape, output_channels, kernel_shape)
+    }
+
+    /// The activation of the gates.
+    pub fn recurrent_activation(&self) -> Activation {
+        self.recurrent_activation
+    }
+
+    /// The cell with another activation of the gates and the same parameters. Default: sigmoid.
+    ///
+    /// ```
+    /// use recurrent::cells::ConvLstmCell;
+    /// use recurrent::{Activation, Device};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cell = ConvLstmCell::new(&Device::cpu(), &[6, 8, 3], 4, &[3, 3])?;
+    /// let cell = cell.with_recurrent_activation(Activation::HardSigmoid);
+    /// assert_eq!(cell.recurrent_activation(), Activation::HardSigmoid);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_recurrent_activation(mut self, activation: Activation) -> Self {
+        self.recurrent_activation = activation;
+        self
+    }
+
+    /// Value added to the forget gate before its sigmoid; it is not part of the biases.
+    pub fn forget_bias(&self) -> f64 {
+        self.gates.forget_bias
+    }
+
+    /// Whether the output includes the input.
+    pub fn skip_connection(&self) -> bool {
+        self.skip_connection
     }
 
     /// Number of spatial axes.
@@ -173,6 +206,8 @@ pub struct ConvLstmCellBuilder {
     skip_connection: bool,
     #[serde(default = "one")]
     forget_bias: f64,
+    #[serde(default = "sigmoid")]
+    recurrent_activation: Activation,
     #[serde(default)]
     kernel_initializer: Option<Initializer>,
 }
@@ -189,6 +224,10 @@ fn one() -> f64 {
     1.0
 }
 
+fn sigmoid() -> Activation {
+    Activation::Sigmoid
+}
+
 impl ConvLstmCellBuilder {
     /// Creates a builder with TensorFlow's defaults. Inputs are `[batch, input_shape..]`, where the
     /// last axis of `input_shape` is the channels; `kernel_shape` is the size of the window.
@@ -203,6 +242,7 @@ impl ConvLstmCellBuilder {
             use_bias: true,
             skip_connection: false,
             forget_bias: 1.0,
+            recurrent_activation: sigmoid(),
             kernel_initializer: None,
         }
     }
@@ -222,6 +262,13 @@ impl ConvLstmCellBuilder {
     /// Value added to the forget gate before its sigmoid. Default: 1.
     pub fn forget_bias(mut self, forget_bias: f64) -> Self {
         self.forget_bias = forget_bias;
+        self
+    }
+
+    /// Activation of the gates, `σ` in the equations. Default: sigmoid. Keras's layers have
+    /// `hard_sigmoid`.
+    pub fn recurrent_activation(mut self, activation: Activation) -> Self {
+        self.recurrent_activation = activation;
         self
     }
 
@@ -287,6 +334,7 @@ impl ConvLstmCellBuilder {
                 forget_bias: self.forget_bias,
                 activation: Activation::Tanh,
             },
+            recurrent_activation: self.recurrent_activation,
             skip_connection: self.skip_connection,
             kernel: Param::new(device, first, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
@@ -409,7 +457,8 @@ impl<B: Backend> Cell for ConvLstmCell<B> {
         // The gates treat each spatial position as a row.
         let dims = state.c.dims();
         let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
-        let state = LstmState::next(self.gates, &z, &c)?.map(&mut |t| t.reshape(&dims))?;
+        let state = LstmState::next_with(self.gates, self.recurrent_activation, &z, &c)?;
+        let state = state.map(&mut |t| t.reshape(&dims))?;
         let output = if self.skip_connection {
             Tensor::concat(&[&state.h, x], dims.len() - 1)?
         } else {

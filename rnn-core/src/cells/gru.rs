@@ -57,6 +57,7 @@ backend_api::shared_doc! { gru_cell_doc:
 pub struct GruCell<B: Backend> {
     pub(super) sizes: CellSize,
     activation: Activation,
+    recurrent_activation: Activation,
     gates: Affine<B>,
     /// The candidate's weights for input and state; for the input only if `hidden` is set.
     candidate: Affine<B>,
@@ -68,6 +69,27 @@ impl<B: Backend> GruCell<B> {
     /// The activation of the candidate.
     pub fn activation(&self) -> Activation {
         self.activation
+    }
+
+    /// The activation of the gates.
+    pub fn recurrent_activation(&self) -> Activation {
+        self.recurrent_activation
+    }
+
+    /// The cell with another activation of the gates and the same parameters.
+    ///
+    /// ```
+    /// use recurrent::{Activation, Device, GruCell};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cell = GruCell::new(&Device::cpu(), 3, 8)?;
+    /// let cell = cell.with_recurrent_activation(Activation::HardSigmoid);
+    /// assert_eq!(cell.recurrent_activation(), Activation::HardSigmoid);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_recurrent_activation(mut self, activation: Activation) -> Self {
+        self.recurrent_activation = activation;
+        self
     }
 
     /// The recurrent kernels: of the gates and of the candidate.
@@ -88,12 +110,32 @@ impl<B: Backend> GruCell<B> {
         Ok([kernel, bias])
     }
 
-    fn recurrence(&self) -> Recurrence {
+    /// A step in single operations, with any activation of the gates.
+    fn composed(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
+        let gates = self
+            .gates
+            .apply(x, h)?
+            .activate(self.recurrent_activation)?;
+        let gates = gates.split_last(2)?;
+        let [r, u] = [&gates[0], &gates[1]];
+        let z = match &self.hidden {
+            None => self.candidate.apply(x, &r.mul(h)?)?,
+            Some(hidden) => self
+                .candidate
+                .project(x)?
+                .add(&r.mul(&hidden.project(h)?)?)?,
+        };
+        let q = z.activate(self.activation)?;
+        q.add(&u.mul(&h.sub(&q)?)?)
+    }
+
+    /// The recurrence that devices may run as one operation, if the options allow it.
+    fn recurrence(&self) -> Option<Recurrence> {
         let activation = self.activation;
-        match self.hidden {
+        (self.recurrent_activation == Activation::Sigmoid).then_some(match self.hidden {
             None => Recurrence::Gru { activation },
             Some(_) => Recurrence::GruResetAfter { activation },
-        }
+        })
     }
 }
 
@@ -102,6 +144,9 @@ cell_builder! {
     num_units;
     /// Activation of the candidate. Default: tanh.
     activation: Activation = Activation::Tanh,
+    /// Activation of the gates, `σ` in the equations. Default: sigmoid. Models of Keras have
+    /// others.
+    recurrent_activation: Activation = Activation::Sigmoid,
     /// Whether to apply the reset gate after the matmul with the state instead of before it.
     /// Default: false, as in TensorFlow.
     reset_after: bool = false,
@@ -139,6 +184,7 @@ impl GruCellBuilder {
         Ok(GruCell {
             sizes,
             activation: self.activation,
+            recurrent_activation: self.recurrent_activation,
             gates,
             candidate: Affine::with_state(device, sizes, rows_of_state, units, first)?,
             hidden: self.reset_after.then(hidden).transpose()?,
@@ -184,6 +230,10 @@ impl<B: Backend> Cell for GruCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
+        if self.recurrent_activation != Activation::Sigmoid {
+            let h = self.composed(x, h)?;
+            return Ok((h.clone(), h));
+        }
         let device = h.device();
         let z = self.gates.apply(x, h)?;
         // `u`, and `r` times the operand.
@@ -218,12 +268,15 @@ impl<B: Backend> Cell for GruCell<B> {
         self.sizes.state("state", h, batch)?;
         let cell = self.clone();
         u.segments(xs, h, move |u, xs, h| {
+            let Some(recurrence) = cell.recurrence() else {
+                return u.stepwise(&cell, xs, h);
+            };
             let recurrent = cell.recurrent()?;
             let [kernel, bias] = u.cached(cell.gates.id(), "joined input", || cell.input())?;
             let mut parameters = vec![&recurrent[0], &recurrent[1]];
             parameters.extend(cell.hidden.as_ref().map(Affine::bias));
             let inputs = [xs, &kernel, &bias];
-            let result = u.sequence(cell.recurrence(), inputs, &parameters, &[h])?;
+            let result = u.sequence(recurrence, inputs, &parameters, &[h])?;
             if let Some((outputs, mut state)) = result {
                 return Ok((outputs, state.swap_remove(0)));
             }

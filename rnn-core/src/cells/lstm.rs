@@ -53,6 +53,9 @@ cell_builder! {
     forget_bias: f64 = 1.0,
     /// Activation of the candidate and of the new cell state. Default: tanh.
     activation: Activation = Activation::Tanh,
+    /// Activation of the gates, `σ` in the equations. Default: sigmoid. Models of Keras have
+    /// others.
+    recurrent_activation: Activation = Activation::Sigmoid,
     ;
     /// Clips the new cell state to `±clip`.
     cell_clip: f64,
@@ -104,6 +107,7 @@ impl LstmCellBuilder {
         }
         .build(device, sizes, None)?;
         core.straight_through = straight_through;
+        core.recurrent_activation = self.recurrent_activation;
         let (units, output) = (sizes.units, core.sizes.output());
         let first = First::kernel(self.initializer);
         let projection = |p| Param::new(device, first.kernel, &[units, p], sizes.dtype);
@@ -126,9 +130,35 @@ impl<B: Backend> LstmCell<B> {
         self.core.activation()
     }
 
+    /// The activation of the gates.
+    pub fn recurrent_activation(&self) -> Activation {
+        self.core.recurrent_activation
+    }
+
+    /// The cell with another activation of the gates and the same parameters.
+    ///
+    /// ```
+    /// use recurrent::{Activation, Device, LstmCell};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let cell = LstmCell::new(&Device::cpu(), 3, 8)?;
+    /// let cell = cell.with_recurrent_activation(Activation::HardSigmoid);
+    /// assert_eq!(cell.recurrent_activation(), Activation::HardSigmoid);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_recurrent_activation(mut self, activation: Activation) -> Self {
+        self.core.recurrent_activation = activation;
+        self
+    }
+
     /// The limit of the new cell state, if there is one.
     pub fn cell_clip(&self) -> Option<f64> {
         self.core.cell_clip()
+    }
+
+    /// The limit of the projected output, if there is one.
+    pub fn proj_clip(&self) -> Option<f64> {
+        self.core.proj_clip()
     }
 
     /// Runs all steps as one operation, if the device has a plan for it.

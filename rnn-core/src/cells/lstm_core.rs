@@ -150,6 +150,7 @@ impl LstmOptions {
             norms,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,
             dropout: None,
+            recurrent_activation: Activation::Sigmoid,
             straight_through: false,
         })
     }
@@ -165,6 +166,8 @@ pub(crate) struct LstmCore<B: Backend> {
     norms: Option<GateNorms<B>>,
     peepholes: Option<Peepholes<B>>,
     pub(crate) dropout: Option<CandidateDropout>,
+    /// The activation of the gates.
+    pub(crate) recurrent_activation: Activation,
     /// Whether the gradient ignores `cell_clip`.
     pub(crate) straight_through: bool,
 }
@@ -182,6 +185,10 @@ impl<B: Backend> LstmCore<B> {
         self.cell_clip
     }
 
+    pub(crate) fn proj_clip(&self) -> Option<f64> {
+        self.proj_clip
+    }
+
     /// Whether the gates are normalized; their bias is then unused.
     pub(crate) fn is_normalized(&self) -> bool {
         self.norms.is_some()
@@ -193,6 +200,7 @@ impl<B: Backend> LstmCore<B> {
             && self.peepholes.is_none()
             && self.cell_clip.is_none()
             && self.dropout.is_none()
+            && self.recurrent_activation == Activation::Sigmoid
             && !projects
     }
 
@@ -209,6 +217,7 @@ impl<B: Backend> LstmCore<B> {
             return Ok((state.h.clone(), state));
         }
         let activation = self.gates.activation;
+        let gate = |z: &Tensor<B>| z.activate(self.recurrent_activation);
         let mut z = z.split_last(4)?;
         if let Some(norms) = &self.norms {
             z = norms.gates(&z)?;
@@ -223,8 +232,8 @@ impl<B: Backend> LstmCore<B> {
         if let Some(dropout) = self.dropout {
             g = dropout.apply(cx, g)?;
         }
-        let kept = state.c.mul(&f.sigmoid()?)?;
-        let mut c = kept.add(&i.sigmoid()?.mul(&g)?)?;
+        let kept = state.c.mul(&gate(&f)?)?;
+        let mut c = kept.add(&gate(&i)?.mul(&g)?)?;
         if let Some(norms) = &self.norms {
             c = norms.state(&c)?;
         }
@@ -238,7 +247,7 @@ impl<B: Backend> LstmCore<B> {
             Some(w) => o.add(&c.mul(&w.o)?)?,
             None => o.clone(),
         };
-        let mut h = o.sigmoid()?.mul(&c.activate(activation)?)?;
+        let mut h = gate(&o)?.mul(&c.activate(activation)?)?;
         if let Some(projection) = projection {
             h = clip(h.matmul(projection)?, self.proj_clip)?;
         }
@@ -251,7 +260,8 @@ impl<B: Backend> LstmCore<B> {
             return Some(Recurrence::Lstm(self.gates));
         }
         let through = self.straight_through && self.cell_clip.is_some();
-        let own = self.norms.is_some() || self.dropout.is_some() || through;
+        let gates = self.recurrent_activation != Activation::Sigmoid;
+        let own = self.norms.is_some() || self.dropout.is_some() || through || gates;
         // The gradient recognises clipped values by comparing saved values with the limit; 16-bit
         // rounding makes this wrong. Such a cell runs in `f32`.
         let clipped = self.cell_clip.is_some() || (self.proj_clip.is_some() && projects);

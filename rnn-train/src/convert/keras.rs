@@ -4,14 +4,16 @@
 //! A layer becomes one cell. Its weights are the entries `kernel`, `recurrent_kernel` and `bias`,
 //! or `0`, `1` and `2`, as Keras's files of weights number them; `bias` is absent with
 //! `use_bias=False`. The weights of `CuDNNLSTM` and `CuDNNGRU`, whose `bias` is as long as two, are
-//! taken, too. The layer's `recurrent_activation` must be the sigmoid, which is the default except
-//! in TensorFlow 1. Each direction of a `Bidirectional` layer is converted as a layer of its own.
+//! taken, too. The gates of the cells have the sigmoid. For a layer with another
+//! `recurrent_activation`, as TensorFlow 1's LSTM and GRU and Keras 2's ConvLSTM have by default,
+//! call `with_recurrent_activation(Activation::HardSigmoid)` on the cell (the `hard_sigmoid` of
+//! Keras 3 is another function). Each direction of a `Bidirectional` layer is converted as a layer of its own.
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::cells::ConvLstmCell;
 use rnn_core::{BasicRnnCell, Dense, Embedding, GruCell, LayerNorm, LstmCell};
 
-use super::parts::{self, Order, Parts, no_biases, reordered, zeros_like};
+use super::parts::{self, Order, Params, Parts, no_biases, reordered, zeros_like};
 use super::{Entries, Weights};
 
 /// Keras orders the gates `z, r`, candidate, with the update gate first.
@@ -100,8 +102,8 @@ pub fn gru<B: Backend>(
 }
 
 /// The cell of a `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D` with `padding="same"`,
-/// `recurrent_activation="sigmoid"`, and otherwise Keras's defaults, for inputs with the lengths
-/// `space` along the spatial axes.
+/// `recurrent_activation="sigmoid"` ([`ConvLstmCell::with_recurrent_activation`] sets another) and
+/// otherwise Keras's defaults, for inputs with the lengths `space` along the spatial axes.
 ///
 /// ```
 /// use recurrent::convert::{Weights, keras};
@@ -151,6 +153,53 @@ pub fn conv_lstm<B: Backend>(weights: &Weights<B>, space: &[usize]) -> Result<Co
     let params = params.filter_map(|(name, param)| Some((name, reordered(&param?, parts::LSTM))));
     let params = params.map(|(name, param)| Ok((name, param?)));
     parts::filled(cell, params.collect::<Result<Vec<_>>>()?)
+}
+
+/// The weights of a `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D` with `padding="same"` equivalent to
+/// a cell; the bias includes the cell's forget bias. The layer's `recurrent_activation` must be set
+/// to the cell's.
+///
+/// ```
+/// use recurrent::Device;
+/// use recurrent::cells::ConvLstmCell;
+/// use recurrent::convert::keras;
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // Images of 6 by 8 with 2 channels.
+/// let cell = ConvLstmCell::new(&Device::cpu(), &[6, 8, 2], 4, &[3, 3])?;
+/// let weights = keras::from_conv_lstm(&cell)?;
+/// assert_eq!(weights.get("kernel")?.dims()[..], [3, 3, 2, 4 * 4]);
+/// assert_eq!(weights.get("recurrent_kernel")?.dims()[..], [3, 3, 4, 4 * 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// The cell has a skip connection, which Keras does not support.
+pub fn from_conv_lstm<B: Backend>(cell: &ConvLstmCell<B>) -> Result<Weights<B>> {
+    if cell.skip_connection() {
+        let problem = "has a skip_connection, which the layer does not support";
+        return Err(Error::argument("keras::from_conv_lstm", "cell", problem));
+    }
+    let mut params = Params::of(cell);
+    let kernel = params.take("kernel")?;
+    let dims = kernel.dims();
+    let (axis, units) = (dims.len() - 2, dims[dims.len() - 1] / parts::LSTM.len());
+    let (rows, input) = (dims[axis], dims[axis] - units);
+    let zeros = || Tensor::zeros(kernel.device(), (&[4 * units], kernel.dtype()));
+    let bias = params.take("biases").or_else(|_| zeros())?;
+    export(
+        &Parts {
+            input: kernel.slice(axis, 0..input)?,
+            recurrent: kernel.slice(axis, input..rows)?,
+            biases: [
+                parts::with_forget_bias(&bias, cell.forget_bias())?,
+                zeros()?,
+            ],
+            projection: None,
+        },
+        parts::LSTM,
+        false,
+    )
 }
 
 /// The layer of a `Dense` with the given `activation`.
@@ -323,7 +372,7 @@ pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>>
 }
 
 /// The weights of an `LSTM` equivalent to a cell; the bias includes the cell's forget bias. The
-/// layer's `activation` must be set to the cell's, and the cell must not clip.
+/// layer's `activation` and `recurrent_activation` must be set to the cell's.
 ///
 /// ```
 /// use recurrent::convert::keras;
@@ -338,7 +387,7 @@ pub fn from_simple_rnn<B: Backend>(cell: &BasicRnnCell<B>) -> Result<Weights<B>>
 /// ```
 ///
 /// # Errors
-/// The cell has peepholes or a projection, which Keras does not support.
+/// The cell clips, or has peepholes or a projection, which Keras does not support.
 pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     let op = "keras::from_lstm";
     let parts = Parts::of_lstm(op, cell)?;
@@ -349,8 +398,8 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     export(&parts, parts::LSTM, false)
 }
 
-/// The weights of a `GRU` equivalent to a cell. The layer's `activation` and `reset_after` must be
-/// set to the cell's.
+/// The weights of a `GRU` equivalent to a cell. The layer's `activation`, `recurrent_activation` and
+/// `reset_after` must be set to the cell's.
 ///
 /// ```
 /// use recurrent::convert::keras;

@@ -57,6 +57,18 @@ pub(super) fn no_biases<B: Backend>(kernel: &Tensor<B>) -> Result<[Tensor<B>; 2]
     Ok([zeros.clone(), zeros])
 }
 
+/// The bias `[4 units]` of an LSTM with the cell's forget bias added.
+pub(super) fn with_forget_bias<B: Backend>(
+    bias: &Tensor<B>,
+    forget_bias: f64,
+) -> Result<Tensor<B>> {
+    let units = bias.shape()[0] / LSTM.len();
+    let mut forget = vec![0.0; 4 * units];
+    forget[2 * units..3 * units].fill(forget_bias);
+    let forget = Tensor::from_slice(bias.device(), &forget, &[4 * units])?;
+    bias.add(&forget.cast(bias.dtype())?)
+}
+
 impl<B: Backend> Parts<B> {
     fn dtype(&self) -> DType {
         self.input.dtype()
@@ -114,6 +126,15 @@ impl<B: Backend> Parts<B> {
     }
 
     pub(super) fn of_lstm(op: &'static str, cell: &LstmCell<B>) -> Result<Self> {
+        for (option, clip) in [
+            ("cell_clip", cell.cell_clip()),
+            ("proj_clip", cell.proj_clip()),
+        ] {
+            if let Some(clip) = clip {
+                let problem = format!("has {option} {clip}, which the layer does not support");
+                return Err(Error::argument(op, "cell", problem));
+            }
+        }
         let mut params = Params::of(cell);
         let (kernel, bias) = (params.take("kernel")?, params.take("bias")?);
         let projection = params.0.remove("projection/kernel");
@@ -121,11 +142,8 @@ impl<B: Backend> Parts<B> {
             let problem = format!("has `{name}`, which the layer does not support");
             return Err(Error::argument(op, "cell", problem));
         }
+        let bias = with_forget_bias(&bias, cell.forget_bias())?;
         let units = bias.shape()[0] / LSTM.len();
-        let mut forget = vec![0.0; 4 * units];
-        forget[2 * units..3 * units].fill(cell.forget_bias());
-        let forget = Tensor::from_slice(bias.device(), &forget, &[4 * units])?;
-        let bias = bias.add(&forget.cast(bias.dtype())?)?;
         let state = projection.as_ref().map_or(units, |p| p.shape()[1]);
         Self::split(&kernel, state, bias, projection)
     }
@@ -289,15 +307,15 @@ pub(super) fn filled<B: Backend, M: Module<Backend = B>>(
 }
 
 /// The parameters of a cell by name.
-struct Params<B: Backend>(BTreeMap<String, Tensor<B>>);
+pub(super) struct Params<B: Backend>(BTreeMap<String, Tensor<B>>);
 
 impl<B: Backend> Params<B> {
-    fn of<M: Module<Backend = B>>(cell: &M) -> Self {
+    pub(super) fn of<M: Module<Backend = B>>(cell: &M) -> Self {
         let params = cell.named_params().into_iter();
         Self(params.map(|(name, p)| (name, p.value().clone())).collect())
     }
 
-    fn take(&mut self, name: &str) -> Result<Tensor<B>> {
+    pub(super) fn take(&mut self, name: &str) -> Result<Tensor<B>> {
         let missing = || Error::argument("convert", name, "is not a parameter of the cell");
         self.0.remove(name).ok_or_else(missing)
     }

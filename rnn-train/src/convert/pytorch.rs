@@ -366,7 +366,7 @@ pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>
 }
 
 /// The state dict of a `torch.nn.LSTM` equivalent to the cells; the biases include their forget
-/// bias. The cells must use tanh and must not clip; the weights do not show either.
+/// bias.
 ///
 /// ```
 /// use recurrent::convert::pytorch::{Stack, from_lstm};
@@ -383,15 +383,18 @@ pub fn from_rnn<B: Backend>(cells: &Stack<BasicRnnCell<B>>) -> Result<Weights<B>
 /// ```
 ///
 /// # Errors
-/// The cells do not form the layers of one `torch.nn.LSTM`, or have peepholes.
+/// The cells do not form the layers of one `torch.nn.LSTM`, clip, have peepholes, or activations
+/// other than tanh and, for the gates, the sigmoid.
 pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
     let op = "pytorch::from_lstm";
-    let parts = |cell: &LstmCell<B>| Parts::of_lstm(op, cell);
+    let parts = |cell: &LstmCell<B>| {
+        check_activations(op, cell.activation(), cell.recurrent_activation())?;
+        Parts::of_lstm(op, cell)
+    };
     export(op, cells, parts::LSTM, parts)
 }
 
-/// The state dict of a `torch.nn.GRU` equivalent to the cells. The cells must use tanh; the weights
-/// do not show it.
+/// The state dict of a `torch.nn.GRU` equivalent to the cells.
 ///
 /// ```
 /// use recurrent::convert::pytorch::{Stack, from_gru};
@@ -409,17 +412,44 @@ pub fn from_lstm<B: Backend>(cells: &Stack<LstmCell<B>>) -> Result<Weights<B>> {
 /// ```
 ///
 /// # Errors
-/// The cells do not form the layers of one `torch.nn.GRU`, or reset before the product.
+/// The cells do not form the layers of one `torch.nn.GRU`, reset before the product, or have
+/// activations other than tanh and, for the gates, the sigmoid.
 pub fn from_gru<B: Backend>(cells: &Stack<GruCell<B>>) -> Result<Weights<B>> {
     let op = "pytorch::from_gru";
-    let parts = |cell: &GruCell<B>| match Parts::of_gru(cell)? {
-        (parts, true) => Ok(parts),
-        (_, false) => {
-            let problem = "resets before the product, which torch.nn.GRU does not";
-            Err(Error::argument(op, "cell", problem))
+    let parts = |cell: &GruCell<B>| {
+        check_activations(op, cell.activation(), cell.recurrent_activation())?;
+        match Parts::of_gru(cell)? {
+            (parts, true) => Ok(parts),
+            (_, false) => {
+                let problem = "resets before the product, which torch.nn.GRU does not";
+                Err(Error::argument(op, "cell", problem))
+            }
         }
     };
     export(op, cells, GRU, parts)
+}
+
+/// Checks that PyTorch's layers, whose activations are fixed, have those of a cell.
+fn check_activations(
+    op: &'static str,
+    activation: Activation,
+    recurrent_activation: Activation,
+) -> Result<()> {
+    for (option, found, fixed) in [
+        ("activation", activation, Activation::Tanh),
+        (
+            "recurrent_activation",
+            recurrent_activation,
+            Activation::Sigmoid,
+        ),
+    ] {
+        if found != fixed {
+            let (found, fixed) = (found.name(), fixed.name());
+            let problem = format!("has the {option} {found}; that of PyTorch's layer is {fixed}");
+            return Err(Error::argument(op, "cell", problem));
+        }
+    }
+    Ok(())
 }
 
 /// Suffix of the names of a layer's entries.

@@ -414,6 +414,15 @@ fn cells_without_a_counterpart_are_rejected() -> Result<()> {
     let projected = LstmCell::<Cpu>::builder(3, 4).num_proj(2).build(&device)?;
     refused(keras::from_lstm(&projected), &["projection"]);
 
+    let clipped = LstmCell::<Cpu>::builder(3, 4)
+        .cell_clip(1.0)
+        .build(&device)?;
+    refused(keras::from_lstm(&clipped), &["cell_clip 1"]);
+    refused(pytorch::from_lstm(&alone(clipped)), &["cell_clip 1"]);
+    let hard = LstmCell::new(&device, 3, 4)?.with_recurrent_activation(Activation::HardSigmoid);
+    let message = ["recurrent_activation hard_sigmoid", "is sigmoid"];
+    refused(pytorch::from_lstm(&alone(hard)), &message);
+
     let before = GruCell::new(&device, 3, 4)?;
     let stack = Stack {
         forward: vec![before],

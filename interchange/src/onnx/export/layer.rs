@@ -114,7 +114,7 @@ impl<B: Backend> Layer<B> {
     fn lstm(
         [kernel, bias]: [&Tensor<B>; 2],
         forget_bias: f64,
-        activation: Activation,
+        [gate, activation]: [Activation; 2],
     ) -> Result<Self> {
         let units = bias.dims()[0] / 4;
         let f = bias
@@ -126,7 +126,7 @@ impl<B: Backend> Layer<B> {
             &bias.slice(0, 3 * units..4 * units)?,
         ];
         let bias = Tensor::concat(&parts, 0)?;
-        let activations = [Activation::Sigmoid, activation, activation];
+        let activations = [gate, activation, activation];
         // i, j, f, o to i, o, f, c
         Self::new("LSTM", [kernel, &bias], &[0, 3, 2, 1], &activations)
     }
@@ -203,7 +203,8 @@ impl<B: Backend> Exportable for BasicLstmCell<B> {
     type Backend = B;
     fn layer(&self) -> Result<Layer<B>> {
         let [kernel, bias] = parameters(self, ["kernel", "bias"])?;
-        Layer::lstm([&kernel, &bias], self.forget_bias(), self.activation())
+        let activations = [Activation::Sigmoid, self.activation()];
+        Layer::lstm([&kernel, &bias], self.forget_bias(), activations)
     }
 }
 
@@ -217,7 +218,8 @@ impl<B: Backend> Exportable for LstmCell<B> {
             return Err(inexpressible("num_proj", &projection.dims()[1].to_string()));
         }
         let [kernel, bias] = parameters(self, ["kernel", "bias"])?;
-        let mut layer = Layer::lstm([&kernel, &bias], self.forget_bias(), self.activation())?;
+        let activations = [self.recurrent_activation(), self.activation()];
+        let mut layer = Layer::lstm([&kernel, &bias], self.forget_bias(), activations)?;
         if parameter(self, "w_i_diag").is_some() {
             let [i, o, f] = parameters(self, ["w_i_diag", "w_o_diag", "w_f_diag"])?;
             layer.peepholes = Some(Tensor::concat(&[&i, &o, &f], 0)?);
@@ -229,7 +231,7 @@ impl<B: Backend> Exportable for LstmCell<B> {
 impl<B: Backend> Exportable for GruCell<B> {
     type Backend = B;
     fn layer(&self) -> Result<Layer<B>> {
-        let activations = [Activation::Sigmoid, self.activation()];
+        let activations = [self.recurrent_activation(), self.activation()];
         let [gates, gates_bias] = parameters(self, ["gates/kernel", "gates/bias"])?;
         let reset_after = parameter(self, "candidate/kernel").is_none();
         let (kernel, bias, of_state) = if reset_after {
