@@ -168,12 +168,16 @@ impl Layout {
             out.offset = self.offset;
             return Some(out);
         }
-        // A layout that is not contiguous can only gain or lose axes of length 1.
+        // One element that is read again and again has any shape. Any other layout that is not
+        // contiguous can only gain or lose axes of length 1.
         let mut out = Self {
             shape,
             strides: [0; MAX_RANK],
             offset: self.offset,
         };
+        if (0..self.shape.rank()).all(|a| self.shape[a] == 1 || self.strides[a] == 0) {
+            return Some(out);
+        }
         let mut old = (0..self.shape.rank()).filter(|&a| self.shape[a] != 1);
         for axis in (0..shape.rank()).filter(|&a| shape[a] != 1) {
             let from = old.next().filter(|&a| self.shape[a] == shape[axis])?;
@@ -303,6 +307,9 @@ mod tests {
             turned.reshape(shape(&[4, 1, 2, 3])).unwrap().strides(),
             &[1, 0, 12, 4]
         );
+        let one = Layout::contiguous(shape(&[])).broadcast_to(shape(&[2, 12]));
+        let again = one.unwrap().reshape(shape(&[3, 8])).unwrap();
+        assert_eq!((again.strides(), again.extent()), (&[0, 0][..], 1));
         assert!(base.slice(1, 2..4).is_err());
         assert!(base.permute(&[0, 0, 1]).is_err());
         assert!(base.select(3, 0).is_err());

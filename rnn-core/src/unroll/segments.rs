@@ -1,6 +1,6 @@
 //! Splits a sequence into segments for the memory policy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Backend, MemoryPolicy, Mode, Nest, Result, Tensor, Unroll};
 
@@ -69,8 +69,10 @@ where
     S: Nest<B>,
     O: Nest<B>,
 {
-    // The structure of the outputs is known only after the body has run.
-    let shape: Arc<std::sync::OnceLock<(O, S)>> = Arc::default();
+    // The structure of the outputs is known only after the body has run. The body, which a device
+    // may keep for the gradient, must not keep the outputs alive.
+    let structure: Arc<OnceLock<(O, S)>> = Arc::default();
+    let found = Arc::downgrade(&structure);
     let (like_inputs, like_state) = (detached(inputs)?, detached(state)?);
     let mut flat: Vec<Tensor<B>> = inputs.leaves().into_iter().cloned().collect();
     let split = flat.len();
@@ -81,7 +83,6 @@ where
         segment: None,
         ..part.clone()
     };
-    let seen = shape.clone();
     let results = device.segment(
         part.memory_policy,
         &flat,
@@ -92,14 +93,14 @@ where
             let (output, state) = Mode::outside(|| body(&unroll, &inputs, &state))?;
             let mut flat: Vec<Tensor<B>> = output.leaves().into_iter().cloned().collect();
             flat.extend(state.leaves().into_iter().cloned());
-            // Only the structure is used; detached, so that it keeps no history alive.
-            if seen.get().is_none() {
-                let _ = seen.set((detached(&output)?, detached(&state)?));
+            if let Some(found) = found.upgrade() {
+                // Only the structure is used; detached, so that it keeps no history alive.
+                let _ = found.set((detached(&output)?, detached(&state)?));
             }
             Ok(flat)
         }),
     )?;
-    let Some((output, state)) = shape.get() else {
+    let Some((output, state)) = structure.get() else {
         return Err(backend_api::Error::argument(
             "segment",
             "body",

@@ -16,7 +16,7 @@ type Frontier<B> = BTreeMap<u64, Reached<B>>;
 
 struct Reached<B: Backend> {
     node: Arc<Node<B>>,
-    /// The gradient of each result's buffer, accumulated so far: a contiguous tensor or a
+    /// The gradient of each result's buffer, accumulated so far: a row-major tensor or a
     /// broadcast, of the buffer's shape, in the type of the result or in the wider one that sums of
     /// 16-bit floats are accumulated in.
     grads: Vec<Option<Tensor<B>>>,
@@ -180,9 +180,11 @@ pub(super) fn vjp<B: Backend>(
                 }
                 let input_grads = rules::gradient(&op, &args)?;
                 node.release(graph);
+                // The parts of a concatenation are its whole gradient: copies would double it.
+                let views = matches!(op, Op::Concat { .. });
                 for (input, grad) in inputs.iter().zip(input_grads) {
                     if let (Some(source), Some(grad)) = (&input.source, grad) {
-                        add(inner, &mut frontier, source, &input.layout, grad)?;
+                        add_view(inner, &mut frontier, source, &input.layout, grad, views)?;
                     }
                 }
             }
@@ -271,6 +273,18 @@ fn add<B: Backend>(
     at: &Layout,
     grad: Tensor<B>,
 ) -> Result<()> {
+    add_view(device, frontier, source, at, grad, false)
+}
+
+/// As [`add`]. With `views`, a gradient may be a row-major part of a larger buffer.
+fn add_view<B: Backend>(
+    device: &B,
+    frontier: &mut Frontier<B>,
+    source: &Source<B>,
+    at: &Layout,
+    grad: Tensor<B>,
+    views: bool,
+) -> Result<()> {
     let node = &source.node;
     let slot = &mut entry(frontier, node).grads[source.out];
     let whole = node.out_meta(source.out);
@@ -279,7 +293,8 @@ fn add<B: Backend>(
         // nothing is added to it: the gradient of a mean over all steps needs no memory.
         let (extent, _) = device.extent(grad.buffer()?)?;
         let small = extent < grad.shape().count();
-        let grad = if small { grad } else { plain(grad)? };
+        let kept = small || (views && grad.layout().is_contiguous());
+        let grad = if kept { grad } else { plain(grad)? };
         // The shape of the buffer, of which the operand may have been a view.
         *slot = Some(grad.reshape(whole.shape.dims())?);
         return Ok(());

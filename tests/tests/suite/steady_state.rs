@@ -1,6 +1,6 @@
 //! A loop in steady state makes no system allocations, and its launches are counted.
 
-use backend_api::{Backend, Counting, Counts, Result, Tensor};
+use backend_api::{Backend, Counting, Counts, MemoryPolicy, Result, Tensor};
 use backend_cpu::Cpu;
 use rnn_core::{
     BasicLstmCell, BasicRnnCell, Cell, Dense, DynamicRnn, GruCell, Module, StepContext, Visitor,
@@ -101,4 +101,33 @@ fn a_training_loop_allocates_nothing() {
     .unwrap();
     assert_eq!(counts.system_allocations, 0);
     assert!(counting.memory().pooled > 0);
+}
+
+/// With segments, a training step holds the inputs, the outputs, and few values beside them: not
+/// the outputs of each segment, nor a gradient for each.
+#[test]
+fn segments_hold_their_outputs_once() {
+    let cpu = Cpu::new();
+    let device = Autodiff::new(cpu.clone());
+    let cell = BasicLstmCell::new(&device, 16, 16).unwrap();
+    let x = input(&device, &[1600, 8, 16]).unwrap();
+    let size = x.shape().count() * 4;
+    let before = cpu.memory().in_use;
+    value_and_grad(&cell, |cell| {
+        let rnn = DynamicRnn::new(cell).time_major(true);
+        let outputs = rnn.memory_policy(MemoryPolicy::Recompute).run(&x)?.outputs;
+        let held = cpu.memory().in_use - before;
+        assert!(
+            held < size + size / 2,
+            "{held} bytes, of {size} for the outputs"
+        );
+        outputs.mean_all()
+    })
+    .unwrap();
+    // While the outputs are joined, they exist twice.
+    let peak = cpu.memory().peak - before;
+    assert!(
+        peak < 2 * size + size / 2,
+        "{peak} bytes, of {size} for the outputs"
+    );
 }
