@@ -3,6 +3,8 @@
 //!
 //! Run it with `cargo run --release --example mnist`. The first run downloads MNIST to `data/`.
 
+#[path = "support/saving.rs"]
+mod saving;
 mod support;
 
 use std::io::{Write, stdout};
@@ -10,12 +12,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use datasets::{dataset, default_root};
-use recurrent::checkpoint::Checkpoints;
 use recurrent::data::{Batches, Idx, Remainder};
 use recurrent::losses::{accuracy, softmax_cross_entropy};
 use recurrent::prelude::*;
-use recurrent::training::Interrupt;
 use recurrent::wrappers::DropoutWrapper;
+use saving::Saving;
 use support::{Error, Options};
 
 const HELP: &str = "\
@@ -29,7 +30,7 @@ Options, with their defaults in parentheses:
   --seed N                seed of the initialization and of the order of the images (0)
   --evaluate NAME,..      more devices to evaluate the trained model on, such as cpu@int8 (none)
   --clip-norm X           clip gradients to this global norm; 0 disables clipping (1)
-  --save DIR              save a checkpoint in DIR after each epoch
+  --save DIR              save a checkpoint in DIR after each epoch, and at Ctrl-C
   --resume DIR            resume from the newest checkpoint in DIR, and save there
 ";
 
@@ -160,28 +161,8 @@ fn run() -> Result<(), Error> {
     if clip_norm != 0.0 {
         trainer = trainer.clip_norm(clip_norm);
     }
-    if let Some(folder) = options.text("resume").or(options.text("save")) {
-        let checkpoints = Checkpoints::new(folder).config(&kind)?;
-        let resuming = options.text("resume").is_some();
-        if resuming && options.text("save").is_some() {
-            return Err("--save cannot be used with --resume, which also saves".into());
-        }
-        if !resuming && checkpoints.latest()?.is_some() {
-            return Err(format!(
-                "--save {folder}: the folder has a checkpoint; use --resume to continue its run"
-            )
-            .into());
-        }
-        // Ctrl-C saves, and `--resume` goes on from there.
-        trainer = trainer
-            .save_to(checkpoints)
-            .stop_on(Interrupt::on_ctrl_c()?);
-    }
-    if let Some(folder) = options.text("resume")
-        && !trainer.resume(&mut model, &mut adam, &mut batches)?
-    {
-        return Err(format!("--resume {folder}: no checkpoint found").into());
-    }
+    let saving = Saving::of(&options)?;
+    let mut trainer = saving.begin(trainer, &kind, &mut model, &mut adam, &mut batches)?;
 
     if trainer.state().epoch >= epochs {
         writeln!(

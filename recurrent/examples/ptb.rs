@@ -6,6 +6,8 @@
 //! whose last tenth is held out, half of it for testing; `--text` names a folder with the files of
 //! the Penn Treebank instead. Run it with `cargo run --release --example ptb`.
 
+#[path = "support/saving.rs"]
+mod saving;
 mod support;
 #[path = "support/task.rs"]
 mod task;
@@ -35,6 +37,8 @@ Options, with their defaults in parentheses:
   --memory POLICY     what is kept for the gradient: store, or recompute for less memory (store)
   --seed N            seed of the initialization and of dropout (0)
   --evaluate NAME,..  more devices to evaluate the trained model on, such as cpu@int8 (none)
+  --save DIR          save a checkpoint in DIR after each epoch, and at Ctrl-C
+  --resume DIR        resume from the newest checkpoint in DIR, and save there
 ";
 
 /// Words that the model knows; the others are one unknown word.
@@ -183,8 +187,10 @@ pub(crate) fn train(run: &Run, text: &Text, units: usize) -> Result<Writer, Erro
         staircase: true,
     };
     let mut adam = Adam::new(LEARNING_RATE);
-    let mut trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(falling);
+    let trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(falling);
     let mut windows = InOrder::new(windows);
+    let saving = &run.saving;
+    let mut trainer = saving.begin(trainer, "", &mut model, &mut adam, &mut windows)?;
     let zero = model.layers.zero_state(BATCH)?;
     while trainer.state().epoch < run.epochs {
         let start = Instant::now();

@@ -7,6 +7,8 @@
 
 #[path = "support/epochs.rs"]
 mod epochs;
+#[path = "support/saving.rs"]
+mod saving;
 mod support;
 #[path = "support/task.rs"]
 mod task;
@@ -32,6 +34,8 @@ Options, with their defaults in parentheses:
   --memory POLICY     what is kept for the gradient: store, or recompute for less memory (store)
   --seed N            seed of the initialization, of dropout and of the order (0)
   --evaluate NAME,..  more devices to evaluate the trained model on, such as cpu@int8 (none)
+  --save DIR          save a checkpoint in DIR after each epoch, and at Ctrl-C
+  --resume DIR        resume from the newest checkpoint in DIR, and save there
 ";
 
 const CHANNELS: usize = 12;

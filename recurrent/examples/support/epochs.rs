@@ -11,12 +11,13 @@ use super::task::{Run, print_epoch};
 /// Trains a model, and prints the loss of each epoch.
 pub fn train<M: Module<Backend = Device>, S: Source>(
     run: &Run,
-    mut trainer: Trainer,
+    trainer: Trainer,
     mut adam: Adam,
     model: &mut M,
     batches: &mut S,
     mut loss: impl FnMut(&M, &S::Item) -> recurrent::Result<Tensor>,
 ) -> Result<(), Error> {
+    let mut trainer = run.saving.begin(trainer, "", model, &mut adam, batches)?;
     while trainer.state().epoch < run.epochs {
         let start = Instant::now();
         let report = trainer.run_epoch(model, &mut adam, batches, |model, batch, _| {

@@ -7,10 +7,13 @@ use std::time::Instant;
 use recurrent::MemoryPolicy;
 use recurrent::prelude::*;
 
+use super::saving::Saving;
 use super::support::{Error, Options};
 
 /// The names of the options that every task has.
-pub const OPTIONS: [&str; 5] = ["epochs", "device", "memory", "seed", "evaluate"];
+pub const OPTIONS: [&str; 7] = [
+    "epochs", "device", "memory", "seed", "evaluate", "save", "resume",
+];
 
 /// The values of these options.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Run {
     pub seed: u64,
     /// The names of the other devices on which the trained model is evaluated.
     pub evaluate: Vec<String>,
+    /// Where the run saves checkpoints.
+    pub saving: Saving,
 }
 
 impl Run {
@@ -44,6 +49,7 @@ impl Run {
                 .flat_map(|s| s.split(','))
                 .map(str::to_owned)
                 .collect(),
+            saving: Saving::of(options)?,
         })
     }
 

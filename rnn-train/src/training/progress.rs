@@ -10,7 +10,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Progress on standard error, with throughput and time left: a bar on a terminal, else a line
 /// every ten seconds, such as `epoch 1: 50 of 200, loss 0.1234, 12.5/s, 00:00:12 left`.
-/// [`Trainer::run_epoch`](super::Trainer::run_epoch) shows it; this is for other loops.
+/// [`Trainer::run_epoch`](super::Trainer::run_epoch) shows it, with the loss and the device memory
+/// in use; this is for other loops.
 ///
 /// ```
 /// use recurrent::training::Progress;

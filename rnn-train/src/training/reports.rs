@@ -1,6 +1,6 @@
 //! What a trainer tells the loss and the caller.
 
-use backend_api::Backend;
+use backend_api::{Backend, Memory};
 
 use crate::Gradients;
 
@@ -57,6 +57,7 @@ pub struct TrainStep {
 /// })?;
 /// let TrainEvent::Step(report) = event else { panic!("there are batches") };
 /// assert_eq!((report.step, report.learning_rate, report.skipped), (1, 0.1, false));
+/// assert!(report.memory.in_use > 0 && report.memory.peak >= report.memory.in_use);
 /// let clipped = report.gradients.expect("asked for").global_norm()?.item()?;
 /// assert!(clipped < 1.001e-3 && clipped < report.gradient_norm);
 /// # Ok(()) }
@@ -77,6 +78,9 @@ pub struct StepReport<B: Backend> {
     /// Whether the gradient was not finite, so that only the factor of
     /// [`loss_scale`](super::Trainer::loss_scale) changed.
     pub skipped: bool,
+    /// The memory of the loss's device after the step: bytes in use, and the most that were in use
+    /// at any time.
+    pub memory: Memory,
     /// The gradients, after clipping, if [`keep_gradients`](super::Trainer::keep_gradients) asks
     /// for them and the step was not skipped.
     pub gradients: Option<Gradients<B>>,

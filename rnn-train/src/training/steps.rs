@@ -1,6 +1,7 @@
 //! The steps of a run.
 
-use backend_api::{Backend, Error, Result, Tensor, philox};
+use backend_api::{Backend, Error, Memory, Result, Tensor, philox};
+use indicatif::HumanBytes;
 use rnn_core::{Mode, Module, Nest};
 
 use super::{EpochReport, Progress, StepReport, TrainEvent, TrainStep, Trainer};
@@ -15,6 +16,8 @@ struct Batches<B: Backend, C> {
     /// The sum, times the factor of the loss scale.
     grads: Option<Gradients<B>>,
     carried: C,
+    /// The device of the loss.
+    device: Option<B>,
 }
 
 impl<B: Differentiable> Trainer<B> {
@@ -80,7 +83,7 @@ impl<B: Differentiable> Trainer<B> {
         );
         loop {
             match self.step_carrying(model, optimizer, source, initial, &mut loss)? {
-                TrainEvent::Step(report) => progress.step(&format!("loss {:.4}", report.loss)),
+                TrainEvent::Step(report) => progress.step(&shown(&report)),
                 TrainEvent::Epoch(report) => return Ok(report),
             }
         }
@@ -174,6 +177,7 @@ impl<B: Differentiable> Trainer<B> {
                 0 => initial.clone(),
                 _ => initial.rebuild(&self.state.carry)?,
             },
+            device: None,
         };
         while batches.count < self.accumulate {
             let Some(batch) = source.next_item()? else {
@@ -195,11 +199,13 @@ impl<B: Differentiable> Trainer<B> {
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
         let carried = batches.carried.leaves().into_iter().cloned().collect();
+        let device = batches.device.clone();
         let report = self.update(model, optimizer, batches);
-        let report = report.map_err(|error| {
+        let mut report = report.map_err(|error| {
             self.state.epoch_ended = false;
             back(source, &before, error)
         })?;
+        report.memory = device.map(|device| device.memory()).unwrap_or_default();
         self.state.step += 1;
         self.state.epoch_steps += 1;
         self.state.epoch_loss += report.loss;
@@ -256,6 +262,7 @@ impl<B: Differentiable> Trainer<B> {
         let Some((value, carried)) = results else {
             unreachable!("the loss was computed");
         };
+        batches.device = Some(value.device().clone());
         let value = value.item()?;
         if !value.is_finite() {
             return Err(Error::NonFiniteLoss {
@@ -297,6 +304,7 @@ impl<B: Differentiable> Trainer<B> {
             gradient_norm: f64::NAN,
             learning_rate: rate,
             skipped: true,
+            memory: Memory::default(),
             gradients: None,
         };
         let Some(mut grads) = batches.grads else {
@@ -346,6 +354,13 @@ impl<B: Differentiable> Trainer<B> {
             },
         }
     }
+}
+
+/// What progress shows of a step.
+fn shown<B: Backend>(report: &StepReport<B>) -> String {
+    let Memory { in_use, peak, .. } = report.memory;
+    let [in_use, peak] = [in_use, peak].map(|bytes| HumanBytes(bytes as u64));
+    format!("loss {:.4}, memory {in_use}, at most {peak}", report.loss)
 }
 
 /// The error of a gradient that is not finite.

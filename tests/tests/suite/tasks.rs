@@ -34,6 +34,7 @@ macro_rules! run {
             epochs: $epochs,
             seed: 3,
             evaluate: Vec::new(),
+            saving: Default::default(),
         }
     };
 }
