@@ -324,10 +324,10 @@ def ptb():
         return np.exp(np.mean([loss(window).item() for window in windows(ids)]))
 
     model = Writer()
-    adam = torch.optim.Adam(model.parameters(), lr=0.002)
+    adam = torch.optim.Adam(model.parameters(), lr=0.003)
     epochs = 6 if args.epochs is None else args.epochs
     for epoch in range(epochs):
-        adam.param_groups[0]["lr"] = 0.002 * 0.7**epoch
+        adam.param_groups[0]["lr"] = 0.003 * 0.7**epoch
         figures = lambda: f" valid_perplexity {perplexity(valid):.1f}"
         train(model, adam, [epoch + 1], lambda: windows(trained), carrying(), figures=figures)
     with torch.inference_mode():

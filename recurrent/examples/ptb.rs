@@ -50,7 +50,7 @@ pub(crate) const EPOCHS: u64 = 6;
 const BATCH: usize = 20;
 const STEPS: usize = 35;
 const KEEP_PROB: f64 = 0.5;
-const LEARNING_RATE: f64 = 0.002;
+const LEARNING_RATE: f64 = 0.003;
 /// The learning rate is multiplied by this after each epoch.
 const DECAY: f64 = 0.7;
 
