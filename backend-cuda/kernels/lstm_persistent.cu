@@ -166,7 +166,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
 }
 
 #define PERSISTENT(UNITS)                                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_persistent_u##UNITS(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
+  KERNEL(lstm_persistent_u##UNITS, __launch_bounds__(THREADS, 1))(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
     extern __shared__ float4 aligned[]; /* it is read four numbers at a time */ \
     lstm_persistent<UNITS>(steps, batch, n, per, tiles, act, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, (float *)aligned); \
   }
