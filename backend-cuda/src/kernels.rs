@@ -28,7 +28,7 @@ pub fn headers() -> [(&'static str, &'static str); 4] {
     ]
 }
 
-/// The activations as C++: their codes, `activate` and `activation_grad` for the common ones, and
+/// The activations as C++: their codes, a list of the common ones, `activate` and `activation_grad` for the common ones, and
 /// `activate_uncommon` for the others, so that kernels of cells do not contain those.
 fn activations() -> String {
     let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
@@ -54,7 +54,12 @@ fn activations() -> String {
             }
             text + "  }\n}\n"
         };
+    let each = |f: &Activation| format!(" X({}, {})", code(f), f.name());
     [
+        format!(
+            "#define FOR_COMMON(X){}\n",
+            common.iter().map(each).collect::<String>()
+        ),
         format!("enum {{ {}, COMMON }};\n", codes(common)),
         format!(
             "enum {{ {} = COMMON, {} }};\n",
@@ -157,7 +162,7 @@ pub fn open_compiler(library: &Path) -> Result<()> {
     let beside = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_part = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libnvrtc-builtins.so")
+        name.trim_start_matches("lib").starts_with("nvrtc-builtins")
     };
     let parts = beside.map(|entry| entry.path()).filter(is_part);
     for part in parts.chain([library.to_owned()]) {

@@ -122,7 +122,7 @@ impl Loaded {
     }
 
     fn load(&self, kernel: Kernel) -> Result<Function> {
-        let name = format!("{}_{}", kernel.name, kernel.suffix);
+        let name = kernel.entry();
         let module = self.module(&Code::kernel(kernel.module, &name), &name)?;
         let failed = |e| self.primary.failure("looking up a kernel", e);
         let function = module.load_function(&name).map_err(failed)?;

@@ -1,20 +1,20 @@
 //! A whole LSTM sequence in one launch: whether it fits the device, and the launch itself.
 
-use backend_api::{DType, LstmGates, Recurrence, Result, SequenceRequest};
+use backend_api::{Activation, DType, LstmGates, Recurrence, Result, SequenceRequest};
 use cudarc::driver::sys::CUdeviceptr;
 
 use crate::arguments::{Kernel, Launch, args};
 use crate::device::Cuda;
 use crate::driver;
-use crate::elementwise::activation;
 use crate::kernels::Module;
 use crate::sequence::Sequence;
 
-/// `THREADS`, `TILE`, `ROWS`, `TILES` and `PITCH` in `lstm_persistent.cu`.
+/// `THREADS`, `TILE`, `ROWS`, `TILES`, `FLIGHT` and `PITCH` in `lstm_persistent.cu`.
 const THREADS: usize = 256;
 const TILE: usize = 16;
 const ROWS: usize = 4;
 const TILES: usize = 4;
+const FLIGHT: usize = 16;
 const PITCH: usize = TILE + 4;
 
 /// How a sequence is distributed over thread blocks.
@@ -34,15 +34,14 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// The spreads that fit `multiprocessors` with one block each, and `shared_limit` bytes of shared
-    /// memory per block, the one with the most units per block first. None if the state is too wide
-    /// or the batch too large.
+    /// memory per block, the fastest first. None if the state is too wide or the batch too large.
     pub(crate) fn all(
         batch: usize,
         units: usize,
         multiprocessors: usize,
         shared_limit: usize,
-    ) -> impl Iterator<Item = Self> {
-        [16, 8].into_iter().filter_map(move |each| {
+    ) -> Vec<Self> {
+        let spreads = [16, 8].into_iter().filter_map(|each| {
             // A unit takes more than a byte of shared memory, so that larger products do not
             // overflow.
             if batch == 0 || units == 0 || units > shared_limit {
@@ -65,15 +64,29 @@ impl Spread {
                 shared,
             };
             (tiles <= TILES).then_some(spread)
-        })
+        });
+        let mut all: Vec<Self> = spreads.collect();
+        all.sort_by_key(|spread| spread.cycles(units));
+        all
     }
 
-    fn kernel(&self) -> Kernel {
+    /// The time of a step in clock cycles, for the choice between spreads. The terms are those of an
+    /// H100: trips to the second-level cache and its throughput, multiplications, gates, barrier.
+    fn cycles(&self, units: usize) -> usize {
+        let trips = units.div_ceil(FLIGHT * THREADS / TILE) * 320;
+        let bytes = self.per * self.groups * TILE * units * size_of::<f32>();
+        let load = trips.max(bytes / 3000);
+        // 128 multiplications per cycle, and half as many reads of shared memory again.
+        let multiply = units * self.units * 4 * TILE / 128 * 3 / 2;
+        self.tiles * (load + multiply + 700) + 1400 + 3 * self.per
+    }
+
+    fn kernel(&self, activation: Activation) -> Kernel {
         let name = match self.units {
-            16 => "u16",
-            _ => "u8",
+            16 => "lstm_persistent_u16",
+            _ => "lstm_persistent_u8",
         };
-        Kernel::new(Module::LstmPersistent, "lstm_persistent", name)
+        Kernel::new(Module::LstmPersistent, name, activation.name())
     }
 
     fn launch(&self) -> Launch {
@@ -98,23 +111,23 @@ impl Cuda {
             return None;
         }
         let multiprocessors = self.cooperative() as usize;
-        let mut spreads = Spread::all(
+        let spreads = Spread::all(
             request.batch,
             request.units,
             multiprocessors,
             self.shared_limit(),
         );
-        spreads.find(|spread| {
+        spreads.into_iter().find(|spread| {
             // Each block adds 1 per step to a 32-bit counter.
             let arrivals = request.steps.checked_mul(spread.per);
             let counted = arrivals.is_some_and(|n| i32::try_from(n).is_ok());
-            counted && self.holds(spread)
+            counted && self.holds(spread, request.recurrence.activation())
         })
     }
 
     /// Whether all blocks can be resident at once. A debugger or another process may have a part of
     /// each multiprocessor.
-    fn holds(&self, spread: &Spread) -> bool {
+    fn holds(&self, spread: &Spread, activation: Activation) -> bool {
         let Launch {
             blocks,
             threads,
@@ -122,9 +135,9 @@ impl Cuda {
             ..
         } = spread.launch();
         let room = self.bind().and_then(|()| {
-            let each = self
-                .loaded()
-                .occupancy(spread.kernel(), threads, shared as usize)?;
+            let each =
+                self.loaded()
+                    .occupancy(spread.kernel(activation), threads, shared as usize)?;
             Ok(each * self.cooperative())
         });
         match room {
@@ -158,7 +171,6 @@ impl Cuda {
             at.units as i32,
             spread.per as i32,
             spread.tiles as i32,
-            activation(DType::F32, gates.activation)?,
             gates.forget_bias as f32,
             at.z,
             kernel,
@@ -174,7 +186,8 @@ impl Cuda {
             at.cs,
             arrivals.address(),
         ];
-        let started = self.launch_cooperatively(spread.kernel(), spread.launch(), args)?;
+        let started =
+            self.launch_cooperatively(spread.kernel(gates.activation), spread.launch(), args)?;
         if !started {
             log::warn!(
                 "{}: the device refuses cooperative launches of {} blocks; LSTMs run step by step",
@@ -193,7 +206,7 @@ mod tests {
 
     /// An H100: 132 multiprocessors with 227 KiB of shared memory each.
     fn large(batch: usize, units: usize) -> Option<Spread> {
-        Spread::all(batch, units, 132, 227 << 10).next()
+        Spread::all(batch, units, 132, 227 << 10).first().copied()
     }
 
     #[test]
@@ -208,6 +221,9 @@ mod tests {
             (wide.units, wide.per, wide.groups, wide.tiles),
             (8, 125, 1, 4)
         );
+        // Half as many units per block are twice as many blocks, if the device has them to spare.
+        let few = large(16, 512).unwrap();
+        assert_eq!((few.units, few.per, few.groups, few.tiles), (8, 64, 1, 1));
         let small = large(1, 5).unwrap();
         assert_eq!((small.per, small.groups, small.tiles), (1, 1, 1));
     }
@@ -219,7 +235,7 @@ mod tests {
         assert_eq!(large(usize::MAX, 512), None);
         assert_eq!(large(10_000, 512), None);
         assert_eq!(large(0, 512), None);
-        assert_eq!(Spread::all(64, 128, 4, 227 << 10).next(), None);
+        assert!(Spread::all(64, 128, 4, 227 << 10).is_empty());
     }
 
     #[test]

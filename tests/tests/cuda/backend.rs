@@ -35,7 +35,7 @@ fn an_lstm_that_fits_is_one_launch_and_correct_under_every_schedule() {
         if let Some(sim) = &sim {
             let launches: u64 = ["u16", "u8"]
                 .iter()
-                .map(|units| sim.launches_of(&format!("lstm_persistent_{units}")))
+                .map(|units| sim.launches_of(&format!("lstm_persistent_{units}_tanh")))
                 .sum();
             assert_eq!(launches, 32, "{} in all", sim.launches());
             assert_eq!(sim.launches_of("lstm_sequence_step_f32"), 0);
