@@ -106,9 +106,10 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory statistics of the device.
     fn memory(&self) -> Memory;
 
-    /// Returns the memory that the device [keeps for reuse](Memory::pooled) to the system, for other
-    /// programs. A GPU first waits for all its work. Results do not change; the next operations ask
-    /// the system for memory again. A device that runs out of memory does this by itself.
+    /// Returns the memory that the device [keeps for reuse](Memory::pooled) to the system, for
+    /// other programs. A GPU first waits for all its work. Results do not change; the next
+    /// operations ask the system for memory again. A device that runs out of memory does this by
+    /// itself.
     ///
     /// ```
     /// use recurrent::{Backend, Device, Tensor};

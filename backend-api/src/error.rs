@@ -101,8 +101,8 @@ pub enum Error {
     },
     /// The device is out of memory. It stays usable.
     #[error(
-        "{device} is out of memory: {requested} bytes requested, {free} free, {} in use by buffers, \
-         {} kept for reuse", memory.in_use, memory.pooled
+        "{device} is out of memory: {requested} bytes requested, {free} free, {} in use by \
+         buffers, {} kept for reuse", memory.in_use, memory.pooled
     )]
     OutOfMemory {
         /// The device.

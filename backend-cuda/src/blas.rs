@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use backend_api::{Error, Memory, Result};
 use cudarc::cublas::{result, sys};
+use cudarc::driver::result::mem_get_info;
 use cudarc::driver::sys::CUstream;
 
 use crate::driver;
@@ -65,7 +66,7 @@ pub(crate) fn failure(primary: &Primary, error: result::CublasError) -> Error {
         sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => Error::OutOfMemory {
             device: driver::name(primary.index()),
             requested: 0,
-            free: 0,
+            free: mem_get_info().map_or(0, |(free, _)| free),
             memory: Memory::default(),
         },
         _ => primary.failure_within("cuBLAS", format!("{error:?}")),

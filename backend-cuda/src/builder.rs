@@ -28,8 +28,33 @@ pub struct CudaBuilder {
     synchronous: bool,
 }
 
+impl Cuda {
+    /// Opens the GPU with this index (from 0), with exact matmuls.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old. The
+    /// message says how to fix it.
+    pub fn new(index: usize) -> Result<Self> {
+        Self::with_precision(index, Precision::Exact)
+    }
+
+    /// Opens the GPU with this index, with the given precision of `f32` matmuls; see
+    /// [`CudaBuilder::precision`].
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), or the precision is not supported.
+    pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
+        Self::builder(index).precision(precision).build()
+    }
+
+    /// A GPU with other settings.
+    pub fn builder(index: usize) -> CudaBuilder {
+        CudaBuilder::new(index)
+    }
+}
+
 impl CudaBuilder {
-    pub(crate) fn new(index: usize) -> Self {
+    fn new(index: usize) -> Self {
         Self {
             index,
             precision: Precision::Exact,
@@ -52,8 +77,9 @@ impl CudaBuilder {
     }
 
     /// The maximum of device memory in bytes that tensors use and the device keeps for reuse. An
-    /// operation that needs more is refused with [`Error::OutOfMemory`]. The context, the kernels and
-    /// cuBLAS need some hundred megabytes besides. Without a limit, all memory of the GPU is used.
+    /// operation that needs more is refused with [`Error::OutOfMemory`]. The context, the kernels
+    /// and cuBLAS need some hundred megabytes besides. Without a limit, all memory of the GPU is
+    /// used.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;
         self
@@ -70,10 +96,10 @@ impl CudaBuilder {
     /// Opens the GPU.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing, too old or does
-    /// not support the precision; the message says how to fix it. [`Error::OutOfMemory`] if the
-    /// limit is too low for the device's own records. [`Error::Lost`] if the GPU failed before in
-    /// this process.
+    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing, too old or
+    /// does not support the precision; the message says how to fix it. [`Error::OutOfMemory`] if
+    /// the limit is too low for the device's own records. [`Error::Lost`] if the GPU failed before
+    /// in this process.
     pub fn build(self) -> Result<Cuda> {
         let Self {
             index,

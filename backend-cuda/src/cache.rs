@@ -50,8 +50,8 @@ fn file(code: &Code<'_>, hardware: &str, architecture: &str) -> Result<Option<Pa
     Ok(folder().map(|folder| folder.join(format!("{name}.cubin"))))
 }
 
-/// Machine code, and whether it came from the cache. `hardware` is the device's name, `architecture`
-/// its `sm_..` name.
+/// Machine code, and whether it came from the cache. `hardware` is the device's name,
+/// `architecture` its `sm_..` name.
 pub(crate) fn cubin(
     code: &Code<'_>,
     hardware: &str,

@@ -9,7 +9,6 @@ use backend_api::{DType, Error, Precision, Result};
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 
 use crate::blas::{Blas, WORKSPACE};
-use crate::builder::CudaBuilder;
 use crate::driver;
 use crate::fault::Faults;
 use crate::graphs::GraphCache;
@@ -48,29 +47,6 @@ struct Inner {
 }
 
 impl Cuda {
-    /// Opens the GPU with this index (from 0), with exact matmuls.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old. The
-    /// message says how to fix it.
-    pub fn new(index: usize) -> Result<Self> {
-        Self::with_precision(index, Precision::Exact)
-    }
-
-    /// Opens the GPU with this index, with the given precision of `f32` matmuls; see
-    /// [`CudaBuilder::precision`].
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new), or the precision is not supported.
-    pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
-        Self::builder(index).precision(precision).build()
-    }
-
-    /// A GPU with other settings.
-    pub fn builder(index: usize) -> CudaBuilder {
-        CudaBuilder::new(index)
-    }
-
     pub(crate) fn open(
         index: usize,
         precision: Precision,

@@ -28,8 +28,9 @@ pub fn headers() -> [(&'static str, &'static str); 4] {
     ]
 }
 
-/// The activations as C++: their codes, a list of the common ones, `activate` and `activation_grad` for the common ones, and
-/// `activate_uncommon` for the others, so that kernels of cells do not contain those.
+/// The activations as C++: their codes, a list of the common ones, `activate` and `activation_grad`
+/// for the common ones, and `activate_uncommon` for the others, so that kernels of cells do not
+/// contain those.
 fn activations() -> String {
     let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
     let code = |f: &Activation| f.name().to_uppercase();
@@ -177,12 +178,9 @@ pub fn open_compiler(library: &Path) -> Result<()> {
 /// If NVRTC cannot be loaded.
 pub fn compiler_version() -> Result<(i32, i32)> {
     present()?;
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is loaded, and the call writes two numbers.
-    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
-        .result()
-        .map_err(|e| failed("nvrtc", format!("{e:?}")))?;
-    Ok((major, minor))
+    let version = Library::Compiler.version();
+    let version = version.map_err(|problem| failed("nvrtc", problem))?;
+    Ok((version / 1000, version % 1000 / 10))
 }
 
 /// Source to compile.

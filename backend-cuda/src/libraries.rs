@@ -55,36 +55,37 @@ impl Library {
     }
 
     /// The version of the open library, in the driver's notation: 13000 for 13.0.
-    fn version(self) -> Result<i32, String> {
-        let (mut major, mut minor) = (0, 0);
+    pub(crate) fn version(self) -> Result<i32, String> {
+        let (mut version, mut minor) = (0, 0);
+        let to = &raw mut version;
         // SAFETY: the library is open, and the calls write numbers.
-        let read = unsafe {
+        unsafe {
             match self {
                 Self::Driver => {
-                    let mut version = 0;
-                    let read = cuda::cuDriverGetVersion(&raw mut version);
-                    (major, minor) = (version / 1000, version % 1000 / 10);
-                    read.result().is_ok()
+                    let read = cuda::cuDriverGetVersion(to).result();
+                    read.map_err(|e| match e.0 {
+                        cuda::CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                            "the CUDA driver that was found \
+                             is a stub for linking; remove its folder from LD_LIBRARY_PATH"
+                                .to_owned()
+                        }
+                        code => format!("the driver does not tell its version: {code:?}"),
+                    })?;
+                    return Ok(version);
                 }
-                Self::Compiler => nvrtc::nvrtcVersion(&raw mut major, &raw mut minor)
+                Self::Compiler => nvrtc::nvrtcVersion(to, &raw mut minor)
                     .result()
-                    .is_ok(),
+                    .map_err(|e| format!("NVRTC does not tell its version: {e:?}"))?,
                 Self::Products => {
                     use cublas::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION};
-                    let parts = [
-                        (MAJOR_VERSION, &raw mut major),
-                        (MINOR_VERSION, &raw mut minor),
-                    ];
-                    parts
-                        .into_iter()
-                        .all(|(part, to)| cublas::cublasGetProperty(part, to).result().is_ok())
+                    for (part, to) in [(MAJOR_VERSION, to), (MINOR_VERSION, &raw mut minor)] {
+                        let read = cublas::cublasGetProperty(part, to).result();
+                        read.map_err(|e| format!("cuBLAS does not tell its version: {e:?}"))?;
+                    }
                 }
             }
-        };
-        match read {
-            true => Ok(major * 1000 + minor * 10),
-            false => Err(format!("{self:?}: its version cannot be read")),
         }
+        Ok(version * 1000 + minor * 10)
     }
 }
 
@@ -165,8 +166,8 @@ impl System {
                 self.driver()
             )),
             Library::Compiler | Library::Products if version / 1000 != MAJOR => Err(format!(
-                "the {library} that was found is version {}, but {MAJOR} is needed; name the folder \
-                 of {file} in {}, before any other with this library",
+                "the {library} that was found is version {}, but {MAJOR} is needed; name the \
+                 folder of {file} in {}, before any other with this library",
                 dotted(version),
                 self.path(),
                 library = match library {

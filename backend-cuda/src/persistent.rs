@@ -33,8 +33,9 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spreads that fit `multiprocessors` with one block each, and `shared_limit` bytes of shared
-    /// memory per block, the fastest first. None if the state is too wide or the batch too large.
+    /// The spreads that fit `multiprocessors` with one block each, and `shared_limit` bytes of
+    /// shared memory per block, the fastest first. None if the state is too wide or the batch too
+    /// large.
     pub(crate) fn all(
         batch: usize,
         units: usize,
@@ -70,8 +71,9 @@ impl Spread {
         all
     }
 
-    /// The time of a step in clock cycles, for the choice between spreads. The terms are those of an
-    /// H100: trips to the second-level cache and its throughput, multiplications, gates, barrier.
+    /// The time of a step in clock cycles, for the choice between spreads. The terms are those of
+    /// an H100: trips to the second-level cache and its throughput, multiplications, gates,
+    /// barrier.
     fn cycles(&self, units: usize) -> usize {
         let trips = units.div_ceil(FLIGHT * THREADS / TILE) * 320;
         let bytes = self.per * self.groups * TILE * units * size_of::<f32>();

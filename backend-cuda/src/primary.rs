@@ -1,5 +1,5 @@
-//! A GPU's primary context. It is opened once and kept for the life of the process: cuBLAS keeps it,
-//! too, and is not usable after it was released.
+//! A GPU's primary context. It is opened once and kept for the life of the process: cuBLAS keeps
+//! it, too, and is not usable after it was released.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

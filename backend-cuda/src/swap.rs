@@ -6,8 +6,8 @@
 //! * in: the copy waits for the previous use of the new block. Kernels that use the buffer wait for
 //!   the copy.
 //!
-//! Uploads take the same way in. They are staged in host memory of the same pool, so that the caller
-//! does not wait for the copies.
+//! Uploads take the same way in. They are staged in host memory of the same pool, so that the
+//! caller does not wait for the copies.
 
 use std::ptr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Lists the devices of this machine, and says why there are no more: `cargo run --release --features
-//! cuda --example devices`.
+//! Lists the devices of this machine, and says why there are no more:
+//! `cargo run --release --features cuda --example devices`.
 
 use std::time::Instant;
 
@@ -16,10 +16,10 @@ fn report(device: &Device) -> Result<()> {
     let first = started.elapsed();
     let started = Instant::now();
     product()?;
+    let second = started.elapsed();
     println!(
-        "{}: {device:?}; a product of two matrices of {n} x {n} takes {:.1?}, the first one {first:.1?}",
+        "{}: {device:?}; a product of {n} x {n} takes {second:.1?}, the first one {first:.1?}",
         device.name(),
-        started.elapsed(),
     );
     Ok(())
 }

@@ -78,6 +78,7 @@ CUDASIM_EXPORT int cuInit(unsigned flags) {
 }
 
 CUDASIM_EXPORT int cuDriverGetVersion(int* version) {
+  if (settings.driver_version == 0) return stub_library;
   *version = settings.driver_version;
   return success;
 }

@@ -21,6 +21,7 @@ enum Status : int {
   invalid_value = 1,
   out_of_memory = 2,
   not_initialized = 3,
+  stub_library = 34,
   no_device = 100,
   invalid_device = 101,
   invalid_image = 200,
@@ -54,7 +55,8 @@ struct Settings {
   int devices = 1;
   int compute_capability = 90;
   int multiprocessors = 4;
-  /// Versions of the driver, NVRTC and cuBLAS: 13000 for 13.0.
+  /// Versions of the driver, NVRTC and cuBLAS: 13000 for 13.0. A driver of version 0 is the stub of
+  /// the toolkit.
   int driver_version = 13000;
   int compiler_version = 13000;
   int products_version = 13000;

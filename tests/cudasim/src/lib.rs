@@ -119,7 +119,7 @@ impl Simulator {
         self.symbols.set_pinned_limit(bytes);
     }
 
-    /// Sets the version of the driver: 13000 for CUDA 13.0.
+    /// Sets the version of the driver: 13000 for CUDA 13.0. 0 is the stub of the toolkit.
     pub fn set_driver_version(&self, version: u16) {
         self.symbols.set_driver_version(version.into());
     }

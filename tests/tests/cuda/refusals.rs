@@ -123,6 +123,8 @@ fn libraries_of_another_version_are_named() {
     assert!(error().contains("the NVRTC that was found is version 12.8, but 13 is needed"));
     sim.set_driver_version(12_040);
     assert!(error().contains("the driver supports CUDA 12.4, but 13.0 is needed"));
+    sim.set_driver_version(0);
+    assert!(error().contains("is a stub for linking"));
     sim.reset();
     Cuda::new(0).unwrap();
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask gpu-pack`: an archive for the first run on a machine with a GPU, without a compiler.
+//! `cargo xtask gpu-pack`: an archive for the first run on a machine with a GPU and without a
+//! compiler.
 
+use std::env;
 use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -21,8 +23,8 @@ checkers, and writes gpu/out/summary.txt. The machine needs the same operating s
 NVRTC and cuBLAS.
 
 --out FILE   the archive (default: target/gpu.tar.gz)
---dry-run    runs the script here on debug builds, without a GPU: its programs must start, know their
-             arguments and pass a few tests on the simulated device
+--dry-run    runs the script here on debug builds, without a GPU: its programs must start, know
+             their arguments and pass a few tests on the simulated device
 ";
 
 /// The files of the archive beside the programs.
@@ -31,6 +33,8 @@ const FILES: [(&str, &str); 3] = [
     ("libraries.py", include_str!("libraries.py")),
     ("cudnn.py", include_str!("cudnn.py")),
 ];
+/// The tests of the CUDA backend.
+const TESTS: [&str; 2] = ["cuda", "cuda_missing"];
 /// The parts of the tree that the programs read.
 const TREE: [&str; 3] = ["tests/golden/fixtures", "tests/golden/surface", "bench"];
 
@@ -74,40 +78,46 @@ fn try_run(args: &[String]) -> Result<bool, Box<dyn Error>> {
 
 /// Builds the programs and returns their names and paths.
 fn build(root: &Path, debug: bool) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
-    let mut programs = Vec::new();
-    for arguments in [
-        ["test", "--no-run", "--package", "recurrent-tests"].as_slice(),
-        &["build", "--package", "xtask", "--bin", "xtask"],
-    ] {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root).args(arguments);
-        if arguments[0] == "test" {
-            cargo.args(["--test", "cuda", "--test", "cuda_missing"]);
-        }
-        if !debug {
-            cargo
-                .arg("--release")
-                .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-        }
-        cargo.args(["--message-format", "json-render-diagnostics"]);
-        let output = cargo.stderr(std::process::Stdio::inherit()).output()?;
-        if !output.status.success() {
-            return Err(format!("{cargo:?} failed").into());
-        }
-        for line in String::from_utf8(output.stdout)?.lines() {
-            let message: serde_json::Value = serde_json::from_str(line)?;
-            if let (Some(path), Some(name)) = (
-                message["executable"].as_str(),
-                message["target"]["name"].as_str(),
-            ) {
-                programs.push((name.to_owned(), PathBuf::from(path)));
-            }
-        }
-    }
+    let mut programs = built(root, debug, &["test", "--no-run", "--workspace"], &TESTS)?;
+    programs.extend(match debug {
+        true => vec![("xtask".to_owned(), env::current_exe()?)],
+        false => built(root, debug, &["build", "--package", "xtask"], &[])?,
+    });
     match programs.len() {
         3 => Ok(programs),
         n => Err(format!("cargo built {n} programs instead of 3").into()),
     }
+}
+
+/// The executables that a command of cargo builds.
+fn built(
+    root: &Path,
+    debug: bool,
+    command: &[&str],
+    tests: &[&str],
+) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root).args(command);
+    cargo.args(tests.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    if !debug {
+        cargo.arg("--release");
+        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("{cargo:?} failed").into());
+    }
+    let mut programs = Vec::new();
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        let path = message["executable"].as_str();
+        let name = message["target"]["name"].as_str();
+        if let (Some(path), Some(name)) = (path, name) {
+            programs.push((name.to_owned(), PathBuf::from(path)));
+        }
+    }
+    Ok(programs)
 }
 
 fn pack(root: &Path, programs: &[(String, PathBuf)], out: &Path) -> Result<(), Box<dyn Error>> {
