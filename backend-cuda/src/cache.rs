@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::{env, fmt};
 
 use backend_api::Result;
@@ -74,8 +75,10 @@ pub(crate) fn compile(code: &Code<'_>, hardware: &str, architecture: &str) -> Re
     Ok(compiled.cubin)
 }
 
+/// Logs the first problem of the process: the next ones are mostly the same.
 fn unused(file: &Path, problem: impl fmt::Display, result: &str) {
-    log::warn!("{}: {problem}; {result}", file.display());
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| log::warn!("{}: {problem}; {result}", file.display()));
 }
 
 /// The content of a file written by `store`, or `None` if it is missing, damaged or not ours.

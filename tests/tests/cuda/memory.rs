@@ -161,7 +161,7 @@ fn page_locked_memory_is_bounded_however_far_the_host_runs_ahead() {
     for _ in 0..200 {
         let x = Tensor::from_slice(&device, &data, &[MIB]).unwrap();
         let first = x.slice(0, 0..1).unwrap().sum_all().unwrap();
-        sum = sum.add(&first.cast(DType::I64).unwrap()).unwrap();
+        sum = sum.add(first.cast(DType::I64).unwrap()).unwrap();
     }
     let most = sim.pinned_memory();
     assert!(most <= 70 * MIB, "{most} bytes");

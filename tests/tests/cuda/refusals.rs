@@ -37,6 +37,15 @@ fn layers_of_different_widths_share_a_device() {
     }
 }
 
+/// Sets a flag on drop.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn recordings_are_not_broken_by_other_devices() {
     let Some(sim) = simulator() else {
@@ -51,6 +60,8 @@ fn recordings_are_not_broken_by_other_devices() {
                 assert_eq!(product(&Cuda::new(0).unwrap()), PRODUCT);
             }
         });
+        // Also after a failure, or the test would wait for the thread.
+        let stop = Stop(&done);
         let device = Cuda::new(0).unwrap();
         for batch in 1..5 {
             let case = Case::new(64, batch, 2, DType::F64);
@@ -58,7 +69,7 @@ fn recordings_are_not_broken_by_other_devices() {
             assert_eq!(first, third);
             assert!(launches < 64, "batch {batch}: {launches} launches");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         other.join().unwrap();
     });
 }

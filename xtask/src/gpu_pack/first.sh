@@ -27,7 +27,7 @@ step() {
   fi
   timeout -k 5 $((limit < left ? limit : left)) "$@" >"$log" 2>&1 || code=$?
   if ((code == 0)); then
-    say "PASS $name: $(tail -n 1 "$log" | cut -c1-160)"
+    say "PASS $name: $(grep . "$log" | tail -n 1 | cut -c1-160)"
   else
     say "FAIL($code) $name"
     tail -n 4 "$log" | cut -c1-240 | tee -a "$OUT/summary.txt"
@@ -47,7 +47,7 @@ tests() { # BINARY
 xtask() {
   local name=$1 limit=$2
   shift 2
-  if [ -n "$DRY_RUN" ]; then set -- "$1" --help; fi
+  if [ -n "$DRY_RUN" ]; then set -- "$@" --help; fi # after arguments that it must know
   step "$name" "$limit" "$here/bin/xtask" "$@"
 }
 
@@ -79,29 +79,29 @@ export RECURRENT_KERNEL_CACHE=$OUT/kernels
 if [ -z "$DRY_RUN" ]; then export RECURRENT_CUDA=real; fi
 
 # ---- does it start? ----
-step start 60 env LD_DEBUG=libs "$here/bin/cuda_missing" --test-threads=1
-grep -hoE 'calling init: [^ ]*(libcuda|libnvrtc|libcublas)[^ ]*' "$OUT/logs/start.log" | sort -u |
+step start 60 env LD_DEBUG=libs LD_DEBUG_OUTPUT="$OUT/logs/opened" \
+  "$here/bin/cuda_missing" --test-threads=1
+grep -hoE 'calling init: [^ ]*(libcuda|libnvrtc|libcublas)[^ ]*' "$OUT"/logs/opened* | sort -u |
   tee -a "$OUT/summary.txt"
 
 # ---- is it right? ----
-conformance() {
-  local code=0
-  timeout -k 5 140 "$here/bin/xtask" conformance --device cuda --filter "$1/" \
-    >"$OUT/logs/conformance-$1.log" 2>&1 || code=$?
-  echo "$code" >"$OUT/logs/conformance-$1.code"
+conformance() { # GROUP
+  local code=0 log="$OUT/logs/conformance-${1// /-}"
+  timeout -k 5 140 "$here/bin/xtask" conformance --device cuda --filter "$1/" >"$log.log" 2>&1 || code=$?
+  echo "$code" >"$log.code"
 }
 export here
 export -f conformance
-groups=(elementwise reduce products moving random special fused sequences scans places buffers errors
-  losses optimizers cells drivers dropout memory gradients)
 if [ -z "$DRY_RUN" ]; then
-  printf '%s\n' "${groups[@]}" | timeout -k 5 160 xargs -P 8 -I{} bash -c 'conformance {}'
-  for group in "${groups[@]}"; do
-    log=$OUT/logs/conformance-$group
-    say "conformance $group: code $(cat "$log.code" 2>/dev/null || echo 124): $(tail -n 1 "$log.log" | cut -c1-150)"
-  done
+  timeout -k 5 160 xargs -d '\n' -P 8 -I{} bash -c 'conformance "$1"' _ {} <"$here/groups"
+  while read -r group; do
+    log=$OUT/logs/conformance-${group// /-}
+    code=$(cat "$log.code" 2>/dev/null || echo 124)
+    if ((code == 0)); then result=PASS; else result="FAIL($code)"; fi
+    say "$result conformance $group: $(grep . "$log.log" | tail -n 1 | cut -c1-150)"
+  done <"$here/groups"
 else
-  xtask conformance 60 conformance
+  xtask conformance 60 conformance --device cuda --filter "$(head -n 1 "$here/groups")/"
 fi
 if [ -z "$DRY_RUN" ]; then
   tests cuda
@@ -128,5 +128,5 @@ tool ncu 60 ncu --clock-control none --set full -k regex:lstm_persistent -c 1 -f
   -o "$OUT/persistent" "$here/bin/cuda" --exact "$small" --test-threads=1
 
 tar -C "$OUT" -czf "$OUT/logs.tgz" logs
-say "$(grep -c ' PASS ' "$OUT/summary.txt") passed, $(grep -c ' FAIL' "$OUT/summary.txt") failed"
-! grep -q ' FAIL' "$OUT/summary.txt"
+say "$(grep -c '\] PASS ' "$OUT/summary.txt") passed, $(grep -c '\] FAIL' "$OUT/summary.txt") failed"
+! grep -q '\] FAIL' "$OUT/summary.txt"

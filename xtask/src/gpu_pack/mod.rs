@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use recurrent_tests::conformance::cases;
 
 const HELP: &str = "\
 Usage: cargo xtask gpu-pack [--out FILE] [--dry-run]
@@ -35,8 +36,8 @@ const FILES: [(&str, &str); 3] = [
 ];
 /// The tests of the CUDA backend.
 const TESTS: [&str; 2] = ["cuda", "cuda_missing"];
-/// The parts of the tree that the programs read.
-const TREE: [&str; 3] = ["tests/golden/fixtures", "tests/golden/surface", "bench"];
+/// The folders of the tree that the programs read.
+const TREE: [&str; 2] = ["tests/golden/fixtures", "tests/golden/surface"];
 
 pub(crate) fn run(args: &[String]) -> ExitCode {
     match try_run(args) {
@@ -120,6 +121,19 @@ fn built(
     Ok(programs)
 }
 
+/// The names and texts of the files beside the programs: those in [`FILES`], where the programs
+/// were built, and the groups of the conformance suite.
+fn texts(root: &Path) -> Vec<(&'static str, String)> {
+    let mut groups: Vec<&str> = cases().iter().map(|case| case.group).collect();
+    groups.dedup();
+    let files = FILES.map(|(name, text)| (name, text.to_owned()));
+    let made = [
+        ("built", root.display().to_string()),
+        ("groups", groups.join("\n") + "\n"),
+    ];
+    files.into_iter().chain(made).collect()
+}
+
 fn pack(root: &Path, programs: &[(String, PathBuf)], out: &Path) -> Result<(), Box<dyn Error>> {
     let file = File::create(out).map_err(|e| format!("{}: {e}", out.display()))?;
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::best()));
@@ -129,8 +143,17 @@ fn pack(root: &Path, programs: &[(String, PathBuf)], out: &Path) -> Result<(), B
     for part in TREE {
         archive.append_dir_all(format!("gpu/tree/{part}"), root.join(part))?;
     }
-    let built = root.display().to_string();
-    for (name, text) in FILES.into_iter().chain([("built", &*built)]) {
+    // The folder has build folders, too.
+    for entry in fs::read_dir(root.join("bench"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            archive.append_path_with_name(
+                &path,
+                Path::new("gpu/tree").join(path.strip_prefix(root)?),
+            )?;
+        }
+    }
+    for (name, text) in texts(root) {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
@@ -151,8 +174,7 @@ fn dry_run(root: &Path, programs: &[(String, PathBuf)]) -> Result<bool, Box<dyn 
         symlink(path, here.join("bin").join(name))?;
     }
     symlink(root, here.join("tree"))?;
-    let built = root.display().to_string();
-    for (name, text) in FILES.into_iter().chain([("built", &*built)]) {
+    for (name, text) in texts(root) {
         fs::write(here.join(name), text)?;
     }
     let script = here.join("first.sh");
@@ -170,23 +192,7 @@ fn dry_run(_: &Path, _: &[(String, PathBuf)]) -> Result<bool, Box<dyn Error>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    /// The words of an array of the script.
-    fn array(name: &str) -> BTreeSet<String> {
-        let (_, rest) = FILES[0].1.split_once(&format!("\n{name}=(")).unwrap();
-        let (words, _) = rest.split_once(')').unwrap();
-        words.split_whitespace().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn the_script_runs_every_group_of_the_conformance_suite() {
-        let groups = recurrent_tests::conformance::cases();
-        let groups: BTreeSet<String> = groups.iter().map(|case| case.group.to_owned()).collect();
-        assert_eq!(array("groups"), groups);
-    }
 
     #[test]
     fn what_the_script_names_exists() {
