@@ -106,9 +106,32 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory statistics of the device.
     fn memory(&self) -> Memory;
 
+    /// Returns the memory that the device [keeps for reuse](Memory::pooled) to the system, for
+    /// other programs. A GPU first waits for all its work. Results do not change; the next
+    /// operations ask the system for memory again. A device that runs out of memory does this by
+    /// itself.
+    ///
+    /// ```
+    /// use recurrent::{Backend, Device, Tensor};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// drop(Tensor::zeros(&device, &[1 << 20])?);
+    /// assert!(device.memory().pooled >= 4 << 20);
+    /// device.release_cached()?;
+    /// assert_eq!(device.memory().pooled, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The device failed.
+    fn release_cached(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// How the device would run a whole sequence, or `None` if the cell should run step by step.
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        Some(SequencePlan::stepwise(request))
+        Some(SequencePlan::composed(request))
     }
 
     /// Makes a program of the part of a step that runs step by step, for
@@ -416,6 +439,9 @@ macro_rules! forward_backend {
         }
         fn memory(&self) -> $crate::Memory {
             self.$field.memory()
+        }
+        fn release_cached(&self) -> $crate::Result<()> {
+            self.$field.release_cached()
         }
         fn plan_sequence(&self, request: &$crate::SequenceRequest) -> Option<$crate::SequencePlan> {
             self.$field.plan_sequence(request)

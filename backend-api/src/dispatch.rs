@@ -196,6 +196,12 @@ macro_rules! dispatch {
                 }
             }
 
+            fn release_cached(&self) -> $crate::Result<()> {
+                match self {
+                    $($(#[$on])* Self::$variant(device) => device.release_cached(),)+
+                }
+            }
+
             fn plan_sequence(
                 &self,
                 request: &$crate::SequenceRequest,

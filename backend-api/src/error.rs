@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::{DType, Shape};
+use crate::{DType, Memory, Shape};
 
 /// `Result` with this crate's [`Error`].
 ///
@@ -100,14 +100,28 @@ pub enum Error {
         reason: String,
     },
     /// The device is out of memory. It stays usable.
-    #[error("{device} is out of memory: {requested} bytes requested, {free} free")]
+    #[error(
+        "{device} is out of memory: {requested} bytes requested, {free} free, {} in use by \
+         buffers, {} kept for reuse", memory.in_use, memory.pooled
+    )]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Bytes requested.
+        /// Bytes requested; 0 if only the driver knows.
         requested: usize,
         /// Bytes free.
         free: usize,
+        /// The memory that the device's buffers use.
+        memory: Memory,
+    },
+    /// The device failed in a way that only a new process recovers from. Every later call returns
+    /// this error, too.
+    #[error("{device} is lost, and this process cannot use it again: {problem}")]
+    Lost {
+        /// The device.
+        device: String,
+        /// The first error.
+        problem: String,
     },
     /// A device or its driver software failed.
     #[error("{device}: {action} failed: {problem}")]

@@ -129,6 +129,11 @@ impl Backend for Cpu {
         self.pool().memory()
     }
 
+    fn release_cached(&self) -> Result<()> {
+        self.pool().release();
+        Ok(())
+    }
+
     fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
         Ok(Arc::new(compile(step)?))
     }

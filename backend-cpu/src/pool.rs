@@ -96,18 +96,24 @@ impl Pool {
         if let Some(block) = Block::zeroed(lines, pages) {
             return Ok(block);
         }
-        // Release all kept blocks and try again.
+        self.release();
+        Block::zeroed(lines, pages).ok_or_else(|| Error::OutOfMemory {
+            device: "cpu".to_owned(),
+            requested: lines.saturating_mul(size_of::<Line>()),
+            free: 0,
+            memory: self.memory(),
+        })
+    }
+
+    /// Returns all free blocks to the system.
+    pub(crate) fn release(&self) {
         let kept = {
             let mut state = self.state();
             state.memory.pooled = 0;
             mem::take(&mut state.shelves)
         };
+        // Freeing may take long; other threads can use the pool meanwhile.
         drop(kept);
-        Block::zeroed(lines, pages).ok_or_else(|| Error::OutOfMemory {
-            device: "cpu".to_owned(),
-            requested: lines.saturating_mul(size_of::<Line>()),
-            free: 0,
-        })
     }
 
     fn give_back(&self, block: Block) {

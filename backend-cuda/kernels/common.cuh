@@ -11,6 +11,18 @@ typedef int i32;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
+// `KERNEL(name)(arguments) { .. }` defines a kernel; launch bounds may follow the name. With
+// ONE_KERNEL and WANT_x=CHOSEN, only kernel x has code: the others are templates that nothing uses
+// (see `Code` in kernels.rs).
+#ifdef ONE_KERNEL
+#define CHOSEN ~, extern "C"
+#define SECOND_(a, b, ...) b
+#define PICK_(...) SECOND_(__VA_ARGS__, template <int>, )
+#define KERNEL(name, ...) PICK_(WANT_##name) __global__ void __VA_ARGS__ name
+#else
+#define KERNEL(name, ...) extern "C" __global__ void __VA_ARGS__ name
+#endif
+
 // Element type, and the suffix of the kernels for it.
 #define FOR_FLOATS(X) X(float, f32) X(double, f64)
 #define FOR_NUMBERS(X) FOR_FLOATS(X) X(i32, i32) X(i64, i64) X(u8, u8)

@@ -42,21 +42,21 @@ template <class T> __device__ T unary(int f, T x) {
 }
 
 #define UNARY(T, S)                                                            \
-  extern "C" __global__ void unary_##S(int f, Strided<2> s, const T *x, T *out) { \
+  KERNEL(unary_##S)(int f, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
       out[at[1]] = unary(f, x[at[0]]);                                         \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void affine_##S(T mul, T add, Strided<2> s, const T *x, T *out) { \
+  KERNEL(affine_##S)(T mul, T add, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
       out[at[1]] = x[at[0]] * mul + add;                                       \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void clamp_##S(T min, T max, Strided<2> s, const T *x, T *out) { \
+  KERNEL(clamp_##S)(T min, T max, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
@@ -65,21 +65,21 @@ template <class T> __device__ T unary(int f, T x) {
       out[at[1]] = y > max ? max : y;                                          \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void accumulate_##S(Strided<2> s, const T *x, T *out) { \
+  KERNEL(accumulate_##S)(Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
       out[at[1]] += x[at[0]];                                                  \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void bias_activation_##S(int f, Strided<3> s, const T *x, const T *bias, T *out) { \
+  KERNEL(bias_activation_##S)(int f, Strided<3> s, const T *x, const T *bias, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
       out[at[2]] = activate(f, x[at[0]] + bias[at[1]]);                        \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void activation_grad_##S(int f, Strided<3> s, const T *y, const T *dy, T *out) { \
+  KERNEL(activation_grad_##S)(int f, Strided<3> s, const T *y, const T *dy, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
@@ -164,14 +164,14 @@ template <class T> __device__ u8 compare(int f, T a, T b) {
 }
 
 #define BINARY(T, S)                                                           \
-  extern "C" __global__ void binary_##S(int f, Strided<3> s, const T *a, const T *b, T *out) { \
+  KERNEL(binary_##S)(int f, Strided<3> s, const T *a, const T *b, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
       out[at[2]] = binary(f, a[at[0]], b[at[1]]);                              \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void compare_##S(int f, Strided<3> s, const T *a, const T *b, u8 *out) { \
+  KERNEL(compare_##S)(int f, Strided<3> s, const T *a, const T *b, u8 *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
@@ -181,21 +181,21 @@ template <class T> __device__ u8 compare(int f, T a, T b) {
 FOR_NUMBERS(BINARY)
 
 #define WORDS(T, S)                                                            \
-  extern "C" __global__ void fill_##S(T value, const __grid_constant__ Strided<1> s, T *out) {         \
+  KERNEL(fill_##S)(T value, const __grid_constant__ Strided<1> s, T *out) {         \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[1];                                                               \
       locate(s, i, at);                                                        \
       out[at[0]] = value;                                                      \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void copy_##S(Strided<2> s, const T *x, T *out) {      \
+  KERNEL(copy_##S)(Strided<2> s, const T *x, T *out) {      \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
       out[at[1]] = x[at[0]];                                                   \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void select_##S(Strided<4> s, const u8 *condition, const T *a, const T *b, T *out) { \
+  KERNEL(select_##S)(Strided<4> s, const u8 *condition, const T *a, const T *b, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[4];                                                               \
       locate(s, i, at);                                                        \
@@ -203,7 +203,7 @@ FOR_NUMBERS(BINARY)
     }                                                                          \
   }                                                                            \
   /* `a` (new) if `time` is below the row's length, else `b` (old). Lengths are broadcast. */ \
-  extern "C" __global__ void masked_update_##S(i64 time, int wide, Strided<4> s, const void *lengths, const T *a, const T *b, T *out) { \
+  KERNEL(masked_update_##S)(i64 time, int wide, Strided<4> s, const void *lengths, const T *a, const T *b, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[4];                                                               \
       locate(s, i, at);                                                        \
@@ -285,7 +285,7 @@ template <class T> __device__ void cast(int to, T x, i64 at, void *out) {
 
 // `number` converts an element in memory to a number.
 #define CAST_FROM(T, S, number)                                                \
-  extern "C" __global__ void cast_##S(int to, Strided<2> s, const T *x, void *out) { \
+  KERNEL(cast_##S)(int to, Strided<2> s, const T *x, void *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \

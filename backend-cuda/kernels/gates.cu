@@ -10,7 +10,7 @@ template <class T> struct Rows {
 };
 
 #define GATES(T, S)                                                            \
-  extern "C" __global__ void lstm_step_##S(i64 batch, i64 n, int act, T forget_bias, Rows<T> z, Rows<T> c, Rows<T> c2, Rows<T> h2, Rows<T> gates) { \
+  KERNEL(lstm_step_##S)(i64 batch, i64 n, int act, T forget_bias, Rows<T> z, Rows<T> c, Rows<T> c2, Rows<T> h2, Rows<T> gates) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, u = i % n;                                                \
       Lstm<T> s = lstm<T>(act, forget_bias, z.at(b, u), z.at(b, n + u), z.at(b, 2 * n + u), z.at(b, 3 * n + u), c.at(b, u)); \
@@ -22,7 +22,7 @@ template <class T> struct Rows {
       gates.at(b, 3 * n + u) = s.o;                                            \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void lstm_step_grad_##S(i64 batch, i64 n, int act, Rows<T> gates, Rows<T> c, Rows<T> c2, Rows<T> dc, Rows<T> dh, Rows<T> dz, Rows<T> dc0) { \
+  KERNEL(lstm_step_grad_##S)(i64 batch, i64 n, int act, Rows<T> gates, Rows<T> c, Rows<T> c2, Rows<T> dc, Rows<T> dh, Rows<T> dz, Rows<T> dc0) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, u = i % n;                                                \
       LstmGrad<T> d = lstm_grad<T>(act, gates.at(b, u), gates.at(b, n + u), gates.at(b, 2 * n + u), gates.at(b, 3 * n + u), c.at(b, u), c2.at(b, u), dc.at(b, u), dh.at(b, u)); \
@@ -33,7 +33,7 @@ template <class T> struct Rows {
       dc0.at(b, u) = d.c;                                                      \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_gates_##S(i64 batch, i64 n, Rows<T> z, Rows<T> h, Rows<T> update, Rows<T> rh, Rows<T> reset) { \
+  KERNEL(gru_gates_##S)(i64 batch, i64 n, Rows<T> z, Rows<T> h, Rows<T> update, Rows<T> rh, Rows<T> reset) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, u = i % n;                                                \
       T r = sigmoid_(z.at(b, u));                                              \
@@ -42,7 +42,7 @@ template <class T> struct Rows {
       reset.at(b, u) = r;                                                      \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_gates_grad_##S(i64 batch, i64 n, Rows<T> reset, Rows<T> update, Rows<T> h, Rows<T> du, Rows<T> drh, Rows<T> dz, Rows<T> dh) { \
+  KERNEL(gru_gates_grad_##S)(i64 batch, i64 n, Rows<T> reset, Rows<T> update, Rows<T> h, Rows<T> du, Rows<T> drh, Rows<T> dz, Rows<T> dh) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, u = i % n;                                                \
       T r = reset.at(b, u), d = drh.at(b, u);                                  \
@@ -51,7 +51,7 @@ template <class T> struct Rows {
       dh.at(b, u) = d * r;                                                     \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_output_##S(i64 batch, i64 n, int act, Rows<T> z, Rows<T> update, Rows<T> h, Rows<T> h2, Rows<T> candidate) { \
+  KERNEL(gru_output_##S)(i64 batch, i64 n, int act, Rows<T> z, Rows<T> update, Rows<T> h, Rows<T> h2, Rows<T> candidate) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, u = i % n;                                                \
       T q = activate(act, z.at(b, u));                                         \
@@ -59,7 +59,7 @@ template <class T> struct Rows {
       candidate.at(b, u) = q;                                                  \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_output_grad_##S(i64 batch, i64 n, int act, Rows<T> candidate, Rows<T> update, Rows<T> h, Rows<T> dh2, Rows<T> dz, Rows<T> du, Rows<T> dh) { \
+  KERNEL(gru_output_grad_##S)(i64 batch, i64 n, int act, Rows<T> candidate, Rows<T> update, Rows<T> h, Rows<T> dh2, Rows<T> dz, Rows<T> du, Rows<T> dh) { \
     FOR_EACH(i, batch * n) {                                                   \
       i64 b = i / n, k = i % n;                                                \
       T q = candidate.at(b, k), u = update.at(b, k), d = dh2.at(b, k);         \

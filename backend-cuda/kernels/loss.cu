@@ -40,7 +40,7 @@ __device__ void soft(i64 classes, const T *row, T *part, T &top, T &sum) {
 // `stride`: elements from one row of logits to the next. `s` has one index per row and two
 // operands: the labels and the result, in the gradient the labels and the gradient of the loss.
 #define LOSS(T, S)                                                             \
-  extern "C" __global__ void softmax_cross_entropy_##S(i64 classes, i64 stride, int wide, Strided<2> s, const T *logits, const void *labels, T *out, Fault *fault) { \
+  KERNEL(softmax_cross_entropy_##S)(i64 classes, i64 stride, int wide, Strided<2> s, const T *logits, const void *labels, T *out, Fault *fault) { \
     __shared__ T part[THREADS];                                                \
     for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \
       const T *row = logits + i * stride;                                      \
@@ -58,7 +58,7 @@ __device__ void soft(i64 classes, const T *row, T *part, T &top, T &sum) {
     }                                                                          \
   }                                                                            \
   /* The result's rows are `out_stride` elements apart; the elements of a row are adjacent. */ \
-  extern "C" __global__ void softmax_cross_entropy_grad_##S(i64 classes, i64 stride, i64 out_stride, int wide, Strided<2> s, const T *logits, const void *labels, const T *dloss, T *out, Fault *fault) { \
+  KERNEL(softmax_cross_entropy_grad_##S)(i64 classes, i64 stride, i64 out_stride, int wide, Strided<2> s, const T *logits, const void *labels, const T *dloss, T *out, Fault *fault) { \
     __shared__ T part[THREADS];                                                \
     for (i64 i = blockIdx.x; i < s.count; i += gridDim.x) {                    \
       const T *row = logits + i * stride;                                      \

@@ -21,9 +21,13 @@
 // Floats from one unit of the transposed state to the next: padded, and a multiple of 4.
 #define PITCH (TILE + 4)
 
+// State loads of a thread that are in flight at once: the load takes one trip to the second-level
+// cache for each.
+#define FLIGHT 16
+
 // `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter per group, initially 0.
-template <int UNITS>
-__device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
+template <int UNITS, int ACT>
+__device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
   const int SLICES = THREADS / (UNITS * (TILE / ROWS));
   float *weights = shared;                    // [n][UNITS][4]
   float *state = weights + n * UNITS * 4;     // [n][PITCH]
@@ -65,22 +69,55 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
 
   for (int t = 0; t < steps; t++) {
     const float *before = t == 0 ? h0 : y + (i64)(t - 1) * batch * n;
+    bool running = t < last;
+    // The projected inputs arrive while the block waits and multiplies.
+    float x[TILES][4];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+      int b = b0 + tile * TILE + row;
+      bool mine = running && finishes && tile < tiles && b < end;
+      const float *from_z = z + ((i64)t * batch + b) * 4 * n + u0 + unit;
+      for (int gate = 0; gate < 4; gate++)
+        x[tile][gate] = mine ? from_z[gate * n] : 0.f;
+    }
+    // Waits for the other blocks' part of the state. The other threads wait for this one at the
+    // first `__syncthreads` below.
+    if (running && t > 0 && me == 0) {
+      while (ld_acquire(arrivals + group) < (unsigned)t * per)
+        __nanosleep(20);
+    }
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
       if (tile >= tiles)
         break;
       int first = b0 + tile * TILE;
       int b = first + row;
-      bool mine = finishes && b < end;
-      if (t < last) {
+      if (running) {
         // Loads the rows' hidden state, transposed. Past a row's end it is 0 in the output; the
         // gates computed from it are not used.
         __syncthreads();
         // A warp reads 8 adjacent units of 4 rows: whole sectors to read, and no bank conflicts
         // when it writes to shared memory.
         int r = me / 32 % (TILE / 4) * 4 + me % 32 / 8;
-        for (int k = me / (TILE * 8) * 8 + me % 8; k < n; k += THREADS / TILE)
-          state[k * PITCH + r] = first + r < end ? __ldcg(before + (i64)(first + r) * n + k) : 0.f;
+        int k = me / (TILE * 8) * 8 + me % 8;
+        const int APART = THREADS / TILE;
+        if (first + r < end) {
+          const float *source = before + (i64)(first + r) * n;
+          for (; k + (FLIGHT - 1) * APART < n; k += FLIGHT * APART) {
+            float v[FLIGHT];
+#pragma unroll
+            for (int q = 0; q < FLIGHT; q++)
+              v[q] = __ldcg(source + k + q * APART);
+#pragma unroll
+            for (int q = 0; q < FLIGHT; q++)
+              state[(k + q * APART) * PITCH + r] = v[q];
+          }
+          for (; k < n; k += APART)
+            state[k * PITCH + r] = __ldcg(source + k);
+        } else {
+          for (; k < n; k += APART)
+            state[k * PITCH + r] = 0.f;
+        }
         __syncthreads();
         float sum[4][ROWS];
         for (int gate = 0; gate < 4; gate++)
@@ -111,48 +148,44 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
             partial[((slice * 4 + gate) * TILE + quad * ROWS + r) * UNITS + unit] = sum[gate][r];
         __syncthreads();
       }
-      if (!mine)
+      if (!(finishes && b < end))
         continue;
-      i64 at = ((i64)t * batch + b) * n + u0 + unit;
       bool live = t < length[tile];
-      if (t < last) {
-        const float *x = z + ((i64)t * batch + b) * 4 * n + u0 + unit;
-        float a[4];
-        for (int gate = 0; gate < 4; gate++) {
-          a[gate] = x[gate * n];
+      if (running) {
+        float *a = x[tile];
+        for (int gate = 0; gate < 4; gate++)
           for (int s = 0; s < SLICES; s++)
             a[gate] += partial[((s * 4 + gate) * TILE + row) * UNITS + unit];
-        }
-        Lstm<float> k = lstm<float>(act, forget_bias, a[0], a[1], a[2], a[3], c[tile]);
+        Lstm<float> k = lstm<float>(ACT, forget_bias, a[0], a[1], a[2], a[3], c[tile]);
+        a[0] = live ? k.i : 0.f;
+        a[1] = live ? k.j : 0.f;
+        a[2] = live ? k.f : 0.f;
+        a[3] = live ? k.o : 0.f;
         if (live) {
           c[tile] = k.c;
           h[tile] = k.h;
         }
-        if (gates) {
-          float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
-          g[0] = live ? k.i : 0.f;
-          g[n] = live ? k.j : 0.f;
-          g[2 * n] = live ? k.f : 0.f;
-          g[3 * n] = live ? k.o : 0.f;
-          cs[at] = c[tile];
-        }
-      } else if (gates) {
-        // These values are not used, but must be finite.
-        float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
-        g[0] = g[n] = g[2 * n] = g[3 * n] = 0.f;
-        cs[at] = c[tile];
       }
-      y[at] = live ? h[tile] : 0.f;
+      y[((i64)t * batch + b) * n + u0 + unit] = live ? h[tile] : 0.f;
     }
-    if (t < last) {
+    if (t + 1 < last) {
       __syncthreads();
-      if (me == 0) {
-        __threadfence();
-        atomicAdd(arrivals + group, 1u);
-        while (ld_acquire(arrivals + group) < (unsigned)(t + 1) * per)
-          __nanosleep(20);
+      if (me == 0)
+        add_release(arrivals + group, 1u);
+    }
+    // What the gradient needs is stored after the arrival, for which the other blocks wait. Past the
+    // end of the rows the gates are not used, but must be finite.
+    if (gates) {
+#pragma unroll
+      for (int tile = 0; tile < TILES; tile++) {
+        int b = b0 + tile * TILE + row;
+        if (!(finishes && tile < tiles && b < end))
+          continue;
+        float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
+        for (int gate = 0; gate < 4; gate++)
+          g[gate * n] = x[tile][gate];
+        cs[((i64)t * batch + b) * n + u0 + unit] = c[tile];
       }
-      // The other threads wait for this one at the next step's first `__syncthreads`.
     }
   }
 #pragma unroll
@@ -165,10 +198,10 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
   }
 }
 
-#define PERSISTENT(UNITS)                                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_persistent_u##UNITS(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
+#define PERSISTENT(UNITS, ACT, name)                                           \
+  KERNEL(lstm_persistent_u##UNITS##_##name, __launch_bounds__(THREADS, 1))(int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
     extern __shared__ float4 aligned[]; /* it is read four numbers at a time */ \
-    lstm_persistent<UNITS>(steps, batch, n, per, tiles, act, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, (float *)aligned); \
+    lstm_persistent<UNITS, ACT>(steps, batch, n, per, tiles, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, (float *)aligned); \
   }
-PERSISTENT(16)
-PERSISTENT(8)
+#define PERSISTENT_8_16(ACT, name) PERSISTENT(16, ACT, name) PERSISTENT(8, ACT, name)
+FOR_COMMON(PERSISTENT_8_16)

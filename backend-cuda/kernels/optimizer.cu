@@ -2,14 +2,14 @@
 #include "common.cuh"
 
 #define OPTIMIZER(T, S)                                                        \
-  extern "C" __global__ void sgd_##S(T lr, Strided<3> s, const T *w, const T *g, T *out) { \
+  KERNEL(sgd_##S)(T lr, Strided<3> s, const T *w, const T *g, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
       out[at[2]] = w[at[0]] - lr * g[at[1]];                                   \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void adam_##S(T lr, T beta1, T rest1, T beta2, T rest2, T epsilon, Strided<7> s, const T *w, const T *m, const T *v, const T *g, T *w2, T *m2, T *v2) { \
+  KERNEL(adam_##S)(T lr, T beta1, T rest1, T beta2, T rest2, T epsilon, Strided<7> s, const T *w, const T *m, const T *v, const T *g, T *w2, T *m2, T *v2) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[7];                                                               \
       locate(s, i, at);                                                        \

@@ -51,7 +51,7 @@ __device__ void numbers(int distribution, double a, double b, T top, const u32 (
 }
 
 #define RANDOM(T, S)                                                           \
-  extern "C" __global__ void random_##S(int distribution, u64 key, double a, double b, T top, Strided<1> s, T *out) { \
+  KERNEL(random_##S)(int distribution, u64 key, double a, double b, T top, Strided<1> s, T *out) { \
     FOR_EACH(block, (s.count + 3) / 4) {                                       \
       u32 words[4];                                                            \
       T four[4];                                                               \

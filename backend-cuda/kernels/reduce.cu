@@ -45,7 +45,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
 // empty. Each section's partial result is written to `partial`, section by section, and
 // `reduce_sections` reduces those. A single section writes the result itself.
 #define REDUCE(T, S)                                                           \
-  extern "C" __global__ void reduce_##S(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
+  KERNEL(reduce_##S)(int kind, i64 n, i64 stride, Strided<2> s, const T *x, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2];                                                               \
       locate(s, i, at);                                                        \
@@ -56,7 +56,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
     }                                                                          \
   }                                                                            \
   /* A section's elements are distributed over the threads of one block. */    \
-  extern "C" __global__ void reduce_rows_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
+  KERNEL(reduce_rows_##S)(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
     typedef Wide<T>::type W;                                                   \
     __shared__ W part[THREADS];                                                \
     for (i64 block = blockIdx.x; block < s.count * sections; block += gridDim.x) { \
@@ -78,7 +78,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
     }                                                                          \
   }                                                                            \
   /* Adjacent results: a block computes COLUMNS of them, with LANES threads for each. */    \
-  extern "C" __global__ void reduce_columns_##S(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
+  KERNEL(reduce_columns_##S)(int kind, i64 n, i64 stride, i64 section, i64 sections, Strided<2> s, const T *x, T *out, Wide<T>::type *partial) { \
     typedef Wide<T>::type W;                                                   \
     __shared__ W part[THREADS];                                                \
     int column = threadIdx.x % COLUMNS, lane = threadIdx.x / COLUMNS;          \
@@ -102,7 +102,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
     }                                                                          \
   }                                                                            \
   /* The last step: one thread per result. `s` has the result as its only operand. */ \
-  extern "C" __global__ void reduce_sections_##S(int kind, i64 sections, const __grid_constant__ Strided<1> s, const Wide<T>::type *partial, T *out) { \
+  KERNEL(reduce_sections_##S)(int kind, i64 sections, const __grid_constant__ Strided<1> s, const Wide<T>::type *partial, T *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[1];                                                               \
       locate(s, i, at);                                                        \
@@ -112,7 +112,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
       out[at[0]] = (T)sum;                                                     \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void argmax_##S(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
+  KERNEL(argmax_##S)(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[2], best = 0;                                                     \
       locate(s, i, at);                                                        \
@@ -128,7 +128,7 @@ template <class W> __device__ inline W join_block(int kind, W mine, W *part, int
     }                                                                          \
   }                                                                            \
   /* Like `argmax`, with one block per result: for few results of many elements. n >= THREADS. */ \
-  extern "C" __global__ void argmax_rows_##S(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
+  KERNEL(argmax_rows_##S)(i64 n, i64 stride, Strided<2> s, const T *x, i64 *out) { \
     __shared__ T tops[THREADS];                                                \
     __shared__ i64 places[THREADS];                                            \
     int me = threadIdx.x;                                                      \
@@ -170,7 +170,7 @@ FOR_NUMBERS(REDUCE)
 
 // One block sums the squares of a section.
 #define SQUARES(T, S)                                                          \
-  extern "C" __global__ void squares_##S(const __grid_constant__ Strided<1> s, const T *x, double *partial) { \
+  KERNEL(squares_##S)(const __grid_constant__ Strided<1> s, const T *x, double *partial) { \
     __shared__ double part[THREADS];                                           \
     i64 start = (i64)blockIdx.x * SECTION;                                     \
     i64 end = start + SECTION < s.count ? start + SECTION : s.count;           \
@@ -186,7 +186,7 @@ FOR_NUMBERS(REDUCE)
       partial[blockIdx.x] = sum;                                               \
   }                                                                            \
   /* One block sums the partial sums. */                                       \
-  extern "C" __global__ void sum_partial_##S(i64 count, const double *partial, const __grid_constant__ Strided<1> s, T *out) { \
+  KERNEL(sum_partial_##S)(i64 count, const double *partial, const __grid_constant__ Strided<1> s, T *out) { \
     __shared__ double part[THREADS];                                           \
     double sum = 0;                                                            \
     for (i64 i = threadIdx.x; i < count; i += THREADS)                         \

@@ -12,7 +12,7 @@ enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
 // source at time 0, the result. `time_stride` is the source's stride along time, `time_inner` the
 // number of elements of the result per time step.
 #define WORDS(T, S)                                                            \
-  extern "C" __global__ void gather_##S(i64 rows, i64 row_stride, int wide, Strided<3> s, const void *ids, const T *table, T *out, Fault *fault) { \
+  KERNEL(gather_##S)(i64 rows, i64 row_stride, int wide, Strided<3> s, const void *ids, const T *table, T *out, Fault *fault) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
@@ -23,7 +23,7 @@ enum { NO_FAULT, GATHER, SCATTER_ADD, REVERSE, LABEL, SCATTER_UPDATE };
       out[at[2]] = known ? table[at[1] + id * row_stride] : (T)0;              \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void reverse_##S(i64 steps, i64 time_inner, i64 time_stride, int wide, Strided<3> s, const void *lengths, const T *x, T *out, Fault *fault) { \
+  KERNEL(reverse_##S)(i64 steps, i64 time_inner, i64 time_stride, int wide, Strided<3> s, const void *lengths, const T *x, T *out, Fault *fault) { \
     FOR_EACH(i, s.count) {                                                     \
       i64 at[3];                                                               \
       locate(s, i, at);                                                        \
@@ -50,7 +50,7 @@ FOR_WORDS(WORDS)
 // pairs among those, and `seen` holds the index of the first equal id after them. So the work is
 // proportional to the number of ids, not to its square, and the result does not depend on the
 // schedule.
-extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind, i64 rows, i64 count, int wide, const void *ids, i64 *next, u8 *first, i64 *seen, Fault *fault) {
+KERNEL(scatter_links_ids, __launch_bounds__(THREADS))(u32 kind, i64 rows, i64 count, int wide, const void *ids, i64 *next, u8 *first, i64 *seen, Fault *fault) {
   __shared__ i64 section[THREADS];
   int me = threadIdx.x;
   for (i64 start = (count - 1) / THREADS * THREADS; start >= 0; start -= THREADS) {
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) scatter_links_ids(u32 kind
 // One thread per column of each row that is the first of its id: it sums all rows of that id in
 // order. The result (the operand of `s`) has been set to 0.
 #define SCATTER(T, S)                                                          \
-  extern "C" __global__ void scatter_add_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const u8 *first, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
+  KERNEL(scatter_add_##S)(i64 width, i64 count, int wide, const void *ids, const i64 *next, const u8 *first, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \
       i64 k = i / width, column = i % width, at[1];                            \
       if (!first[k])                                                           \
@@ -111,7 +111,7 @@ FOR_FLOATS(SCATTER)
 // One thread per element of each row that is the last of its id. The result already holds the
 // table.
 #define UPDATE(T, S)                                                           \
-  extern "C" __global__ void scatter_update_##S(i64 width, i64 count, int wide, const void *ids, const i64 *next, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
+  KERNEL(scatter_update_##S)(i64 width, i64 count, int wide, const void *ids, const i64 *next, const T *values, const __grid_constant__ Strided<1> s, T *out) { \
     FOR_EACH(i, count * width) {                                               \
       i64 k = i / width, column = i % width, at[1];                            \
       if (next[k] != -1)                                                       \

@@ -38,14 +38,14 @@ template <class S> __device__ inline bool runs(const S *s, i64 t, i64 row) {
 // One thread writes the description, which is a kernel argument, so the host waits for no copy.
 // `advance` moves the sequence on by a chunk.
 #define ADVANCE(T, S)                                                          \
-  extern "C" __global__ void sequence_describe_##S(Sequence<T> *s, Sequence<T> described) { *s = described; } \
-  extern "C" __global__ void sequence_grad_describe_##S(SequenceGrad<T> *s, SequenceGrad<T> described) { *s = described; } \
-  extern "C" __global__ void sequence_advance_##S(Sequence<T> *s, i64 steps) { s->first += steps; } \
-  extern "C" __global__ void sequence_grad_advance_##S(SequenceGrad<T> *s, i64 steps) { s->first -= steps; }
+  KERNEL(sequence_describe_##S)(Sequence<T> *s, Sequence<T> described) { *s = described; } \
+  KERNEL(sequence_grad_describe_##S)(SequenceGrad<T> *s, SequenceGrad<T> described) { *s = described; } \
+  KERNEL(sequence_advance_##S)(Sequence<T> *s, i64 steps) { s->first += steps; } \
+  KERNEL(sequence_grad_advance_##S)(SequenceGrad<T> *s, i64 steps) { s->first -= steps; }
 FOR_FLOATS(ADVANCE)
 
 #define FORWARD(T, S)                                                          \
-  extern "C" __global__ void basic_sequence_step_##S(Sequence<T> *s, int offset, int act) { \
+  KERNEL(basic_sequence_step_##S)(Sequence<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first + offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       T h = activate(act, s->work[i] + s->z[t * size + i]);                    \
@@ -55,7 +55,7 @@ FOR_FLOATS(ADVANCE)
       s->y[t * size + i] = live ? h : (T)0;                                    \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void lstm_sequence_step_##S(Sequence<T> *s, int offset, int act, T forget_bias) { \
+  KERNEL(lstm_sequence_step_##S)(Sequence<T> *s, int offset, int act, T forget_bias) { \
     i64 n = s->units, t = s->first + offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 b = i / n, at = b * 4 * n + i % n;                                   \
@@ -78,7 +78,7 @@ FOR_FLOATS(ADVANCE)
       }                                                                        \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_sequence_gates_##S(Sequence<T> *s, int offset) { \
+  KERNEL(gru_sequence_gates_##S)(Sequence<T> *s, int offset) { \
     i64 n = s->units, t = s->first + offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 at = i / n * 3 * n + i % n;                                          \
@@ -90,7 +90,7 @@ FOR_FLOATS(ADVANCE)
       s->rh[i] = r * s->h[i];                                                  \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_sequence_output_##S(Sequence<T> *s, int offset, int act) { \
+  KERNEL(gru_sequence_output_##S)(Sequence<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first + offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 b = i / n, at = b * 3 * n + i % n;                                   \
@@ -114,7 +114,7 @@ FOR_FLOATS(FORWARD)
 // If a row has ended, the gradient of its state passes through. Otherwise `dh` becomes the part
 // that bypasses the recurrent product; the matmul after this kernel accumulates the rest.
 #define BACKWARD(T, S)                                                         \
-  extern "C" __global__ void basic_sequence_step_grad_##S(SequenceGrad<T> *s, int offset, int act) { \
+  KERNEL(basic_sequence_step_grad_##S)(SequenceGrad<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first - offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       bool live = runs(s, t, i / n);                                           \
@@ -125,7 +125,7 @@ FOR_FLOATS(FORWARD)
         s->dh[i] = (T)0;                                                       \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void lstm_sequence_step_grad_##S(SequenceGrad<T> *s, int offset, int act) { \
+  KERNEL(lstm_sequence_step_grad_##S)(SequenceGrad<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first - offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 b = i / n, at = b * 4 * n + i % n;                                   \
@@ -145,7 +145,7 @@ FOR_FLOATS(FORWARD)
       w[3 * n] = dz[3 * n] = d.zo;                                             \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_sequence_output_grad_##S(SequenceGrad<T> *s, int offset, int act) { \
+  KERNEL(gru_sequence_output_grad_##S)(SequenceGrad<T> *s, int offset, int act) { \
     i64 n = s->units, t = s->first - offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 b = i / n, at = b * 3 * n + i % n;                                   \
@@ -164,7 +164,7 @@ FOR_FLOATS(FORWARD)
       s->du[i] = du;                                                           \
     }                                                                          \
   }                                                                            \
-  extern "C" __global__ void gru_sequence_gates_grad_##S(SequenceGrad<T> *s, int offset) { \
+  KERNEL(gru_sequence_gates_grad_##S)(SequenceGrad<T> *s, int offset) { \
     i64 n = s->units, t = s->first - offset, size = s->batch * n;              \
     FOR_EACH(i, size) {                                                        \
       i64 b = i / n, at = b * 3 * n + i % n;                                   \
@@ -182,7 +182,7 @@ FOR_FLOATS(FORWARD)
     }                                                                          \
   }                                                                            \
   /* After all steps: `rh` of each step, the operand of the candidate's kernel. [T, B, n] */ \
-  extern "C" __global__ void gru_sequence_reset_##S(i64 steps, i64 size, i64 n, const T *gates, const T *h0, const T *y, T *rh) { \
+  KERNEL(gru_sequence_reset_##S)(i64 steps, i64 size, i64 n, const T *gates, const T *h0, const T *y, T *rh) { \
     FOR_EACH(i, steps * size) {                                                \
       T h = i < size ? h0[i] : y[i - size];                                    \
       rh[i] = gates[i / n * 3 * n + i % n] * h;                                \

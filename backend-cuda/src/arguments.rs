@@ -23,6 +23,11 @@ impl Kernel {
             suffix,
         }
     }
+
+    /// Its name in the machine code.
+    pub(crate) fn entry(&self) -> String {
+        format!("{}_{}", self.name, self.suffix)
+    }
 }
 
 /// The number of threads of a launch.

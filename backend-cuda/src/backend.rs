@@ -12,6 +12,8 @@ use crate::buffer::{CudaBuffer, Input};
 use crate::device::Cuda;
 use crate::driver;
 use crate::launch::unsupported;
+use crate::ranges::range;
+use crate::sequence::is_known;
 use crate::swapper::Swapped;
 
 impl Backend for Cuda {
@@ -33,7 +35,7 @@ impl Backend for Cuda {
     fn upload(&self, bytes: &[u8], meta: Meta) -> Result<CudaBuffer> {
         check_bytes("upload", meta, bytes.len())?;
         let block = self.pool().take(bytes.len())?;
-        self.copy_to_device(bytes, block.address())?;
+        self.copy_to_device(bytes, &block)?;
         Ok(CudaBuffer::new(block, meta.dtype, meta.shape.count()))
     }
 
@@ -59,6 +61,7 @@ impl Backend for Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         // The proof of every launch, copy and product of the operation.
         check_run(self, op, ins, &outs)?;
+        let _range = range(op.name());
         let first = ins.first().map_or(DType::Bool, |x| x.dtype);
         let multiplied = matches!(op, Op::MatMul { .. }) && self.multiplies(first);
         if !multiplied && is_widened(op, ins) {
@@ -131,17 +134,27 @@ impl Backend for Cuda {
         self.pool().memory()
     }
 
+    fn release_cached(&self) -> Result<()> {
+        self.pool().release()?;
+        self.swapper().slabs.release()
+    }
+
     fn step_cache(&self) -> Option<&StepCache> {
         Some(self.steps())
     }
 
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        let mut plan = SequencePlan::stepwise(request);
-        if self.spread(request).is_some() {
-            plan.path = SequencePath::Whole;
-        }
-        log::debug!("{}: {request:?} goes {:?}", self.name(), plan.path);
-        Some(plan)
+        // Without kernels for the recurrence, its compiled steps are as good as a default body.
+        let known = is_known(request.recurrence) && request.dtype.is_float();
+        let path = match known && self.spread(request).is_some() {
+            true => SequencePath::Whole,
+            false => SequencePath::Stepwise,
+        };
+        log::debug!("{}: {request:?}: {:?}", self.name(), known.then_some(path));
+        known.then(|| SequencePlan {
+            path,
+            ..SequencePlan::composed(request)
+        })
     }
 }
 

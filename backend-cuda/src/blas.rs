@@ -2,16 +2,23 @@
 //! graph.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use backend_api::{Error, Result};
+use backend_api::{Error, Memory, Result};
 use cudarc::cublas::{result, sys};
+use cudarc::driver::result::mem_get_info;
 use cudarc::driver::sys::CUstream;
 
 use crate::driver;
 use crate::pool::Block;
+use crate::primary::Primary;
 
 /// Workspace size in bytes, as NVIDIA recommends for Hopper and newer devices.
 pub(crate) const WORKSPACE: usize = 32 << 20;
+
+/// Held for writing while a stream is captured, and for reading while a handle is created or
+/// destroyed, by whichever device: both wait for the GPU, which invalidates a capture.
+pub(crate) static CAPTURE: RwLock<()> = RwLock::new(());
 
 /// A cuBLAS handle, destroyed on drop.
 pub(crate) struct Blas {
@@ -23,9 +30,12 @@ pub(crate) struct Blas {
 unsafe impl Send for Blas {}
 
 impl Blas {
-    pub(crate) fn new(index: usize, stream: CUstream, workspace: Block) -> Result<Self> {
-        let failed = |e| failure(index, e);
-        let handle = result::create_handle().map_err(failed)?;
+    pub(crate) fn new(primary: &Arc<Primary>, stream: CUstream, workspace: Block) -> Result<Self> {
+        let failed = |e| failure(primary, e);
+        let handle = {
+            let _no_capture = CAPTURE.read().unwrap_or_else(PoisonError::into_inner);
+            result::create_handle().map_err(failed)?
+        };
         // From here on the handle is destroyed with `blas`, even if a call below fails.
         let blas = Self {
             handle,
@@ -51,16 +61,21 @@ impl Blas {
     }
 }
 
-pub(crate) fn failure(index: usize, error: result::CublasError) -> Error {
-    Error::Failed {
-        device: driver::name(index),
-        action: "cuBLAS",
-        problem: format!("{error:?}"),
+pub(crate) fn failure(primary: &Primary, error: result::CublasError) -> Error {
+    match error.0 {
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => Error::OutOfMemory {
+            device: driver::name(primary.index()),
+            requested: 0,
+            free: mem_get_info().map_or(0, |(free, _)| free),
+            memory: Memory::default(),
+        },
+        _ => primary.failure_within("cuBLAS", format!("{error:?}")),
     }
 }
 
 impl Drop for Blas {
     fn drop(&mut self) {
+        let _no_capture = CAPTURE.read().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle exists and is not used after this.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }

@@ -1,12 +1,12 @@
 //! The device: its stream, memory and kernels.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backend_api::trace::StepCache;
 use backend_api::{DType, Error, Precision, Result};
-use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use cudarc::driver::{CudaStream, DriverError, result, sys};
 
 use crate::blas::{Blas, WORKSPACE};
 use crate::driver;
@@ -14,6 +14,7 @@ use crate::fault::Faults;
 use crate::graphs::GraphCache;
 use crate::load::Loaded;
 use crate::pool::{Block, Pool};
+use crate::primary::Primary;
 use crate::swapper::Swapper;
 
 /// An NVIDIA GPU.
@@ -32,78 +33,64 @@ struct Inner {
     loaded: Loaded,
     pool: Arc<Pool>,
     stream: Arc<CudaStream>,
-    context: Arc<CudaContext>,
-    index: usize,
+    primary: Arc<Primary>,
     major: i32,
     multiprocessors: u32,
-    /// Blocks of a cooperative launch that are resident at once, one per multiprocessor; 0 if the
-    /// device does not support cooperative launches.
-    resident_blocks: u32,
+    /// Multiprocessors for cooperative launches; 0 if the device does not support them, or has
+    /// refused one.
+    cooperative: AtomicU32,
     shared_limit: usize,
     precision: Precision,
+    /// Whether each launch is waited for.
+    synchronous: bool,
     launches: AtomicU64,
 }
 
 impl Cuda {
-    /// Opens the GPU with this index (from 0), with exact matmuls.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the driver, NVRTC, cuBLAS or the device is missing or too old. The
-    /// message says how to fix it.
-    pub fn new(index: usize) -> Result<Self> {
-        Self::with_precision(index, Precision::Exact)
-    }
-
-    /// Opens the GPU with this index, with the given precision of `f32` matmuls.
-    ///
-    /// The precision applies to all matmuls, including those of whole sequences and gradients, and
-    /// to nothing else. [`Precision::Int8`] is not supported. A persistent kernel
-    /// ([`SequencePath::Whole`]) always multiplies exactly.
-    ///
-    /// [`SequencePath::Whole`]: backend_api::SequencePath::Whole
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new), or the precision is not supported.
-    pub fn with_precision(index: usize, precision: Precision) -> Result<Self> {
-        if !matches!(
-            precision,
-            Precision::Exact | Precision::Tf32 | Precision::Bf16
-        ) {
-            return Err(Error::Unavailable {
-                device: format!("{} with {precision} matmuls", driver::name(index)),
-                reason: "GPUs support exact, tf32 and bf16 matmuls".into(),
-            });
-        }
-        let context = driver::open(index)?;
-        let failed = |e| driver::failure(index, "opening", e);
-        let stream = context.new_stream().map_err(failed)?;
-        let pool = Arc::new(Pool::new(index, context.clone(), stream.clone()));
-        let number = |what| Ok::<_, Error>(context.attribute(what).map_err(failed)?.max(0) as u32);
+    pub(crate) fn open(
+        index: usize,
+        precision: Precision,
+        memory_limit: usize,
+        synchronous: bool,
+    ) -> Result<Self> {
+        let primary = Primary::open(index)?;
+        let failed = primary.failed("opening");
+        let stream = primary.new_stream()?;
+        let pool = Arc::new(Pool::new(primary.clone(), stream.clone(), memory_limit));
+        let context = primary.context();
+        let number = |what| Ok::<_, Error>(context.attribute(what).map_err(&failed)?.max(0) as u32);
         use sys::CUdevice_attribute as Attribute;
         let multiprocessors = number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
         let cooperative = number(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0;
         let shared = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared_limit = number(shared)? as usize;
-        let hardware = context.name().map_err(failed)?;
-        let capability = context.compute_capability().map_err(failed)?;
+        let hardware = context.name().map_err(&failed)?;
+        let capability = context.compute_capability().map_err(&failed)?;
         let architecture = driver::architecture(capability);
+        let loaded = Loaded::new(
+            primary.clone(),
+            pool.clone(),
+            hardware,
+            architecture,
+            shared_limit,
+        );
         let record = pool.take(Faults::BYTES)?;
         let device = Self(Arc::new(Inner {
             steps: StepCache::default(),
             graphs: GraphCache::default(),
-            swapper: Swapper::new(index, &context)?,
+            swapper: Swapper::new(&primary)?,
             blas: Mutex::new(None),
             faults: Faults::new(record),
-            loaded: Loaded::new(index, context.clone(), hardware, architecture),
+            loaded,
             pool,
             stream,
-            index,
-            context,
+            primary,
             major: capability.0,
             multiprocessors,
-            resident_blocks: if cooperative { multiprocessors } else { 0 },
+            cooperative: AtomicU32::new(if cooperative { multiprocessors } else { 0 }),
             shared_limit,
             precision,
+            synchronous,
             launches: AtomicU64::new(0),
         }));
         device.clear(device.faults().address(), Faults::BYTES)?;
@@ -126,8 +113,19 @@ impl Cuda {
         self.0.launches.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_launch(&self) {
+    /// Counts a kernel, matmul or recording that was queued on the compute stream. A synchronous
+    /// device waits for it, so that `action` names what failed.
+    pub(crate) fn launched(&self, action: &'static str) -> Result<()> {
         self.0.launches.fetch_add(1, Ordering::Relaxed);
+        match self.0.synchronous {
+            true => self.0.stream.synchronize().map_err(self.failed(action)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether each launch is waited for.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        self.0.synchronous
     }
 
     /// Whether both are clones of one device.
@@ -136,16 +134,25 @@ impl Cuda {
     }
 
     pub(crate) fn index(&self) -> usize {
-        self.0.index
+        self.0.primary.index()
+    }
+
+    pub(crate) fn primary(&self) -> &Arc<Primary> {
+        &self.0.primary
     }
 
     pub(crate) fn multiprocessors(&self) -> u32 {
         self.0.multiprocessors
     }
 
-    /// Blocks that are resident at once, one per multiprocessor; 0 without cooperative launches.
-    pub(crate) fn resident_blocks(&self) -> u32 {
-        self.0.resident_blocks
+    /// The multiprocessors that hold the blocks of a cooperative launch; 0 without such launches.
+    pub(crate) fn cooperative(&self) -> u32 {
+        self.0.cooperative.load(Ordering::Relaxed)
+    }
+
+    /// Makes no more cooperative launches.
+    pub(crate) fn refuse_cooperative(&self) {
+        self.0.cooperative.store(0, Ordering::Relaxed);
     }
 
     /// The precision of a matmul: the operation's own unless it is the default, else the device's.
@@ -175,10 +182,6 @@ impl Cuda {
         &self.0.loaded
     }
 
-    pub(crate) fn context(&self) -> &Arc<CudaContext> {
-        &self.0.context
-    }
-
     pub(crate) fn faults(&self) -> &Faults {
         &self.0.faults
     }
@@ -204,24 +207,13 @@ impl Cuda {
         &self.0.stream
     }
 
-    /// Opens another stream.
-    pub(crate) fn new_stream(&self) -> Result<Arc<CudaStream>> {
-        let stream = self.0.context.new_stream();
-        stream.map_err(self.failed("creating a stream"))
-    }
-
-    pub(crate) fn failed(
-        &self,
-        action: &'static str,
-    ) -> impl Fn(cudarc::driver::DriverError) -> Error + use<> {
-        let index = self.0.index;
-        move |e| driver::failure(index, action, e)
+    pub(crate) fn failed(&self, action: &'static str) -> impl Fn(DriverError) -> Error + use<> {
+        self.0.primary.failed(action)
     }
 
     /// Makes the device current on the calling thread.
     pub(crate) fn bind(&self) -> Result<()> {
-        let bound = self.0.context.bind_to_thread();
-        bound.map_err(self.failed("selecting the device"))
+        self.0.primary.bind()
     }
 
     /// Waits until the compute stream is idle.
@@ -287,7 +279,7 @@ impl Cuda {
             Some(blas) => f(blas),
             None => {
                 let workspace = self.pool().take(WORKSPACE)?;
-                f(blas.insert(Blas::new(self.0.index, self.stream(), workspace)?))
+                f(blas.insert(Blas::new(self.primary(), self.stream(), workspace)?))
             }
         }
     }
@@ -298,7 +290,7 @@ impl Drop for Inner {
         // Graphs and kernels may only be dropped when none of them runs, and with the context
         // current on this thread: not every drop selects it. Errors are ignored because a device
         // that failed has no work left to wait for.
-        let _ = self.context.bind_to_thread();
+        let _ = self.primary.context().bind_to_thread();
         let _ = self.stream.synchronize();
         let _ = self.swapper.synchronize();
     }
@@ -307,7 +299,7 @@ impl Drop for Inner {
 impl fmt::Debug for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cuda")
-            .field("index", &self.0.index)
+            .field("index", &self.index())
             .field("hardware", &self.hardware())
             .field("architecture", &self.loaded().architecture())
             .finish_non_exhaustive()

@@ -58,6 +58,8 @@ pub(crate) struct Workspace {
     pub(crate) graph: Option<Graph>,
     /// Whether the kind has been used before.
     pub(crate) known: bool,
+    /// How often its recording failed.
+    pub(crate) failures: u8,
     pub(crate) used: u64,
     pub(crate) blocks: Vec<Block>,
 }

@@ -1,24 +1,45 @@
 //! A pool of page-locked host memory, for copies that run concurrently with kernels.
 //!
-//! The pool only grows. It never hands out memory that a copy still uses.
+//! Page-locking takes milliseconds, so the pool keeps what was used at once before. It never hands
+//! out memory that a copy still uses: a host that runs ahead of its copies waits for the oldest
+//! instead of locking ever more memory.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backend_api::Result;
-use cudarc::driver::{CudaContext, CudaEvent, result, sys};
+use backend_api::{Error, Result};
+use cudarc::driver::{CudaEvent, DriverError, result, sys};
 
-use crate::driver;
 use crate::pool::size_class;
+use crate::primary::Primary;
+
+/// Bytes that the pool may have above the peak of the bytes in use: for copies that are running.
+const SPARE: usize = 64 << 20;
 
 /// The host memory pool of a device.
 pub(crate) struct Slabs {
-    index: usize,
-    context: Arc<CudaContext>,
-    /// Free memory by size.
-    free: Mutex<HashMap<usize, Vec<Memory>>>,
+    primary: Arc<Primary>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Free memory with its size, the one first that became free first.
+    free: VecDeque<(usize, Memory)>,
+    /// Bytes of the pool.
+    all: usize,
+    /// Bytes in use, and their peak.
+    used: usize,
+    peak: usize,
+}
+
+impl State {
+    /// Whether `more` bytes exceed what the pool may have: `spare` above the peak.
+    fn is_above(&self, spare: usize, more: usize) -> bool {
+        self.all.saturating_add(more) > self.peak.saturating_add(spare)
+    }
 }
 
 struct Memory {
@@ -40,30 +61,24 @@ pub(crate) struct Slab {
 }
 
 impl Slabs {
-    pub(crate) fn new(index: usize, context: Arc<CudaContext>) -> Self {
+    pub(crate) fn new(primary: Arc<Primary>) -> Self {
         Self {
-            index,
-            context,
-            free: Mutex::default(),
+            primary,
+            state: Mutex::default(),
         }
     }
 
     /// Takes a slab of at least `bytes` bytes that no copy uses.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Slab> {
-        let failed = |e| driver::failure(self.index, "allocating host memory", e);
         let size = size_class(bytes);
-        self.context.bind_to_thread().map_err(failed)?;
-        let memory = match self.reuse(size) {
+        self.primary.bind()?;
+        let memory = match self.reuse(size, false) {
             Some(memory) => memory,
-            None => {
-                // SAFETY: the context is bound. This is ordinary page-locked memory; only `drop`
-                // frees it.
-                let at = unsafe { result::malloc_host(size, 0) }.map_err(failed)?;
-                let none = result::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-                let at = NonNull::new(at).ok_or_else(|| failed(none))?;
-                Memory { at, busy: None }
-            }
+            None => self.grow(size)?,
         };
+        let mut state = self.lock();
+        state.used += size;
+        state.peak = state.peak.max(state.used);
         Ok(Slab {
             slabs: self.clone(),
             size,
@@ -71,34 +86,96 @@ impl Slabs {
         })
     }
 
-    fn reuse(&self, size: usize) -> Option<Memory> {
-        let mut free = self.lock();
-        let slabs = free.get_mut(&size)?;
+    /// Free memory of a size, the one first that became free first; also memory that a copy still
+    /// uses, if it may be `busy`.
+    fn reuse(&self, size: usize, busy: bool) -> Option<Memory> {
+        let free = &mut self.lock().free;
         let idle = |m: &Memory| m.busy.as_ref().is_none_or(|event| event.is_complete());
-        let at = slabs.iter().rposition(idle)?;
-        Some(slabs.swap_remove(at))
+        let at = free
+            .iter()
+            .position(|(s, m)| *s == size && (busy || idle(m)))?;
+        free.remove(at).map(|(_, memory)| memory)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Memory>>> {
-        // The map is consistent between statements, so a poisoned lock is still usable.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// More memory, or memory for whose copy it waits if the pool has as much as it may.
+    fn grow(&self, size: usize) -> Result<Memory> {
+        let full = self.lock().is_above(SPARE, size);
+        if full && let Some(memory) = self.reuse(size, true) {
+            if let Some(event) = &memory.busy {
+                let failed = |e| self.primary.failure("copying", e);
+                event.synchronize().map_err(failed)?;
+            }
+            return Ok(memory);
+        }
+        self.shrink_to(SPARE, size)?;
+        self.lock_pages(size)
+    }
+
+    fn lock_pages(&self, size: usize) -> Result<Memory> {
+        let failed = |e| self.primary.failure("allocating host memory", e);
+        // SAFETY: `take` has bound the context. This is ordinary page-locked memory, which only
+        // `shrink_to` and `drop` free.
+        let ask = || unsafe { result::malloc_host(size, 0) }.map_err(failed);
+        let at = ask().or_else(|error| match error {
+            Error::OutOfMemory { .. } => {
+                self.release()?;
+                ask()
+            }
+            other => Err(other),
+        });
+        let at = at.map_err(|error| match error {
+            Error::OutOfMemory { memory, .. } => Error::OutOfMemory {
+                device: "page-locked memory of the host".into(),
+                requested: size,
+                free: 0,
+                memory,
+            },
+            other => other,
+        })?;
+        let none = DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        let at = NonNull::new(at).ok_or_else(|| failed(none))?;
+        self.lock().all += size;
+        Ok(Memory { at, busy: None })
+    }
+
+    /// Frees all memory that is not in use.
+    pub(crate) fn release(&self) -> Result<()> {
+        self.shrink_to(0, usize::MAX)
+    }
+
+    /// Frees memory that is not in use, the oldest first, until there is room for `more` bytes
+    /// beside the peak of the bytes in use and `spare`, or none is left. Waits for its copies.
+    fn shrink_to(&self, spare: usize, more: usize) -> Result<()> {
+        let failed = |e| self.primary.failure("freeing host memory", e);
+        loop {
+            let mut state = self.lock();
+            let Some((size, memory)) = (match state.is_above(spare, more) {
+                true => state.free.pop_front(),
+                false => None,
+            }) else {
+                return Ok(());
+            };
+            state.all -= size;
+            drop(state);
+            if let Some(event) = &memory.busy {
+                event.synchronize().map_err(failed)?;
+            }
+            // SAFETY: the memory came from `malloc_host`, and no copy uses it any more.
+            unsafe { result::free_host(memory.at.as_ptr()) }.map_err(failed)?;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between statements, so a poisoned lock is still usable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slabs {
     fn drop(&mut self) {
-        let free = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for memory in free.drain().flat_map(|(_, slabs)| slabs) {
-            if let Some(event) = memory.busy
-                && event.synchronize().is_err()
-            {
-                // A copy may still be running, so its memory is leaked.
-                continue;
-            }
-            let _ = self.context.bind_to_thread();
-            // SAFETY: the memory came from `malloc_host`, and no copy uses it any more.
-            let _ = unsafe { result::free_host(memory.at.as_ptr()) };
-        }
+        let _ = self.primary.bind();
+        // An error leaks the memory: a copy may still be running.
+        let _ = self.release();
     }
 }
 
@@ -124,6 +201,8 @@ impl Drop for Slab {
             at: self.memory.at,
             busy: self.memory.busy.take(),
         };
-        self.slabs.lock().entry(self.size).or_default().push(memory);
+        let mut state = self.slabs.lock();
+        state.used -= self.size;
+        state.free.push_back((self.size, memory));
     }
 }

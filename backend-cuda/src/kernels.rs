@@ -7,12 +7,14 @@
 use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::{fs, mem, ptr};
+use std::{fs, ptr};
 
 use backend_api::activation::ActivationFn;
 use backend_api::expr::Expr;
 use backend_api::{Activation, Error, Result, with_activation};
 use cudarc::nvrtc::{result, sys};
+
+use crate::libraries::{Library, open_for_good};
 
 /// Headers that kernels include: name and text. "activations.cuh" is generated from the definitions
 /// in [`backend_api::activation`].
@@ -26,8 +28,9 @@ pub fn headers() -> [(&'static str, &'static str); 4] {
     ]
 }
 
-/// The activations as C++: their codes, `activate` and `activation_grad` for the common ones, and
-/// `activate_uncommon` for the others, so that kernels of cells do not contain those.
+/// The activations as C++: their codes, a list of the common ones, `activate` and `activation_grad`
+/// for the common ones, and `activate_uncommon` for the others, so that kernels of cells do not
+/// contain those.
 fn activations() -> String {
     let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
     let code = |f: &Activation| f.name().to_uppercase();
@@ -52,7 +55,12 @@ fn activations() -> String {
             }
             text + "  }\n}\n"
         };
+    let each = |f: &Activation| format!(" X({}, {})", code(f), f.name());
     [
+        format!(
+            "#define FOR_COMMON(X){}\n",
+            common.iter().map(each).collect::<String>()
+        ),
         format!("enum {{ {}, COMMON }};\n", codes(common)),
         format!(
             "enum {{ {} = COMMON, {} }};\n",
@@ -155,24 +163,13 @@ pub fn open_compiler(library: &Path) -> Result<()> {
     let beside = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_part = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libnvrtc-builtins.so")
+        name.trim_start_matches("lib").starts_with("nvrtc-builtins")
     };
-    for part in beside.map(|entry| entry.path()).filter(is_part) {
-        open_for_good(&part)?;
+    let parts = beside.map(|entry| entry.path()).filter(is_part);
+    for part in parts.chain([library.to_owned()]) {
+        open_for_good(&part).map_err(|e| failed(&part.display().to_string(), e.to_string()))?;
     }
-    open_for_good(library)
-}
-
-fn open_for_good(library: &Path) -> Result<()> {
-    // SAFETY: an NVIDIA library, whose initialisers only set up its own state.
-    match unsafe { libloading::Library::new(library) } {
-        Ok(opened) => {
-            // Later loads by name find the library that is already open.
-            mem::forget(opened);
-            Ok(())
-        }
-        Err(e) => Err(failed(&library.display().to_string(), e.to_string())),
-    }
+    Ok(())
 }
 
 /// NVRTC's version: major and minor.
@@ -181,12 +178,44 @@ fn open_for_good(library: &Path) -> Result<()> {
 /// If NVRTC cannot be loaded.
 pub fn compiler_version() -> Result<(i32, i32)> {
     present()?;
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is loaded, and the call writes two numbers.
-    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
-        .result()
-        .map_err(|e| failed("nvrtc", format!("{e:?}")))?;
-    Ok((major, minor))
+    let version = Library::Compiler.version();
+    let version = version.map_err(|problem| failed("nvrtc", problem))?;
+    Ok((version / 1000, version % 1000 / 10))
+}
+
+/// Source to compile.
+#[derive(Clone, Debug)]
+pub(crate) struct Code<'a> {
+    /// The name of the file, for messages.
+    pub(crate) name: &'a str,
+    pub(crate) source: &'a str,
+    /// Options besides those that all code has.
+    pub(crate) options: Vec<String>,
+}
+
+impl<'a> Code<'a> {
+    /// One kernel of a source file. The others of the file are not compiled, so that the first
+    /// start takes a tenth of a second for each kernel that is needed, and nothing for the rest.
+    pub(crate) fn kernel(module: Module, kernel: &str) -> Self {
+        // See `KERNEL` in common.cuh.
+        let options = ["-DONE_KERNEL".to_owned(), format!("-DWANT_{kernel}=CHOSEN")];
+        Self {
+            name: module.name(),
+            source: module.source(),
+            options: options.to_vec(),
+        }
+    }
+
+    /// All options for an architecture.
+    pub(crate) fn options(&self, architecture: &str) -> Vec<String> {
+        let common = ["--std=c++17", "-default-device"].map(str::to_owned);
+        let target = format!("--gpu-architecture={architecture}");
+        [target]
+            .into_iter()
+            .chain(common)
+            .chain(self.options.clone())
+            .collect()
+    }
 }
 
 /// Compiles a source for an architecture such as `sm_90`.
@@ -194,7 +223,21 @@ pub fn compiler_version() -> Result<(i32, i32)> {
 /// # Errors
 /// If NVRTC cannot be loaded, or rejects the source; the error then contains the log.
 pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> Result<Compiled> {
+    let verbose = verbose.then(|| "--ptxas-options=-v".to_owned());
+    let options = verbose.into_iter().collect();
+    compile_code(
+        &Code {
+            name,
+            source,
+            options,
+        },
+        architecture,
+    )
+}
+
+pub(crate) fn compile_code(code: &Code<'_>, architecture: &str) -> Result<Compiled> {
     present()?;
+    let Code { name, source, .. } = *code;
     let text = |s: &str| CString::new(s).map_err(|e| failed(name, e.to_string()));
     let (source, file) = (text(source)?, text(name)?);
     let headers = headers()
@@ -218,14 +261,7 @@ pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> R
     .result()
     .map_err(|e| failed(name, format!("{e:?}")))?;
     let program = Program(program);
-    let mut options = vec![
-        format!("--gpu-architecture={architecture}"),
-        "--std=c++17".to_owned(),
-        "-default-device".to_owned(),
-    ];
-    if verbose {
-        options.push("--ptxas-options=-v".to_owned());
-    }
+    let options = code.options(architecture);
     // SAFETY: the program exists.
     let outcome = unsafe { result::compile_program(program.0, &options) };
     let log = program.log();
@@ -237,16 +273,12 @@ pub fn compile(name: &str, source: &str, architecture: &str, verbose: bool) -> R
 }
 
 fn present() -> Result<()> {
-    // SAFETY: this only tries to open the library by name.
-    if unsafe { sys::is_culib_present() } {
-        return Ok(());
-    }
-    Err(Error::Unavailable {
-        device: "the CUDA compiler".into(),
-        reason: "libnvrtc.so.13 was not found; install the CUDA toolkit 13 or the Python package \
-                 nvidia-cuda-nvrtc, and name its folder in LD_LIBRARY_PATH"
-            .into(),
-    })
+    Library::Compiler
+        .open()
+        .map_err(|reason| Error::Unavailable {
+            device: "the CUDA compiler".into(),
+            reason,
+        })
 }
 
 fn failed(name: &str, problem: String) -> Error {

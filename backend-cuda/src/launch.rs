@@ -1,21 +1,17 @@
 //! Launching kernels.
 
 use backend_api::{DType, Error, Result};
-use cudarc::driver::result;
-use cudarc::driver::sys::{CUfunction_attribute, CUstream};
+use cudarc::driver::sys::{CUresult, CUstream};
+use cudarc::driver::{DriverError, result};
 
 use crate::arguments::{Args, Grid, Kernel, Launch};
 use crate::device::Cuda;
-use crate::driver;
 use crate::fault::{Fault, Faults};
 
 /// Threads per block of kernels that accept any grid.
 const BLOCK: u32 = 256;
 /// Maximum blocks per multiprocessor of such a kernel.
 const BLOCKS_EACH: u32 = 16;
-
-/// Bytes of dynamic shared memory that a kernel may use without opting in.
-const FREE_SHARED: u32 = 48 << 10;
 
 /// The suffix of kernels that only move elements: they are compiled by element size.
 pub(crate) fn words(dtype: DType) -> &'static str {
@@ -71,7 +67,7 @@ impl Cuda {
         self.launch_as(self.stream(), kernel, Launch::new(blocks, threads), args)
     }
 
-    pub(crate) fn launch_as(
+    fn launch_as(
         &self,
         stream: CUstream,
         kernel: Kernel,
@@ -81,25 +77,60 @@ impl Cuda {
         if launch.blocks == 0 {
             return Ok(());
         }
-        self.bind()?;
-        let function = self.loaded().function(kernel, &args)?;
-        let failed = |e| driver::failure(self.index(), kernel.name, e);
-        if launch.shared > FREE_SHARED {
-            let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded.
-            unsafe {
-                result::function::set_function_attribute(function, limit, launch.shared as i32)
-            }
-            .map_err(failed)?;
+        let failed = self.failed(kernel.name);
+        let mut start = || {
+            self.start(stream, kernel, launch, &mut args)?
+                .map_err(&failed)
+        };
+        if stream != self.stream() {
+            // A recording must not be interrupted to free memory.
+            return start();
         }
+        self.pool().with_room(0, start)?;
+        self.launched(kernel.name)
+    }
+
+    /// Queues a kernel whose blocks wait for each other, on the compute stream. Returns whether the
+    /// device has room for all of them at once.
+    pub(crate) fn launch_cooperatively(
+        &self,
+        kernel: Kernel,
+        launch: Launch,
+        mut args: Args,
+    ) -> Result<bool> {
+        let stream = self.compute();
+        self.bind()?;
+        let started = self.primary().cooperate(stream, || {
+            self.start(stream.cu_stream(), kernel, launch, &mut args)
+        })?;
+        match started {
+            Err(e) if e.0 == CUresult::CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE => Ok(false),
+            started => {
+                started.map_err(self.failed(kernel.name))?;
+                self.launched(kernel.name)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Starts a kernel; the inner error is that of the launch itself.
+    fn start(
+        &self,
+        stream: CUstream,
+        kernel: Kernel,
+        launch: Launch,
+        args: &mut Args,
+    ) -> Result<Result<(), DriverError>> {
+        self.bind()?;
+        let function = self.loaded().function(kernel, args)?;
         let mut pointers = args.pointers();
         let (blocks, threads) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
+        let start = match launch.cooperative {
+            false => result::launch_kernel,
+            true => result::launch_cooperative_kernel,
+        };
         // SAFETY: the function is loaded, and the arguments match its declaration (see `launch`).
-        unsafe {
-            let start = match launch.cooperative {
-                false => result::launch_kernel,
-                true => result::launch_cooperative_kernel,
-            };
+        Ok(unsafe {
             start(
                 function,
                 blocks,
@@ -108,12 +139,7 @@ impl Cuda {
                 stream,
                 &mut pointers,
             )
-        }
-        .map_err(failed)?;
-        if stream == self.stream() {
-            self.count_launch();
-        }
-        Ok(())
+        })
     }
 
     /// Queues a kernel that may find a fault. The record's address is appended as its last

@@ -1,26 +1,36 @@
-//! Loading kernels: each file is compiled and loaded at first use, each function is looked up once.
+//! Loading kernels: each is compiled, loaded and looked up at first use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use backend_api::{Error, Result};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, sys};
+use cudarc::driver::{CudaFunction, CudaModule, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 use smallvec::SmallVec;
 
 use crate::arguments::{Args, Kernel};
-use crate::kernels::Module;
+use crate::kernels::Code;
+use crate::pool::Pool;
+use crate::primary::Primary;
 use crate::{cache, driver};
 
 /// The kernels loaded on a device.
 pub(crate) struct Loaded {
-    // Fields are dropped in order: functions before their modules.
-    functions: RwLock<HashMap<Kernel, Function>>,
-    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
-    context: Arc<CudaContext>,
-    index: usize,
+    functions: RwLock<HashMap<Kernel, Arc<Slot>>>,
+    pool: Arc<Pool>,
+    primary: Arc<Primary>,
     hardware: String,
     architecture: String,
+    shared_limit: usize,
+}
+
+/// The place of a kernel.
+#[derive(Default)]
+struct Slot {
+    function: OnceLock<Function>,
+    /// Held while loading, so that a second thread that needs the kernel waits for the first one.
+    /// Different kernels are compiled in parallel.
+    loading: Mutex<()>,
 }
 
 struct Function {
@@ -31,18 +41,19 @@ struct Function {
 
 impl Loaded {
     pub(crate) fn new(
-        index: usize,
-        context: Arc<CudaContext>,
+        primary: Arc<Primary>,
+        pool: Arc<Pool>,
         hardware: String,
         architecture: String,
+        shared_limit: usize,
     ) -> Self {
         Self {
             functions: RwLock::default(),
-            modules: Mutex::default(),
-            context,
-            index,
+            pool,
+            primary,
             hardware,
             architecture,
+            shared_limit,
         }
     }
 
@@ -57,24 +68,40 @@ impl Loaded {
     /// Returns a kernel after checking its arguments. The device must be current on the calling
     /// thread.
     pub(crate) fn function(&self, kernel: Kernel, args: &Args) -> Result<sys::CUfunction> {
-        let known = self.functions.read();
-        if let Some(function) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
-            return self.checked(kernel, function, args);
+        self.with(kernel, |function| self.checked(kernel, function, args))?
+    }
+
+    /// The number of blocks that a multiprocessor can hold at once.
+    pub(crate) fn occupancy(&self, kernel: Kernel, threads: u32, shared: usize) -> Result<u32> {
+        let failed = |e| self.primary.failure("asking for the occupancy", e);
+        self.with(kernel, |found| {
+            let function = &found.function;
+            function.occupancy_max_active_blocks_per_multiprocessor(threads, shared, None)
+        })?
+        .map_err(failed)
+    }
+
+    /// Calls `f` with a kernel, which is loaded first if necessary.
+    fn with<R>(&self, kernel: Kernel, f: impl FnOnce(&Function) -> R) -> Result<R> {
+        let slot = self.slot(kernel);
+        if let Some(function) = slot.function.get() {
+            return Ok(f(function));
         }
-        let failed = |e| driver::failure(self.index, "looking up a kernel", e);
-        let module = self.module(kernel.module)?;
-        let name = format!("{}_{}", kernel.name, kernel.suffix);
-        let function = module.load_function(&name).map_err(failed)?;
-        let function = Function {
-            sizes: declared(function.cu_function()).map_err(failed)?,
-            function,
-        };
-        let raw = self.checked(kernel, &function, args);
+        let _one = slot.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.function.get().is_none() {
+            let _ = slot.function.set(self.load(kernel)?);
+        }
+        Ok(f(slot.function.wait()))
+    }
+
+    fn slot(&self, kernel: Kernel) -> Arc<Slot> {
+        let known = self.functions.read();
+        if let Some(slot) = known.unwrap_or_else(PoisonError::into_inner).get(&kernel) {
+            return slot.clone();
+        }
         let known = self.functions.write();
-        known
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(kernel, function);
-        raw
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.entry(kernel).or_default().clone()
     }
 
     /// Checks the argument sizes. The driver copies as many bytes as the kernel declares, so too
@@ -84,7 +111,7 @@ impl Loaded {
             return Ok(function.function.cu_function());
         }
         Err(Error::Failed {
-            device: driver::name(self.index),
+            device: driver::name(self.primary.index()),
             action: kernel.name,
             problem: format!(
                 "its arguments have {:?} bytes, not {:?}",
@@ -94,26 +121,49 @@ impl Loaded {
         })
     }
 
-    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
-        // The lock is held while compiling, so a second thread that needs the module waits instead
-        // of compiling it too.
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = modules.get(&module) {
-            return Ok(loaded.clone());
+    fn load(&self, kernel: Kernel) -> Result<Function> {
+        let name = kernel.entry();
+        let module = self.module(&Code::kernel(kernel.module, &name), &name)?;
+        let failed = |e| self.primary.failure("looking up a kernel", e);
+        let function = module.load_function(&name).map_err(failed)?;
+        let raw = function.cu_function();
+        // The limit of dynamic shared memory is the kernel's and not the launch's: two threads that
+        // set it for a launch each would set it for each other.
+        use sys::CUfunction_attribute as Attribute;
+        let fixed = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is loaded.
+        unsafe {
+            let fixed = result::function::get_function_attribute(raw, fixed).map_err(failed)?;
+            let dynamic = self.shared_limit as i32 - fixed;
+            result::function::set_function_attribute(raw, most, dynamic).map_err(failed)?;
         }
-        let load = |cubin| self.context.load_module(Ptx::from_binary(cubin));
-        let (cubin, kept) = cache::cubin(module, &self.hardware, &self.architecture)?;
-        let mut loaded = load(cubin);
-        if kept && loaded.as_ref().is_err_and(refused) {
-            log::warn!(
-                "{}: the driver rejects the cached code; compiling again",
-                module.name()
-            );
-            loaded = load(cache::compile(module, &self.hardware, &self.architecture)?);
+        Ok(Function {
+            sizes: declared(raw).map_err(failed)?,
+            function,
+        })
+    }
+
+    fn module(&self, code: &Code<'_>, kernel: &str) -> Result<Arc<CudaModule>> {
+        let (cubin, kept) = cache::cubin(code, &self.hardware, &self.architecture)?;
+        let mut loaded = self.load_code(cubin)?;
+        if kept && loaded.is_err() {
+            log::warn!("{kernel}: the driver rejects the cached code; compiling again");
+            loaded = self.load_code(cache::compile(code, &self.hardware, &self.architecture)?)?;
         }
-        let loaded = loaded.map_err(|e| driver::failure(self.index, "loading kernels", e))?;
-        modules.insert(module, loaded.clone());
-        Ok(loaded)
+        loaded.map_err(|e| self.primary.failure("loading a kernel", e))
+    }
+
+    /// The module, or the driver's error if it rejected the code rather than the device.
+    fn load_code(&self, cubin: Vec<u8>) -> Result<Result<Arc<CudaModule>, DriverError>> {
+        let code = Ptx::from_binary(cubin);
+        self.pool.with_room(0, || {
+            match self.primary.context().load_module(code.clone()) {
+                Ok(module) => Ok(Ok(module)),
+                Err(e) if refused(&e) => Ok(Err(e)),
+                Err(e) => Err(self.primary.failure("loading a kernel", e)),
+            }
+        })
     }
 }
 

@@ -162,9 +162,9 @@ impl Cuda {
 
     /// Queues a matmul. No size may be 0.
     pub(crate) fn product(&self, p: &Product) -> Result<()> {
-        self.with_blas(|blas| self.product_with(blas, p))?;
-        self.count_launch();
-        Ok(())
+        let products = || self.with_blas(|blas| self.product_with(blas, p));
+        self.pool().with_room(0, products)?;
+        self.launched("cuBLAS")
     }
 
     /// Like [`product`](Self::product), with another handle and thus on its stream.
@@ -252,7 +252,7 @@ impl Cuda {
                 )
             }
         }
-        .map_err(|e| blas::failure(self.index(), e))
+        .map_err(|e| blas::failure(self.primary(), e))
     }
 }
 

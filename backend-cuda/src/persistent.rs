@@ -1,19 +1,20 @@
 //! A whole LSTM sequence in one launch: whether it fits the device, and the launch itself.
 
-use backend_api::{DType, LstmGates, Recurrence, Result, SequenceRequest};
+use backend_api::{Activation, DType, LstmGates, Recurrence, Result, SequenceRequest};
 use cudarc::driver::sys::CUdeviceptr;
 
 use crate::arguments::{Kernel, Launch, args};
 use crate::device::Cuda;
-use crate::elementwise::activation;
+use crate::driver;
 use crate::kernels::Module;
 use crate::sequence::Sequence;
 
-/// `THREADS`, `TILE`, `ROWS`, `TILES` and `PITCH` in `lstm_persistent.cu`.
+/// `THREADS`, `TILE`, `ROWS`, `TILES`, `FLIGHT` and `PITCH` in `lstm_persistent.cu`.
 const THREADS: usize = 256;
 const TILE: usize = 16;
 const ROWS: usize = 4;
 const TILES: usize = 4;
+const FLIGHT: usize = 16;
 const PITCH: usize = TILE + 4;
 
 /// How a sequence is distributed over thread blocks.
@@ -32,24 +33,21 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spread with the most units per block that fits `multiprocessors` with one block each,
-    /// and `shared_limit` bytes of shared memory per block. `None` if the state is too wide or the
-    /// batch too large.
-    ///
-    /// The driver's occupancy query is not needed, and it works only on a compiled kernel. The
-    /// kernel's launch bounds limit its registers so that one block always fits a multiprocessor,
-    /// and no block uses more shared memory than the limit.
-    pub(crate) fn of(
+    /// The spreads that fit `multiprocessors` with one block each, and `shared_limit` bytes of
+    /// shared memory per block, the fastest first. None if the state is too wide or the batch too
+    /// large.
+    pub(crate) fn all(
         batch: usize,
         units: usize,
         multiprocessors: usize,
         shared_limit: usize,
-    ) -> Option<Self> {
-        // A unit takes more than a byte of shared memory, so that larger products do not overflow.
-        if batch == 0 || units == 0 || units > shared_limit {
-            return None;
-        }
-        [16, 8].into_iter().find_map(|each| {
+    ) -> Vec<Self> {
+        let spreads = [16, 8].into_iter().filter_map(|each| {
+            // A unit takes more than a byte of shared memory, so that larger products do not
+            // overflow.
+            if batch == 0 || units == 0 || units > shared_limit {
+                return None;
+            }
             let slices = THREADS / (each * (TILE / ROWS));
             let floats = units * each * 4 + units * PITCH + slices * 4 * TILE * each;
             let shared = floats * size_of::<f32>();
@@ -67,7 +65,39 @@ impl Spread {
                 shared,
             };
             (tiles <= TILES).then_some(spread)
-        })
+        });
+        let mut all: Vec<Self> = spreads.collect();
+        all.sort_by_key(|spread| spread.cycles(units));
+        all
+    }
+
+    /// The time of a step in clock cycles, for the choice between spreads. The terms are those of
+    /// an H100: trips to the second-level cache and its throughput, multiplications, gates,
+    /// barrier.
+    fn cycles(&self, units: usize) -> usize {
+        let trips = units.div_ceil(FLIGHT * THREADS / TILE) * 320;
+        let bytes = self.per * self.groups * TILE * units * size_of::<f32>();
+        let load = trips.max(bytes / 3000);
+        // 128 multiplications per cycle, and half as many reads of shared memory again.
+        let multiply = units * self.units * 4 * TILE / 128 * 3 / 2;
+        self.tiles * (load + multiply + 700) + 1400 + 3 * self.per
+    }
+
+    fn kernel(&self, activation: Activation) -> Kernel {
+        let name = match self.units {
+            16 => "lstm_persistent_u16",
+            _ => "lstm_persistent_u8",
+        };
+        Kernel::new(Module::LstmPersistent, name, activation.name())
+    }
+
+    fn launch(&self) -> Launch {
+        Launch {
+            blocks: (self.groups * self.per) as u32,
+            threads: THREADS as u32,
+            shared: self.shared as u32,
+            cooperative: true,
+        }
     }
 }
 
@@ -82,15 +112,49 @@ impl Cuda {
         if !plain || !counted || request.steps == 0 {
             return None;
         }
-        let resident = self.resident_blocks() as usize;
-        let spread = Spread::of(request.batch, request.units, resident, self.shared_limit())?;
-        // Each block adds 1 per step to a 32-bit counter.
-        let arrivals = request.steps.checked_mul(spread.per)?;
-        i32::try_from(arrivals).is_ok().then_some(spread)
+        let multiprocessors = self.cooperative() as usize;
+        let spreads = Spread::all(
+            request.batch,
+            request.units,
+            multiprocessors,
+            self.shared_limit(),
+        );
+        spreads.into_iter().find(|spread| {
+            // Each block adds 1 per step to a 32-bit counter.
+            let arrivals = request.steps.checked_mul(spread.per);
+            let counted = arrivals.is_some_and(|n| i32::try_from(n).is_ok());
+            counted && self.holds(spread, request.recurrence.activation())
+        })
+    }
+
+    /// Whether all blocks can be resident at once. A debugger or another process may have a part of
+    /// each multiprocessor.
+    fn holds(&self, spread: &Spread, activation: Activation) -> bool {
+        let Launch {
+            blocks,
+            threads,
+            shared,
+            ..
+        } = spread.launch();
+        let room = self.bind().and_then(|()| {
+            let each =
+                self.loaded()
+                    .occupancy(spread.kernel(activation), threads, shared as usize)?;
+            Ok(each * self.cooperative())
+        });
+        match room {
+            Ok(room) => blocks <= room,
+            Err(error) => {
+                log::warn!("{error}; LSTMs run step by step");
+                self.refuse_cooperative();
+                false
+            }
+        }
     }
 
     /// Queues the sequence that `at` describes. `c0` and `h0` are the addresses of its initial
-    /// states, `kernel` the address of its recurrent weights in row-major order.
+    /// states, `kernel` the address of its recurrent weights in row-major order. Returns `false` if
+    /// the device has no room for all blocks at once after all; nothing is queued then.
     pub(crate) fn lstm_persistent(
         &self,
         spread: Spread,
@@ -99,7 +163,7 @@ impl Cuda {
         at: &Sequence,
         [c0, h0]: [CUdeviceptr; 2],
         kernel: CUdeviceptr,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let bytes = spread.groups * size_of::<u32>();
         let arrivals = self.pool().take(bytes)?;
         self.clear(arrivals.address(), bytes)?;
@@ -109,7 +173,6 @@ impl Cuda {
             at.units as i32,
             spread.per as i32,
             spread.tiles as i32,
-            activation(DType::F32, gates.activation)?,
             gates.forget_bias as f32,
             at.z,
             kernel,
@@ -125,18 +188,17 @@ impl Cuda {
             at.cs,
             arrivals.address(),
         ];
-        let name = match spread.units {
-            16 => "u16",
-            _ => "u8",
-        };
-        let launch = Launch {
-            blocks: (spread.groups * spread.per) as u32,
-            threads: THREADS as u32,
-            shared: spread.shared as u32,
-            cooperative: true,
-        };
-        let kernel = Kernel::new(Module::LstmPersistent, "lstm_persistent", name);
-        self.launch_as(self.stream(), kernel, launch, args)
+        let started =
+            self.launch_cooperatively(spread.kernel(gates.activation), spread.launch(), args)?;
+        if !started {
+            log::warn!(
+                "{}: the device refuses cooperative launches of {} blocks; LSTMs run step by step",
+                driver::name(self.index()),
+                spread.launch().blocks
+            );
+            self.refuse_cooperative();
+        }
+        Ok(started)
     }
 }
 
@@ -146,7 +208,7 @@ mod tests {
 
     /// An H100: 132 multiprocessors with 227 KiB of shared memory each.
     fn large(batch: usize, units: usize) -> Option<Spread> {
-        Spread::of(batch, units, 132, 227 << 10)
+        Spread::all(batch, units, 132, 227 << 10).first().copied()
     }
 
     #[test]
@@ -161,6 +223,9 @@ mod tests {
             (wide.units, wide.per, wide.groups, wide.tiles),
             (8, 125, 1, 4)
         );
+        // Half as many units per block are twice as many blocks, if the device has them to spare.
+        let few = large(16, 512).unwrap();
+        assert_eq!((few.units, few.per, few.groups, few.tiles), (8, 64, 1, 1));
         let small = large(1, 5).unwrap();
         assert_eq!((small.per, small.groups, small.tiles), (1, 1, 1));
     }
@@ -172,7 +237,7 @@ mod tests {
         assert_eq!(large(usize::MAX, 512), None);
         assert_eq!(large(10_000, 512), None);
         assert_eq!(large(0, 512), None);
-        assert_eq!(Spread::of(64, 128, 4, 227 << 10), None);
+        assert!(Spread::all(64, 128, 4, 227 << 10).is_empty());
     }
 
     #[test]

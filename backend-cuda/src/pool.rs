@@ -9,19 +9,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::{Error, Memory, Result};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use cudarc::driver::{CudaEvent, CudaStream, result, sys};
 use smallvec::SmallVec;
 
 use crate::driver;
+use crate::primary::Primary;
 
 /// Alignment and granularity of block sizes, in bytes.
 const GRAIN: usize = 512;
 
 /// The memory pool of a device.
 pub(crate) struct Pool {
-    index: usize,
-    context: Arc<CudaContext>,
+    primary: Arc<Primary>,
     stream: Arc<CudaStream>,
+    /// Maximum bytes in use and pooled.
+    limit: usize,
     state: Mutex<State>,
 }
 
@@ -29,6 +31,8 @@ pub(crate) struct Pool {
 struct State {
     /// Free blocks by size.
     free: HashMap<usize, Vec<Free>>,
+    /// Bytes that threads are asking the driver for.
+    asked: usize,
     memory: Memory,
 }
 
@@ -45,15 +49,17 @@ pub(crate) struct Block {
     pool: Arc<Pool>,
     address: sys::CUdeviceptr,
     bytes: usize,
+    /// Whether work on the compute stream may still use the memory.
+    used_before: bool,
     pending: Mutex<Pending>,
 }
 
 impl Pool {
-    pub(crate) fn new(index: usize, context: Arc<CudaContext>, stream: Arc<CudaStream>) -> Self {
+    pub(crate) fn new(primary: Arc<Primary>, stream: Arc<CudaStream>, limit: usize) -> Self {
         Self {
-            index,
-            context,
+            primary,
             stream,
+            limit,
             state: Mutex::default(),
         }
     }
@@ -65,21 +71,18 @@ impl Pool {
     /// Takes a block of at least `bytes` bytes, with undefined contents.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Block> {
         let size = size_class(bytes);
-        let bound = self.context.bind_to_thread();
-        bound.map_err(|e| driver::failure(self.index, "allocating memory", e))?;
-        let (address, pending) = match self.reuse(size) {
+        self.primary.bind()?;
+        let reused = self.reuse(size);
+        let used_before = reused.is_some();
+        let (address, pending) = match reused {
             Some(free) => (free.address, free.pending),
             None => (self.ask(size, bytes)?, Pending::new()),
         };
-        {
-            let memory = &mut self.lock().memory;
-            memory.in_use += size;
-            memory.peak = memory.peak.max(memory.in_use);
-        }
         let block = Block {
             pool: self.clone(),
             address,
             bytes: size,
+            used_before,
             pending: Mutex::new(pending),
         };
         block.settle()?;
@@ -97,45 +100,82 @@ impl Pool {
             .or(blocks.len().checked_sub(1))?;
         let free = blocks.swap_remove(at);
         state.memory.pooled -= size;
+        use_bytes(&mut state.memory, size);
         Some(free)
     }
 
-    /// Allocates from the driver. If memory is short, frees all pooled blocks and tries once more.
+    /// Allocates from the driver.
     fn ask(&self, size: usize, requested: usize) -> Result<sys::CUdeviceptr> {
-        let failed = |e| driver::failure(self.index, "allocating memory", e);
-        // SAFETY: `take` has bound the context; only `release` frees the address.
-        let ask = || unsafe { result::malloc_sync(size) };
-        let mut answer = ask();
-        if matches!(&answer, Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
+        if !self.admit(size) {
             self.release()?;
-            answer = ask();
-        }
-        match answer {
-            Ok(address) => {
-                self.lock().memory.system_allocations += 1;
-                Ok(address)
-            }
-            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let (free, _) = result::mem_get_info().map_err(failed)?;
-                Err(Error::OutOfMemory {
-                    device: driver::name(self.index),
+            if !self.admit(size) {
+                let memory = self.memory();
+                return Err(Error::OutOfMemory {
+                    device: driver::name(self.primary.index()),
                     requested,
-                    free,
+                    free: self.limit.saturating_sub(memory.in_use),
+                    memory,
+                });
+            }
+        }
+        let failed = |e| self.primary.failure("allocating memory", e);
+        // SAFETY: `take` has bound the context; only `release` frees the address.
+        let answer = self.with_room(requested, || unsafe {
+            result::malloc_sync(size).map_err(failed)
+        });
+        let mut state = self.lock();
+        state.asked -= size;
+        if answer.is_ok() {
+            use_bytes(&mut state.memory, size);
+            state.memory.system_allocations += 1;
+        }
+        answer
+    }
+
+    /// Counts `size` bytes as asked for, if the limit allows it.
+    fn admit(&self, size: usize) -> bool {
+        let mut state = self.lock();
+        let all = state.memory.in_use + state.memory.pooled + state.asked;
+        let fits = all.saturating_add(size) <= self.limit;
+        if fits {
+            state.asked += size;
+        }
+        fits
+    }
+
+    /// Makes a call that needs memory of the device, whatever for. If it is short, frees all pooled
+    /// blocks and calls once more. `requested` is for the error; 0 if only the driver knows.
+    pub(crate) fn with_room<R>(
+        &self,
+        requested: usize,
+        mut call: impl FnMut() -> Result<R>,
+    ) -> Result<R> {
+        match call() {
+            Err(Error::OutOfMemory { .. }) => {
+                self.release()?;
+                call().map_err(|error| match error {
+                    Error::OutOfMemory { device, free, .. } => Error::OutOfMemory {
+                        device,
+                        requested,
+                        free,
+                        memory: self.memory(),
+                    },
+                    other => other,
                 })
             }
-            Err(e) => Err(failed(e)),
+            answer => answer,
         }
     }
 
     /// Returns all free blocks to the driver.
-    fn release(&self) -> Result<()> {
-        let failed = |e| driver::failure(self.index, "freeing memory", e);
+    pub(crate) fn release(&self) -> Result<()> {
+        let failed = |e| self.primary.failure("freeing memory", e);
         let blocks: Vec<Free> = {
             let mut state = self.lock();
             state.memory.pooled = 0;
             state.free.drain().flat_map(|(_, blocks)| blocks).collect()
         };
-        self.context.bind_to_thread().map_err(failed)?;
+        self.primary.bind()?;
         self.stream.synchronize().map_err(failed)?;
         for block in blocks {
             for event in block.pending {
@@ -152,6 +192,12 @@ impl Pool {
         // The state is consistent between statements, so a poisoned lock is still usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts bytes as in use.
+fn use_bytes(memory: &mut Memory, size: usize) {
+    memory.in_use += size;
+    memory.peak = memory.peak.max(memory.in_use);
 }
 
 /// Rounds a request up so that similar sizes share blocks: by at most a quarter above 2 KiB.
@@ -178,6 +224,11 @@ impl Block {
         self.address
     }
 
+    /// Whether work on the compute stream may still use the memory from before.
+    pub(crate) fn used_before(&self) -> bool {
+        self.used_before
+    }
+
     /// Makes the compute stream wait for the copies that still use the block.
     pub(crate) fn settle(&self) -> Result<()> {
         // The lock is held until the wait is queued: a thread that finds nothing pending queues its
@@ -185,7 +236,7 @@ impl Block {
         let mut pending = self.pending();
         for event in pending.iter() {
             let waited = self.pool.stream.wait(event);
-            waited.map_err(|e| driver::failure(self.pool.index, "waiting", e))?;
+            waited.map_err(|e| self.pool.primary.failure("waiting", e))?;
         }
         pending.clear();
         Ok(())

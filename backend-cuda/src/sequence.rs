@@ -115,10 +115,11 @@ impl Held<'_> {
 
 /// Whether this backend has step kernels for a recurrence.
 pub(crate) fn is_known(recurrence: Recurrence) -> bool {
-    matches!(
+    let known = matches!(
         recurrence,
         Recurrence::Basic { .. } | Recurrence::Lstm(_) | Recurrence::Gru { .. }
-    )
+    );
+    known && recurrence.activation().is_common()
 }
 
 pub(crate) fn kernel(name: &'static str, dtype: DType) -> Kernel {
@@ -149,7 +150,8 @@ impl Cuda {
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
-        if !in_one_piece(&outs) || !is_known(plan.recurrence) {
+        if plan.path == SequencePath::Composed || !in_one_piece(&outs) || !is_known(plan.recurrence)
+        {
             return compose(self, &Fused::Sequence(*plan), ins, outs);
         }
         let ops = Operands::new(plan, ins);
@@ -215,13 +217,15 @@ impl Cuda {
             reuse: plan.reuse,
             dtype,
         };
-        match (plan.path, plan.recurrence, self.spread(&request)) {
+        let whole = match (plan.path, plan.recurrence, self.spread(&request)) {
             (SequencePath::Whole, Recurrence::Lstm(gates), Some(spread)) => {
                 let kernel = held.dense(&ops.kernels[0])?;
-                self.lstm_persistent(spread, &gates, sizes.steps, &described, initial_at, kernel)?;
+                self.lstm_persistent(spread, &gates, sizes.steps, &described, initial_at, kernel)?
             }
-            (SequencePath::Whole, ..) => return Err(unknown(plan.recurrence)),
-            _ => self.run_steps(&Forward {
+            _ => false,
+        };
+        if !whole {
+            self.run_steps(&Forward {
                 cuda: self,
                 key: Key::new(false, plan.recurrence, dtype, sizes.batch, sizes.units)
                     .ok_or_else(|| unknown(plan.recurrence))?,
@@ -230,7 +234,7 @@ impl Cuda {
                 described,
                 initial_at,
                 kernels: ops.kernels,
-            })?,
+            })?;
         }
         let outputs = [y].into_iter().chain(states).chain(saved);
         Ok(outputs.map(Output::finish).collect())

@@ -11,14 +11,17 @@ use backend_api::{Error, Result};
 use cudarc::driver::{result, sys};
 
 use crate::arguments::{Args, Grid, Kernel};
-use crate::blas::{Blas, WORKSPACE};
+use crate::blas::{Blas, CAPTURE, WORKSPACE};
 use crate::device::Cuda;
 use crate::driver;
 use crate::graphs::{Graph, Key, Recorder, State, Workspace};
 use crate::matmul::Product;
+use crate::ranges::range;
 
 /// Steps per recording.
 pub(crate) const CHUNK: usize = 32;
+/// Failed recordings of a kind after which it is not tried again.
+const ATTEMPTS: u8 = 3;
 /// Maximum kinds of sequences whose recordings are kept.
 const KINDS: usize = 16;
 
@@ -105,12 +108,15 @@ impl Cuda {
             Entry::Vacant(new) => new.insert(self.workspace(sequence)?),
         };
         workspace.used = *clock;
-        if workspace.known && workspace.graph.is_none() {
-            let recorder = match recorder {
-                Some(recorder) => recorder,
-                None => recorder.insert(self.recorder()?),
-            };
-            workspace.graph = Some(self.record(recorder, workspace, sequence)?);
+        if workspace.known && workspace.graph.is_none() && workspace.failures < ATTEMPTS {
+            // A recording saves time and nothing else, so a failure is not the caller's.
+            match self.record_with(recorder, workspace, sequence) {
+                Ok(graph) => workspace.graph = Some(graph),
+                Err(error) => {
+                    log::warn!("{error}; the sequence runs without a recording");
+                    workspace.failures += 1;
+                }
+            }
         }
         self.run_steps_in(workspace, sequence)?;
         if !workspace.known {
@@ -122,7 +128,8 @@ impl Cuda {
             };
             sequence.advance(queue, workspace)?;
         }
-        workspace.known = true;
+        // A synchronous device waits for each kernel, so it records none.
+        workspace.known = !self.is_synchronous();
         Ok(())
     }
 
@@ -132,6 +139,7 @@ impl Cuda {
         Ok(Workspace {
             graph: None,
             known: false,
+            failures: 0,
             used: 0,
             blocks: blocks.collect::<Result<_>>()?,
         })
@@ -143,11 +151,15 @@ impl Cuda {
         if let Some(Graph(graph)) = &workspace.graph {
             while rest >= CHUNK {
                 self.bind()?;
+                let _range = range("recorded steps");
                 // SAFETY: the graph exists. It uses the memory of the workspace and the memory that
                 // the description names; the pool orders any reuse of both after this launch.
-                unsafe { result::graph::launch(graph.cu_graph_exec(), self.stream()) }
-                    .map_err(|e| driver::failure(self.index(), "replaying", e))?;
-                self.count_launch();
+                let launch = || unsafe {
+                    result::graph::launch(graph.cu_graph_exec(), self.stream())
+                        .map_err(self.failed("replaying"))
+                };
+                self.pool().with_room(0, launch)?;
+                self.launched("replaying")?;
                 rest -= CHUNK;
             }
         }
@@ -162,10 +174,26 @@ impl Cuda {
     }
 
     fn recorder(&self) -> Result<Recorder> {
-        let stream = self.new_stream()?;
+        let stream = self.primary().new_stream()?;
         let workspace = self.pool().take(WORKSPACE)?;
-        let blas = Blas::new(self.index(), stream.cu_stream(), workspace)?;
+        let blas = Blas::new(self.primary(), stream.cu_stream(), workspace)?;
         Ok(Recorder { blas, stream })
+    }
+
+    /// Records a sequence with the device's recorder, which is created at first use.
+    fn record_with(
+        &self,
+        recorder: &mut Option<Recorder>,
+        workspace: &Workspace,
+        sequence: &impl Steps,
+    ) -> Result<Graph> {
+        self.pool().with_room(0, || {
+            let recorder = match &mut *recorder {
+                Some(recorder) => recorder,
+                none => none.insert(self.recorder()?),
+            };
+            self.record(recorder, workspace, sequence)
+        })
     }
 
     fn record(
@@ -174,19 +202,20 @@ impl Cuda {
         workspace: &Workspace,
         sequence: &impl Steps,
     ) -> Result<Graph> {
-        let failed = |e| driver::failure(self.index(), "recording", e);
+        let failed = self.failed("recording");
         let queue = Queue {
             cuda: self,
             recorder: Some(recorder),
         };
         let relaxed = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        recorder.stream.begin_capture(relaxed).map_err(failed)?;
+        let _alone = CAPTURE.write().unwrap_or_else(PoisonError::into_inner);
+        recorder.stream.begin_capture(relaxed).map_err(&failed)?;
         let queued = (0..CHUNK)
             .try_for_each(|offset| sequence.step(queue, workspace, offset))
             .and_then(|()| sequence.advance(queue, workspace));
         // The capture ends even after an error, so that the stream can record again.
         let flags = sys::CUgraphInstantiate_flags(0);
-        let graph = recorder.stream.end_capture(flags).map_err(failed);
+        let graph = recorder.stream.end_capture(flags).map_err(&failed);
         queued?;
         match graph? {
             Some(graph) => {

@@ -1,19 +1,22 @@
-//! The copy streams and the host memory of a device, for buffers offloaded to host memory.
+//! The copy streams and the host memory of a device, for uploads and for buffers offloaded to host
+//! memory.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use backend_api::{DType, Result};
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::CudaStream;
 
-use crate::driver;
 use crate::host::{Slab, Slabs};
+use crate::primary::Primary;
 
 /// The copy streams and the host memory of a device.
 pub(crate) struct Swapper {
-    pub(crate) index: usize,
+    primary: Arc<Primary>,
+    /// Copies to the host.
     pub(crate) out: Arc<CudaStream>,
+    /// Copies from the host.
     pub(crate) back: Arc<CudaStream>,
     pub(crate) slabs: Arc<Slabs>,
     pub(crate) bytes_out: AtomicU64,
@@ -29,16 +32,12 @@ pub struct Swapped {
 }
 
 impl Swapper {
-    pub(crate) fn new(index: usize, context: &Arc<CudaContext>) -> Result<Self> {
-        let stream = || {
-            let stream = context.new_stream();
-            stream.map_err(|e| driver::failure(index, "creating a stream", e))
-        };
+    pub(crate) fn new(primary: &Arc<Primary>) -> Result<Self> {
         Ok(Self {
-            index,
-            out: stream()?,
-            back: stream()?,
-            slabs: Arc::new(Slabs::new(index, context.clone())),
+            primary: primary.clone(),
+            out: primary.new_stream()?,
+            back: primary.new_stream()?,
+            slabs: Arc::new(Slabs::new(primary.clone())),
             bytes_out: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
         })
@@ -47,8 +46,9 @@ impl Swapper {
     /// Waits for all copies.
     pub(crate) fn synchronize(&self) -> Result<()> {
         for stream in [&self.out, &self.back] {
-            let done = stream.synchronize();
-            done.map_err(|e| driver::failure(self.index, "swapping", e))?;
+            stream
+                .synchronize()
+                .map_err(self.primary.failed("swapping"))?;
         }
         Ok(())
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for Swapped {
 impl fmt::Debug for Swapper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Swapper")
-            .field("index", &self.index)
+            .field("index", &self.primary.index())
             .finish_non_exhaustive()
     }
 }

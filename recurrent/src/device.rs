@@ -137,8 +137,23 @@ impl Device {
     /// Those of [`cuda`](Self::cuda), or GPUs do not support the precision.
     #[cfg(feature = "cuda")]
     pub fn cuda_with_precision(index: usize, precision: Precision) -> Result<Self> {
-        let cuda = Cuda::with_precision(index, precision)?;
-        Ok(Self(Autodiff::new(Dispatch::Cuda(cuda))))
+        Ok(Self::from_cuda(Cuda::with_precision(index, precision)?))
+    }
+
+    /// An NVIDIA GPU with other settings; see [`Cuda::builder`].
+    ///
+    /// ```
+    /// use recurrent::{Cuda, Device};
+    ///
+    /// // At most 4 GiB for tensors, so that other programs find room on the GPU.
+    /// match Cuda::builder(0).memory_limit(4 << 30).build() {
+    ///     Ok(cuda) => println!("computing on {:?}", Device::from_cuda(cuda)),
+    ///     Err(why) => assert!(why.to_string().starts_with("cuda:0 is not available: ")),
+    /// }
+    /// ```
+    #[cfg(feature = "cuda")]
+    pub fn from_cuda(cuda: Cuda) -> Self {
+        Self(Autodiff::new(Dispatch::Cuda(cuda)))
     }
 
     /// The first GPU if it works, else the CPU.

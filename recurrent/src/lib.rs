@@ -51,6 +51,8 @@ pub use backend_api::{
 };
 #[cfg(feature = "cpu")]
 pub use backend_cpu::Cpu;
+#[cfg(feature = "cuda")]
+pub use backend_cuda::Cuda;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
 #[cfg(feature = "interchange")]
 #[doc(inline)]

@@ -6,6 +6,7 @@ mod bench;
 mod conformance;
 mod convert;
 mod golden;
+mod gpu_pack;
 mod kernels;
 mod links;
 mod onnx_tests;
@@ -24,6 +25,7 @@ Tasks:
   convert IN OUT    converts a file of weights into another format, or lists it
   data NAME ..      fetches a data set into data/
   golden DIR ..     checks the backends against golden files
+  gpu-pack          packs the programs of the first run on a GPU
   instructions      counts the instructions of small workloads, and compares with known counts
   kernels           compiles the CUDA kernels and checks the resources that they use
   links DIR         finds dead links in the documentation that rustdoc wrote
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "convert" => report(convert::run(rest)),
         "data" => report(datasets::cli(rest)),
         "golden" => golden::run(rest),
+        "gpu-pack" => gpu_pack::run(rest),
         "instructions" => bench::instructions::run(rest),
         "kernels" => kernels::run(rest),
         "links" => links::run(rest),

@@ -237,11 +237,11 @@ pub struct SequencePlan {
 }
 
 impl SequencePlan {
-    /// The plan of the default implementation, which runs step by step.
-    pub fn stepwise(request: &SequenceRequest) -> Self {
+    /// The plan of the default implementation.
+    pub fn composed(request: &SequenceRequest) -> Self {
         Self {
             recurrence: request.recurrence,
-            path: SequencePath::Stepwise,
+            path: SequencePath::Composed,
             ragged: request.ragged,
             save: false,
             reuse: request.reuse,
@@ -270,7 +270,9 @@ impl SequencePlan {
 #[non_exhaustive]
 pub enum SequencePath {
     /// The default implementation: the input projection of all steps as one matmul, then step by
-    /// step.
+    /// step, operation by operation.
+    Composed,
+    /// Kernels of the backend, a few for each step.
     Stepwise,
     /// One kernel of the backend for all steps.
     Whole,

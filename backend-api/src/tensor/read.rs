@@ -1,6 +1,6 @@
 //! Reading elements.
 
-use crate::{Backend, DType, Element, Error, Result, Tensor};
+use crate::{Backend, DType, Element, Error, Memory, Result, Tensor};
 
 /// Reading the elements.
 impl<B: Backend> Tensor<B> {
@@ -91,6 +91,7 @@ pub(super) fn host_zeros<T: Element>(count: usize) -> Result<Vec<T>> {
             device: "the host".into(),
             requested: count.saturating_mul(size_of::<T>()),
             free: 0,
+            memory: Memory::default(),
         })?;
     zeros.resize(count, T::zeroed());
     Ok(zeros)

@@ -532,7 +532,7 @@ impl<B: Backend> Unroll<B> {
             return Ok(None);
         };
         self.explain(|| match plan.path {
-            SequencePath::Stepwise => {
+            SequencePath::Composed => {
                 let reason = "the device has no kernel for the layer".to_owned();
                 (StepPath::Stepwise(reason), format!("{recurrence:?}"))
             }

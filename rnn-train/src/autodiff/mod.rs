@@ -277,6 +277,10 @@ impl<B: Backend> Backend for Autodiff<B> {
         self.inner.memory()
     }
 
+    fn release_cached(&self) -> Result<()> {
+        self.inner.release_cached()
+    }
+
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
         self.inner.plan_sequence(request)
     }

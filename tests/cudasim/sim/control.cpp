@@ -1,6 +1,7 @@
 // Functions that the Rust side calls to change settings and read state.
 #include <cstring>
 
+#include "device.h"
 #include "memory.h"
 #include "process.h"
 #include "state.h"
@@ -27,25 +28,23 @@ CUDASIM_EXPORT void cudasim_set_seed(unsigned long long seed) {
   seed_schedule(seed);
 }
 
-CUDASIM_EXPORT void cudasim_set_memory_limit(size_t bytes) {
-  Lock lock(mutex);
-  settings.memory_limit = bytes;
-}
-
-CUDASIM_EXPORT void cudasim_set_device_count(int count) {
-  Lock lock(mutex);
-  settings.devices = count;
-}
-
-CUDASIM_EXPORT void cudasim_set_compute_capability(int capability) {
-  Lock lock(mutex);
-  settings.compute_capability = capability;
-}
-
-CUDASIM_EXPORT void cudasim_set_multiprocessors(int count) {
-  Lock lock(mutex);
-  settings.multiprocessors = count;
-}
+#define CUDASIM_SETTER(field, type)                  \
+  CUDASIM_EXPORT void cudasim_set_##field(type value) { \
+    Lock lock(mutex);                                \
+    settings.field = value;                          \
+  }
+CUDASIM_SETTER(memory_limit, size_t)
+CUDASIM_SETTER(pinned_limit, size_t)
+CUDASIM_SETTER(devices, int)
+CUDASIM_SETTER(compute_capability, int)
+CUDASIM_SETTER(multiprocessors, int)
+CUDASIM_SETTER(driver_version, int)
+CUDASIM_SETTER(compiler_version, int)
+CUDASIM_SETTER(products_version, int)
+CUDASIM_SETTER(taken_shared, int)
+CUDASIM_SETTER(resident_limit, int)
+CUDASIM_SETTER(capture_pause, int)
+CUDASIM_SETTER(failing_kernel, const char*)
 
 /// Work still queued is dropped if the context is poisoned, otherwise it runs.
 CUDASIM_EXPORT void cudasim_clear_error() {
@@ -60,6 +59,7 @@ CUDASIM_EXPORT void cudasim_reset() {
   settings = {};
   seed_schedule(0);
   forget_launches();
+  forget_release();
 }
 
 CUDASIM_EXPORT unsigned long long cudasim_launches(const char* kernel) {
@@ -70,6 +70,19 @@ CUDASIM_EXPORT unsigned long long cudasim_launches(const char* kernel) {
 CUDASIM_EXPORT size_t cudasim_used_memory() {
   Lock lock(mutex);
   return used_memory();
+}
+
+CUDASIM_EXPORT size_t cudasim_pinned_memory() {
+  Lock lock(mutex);
+  return pinned_memory();
+}
+
+/// The pieces of work that are queued and have not run.
+CUDASIM_EXPORT size_t cudasim_queued() {
+  Lock lock(mutex);
+  size_t count = 0;
+  for (Stream* stream : all_streams()) count += stream->queue.size();
+  return count;
 }
 
 CUDASIM_EXPORT size_t cudasim_allocations() {

@@ -17,6 +17,7 @@ namespace {
 enum BlasStatus {
   ok = 0,
   not_initialized_status = 1,
+  alloc_failed_status = 3,
   invalid_value_status = 7,
   execution_failed = 13,
   internal_error = 14,
@@ -34,6 +35,9 @@ enum Compute {
   compute_f64_pedantic = 71,
 };
 enum MathMode { tf32_math = 3, mode_bits = 15 };
+
+/// Device memory that the library takes for a handle.
+constexpr size_t handle_bytes = 64 << 10;
 
 struct Handle {
   StreamHandle stream = nullptr;
@@ -185,7 +189,7 @@ Rounding rounding_of(const Handle& handle, const Product& p) {
 
 int multiply(Handle* handle, int op_a, int op_b, Product p) {
   Lock lock(mutex);
-  if (!handles.count(handle)) return not_initialized_status;
+  if (!handles.count(handle) || released_beneath_cublas()) return not_initialized_status;
   if (usable()) return execution_failed;
   if (op_a < 0 || op_a > 2 || op_b < 0 || op_b > 2 || p.m < 0 || p.n < 0 || p.k < 0 || p.batch < 0)
     return invalid_value_status;
@@ -219,7 +223,10 @@ int multiply(Handle* handle, int op_a, int op_b, Product p) {
 
 CUDASIM_EXPORT int cublasCreate_v2(Handle** handle) {
   Lock lock(mutex);
-  if (usable()) return not_initialized_status;
+  if (usable() || released_beneath_cublas()) return not_initialized_status;
+  break_captures("cublasCreate");
+  if (!reserve(handle_bytes)) return alloc_failed_status;
+  use_in_cublas();
   *handle = *handles.insert(new Handle).first;
   return ok;
 }
@@ -227,12 +234,21 @@ CUDASIM_EXPORT int cublasCreate_v2(Handle** handle) {
 CUDASIM_EXPORT int cublasDestroy_v2(Handle* handle) {
   Lock lock(mutex);
   if (!handles.erase(handle)) return not_initialized_status;
+  break_captures("cublasDestroy");
+  unreserve(handle_bytes);
   delete handle;
   return ok;
 }
 
 CUDASIM_EXPORT int cublasGetVersion_v2(Handle*, int* version) {
-  *version = 130000;
+  *version = settings.products_version * 10;
+  return ok;
+}
+
+/// The parts of the version by number: 0 major, 1 minor, 2 patch.
+CUDASIM_EXPORT int cublasGetProperty(int part, int* value) {
+  const int version = settings.products_version;
+  *value = part == 0 ? version / 1000 : part == 1 ? version % 1000 / 10 : 0;
   return ok;
 }
 
@@ -281,6 +297,7 @@ static const char* status_text(int status, bool name) {
   switch (status) {
     case ok: return name ? "CUBLAS_STATUS_SUCCESS" : "success";
     case not_initialized_status: return name ? "CUBLAS_STATUS_NOT_INITIALIZED" : "the library was not initialized";
+    case alloc_failed_status: return name ? "CUBLAS_STATUS_ALLOC_FAILED" : "the resource allocation failed";
     case invalid_value_status: return name ? "CUBLAS_STATUS_INVALID_VALUE" : "an unsupported value or parameter was passed";
     case execution_failed: return name ? "CUBLAS_STATUS_EXECUTION_FAILED" : "the GPU program failed to execute";
     case internal_error: return name ? "CUBLAS_STATUS_INTERNAL_ERROR" : "an internal operation failed";

@@ -16,6 +16,7 @@ constexpr int max_devices = 16;
 std::array<Context, max_devices> contexts;
 thread_local Context* current = nullptr;
 bool initialized = false;
+bool used_by_cublas = false, released = false;
 
 int check_device(int device) {
   if (!initialized) return not_initialized;
@@ -63,6 +64,10 @@ int attribute(int number) {
 
 Context* current_context() { return current; }
 
+void use_in_cublas() { used_by_cublas = true; }
+bool released_beneath_cublas() { return released; }
+void forget_release() { used_by_cublas = released = false; }
+
 CUDASIM_EXPORT int cuInit(unsigned flags) {
   Lock lock(mutex);
   if (flags) return invalid_value;
@@ -73,7 +78,8 @@ CUDASIM_EXPORT int cuInit(unsigned flags) {
 }
 
 CUDASIM_EXPORT int cuDriverGetVersion(int* version) {
-  *version = 13000;
+  if (settings.driver_version == 0) return stub_library;
+  *version = settings.driver_version;
   return success;
 }
 
@@ -134,12 +140,20 @@ CUDASIM_EXPORT int cuDevicePrimaryCtxRetain(Context** context, int device) {
   Lock lock(mutex);
   CUDASIM_TRY(check_device(device));
   *context = &contexts[static_cast<size_t>(device)];
+  (*context)->users++;
   return success;
 }
 
 CUDASIM_EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
   Lock lock(mutex);
-  return check_device(device);
+  if (!initialized || device < 0 || device >= max_devices) return invalid_device;
+  Context& context = contexts[static_cast<size_t>(device)];
+  if (context.users == 0) return invalid_context;
+  if (--context.users == 0 && used_by_cublas) {
+    released = true;
+    report("the primary context was released, although cuBLAS keeps it: cuBLAS cannot be used any more");
+  }
+  return success;
 }
 
 CUDASIM_EXPORT int cuCtxGetCurrent(Context** context) {

@@ -1,9 +1,11 @@
 // Graphs by stream capture. A graph stores the dependencies of its nodes, so that a replay with a
 // seed can choose any order that the captured events allow.
 #include <algorithm>
+#include <chrono>
 #include <set>
 #include <thread>
 
+#include "memory.h"
 #include "state.h"
 #include "stream.h"
 
@@ -33,7 +35,11 @@ namespace {
 // A handle owns its graph; queued replays share it.
 struct GraphHandle {
   std::shared_ptr<Graph> graph;
+  /// Device memory of an executable graph.
+  size_t bytes = 0;
 };
+
+constexpr size_t node_bytes = 512;
 
 std::set<GraphHandle*> graphs;
 
@@ -98,6 +104,11 @@ int refuse_in_any_capture(const std::string& call) {
   return success;
 }
 
+void break_captures(const std::string& call) {
+  for (Stream* stream : all_streams())
+    if (capturing(*stream)) violate_capture(*stream, call);
+}
+
 int capture_work(Stream& stream, std::function<void()> run) {
   Capture& capture = *stream.capture;
   if (capture.lost) return capture_invalidated;
@@ -130,7 +141,7 @@ int capture_wait(Stream& stream, Event& event) {
   return success;
 }
 
-CUDASIM_EXPORT int cuStreamBeginCapture_v2(StreamHandle handle, int mode) {
+static int begin_capture(StreamHandle handle, int mode) {
   Lock lock(mutex);
   CUDASIM_TRY(usable());
   Stream* stream = stream_of(handle);
@@ -141,6 +152,12 @@ CUDASIM_EXPORT int cuStreamBeginCapture_v2(StreamHandle handle, int mode) {
   stream->capture->origin = stream;
   stream->capture->mode = static_cast<CaptureMode>(mode);
   stream->frontier.clear();
+  return success;
+}
+
+CUDASIM_EXPORT int cuStreamBeginCapture_v2(StreamHandle handle, int mode) {
+  CUDASIM_TRY(begin_capture(handle, mode));
+  std::this_thread::sleep_for(std::chrono::milliseconds(settings.capture_pause));
   return success;
 }
 
@@ -183,7 +200,9 @@ CUDASIM_EXPORT int cuGraphInstantiateWithFlags(GraphHandle** executable, GraphHa
   Lock lock(mutex);
   CUDASIM_TRY(usable());
   if (!valid(graph)) return invalid_value;
-  *executable = *graphs.insert(new GraphHandle{graph->graph}).first;
+  const size_t bytes = node_bytes * graph->graph->nodes.size();
+  if (!reserve(bytes)) return out_of_memory;
+  *executable = *graphs.insert(new GraphHandle{graph->graph, bytes}).first;
   return success;
 }
 
@@ -219,6 +238,7 @@ CUDASIM_EXPORT int cuGraphLaunch(GraphHandle* executable, StreamHandle handle) {
 static int destroy(GraphHandle* handle) {
   Lock lock(mutex);
   if (!graphs.erase(handle)) return invalid_value;
+  unreserve(handle->bytes);
   delete handle;
   return success;
 }

@@ -26,7 +26,7 @@ struct Allocation {
 };
 
 std::map<uintptr_t, Allocation> live;
-size_t used = 0;
+size_t used = 0, pinned = 0;
 
 /// Freed memory is kept here before it returns to the host, so that a late write by a kernel does
 /// no harm and a late read returns poison.
@@ -45,6 +45,8 @@ struct Quarantine {
   }
 } quarantine;
 
+bool fits(size_t now, size_t more, size_t limit) { return more <= limit && now <= limit - more; }
+
 bool counts(Memory kind) { return kind == Memory::device; }
 
 const std::pair<const uintptr_t, Allocation>* find(const void* pointer, size_t bytes) {
@@ -58,12 +60,14 @@ const std::pair<const uintptr_t, Allocation>* find(const void* pointer, size_t b
 }  // namespace
 
 void* allocate(size_t bytes, Memory kind) {
-  if (counts(kind) && (bytes > settings.memory_limit || used > settings.memory_limit - bytes)) return nullptr;
+  if (counts(kind) && !fits(used, bytes, settings.memory_limit)) return nullptr;
+  if (kind == Memory::pinned && !fits(pinned, bytes, settings.pinned_limit)) return nullptr;
   void* pointer = nullptr;
   if (posix_memalign(&pointer, alignment, bytes)) return nullptr;
   std::memset(pointer, poison_byte, bytes);
   adopt(pointer, bytes, kind);
   if (counts(kind)) used += bytes;
+  if (kind == Memory::pinned) pinned += bytes;
   return pointer;
 }
 
@@ -73,6 +77,7 @@ bool release(void* pointer, Memory kind) {
   size_t bytes = found->second.bytes;
   live.erase(found);
   if (counts(kind)) used -= bytes;
+  if (kind == Memory::pinned) pinned -= bytes;
   if (sanitizer::mode() == sanitizer::Mode::none) {
     std::memset(pointer, poison_byte, bytes);
     quarantine.add(pointer, bytes);
@@ -101,7 +106,17 @@ bool check_access(const void* pointer, size_t bytes, const std::string& what) {
   return false;
 }
 
+bool reserve(size_t bytes) {
+  if (!fits(used, bytes, settings.memory_limit)) return false;
+  used += bytes;
+  return true;
+}
+
+void unreserve(size_t bytes) { used -= bytes; }
+
 size_t used_memory() { return used; }
+
+size_t pinned_memory() { return pinned; }
 
 size_t allocations() {
   size_t count = 0;

@@ -23,7 +23,13 @@ bool page_locked(const void* pointer, size_t bytes);
 /// Poisons the context and returns false unless the device may access all `bytes`.
 bool check_access(const void* pointer, size_t bytes, const std::string& what);
 
+/// Memory that the driver needs for itself: modules, graphs, libraries. False if there is too
+/// little.
+bool reserve(size_t bytes);
+void unreserve(size_t bytes);
+
 size_t used_memory();
+size_t pinned_memory();
 size_t allocations();
 
 }  // namespace cudasim

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "device.h"
 #include "image.h"
@@ -20,11 +22,15 @@
 namespace cudasim {
 namespace {
 
+/// Device memory that the driver takes for a module.
+constexpr size_t module_bytes = 16 << 10;
+
 struct Function {
   std::string name;
   const KernelEntry* entry;
   int architecture;
   int max_dynamic_shared = default_block_shared;
+  bool limit_is_set = false;
 };
 
 struct Module {
@@ -51,7 +57,8 @@ int active_blocks(const Function& function, int block_threads, size_t dynamic_sh
   if (block_threads <= 0 || block_threads > function.entry->max_threads) return 0;
   if (dynamic_shared > static_cast<size_t>(function.max_dynamic_shared)) return 0;
   int by_threads = max_multiprocessor_threads / ((block_threads + 31) / 32 * 32);
-  int by_shared = max_multiprocessor_shared / (static_cast<int>(dynamic_shared) + reserved_block_shared);
+  int shared = max_multiprocessor_shared - settings.taken_shared;
+  int by_shared = std::max(0, shared) / (static_cast<int>(dynamic_shared) + reserved_block_shared);
   return std::min({by_threads, by_shared, 32});
 }
 
@@ -85,9 +92,22 @@ int check_grid(const Function& function, const Grid& g, bool cooperative) {
     size_t blocks = size_t{g.grid.x} * g.grid.y * g.grid.z;
     auto room = static_cast<size_t>(active_blocks(function, static_cast<int>(threads), g.dynamic_shared)) *
                 static_cast<size_t>(settings.multiprocessors);
+    room = std::min(room, static_cast<size_t>(settings.resident_limit));
     if (blocks > room) return cooperative_launch_too_large;
   }
   return success;
+}
+
+/// The ends of cooperative launches that may not have run.
+std::vector<MarkerPointer> cooperative_launches;
+
+/// Those of other streams.
+std::vector<MarkerPointer> unfinished_cooperative(const Stream& stream) {
+  auto& all = cooperative_launches;
+  all.erase(std::remove_if(all.begin(), all.end(), [](auto& end) { return end->done; }), all.end());
+  std::vector<MarkerPointer> others;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(others), [&](auto& end) { return end->stream != &stream; });
+  return others;
 }
 
 int launch(Function* function, const Grid& g, StreamHandle handle, void** arguments, bool cooperative) {
@@ -104,9 +124,19 @@ int launch(Function* function, const Grid& g, StreamHandle handle, void** argume
     return poisoned();
   }
   count_launch(function->name);
-  return submit(*stream, [=, entry = function->entry, name = function->name] {
+  auto earlier = cooperative ? unfinished_cooperative(*stream) : std::vector<MarkerPointer>{};
+  CUDASIM_TRY(submit(*stream, [=, entry = function->entry, name = function->name] {
+    if (name == settings.failing_kernel) {
+      settings.failing_kernel.clear();
+      return poison(illegal_address, "kernel '" + name + "' fails because a test wants it to");
+    }
+    // None of two cooperative kernels that start at once may get all its blocks.
+    for (auto& other : earlier)
+      if (!other->done) return poison(launch_failed, "cooperative kernel '" + name + "' may run beside another one");
     run({entry, name, storage.get(), g.grid, g.block, g.dynamic_shared, cooperative});
-  });
+  }));
+  if (cooperative && !capturing(*stream)) cooperative_launches.push_back(mark(*stream));
+  return success;
 }
 
 int load(Module** to, const char* data) {
@@ -128,8 +158,10 @@ int load(Module** to, const char* data) {
     report("the module is for " + std::to_string(image.architecture) + ", the device has " + std::to_string(device));
     return no_binary_for_gpu;
   }
+  if (!reserve(module_bytes)) return out_of_memory;
   void* library = dlopen(image.path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
+    unreserve(module_bytes);
     report(dlerror());
     return invalid_image;
   }
@@ -164,6 +196,7 @@ CUDASIM_EXPORT int cuModuleUnload(Module* module) {
   for (void* global : module->globals) disown(global);
   modules.erase(module);
   dlclose(module->library);
+  unreserve(module_bytes);
   delete module;
   return success;
 }
@@ -210,7 +243,14 @@ CUDASIM_EXPORT int cuFuncSetAttribute(Function* function, int attribute, int val
   if (!functions.count(function)) return invalid_handle;
   if (attribute == preferred_carveout) return success;
   if (attribute != max_dynamic_shared_size || value < 0 || value > max_block_shared) return invalid_value;
+  // A GPU accepts this, and then refuses the launch of another thread that relies on the higher
+  // limit.
+  if (function->limit_is_set && value < function->max_dynamic_shared) {
+    report("the limit of dynamic shared memory of '" + function->name + "' is lowered");
+    return invalid_value;
+  }
   function->max_dynamic_shared = value;
+  function->limit_is_set = true;
   return success;
 }
 

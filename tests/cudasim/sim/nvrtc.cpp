@@ -251,7 +251,7 @@ CUDASIM_EXPORT const char* nvrtcGetErrorString(int status) {
 }
 
 CUDASIM_EXPORT int nvrtcVersion(int* major, int* minor) {
-  *major = 13, *minor = 0;
+  *major = settings.compiler_version / 1000, *minor = settings.compiler_version % 1000 / 10;
   return ok;
 }
 

@@ -219,7 +219,8 @@ class Translator {
       if (token.is("{")) depth_++;
       if (token.is("}")) depth_--;
       if (token.is("__global__")) {
-        note_kernel(i);
+        // A template has no code until it is instantiated.
+        if (last_piece_ >= pieces_.size() || pieces_[last_piece_] != ">") note_kernel(i);
         i++;
       } else if (token.is("__launch_bounds__")) {
         i = behind_brackets(tokens_, skip_blank(tokens_, i + 1));

@@ -21,6 +21,7 @@ enum Status : int {
   invalid_value = 1,
   out_of_memory = 2,
   not_initialized = 3,
+  stub_library = 34,
   no_device = 100,
   invalid_device = 101,
   invalid_image = 200,
@@ -54,6 +55,21 @@ struct Settings {
   int devices = 1;
   int compute_capability = 90;
   int multiprocessors = 4;
+  /// Versions of the driver, NVRTC and cuBLAS: 13000 for 13.0. A driver of version 0 is the stub of
+  /// the toolkit.
+  int driver_version = 13000;
+  int compiler_version = 13000;
+  int products_version = 13000;
+  size_t pinned_limit = size_t{1} << 40;
+  /// Bytes of each multiprocessor's shared memory that belong to somebody else, such as a debugger.
+  int taken_shared = 0;
+  /// Blocks of a cooperative launch above which it is refused, whatever the occupancy query says:
+  /// another process may have a part of the device.
+  int resident_limit = 1 << 30;
+  /// Milliseconds for which the call that begins a capture lets other threads in.
+  int capture_pause = 0;
+  /// The kernel whose next run fails, as after a hardware error; none if empty.
+  std::string failing_kernel;
 };
 
 extern Settings settings;

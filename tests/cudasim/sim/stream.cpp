@@ -43,12 +43,6 @@ void run_something() {
   while (pieces-- > 0 && !stream.queue.empty()) run_front(stream);
 }
 
-MarkerPointer mark(Stream& stream) {
-  auto marker = std::make_shared<Marker>(Marker{&stream});
-  enqueue(stream, {[marker] { marker->done = true, marker->milliseconds = now(); }, {}});
-  return marker;
-}
-
 /// The implicit synchronisation between the default stream and blocking streams.
 std::vector<MarkerPointer> implicit_waits(Stream& stream) {
   std::vector<MarkerPointer> waits;
@@ -74,6 +68,12 @@ Event* event_of(void* handle) {
 }
 
 }  // namespace
+
+MarkerPointer mark(Stream& stream) {
+  auto marker = std::make_shared<Marker>(Marker{&stream});
+  enqueue(stream, {[marker] { marker->done = true, marker->milliseconds = now(); }, {}});
+  return marker;
+}
 
 Stream& default_stream() { return legacy; }
 

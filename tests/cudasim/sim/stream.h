@@ -57,6 +57,8 @@ int submit(Stream& stream, std::function<void()> run);
 int submit_always(Stream& stream, std::function<void()> run);
 /// Queues work without capture or checks.
 void enqueue(Stream& stream, Work work);
+/// Queues a marker: all work queued before it has run once it is done.
+MarkerPointer mark(Stream& stream);
 
 /// Runs all queued work of a stream, and the work in other streams that it waits for.
 void drain(Stream& stream);
@@ -69,6 +71,8 @@ bool capturing(const Stream& stream);
 int violate_capture(Stream& stream, const std::string& call);
 /// Refuses a call that is not allowed while any stream is captured, depending on the capture mode.
 int refuse_in_any_capture(const std::string& call);
+/// Invalidates all captures, as a library does that creates its own contexts or waits for the device.
+void break_captures(const std::string& call);
 int capture_work(Stream& stream, std::function<void()> run);
 int capture_record(Stream& stream, Event& event);
 int capture_wait(Stream& stream, Event& event);

@@ -101,7 +101,7 @@ impl Simulator {
 
     /// Sets the number of devices. They share everything but their number.
     pub fn set_device_count(&self, count: u8) {
-        self.symbols.set_device_count(count.into());
+        self.symbols.set_devices(count.into());
     }
 
     /// Sets the compute capability: 90 for 9.0.
@@ -112,6 +112,49 @@ impl Simulator {
     /// Sets the number of multiprocessors, which limits the blocks of a cooperative launch.
     pub fn set_multiprocessors(&self, count: u8) {
         self.symbols.set_multiprocessors(count.into());
+    }
+
+    /// Sets the page-locked host memory in bytes. Existing allocations count.
+    pub fn set_pinned_limit(&self, bytes: usize) {
+        self.symbols.set_pinned_limit(bytes);
+    }
+
+    /// Sets the version of the driver: 13000 for CUDA 13.0. 0 is the stub of the toolkit.
+    pub fn set_driver_version(&self, version: u16) {
+        self.symbols.set_driver_version(version.into());
+    }
+
+    /// Sets the version of NVRTC: 13000 for CUDA 13.0.
+    pub fn set_compiler_version(&self, version: u16) {
+        self.symbols.set_compiler_version(version.into());
+    }
+
+    /// Sets the version of cuBLAS: 13000 for CUDA 13.0.
+    pub fn set_products_version(&self, version: u16) {
+        self.symbols.set_products_version(version.into());
+    }
+
+    /// Takes shared memory from each multiprocessor, in bytes, as a debugger does. The occupancy
+    /// query knows of it.
+    pub fn set_taken_shared(&self, bytes: u32) {
+        self.symbols
+            .set_taken_shared(bytes.try_into().unwrap_or(i32::MAX));
+    }
+
+    /// Sets the number of blocks above which a cooperative launch is refused although the occupancy
+    /// query allows it.
+    pub fn set_resident_limit(&self, blocks: u16) {
+        self.symbols.set_resident_limit(blocks.into());
+    }
+
+    /// Sets the time in milliseconds for which the beginning of a capture lets other threads in.
+    pub fn set_capture_pause(&self, milliseconds: u16) {
+        self.symbols.set_capture_pause(milliseconds.into());
+    }
+
+    /// Makes the next run of a kernel fail, like an error of the hardware.
+    pub fn set_failing_kernel(&self, kernel: &str) {
+        self.symbols.set_failing_kernel(&c_string(kernel));
     }
 
     /// Makes the context usable again after a failed kernel, and clears the report. Work that is
@@ -145,10 +188,34 @@ impl Simulator {
         self.symbols.launches(&c_string(kernel))
     }
 
-    /// Device memory in use, in bytes.
+    /// The number of profiler ranges of one name that were begun in this process.
+    #[must_use]
+    pub fn ranges_of(&self, name: &str) -> u64 {
+        self.symbols.ranges(&c_string(name))
+    }
+
+    /// The number of profiler ranges that this thread has begun and not ended.
+    #[must_use]
+    pub fn range_depth(&self) -> i32 {
+        self.symbols.range_depth()
+    }
+
+    /// Device memory in use, in bytes, with that of modules, graphs and cuBLAS.
     #[must_use]
     pub fn used_memory(&self) -> usize {
         self.symbols.used_memory()
+    }
+
+    /// Page-locked host memory in use, in bytes.
+    #[must_use]
+    pub fn pinned_memory(&self) -> usize {
+        self.symbols.pinned_memory()
+    }
+
+    /// The number of pieces of work that are queued and have not run.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.symbols.queued()
     }
 
     /// The number of device memory allocations in use.

@@ -8,13 +8,15 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::Error;
 
 /// Both names of each library: the one that cudarc tries first, and the one with a version.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "libcuda.so",
     "libcuda.so.1",
     "libnvrtc.so",
     "libnvrtc.so.13",
     "libcublas.so",
     "libcublas.so.13",
+    "libnvtx3interop.so",
+    "libnvtx3interop.so.1",
 ];
 
 macro_rules! symbols {
@@ -40,14 +42,26 @@ symbols! {
     set_cache = b"cudasim_set_cache": fn(*const c_char);
     set_seed = b"cudasim_set_seed": fn(c_ulonglong);
     set_memory_limit = b"cudasim_set_memory_limit": fn(usize);
-    set_device_count = b"cudasim_set_device_count": fn(c_int);
+    set_pinned_limit = b"cudasim_set_pinned_limit": fn(usize);
+    set_devices = b"cudasim_set_devices": fn(c_int);
     set_compute_capability = b"cudasim_set_compute_capability": fn(c_int);
     set_multiprocessors = b"cudasim_set_multiprocessors": fn(c_int);
+    set_driver_version = b"cudasim_set_driver_version": fn(c_int);
+    set_compiler_version = b"cudasim_set_compiler_version": fn(c_int);
+    set_products_version = b"cudasim_set_products_version": fn(c_int);
+    set_taken_shared = b"cudasim_set_taken_shared": fn(c_int);
+    set_resident_limit = b"cudasim_set_resident_limit": fn(c_int);
+    set_capture_pause = b"cudasim_set_capture_pause": fn(c_int);
+    set_failing_kernel = b"cudasim_set_failing_kernel": fn(*const c_char);
     clear_error = b"cudasim_clear_error": fn();
     reset = b"cudasim_reset": fn();
     launches = b"cudasim_launches": fn(*const c_char) -> c_ulonglong;
     used_memory = b"cudasim_used_memory": fn() -> usize;
+    pinned_memory = b"cudasim_pinned_memory": fn() -> usize;
+    queued = b"cudasim_queued": fn() -> usize;
     allocations = b"cudasim_allocations": fn() -> usize;
+    ranges = b"cudasim_ranges": fn(*const c_char) -> c_ulonglong;
+    range_depth = b"cudasim_range_depth": fn() -> c_int;
     last_report = b"cudasim_last_report": fn(*mut u8, usize) -> usize;
 }
 
@@ -104,6 +118,16 @@ impl Symbols {
         unsafe { (self.set_cache)(folder.as_ptr()) }
     }
 
+    pub(crate) fn ranges(&self, name: &CStr) -> u64 {
+        // SAFETY: the function reads the string during the call.
+        unsafe { (self.ranges)(name.as_ptr()) }
+    }
+
+    pub(crate) fn set_failing_kernel(&self, kernel: &CStr) {
+        // SAFETY: the function copies the string.
+        unsafe { (self.set_failing_kernel)(kernel.as_ptr()) }
+    }
+
     pub(crate) fn launches(&self, kernel: &CStr) -> u64 {
         // SAFETY: the function reads the string during the call.
         unsafe { (self.launches)(kernel.as_ptr()) }
@@ -124,14 +148,24 @@ macro_rules! numbers {
 
 numbers! {
     set_seed(seed: u64);
-    set_memory_limit(bytes: usize);
-    set_device_count(count: c_int);
-    set_compute_capability(capability: c_int);
-    set_multiprocessors(count: c_int);
+    set_memory_limit(value: usize);
+    set_pinned_limit(value: usize);
+    set_devices(value: c_int);
+    set_compute_capability(value: c_int);
+    set_multiprocessors(value: c_int);
+    set_driver_version(value: c_int);
+    set_compiler_version(value: c_int);
+    set_products_version(value: c_int);
+    set_taken_shared(value: c_int);
+    set_resident_limit(value: c_int);
+    set_capture_pause(value: c_int);
     clear_error();
     reset();
     used_memory() -> usize;
+    pinned_memory() -> usize;
+    queued() -> usize;
     allocations() -> usize;
+    range_depth() -> c_int;
 }
 
 fn open(path: &Path) -> Result<Library, Error> {

@@ -313,6 +313,7 @@ fn allocate(meta: Meta) -> Result<Vec<u64>> {
         device: "reference".into(),
         requested: meta.shape.count().saturating_mul(size_of::<u64>()),
         free: 0,
+        memory: Memory::default(),
     })?;
     Ok(words)
 }

@@ -146,7 +146,10 @@ impl Sequence {
             dtype,
         };
         let own = device.plan_sequence(&request).filter(|_| !self.stepwise);
-        own.unwrap_or_else(|| SequencePlan::stepwise(&request))
+        own.unwrap_or_else(|| SequencePlan {
+            path: SequencePath::Stepwise,
+            ..SequencePlan::composed(&request)
+        })
     }
 
     fn describe(&self) -> String {

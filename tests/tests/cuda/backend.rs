@@ -2,137 +2,17 @@
 //! paths under any schedule, and an error message for everything that can be missing or run out.
 
 use backend_api::{
-    Activation, Backend, DType, Error, LstmGates, MemoryPolicy, Meta, Precision, Recurrence,
-    Result, SequencePath, SequenceRequest, Shape, Tensor, Unfused,
+    Backend, DType, MemoryPolicy, Meta, Precision, Result, SequencePath, Shape, Tensor, Unfused,
 };
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
-use cudasim::Exclusive;
 use recurrent_tests::devices::simulator;
-use rnn_core::{
-    BasicLstmCell, Cell, Dense, DynamicRnn, GruCell, Initializer, Module, Nest, Visitor,
-};
+use rnn_core::{BasicLstmCell, Dense, DynamicRnn, GruCell, Initializer, Module, Visitor};
 use rnn_train::losses::softmax_cross_entropy;
 use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::{Autodiff, value_and_grad};
 
-/// Number of random schedules for each test of equal results.
-const SCHEDULES: u64 = 32;
-
-/// The device, and the simulator if it is simulated.
-fn cuda() -> (Option<Exclusive<'static>>, Cuda) {
-    let sim = simulator();
-    let device = Cuda::new(0).unwrap();
-    println!("{}", device.hardware());
-    (sim, device)
-}
-
-/// A sequence with all difficulties: ragged rows, an initial state, random weights.
-#[derive(Clone, Debug)]
-struct Case {
-    steps: usize,
-    batch: usize,
-    depth: usize,
-    units: usize,
-    dtype: DType,
-}
-
-impl Case {
-    const fn new(steps: usize, batch: usize, units: usize, dtype: DType) -> Self {
-        Self {
-            steps,
-            batch,
-            depth: 3,
-            units,
-            dtype,
-        }
-    }
-
-    fn lengths(&self) -> Vec<usize> {
-        let ragged = |b| (b * 7 + 3) % (self.steps + 2);
-        (0..self.batch)
-            .map(|b| if b == 0 { self.steps } else { ragged(b) })
-            .collect()
-    }
-
-    fn inputs<B: Backend>(&self, device: &B) -> Result<Tensor<B>> {
-        let meta = Meta::new(
-            Shape::new(&[self.batch, self.steps, self.depth])?,
-            self.dtype,
-        );
-        Initializer::Normal {
-            mean: 0.0,
-            std: 1.0,
-        }
-        .tensor(device, 11, meta)
-    }
-
-    fn state<C: Cell>(&self, cell: &C) -> Result<C::State> {
-        let mut key = 20;
-        cell.zero_state(self.batch)?.map(&mut |t| {
-            key += 1;
-            let normal = Initializer::Normal {
-                mean: 0.0,
-                std: 0.5,
-            };
-            normal.tensor(t.device(), key, t.meta())
-        })
-    }
-
-    /// All numbers of a run: outputs and final state.
-    fn run<C>(&self, cell: &C) -> Result<Vec<f64>>
-    where
-        C: Cell<Input = Tensor<<C as Module>::Backend>, Output = Tensor<<C as Module>::Backend>>,
-    {
-        let state = self.state(cell)?;
-        let first = state.leaves().remove(0).clone();
-        let rnn = DynamicRnn::new(cell)
-            .sequence_length(self.lengths())
-            .initial_state(state)
-            .run(&self.inputs(first.device())?)?;
-        let mut numbers = rnn.outputs.to_f64_vec()?;
-        for leaf in rnn.state.leaves() {
-            numbers.extend(leaf.to_f64_vec()?);
-        }
-        Ok(numbers)
-    }
-
-    fn lstm<B: Backend>(&self, device: &B) -> Result<BasicLstmCell<B>> {
-        let mut cell = BasicLstmCell::<B>::builder(self.depth, self.units)
-            .dtype(self.dtype)
-            .build(device)?;
-        cell.initialize(3)?;
-        Ok(cell)
-    }
-
-    fn request(&self) -> SequenceRequest {
-        SequenceRequest {
-            recurrence: Recurrence::Lstm(LstmGates {
-                forget_bias: 1.0,
-                activation: Activation::Tanh,
-            }),
-            inputs: self.depth,
-            steps: self.steps,
-            batch: self.batch,
-            units: self.units,
-            ragged: true,
-            reuse: false,
-            dtype: self.dtype,
-        }
-    }
-}
-
-fn path(device: &Cuda, case: &Case) -> SequencePath {
-    device.plan_sequence(&case.request()).unwrap().path
-}
-
-fn close(name: &str, got: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), expected.len(), "{name}");
-    for (i, (a, b)) in got.iter().zip(expected).enumerate() {
-        let error = (a - b).abs() / (1.0 + b.abs());
-        assert!(error <= tolerance, "{name}: number {i} is {a}, not {b}");
-    }
-}
+use crate::case::{CLOSE, Case, close, cuda, path, seeds, third_run};
 
 #[test]
 fn an_lstm_that_fits_is_one_launch_and_correct_under_every_schedule() {
@@ -141,7 +21,7 @@ fn an_lstm_that_fits_is_one_launch_and_correct_under_every_schedule() {
         let case = Case::new(steps, batch, units, DType::F32);
         let expected = case.run(&case.lstm(&Cpu::new()).unwrap()).unwrap();
         let sim = simulator();
-        for seed in 0..SCHEDULES {
+        for seed in seeds(&sim, 32) {
             if let Some(sim) = &sim {
                 sim.set_seed(seed);
             }
@@ -150,14 +30,14 @@ fn an_lstm_that_fits_is_one_launch_and_correct_under_every_schedule() {
             let device = Cuda::new(0).unwrap();
             assert_eq!(path(&device, &case), SequencePath::Whole, "{case:?}");
             let got = case.run(&case.lstm(&device).unwrap()).unwrap();
-            close(&format!("{case:?}, seed {seed}"), &got, &expected, 1e-6);
+            close(&format!("{case:?}, seed {seed}"), &got, &expected, CLOSE);
         }
         if let Some(sim) = &sim {
             let launches: u64 = ["u16", "u8"]
                 .iter()
-                .map(|units| sim.launches_of(&format!("lstm_persistent_{units}")))
+                .map(|units| sim.launches_of(&format!("lstm_persistent_{units}_tanh")))
                 .sum();
-            assert_eq!(launches, SCHEDULES, "{} in all", sim.launches());
+            assert_eq!(launches, 32, "{} in all", sim.launches());
             assert_eq!(sim.launches_of("lstm_sequence_step_f32"), 0);
         }
     }
@@ -173,23 +53,6 @@ fn sequences_that_do_not_fit_run_step_by_step() {
     ] {
         assert_eq!(path(&device, &case), SequencePath::Stepwise, "{case:?}");
     }
-}
-
-/// The launches of the third run of a sequence, and the numbers of the first and the third run.
-fn third_run<C>(device: &Cuda, case: &Case, cell: &C) -> (u64, Vec<f64>, Vec<f64>)
-where
-    C: Cell<Backend = Cuda, Input = Tensor<Cuda>, Output = Tensor<Cuda>>,
-{
-    let first = case.run(cell).unwrap();
-    case.run(cell).unwrap();
-    let (before, allocations) = (device.launches(), device.memory().system_allocations);
-    let third = case.run(cell).unwrap();
-    let allocations = device.memory().system_allocations - allocations;
-    assert_eq!(
-        allocations, 0,
-        "device memory was allocated in steady state"
-    );
-    (device.launches() - before, first, third)
 }
 
 #[test]
@@ -285,7 +148,7 @@ fn swapping_changes_no_bit_under_any_schedule() {
     let (sim, device) = cuda();
     let kept = losses(&device, MemoryPolicy::Store).unwrap();
     assert_eq!(device.bytes_swapped(), (0, 0));
-    for seed in 0..16 {
+    for seed in seeds(&sim, 16) {
         if let Some(sim) = &sim {
             sim.set_seed(seed);
         }
@@ -361,41 +224,6 @@ fn an_out_of_range_index_is_reported_and_the_device_stays_usable() {
 }
 
 #[test]
-fn out_of_memory_names_the_bytes_and_the_device_stays_usable() {
-    let Some(sim) = simulator() else {
-        return;
-    };
-    let device = Cuda::new(0).unwrap();
-    let small = Tensor::from_slice(&device, &[1.0f32; 100], &[100]).unwrap();
-    sim.set_memory_limit(sim.used_memory() + (1 << 20));
-    let large = Meta::new(Shape::new(&[1 << 20]).unwrap(), DType::F32);
-    let Err(Error::OutOfMemory {
-        device: name,
-        requested,
-        free,
-    }) = Tensor::zeros(&device, large)
-    else {
-        panic!("the allocation succeeded");
-    };
-    assert_eq!((name.as_str(), requested), ("cuda:0", 4 << 20));
-    assert!(free <= 1 << 20, "{free} bytes free");
-    assert_eq!(small.sum_all().unwrap().item().unwrap(), 100.0);
-}
-
-#[test]
-fn pooled_memory_is_freed_before_an_out_of_memory_error() {
-    let Some(sim) = simulator() else {
-        return;
-    };
-    let device = Cuda::new(0).unwrap();
-    let meta = |n: usize| Meta::new(Shape::new(&[n]).unwrap(), DType::U8);
-    sim.set_memory_limit(sim.used_memory() + (10 << 20));
-    drop(Tensor::zeros(&device, meta(8 << 20)).unwrap());
-    assert!(device.memory().pooled >= 8 << 20);
-    assert!(Tensor::zeros(&device, meta(6 << 20)).is_ok());
-}
-
-#[test]
 fn a_device_with_an_old_compute_capability_is_rejected() {
     let Some(sim) = simulator() else {
         return;
@@ -451,32 +279,46 @@ fn every_override_agrees_with_its_default_body() {
             "lstm",
             &fused,
             &plain,
-            if dtype == DType::F32 { 1e-6 } else { 1e-13 },
+            if dtype == DType::F32 { CLOSE } else { 1e-13 },
         );
     }
 }
 
 #[test]
 fn the_precision_bounds_the_matmul_error() {
-    let _sim = simulator();
+    let sim = simulator();
+    // cuBLAS may multiply small matrices exactly in any precision.
+    let n = 512;
+    let data: Vec<f32> = (0..n * n)
+        .map(|i| 1.0 + (i as f32 * 0.7).sin() / 3.0)
+        .collect();
+    let exact = |i: usize, j: usize| -> f64 {
+        (0..n)
+            .map(|k| f64::from(data[i * n + k]) * f64::from(data[k * n + j]))
+            .sum()
+    };
     let error = |precision| {
         let device = Cuda::with_precision(0, precision).unwrap();
-        let data: Vec<f32> = (0..64)
-            .map(|i| 1.0 + (i as f32 * 0.7).sin() / 3.0)
-            .collect();
-        let x = Tensor::from_slice(&device, &data, &[8, 8]).unwrap();
+        let x = Tensor::from_slice(&device, &data, &[n, n]).unwrap();
         let product = x.matmul(&x).unwrap().to_vec::<f32>().unwrap();
-        let mut worst = 0.0f64;
-        for (at, got) in product.iter().enumerate() {
-            let (i, j) = (at / 8, at % 8);
-            let exact: f64 = (0..8)
-                .map(|k| f64::from(data[i * 8 + k]) * f64::from(data[k * 8 + j]))
-                .sum();
-            worst = worst.max((f64::from(*got) - exact).abs() / exact);
-        }
-        worst
+        let worst = |worst: f64, i: usize| {
+            let j = (i * 31) % n;
+            let error = (f64::from(product[i * n + j]) - exact(i, j)).abs() / exact(i, j);
+            worst.max(error)
+        };
+        (0..n).fold(0.0, worst)
     };
-    assert!(error(Precision::Exact) < 1e-6);
-    assert!((1e-6..1e-3).contains(&error(Precision::Tf32)));
-    assert!((1e-4..1e-2).contains(&error(Precision::Bf16)));
+    let (none, tf32, bf16) = (
+        error(Precision::Exact),
+        error(Precision::Tf32),
+        error(Precision::Bf16),
+    );
+    assert!(
+        none < 1e-5 && tf32 < 1e-3 && bf16 < 1e-2,
+        "{none} {tf32} {bf16}"
+    );
+    // The simulated cuBLAS rounds as it is asked to.
+    if sim.is_some() {
+        assert!(none < tf32 && tf32 < bf16, "{none} {tf32} {bf16}");
+    }
 }

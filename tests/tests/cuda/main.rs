@@ -5,5 +5,8 @@
 
 mod backend;
 mod bounds;
+mod case;
 mod lifetimes;
+mod memory;
 mod operations;
+mod refusals;

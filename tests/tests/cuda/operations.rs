@@ -56,7 +56,7 @@ fn reductions_of_all_shapes_are_correct_and_deterministic() {
         let sum = |x: Tensor<TestBackend>| x.sum(axis);
         let max = |x: Tensor<TestBackend>| x.max(axis);
         let mut last = None;
-        for seed in 0..4 {
+        for seed in 0..if sim.is_some() { 4 } else { 2 } {
             if let Some(sim) = &sim {
                 sim.set_seed(seed);
             }
@@ -118,7 +118,7 @@ fn rows_of_equal_ids_are_added_in_order() {
         Ok::<_, Error>(numbers)
     };
     let expected = run(TestBackend::Cpu(Cpu::new())).unwrap();
-    for seed in 0..8 {
+    for seed in 0..if sim.is_some() { 8 } else { 2 } {
         if let Some(sim) = &sim {
             sim.set_seed(seed);
         }

@@ -9,5 +9,6 @@ mod exports;
 mod graphs;
 mod primitives;
 mod products;
+mod refusals;
 mod sanitizers;
 mod streams;

@@ -218,7 +218,7 @@ fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
     assert_eq!(plan, all.device.plan_sequence(&single));
     let plan = SequencePlan {
         save: true,
-        ..plan.unwrap_or_else(|| SequencePlan::stepwise(&request))
+        ..plan.unwrap_or_else(|| SequencePlan::composed(&request))
     };
     let wide = recurrence.gates() * units;
     let mut ins: Vec<T> = [&[steps, batch, 2][..], &[2, wide], &[wide]]
