@@ -13,13 +13,14 @@ use std::time::SystemTime;
 use std::{env, fs, thread};
 
 /// Both names of each library: the one that cudarc tries first, and the one with a version.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "libcuda.so",
     "libcuda.so.1",
     "libnvrtc.so",
     "libnvrtc.so.13",
     "libcublas.so",
     "libcublas.so.13",
+    "libnccl.so.2",
 ];
 
 fn main() {

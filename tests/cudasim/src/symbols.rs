@@ -8,13 +8,14 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::Error;
 
 /// Both names of each library: the one that cudarc tries first, and the one with a version.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "libcuda.so",
     "libcuda.so.1",
     "libnvrtc.so",
     "libnvrtc.so.13",
     "libcublas.so",
     "libcublas.so.13",
+    "libnccl.so.2",
 ];
 
 macro_rules! symbols {
