@@ -2,6 +2,8 @@
 //! 150 hidden units.
 //!
 //! Run it with `cargo run --release --example mnist`. The first run downloads MNIST to `data/`.
+//! Several processes train together with `mpirun -n 4 target/release/examples/mnist --distributed
+//! mpi`.
 
 #[path = "support/saving.rs"]
 mod saving;
@@ -13,8 +15,11 @@ use std::time::Instant;
 
 use datasets::{dataset, default_root};
 use recurrent::data::{Batches, Idx, Remainder};
+use recurrent::distributed::Mpi;
 use recurrent::losses::{accuracy, softmax_cross_entropy};
+use recurrent::parallel::DataParallel;
 use recurrent::prelude::*;
+use recurrent::training::Mean;
 use recurrent::wrappers::DropoutWrapper;
 use saving::Saving;
 use support::{Error, Options};
@@ -32,6 +37,10 @@ Options, with their defaults in parentheses:
   --clip-norm X           clip gradients to this global norm; 0 disables clipping (1)
   --save DIR              save a checkpoint in DIR after each epoch, and at Ctrl-C
   --resume DIR            resume from the newest checkpoint in DIR, and save there
+  --distributed ENGINE    train together with the other processes of a job: mpi, or nccl if built
+                          with the feature nccl (alone)
+  --shards N              parts of a step, which several processes compute; the run depends on
+                          their number, and not on that of the processes (1, or 8 in a job)
 ";
 
 const ROWS: usize = 28;
@@ -110,20 +119,27 @@ impl Digits {
         ))
     }
 
-    /// Fraction of the first `count` items that the model classifies correctly.
+    /// Fraction of the first 10,000 items that the model classifies correctly. Each rank of a job
+    /// counts in a part of them.
     fn accuracy(
         &self,
         model: &Classifier,
         device: &Device,
-        count: usize,
+        ranks: Option<&DataParallel>,
     ) -> recurrent::Result<f64> {
-        let items: Vec<usize> = (0..count.min(self.images.len())).collect();
-        let mut right = 0.0;
+        let count = self.images.len().min(10_000);
+        let items: Vec<usize> = ranks.map_or(0..count, |ranks| ranks.share(count)).collect();
+        let mut right = Mean::default();
         for chunk in items.chunks(1000) {
             let (images, labels) = self.batch(device, chunk)?;
-            right += accuracy(&model.forward(&images)?, &labels)? * chunk.len() as f64;
+            let fraction = accuracy(&model.forward(&images)?, &labels)?;
+            right.add(Mean::of(fraction, chunk.len() as f64));
         }
-        Ok(right / items.len() as f64)
+        let right = match ranks {
+            None => right,
+            Some(ranks) => ranks.means([right])?[0],
+        };
+        Ok(right.value())
     }
 }
 
@@ -142,57 +158,83 @@ fn run() -> Result<(), Error> {
         "save",
         "resume",
         "evaluate",
+        "distributed",
+        "shards",
     ];
     let options = Options::read(HELP, &known)?;
-    let device = options.device()?;
+    match options.text("distributed") {
+        None => train(&options, &options.device()?, None),
+        Some("mpi") => Mpi::run(|mpi| {
+            let ranks = DataParallel::new(mpi)?;
+            train(&options, &options.device()?, Some(&ranks))
+        }),
+        #[cfg(feature = "nccl")]
+        Some("nccl") => {
+            let nccl = recurrent::distributed::Nccl::from_env()?;
+            let device = Device::cuda(nccl.gpu())?;
+            train(&options, &device, Some(&DataParallel::new(nccl)?))
+        }
+        Some(other) => Err(format!("--distributed {other}: unknown, or not built in").into()),
+    }
+}
+
+fn train(options: &Options, device: &Device, ranks: Option<&DataParallel>) -> Result<(), Error> {
     let kind = options.get("cell", "basic".to_owned())?;
     let keep_prob: f64 = options.get("keep-prob", 1.0)?;
     let epochs: u64 = options.get("epochs", 10)?;
     let seed: u64 = options.get("seed", 0)?;
     // A plain recurrent network occasionally produces a gradient many times larger than usual.
     let clip_norm: f64 = options.get("clip-norm", 1.0)?;
+    let shards: usize = options.get("shards", if ranks.is_some() { 8 } else { 1 })?;
+    // One process of a job writes for all.
+    let say = |text: String| match ranks.is_none_or(|ranks| ranks.rank() == 0) {
+        true => writeln!(stdout(), "{text}"),
+        false => Ok(()),
+    };
 
     let (train, test) = (Digits::open("train")?, Digits::open("t10k")?);
-    let mut model = Classifier::new(&device, &kind, keep_prob)?;
+    let mut model = Classifier::new(device, &kind, keep_prob)?;
     model.initialize(seed)?;
     let mut adam = Adam::new(LEARNING_RATE);
-    let mut batches = Batches::new(train.images.len(), BATCH, Remainder::Drop, seed)?;
-    let mut trainer = Trainer::new(seed);
+    let shard = BATCH.div_ceil(shards.max(1));
+    let mut batches = Batches::new(train.images.len(), shard, Remainder::Drop, seed)?;
+    let mut trainer = Trainer::new(seed).accumulate(shards as u64);
     if clip_norm != 0.0 {
         trainer = trainer.clip_norm(clip_norm);
     }
-    let saving = Saving::of(&options)?;
+    if let Some(ranks) = ranks {
+        trainer = trainer.across(ranks);
+    }
+    let saving = Saving::of(options)?;
     let mut trainer = saving.begin(trainer, &kind, &mut model, &mut adam, &mut batches)?;
 
     if trainer.state().epoch >= epochs {
-        writeln!(
-            stdout(),
+        say(format!(
             "epoch {} is already complete",
             trainer.state().epoch
-        )?;
+        ))?;
     }
     while trainer.state().epoch < epochs {
         let start = Instant::now();
         let report =
             trainer.run_epoch(&mut model, &mut adam, &mut batches, |model, items, _| {
-                let (images, labels) = train.batch(&device, items)?;
+                let (images, labels) = train.batch(device, items)?;
                 softmax_cross_entropy(&model.forward(&images)?, &labels)
             })?;
         let seconds = start.elapsed().as_secs_f64();
         // The first 10,000 images estimate the accuracy about as well as all of them.
-        let on_train = train.accuracy(&model, &device, 10_000)?;
-        let on_test = test.accuracy(&model, &device, 10_000)?;
-        writeln!(
-            stdout(),
+        let on_train = train.accuracy(&model, device, ranks)?;
+        let on_test = test.accuracy(&model, device, ranks)?;
+        say(format!(
             "epoch {} train_accuracy {on_train:.4} test_accuracy {on_test:.4} seconds {seconds:.1}",
             report.epoch
-        )?;
+        ))?;
     }
     let others = options.text("evaluate").into_iter();
     for name in others.flat_map(|names| names.split(',')) {
         let device: Device = name.parse()?;
-        let on_test = test.accuracy(&model.to(&device)?, &device, 10_000)?;
-        writeln!(stdout(), "{name} test_accuracy {on_test:.4}")?;
+        let on_test = test.accuracy(&model.to(&device)?, &device, ranks)?;
+        say(format!("{name} test_accuracy {on_test:.4}"))?;
     }
     Ok(())
 }

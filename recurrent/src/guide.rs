@@ -6,6 +6,7 @@
 //! | choose, stack and wrap cells | [`cells`] |
 //! | run a cell over sequences of different lengths | [`drivers`] |
 //! | train a model | [`training`] |
+//! | train on several machines or GPUs | [`distributed`] |
 //! | write a cell, and make it fast | [`custom_cells`] |
 //! | save, resume, load parts of a model | [`checkpoints`] |
 //! | choose a device, know which results agree | [`devices`] |
@@ -27,6 +28,7 @@ guides! {
     cells "cells.md"
     drivers "drivers.md"
     training "training.md"
+    distributed "distributed.md"
     custom_cells "custom_cells.md"
     checkpoints "checkpoints.md"
     devices "devices.md"

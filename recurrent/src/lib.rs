@@ -25,6 +25,8 @@
 //! * `cpu` (default): the CPU.
 //! * `cuda`: NVIDIA GPUs. Builds on any machine; the error of [`Device::cuda`] says what is missing
 //!   at run time.
+//! * `distributed`: training on several machines, by MPI.
+//! * `nccl`: `cuda` and `distributed`, and training on several GPUs by NCCL.
 //! * `interchange`: files of weights of TensorFlow, Keras, PyTorch and NumPy, without Python.
 //!
 //! Without `cpu`, the functions of [`Device`] that return a CPU device do not exist, and the name
@@ -54,6 +56,9 @@ pub use backend_cpu::Cpu;
 #[cfg(feature = "cuda")]
 pub use backend_cuda::Cuda;
 pub use device::{Device, Dispatch, DispatchBuffer, DispatchSwapped};
+#[cfg(feature = "distributed")]
+#[doc(inline)]
+pub use distributed;
 #[cfg(feature = "interchange")]
 #[doc(inline)]
 pub use interchange;
@@ -75,8 +80,8 @@ pub use rnn_train::data::{from_ndarray, to_ndarray};
 #[doc(no_inline)]
 pub use rnn_train::ndarray;
 pub use rnn_train::{
-    Differentiable, Reach, checkpoint, convert, data, losses, monitor, optim, tracked, training,
-    value_and_grad, value_and_grad_of, values_and_grads,
+    Differentiable, Reach, checkpoint, convert, data, losses, monitor, optim, parallel, tracked,
+    training, value_and_grad, value_and_grad_of, values_and_grads,
 };
 
 /// The code in the README must compile and run.

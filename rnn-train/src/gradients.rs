@@ -270,6 +270,28 @@ impl<B: Backend> Gradients<B> {
         entry.grad.as_ref()
     }
 
+    /// Gradients of the parameters with these ids and names.
+    pub(crate) fn of(
+        entries: impl IntoIterator<Item = (ParamId, String, Option<Gradient<B>>)>,
+    ) -> Self {
+        let entries = entries.into_iter();
+        Self {
+            entries: entries
+                .map(|(id, name, grad)| Entry { id, name, grad })
+                .collect(),
+        }
+    }
+
+    /// The gradient of the parameter at this place; `None` if the loss does not depend on it.
+    pub(crate) fn at(&self, index: usize) -> Option<&Gradient<B>> {
+        self.entries.get(index)?.grad.as_ref()
+    }
+
+    /// The gradients in the type that sums are computed in: that of a 16-bit float is `f32`.
+    pub(crate) fn wide(&self) -> Result<Self> {
+        self.map_values(|values| values.cast(values.dtype().computed_in()))
+    }
+
     /// The gradients by parameter id, for optimizers.
     pub fn by_id(&self) -> HashMap<ParamId, &Gradient<B>> {
         self.entries

@@ -7,6 +7,7 @@
 //! * [`checkpoint`]: saving and resuming a run, bit for bit.
 //! * [`convert`]: weights from and to PyTorch and Keras.
 //! * [`data`]: readers and batches.
+//! * [`parallel`]: training on several processes.
 //! * [`training`], [`monitor`]: the training loop; its metrics in files, in TensorBoard and as a
 //!   report.
 //!
@@ -24,6 +25,7 @@ mod gradients;
 pub mod losses;
 pub mod monitor;
 pub mod optim;
+pub mod parallel;
 mod regular;
 pub mod training;
 

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use std::{env, fs, thread};
 
 /// Both names of each library: the one that cudarc tries first, and the one with a version.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "libcuda.so",
     "libcuda.so.1",
     "libnvrtc.so",
@@ -22,6 +22,7 @@ const NAMES: [&str; 8] = [
     "libcublas.so.13",
     "libnvtx3interop.so",
     "libnvtx3interop.so.1",
+    "libnccl.so.2",
 ];
 
 fn main() {

@@ -12,6 +12,7 @@ mod links;
 mod onnx_tests;
 mod records;
 mod sanitize;
+mod scaling_model;
 mod tidy;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ Tasks:
   links DIR         finds dead links in the documentation that rustdoc wrote
   onnx-tests DIR .. runs tests in ONNX's layout
   records           exchanges TFRecord files with TensorFlow
+  scaling-model     computes from which sizes on several machines pay
   sanitize ..       runs tests under sanitizers or Miri
   tidy              checks circles of modules, columns, documents and examples
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         "links" => links::run(rest),
         "onnx-tests" => onnx_tests::run(rest),
         "records" => records::run(rest),
+        "scaling-model" => report(scaling_model::run(rest)),
         "sanitize" => sanitize::run(rest),
         "tidy" => tidy::run(rest),
         "help" | "--help" | "-h" => {

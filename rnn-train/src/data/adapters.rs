@@ -11,6 +11,7 @@ use super::record_files::Record;
 use super::sample::Sample;
 use super::shuffle::Shuffle;
 use super::source::Source;
+use super::split::Split;
 
 /// The adapters of every [`Source`].
 ///
@@ -103,6 +104,19 @@ pub trait SourceExt: Source {
         F: FnMut(&Self::Item) -> Result<usize>,
     {
         Bucket::new(self, length, boundaries, sizes, remainder)
+    }
+
+    /// Cuts each item into `parts` items, of which `part` makes the one with a number: a batch
+    /// into the batches of a step.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `parts` is 0.
+    fn split<T, F>(self, parts: usize, part: F) -> Result<Split<Self, F>>
+    where
+        Self: Sized,
+        F: FnMut(&Self::Item, usize) -> Result<T>,
+    {
+        Split::new(self, parts, part)
     }
 
     /// Makes a padded batch of each group of samples.
@@ -219,6 +233,10 @@ impl<S: Source, F: Transform<S::Item>> Source for Map<S, F> {
     fn next_item(&mut self) -> Result<Option<F::Output>> {
         let item = self.source.next_item()?;
         item.map(|item| self.f.apply(item)).transpose()
+    }
+
+    fn skip_item(&mut self) -> Result<bool> {
+        self.source.skip_item()
     }
 
     fn state(&self) -> S::State {

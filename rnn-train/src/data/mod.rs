@@ -72,6 +72,7 @@ mod segments;
 mod series;
 mod shuffle;
 mod source;
+mod split;
 mod text;
 mod tfrecord;
 mod values;
@@ -102,6 +103,7 @@ pub use segments::{SegmentBatch, SegmentSpec, Segments, SegmentsState};
 pub use series::{Normalization, SeriesWindows, parse_series, read_series, wave, wave_series};
 pub use shuffle::{Shuffle, ShuffleState};
 pub use source::{InOrder, Source};
+pub use split::{Split, SplitState};
 pub use text::{Symbol, TextWindow, TextWindows, Vocabulary};
 #[doc(hidden)]
 pub use tfrecord::masked_crc;

@@ -39,6 +39,16 @@ pub trait Source {
     /// The data cannot be read. The next call continues after the fault where that is possible.
     fn next_item(&mut self) -> Result<Option<Self::Item>>;
 
+    /// Passes over the next item of the epoch, which another rank of a job computes
+    /// ([`DataParallel`](crate::parallel::DataParallel)); `false` ends the epoch. What
+    /// [`map`](super::SourceExt::map) and the like make of an item is left out.
+    ///
+    /// # Errors
+    /// Those of [`next_item`](Self::next_item).
+    fn skip_item(&mut self) -> Result<bool> {
+        Ok(self.next_item()?.is_some())
+    }
+
     /// The position: everything that another source over the same data needs to continue from here.
     fn state(&self) -> Self::State;
 

@@ -141,8 +141,7 @@ impl LossScale {
     /// There is no gradient at all, or the device failed.
     pub fn unscale<B: Backend>(&mut self, grads: &Gradients<B>) -> Result<Option<Gradients<B>>> {
         // In 16 bits the quotients would underflow, which the factor prevents.
-        let wide = |values: &Tensor<B>| values.cast(values.dtype().computed_in());
-        let grads = grads.map_values(|values| wide(values)?.affine(1.0 / self.factor, 0.0))?;
+        let grads = grads.wide()?.scale(1.0 / self.factor)?;
         if !grads.global_norm()?.item()?.is_finite() {
             self.change(0.5);
             return Ok(None);

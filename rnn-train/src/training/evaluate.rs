@@ -5,6 +5,7 @@ use rnn_core::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Source;
+use crate::parallel::DataParallel;
 
 /// A mean, weighted by counts: that of a batch, or a running mean over batches.
 ///
@@ -54,6 +55,41 @@ impl Mean {
     /// `e ^ value`: the perplexity, if this is a mean of cross entropies.
     pub fn perplexity(&self) -> f64 {
         self.value().exp()
+    }
+}
+
+impl DataParallel {
+    /// The means over what all ranks have counted, such as the accuracy of each rank's
+    /// [`share`](Self::share) of the test set.
+    ///
+    /// ```
+    /// use recurrent::parallel::{DataParallel, Local};
+    /// use recurrent::training::Mean;
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let accuracy = Local::run(2, |rank| {
+    ///     let ranks = DataParallel::new(rank)?;
+    ///     let mine = match ranks.rank() {
+    ///         0 => Mean::of(1.0, 30.0), // all of 30 are right
+    ///         _ => Mean::of(0.5, 10.0),
+    ///     };
+    ///     let [all] = ranks.means([mine])?;
+    ///     Ok(all.value())
+    /// })?;
+    /// assert_eq!(accuracy, [0.875, 0.875]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`agree`](Self::agree).
+    pub fn means<const N: usize>(&self, mine: [Mean; N]) -> Result<[Mean; N]> {
+        let mut means = [Mean::default(); N];
+        for of_rank in self.agree("means", Ok(mine.to_vec()))? {
+            for (mean, of_rank) in means.iter_mut().zip(of_rank) {
+                mean.add(of_rank);
+            }
+        }
+        Ok(means)
     }
 }
 

@@ -18,6 +18,7 @@ mod evaluate;
 mod interrupt;
 mod lr_find;
 mod progress;
+mod ranks;
 mod reports;
 mod steps;
 mod trainer;

@@ -78,7 +78,7 @@ pub struct StepReport<B: Backend> {
     /// Whether the gradient was not finite, so that only the factor of
     /// [`loss_scale`](super::Trainer::loss_scale) changed.
     pub skipped: bool,
-    /// The memory of the loss's device after the step: bytes in use, and the most that were in use
+    /// The memory of the model's device after the step: bytes in use, and the most that were in use
     /// at any time.
     pub memory: Memory,
     /// The gradients, after clipping, if [`keep_gradients`](super::Trainer::keep_gradients) asks

@@ -7,18 +7,8 @@ use rnn_core::{Mode, Module, Nest};
 use super::{EpochReport, Progress, StepReport, TrainEvent, TrainStep, Trainer};
 use crate::data::Source;
 use crate::optim::Optimizer;
+use crate::parallel::{self, Node, Shards};
 use crate::{Differentiable, Gradients, value_and_grad_of};
-
-/// The batches of a step so far.
-struct Batches<B: Backend, C> {
-    count: u64,
-    loss: f64,
-    /// The sum, times the factor of the loss scale.
-    grads: Option<Gradients<B>>,
-    carried: C,
-    /// The device of the loss.
-    device: Option<B>,
-}
 
 impl<B: Differentiable> Trainer<B> {
     /// Takes all steps of an epoch, or the remaining ones after resuming.
@@ -76,7 +66,7 @@ impl<B: Differentiable> Trainer<B> {
     {
         let batches = source.items_per_epoch();
         let mut progress = Progress::resumed(
-            self.show_progress,
+            self.shows_progress(),
             format!("epoch {}", self.state.epoch + 1),
             self.state.epoch_steps,
             batches.map(|batches| batches.div_ceil(self.accumulate)),
@@ -155,7 +145,8 @@ impl<B: Differentiable> Trainer<B> {
         S: Source,
         C: Nest<B>,
     {
-        if self.interrupt.as_ref().is_some_and(|i| i.is_requested()) {
+        self.begin(model, optimizer, source)?;
+        if self.interrupted()? {
             let checkpoint = self.save(model, optimizer, source)?;
             let step = self.state.step;
             return Err(Error::Interrupted { step, checkpoint });
@@ -168,55 +159,144 @@ impl<B: Differentiable> Trainer<B> {
         if self.state.epoch_ended {
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
-        let before = source.state();
-        let mut batches = Batches {
-            count: 0,
-            loss: 0.0,
-            grads: None,
-            carried: match self.state.epoch_steps {
-                0 => initial.clone(),
-                _ => initial.rebuild(&self.state.carry)?,
-            },
-            device: None,
-        };
-        while batches.count < self.accumulate {
-            let Some(batch) = source.next_item()? else {
-                self.state.epoch_ended = batches.count > 0 || self.state.epoch_steps > 0;
-                break;
-            };
-            let added = self.add(&mut batches, model, optimizer, |model, carried, step| {
-                loss(model, &batch, carried, step)
-            });
-            added.map_err(|error| back(source, &before, error))?;
-        }
-        if batches.count == 0 {
-            if !self.state.epoch_ended {
-                let error = Error::argument("trainer", "source", "returned no batch");
-                return Err(back(source, &before, error));
+        let mut before = Some(source.state());
+        let mut carried = self.carried(initial)?;
+        let batches = self.batches(
+            model,
+            optimizer,
+            source,
+            &mut before,
+            &mut carried,
+            &mut loss,
+        );
+        let batches = batches.and_then(|batches| match batches.count {
+            0 if !self.state.epoch_ended => {
+                Err(Error::argument("trainer", "source", "returned no batch"))
             }
+            _ => Ok(batches),
+        });
+        if let Ok(Shards { count: 0, .. }) = batches {
             self.state.carry.clear();
             self.save(model, optimizer, source)?;
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
-        let carried = batches.carried.leaves().into_iter().cloned().collect();
-        let device = batches.device.clone();
-        let report = self.update(model, optimizer, batches);
+        let report = self.summed(model, optimizer, batches);
+        let report = report.and_then(|batches| self.update(model, optimizer, batches));
         let mut report = report.map_err(|error| {
             self.state.epoch_ended = false;
-            back(source, &before, error)
+            back(source, before, error)
         })?;
-        report.memory = device.map(|device| device.memory()).unwrap_or_default();
+        if let Some((_, param)) = model.named_params().first() {
+            report.memory = param.device().memory();
+        }
         self.state.step += 1;
         self.state.epoch_steps += 1;
         self.state.epoch_loss += report.loss;
-        self.state.carry = carried;
+        self.state.carry = match self.state.epoch_ended {
+            true => Vec::new(),
+            false => carried
+                .iter()
+                .flat_map(|c| c.leaves().into_iter().cloned())
+                .collect(),
+        };
         let step = self.state.step;
-        if self.state.epoch_ended {
-            self.state.carry.clear();
-        }
         self.save_is_due =
             self.state.epoch_ended || self.save_every.is_some_and(|n| step.is_multiple_of(n));
         Ok(TrainEvent::Step(report))
+    }
+
+    /// What the batches of the next step begin with: one value, or one for each batch.
+    fn carried<C: Nest<B>>(&self, initial: &C) -> Result<Vec<C>> {
+        let leaves = initial.leaves().len();
+        if self.ranks.is_some() && leaves > 0 && !self.lanes {
+            let problem = "has elements, but the next batch may be another rank's: `lanes` lets \
+                           each batch of a step carry a value of its own";
+            return Err(Error::argument("across", "initial", problem));
+        }
+        let lanes = if self.lanes { self.accumulate } else { 1 };
+        let carry = &self.state.carry;
+        if self.state.epoch_steps > 0 && carry.len() as u64 != lanes * leaves as u64 {
+            let problem = format!(
+                "has {lanes} times {leaves} tensors, but the run carries {}",
+                carry.len()
+            );
+            return Err(Error::argument("trainer", "initial", problem));
+        }
+        let lane = |lane: u64| match self.state.epoch_steps {
+            0 => Ok(initial.clone()),
+            _ => initial.rebuild(&carry[lane as usize * leaves..][..leaves]),
+        };
+        (0..lanes).map(lane).collect()
+    }
+
+    /// Reads the batches of a step, and computes the losses and gradients of this rank's. After an
+    /// error of the source it stays where it is, unless it is one of several that move together:
+    /// there is no `before` to move back to.
+    fn batches<M, O, S, C>(
+        &mut self,
+        model: &M,
+        optimizer: &O,
+        source: &mut S,
+        before: &mut Option<S::State>,
+        carried: &mut [C],
+        loss: &mut impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
+    ) -> Result<Shards<B>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+        S: Source,
+        C: Nest<B>,
+    {
+        let mut batches = Shards::default();
+        while batches.count < self.accumulate {
+            let batch = match self.computes(batches.count) {
+                true => source.next_item().map(|batch| batch.map(Some)),
+                false => source.skip_item().map(|more| more.then_some(None)),
+            };
+            if batch.is_err() && self.ranks.is_none() {
+                *before = None;
+            }
+            let Some(batch) = batch? else {
+                self.state.epoch_ended = batches.count > 0 || self.state.epoch_steps > 0;
+                break;
+            };
+            if let Some(batch) = batch {
+                let lane = if self.lanes {
+                    batches.count as usize
+                } else {
+                    0
+                };
+                let carried = &mut carried[lane];
+                self.add(
+                    &mut batches,
+                    model,
+                    optimizer,
+                    carried,
+                    |model, carried, step| loss(model, &batch, carried, step),
+                )?;
+            }
+            batches.count += 1;
+        }
+        Ok(batches)
+    }
+
+    /// The batches of all ranks, with the sum of their gradients.
+    fn summed<M, O>(
+        &self,
+        model: &M,
+        optimizer: &O,
+        batches: Result<Shards<B>>,
+    ) -> Result<Shards<B>>
+    where
+        M: Module<Backend = B>,
+        O: Optimizer<B>,
+    {
+        let Some(ranks) = &self.ranks else {
+            return batches;
+        };
+        let mut params = model.named_params();
+        params.retain(|(name, _)| optimizer.trains(name));
+        parallel::sum(ranks, &params, batches)
     }
 
     fn next_epoch(&mut self) -> EpochReport {
@@ -235,9 +315,10 @@ impl<B: Differentiable> Trainer<B> {
     /// Adds the loss and the gradient of a batch.
     fn add<M, O, C>(
         &self,
-        batches: &mut Batches<B, C>,
+        batches: &mut Shards<B>,
         model: &M,
         optimizer: &O,
+        carried: &mut C,
         loss: impl FnOnce(&M, &C, TrainStep) -> Result<(Tensor<B>, C)>,
     ) -> Result<()>
     where
@@ -251,7 +332,7 @@ impl<B: Differentiable> Trainer<B> {
         let trains = |name: &str| optimizer.trains(name);
         let (_, grads) = mode.scope(|| {
             value_and_grad_of(model, trains, |model| {
-                let (value, carried) = loss(model, &batches.carried, step)?;
+                let (value, carried) = loss(model, carried, step)?;
                 results = Some((value.detach(), carried));
                 match &self.state.loss_scale {
                     Some(scale) => scale.apply(&value),
@@ -259,10 +340,9 @@ impl<B: Differentiable> Trainer<B> {
                 }
             })
         })?;
-        let Some((value, carried)) = results else {
+        let Some((value, next)) = results else {
             unreachable!("the loss was computed");
         };
-        batches.device = Some(value.device().clone());
         let value = value.item()?;
         if !value.is_finite() {
             return Err(Error::NonFiniteLoss {
@@ -271,22 +351,26 @@ impl<B: Differentiable> Trainer<B> {
                 param: grads.first_non_finite()?.map(str::to_owned),
             });
         }
-        batches.count += 1;
-        batches.loss += value;
-        batches.grads = Some(match batches.grads.take() {
-            Some(sum) => sum.add(&grads)?,
-            None => grads,
-        });
-        batches.carried = carried.map(&mut |leaf| Ok(leaf.detach()))?;
+        batches.losses.push(value);
+        let node = Node {
+            start: batches.count,
+            len: 1,
+            value: match self.accumulate {
+                1 => grads,
+                _ => grads.wide()?,
+            },
+        };
+        batches.grads.push(node, |a, b| a.add(&b))?;
+        *carried = next.map(&mut |leaf| Ok(leaf.detach()))?;
         Ok(())
     }
 
     /// Updates the model from the gradients of a step. On an error nothing has changed.
-    fn update<M, O, C>(
+    fn update<M, O>(
         &mut self,
         model: &mut M,
         optimizer: &mut O,
-        batches: Batches<B, C>,
+        batches: Shards<B>,
     ) -> Result<StepReport<B>>
     where
         M: Module<Backend = B>,
@@ -300,14 +384,14 @@ impl<B: Differentiable> Trainer<B> {
         let mut report = StepReport {
             step,
             epoch: self.state.epoch + 1,
-            loss: batches.loss / batches.count as f64,
+            loss: batches.losses.iter().sum::<f64>() / batches.count as f64,
             gradient_norm: f64::NAN,
             learning_rate: rate,
             skipped: true,
             memory: Memory::default(),
             gradients: None,
         };
-        let Some(mut grads) = batches.grads else {
+        let Some(mut grads) = batches.grads.total(|a, b| a.add(&b))? else {
             unreachable!("a step has a batch");
         };
         if batches.count > 1 {
@@ -375,8 +459,8 @@ fn not_finite<B: Backend>(grads: &Gradients<B>, step: u64) -> Result<Error> {
 }
 
 /// Moves a source to where it was before a failed step, and returns the error of the step.
-fn back<S: Source>(source: &mut S, before: &S::State, error: Error) -> Error {
-    match source.restore(before.clone()) {
+fn back<S: Source>(source: &mut S, before: Option<S::State>, error: Error) -> Error {
+    match before.map_or(Ok(()), |before| source.restore(before)) {
         Ok(()) => error,
         Err(fault) => {
             let problem = format!("cannot be moved back to before a failed step: {fault}; {error}");

@@ -11,6 +11,7 @@ use super::Interrupt;
 use crate::checkpoint::{Checkpoints, TrainState, exact};
 use crate::data::Source;
 use crate::optim::{LossScale, Optimizer, Schedule};
+use crate::parallel::DataParallel;
 
 backend_api::shared_doc! { trainer_doc:
 /// Trains a model, epoch by epoch.
@@ -59,7 +60,8 @@ backend_api::shared_doc! { trainer_doc:
 /// evaluation, is repeated if no later checkpoint was saved:
 /// [`run_epoch`](crate::training::Trainer::run_epoch) then returns the report of that epoch again.
 ///
-/// [`step`](crate::training::Trainer::step) takes a single step, for a loop of the caller's own.
+/// [`step`](crate::training::Trainer::step) takes a single step, for a loop of the caller's own;
+/// [`across`](crate::training::Trainer::across) trains on several processes.
 }
 
 #[doc = trainer_doc!()]
@@ -70,6 +72,8 @@ pub struct Trainer<B: Backend> {
     pub(super) schedule: Option<Schedule>,
     /// Batches of a step.
     pub(super) accumulate: u64,
+    /// Whether each of them carries a value of its own.
+    pub(super) lanes: bool,
     pub(super) keep_gradients: bool,
     pub(super) interrupt: Option<Interrupt>,
     checkpoints: Option<Checkpoints>,
@@ -77,6 +81,9 @@ pub struct Trainer<B: Backend> {
     /// Whether the next step begins with saving a checkpoint.
     pub(super) save_is_due: bool,
     pub(super) show_progress: bool,
+    pub(super) ranks: Option<DataParallel>,
+    /// Whether the ranks have begun with the same state.
+    pub(super) ranks_agree: bool,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -87,12 +94,15 @@ impl<B: Backend> Trainer<B> {
             clip_norm: None,
             schedule: None,
             accumulate: 1,
+            lanes: false,
             keep_gradients: false,
             interrupt: None,
             checkpoints: None,
             save_every: None,
             save_is_due: false,
             show_progress: true,
+            ranks: None,
+            ranks_agree: false,
         }
     }
 
@@ -114,10 +124,22 @@ impl<B: Backend> Trainer<B> {
     /// Takes each step with the mean gradient of this many batches, at least 1, as if they were one
     /// large batch. The last step of an epoch may have fewer. The loss is called for each batch; if
     /// it is a mean and the batches have one size, the step is that of the large batch up to
-    /// rounding.
+    /// rounding. Gradients are summed pairwise, and those of 16-bit floats in `f32`.
     #[must_use]
     pub fn accumulate(mut self, batches: u64) -> Self {
         self.accumulate = batches.max(1);
+        self
+    }
+
+    /// Lets each batch of a step carry a value of its own
+    /// ([`run_epoch_carrying`](Self::run_epoch_carrying)): that of a batch goes to the batch at the
+    /// same place of the next step, and not to the batch that follows it. The rows of a text are
+    /// cut into the batches of a step, for example, by [`split`](crate::data::SourceExt::split).
+    /// Several ranks ([`across`](Self::across)) need it, since the batch that follows may be
+    /// another rank's.
+    #[must_use]
+    pub fn lanes(mut self) -> Self {
+        self.lanes = true;
         self
     }
 
@@ -167,6 +189,20 @@ impl<B: Backend> Trainer<B> {
     #[must_use]
     pub fn show_progress(mut self, show: bool) -> Self {
         self.show_progress = show;
+        self
+    }
+
+    /// Divides the batches of each step ([`accumulate`](Self::accumulate), at least as many as
+    /// there are ranks) among the ranks of a job. All ranks call the methods of the trainer in the
+    /// same order, over sources of the same items, of which each computes the losses of some. Rank
+    /// 0 alone writes checkpoints and shows progress. The first step begins with the parameters of
+    /// rank 0.
+    ///
+    /// A loss that carries a value to the next batch needs [`lanes`](Self::lanes).
+    #[must_use]
+    pub fn across(mut self, ranks: &DataParallel) -> Self {
+        self.ranks = Some(ranks.clone());
+        self.ranks_agree = false;
         self
     }
 
@@ -230,6 +266,7 @@ impl<B: Backend> Trainer<B> {
         let scale = self.state.loss_scale.take();
         self.state = state;
         self.state.loss_scale = self.state.loss_scale.take().or(scale);
+        self.ranks_agree = false;
         Ok(true)
     }
 
@@ -271,15 +308,27 @@ impl<B: Backend> Trainer<B> {
         source: &S,
         save: impl FnOnce(&Checkpoints, &TrainState<B>) -> Result<PathBuf>,
     ) -> Result<Option<PathBuf>> {
-        let Some(checkpoints) = &self.checkpoints else {
+        if self.checkpoints.is_none() {
             return Ok(None);
-        };
+        }
         let position = exact::to_value("trainer", "source.state", &source.state())?;
         if let Err(e) = S::State::deserialize(&position) {
             let problem = format!("could not be read back from a checkpoint: {e}");
             return Err(Error::argument("trainer", "source.state", problem));
         }
         self.state.data = position;
-        save(checkpoints, &self.state).map(Some)
+        self.gather_carry()?;
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(None);
+        };
+        let Some(ranks) = &self.ranks else {
+            return save(checkpoints, &self.state).map(Some);
+        };
+        // The others wait for it, so that none is ahead of what a resumed run repeats.
+        let path = match ranks.rank() {
+            0 => save(checkpoints, &self.state).map(Some),
+            _ => Ok(None),
+        };
+        Ok(ranks.agree("saving a checkpoint", path)?.swap_remove(0))
     }
 }

@@ -13,6 +13,7 @@ mod malformed;
 mod memory;
 mod monitor;
 mod optim;
+mod parallel;
 mod schedule;
 mod sparse;
 mod training;

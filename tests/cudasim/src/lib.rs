@@ -1,9 +1,9 @@
 //! A CUDA device simulated on the CPU, for tests on machines without a GPU.
 //!
-//! [`install`] loads a replacement of the driver, NVRTC and cuBLAS into the process, where cudarc
-//! finds it. The machine's C++ compiler compiles kernels, and they run thread by thread under a
-//! schedule that depends on a seed. Bugs that a GPU may hide by luck (a missing barrier or event,
-//! uninitialised memory) cause a wrong result or an error with a report.
+//! [`install`] loads a replacement of the driver, NVRTC, cuBLAS and NCCL into the process, where
+//! cudarc finds it. The machine's C++ compiler compiles kernels, and they run thread by thread
+//! under a schedule that depends on a seed. Bugs that a GPU may hide by luck (a missing barrier or
+//! event, uninitialised memory) cause a wrong result or an error with a report.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

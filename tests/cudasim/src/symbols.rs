@@ -8,7 +8,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::Error;
 
 /// Both names of each library: the one that cudarc tries first, and the one with a version.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "libcuda.so",
     "libcuda.so.1",
     "libnvrtc.so",
@@ -17,6 +17,7 @@ const NAMES: [&str; 8] = [
     "libcublas.so.13",
     "libnvtx3interop.so",
     "libnvtx3interop.so.1",
+    "libnccl.so.2",
 ];
 
 macro_rules! symbols {

@@ -1,0 +1,266 @@
+//! MPI.
+
+mod ffi;
+
+use std::env;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backend_api::{Error, Result};
+use ffi::{Functions, Parts};
+use rnn_train::parallel::Collective;
+
+use crate::library;
+
+/// Names the library, if it is not where the system looks for libraries.
+const VARIABLE: &str = "RECURRENT_MPI";
+
+/// Its name: that of the first version of the ABI, and that of development packages.
+const NAMES: [&str; 2] = ["libmpi_abi.so.1", "libmpi_abi.so"];
+
+/// A process of an MPI job, which `mpirun` or a batch system starts.
+///
+/// The library is opened when a job runs: any that has the standard ABI of MPI 5, as MPICH has from
+/// version 5.0 and Open MPI from 6.0. One program runs with all of them. The environment variable
+/// `RECURRENT_MPI` names a library that is not where the system looks for libraries, or beside an
+/// `mpirun` of the search path.
+///
+/// ```no_run
+/// use recurrent::distributed::Mpi;
+/// use recurrent::parallel::{Collective, DataParallel};
+/// use recurrent::{Dense, Device};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// Mpi::run(|mpi| {
+///     println!("rank {} of {} uses {}", mpi.rank(), mpi.size(), mpi.library());
+///     let ranks = DataParallel::new(mpi)?;
+///     let mut model = Dense::new(&Device::cpu(), 3, 2)?;
+///     ranks.broadcast(&mut model)
+/// })
+/// # }
+/// ```
+///
+/// A rank that waits gives its core to others.
+#[derive(Clone, Debug)]
+pub struct Mpi(Arc<Job>);
+
+#[derive(Debug)]
+struct Job {
+    rank: usize,
+    size: usize,
+    version: String,
+    functions: Functions,
+    /// Whether MPI is at work. Locked for each operation: a library may allow one at a time.
+    running: Mutex<bool>,
+}
+
+impl Mpi {
+    /// Runs a function as a process of a job, once in a process.
+    ///
+    /// If the function fails or panics and the job has several processes, it prints the error and
+    /// ends them all, since those would wait for this one for ever.
+    ///
+    /// # Errors
+    /// * [`Error::Unavailable`]: there is no library with the standard ABI, it cannot be started,
+    ///   or `mpirun` belongs to another MPI.
+    /// * [`Error::Argument`]: this process has called this function before.
+    /// * The error of the function, if the job has one process.
+    pub fn run<T, E>(job: impl FnOnce(Self) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<Error> + Display,
+    {
+        let mpi = Self::start()?;
+        let abort = AbortOnPanic(mpi.clone());
+        let ended = job(mpi.clone());
+        std::mem::forget(abort);
+        if let Err(error) = &ended
+            && mpi.0.size > 1
+        {
+            eprintln!("rank {} of {}: {error}", mpi.0.rank, mpi.0.size);
+            mpi.0.functions.abort(1);
+        }
+        *mpi.running() = false;
+        mpi.0.functions.finalize();
+        ended
+    }
+
+    /// The first line of the library's description of itself.
+    pub fn library(&self) -> &str {
+        &self.0.version
+    }
+
+    fn start() -> Result<Self> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        let functions = open()?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            let problem = "was called before in this process, and MPI starts once";
+            return Err(Error::argument("Mpi::run", "it", problem));
+        }
+        functions.init().map_err(unavailable)?;
+        let (rank, size) = (functions.rank(), functions.size());
+        let version = functions.version();
+        check_launcher(size, &version)?;
+        Ok(Self(Arc::new(Job {
+            rank,
+            size,
+            version,
+            functions,
+            running: Mutex::new(true),
+        })))
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs an operation while no other thread does.
+    fn alone<T>(&self, operation: impl FnOnce(&Functions) -> T) -> Result<T> {
+        let running = self.running();
+        if !*running {
+            return Err(Error::Failed {
+                device: "MPI".to_owned(),
+                action: "an operation",
+                problem: "the function of `Mpi::run` has ended".to_owned(),
+            });
+        }
+        Ok(operation(&self.0.functions))
+    }
+}
+
+/// Ends the job of a process that panics.
+struct AbortOnPanic(Mpi);
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        self.0.0.functions.abort(101);
+    }
+}
+
+impl Collective for Mpi {
+    fn rank(&self) -> usize {
+        self.0.rank
+    }
+
+    fn size(&self) -> usize {
+        self.0.size
+    }
+
+    fn exchange(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        if parts.len() != self.0.size {
+            let problem = format!("are {}, but there are {} ranks", parts.len(), self.0.size);
+            return Err(Error::argument("exchange", "parts", problem));
+        }
+        self.alone(|mpi| {
+            let lengths: Vec<u8> = parts.iter().flat_map(|part| length(part)).collect();
+            let numbers = || Parts::new(parts.iter().map(|_| size_of::<u64>()));
+            let mut theirs = vec![0; lengths.len()];
+            mpi.all_to_all(&lengths, &numbers(), &mut theirs, &numbers());
+            let sent = Parts::new(parts.iter().map(Vec::len));
+            let (received, lengths) = described(&theirs);
+            let mut to = vec![0; received.bytes()];
+            mpi.all_to_all(&parts.concat(), &sent, &mut to, &received);
+            cut(&to, &lengths)
+        })
+    }
+
+    fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.alone(|mpi| {
+            let numbers = Parts::new((0..self.0.size).map(|_| size_of::<u64>()));
+            let mut theirs = vec![0; numbers.bytes()];
+            mpi.all_gather(&length(mine), &mut theirs, &numbers);
+            let (received, lengths) = described(&theirs);
+            let mut to = vec![0; received.bytes()];
+            mpi.all_gather(mine, &mut to, &received);
+            cut(&to, &lengths)
+        })
+    }
+
+    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<()> {
+        if root >= self.0.size {
+            let problem = format!("is {root}, but there are {} ranks", self.0.size);
+            return Err(Error::argument("broadcast", "root", problem));
+        }
+        self.alone(|mpi| mpi.broadcast(root, bytes))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.alone(Functions::barrier)
+    }
+}
+
+fn length(bytes: &[u8]) -> [u8; 8] {
+    (bytes.len() as u64).to_ne_bytes()
+}
+
+/// The parts whose lengths were sent.
+fn described(lengths: &[u8]) -> (Parts, Vec<usize>) {
+    let lengths = lengths.as_chunks().0.iter();
+    let lengths: Vec<usize> = lengths
+        .map(|&bytes| u64::from_ne_bytes(bytes) as usize)
+        .collect();
+    (Parts::new(lengths.iter().copied()), lengths)
+}
+
+fn cut(mut bytes: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
+    let parts = lengths.iter().map(|&length| {
+        let (part, rest) = bytes.split_at(length);
+        bytes = rest;
+        part.to_vec()
+    });
+    parts.collect()
+}
+
+/// Opens the library.
+fn open() -> Result<Functions> {
+    let paths = candidates(env::var_os(VARIABLE).map(PathBuf::from));
+    library::open(paths, Functions::open).map_err(|tried| {
+        unavailable(format!(
+            "no library with the standard ABI of MPI 5 could be opened ({tried}). MPICH has it \
+             from version 5.0 (`pip install mpich`), Open MPI from 6.0. {VARIABLE} names the \
+             library if it is not where the system looks for libraries, nor beside the `mpirun` \
+             of the search path"
+        ))
+    })
+}
+
+/// Where the library may be: what the variable names, or else where the system looks, and in the
+/// folder of libraries beside each `mpirun`, where wheels of Python have it.
+fn candidates(named: Option<PathBuf>) -> Vec<PathBuf> {
+    if let Some(named) = named {
+        return vec![named];
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let beside = env::split_paths(&path)
+        .filter(|folder| folder.join("mpirun").is_file())
+        .filter_map(|folder| Some(folder.parent()?.join("lib").join(NAMES[0])))
+        .filter(|library| library.is_file());
+    let by_name = NAMES.iter().map(|name| Path::new(name).to_owned());
+    by_name.chain(beside).collect()
+}
+
+fn unavailable(reason: impl Into<String>) -> Error {
+    Error::Unavailable {
+        device: "MPI".to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// The launcher of another MPI starts processes that each believe to be alone.
+fn check_launcher(size: usize, version: &str) -> Result<()> {
+    for variable in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let launched = env::var(variable).ok().and_then(|size| size.parse().ok());
+        if let Some(launched) = launched.filter(|&launched: &usize| launched != size) {
+            return Err(unavailable(format!(
+                "{variable} says that this job has {launched} processes, but {version} knows of \
+                 {size}: start the program with the `mpirun` of that library, or name the library \
+                 of this `mpirun` in {VARIABLE}"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Data-parallel training: the batches of a step are computed by several processes, the ranks, and
+//! every rank takes the step with the mean of all gradients.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`Collective`] | moves bytes between the ranks; an engine such as MPI implements it |
+//! | [`Local`] | ranks that are threads of one process |
+//! | [`DataParallel`] | what a [`Trainer`](crate::training::Trainer) needs of the ranks |
+//!
+//! `recurrent::distributed` (features `distributed` and `nccl`) has the engines MPI and NCCL.
+
+mod background;
+mod bucket;
+mod collective;
+mod data_parallel;
+mod exchange;
+mod local;
+mod tree;
+
+pub use collective::Collective;
+pub use data_parallel::DataParallel;
+pub(crate) use exchange::{Shards, sum};
+pub use local::Local;
+pub(crate) use tree::{Node, Tree};
