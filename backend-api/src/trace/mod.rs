@@ -5,11 +5,13 @@
 //! * [`StepGraph`]: the recorded step.
 //! * [`Regions`]: what of the step can be computed for all steps at once, and what remains.
 //! * [`ScanPlan`]: what remains, over all steps, as one operation.
+//! * [`program`]: one step as instructions, for devices that compile it.
 
 mod cache;
 mod evaluate;
 mod graph;
 mod plan;
+pub mod program;
 mod recorder;
 mod regions;
 mod rows;

@@ -1,14 +1,19 @@
 //! Where values are.
 
-use super::{Builder, Region};
-use crate::scan::program::{Buffer, Carried, Memory};
-use crate::scan::row_graph::{RowWork, Source, Span, is_dense};
+use smallvec::smallvec;
+
+use super::{Builder, Copied, Region};
+use crate::trace::program::row_graph::{RowWork, Source, Span, count, is_dense};
+use crate::trace::program::{Buffer, Carried, Memory, Target};
 
 impl Builder {
     /// Computes results where they belong. A new state that is an output, too, is read from there.
     pub(super) fn place_results(&mut self) {
         let outputs = self.graph.outputs.len();
         let results = std::mem::take(&mut self.graph.results);
+        if self.target == Target::Fixed {
+            return self.place_fixed_results(&results);
+        }
         for (i, span) in results.into_iter().enumerate() {
             let state = i.checked_sub(outputs);
             let memory = state.map_or(Memory::Output(i), Memory::Next);
@@ -22,10 +27,112 @@ impl Builder {
                 (None, Some(id)) if !self.chunked[id] => {
                     self.home[id] = Some((memory, 0));
                 }
-                _ => self.copies.push((span, memory)),
+                _ => self.copy(&span, memory),
             }
             if state.is_some() {
                 self.carried.push(carried);
+            }
+        }
+    }
+
+    fn copy(&mut self, span: &Span, memory: Memory) {
+        self.copies.push(Copied {
+            span: span.clone(),
+            memory,
+            segment: None,
+        });
+    }
+
+    /// The same for [`Target::Fixed`]: states are fixed memory, outputs are not.
+    fn place_fixed_results(&mut self, results: &[Span]) {
+        let (outputs, states) = results.split_at(self.graph.outputs.len());
+        self.carried = vec![Carried::Next; states.len()];
+        let mut sums = Vec::new();
+        for (i, span) in states.iter().enumerate() {
+            match self.whole(span) {
+                Some(id) if self.is_product(id) => sums.push((i, id, span)),
+                Some(id) if self.home[id].is_none() && !self.chunked[id] => {
+                    self.home[id] = Some((Memory::Next(i), 0));
+                }
+                _ => self.copy(span, Memory::Next(i)),
+            }
+        }
+        for (i, id, span) in sums {
+            let RowWork::Product { terms, start } = &self.value(id).work else {
+                continue;
+            };
+            let is_scratch = |source| match source {
+                Source::Value(a) => !matches!(self.home[a], Some((Memory::Next(_), _))),
+                _ => false,
+            };
+            let alone = start.is_none();
+            let adds = self.region[id] == Region::Step
+                && self.home[id].is_none()
+                && terms.iter().all(|term| is_scratch(term.a.source));
+            if !adds {
+                self.copy(span, Memory::Next(i));
+                continue;
+            }
+            self.home[id] = Some((Memory::Next(i), 0));
+            if alone {
+                // A row that has ended starts with its state, the others with zeros.
+                let zeros = Span {
+                    source: self.graph.constant(0.0),
+                    offset: 0,
+                    axes: smallvec![self.graph.states[i]],
+                    strides: smallvec![0],
+                };
+                self.added.push(id);
+                self.copies.push(Copied {
+                    span: zeros,
+                    memory: Memory::Next(i),
+                    segment: Some(self.level[id] - 1),
+                });
+            }
+        }
+        for (i, span) in outputs.iter().enumerate() {
+            match self.whole(span) {
+                Some(id) if self.home[id].is_none() && !self.is_product(id) => {
+                    self.home[id] = Some((Memory::Output(i), 0));
+                }
+                _ => self.copy(span, Memory::Output(i)),
+            }
+        }
+    }
+
+    /// Copies the operands of the steps' products to fixed memory: to scratch memory if the product
+    /// adds to a state.
+    pub(super) fn place_operands(&mut self) {
+        if self.target == Target::Any {
+            return;
+        }
+        for id in 0..self.uses.len() {
+            let RowWork::Product { terms, .. } = &self.value(id).work else {
+                continue;
+            };
+            if self.uses[id] == 0 || self.region[id] != Region::Step {
+                continue;
+            }
+            let adds = matches!(self.home[id], Some((Memory::Next(_), _)));
+            for (i, term) in terms.clone().iter().enumerate() {
+                let fixed = match self.source(term.a.source).0.memory {
+                    Memory::Scratch(_) => true,
+                    Memory::State(_) | Memory::Next(_) => !adds,
+                    _ => false,
+                };
+                if fixed {
+                    continue;
+                }
+                let known = self.copies.iter().find_map(|copied| match copied.memory {
+                    Memory::Scratch(k) if copied.span == term.a => Some(k),
+                    _ => None,
+                });
+                let scratch = known.unwrap_or(self.scratch.len());
+                if known.is_none() {
+                    self.scratch.push(count(&term.a.axes));
+                    self.copy(&term.a, Memory::Scratch(scratch));
+                }
+                self.operands.insert((id, i), scratch);
             }
         }
     }
@@ -45,9 +152,9 @@ impl Builder {
                 }
             });
         }
-        for (span, _) in &self.copies {
-            if let Source::Value(id) = span.source {
-                in_memory[id] |= self.segment[id] < self.copied_in(span);
+        for copied in &self.copies {
+            if let Source::Value(id) = copied.span.source {
+                in_memory[id] |= self.segment[id] < self.copied_in(copied);
             }
         }
         for id in (0..count).rev() {
@@ -80,7 +187,10 @@ impl Builder {
                         let Some(from) = self.whole(&part.from) else {
                             continue;
                         };
-                        let known = matches!(home.0, Memory::Chunk(_));
+                        let known = match home.0 {
+                            Memory::Output(_) => self.target == Target::Fixed,
+                            memory => matches!(memory, Memory::Chunk(_)),
+                        };
                         let fits = (known || !self.chunked[from])
                             && match register {
                                 true => !in_memory[from] && self.segment[from] == self.segment[id],
@@ -134,23 +244,13 @@ impl Builder {
         (self.buffer(memory), offset)
     }
 
-    /// The number of a buffer in places.
-    pub(super) fn number(&mut self, buffer: Buffer) -> usize {
-        if let Memory::Register(_) = buffer.memory {
-            return 0;
-        }
-        *self.numbers.entry(buffer).or_insert_with(|| {
-            self.buffers.push(buffer);
-            self.buffers.len()
-        })
-    }
-
-    /// The segment that copies a result: not ahead of the steps, where no state is known.
-    pub(super) fn copied_in(&self, span: &Span) -> usize {
-        let computed = match span.source {
+    /// The segment that copies a span: not ahead of the steps, where no state is known.
+    pub(super) fn copied_in(&self, copied: &Copied) -> usize {
+        let computed = match copied.span.source {
             Source::Value(id) => self.segment[id],
             _ => 0,
         };
-        computed.max(self.last[Region::Ahead as usize])
+        let first = computed.max(self.last[Region::Ahead as usize]);
+        copied.segment.unwrap_or(first)
     }
 }
