@@ -1,6 +1,8 @@
 //! The implementation of [`Backend`]: which kernel runs an operation, by its operands' type.
 
-use backend_api::trace::StepCache;
+use std::sync::Arc;
+
+use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePath,
     SequencePlan, SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run,
@@ -12,6 +14,7 @@ use crate::buffer::{CudaBuffer, Input};
 use crate::device::Cuda;
 use crate::driver;
 use crate::launch::unsupported;
+use crate::scan::StepKernels;
 use crate::swapper::Swapped;
 
 impl Backend for Cuda {
@@ -94,6 +97,7 @@ impl Backend for Cuda {
             Op::ScatterAdd { .. } => self.scatter_add(ins, outs),
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
             Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
+            Op::Fused(Fused::Scan(plan)) if plan.is_compiled() => self.scan(plan, ins, outs),
             Op::Fused(fused) if first.is_float() => self.run_fused(first, fused, ins, outs),
             Op::Fused(fused) => compose(self, fused, ins, outs),
         }
@@ -135,13 +139,18 @@ impl Backend for Cuda {
         Some(self.steps())
     }
 
+    fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
+        Ok(Arc::new(StepKernels::new(step)?))
+    }
+
     fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        let mut plan = SequencePlan::stepwise(request);
-        if self.spread(request).is_some() {
-            plan.path = SequencePath::Whole;
-        }
-        log::debug!("{}: {request:?} goes {:?}", self.name(), plan.path);
-        Some(plan)
+        // Every other layer is compiled from its step.
+        self.spread(request)?;
+        log::debug!("{}: {request:?} is one launch", self.name());
+        Some(SequencePlan {
+            path: SequencePath::Whole,
+            ..SequencePlan::stepwise(request)
+        })
     }
 }
 

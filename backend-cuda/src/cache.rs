@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use backend_api::Result;
 use sha2::{Digest, Sha256};
 
-use crate::kernels::{self, Module};
+use crate::kernels;
 
 /// Bytes of the content hash at the start of a file.
 const HASH: usize = 32;
@@ -31,11 +31,11 @@ fn folder() -> Option<PathBuf> {
     })
 }
 
-/// The cache file of a module for a device; `None` if there is no cache folder.
-fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<PathBuf>> {
+/// The cache file of a source for a device; `None` if there is no cache folder.
+fn file(name: &str, source: &str, hardware: &str, architecture: &str) -> Result<Option<PathBuf>> {
     let version = kernels::compiler_version()?;
     let mut hash = Sha256::new();
-    let parts = [module.name(), module.source(), hardware, architecture];
+    let parts = [name, source, hardware, architecture];
     let headers = kernels::headers()
         .into_iter()
         .flat_map(|(name, source)| [name, source]);
@@ -48,20 +48,30 @@ fn file(module: Module, hardware: &str, architecture: &str) -> Result<Option<Pat
     Ok(folder().map(|folder| folder.join(format!("{name}.cubin"))))
 }
 
-/// A module's machine code, and whether it came from the cache. `hardware` is the device's name,
+/// A source's machine code, and whether it came from the cache. `hardware` is the device's name,
 /// `architecture` its `sm_..` name.
-pub(crate) fn cubin(module: Module, hardware: &str, architecture: &str) -> Result<(Vec<u8>, bool)> {
-    if let Some(cubin) = file(module, hardware, architecture)?.and_then(|file| read(&file)) {
+pub(crate) fn cubin(
+    name: &str,
+    source: &str,
+    hardware: &str,
+    architecture: &str,
+) -> Result<(Vec<u8>, bool)> {
+    if let Some(cubin) = file(name, source, hardware, architecture)?.and_then(|file| read(&file)) {
         return Ok((cubin, true));
     }
-    Ok((compile(module, hardware, architecture)?, false))
+    Ok((compile(name, source, hardware, architecture)?, false))
 }
 
-/// Compiles a module and stores it in the cache.
-pub(crate) fn compile(module: Module, hardware: &str, architecture: &str) -> Result<Vec<u8>> {
-    log::info!("compiling {} for {architecture}", module.name());
-    let compiled = kernels::compile(module.name(), module.source(), architecture, false)?;
-    if let Some(file) = file(module, hardware, architecture)?
+/// Compiles a source and stores it in the cache.
+pub(crate) fn compile(
+    name: &str,
+    source: &str,
+    hardware: &str,
+    architecture: &str,
+) -> Result<Vec<u8>> {
+    log::info!("compiling {name} for {architecture}");
+    let compiled = kernels::compile(name, source, architecture, false)?;
+    if let Some(file) = file(name, source, hardware, architecture)?
         && let Err(e) = store(&file, &compiled.cubin)
     {
         log::warn!(

@@ -53,6 +53,19 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The key of a step's program.
+    pub(crate) fn of_step(program: u64, dtype: DType, batch: usize) -> Self {
+        Self {
+            gradient: false,
+            cell: (3, Activation::Identity, program),
+            dtype,
+            batch,
+            units: 0,
+        }
+    }
+}
+
 /// Memory with fixed addresses, reused by all sequences of one kind.
 pub(crate) struct Workspace {
     pub(crate) graph: Option<Graph>,

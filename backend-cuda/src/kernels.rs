@@ -16,18 +16,20 @@ use cudarc::nvrtc::{result, sys};
 
 /// Headers that kernels include: name and text. "activations.cuh" is generated from the definitions
 /// in [`backend_api::activation`].
-pub fn headers() -> [(&'static str, &'static str); 4] {
+pub fn headers() -> [(&'static str, &'static str); 6] {
     static ACTIVATIONS: LazyLock<String> = LazyLock::new(activations);
     [
         ("common.cuh", include_str!("../kernels/common.cuh")),
         ("activations.cuh", &ACTIVATIONS),
         ("cells.cuh", include_str!("../kernels/cells.cuh")),
+        ("functions.cuh", include_str!("../kernels/functions.cuh")),
+        ("steps.cuh", include_str!("../kernels/steps.cuh")),
         ("prim.cuh", include_str!("../kernels/prim.cuh")),
     ]
 }
 
 /// The activations as C++: their codes, `activate` and `activation_grad` for the common ones, and
-/// `activate_uncommon` for the others, so that kernels of cells do not contain those.
+/// the same with `_uncommon` for the others, so that kernels of cells do not contain those.
 fn activations() -> String {
     let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
     let code = |f: &Activation| f.name().to_uppercase();
@@ -61,6 +63,7 @@ fn activations() -> String {
         ),
         function("activate", "T x", common, &value),
         function("activation_grad", "T y, T dy", common, &gradient),
+        function("activation_grad_uncommon", "T y, T dy", uncommon, &gradient),
         function("activate_uncommon", "T x", uncommon, &value),
     ]
     .concat()
@@ -88,11 +91,13 @@ pub enum Module {
     Rows,
     /// The steps of whole sequences.
     Sequence,
+    /// Descriptions of runs of generated steps.
+    Steps,
 }
 
 impl Module {
     /// All modules.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Elementwise,
         Self::Gates,
         Self::Loss,
@@ -102,6 +107,7 @@ impl Module {
         Self::Reduce,
         Self::Rows,
         Self::Sequence,
+        Self::Steps,
     ];
 
     /// The name of the source file.
@@ -116,6 +122,7 @@ impl Module {
             Self::Reduce => "reduce.cu",
             Self::Rows => "rows.cu",
             Self::Sequence => "sequence.cu",
+            Self::Steps => "steps.cu",
         }
     }
 
@@ -131,6 +138,7 @@ impl Module {
             Self::Reduce => include_str!("../kernels/reduce.cu"),
             Self::Rows => include_str!("../kernels/rows.cu"),
             Self::Sequence => include_str!("../kernels/sequence.cu"),
+            Self::Steps => include_str!("../kernels/steps.cu"),
         }
     }
 }

@@ -28,6 +28,11 @@ pub(crate) fn words(dtype: DType) -> &'static str {
 }
 
 impl Cuda {
+    /// Maximum number of blocks of a kernel that accepts any grid.
+    pub(crate) fn most_blocks(&self) -> usize {
+        (self.multiprocessors() * BLOCKS_EACH) as usize
+    }
+
     /// Queues a kernel on the compute stream. A launch of zero elements does nothing.
     ///
     /// The caller must pass arguments of the types that the kernel declares; only their number and
@@ -49,11 +54,11 @@ impl Cuda {
             Grid::Elements(count) => (
                 (count.max(0) as u64)
                     .div_ceil(u64::from(BLOCK))
-                    .min(u64::from(self.multiprocessors() * BLOCKS_EACH)) as u32,
+                    .min(self.most_blocks() as u64) as u32,
                 BLOCK,
             ),
             Grid::Blocks(blocks, threads) => {
-                let most = i64::from(self.multiprocessors() * BLOCKS_EACH);
+                let most = self.most_blocks() as i64;
                 (blocks.clamp(0, most) as u32, threads)
             }
         };

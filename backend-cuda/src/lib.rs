@@ -33,6 +33,7 @@ mod pool;
 mod random;
 mod reduce;
 mod rows;
+mod scan;
 mod sequence;
 mod sequence_grad;
 mod steps;

@@ -8,15 +8,16 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, sys};
 use cudarc::nvrtc::Ptx;
 use smallvec::SmallVec;
 
-use crate::arguments::{Args, Kernel};
-use crate::kernels::Module;
+use crate::arguments::{Args, Kernel, Source};
 use crate::{cache, driver};
 
 /// The kernels loaded on a device.
 pub(crate) struct Loaded {
     // Fields are dropped in order: functions before their modules.
     functions: RwLock<HashMap<Kernel, Function>>,
-    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
+    modules: Mutex<HashMap<Source, Arc<CudaModule>>>,
+    /// The sources of steps.
+    steps: Mutex<HashMap<u64, Arc<str>>>,
     context: Arc<CudaContext>,
     index: usize,
     hardware: String,
@@ -39,6 +40,7 @@ impl Loaded {
         Self {
             functions: RwLock::default(),
             modules: Mutex::default(),
+            steps: Mutex::default(),
             context,
             index,
             hardware,
@@ -62,9 +64,8 @@ impl Loaded {
             return self.checked(kernel, function, args);
         }
         let failed = |e| driver::failure(self.index, "looking up a kernel", e);
-        let module = self.module(kernel.module)?;
-        let name = format!("{}_{}", kernel.name, kernel.suffix);
-        let function = module.load_function(&name).map_err(failed)?;
+        let module = self.module(kernel.source)?;
+        let function = module.load_function(&kernel.function()).map_err(failed)?;
         let function = Function {
             sizes: declared(function.cu_function()).map_err(failed)?,
             function,
@@ -94,25 +95,45 @@ impl Loaded {
         })
     }
 
-    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
+    /// Makes the source of a step known.
+    pub(crate) fn add_step(&self, program: u64, source: &Arc<str>) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.entry(program).or_insert_with(|| source.clone());
+    }
+
+    /// The name and the text of a source.
+    fn text(&self, source: Source) -> (&'static str, Arc<str>) {
+        match source {
+            Source::File(module) => (module.name(), module.source().into()),
+            Source::Step(program) => {
+                let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+                ("step.cu", steps.get(&program).cloned().unwrap_or_default())
+            }
+        }
+    }
+
+    fn module(&self, source: Source) -> Result<Arc<CudaModule>> {
         // The lock is held while compiling, so a second thread that needs the module waits instead
         // of compiling it too.
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = modules.get(&module) {
+        if let Some(loaded) = modules.get(&source) {
             return Ok(loaded.clone());
         }
         let load = |cubin| self.context.load_module(Ptx::from_binary(cubin));
-        let (cubin, kept) = cache::cubin(module, &self.hardware, &self.architecture)?;
+        let (name, text) = self.text(source);
+        let (cubin, kept) = cache::cubin(name, &text, &self.hardware, &self.architecture)?;
         let mut loaded = load(cubin);
         if kept && loaded.as_ref().is_err_and(refused) {
-            log::warn!(
-                "{}: the driver rejects the cached code; compiling again",
-                module.name()
-            );
-            loaded = load(cache::compile(module, &self.hardware, &self.architecture)?);
+            log::warn!("{name}: the driver rejects the cached code; compiling again",);
+            loaded = load(cache::compile(
+                name,
+                &text,
+                &self.hardware,
+                &self.architecture,
+            )?);
         }
         let loaded = loaded.map_err(|e| driver::failure(self.index, "loading kernels", e))?;
-        modules.insert(module, loaded.clone());
+        modules.insert(source, loaded.clone());
         Ok(loaded)
     }
 }

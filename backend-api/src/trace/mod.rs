@@ -19,8 +19,8 @@ mod simplify;
 mod symbolic;
 
 pub use cache::StepCache;
-pub use evaluate::run_step;
 pub(crate) use evaluate::scan;
+pub use evaluate::{row_sums, run_step};
 pub use graph::{GraphKey, Node, Operand, StepGraph, Value, Work};
 pub use plan::{CompiledStep, RowSource, RowSum, ScanPlan, SharedProgram, StepProgram};
 pub(crate) use recorder::not_available;

@@ -7,3 +7,4 @@ mod backend;
 mod bounds;
 mod lifetimes;
 mod operations;
+mod steps;

@@ -36,10 +36,17 @@ impl Builder {
     }
 
     fn copy(&mut self, span: &Span, memory: Memory) {
+        let segment = match (self.target, span.source) {
+            // What is known from the beginning needs no kernel of its own.
+            (Target::Fixed, source) if !matches!(source, Source::Value(_)) => {
+                self.last_instructions()
+            }
+            _ => None,
+        };
         self.copies.push(Copied {
             span: span.clone(),
             memory,
-            segment: None,
+            segment,
         });
     }
 
@@ -130,7 +137,11 @@ impl Builder {
                 let scratch = known.unwrap_or(self.scratch.len());
                 if known.is_none() {
                     self.scratch.push(count(&term.a.axes));
-                    self.copy(&term.a, Memory::Scratch(scratch));
+                    self.copies.push(Copied {
+                        span: term.a.clone(),
+                        memory: Memory::Scratch(scratch),
+                        segment: None,
+                    });
                 }
                 self.operands.insert((id, i), scratch);
             }
@@ -252,5 +263,14 @@ impl Builder {
         };
         let first = computed.max(self.last[Region::Ahead as usize]);
         copied.segment.unwrap_or(first)
+    }
+
+    /// The last segment of the steps that has instructions.
+    fn last_instructions(&self) -> Option<usize> {
+        let ids = 0..self.uses.len();
+        let computed = ids.filter(|&id| {
+            self.uses[id] > 0 && self.region[id] == Region::Step && !self.is_product(id)
+        });
+        computed.map(|id| self.segment[id]).max()
     }
 }
