@@ -6,7 +6,9 @@
 //! wait for each other: the instruction belongs to a later stage. In a stage, instructions with
 //! equally many elements share a loop.
 
-use backend_api::trace::program::{Instruction, Memory, Place};
+use backend_api::trace::program::Instruction;
+
+use super::split::{Addresses, split};
 
 /// Threads of a warp.
 pub(super) const WARP: usize = 32;
@@ -19,8 +21,8 @@ const MOST_SHARED: usize = 40 << 10;
 
 /// The instructions of a phase, and which thread computes what.
 #[derive(Debug)]
-pub(super) struct Kernel<'a> {
-    pub(super) operations: Vec<Operation<'a>>,
+pub(super) struct Kernel {
+    pub(super) operations: Vec<Operation>,
     pub(super) stages: usize,
     /// Registers of the program that are in shared memory: their numbers and widths.
     pub(super) shared: Vec<(usize, usize)>,
@@ -34,8 +36,8 @@ pub(super) struct Kernel<'a> {
 
 /// An instruction.
 #[derive(Debug)]
-pub(super) struct Operation<'a> {
-    pub(super) instruction: &'a Instruction,
+pub(super) struct Operation {
+    pub(super) instruction: Instruction,
     pub(super) kind: Kind,
     pub(super) stage: usize,
     /// Where each operand is found.
@@ -86,53 +88,6 @@ impl Kind {
     }
 }
 
-/// The addresses of the elements of a loop, in order: axes that are one are joined.
-#[derive(Clone, Debug, PartialEq)]
-struct Addresses {
-    memory: Memory,
-    first: usize,
-    axes: Vec<(usize, usize)>,
-}
-
-impl Addresses {
-    fn new(place: &Place, blocks: usize, width: usize) -> Self {
-        let mut axes: Vec<(usize, usize)> = Vec::with_capacity(2);
-        for (n, by) in [(blocks, place.block), (width, place.column)] {
-            match axes.last_mut() {
-                _ if n == 1 => {}
-                Some((outer, stride)) if *stride == n * by => (*outer, *stride) = (*outer * n, by),
-                _ => axes.push((n, by)),
-            }
-        }
-        Self {
-            memory: place.buffer.memory,
-            first: place.offset,
-            axes,
-        }
-    }
-
-    fn of_result(instruction: &Instruction) -> Self {
-        let columns = match instruction.code.reduces() {
-            true => 1,
-            false => instruction.width,
-        };
-        Self::new(&instruction.out, instruction.blocks, columns)
-    }
-
-    fn last(&self) -> usize {
-        self.first + self.axes.iter().map(|(n, by)| (n - 1) * by).sum::<usize>()
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.memory == other.memory && self.first <= other.last() && other.first <= self.last()
-    }
-
-    /// Whether all elements of the loop are at one address.
-    fn is_single(&self) -> bool {
-        self.axes.iter().all(|(_, by)| *by == 0)
-    }
-}
-
 /// What is known of an operation while the later ones are analysed.
 struct Known {
     result: Addresses,
@@ -140,14 +95,14 @@ struct Known {
     reads: Vec<Addresses>,
 }
 
-impl<'a> Kernel<'a> {
+impl Kernel {
     /// # Errors
     /// The values that threads exchange do not fit the shared memory.
-    pub(super) fn new(code: &'a [Instruction], element: usize) -> Result<Self, String> {
-        let mut operations: Vec<Operation<'a>> = Vec::with_capacity(code.len());
+    pub(super) fn new(code: &[Instruction], element: usize) -> Result<Self, String> {
+        let mut operations: Vec<Operation> = Vec::with_capacity(code.len());
         let mut known: Vec<Known> = Vec::with_capacity(code.len());
         let mut waits = false;
-        for instruction in code {
+        for instruction in split(code) {
             let operation = Operation::new(instruction);
             waits |= place(operation, &mut operations, &mut known);
         }
@@ -171,7 +126,7 @@ impl<'a> Kernel<'a> {
         let widest = widest.unwrap_or(1).next_multiple_of(WARP);
         let threads = widest.min(MOST_THREADS);
         let stages = operations.iter().map(|o| o.stage + 1).max().unwrap_or(0);
-        let together = |o: &Operation<'_>| matches!(o.kind, Kind::Together(_));
+        let together = |o: &Operation| matches!(o.kind, Kind::Together(_));
         let alone = stages < 2 && !operations.iter().any(together);
         Ok(Self {
             operations,
@@ -188,11 +143,11 @@ impl<'a> Kernel<'a> {
     }
 }
 
-impl<'a> Operation<'a> {
-    fn new(instruction: &'a Instruction) -> Self {
+impl Operation {
+    fn new(instruction: Instruction) -> Self {
         Self {
             instruction,
-            kind: Kind::of(instruction),
+            kind: Kind::of(&instruction),
             stage: 0,
             reads: Vec::new(),
             stored: instruction.out.register().is_none(),
@@ -203,12 +158,12 @@ impl<'a> Operation<'a> {
 
 /// Finds the operands and the stage of an operation, and appends it. Returns whether it reads or
 /// overwrites what other threads have written or read.
-fn place<'a>(
-    mut operation: Operation<'a>,
-    operations: &mut Vec<Operation<'a>>,
+fn place(
+    mut operation: Operation,
+    operations: &mut Vec<Operation>,
     known: &mut Vec<Known>,
 ) -> bool {
-    let Instruction { blocks, width, .. } = *operation.instruction;
+    let Instruction { blocks, width, .. } = operation.instruction;
     let (mut stage, mut waits) = (0, false);
     let mut reads = Vec::new();
     for operand in operation.instruction.operands() {
@@ -230,7 +185,7 @@ fn place<'a>(
         operation.reads.push(found);
     }
     // What the operation overwrites has been read and written before.
-    let result = Addresses::of_result(operation.instruction);
+    let result = Addresses::of_result(&operation.instruction);
     for (before, known) in operations.iter().zip(known.iter()) {
         let same = |addresses: &Addresses| *addresses == result && before.kind == operation.kind;
         let used = [&known.result].into_iter().chain(&known.reads);
@@ -255,12 +210,12 @@ fn place<'a>(
 
 /// Where an operand is found, and the operations that write it if it is read from memory.
 fn source(
-    operation: &Operation<'_>,
+    operation: &Operation,
     from: &Addresses,
-    operations: &[Operation<'_>],
+    operations: &[Operation],
     known: &[Known],
 ) -> (Read, Vec<usize>) {
-    let Instruction { blocks, width, .. } = *operation.instruction;
+    let Instruction { blocks, width, .. } = operation.instruction;
     // The loop runs over blocks, and for each of them over its columns.
     let nested = operation.instruction.code.reduces() && blocks > 1 && width > 1;
     let mut writers = Vec::new();

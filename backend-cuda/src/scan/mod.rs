@@ -7,5 +7,6 @@ mod kernel;
 mod print;
 mod program;
 mod run;
+mod split;
 
 pub(crate) use self::program::StepKernels;

@@ -14,7 +14,7 @@ use crate::codes;
 pub(super) struct Printer<'a> {
     pub(super) program: &'a RowProgram,
     pub(super) slots: &'a Slots,
-    pub(super) kernel: &'a Kernel<'a>,
+    pub(super) kernel: &'a Kernel,
     /// Whether it computes the rows of all steps, instead of those of one.
     pub(super) all_steps: bool,
 }
@@ -72,14 +72,15 @@ impl Printer<'_> {
         for stage in 0..stages {
             self.stage(stage, &mut text)?;
         }
-        if split == 1 {
+        if self.kernel.stages > 1 || self.joined(0).count() > 0 {
+            // The next row uses the same shared memory.
             text += "    __syncthreads();\n";
         }
         Ok(text + "  }\n}\n")
     }
 
     /// The operations of a stage that reduce a row.
-    fn joined(&self, stage: usize) -> impl Iterator<Item = (usize, &Operation<'_>)> {
+    fn joined(&self, stage: usize) -> impl Iterator<Item = (usize, &Operation)> {
         let all = self.kernel.operations.iter().enumerate();
         all.filter(move |(_, o)| o.stage == stage && matches!(o.kind, Kind::Together(_)))
     }
@@ -178,8 +179,7 @@ impl Printer<'_> {
 
     fn stage(&self, stage: usize, text: &mut String) -> Result<(), String> {
         let all = self.kernel.operations.iter().enumerate();
-        let of_stage: Vec<(usize, &Operation<'_>)> =
-            all.filter(|(_, o)| o.stage == stage).collect();
+        let of_stage: Vec<(usize, &Operation)> = all.filter(|(_, o)| o.stage == stage).collect();
         for (i, operation) in &of_stage {
             if operation.kind == Kind::Single {
                 self.operation(*i, operation, text)?;
@@ -198,7 +198,7 @@ impl Printer<'_> {
             if each && operation.kept {
                 let _ = writeln!(text, "    T v{i}[{}];", self.each(n));
             } else if !each {
-                let fold = fold(operation.instruction);
+                let fold = fold(&operation.instruction);
                 let _ = writeln!(text, "    W m{i} = {fold}::none<W>();");
             }
         }
@@ -220,7 +220,7 @@ impl Printer<'_> {
         let wide = self.kernel.threads > WARP;
         let mut any = false;
         for (k, (i, operation)) in self.joined(stage).enumerate() {
-            let fold = fold(operation.instruction);
+            let fold = fold(&operation.instruction);
             let _ = writeln!(text, "    m{i} = join_warp<{fold}>(m{i});");
             if wide {
                 let _ = writeln!(
@@ -235,7 +235,7 @@ impl Printer<'_> {
             *text += "    __syncthreads();\n";
         }
         for (k, (i, operation)) in self.joined(stage).enumerate() {
-            let fold = fold(operation.instruction);
+            let fold = fold(&operation.instruction);
             let warps = self.kernel.threads / WARP;
             let _ = match wide {
                 true => writeln!(
@@ -251,18 +251,13 @@ impl Printer<'_> {
     }
 
     /// Computes an element.
-    fn operation(
-        &self,
-        i: usize,
-        operation: &Operation<'_>,
-        text: &mut String,
-    ) -> Result<(), String> {
-        let Instruction { blocks, width, .. } = *operation.instruction;
+    fn operation(&self, i: usize, operation: &Operation, text: &mut String) -> Result<(), String> {
+        let Instruction { blocks, width, .. } = operation.instruction;
         let reduces = operation.instruction.code.reduces();
         if reduces && operation.kind != Kind::Together(width) {
             // The element is a reduction of its own.
             let element = if blocks == 1 { "0" } else { "e" };
-            let fold = fold(operation.instruction);
+            let fold = fold(&operation.instruction);
             let value = self.value(operation, &|place| {
                 index(place, (blocks, width), Some((element, "j")))
             })?;
@@ -276,7 +271,7 @@ impl Printer<'_> {
         }
         let value = self.value(operation, &|place| index(place, (blocks, width), None))?;
         if let Kind::Together(_) = operation.kind {
-            let fold = fold(operation.instruction);
+            let fold = fold(&operation.instruction);
             let _ = writeln!(text, "      m{i} = {fold}::join(m{i}, (W)({value}));");
         } else {
             self.assign(i, operation, &value, text);
@@ -285,7 +280,7 @@ impl Printer<'_> {
     }
 
     /// Assigns the value of an element.
-    fn assign(&self, i: usize, operation: &Operation<'_>, value: &str, text: &mut String) {
+    fn assign(&self, i: usize, operation: &Operation, value: &str, text: &mut String) {
         let _ = match (operation.kind, operation.kept) {
             (Kind::Each(_), true) => writeln!(text, "      v{i}[k] = {value};"),
             _ => writeln!(text, "      const T v{i} = {value};"),
@@ -295,10 +290,10 @@ impl Printer<'_> {
         }
     }
 
-    fn store(&self, i: usize, operation: &Operation<'_>, text: &mut String) {
+    fn store(&self, i: usize, operation: &Operation, text: &mut String) {
         let Instruction {
             out, blocks, width, ..
-        } = *operation.instruction;
+        } = operation.instruction;
         let columns = if operation.instruction.code.reduces() {
             1
         } else {
@@ -326,7 +321,7 @@ impl Printer<'_> {
     /// What an instruction computes of the elements at the indices of its operands.
     fn value(
         &self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         index: &dyn Fn(&Place) -> String,
     ) -> Result<String, String> {
         let operands = operation.reads.iter().zip(operation.instruction.operands());

@@ -21,7 +21,7 @@ pub(crate) struct StepKernels {
     pub(super) grids: Vec<Option<RowGrid>>,
     /// The matrices of the steps' products, in order.
     pub(super) matrices: Vec<usize>,
-    pub(super) source: Arc<str>,
+    pub(crate) source: Arc<str>,
 }
 
 /// How the threads of a kernel share a row.
@@ -79,7 +79,6 @@ impl StepKernels {
     /// # Errors
     /// The node that cannot be part of a program, and why.
     pub(crate) fn new(graph: &StepGraph) -> Result<Self, String> {
-        if std::env::var_os("CG_DEBUG").is_some() { if let Ok(p) = program::compile(graph, Target::Fixed) { eprintln!("GRAPH {graph}\nPROGRAM {p}"); } }
         static IDS: AtomicU64 = AtomicU64::new(0);
         let program = program::compile(graph, Target::Fixed)?;
         let slots = Slots::new(&program);

@@ -37,11 +37,10 @@ impl Builder {
 
     fn copy(&mut self, span: &Span, memory: Memory) {
         let segment = match (self.target, span.source) {
-            // What is known from the beginning needs no kernel of its own.
-            (Target::Fixed, source) if !matches!(source, Source::Value(_)) => {
-                self.last_instructions()
-            }
-            _ => None,
+            // What is known before the step needs no kernel of its own.
+            (Target::Fixed, Source::Value(id)) if self.region[id] != Region::Ahead => None,
+            (Target::Fixed, _) => self.last_instructions(),
+            (Target::Any, _) => None,
         };
         self.copies.push(Copied {
             span: span.clone(),
