@@ -21,7 +21,7 @@
 // Floats from one unit of the transposed state to the next: padded, and a multiple of 4.
 #define PITCH (TILE + 4)
 
-// `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter per group, initially 0.
+// `y`, `gates` and `cs` as in `Sequence` of scan/lstm.rs. `arrivals`: one counter per group, initially 0.
 template <int UNITS>
 __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, int act, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
   const int SLICES = THREADS / (UNITS * (TILE / ROWS));

@@ -11,7 +11,7 @@ use crate::kernels::Module;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     File(Module),
-    /// Generated for a step, by the number of its program.
+    /// Generated for a step, by a hash of it.
     Step(u64),
 }
 
@@ -35,9 +35,9 @@ impl Kernel {
     }
 
     /// A kernel of a step.
-    pub(crate) const fn of_step(program: u64, number: usize) -> Self {
+    pub(crate) const fn of_step(code: u64, number: usize) -> Self {
         Self {
-            source: Source::Step(program),
+            source: Source::Step(code),
             name: "step",
             suffix: "",
             number,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePath,
-    SequencePlan, SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run,
-    compose, is_widened, run_widened,
+    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePlan,
+    SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run, compose,
+    is_widened, run_widened,
 };
 use cudarc::driver::result;
 
@@ -140,17 +140,12 @@ impl Backend for Cuda {
     }
 
     fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
-        Ok(Arc::new(StepKernels::new(step)?))
+        Ok(Arc::new(StepKernels::on(self, step)?))
     }
 
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        // Every other layer is compiled from its step.
-        self.spread(request)?;
-        log::debug!("{}: {request:?} is one launch", self.name());
-        Some(SequencePlan {
-            path: SequencePath::Whole,
-            ..SequencePlan::stepwise(request)
-        })
+    /// Layers are compiled from their steps.
+    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
+        None
     }
 }
 
@@ -180,8 +175,6 @@ impl Cuda {
             Fused::GruOutputGrad { activation } => {
                 self.gru_output_grad(dtype, *activation, ins, outs)
             }
-            Fused::Sequence(plan) => self.sequence(dtype, plan, ins, outs),
-            Fused::SequenceGrad(plan) => self.sequence_grad(dtype, plan, ins, outs),
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
             Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),

@@ -92,15 +92,13 @@ pub enum Module {
     Reduce,
     /// Operations that move rows: gather, scatter, reverse.
     Rows,
-    /// The steps of whole sequences.
-    Sequence,
     /// Descriptions of runs of generated steps.
     Steps,
 }
 
 impl Module {
     /// All modules.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Elementwise,
         Self::Gates,
         Self::Loss,
@@ -109,7 +107,6 @@ impl Module {
         Self::Random,
         Self::Reduce,
         Self::Rows,
-        Self::Sequence,
         Self::Steps,
     ];
 
@@ -124,7 +121,6 @@ impl Module {
             Self::Random => "random.cu",
             Self::Reduce => "reduce.cu",
             Self::Rows => "rows.cu",
-            Self::Sequence => "sequence.cu",
             Self::Steps => "steps.cu",
         }
     }
@@ -140,7 +136,6 @@ impl Module {
             Self::Random => include_str!("../kernels/random.cu"),
             Self::Reduce => include_str!("../kernels/reduce.cu"),
             Self::Rows => include_str!("../kernels/rows.cu"),
-            Self::Sequence => include_str!("../kernels/sequence.cu"),
             Self::Steps => include_str!("../kernels/steps.cu"),
         }
     }

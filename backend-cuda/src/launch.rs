@@ -178,7 +178,7 @@ mod tests {
     fn arguments_of_a_wrong_width_or_number_are_refused() {
         let _sim = cudasim::install().unwrap().exclusive();
         let device = Cuda::new(0).unwrap();
-        let kernel = Kernel::new(Module::Sequence, "sequence_advance", "f32");
+        let kernel = Kernel::new(Module::Steps, "steps_advance", "all");
         let memory = device.pool().take(64).unwrap();
         let launch = |args| device.launch(kernel, Grid::Blocks(1, 1), args);
         // The first launch checks at lookup, the second on the function already found.
@@ -187,7 +187,7 @@ mod tests {
                 launch(args![memory.address(), 1i32])
                     .unwrap_err()
                     .to_string(),
-                "cuda:0: sequence_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
+                "cuda:0: steps_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
             );
         }
         assert!(launch(args![memory.address()]).is_err());

@@ -34,8 +34,6 @@ mod random;
 mod reduce;
 mod rows;
 mod scan;
-mod sequence;
-mod sequence_grad;
 mod steps;
 mod strided;
 mod swap;

@@ -16,7 +16,7 @@ pub(crate) struct Loaded {
     // Fields are dropped in order: functions before their modules.
     functions: RwLock<HashMap<Kernel, Function>>,
     modules: Mutex<HashMap<Source, Arc<CudaModule>>>,
-    /// The sources of steps.
+    /// The sources of steps, by their hashes.
     steps: Mutex<HashMap<u64, Arc<str>>>,
     context: Arc<CudaContext>,
     index: usize,
@@ -96,18 +96,18 @@ impl Loaded {
     }
 
     /// Makes the source of a step known.
-    pub(crate) fn add_step(&self, program: u64, source: &Arc<str>) {
+    pub(crate) fn add_step(&self, code: u64, source: &Arc<str>) {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        steps.entry(program).or_insert_with(|| source.clone());
+        steps.entry(code).or_insert_with(|| source.clone());
     }
 
     /// The name and the text of a source.
     fn text(&self, source: Source) -> (&'static str, Arc<str>) {
         match source {
             Source::File(module) => (module.name(), module.source().into()),
-            Source::Step(program) => {
+            Source::Step(code) => {
                 let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-                ("step.cu", steps.get(&program).cloned().unwrap_or_default())
+                ("step.cu", steps.get(&code).cloned().unwrap_or_default())
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::arguments::{Kernel, Launch, args};
 use crate::device::Cuda;
 use crate::elementwise::activation;
 use crate::kernels::Module;
-use crate::sequence::Sequence;
+use crate::scan::Sequence;
 
 /// `THREADS`, `TILE`, `ROWS`, `TILES` and `PITCH` in `lstm_persistent.cu`.
 const THREADS: usize = 256;

@@ -94,8 +94,8 @@ impl Printer<'_> {
     fn elements(&self, n: usize) -> String {
         let step = self.kernel.threads * self.kernel.split;
         match self.each(n) {
-            1 if n == step => "    { const int k = 0, e = first;\n".to_owned(),
-            1 => format!("    if (first < {n}) {{ const int k = 0, e = first;\n"),
+            1 if n == step => "    { const int e = first;\n".to_owned(),
+            1 => format!("    if (first < {n}) {{ const int e = first;\n"),
             each => format!(
                 "#pragma unroll\n    for (int k = 0; k < {each}; k++) \
                  if (const int e = first + k * {step}; e < {n}) {{\n"
@@ -279,12 +279,23 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// The result of an operation, of the element that a loop computes.
+    fn register(&self, i: usize) -> String {
+        let operation = &self.kernel.operations[i];
+        match (operation.kind, operation.kept) {
+            (Kind::Each(n), true) if self.each(n) > 1 => format!("v{i}[k]"),
+            (Kind::Each(_), true) => format!("v{i}[0]"),
+            _ => format!("v{i}"),
+        }
+    }
+
     /// Assigns the value of an element.
     fn assign(&self, i: usize, operation: &Operation, value: &str, text: &mut String) {
-        let _ = match (operation.kind, operation.kept) {
-            (Kind::Each(_), true) => writeln!(text, "      v{i}[k] = {value};"),
-            _ => writeln!(text, "      const T v{i} = {value};"),
+        let declared = match (operation.kind, operation.kept) {
+            (Kind::Each(_), true) => "",
+            _ => "const T ",
         };
+        let _ = writeln!(text, "      {declared}{} = {value};", self.register(i));
         if operation.stored {
             self.store(i, operation, text);
         }
@@ -303,12 +314,7 @@ impl Printer<'_> {
         let _ = match operation.kind {
             Kind::Each(_) => {
                 let at = index(&out, (blocks, columns), None);
-                let value = if operation.kept {
-                    format!("v{i}[k]")
-                } else {
-                    format!("v{i}")
-                };
-                writeln!(text, "      {name}[{at}] = {value};")
+                writeln!(text, "      {name}[{at}] = {};", self.register(i))
             }
             _ => writeln!(
                 text,
@@ -331,13 +337,7 @@ impl Printer<'_> {
                     number(self.program.constants[place.offset], self.program.dtype)
                 }
                 (Read::Memory, _) => format!("{}[{}]", pointer(place.buffer), index(place)),
-                (Read::Value(j), _) => {
-                    let value = &self.kernel.operations[j];
-                    match (value.kind, value.kept) {
-                        (Kind::Each(_), true) => format!("v{j}[k]"),
-                        _ => format!("v{j}"),
-                    }
-                }
+                (Read::Value(j), _) => self.register(j),
             })
             .collect();
         expression(&operation.instruction.code, &operands, self.program.dtype)

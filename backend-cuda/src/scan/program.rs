@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backend_api::trace::StepGraph;
-use backend_api::trace::program::{self, Memory, Phase, RowProgram, Start, Target};
+use backend_api::trace::program::{self, Memory, Phase, RowProgram, Target};
+use sha2::{Digest, Sha256};
 
 use super::kernel::Kernel;
+use super::lstm::PlainLstm;
 use super::print::Printer;
+use crate::device::Cuda;
 
 /// A compiled step.
 #[derive(Debug)]
@@ -19,9 +22,13 @@ pub(crate) struct StepKernels {
     pub(super) slots: Slots,
     /// Of each phase, if it is a kernel.
     pub(super) grids: Vec<Option<RowGrid>>,
+    /// The LSTM that the step is of, for one launch.
+    pub(super) lstm: Option<PlainLstm>,
     /// The matrices of the steps' products, in order.
     pub(super) matrices: Vec<usize>,
     pub(crate) source: Arc<str>,
+    /// A hash of the source: programs for other batches have the same.
+    pub(super) code: u64,
 }
 
 /// How the threads of a kernel share a row.
@@ -83,47 +90,29 @@ impl StepKernels {
         let program = program::compile(graph, Target::Fixed)?;
         let slots = Slots::new(&program);
         let mut source = "#include \"steps.cuh\"\n".to_owned();
-        let mut grids = Vec::with_capacity(program.phases.len());
-        for (number, phase) in program.phases.iter().enumerate() {
-            grids.push(match phase {
-                Phase::Product(product) => {
-                    if product.k == 0 || matches!(product.start, Start::Bias(..)) {
-                        return Err("a product has no elements".to_owned());
-                    }
-                    None
-                }
-                Phase::Tile(code) => {
-                    let kernel = &Kernel::new(code, program.dtype.size())?;
-                    let printer = Printer {
-                        program: &program,
-                        slots: &slots,
-                        kernel,
-                        all_steps: number < program.ahead || number >= program.behind,
-                    };
-                    source += &printer.print(&format!("step_{number}"))?;
-                    Some(RowGrid {
-                        threads: kernel.threads,
-                        split: kernel.split,
-                    })
-                }
-            });
-        }
-        let in_steps = program.phases[program.ahead..program.behind].iter();
-        let mut matrices: Vec<usize> = in_steps
-            .filter_map(|phase| match phase {
-                Phase::Product(product) => Some(product.matrix),
-                Phase::Tile(_) => None,
-            })
-            .collect();
-        matrices.sort_unstable();
-        matrices.dedup();
+        let phases = 0..program.phases.len();
+        let grids = phases.map(|number| print(&program, &slots, number, &mut source));
         Ok(Self {
-            matrices,
-            program,
             id: IDS.fetch_add(1, Ordering::Relaxed),
+            lstm: None,
+            grids: grids.collect::<Result<_, _>>()?,
+            matrices: matrices(&program),
+            program,
             slots,
-            grids,
+            code: hash(&source),
             source: source.into(),
+        })
+    }
+
+    /// Compiles a step for a device.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub(crate) fn on(cuda: &Cuda, graph: &StepGraph) -> Result<Self, String> {
+        let lstm = PlainLstm::of(graph);
+        Ok(Self {
+            lstm: lstm.filter(|lstm| cuda.spread_of(lstm, graph, 1).is_some()),
+            ..Self::new(graph)?
         })
     }
 
@@ -133,11 +122,62 @@ impl StepKernels {
     }
 }
 
+/// Appends the kernel of a phase to the source; `None` for a product.
+fn print(
+    program: &RowProgram,
+    slots: &Slots,
+    number: usize,
+    source: &mut String,
+) -> Result<Option<RowGrid>, String> {
+    let code = match &program.phases[number] {
+        Phase::Product(product) if product.k == 0 => {
+            return Err("a product has no elements".to_owned());
+        }
+        Phase::Product(_) => return Ok(None),
+        Phase::Tile(code) => code,
+    };
+    let kernel = &Kernel::new(code, program.dtype.size())?;
+    let printer = Printer {
+        program,
+        slots,
+        kernel,
+        all_steps: number < program.ahead || number >= program.behind,
+    };
+    *source += &printer.print(&format!("step_{number}"))?;
+    Ok(Some(RowGrid {
+        threads: kernel.threads,
+        split: kernel.split,
+    }))
+}
+
+/// The matrices of the steps' products, in order.
+fn matrices(program: &RowProgram) -> Vec<usize> {
+    let phases = &program.phases[program.ahead..program.behind];
+    let products = phases.iter().filter_map(|phase| match phase {
+        Phase::Product(product) => Some(product.matrix),
+        Phase::Tile(_) => None,
+    });
+    let mut matrices: Vec<usize> = products.collect();
+    matrices.sort_unstable();
+    matrices.dedup();
+    matrices
+}
+
+fn hash(source: &str) -> u64 {
+    let mut first = [0; size_of::<u64>()];
+    first.copy_from_slice(&Sha256::digest(source)[..size_of::<u64>()]);
+    u64::from_le_bytes(first)
+}
+
 impl fmt::Display for StepKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kernels = self.grids[self.steps()].iter().flatten().count();
         let products = self.steps().len() - kernels;
-        writeln!(f, "{products} products and {kernels} kernels a step")?;
+        if self.lstm.is_some() {
+            writeln!(f, "all steps in one launch, instead of")?;
+        }
+        let launches = products + kernels;
+        writeln!(f, "{launches} launches a step, {products} of them products")?;
         self.program.fmt(f)
     }
 }

@@ -9,6 +9,7 @@ use backend_api::{
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use smallvec::smallvec;
 
+use super::operands::{Held, in_one_piece, result};
 use super::program::StepKernels;
 use crate::arguments::{Grid, Kernel, args};
 use crate::buffer::{CudaBuffer, Input};
@@ -17,7 +18,6 @@ use crate::elementwise::is_wide;
 use crate::graphs::{Key, Workspace};
 use crate::kernels::Module;
 use crate::matmul::{self, Matrix};
-use crate::sequence::{Held, in_one_piece, result};
 use crate::steps::{CHUNK, Queue, Steps};
 
 /// The words of a description before the addresses of its buffers. Mirrors `Steps` in `steps.cuh`.
@@ -36,16 +36,16 @@ fn missing() -> Error {
 }
 
 /// The operands and results of a run.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     cuda: &'a Cuda,
-    step: &'a StepKernels,
+    pub(super) step: &'a StepKernels,
     steps: usize,
     /// The description, with 0 for the addresses in the workspace.
-    described: Vec<u64>,
+    pub(super) described: Vec<u64>,
     /// The captured tensors without gaps, and the offset of the first element.
-    captured: Vec<(CudaBuffer, usize)>,
-    initial: Vec<CUdeviceptr>,
-    finals: Vec<CUdeviceptr>,
+    pub(super) captured: Vec<(CudaBuffer, usize)>,
+    pub(super) initial: Vec<CUdeviceptr>,
+    pub(super) finals: Vec<CUdeviceptr>,
 }
 
 impl Cuda {
@@ -132,34 +132,18 @@ impl Cuda {
         }
         let chunks = program.chunks.iter().map(|width| stacked(*width));
         let chunks = chunks.collect::<Result<Vec<_>>>()?;
-        let mut of_captured = Vec::with_capacity(captured.len());
-        for x in captured {
-            of_captured.push(match x.dtype {
-                // Truth values are numbers.
-                DType::Bool => {
-                    let numbers = Tensor::of_view(self, x)?.cast(dtype)?;
-                    (numbers.into_buffer()?, 0)
-                }
-                _ => self.dense(x)?,
-            });
-        }
+        let captured = captured.iter().map(|x| self.numbers(x, dtype));
+        let captured = captured.collect::<Result<Vec<_>>>()?;
         let lengths = lengths.first();
-        let mut described = vec![0; HEAD];
-        described[..4].copy_from_slice(&match plan.reverse {
-            true => [
-                plan.steps as u64 - 1,
-                u64::MAX,
-                plan.steps as u64,
-                program.batch as u64,
-            ],
-            false => [0, 1, plan.steps as u64, program.batch as u64],
-        });
-        described[4] = lengths.map_or(Ok(0), |x| held.dense(x))?;
-        described[5] = lengths.map_or(0, |x| is_wide(x.dtype) as u64);
+        let mut described = head(plan, program.batch).to_vec();
+        if let Some(lengths) = lengths {
+            described.extend([held.dense(lengths)?, is_wide(lengths.dtype) as u64]);
+        }
+        described.resize(HEAD, 0);
         for x in inputs {
             described.push(held.dense(x)?);
         }
-        for (buffer, offset) in &of_captured {
+        for (buffer, offset) in &captured {
             described.push(buffer.address()? + (offset * buffer.dtype().size()) as u64);
         }
         described.extend(outputs.iter().chain(&chunks).map(|(_, address)| *address));
@@ -170,27 +154,24 @@ impl Cuda {
             step,
             steps: plan.steps,
             described,
-            captured: of_captured,
+            captured,
             initial: initial.collect::<Result<_>>()?,
             finals: finals.iter().map(|(_, address)| *address).collect(),
         };
-        self.loaded().add_step(step.id, &step.source);
-        self.run_steps(&run)?;
+        self.loaded().add_step(step.code, &step.source);
+        if !matches!(inputs, [x] if self.run_whole(plan, &run, x)?) {
+            self.run_steps(&run)?;
+        }
         let all: Vec<CudaBuffer> = outputs.into_iter().map(|(y, _)| y.finish()).collect();
-        let sums = row_sums(plan.step.sums(), |source| match source {
+        let rows = |source| match source {
             // Kernels leave zeros where a row does not run.
             RowSource::Output(i) => {
                 let shape = Shape::new(&[plan.steps, program.batch, program.outputs[i]])?;
                 Tensor::from_parts(self, all[i].clone(), Layout::contiguous(shape), dtype)
             }
-            RowSource::Input(i) => {
-                let x = Tensor::of_view(self, &inputs[i])?;
-                match lengths {
-                    Some(lengths) => x.mask_padding(&Tensor::of_view(self, lengths)?, 0),
-                    None => x.contiguous(),
-                }
-            }
-        })?;
+            RowSource::Input(i) => self.running(&inputs[i], lengths),
+        };
+        let sums = row_sums(plan.step.sums(), rows)?;
         let mut all = all.into_iter();
         let mut results: Buffers<CudaBuffer> = all.by_ref().take(plan.shown()).collect();
         results.extend(finals.into_iter().map(|(state, _)| state.finish()));
@@ -200,6 +181,32 @@ impl Cuda {
         }
         Ok(results)
     }
+
+    /// A captured tensor without gaps as numbers, and the offset of its first element.
+    fn numbers(&self, x: &Input<'_>, dtype: DType) -> Result<(CudaBuffer, usize)> {
+        match x.dtype {
+            DType::Bool => Ok((Tensor::of_view(self, x)?.cast(dtype)?.into_buffer()?, 0)),
+            _ => self.dense(x),
+        }
+    }
+
+    /// The rows of all steps, with zeros where a row does not run.
+    fn running(&self, x: &Input<'_>, lengths: Option<&Input<'_>>) -> Result<Tensor<Self>> {
+        let x = Tensor::of_view(self, x)?;
+        match lengths {
+            Some(lengths) => x.mask_padding(&Tensor::of_view(self, lengths)?, 0),
+            None => x.contiguous(),
+        }
+    }
+}
+
+/// The first words of a description.
+fn head(plan: &ScanPlan, batch: usize) -> [u64; 4] {
+    let (first, by) = match plan.reverse {
+        true => (plan.steps as u64 - 1, u64::MAX),
+        false => (0, 1),
+    };
+    [first, by, plan.steps as u64, batch as u64]
 }
 
 /// The index of the description among the blocks of a workspace. The scratch buffers, two of each
@@ -207,6 +214,12 @@ impl Cuda {
 const DESCRIPTION: usize = 0;
 
 impl Run<'_> {
+    /// The address of an output of all steps.
+    pub(super) fn output(&self, i: usize) -> CUdeviceptr {
+        let slot = self.step.slots.of(Memory::Output(i));
+        slot.map_or(0, |slot| self.described[HEAD + slot])
+    }
+
     fn scratch(&self, i: usize) -> usize {
         DESCRIPTION + 1 + i
     }
@@ -284,7 +297,7 @@ impl Run<'_> {
                 let grid = self.grid(number, rows).ok_or_else(missing)?;
                 let args = args![workspace.address(DESCRIPTION), 0i32];
                 self.cuda
-                    .launch(Kernel::of_step(self.step.id, number), grid, args)?;
+                    .launch(Kernel::of_step(self.step.code, number), grid, args)?;
                 continue;
             };
             let view = self.view(product.matrix)?;
@@ -335,8 +348,7 @@ impl Run<'_> {
 
 impl Steps for Run<'_> {
     fn key(&self) -> Key {
-        let program = &self.step.program;
-        Key::of_step(self.step.id, program.dtype, program.batch)
+        Key(self.step.id)
     }
 
     fn steps(&self) -> usize {
@@ -382,7 +394,7 @@ impl Steps for Run<'_> {
             let Phase::Product(product) = &program.phases[number] else {
                 let grid = self.grid(number, rows).ok_or_else(missing)?;
                 let args = args![workspace.address(DESCRIPTION), offset as i32];
-                queue.launch(Kernel::of_step(self.step.id, number), grid, args)?;
+                queue.launch(Kernel::of_step(self.step.code, number), grid, args)?;
                 continue;
             };
             let position = self.step.matrices.binary_search(&product.matrix);

@@ -11,6 +11,7 @@ use rnn_train::{Autodiff, value_and_grad};
 use serde_json::json;
 
 const BATCH: usize = 3;
+const LENGTHS: [usize; BATCH] = [5, 2, 0];
 /// Number of schedules for equal results.
 const SCHEDULES: u64 = 32;
 
@@ -116,8 +117,8 @@ fn agree(dtype: DType, tolerance: f64) {
     let mut wrong = Vec::new();
     for case in plain().iter().chain(&wrapped()) {
         let policy = MemoryPolicy::Store;
-        let wanted = numbers(&cpu, case, dtype, &[5, 2, 0], policy).unwrap();
-        match numbers(&cuda, case, dtype, &[5, 2, 0], policy) {
+        let wanted = numbers(&cpu, case, dtype, &LENGTHS, policy).unwrap();
+        match numbers(&cuda, case, dtype, &LENGTHS, policy) {
             Ok(found) => {
                 for problem in differences(&found, &wanted, tolerance) {
                     wrong.push(format!("{}: {problem}", case.config));
@@ -145,6 +146,34 @@ fn cells_agree_with_the_cpu() {
 #[test]
 fn cells_agree_with_the_cpu_in_f64() {
     agree(DType::F64, 1e-11);
+}
+
+#[test]
+fn padding_has_no_effect() {
+    let _sim = simulator();
+    let device = Cuda::new(0).unwrap();
+    for case in plain().iter().take(16) {
+        let cell = cell(&device, case, DType::F32).unwrap();
+        let run = |past: f64| {
+            let mut x = inputs(&device, case, 5, DType::F32)?.to_f64_vec()?;
+            for (i, x) in x.chunks_exact_mut(case.depth()).enumerate() {
+                if i / BATCH >= LENGTHS[i % BATCH] {
+                    x.fill(past);
+                }
+            }
+            let x = Tensor::from_slice(&device, &x, &[5, BATCH, case.depth()])?;
+            let rnn = DynamicRnn::new(&cell).time_major(true);
+            let rnn = rnn.sequence_length(&LENGTHS).run(&x.cast(DType::F32)?)?;
+            let mut all = rnn.outputs.to_f64_vec()?;
+            for leaf in rnn.state.leaves() {
+                all.extend(leaf.to_f64_vec()?);
+            }
+            Ok::<_, backend_api::Error>(all)
+        };
+        let wanted = run(0.5).unwrap();
+        assert!(wanted.iter().all(|x| x.is_finite()), "{}", case.config);
+        assert_eq!(run(f64::NAN).unwrap(), wanted, "{}", case.config);
+    }
 }
 
 /// Rows of several warps and of several elements a thread; sums over them, and parts of a row that
