@@ -373,6 +373,7 @@ fn index(place: &Place, (blocks, width): (usize, usize), at: Option<(&str, &str)
             add(&block, place.block);
             add(&column, place.column);
         }
+        None if blocks * width == 1 => {}
         None if blocks == 1 || place.block == place.column * width => add(&"e", place.column),
         None if width == 1 => add(&"e", place.block),
         None => {

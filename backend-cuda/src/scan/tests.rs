@@ -6,6 +6,7 @@ use backend_api::{
 };
 
 use super::StepKernels;
+use crate::kernels;
 
 /// A step with one state `[2, ..]`, which is its output, too.
 struct Step(StepGraph);
@@ -56,7 +57,8 @@ fn waits(step: &StepKernels) -> (usize, usize) {
 
 #[test]
 fn threads_of_gates_share_nothing() {
-    for (units, split) in [(4, 1), (256, 1), (600, 3), (4000, 8)] {
+    let _sim = cudasim::install().unwrap();
+    for (units, split) in [(1, 1), (4, 1), (256, 1), (600, 3), (4000, 8)] {
         let (mut step, c) = Step::new(&[2, units]);
         let z = step.input(&[2, 4 * units]);
         let scaled = step.op(Op::Affine { mul: 2.0, add: 1.0 }, &[z]);
@@ -68,6 +70,7 @@ fn threads_of_gates_share_nothing() {
         let compiled = step.compiled(new).unwrap();
         assert_eq!(waits(&compiled), (0, split), "{units}: {}", compiled.source);
         assert!(!compiled.source.contains("__shared__"));
+        kernels::compile("step.cu", &compiled.source, "sm_90a", false).unwrap();
     }
 }
 

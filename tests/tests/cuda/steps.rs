@@ -183,6 +183,8 @@ fn every_schedule_gives_the_same_bits() {
     let sim = simulator();
     for config in [
         json!({ "type": "LayerNormBasicLSTMCell", "num_units": 40 }),
+        // Parts of one element.
+        json!({ "type": "LSTMCell", "num_units": 1, "use_peepholes": true }),
         json!({ "type": "LSTMCell", "num_units": 300, "num_proj": 70, "use_peepholes": true }),
         json!({ "type": "GridLSTMCell", "num_units": 2, "feature_size": 3, "frequency_skip": 2,
             "num_frequency_blocks": [3] }),
