@@ -94,8 +94,8 @@ impl Printer<'_> {
     fn elements(&self, n: usize) -> String {
         let step = self.kernel.threads * self.kernel.split;
         match self.each(n) {
-            1 if n == step => "    { const int e = first;\n".to_owned(),
-            1 => format!("    if (first < {n}) {{ const int e = first;\n"),
+            1 if n == step => "    { [[maybe_unused]] const int e = first;\n".to_owned(),
+            1 => format!("    if (first < {n}) {{ [[maybe_unused]] const int e = first;\n"),
             each => format!(
                 "#pragma unroll\n    for (int k = 0; k < {each}; k++) \
                  if (const int e = first + k * {step}; e < {n}) {{\n"
