@@ -11,11 +11,8 @@ use std::{fs, mem, ptr};
 
 use backend_api::activation::ActivationFn;
 use backend_api::expr::Expr;
-use backend_api::trace::StepGraph;
 use backend_api::{Activation, Error, Result, with_activation};
 use cudarc::nvrtc::{result, sys};
-
-use crate::scan::StepKernels;
 
 /// Headers that kernels include: name and text. "activations.cuh" is generated from the definitions
 /// in [`backend_api::activation`].
@@ -139,14 +136,6 @@ impl Module {
             Self::Steps => include_str!("../kernels/steps.cu"),
         }
     }
-}
-
-/// The source that is generated for a step: a kernel for each run of instructions between products.
-///
-/// # Errors
-/// The step has no program; the text says why.
-pub fn step_source(step: &StepGraph) -> Result<String, String> {
-    StepKernels::new(step).map(|step| step.source.to_string())
 }
 
 /// The output of a compilation.

@@ -41,4 +41,5 @@ mod swapper;
 
 pub use buffer::CudaBuffer;
 pub use device::Cuda;
+pub use scan::step_source;
 pub use swapper::Swapped;

@@ -16,8 +16,9 @@ const HELP: &str = "\
 Usage: cargo xtask kernels [--install] [--update]
 
 Compiles every kernel, and those generated for some cells, with NVRTC to machine code for sm_75,
-sm_80, sm_90a and sm_100, and compares its registers, stack and shared memory with backend-cuda/kernels/budget.tsv. Fails if a kernel does
-not compile, spills registers or exceeds its budget. Requires neither a GPU nor a driver.
+sm_80, sm_90a and sm_100, and compares its registers, stack and shared memory with
+backend-cuda/kernels/budget.tsv. Fails if a kernel does not compile, spills registers or exceeds its
+budget. Requires neither a GPU nor a driver.
 
 --install   install NVRTC from its Python package in target/nvrtc, if it is missing
 --update    write the current resources of the kernels as their budget

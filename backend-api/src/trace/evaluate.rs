@@ -358,8 +358,8 @@ pub(crate) fn scan<B: Backend>(
     Ok(results)
 }
 
-/// Sums over all rows of all steps. `rows` gives the rows, `[steps, batch, width]`, with zeros where
-/// a row does not run.
+/// Sums over all rows of all steps. `rows` gives the rows, `[steps, batch, width]`, with zeros
+/// where a row does not run.
 ///
 /// # Errors
 /// The rows do not fit each other, or the device failed.

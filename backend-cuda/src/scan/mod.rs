@@ -1,8 +1,8 @@
 //! Step graphs over whole sequences.
 //!
 //! A [`program`] is a step's products, and between them generated kernels: [`kernel`] decides which
-//! thread computes what, and [`print`](mod@print) writes the source. [`run`] queues all steps. A plain [`lstm`] runs in
-//! one launch.
+//! thread computes what, after [`split`] cut instructions in parts, and [`print`](mod@print) writes
+//! the source. [`run`] queues all steps; those of a plain [`lstm`] may be one launch ([`whole`]).
 
 mod kernel;
 mod lstm;
@@ -10,9 +10,11 @@ mod operands;
 mod print;
 mod program;
 mod run;
+mod slots;
 mod split;
 #[cfg(test)]
 mod tests;
+mod whole;
 
-pub(crate) use self::lstm::Sequence;
 pub(crate) use self::program::StepKernels;
+pub use self::program::step_source;

@@ -7,7 +7,7 @@ use backend_api::trace::program::{Buffer, Code, Instruction, Memory, Place, RowP
 use backend_api::{DType, Reduce};
 
 use super::kernel::{Kernel, Kind, Operation, Read, WARP};
-use super::program::Slots;
+use super::slots::Slots;
 use crate::codes;
 
 /// A kernel under construction.
@@ -32,7 +32,8 @@ impl Printer<'_> {
             ..
         } = *self.kernel;
         let mut text = format!(
-            "extern \"C\" __global__ void __launch_bounds__({threads}) {name}(Steps *s, int offset) {{\n"
+            "extern \"C\" __global__ void __launch_bounds__({threads}) \
+             {name}(Steps *s, int offset) {{\n"
         );
         text += match self.program.dtype {
             DType::F64 => "  typedef double T;\n",
@@ -60,7 +61,8 @@ impl Printer<'_> {
             ),
             _ => format!(
                 "  const int lane = threadIdx.x, first = blockIdx.x % {split} * {threads} + lane;\n\
-                 \x20 for (i64 at = blockIdx.x / {split}; at < {rows}; at += gridDim.x / {split}) {{\n"
+                 \x20 for (i64 at = blockIdx.x / {split}; at < {rows}; \
+                 at += gridDim.x / {split}) {{\n"
             ),
         };
         text += match self.all_steps {
@@ -151,7 +153,8 @@ impl Printer<'_> {
             let width = buffer.row;
             let _ = writeln!(
                 text,
-                "    {constant}T *__restrict__ {name} = ({constant}T *)s->at[{slot}] + {row} * {width};"
+                "    {constant}T *__restrict__ {name} = \
+                 ({constant}T *)s->at[{slot}] + {row} * {width};"
             );
         }
     }
@@ -263,7 +266,8 @@ impl Printer<'_> {
             })?;
             let _ = writeln!(
                 text,
-                "      W m{i} = {fold}::none<W>();\n      for (int j = 0; j < {width}; j++)\n        \
+                "      W m{i} = {fold}::none<W>();\n      \
+                 for (int j = 0; j < {width}; j++)\n        \
                  m{i} = {fold}::join(m{i}, (W)({value}));"
             );
             self.assign(i, operation, &format!("(T)m{i}"), text);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backend_api::trace::StepGraph;
-use backend_api::trace::program::{self, Memory, Phase, RowProgram, Target};
+use backend_api::trace::program::{self, Phase, RowProgram, Target};
 use sha2::{Digest, Sha256};
 
 use super::kernel::Kernel;
 use super::lstm::PlainLstm;
 use super::print::Printer;
+use super::slots::Slots;
 use crate::device::Cuda;
 
 /// A compiled step.
@@ -26,7 +27,7 @@ pub(crate) struct StepKernels {
     pub(super) lstm: Option<PlainLstm>,
     /// The matrices of the steps' products, in order.
     pub(super) matrices: Vec<usize>,
-    pub(crate) source: Arc<str>,
+    pub(super) source: Arc<str>,
     /// A hash of the source: programs for other batches have the same.
     pub(super) code: u64,
 }
@@ -37,47 +38,6 @@ pub(super) struct RowGrid {
     pub(super) threads: usize,
     /// Blocks of a row.
     pub(super) split: usize,
-}
-
-/// Where a description has the addresses of a program's buffers. A state has two, which alternate.
-#[derive(Debug)]
-pub(super) struct Slots {
-    /// The first of the inputs, captured tensors, outputs, chunks, scratch buffers and states.
-    pub(super) first: [usize; 6],
-    pub(super) count: usize,
-}
-
-impl Slots {
-    fn new(program: &RowProgram) -> Self {
-        let (mut first, mut count) = ([0; 6], 0);
-        let counts = [
-            program.inputs.len(),
-            program.captured.len(),
-            program.outputs.len(),
-            program.chunks.len(),
-            program.scratch.len(),
-            2 * program.states.len(),
-        ];
-        for (first, n) in first.iter_mut().zip(counts) {
-            *first = count;
-            count += n;
-        }
-        Self { first, count }
-    }
-
-    /// The slot of a buffer; of a state, the first of two.
-    pub(super) fn of(&self, memory: Memory) -> Option<usize> {
-        let [inputs, captured, outputs, chunks, scratch, states] = self.first;
-        Some(match memory {
-            Memory::Register(_) | Memory::Constants => return None,
-            Memory::Input(i) => inputs + i,
-            Memory::Captured(i) => captured + i,
-            Memory::Output(i) => outputs + i,
-            Memory::Chunk(i) => chunks + i,
-            Memory::Scratch(i) => scratch + i,
-            Memory::State(i) | Memory::Next(i) => states + 2 * i,
-        })
-    }
 }
 
 impl StepKernels {
@@ -120,6 +80,14 @@ impl StepKernels {
     pub(super) fn steps(&self) -> std::ops::Range<usize> {
         self.program.ahead..self.program.behind
     }
+}
+
+/// The source that is generated for a step: a kernel for each run of instructions between products.
+///
+/// # Errors
+/// The step has no program; the text says why.
+pub fn step_source(step: &StepGraph) -> Result<String, String> {
+    StepKernels::new(step).map(|step| step.source.to_string())
 }
 
 /// Appends the kernel of a phase to the source; `None` for a product.

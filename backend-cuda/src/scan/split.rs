@@ -1,5 +1,5 @@
-//! Element-wise instructions in parts, so that a thread finds in its registers what it reads: a part
-//! of a row that another instruction computes, or parts that several instructions have computed.
+//! Element-wise instructions in parts, so that a thread finds in its registers what it reads: a
+//! part of a row that another instruction computes, or parts that several instructions compute.
 
 use std::collections::BTreeSet;
 

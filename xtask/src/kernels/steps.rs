@@ -8,7 +8,7 @@ use backend_api::{
     Backend, Buffers, DType, Dests, Meta, Op, Result, Shape, Tensor, View, forward_backend,
 };
 use backend_cpu::Cpu;
-use backend_cuda::kernels::step_source;
+use backend_cuda::step_source;
 use rnn_core::{DynamicRnn, Module, cell_from_config};
 use rnn_train::{Autodiff, value_and_grad};
 use serde_json::json;
