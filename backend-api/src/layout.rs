@@ -236,7 +236,7 @@ impl Layout {
     ///
     /// # Errors
     /// The elements cannot be addressed.
-    pub(crate) fn moved(mut self, by: usize) -> Result<Self> {
+    pub fn moved(mut self, by: usize) -> Result<Self> {
         self.offset = self.offset.saturating_add(by);
         self.addressable()
     }

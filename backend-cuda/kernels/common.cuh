@@ -82,6 +82,10 @@ __device__ inline i64 integer(const void *x, int wide, i64 at) {
   return wide ? ((const i64 *)x)[at] : (i64)((const i32 *)x)[at];
 }
 
+// The accumulation type of sums: the element type or a wider one.
+template <class T> struct Wide { typedef T type; };
+template <> struct Wide<float> { typedef double type; };
+
 template <class T> __device__ inline bool is_nan(T x) { return x != x; }
 
 // Maximum and minimum; NaN if either operand is NaN.

@@ -1,45 +1,7 @@
 // Elementwise operations: one thread per element, operands of any strides. The last operand is the
 // result.
-#include "common.cuh"
+#include "functions.cuh"
 #include "prim.cuh"
-
-// Codes of `Unary`; see codes.rs. Activations follow from ACTIVATION on.
-enum { NEG, ABS, SIGN, SQUARE, SQRT, RECIP, EXP, LOG, FLOOR, SIN, COS, ACTIVATION };
-
-__device__ inline float sin_(float x) { return sinf(x); }
-__device__ inline double sin_(double x) { return sin(x); }
-__device__ inline float cos_(float x) { return cosf(x); }
-__device__ inline double cos_(double x) { return cos(x); }
-
-template <class T> __device__ T unary(int f, T x) {
-  switch (f) {
-  case NEG:
-    return -x;
-  case ABS:
-    return x < (T)0 ? -x : (x == (T)0 ? (T)0 : x);
-  case SIGN:
-    return x > (T)0 ? (T)1 : x < (T)0 ? (T)-1 : x;
-  case SQUARE:
-    return x * x;
-  case SQRT:
-    return sqrt_(x);
-  case RECIP:
-    return (T)1 / x;
-  case EXP:
-    return exp_(x);
-  case LOG:
-    return log_(x);
-  case FLOOR:
-    return floor_(x);
-  case SIN:
-    return sin_(x);
-  case COS:
-    return cos_(x);
-  default:
-    f -= ACTIVATION;
-    return f < COMMON ? activate(f, x) : activate_uncommon(f, x);
-  }
-}
 
 #define UNARY(T, S)                                                            \
   KERNEL(unary_##S)(int f, Strided<2> s, const T *x, T *out) { \
@@ -88,9 +50,6 @@ template <class T> __device__ T unary(int f, T x) {
   }
 FOR_FLOATS(UNARY)
 
-// Codes of `Binary`; see codes.rs.
-enum { ADD, SUB, MUL, DIV, MAX, MIN, FLOOR_MOD };
-
 // Arithmetic like Rust's wrapping operations. Division by 0 gives 0.
 template <class I, class U> __device__ I integer_binary(int f, I a, I b) {
   switch (f) {
@@ -120,48 +79,8 @@ __device__ inline i32 binary(int f, i32 a, i32 b) { return integer_binary<i32, u
 __device__ inline i64 binary(int f, i64 a, i64 b) { return integer_binary<i64, u64>(f, a, b); }
 __device__ inline u8 binary(int f, u8 a, u8 b) { return (u8)integer_binary<i32, u32>(f, a, b); }
 
-template <class T> __device__ T float_binary(int f, T a, T b) {
-  switch (f) {
-  case ADD:
-    return a + b;
-  case SUB:
-    return a - b;
-  case MUL:
-    return a * b;
-  case DIV:
-    return a / b;
-  case MAX:
-    return larger(a, b);
-  case MIN:
-    return smaller(a, b);
-  default: {
-    T rest = fmod_(a, b);
-    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
-  }
-  }
-}
 __device__ inline float binary(int f, float a, float b) { return float_binary(f, a, b); }
 __device__ inline double binary(int f, double a, double b) { return float_binary(f, a, b); }
-
-// Codes of `Compare`; see codes.rs.
-enum { EQ, NE, LT, LE, GT, GE };
-
-template <class T> __device__ u8 compare(int f, T a, T b) {
-  switch (f) {
-  case EQ:
-    return a == b;
-  case NE:
-    return a != b;
-  case LT:
-    return a < b;
-  case LE:
-    return a <= b;
-  case GT:
-    return a > b;
-  default:
-    return a >= b;
-  }
-}
 
 #define BINARY(T, S)                                                           \
   KERNEL(binary_##S)(int f, Strided<3> s, const T *a, const T *b, T *out) { \

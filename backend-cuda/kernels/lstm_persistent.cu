@@ -25,7 +25,8 @@
 // cache for each.
 #define FLIGHT 16
 
-// `y`, `gates` and `cs` as in `Sequence`. `arrivals`: one counter per group, initially 0.
+// `y`, `gates` and `cs` as in `Sequence` of persistent.rs. `arrivals`: one counter per group,
+// initially 0.
 template <int UNITS, int ACT>
 __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
   const int SLICES = THREADS / (UNITS * (TILE / ROWS));

@@ -1,10 +1,6 @@
 // Sums, maxima and argmax. The order of a sum depends on the shape alone.
 #include "common.cuh"
 
-// The accumulation type of sums: the element type or a wider one.
-template <class T> struct Wide { typedef T type; };
-template <> struct Wide<float> { typedef double type; };
-
 // Codes of `Reduce`; see codes.rs.
 enum { SUM, MAX };
 

@@ -7,26 +7,49 @@ use smallvec::SmallVec;
 
 use crate::kernels::Module;
 
-/// A kernel: its file, its name and the suffix of its element type.
+/// Where a kernel's source is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    File(Module),
+    /// Generated for a step, by a hash of it.
+    Step(u64),
+}
+
+/// A kernel: its source, its name and the suffix of its element type, or its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kernel {
-    pub(crate) module: Module,
+    pub(crate) source: Source,
     pub(crate) name: &'static str,
-    pub(crate) suffix: &'static str,
+    suffix: &'static str,
+    number: usize,
 }
 
 impl Kernel {
     pub(crate) const fn new(module: Module, name: &'static str, suffix: &'static str) -> Self {
         Self {
-            module,
+            source: Source::File(module),
             name,
             suffix,
+            number: 0,
         }
     }
 
-    /// Its name in the machine code.
-    pub(crate) fn entry(&self) -> String {
-        format!("{}_{}", self.name, self.suffix)
+    /// A kernel of a step.
+    pub(crate) const fn of_step(code: u64, number: usize) -> Self {
+        Self {
+            source: Source::Step(code),
+            name: "step",
+            suffix: "",
+            number,
+        }
+    }
+
+    /// The name of the function.
+    pub(crate) fn function(&self) -> String {
+        match self.source {
+            Source::File(_) => format!("{}_{}", self.name, self.suffix),
+            Source::Step(_) => format!("{}_{}", self.name, self.number),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The implementation of [`Backend`]: which kernel runs an operation, by its operands' type.
 
-use backend_api::trace::StepCache;
+use std::sync::Arc;
+
+use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePath,
-    SequencePlan, SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run,
-    compose, is_widened, run_widened,
+    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePlan,
+    SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run, compose,
+    is_widened, run_widened,
 };
 use cudarc::driver::result;
 
@@ -13,7 +15,7 @@ use crate::device::Cuda;
 use crate::driver;
 use crate::launch::unsupported;
 use crate::ranges::range;
-use crate::sequence::is_known;
+use crate::scan::StepKernels;
 use crate::swapper::Swapped;
 
 impl Backend for Cuda {
@@ -97,6 +99,7 @@ impl Backend for Cuda {
             Op::ScatterAdd { .. } => self.scatter_add(ins, outs),
             Op::Fused(Fused::MaskedUpdate { time }) => self.masked_update(*time, ins, outs),
             Op::Fused(Fused::ScatterUpdate) => self.scatter_update(ins, outs),
+            Op::Fused(Fused::Scan(plan)) if plan.is_compiled() => self.scan(plan, ins, outs),
             Op::Fused(fused) if first.is_float() => self.run_fused(first, fused, ins, outs),
             Op::Fused(fused) => compose(self, fused, ins, outs),
         }
@@ -143,18 +146,13 @@ impl Backend for Cuda {
         Some(self.steps())
     }
 
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        // Without kernels for the recurrence, its compiled steps are as good as a default body.
-        let known = is_known(request.recurrence) && request.dtype.is_float();
-        let path = match known && self.spread(request).is_some() {
-            true => SequencePath::Whole,
-            false => SequencePath::Stepwise,
-        };
-        log::debug!("{}: {request:?}: {:?}", self.name(), known.then_some(path));
-        known.then(|| SequencePlan {
-            path,
-            ..SequencePlan::composed(request)
-        })
+    fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
+        Ok(Arc::new(StepKernels::on(self, step)?))
+    }
+
+    /// Layers are compiled from their steps.
+    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
+        None
     }
 }
 
@@ -184,8 +182,6 @@ impl Cuda {
             Fused::GruOutputGrad { activation } => {
                 self.gru_output_grad(dtype, *activation, ins, outs)
             }
-            Fused::Sequence(plan) => self.sequence(dtype, plan, ins, outs),
-            Fused::SequenceGrad(plan) => self.sequence_grad(dtype, plan, ins, outs),
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
             Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),

@@ -9,7 +9,7 @@ pub(crate) fn activation(f: Activation) -> Option<i32> {
     index.map(|index| index as i32)
 }
 
-/// The `enum` of unary functions in `elementwise.cu`.
+/// The `enum` of unary functions in `functions.cuh`.
 pub(crate) fn unary(f: Unary) -> Option<i32> {
     Some(match f {
         Unary::Neg => 0,
@@ -27,7 +27,7 @@ pub(crate) fn unary(f: Unary) -> Option<i32> {
     })
 }
 
-/// The `enum` of binary functions in `elementwise.cu`.
+/// The `enum` of binary functions in `functions.cuh`.
 pub(crate) fn binary(f: Binary) -> i32 {
     match f {
         Binary::Add => 0,
@@ -40,7 +40,7 @@ pub(crate) fn binary(f: Binary) -> i32 {
     }
 }
 
-/// The `enum` of comparisons in `elementwise.cu`.
+/// The `enum` of comparisons in `functions.cuh`.
 pub(crate) fn compare(f: Compare) -> i32 {
     match f {
         Compare::Eq => 0,

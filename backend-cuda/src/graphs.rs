@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use backend_api::{Activation, DType, Recurrence};
 use cudarc::driver::{CudaGraph, CudaStream, sys};
 
 use crate::blas::Blas;
@@ -18,40 +17,10 @@ pub(crate) struct Recorder {
     pub(crate) stream: Arc<CudaStream>,
 }
 
-/// Everything that determines the launches of a step, except the contents of the description.
+/// Everything that determines the launches of a step, except the contents of the description: the
+/// number of its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    gradient: bool,
-    cell: (u8, Activation, u64),
-    dtype: DType,
-    batch: usize,
-    units: usize,
-}
-
-impl Key {
-    /// `None` for a recurrence without kernels in this backend.
-    pub(crate) fn new(
-        gradient: bool,
-        recurrence: Recurrence,
-        dtype: DType,
-        batch: usize,
-        units: usize,
-    ) -> Option<Self> {
-        let cell = match recurrence {
-            Recurrence::Basic { activation } => (0, activation, 0),
-            Recurrence::Lstm(gates) => (1, gates.activation, gates.forget_bias.to_bits()),
-            Recurrence::Gru { activation } => (2, activation, 0),
-            _ => return None,
-        };
-        Some(Self {
-            gradient,
-            cell,
-            dtype,
-            batch,
-            units,
-        })
-    }
-}
+pub(crate) struct Key(pub(crate) u64);
 
 /// Memory with fixed addresses, reused by all sequences of one kind.
 pub(crate) struct Workspace {

@@ -18,19 +18,21 @@ use crate::libraries::{Library, open_for_good};
 
 /// Headers that kernels include: name and text. "activations.cuh" is generated from the definitions
 /// in [`backend_api::activation`].
-pub fn headers() -> [(&'static str, &'static str); 4] {
+pub fn headers() -> [(&'static str, &'static str); 6] {
     static ACTIVATIONS: LazyLock<String> = LazyLock::new(activations);
     [
         ("common.cuh", include_str!("../kernels/common.cuh")),
         ("activations.cuh", &ACTIVATIONS),
         ("cells.cuh", include_str!("../kernels/cells.cuh")),
+        ("functions.cuh", include_str!("../kernels/functions.cuh")),
+        ("steps.cuh", include_str!("../kernels/steps.cuh")),
         ("prim.cuh", include_str!("../kernels/prim.cuh")),
     ]
 }
 
 /// The activations as C++: their codes, a list of the common ones, `activate` and `activation_grad`
-/// for the common ones, and `activate_uncommon` for the others, so that kernels of cells do not
-/// contain those.
+/// for the common ones, and the same with `_uncommon` for the others, so that kernels of cells do
+/// not contain those.
 fn activations() -> String {
     let (common, uncommon) = Activation::ALL.split_at(Activation::COMMON.len());
     let code = |f: &Activation| f.name().to_uppercase();
@@ -69,6 +71,7 @@ fn activations() -> String {
         ),
         function("activate", "T x", common, &value),
         function("activation_grad", "T y, T dy", common, &gradient),
+        function("activation_grad_uncommon", "T y, T dy", uncommon, &gradient),
         function("activate_uncommon", "T x", uncommon, &value),
     ]
     .concat()
@@ -94,8 +97,8 @@ pub enum Module {
     Reduce,
     /// Operations that move rows: gather, scatter, reverse.
     Rows,
-    /// The steps of whole sequences.
-    Sequence,
+    /// Descriptions of runs of generated steps.
+    Steps,
 }
 
 impl Module {
@@ -109,7 +112,7 @@ impl Module {
         Self::Random,
         Self::Reduce,
         Self::Rows,
-        Self::Sequence,
+        Self::Steps,
     ];
 
     /// The name of the source file.
@@ -123,7 +126,7 @@ impl Module {
             Self::Random => "random.cu",
             Self::Reduce => "reduce.cu",
             Self::Rows => "rows.cu",
-            Self::Sequence => "sequence.cu",
+            Self::Steps => "steps.cu",
         }
     }
 
@@ -138,7 +141,7 @@ impl Module {
             Self::Random => include_str!("../kernels/random.cu"),
             Self::Reduce => include_str!("../kernels/reduce.cu"),
             Self::Rows => include_str!("../kernels/rows.cu"),
-            Self::Sequence => include_str!("../kernels/sequence.cu"),
+            Self::Steps => include_str!("../kernels/steps.cu"),
         }
     }
 }
@@ -196,12 +199,12 @@ pub(crate) struct Code<'a> {
 impl<'a> Code<'a> {
     /// One kernel of a source file. The others of the file are not compiled, so that the first
     /// start takes a tenth of a second for each kernel that is needed, and nothing for the rest.
-    pub(crate) fn kernel(module: Module, kernel: &str) -> Self {
+    pub(crate) fn kernel(name: &'a str, source: &'a str, kernel: &str) -> Self {
         // See `KERNEL` in common.cuh.
         let options = ["-DONE_KERNEL".to_owned(), format!("-DWANT_{kernel}=CHOSEN")];
         Self {
-            name: module.name(),
-            source: module.source(),
+            name,
+            source,
             options: options.to_vec(),
         }
     }

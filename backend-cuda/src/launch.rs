@@ -24,6 +24,11 @@ pub(crate) fn words(dtype: DType) -> &'static str {
 }
 
 impl Cuda {
+    /// Maximum number of blocks of a kernel that accepts any grid.
+    pub(crate) fn most_blocks(&self) -> usize {
+        (self.multiprocessors() * BLOCKS_EACH) as usize
+    }
+
     /// Queues a kernel on the compute stream. A launch of zero elements does nothing.
     ///
     /// The caller must pass arguments of the types that the kernel declares; only their number and
@@ -45,11 +50,11 @@ impl Cuda {
             Grid::Elements(count) => (
                 (count.max(0) as u64)
                     .div_ceil(u64::from(BLOCK))
-                    .min(u64::from(self.multiprocessors() * BLOCKS_EACH)) as u32,
+                    .min(self.most_blocks() as u64) as u32,
                 BLOCK,
             ),
             Grid::Blocks(blocks, threads) => {
-                let most = i64::from(self.multiprocessors() * BLOCKS_EACH);
+                let most = self.most_blocks() as i64;
                 (blocks.clamp(0, most) as u32, threads)
             }
         };
@@ -199,7 +204,7 @@ mod tests {
     fn arguments_of_a_wrong_width_or_number_are_refused() {
         let _sim = cudasim::install().unwrap().exclusive();
         let device = Cuda::new(0).unwrap();
-        let kernel = Kernel::new(Module::Sequence, "sequence_advance", "f32");
+        let kernel = Kernel::new(Module::Steps, "steps_advance", "all");
         let memory = device.pool().take(64).unwrap();
         let launch = |args| device.launch(kernel, Grid::Blocks(1, 1), args);
         // The first launch checks at lookup, the second on the function already found.
@@ -208,7 +213,7 @@ mod tests {
                 launch(args![memory.address(), 1i32])
                     .unwrap_err()
                     .to_string(),
-                "cuda:0: sequence_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
+                "cuda:0: steps_advance failed: its arguments have [8, 8] bytes, not [8, 4]"
             );
         }
         assert!(launch(args![memory.address()]).is_err());

@@ -8,7 +8,7 @@ use cudarc::driver::{CudaFunction, CudaModule, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 use smallvec::SmallVec;
 
-use crate::arguments::{Args, Kernel};
+use crate::arguments::{Args, Kernel, Source};
 use crate::kernels::Code;
 use crate::pool::Pool;
 use crate::primary::Primary;
@@ -17,6 +17,8 @@ use crate::{cache, driver};
 /// The kernels loaded on a device.
 pub(crate) struct Loaded {
     functions: RwLock<HashMap<Kernel, Arc<Slot>>>,
+    /// The sources of steps, by their hashes.
+    steps: Mutex<HashMap<u64, Arc<str>>>,
     pool: Arc<Pool>,
     primary: Arc<Primary>,
     hardware: String,
@@ -49,6 +51,7 @@ impl Loaded {
     ) -> Self {
         Self {
             functions: RwLock::default(),
+            steps: Mutex::default(),
             pool,
             primary,
             hardware,
@@ -121,9 +124,27 @@ impl Loaded {
         })
     }
 
+    /// Makes the source of a step known.
+    pub(crate) fn add_step(&self, code: u64, source: &Arc<str>) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.entry(code).or_insert_with(|| source.clone());
+    }
+
+    /// The name and the text of a source.
+    fn text(&self, source: Source) -> (&'static str, Arc<str>) {
+        match source {
+            Source::File(module) => (module.name(), module.source().into()),
+            Source::Step(code) => {
+                let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+                ("step.cu", steps.get(&code).cloned().unwrap_or_default())
+            }
+        }
+    }
+
     fn load(&self, kernel: Kernel) -> Result<Function> {
-        let name = kernel.entry();
-        let module = self.module(&Code::kernel(kernel.module, &name), &name)?;
+        let name = kernel.function();
+        let (file, text) = self.text(kernel.source);
+        let module = self.module(&Code::kernel(file, &text, &name), &name)?;
         let failed = |e| self.primary.failure("looking up a kernel", e);
         let function = module.load_function(&name).map_err(failed)?;
         let raw = function.cu_function();

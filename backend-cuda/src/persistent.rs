@@ -7,7 +7,6 @@ use crate::arguments::{Kernel, Launch, args};
 use crate::device::Cuda;
 use crate::driver;
 use crate::kernels::Module;
-use crate::sequence::Sequence;
 
 /// `THREADS`, `TILE`, `ROWS`, `TILES`, `FLIGHT` and `PITCH` in `lstm_persistent.cu`.
 const THREADS: usize = 256;
@@ -16,6 +15,27 @@ const ROWS: usize = 4;
 const TILES: usize = 4;
 const FLIGHT: usize = 16;
 const PITCH: usize = TILE + 4;
+
+/// A whole LSTM. The address of an absent result is 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sequence {
+    pub(crate) batch: usize,
+    pub(crate) units: usize,
+    /// `[B]` or 0.
+    pub(crate) lengths: CUdeviceptr,
+    pub(crate) wide: u64,
+    /// `[T, B, 4 n]`, undefined past a row's end.
+    pub(crate) z: CUdeviceptr,
+    /// `[B, n]`: the final state.
+    pub(crate) c: CUdeviceptr,
+    pub(crate) h: CUdeviceptr,
+    /// `[T, B, n]`
+    pub(crate) y: CUdeviceptr,
+    /// `[T, B, 4 n]` or 0.
+    pub(crate) gates: CUdeviceptr,
+    /// `[T, B, n]`; used if there are `gates`.
+    pub(crate) cs: CUdeviceptr,
+}
 
 /// How a sequence is distributed over thread blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! `cargo xtask kernels`: compiles every CUDA kernel for every architecture with the real compiler,
 //! on a machine without a GPU.
 
+mod steps;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
@@ -13,9 +15,10 @@ use backend_cuda::kernels::{self, Module};
 const HELP: &str = "\
 Usage: cargo xtask kernels [--install] [--update]
 
-Compiles every kernel with NVRTC to machine code for sm_75, sm_80, sm_90a and sm_100, and compares
-its registers, stack and shared memory with backend-cuda/kernels/budget.tsv. Fails if a kernel does
-not compile, spills registers or exceeds its budget. Requires neither a GPU nor a driver.
+Compiles every kernel, and those generated for some cells, with NVRTC to machine code for sm_75,
+sm_80, sm_90a and sm_100, and compares its registers, stack and shared memory with
+backend-cuda/kernels/budget.tsv. Fails if a kernel does not compile, spills registers or exceeds its
+budget. Requires neither a GPU nor a driver.
 
 --install   install NVRTC from its Python package in target/nvrtc, if it is missing
 --update    write the current resources of the kernels as their budget
@@ -30,6 +33,13 @@ const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
 const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_100"];
 const HEADER: &str =
     "# kernel\tregisters for sm_75 sm_80 sm_90a sm_100\tbytes of stack\tbytes of shared memory";
+
+/// A source, and what the names of its kernels begin with.
+struct Source {
+    prefix: String,
+    name: String,
+    text: String,
+}
 
 /// The resources that a kernel uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,17 +129,21 @@ fn open_compiler(folder: &Path, install: bool) -> Result<(), Box<dyn Error>> {
 }
 
 fn compile_all() -> Result<BTreeMap<String, Resources>, Box<dyn Error>> {
+    let files = Module::ALL.map(|module| Source {
+        prefix: String::new(),
+        name: module.name().to_owned(),
+        text: module.source().to_owned(),
+    });
     let mut taken = BTreeMap::<String, Resources>::new();
-    for module in Module::ALL {
+    for source in files.into_iter().chain(steps::sources()?) {
         for (i, architecture) in ARCHITECTURES.iter().enumerate() {
-            let compiled = kernels::compile(module.name(), module.source(), architecture, true)?;
+            let compiled = kernels::compile(&source.name, &source.text, architecture, true)?;
             if compiled.log.contains("warning") {
-                return Err(
-                    format!("{} for {architecture}:\n{}", module.name(), compiled.log).into(),
-                );
+                let name = &source.name;
+                return Err(format!("{name} for {architecture}:\n{}", compiled.log).into());
             }
             for (name, one) in parse(&compiled.log) {
-                let all = taken.entry(name).or_default();
+                let all = taken.entry(format!("{}{name}", source.prefix)).or_default();
                 all.registers[i] = one.registers[0];
                 all.stack = all.stack.max(one.stack);
                 all.shared = all.shared.max(one.shared);

@@ -4,7 +4,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::{Node, Operand, StepGraph, Value, Work};
-use super::plan::{RowSource, ScanPlan};
+use super::plan::{RowSource, RowSum, ScanPlan};
 use super::recorder::step_key;
 use crate::{Backend, Error, Fused, Layout, Meta, Op, Result, Shape, Stacker, Tensor};
 
@@ -344,30 +344,40 @@ pub(crate) fn scan<B: Backend>(
         }
         results.push(stacker.finish(zero)?);
     }
-    let mut sums = Vec::with_capacity(plan.step.sums().len());
-    for sum in plan.step.sums() {
-        let rows = sum.iter().map(|source| {
-            let rows = match (*source, lengths) {
-                (RowSource::Input(i), [lengths]) => inputs[i].mask_padding(lengths, 0)?,
-                (RowSource::Input(i), _) => inputs[i].clone(),
-                (RowSource::Output(i), [lengths]) if saved.contains(&i) => {
-                    results[i].mask_padding(lengths, 0)?
-                }
-                (RowSource::Output(i), _) => results[i].clone(),
-            };
-            let dims = rows.dims();
-            rows.reshape(&[dims[0] * dims[1], dims[2]])
-        });
-        sums.push(match &*rows.collect::<Result<Vec<_>>>()? {
-            [a, b] => a.transpose(0, 1)?.matmul(b)?,
-            [rows, ..] => rows.sum(0)?,
-            [] => return Err(missing()),
-        });
-    }
+    let sums = row_sums(plan.step.sums(), |source| match (source, lengths) {
+        (RowSource::Input(i), [lengths]) => inputs[i].mask_padding(lengths, 0),
+        (RowSource::Input(i), _) => Ok(inputs[i].clone()),
+        (RowSource::Output(i), [lengths]) if saved.contains(&i) => {
+            results[i].mask_padding(lengths, 0)
+        }
+        (RowSource::Output(i), _) => Ok(results[i].clone()),
+    })?;
     results.truncate(saved.end);
     results.extend(sums);
     results.insert_many(shown, states);
     Ok(results)
+}
+
+/// Sums over all rows of all steps. `rows` gives the rows, `[steps, batch, width]`, with zeros
+/// where a row does not run.
+///
+/// # Errors
+/// The rows do not fit each other, or the device failed.
+pub fn row_sums<B: Backend>(
+    sums: &[RowSum],
+    rows: impl Fn(RowSource) -> Result<Tensor<B>>,
+) -> Result<Vec<Tensor<B>>> {
+    let flat = |source: &RowSource| {
+        let rows = rows(*source)?;
+        let dims = rows.dims();
+        rows.reshape(&[dims[0] * dims[1], dims[2]])
+    };
+    let sum = |sum: &RowSum| match &*sum.iter().map(flat).collect::<Result<Vec<_>>>()? {
+        [a, b] => a.transpose(0, 1)?.matmul(b),
+        [rows, ..] => rows.sum(0),
+        [] => Err(missing()),
+    };
+    sums.iter().map(sum).collect()
 }
 
 fn missing() -> Error {

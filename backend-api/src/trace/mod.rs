@@ -5,11 +5,13 @@
 //! * [`StepGraph`]: the recorded step.
 //! * [`Regions`]: what of the step can be computed for all steps at once, and what remains.
 //! * [`ScanPlan`]: what remains, over all steps, as one operation.
+//! * [`program`]: one step as instructions, for devices that compile it.
 
 mod cache;
 mod evaluate;
 mod graph;
 mod plan;
+pub mod program;
 mod recorder;
 mod regions;
 mod rows;
@@ -17,8 +19,8 @@ mod simplify;
 mod symbolic;
 
 pub use cache::StepCache;
-pub use evaluate::run_step;
 pub(crate) use evaluate::scan;
+pub use evaluate::{row_sums, run_step};
 pub use graph::{GraphKey, Node, Operand, StepGraph, Value, Work};
 pub use plan::{CompiledStep, RowSource, RowSum, ScanPlan, SharedProgram, StepProgram};
 pub(crate) use recorder::not_available;

@@ -11,8 +11,7 @@ use backend_api::trace::ScanPlan;
 use backend_api::{DType, Error, Meta, Result};
 use pulp::Arch;
 
-use super::instruction::Instruction;
-use super::program::{Buffer, Memory, Phase, Program};
+use super::program::{Buffer, Instruction, Memory, Phase, Program};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed_matrix::PackedMatrix;

@@ -12,9 +12,8 @@ use std::slice;
 use backend_api::Result;
 
 use super::barrier::Member;
-use super::instruction::Instruction;
 use super::job::{Columns, Job};
-use super::program::{Buffer, Carried, Memory, Phase, Product, Row, Start, products};
+use super::program::{Buffer, Carried, Instruction, Memory, Phase, Product, Row, Start, products};
 use super::tile;
 use crate::element::Float;
 use crate::product::Accumulate;

@@ -1,37 +1,36 @@
-//! The program of a step: products, and tile instructions between them.
+//! The program of a step, with numbers for its buffers and places for its registers.
 
-use backend_api::DType;
-use backend_api::Meta;
-use backend_api::trace::{Operand, StepGraph};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
 
-use super::instruction::Instruction;
-use super::row_graph::Matrix;
+use backend_api::trace::StepGraph;
+use backend_api::trace::program::{self, RowProgram, Target};
+pub(super) use backend_api::trace::program::{Buffer, Carried, Code, Memory, Start};
 
-/// A compiled step. Its places have been checked: they lie within their buffers.
+use super::registers::Registers;
+
+/// Bytes of a tile's registers, which stay in the first-level cache.
+const TILE_BYTES: usize = 20 << 10;
+/// The largest number of rows of a tile.
+const MOST_TILE_ROWS: usize = 64;
+/// Multiplications in whose time an instruction computes one element.
+const ELEMENT_WORK: usize = 4;
+
+/// Buffers are named by number, from 1 on. Buffer 0 is the registers.
+pub(super) type Instruction = program::Instruction<usize>;
+pub(super) type Place = program::Place<usize>;
+pub(super) type Phase = program::Phase<usize>;
+pub(super) type Product = program::Product<usize>;
+pub(super) type Row = program::Row<usize>;
+
+/// A compiled step.
 #[derive(Debug)]
 pub(crate) struct Program {
-    pub(super) batch: usize,
-    pub(super) dtype: DType,
-    /// The buffers that places name by number, from 1 on. Buffer 0 is the registers.
+    rows: RowProgram,
     pub(super) buffers: Vec<Buffer>,
-    /// The phases of each region, which follow each other.
+    /// Those of the row program, with numbers.
     pub(super) phases: Vec<Phase>,
-    /// The numbers of phases that run ahead of the steps, and before those that run behind them.
-    pub(super) ahead: usize,
-    pub(super) behind: usize,
-    pub(super) constants: Vec<f64>,
-    pub(super) matrices: Vec<Matrix>,
-    /// Elements of a row of each input, state and output, and of all of each captured tensor.
-    pub(super) inputs: Vec<usize>,
-    pub(super) states: Vec<usize>,
-    pub(super) outputs: Vec<usize>,
-    pub(super) captured: Vec<usize>,
-    /// Where each new state is written.
-    pub(super) carried: Vec<Carried>,
-    /// Elements of a row of each scratch buffer.
-    pub(super) scratch: Vec<usize>,
-    /// The same of each buffer for several steps.
-    pub(super) chunks: Vec<usize>,
     /// Elements of the registers for each row of a tile, and the largest number of rows of one.
     pub(super) registers: usize,
     pub(super) tile_rows: usize,
@@ -39,85 +38,127 @@ pub(crate) struct Program {
     pub(super) work: usize,
 }
 
-/// Where a new state is written.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Carried {
-    /// To one of two alternating buffers.
-    Next,
-    /// To an output, from where the next step reads it.
-    Output(usize),
+impl Deref for Program {
+    type Target = RowProgram;
+
+    fn deref(&self) -> &RowProgram {
+        &self.rows
+    }
 }
 
-/// A buffer of a program, and its distance between rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Buffer {
-    pub(super) memory: Memory,
-    pub(super) row: usize,
+/// Compiles a step.
+///
+/// # Errors
+/// The node that cannot be part of a program, and why; or the step does not fit the instructions.
+pub(crate) fn compile(graph: &StepGraph) -> Result<Program, String> {
+    Ok(Program::new(program::compile(graph, Target::Any)?))
 }
 
-/// What a buffer of a program is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Memory {
-    /// The register of a value, by its index.
-    Register(usize),
-    Constants,
-    Input(usize),
-    Captured(usize),
-    /// A state before the step.
-    State(usize),
-    /// A state after the step.
-    Next(usize),
-    Output(usize),
-    Scratch(usize),
-    /// Memory for the rows of several steps.
-    Chunk(usize),
+/// The numbers of buffers.
+#[derive(Default)]
+struct Numbers {
+    buffers: Vec<Buffer>,
+    known: HashMap<Buffer, usize>,
 }
 
-/// A part of a step.
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    Product(Product),
-    Tile(Vec<Instruction>),
-}
+impl Numbers {
+    fn of(&mut self, buffer: Buffer) -> usize {
+        if let Memory::Register(_) = buffer.memory {
+            return 0;
+        }
+        *self.known.entry(buffer).or_insert_with(|| {
+            self.buffers.push(buffer);
+            self.buffers.len()
+        })
+    }
 
-impl Phase {
-    /// The numbers of the buffers that it uses.
-    pub(super) fn buffers(&self) -> Vec<usize> {
-        match self {
-            Self::Product(product) => vec![product.a.buffer, product.out.buffer],
-            Self::Tile(code) => {
-                let places = code.iter().flat_map(|i| [i.out].into_iter().chain(i.ins));
-                places.map(|place| place.buffer).collect()
-            }
+    fn row(&mut self, row: program::Row) -> Row {
+        Row {
+            buffer: self.of(row.buffer),
+            offset: row.offset,
+        }
+    }
+
+    /// A place for tiles of `rows` rows.
+    fn place(&mut self, place: program::Place, registers: &Registers, rows: usize) -> Place {
+        let register = place.register().map_or(0, |id| registers.at[&id] * rows);
+        Place {
+            buffer: self.of(place.buffer),
+            offset: register + place.offset,
+            row: place.row,
+            block: place.block,
+            column: place.column,
         }
     }
 }
 
-/// `out = start + a matrix`
-#[derive(Clone, Debug)]
-pub(super) struct Product {
-    pub(super) a: Row,
-    pub(super) k: usize,
-    pub(super) matrix: usize,
-    pub(super) start: Start,
-    pub(super) out: Row,
-    pub(super) n: usize,
+impl Program {
+    fn new(rows: RowProgram) -> Self {
+        let registers = |phase: &program::Phase| match phase {
+            program::Phase::Tile(code) => Registers::new(code),
+            program::Phase::Product(_) => Registers::default(),
+        };
+        let registers: Vec<Registers> = rows.phases.iter().map(registers).collect();
+        let most = registers.iter().map(|r| r.size).max().unwrap_or(0);
+        let bytes = most.max(1).saturating_mul(rows.dtype.size());
+        let most_rows = rows.batch.clamp(1, MOST_TILE_ROWS);
+        let tile_rows = (TILE_BYTES / bytes).clamp(1, most_rows);
+        let mut work = 0usize;
+        let mut numbers = Numbers::default();
+        let mut phases = Vec::with_capacity(rows.phases.len());
+        for (phase, registers) in rows.phases.iter().zip(&registers) {
+            phases.push(match phase {
+                program::Phase::Product(product) => {
+                    work = work.saturating_add(product.k.saturating_mul(product.n));
+                    Phase::Product(Product {
+                        out: numbers.row(product.out),
+                        a: numbers.row(product.a),
+                        k: product.k,
+                        n: product.n,
+                        matrix: product.matrix,
+                        start: product.start,
+                    })
+                }
+                program::Phase::Tile(code) => {
+                    let mut numbered = Vec::with_capacity(code.len());
+                    for instruction in code {
+                        let elements = instruction.blocks.saturating_mul(instruction.width);
+                        work = work.saturating_add(elements.saturating_mul(ELEMENT_WORK));
+                        let mut place = |place| numbers.place(place, registers, tile_rows);
+                        numbered.push(Instruction {
+                            code: instruction.code,
+                            blocks: instruction.blocks,
+                            width: instruction.width,
+                            out: place(instruction.out),
+                            ins: instruction.ins.map(&mut place),
+                        });
+                    }
+                    Phase::Tile(numbered)
+                }
+            });
+        }
+        Self {
+            rows,
+            buffers: numbers.buffers,
+            phases,
+            registers: most,
+            tile_rows,
+            work: work.max(1),
+        }
+    }
 }
 
-/// The start of a row: an offset in each row of a buffer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) buffer: usize,
-    pub(super) offset: usize,
-}
-
-/// What a product is added to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Start {
-    Zero,
-    Existing,
-    /// A row of a captured tensor, at an offset.
-    Bias(usize, usize),
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} registers and {} elements of scratch a row, tiles of {} rows",
+            self.registers,
+            self.scratch.iter().sum::<usize>(),
+            self.tile_rows
+        )?;
+        self.rows.fmt(f)
+    }
 }
 
 /// The products among some phases.
@@ -126,20 +167,4 @@ pub(super) fn products(phases: &[Phase]) -> impl Iterator<Item = &Product> + Clo
         Phase::Product(product) => Some(product),
         Phase::Tile(_) => None,
     })
-}
-
-impl Program {
-    /// Whether the operands and results of a step have the sizes that the program was compiled for.
-    pub(super) fn is_of(&self, graph: &StepGraph) -> bool {
-        let count = |meta: &Meta| meta.shape.count();
-        let rows = |width: &usize| width.saturating_mul(self.batch);
-        let outputs = graph.outputs.iter().map(Operand::meta);
-        self.batch == graph.batch()
-            && (graph.inputs.iter().map(count)).eq(self.inputs.iter().map(rows))
-            && (graph.states.iter().map(count)).eq(self.states.iter().map(rows))
-            && outputs
-                .map(|meta| count(&meta))
-                .eq(self.outputs.iter().map(rows))
-            && (graph.captured.iter().map(count)).eq(self.captured.iter().copied())
-    }
 }

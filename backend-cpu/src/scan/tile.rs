@@ -22,7 +22,7 @@ use crate::functions::{
 };
 use crate::pointwise::ActivationGrad;
 use crate::reduce::{Elements, Fold, Largest, Sum, fold_neighbours};
-use crate::scan::instruction::{Code, Instruction, Place};
+use crate::scan::program::{Code, Instruction, Place};
 use crate::simd::Pointwise;
 
 /// Elements that a loop computes at a time.
@@ -76,7 +76,7 @@ pub(super) unsafe fn run<T: Float>(
 /// The same instruction and rows, with as many elements in each row and block as the strides allow.
 fn merged(instruction: &Instruction, mut rows: usize) -> (Instruction, usize) {
     let mut merged = *instruction;
-    let reduces = matches!(merged.code, Code::Reduce(_) | Code::Dot);
+    let reduces = merged.code.reduces();
     if !reduces && widen(&mut merged, instruction.blocks, |place| place.block) {
         merged.blocks = 1;
         if widen(&mut merged, rows, |place| place.row) {

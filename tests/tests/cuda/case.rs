@@ -1,9 +1,6 @@
 //! A sequence with all difficulties, for tests of the CUDA backend.
 
-use backend_api::{
-    Activation, Backend, DType, LstmGates, Meta, Recurrence, Result, SequencePath, SequenceRequest,
-    Shape, Tensor,
-};
+use backend_api::{Backend, DType, Meta, Result, Shape, Tensor};
 use backend_cuda::Cuda;
 use cudasim::Exclusive;
 use recurrent_tests::devices::simulator;
@@ -102,26 +99,20 @@ impl Case {
         cell.initialize(3)?;
         Ok(cell)
     }
-
-    pub(crate) fn request(&self) -> SequenceRequest {
-        SequenceRequest {
-            recurrence: Recurrence::Lstm(LstmGates {
-                forget_bias: 1.0,
-                activation: Activation::Tanh,
-            }),
-            inputs: self.depth,
-            steps: self.steps,
-            batch: self.batch,
-            units: self.units,
-            ragged: true,
-            reuse: false,
-            dtype: self.dtype,
-        }
-    }
 }
 
-pub(crate) fn path(device: &Cuda, case: &Case) -> SequencePath {
-    device.plan_sequence(&case.request()).unwrap().path
+/// Whether all steps of the LSTM are one launch.
+pub(crate) fn is_whole(device: &Cuda, case: &Case) -> bool {
+    let cell = case.lstm(device).unwrap();
+    let rnn = DynamicRnn::new(&cell);
+    let how = rnn.explain(&case.inputs(device).unwrap()).unwrap();
+    how.to_string().contains("all steps in one launch")
+}
+
+/// The launches of LSTMs in one launch.
+pub(crate) fn whole_launches(sim: &Exclusive<'_>) -> u64 {
+    let of = |units| sim.launches_of(&format!("lstm_persistent_{units}_tanh"));
+    of("u16") + of("u8")
 }
 
 pub(crate) fn close(name: &str, got: &[f64], expected: &[f64], tolerance: f64) {

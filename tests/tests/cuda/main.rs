@@ -10,3 +10,4 @@ mod lifetimes;
 mod memory;
 mod operations;
 mod refusals;
+mod steps;

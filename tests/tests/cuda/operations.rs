@@ -1,10 +1,7 @@
 //! Operations that the CUDA backend splits in its own ways: every split gives the CPU's result,
 //! with the same bits each time.
 
-use backend_api::{
-    Activation, Backend, DType, Element, Error, Fused, LstmGates, Op, Recurrence, Result,
-    SequenceRequest, Tensor,
-};
+use backend_api::{DType, Element, Error, Op, Result, Tensor};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use cudasim::Exclusive;
@@ -156,89 +153,6 @@ fn the_position_of_an_invalid_index_is_that_in_the_view() {
         error.unwrap_err().to_string(),
         "reverse: lengths has 4 at index 1, but must be in 0..=3"
     );
-}
-
-/// A ragged sequence of two rows and its gradient. All inputs past the end of a row are `past`.
-fn ragged_sequence(
-    device: &Cuda,
-    recurrence: Recurrence,
-    dtype: DType,
-    past: f64,
-) -> Result<Vec<f64>> {
-    let (steps, units, gates) = (4, 3, recurrence.gates());
-    let mut plan = device
-        .plan_sequence(&SequenceRequest {
-            recurrence,
-            inputs: 2,
-            steps,
-            batch: 2,
-            units,
-            ragged: true,
-            reuse: false,
-            dtype,
-        })
-        .expect("this backend runs whole sequences");
-    plan.save = true;
-    let tensor = |f: &dyn Fn(usize) -> f64, dims: &[usize]| {
-        let data: Vec<f64> = (0..dims.iter().product()).map(f).collect();
-        Tensor::from_slice(device, &data, dims)?.cast(dtype)
-    };
-    let wave = |i: usize| (i as f64 * 0.7).sin();
-    let width = gates * units;
-    // The first row has all its steps, the second one has 1.
-    let x = tensor(
-        &|i| match i / 2 {
-            3 | 5 | 7 => past,
-            _ => wave(i),
-        },
-        &[steps, 2, 2],
-    )?;
-    let lengths = Tensor::from_slice(device, &[4i32, 1], &[2])?;
-    let mut ins = vec![x, tensor(&wave, &[2, width])?, tensor(&wave, &[width])?];
-    for (_, shape) in recurrence.parameters(units, units)? {
-        ins.push(tensor(&wave, shape.dims())?);
-    }
-    for _ in 0..recurrence.states() {
-        ins.push(tensor(&wave, &[2, units])?);
-    }
-    ins.push(lengths);
-    let operands: Vec<_> = ins.iter().collect();
-    let op = Op::Fused(Fused::Sequence(plan));
-    let results = Tensor::call_all(device, &op, &operands)?;
-    let states = 1..1 + recurrence.states();
-    let mut grad_ins: Vec<_> = ins.iter().chain([&results[0]]).collect();
-    grad_ins.extend(&results[states.end..]);
-    grad_ins.push(&results[0]);
-    grad_ins.extend(&results[states]);
-    let op = Op::Fused(Fused::SequenceGrad(plan));
-    let grads = Tensor::call_all(device, &op, &grad_ins)?;
-    let mut numbers = Vec::new();
-    for tensor in results.iter().chain(&grads) {
-        numbers.extend(tensor.to_f64_vec()?);
-    }
-    Ok(numbers)
-}
-
-#[test]
-fn padding_values_have_no_effect() {
-    let (_sim, device) = cuda();
-    let activation = Activation::Tanh;
-    let lstm = LstmGates {
-        forget_bias: 1.0,
-        activation,
-    };
-    for recurrence in [
-        Recurrence::Basic { activation },
-        Recurrence::Lstm(lstm),
-        Recurrence::Gru { activation },
-    ] {
-        for dtype in [DType::F32, DType::F64] {
-            let run = |past| ragged_sequence(&device, recurrence, dtype, past).unwrap();
-            let expected = run(0.5);
-            assert!(expected.iter().all(|x| x.is_finite()));
-            assert_eq!(run(f64::NAN), expected, "{recurrence:?} of {dtype}");
-        }
-    }
 }
 
 #[test]

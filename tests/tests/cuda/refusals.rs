@@ -2,16 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backend_api::{
-    Activation, Backend, DType, Error, ExtendedLstm, LstmGates, Recurrence, SequencePath,
-    SequenceRequest, Tensor,
-};
+use backend_api::{Backend, DType, Error, Tensor};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use recurrent_tests::devices::simulator;
 use rnn_core::{BasicLstmCell, DynamicRnn};
 
-use crate::case::{CLOSE, Case, close, cuda, path, third_run};
+use crate::case::{CLOSE, Case, close, is_whole, third_run, whole_launches};
 
 fn product(device: &Cuda) -> Vec<f64> {
     let x = Tensor::from_slice(device, &[1.0f64, 2.0, 3.0, 4.0], &[2, 2]).unwrap();
@@ -30,7 +27,7 @@ fn layers_of_different_widths_share_a_device() {
     // Both take more shared memory than a kernel may without asking, and not the same.
     for units in [200, 100, 200] {
         let case = Case::new(2, 1, units, DType::F32);
-        assert_eq!(path(&device, &case), SequencePath::Whole);
+        assert!(is_whole(&device, &case));
         let expected = case.run(&case.lstm(&Cpu::new()).unwrap()).unwrap();
         let got = case.run(&case.lstm(&device).unwrap()).unwrap();
         close("outputs", &got, &expected, CLOSE);
@@ -83,46 +80,6 @@ fn devices_are_opened_again_after_the_last_was_closed() {
 }
 
 #[test]
-fn layers_without_kernels_have_no_plan() {
-    let (_sim, device) = cuda();
-    let plan = |recurrence| {
-        let request = SequenceRequest {
-            recurrence,
-            dtype: DType::F64,
-            ..Case::new(5, 2, 8, DType::F64).request()
-        };
-        device.plan_sequence(&request).map(|plan| plan.path)
-    };
-    let activation = Activation::Tanh;
-    let gates = LstmGates {
-        forget_bias: 1.0,
-        activation,
-    };
-    for known in [
-        Recurrence::Basic { activation },
-        Recurrence::Lstm(gates),
-        Recurrence::Gru { activation },
-    ] {
-        assert_eq!(plan(known), Some(SequencePath::Stepwise), "{known:?}");
-    }
-    for unknown in [
-        Recurrence::ExtendedLstm(ExtendedLstm {
-            gates,
-            peepholes: true,
-            cell_clip: None,
-            projection: false,
-            proj_clip: None,
-        }),
-        Recurrence::GruResetAfter { activation },
-        Recurrence::Basic {
-            activation: Activation::Softplus,
-        },
-    ] {
-        assert_eq!(plan(unknown), None, "{unknown:?}");
-    }
-}
-
-#[test]
 fn libraries_of_another_version_are_named() {
     let Some(sim) = simulator() else {
         return;
@@ -154,15 +111,15 @@ fn an_lstm_runs_step_by_step_where_its_blocks_are_not_resident_at_once() {
     // A debugger has most of the shared memory.
     sim.set_taken_shared(220 << 10);
     let device = Cuda::new(0).unwrap();
-    assert_eq!(path(&device, &case), SequencePath::Stepwise);
+    assert!(!is_whole(&device, &case));
     run(&device);
     sim.set_taken_shared(0);
-    assert_eq!(path(&device, &case), SequencePath::Whole);
+    assert!(is_whole(&device, &case));
     // Another process has the multiprocessors, of which the query does not know.
     sim.set_resident_limit(0);
     run(&device);
-    assert_eq!(path(&device, &case), SequencePath::Stepwise);
-    assert!(sim.launches_of("lstm_sequence_step_f32") > 0);
+    assert!(!is_whole(&device, &case));
+    assert_eq!(whole_launches(&sim), 0);
 }
 
 #[test]

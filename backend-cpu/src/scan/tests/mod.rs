@@ -15,7 +15,7 @@ use backend_api::{
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-use super::compile::compile;
+use super::program::compile;
 use crate::device::Cpu;
 use crate::element::Float;
 

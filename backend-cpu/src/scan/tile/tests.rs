@@ -5,7 +5,7 @@ use backend_api::{Activation, Binary, Compare, Element, Fused, Op, Reduce, Tenso
 use super::{Code, Instruction, run};
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::scan::instruction::Place;
+use crate::scan::program::Place;
 use crate::simd::tests::archs;
 
 /// All instructions.

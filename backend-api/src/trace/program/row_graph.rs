@@ -1,6 +1,6 @@
 //! What a step computes for one row of the batch.
 
-use backend_api::{DType, Layout};
+use crate::{DType, Layout};
 use smallvec::{SmallVec, smallvec};
 
 use super::instruction::Code;
@@ -30,12 +30,13 @@ pub(super) struct RowGraph {
 
 /// A right side `[k, n]`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Matrix {
-    /// Index of the captured tensor, and the view of it.
-    pub(super) captured: usize,
-    pub(super) layout: Layout,
+pub struct Matrix {
+    /// Index of the captured tensor.
+    pub captured: usize,
+    /// The view of it.
+    pub layout: Layout,
     /// Whether it is multiplied with the rows of several steps at a time.
-    pub(super) chunked: bool,
+    pub chunked: bool,
 }
 
 /// A value of one row, of `width` elements without gaps.
@@ -178,6 +179,15 @@ impl Span {
 }
 
 impl RowGraph {
+    pub(super) fn constant(&mut self, value: f64) -> Source {
+        let same = |known: &f64| known.to_bits() == value.to_bits();
+        let found = self.constants.iter().position(same);
+        Source::Constant(found.unwrap_or_else(|| {
+            self.constants.push(value);
+            self.constants.len() - 1
+        }))
+    }
+
     /// The index of a matrix.
     pub(super) fn matrix(&mut self, matrix: Matrix) -> usize {
         let found = self.matrices.iter().position(|known| *known == matrix);

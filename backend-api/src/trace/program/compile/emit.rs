@@ -3,26 +3,21 @@
 use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
 
-use backend_api::{Binary, Reduce, Unary};
+use crate::{Binary, Reduce, Unary};
 use smallvec::SmallVec;
 
-use super::registers::{Draft, Registers, Spot};
 use super::{Builder, Region};
-use crate::scan::instruction::{Code, Instruction, Place};
-use crate::scan::program::{Buffer, Memory, Phase, Product, Program, Row, Start};
-use crate::scan::row_graph::{Axes, Matrix, RowWork, Source, Span, Term, count, row_major};
+use crate::trace::program::instruction::{Code, Instruction, Place};
+use crate::trace::program::row_graph::{
+    Axes, Matrix, RowWork, Source, Span, Term, count, row_major,
+};
+use crate::trace::program::{Buffer, Memory, Phase, Product, Row, RowProgram, Start};
 
-/// Bytes of a tile's registers, which stay in the first-level cache.
-const TILE_BYTES: usize = 20 << 10;
-/// The largest number of rows of a tile.
-const MOST_TILE_ROWS: usize = 64;
 /// The largest number of instructions for one operation.
 const MOST_PIECES: usize = 256;
-/// Multiplications in whose time an instruction computes one element.
-const ELEMENT_WORK: usize = 4;
 
 impl Builder {
-    pub(super) fn finish(mut self) -> Result<Program, String> {
+    pub(super) fn finish(mut self) -> Result<RowProgram, String> {
         let live = |id: &usize| self.uses[*id] > 0;
         let ids: Vec<usize> = (0..self.uses.len()).filter(live).collect();
         let [last_ahead, last_step, last] = self.last;
@@ -32,54 +27,30 @@ impl Builder {
         }
         let mut phases = Vec::new();
         let (mut ahead, mut behind) = (0, 0);
-        let mut tiles = Vec::new();
-        let mut work = 0usize;
         for (i, segment) in segments.iter().enumerate() {
             for &id in segment {
                 let terms = self.early[id]..;
-                self.products(id, terms, &mut phases, &mut work);
+                self.products(id, terms, &mut phases);
             }
             if i == last_ahead {
                 for &id in &ids {
                     let terms = ..self.early[id];
-                    self.products(id, terms, &mut phases, &mut work);
+                    self.products(id, terms, &mut phases);
                 }
                 ahead = phases.len();
             }
-            let ids = segment;
-            let drafts = self.segment_code(i, ids)?;
-            if !drafts.is_empty() {
-                phases.push(Phase::Tile(Vec::new()));
-                tiles.push(drafts);
+            let code = self.segment_code(i, segment)?;
+            if !code.is_empty() {
+                phases.push(Phase::Tile(code));
             }
             if i == last_step {
                 behind = phases.len();
             }
         }
-        let registers: Vec<Registers> = tiles.iter().map(|t| Registers::new(t, &self)).collect();
-        let most = registers.iter().map(|r| r.size).max().unwrap_or(0);
-        let bytes = most.max(1).saturating_mul(self.graph.dtype.size());
-        let most_rows = self.graph.batch.clamp(1, MOST_TILE_ROWS);
-        let tile_rows = (TILE_BYTES / bytes).clamp(1, most_rows);
-        let mut code = tiles.iter().zip(&registers).map(|(drafts, registers)| {
-            let instructions = drafts.iter().map(|draft| {
-                let elements = draft.blocks.saturating_mul(draft.width);
-                work = work.saturating_add(elements.saturating_mul(ELEMENT_WORK));
-                self.instruction(draft, registers, tile_rows)
-            });
-            instructions.collect::<Vec<_>>()
-        });
-        let mut code = code.by_ref().collect::<Vec<_>>().into_iter();
-        for phase in &mut phases {
-            if let Phase::Tile(instructions) = phase {
-                *instructions = code.next().unwrap_or_default();
-            }
-        }
-        let Self { graph, buffers, .. } = self;
-        Ok(Program {
+        let graph = self.graph;
+        Ok(RowProgram {
             batch: graph.batch,
             dtype: graph.dtype,
-            buffers,
             phases,
             ahead,
             behind,
@@ -92,20 +63,11 @@ impl Builder {
             carried: self.carried,
             scratch: self.scratch,
             chunks: self.chunks,
-            registers: most,
-            tile_rows,
-            work: work.max(1),
         })
     }
 
     /// Appends the products of some terms of a value.
-    fn products(
-        &mut self,
-        id: usize,
-        range: impl RangeBounds<usize>,
-        phases: &mut Vec<Phase>,
-        work: &mut usize,
-    ) {
+    fn products(&mut self, id: usize, range: impl RangeBounds<usize>, phases: &mut Vec<Phase>) {
         let value = &self.graph.values[id];
         let RowWork::Product { terms, start } = &value.work else {
             return;
@@ -116,7 +78,7 @@ impl Builder {
             _ => 0,
         };
         let mut start = match start.as_ref().map(|span| (span.source, span.offset)) {
-            _ if first > 0 => Start::Existing,
+            _ if first > 0 || self.added.contains(&id) => Start::Existing,
             None => Start::Zero,
             Some((Source::Captured(i, _), offset)) => Start::Bias(i, offset),
             Some(_) => Start::Existing,
@@ -124,20 +86,22 @@ impl Builder {
         let chunked = self.region[id] != Region::Step || first < self.early[id];
         let terms = terms.iter().enumerate();
         let terms = terms.filter(|(i, _)| n > 0 && range.contains(i));
-        let terms: Vec<Term> = terms.map(|(_, term)| term.clone()).collect();
+        let terms: Vec<(usize, Term)> = terms.map(|(i, term)| (i, term.clone())).collect();
         let (out, offset) = self.source(Source::Value(id));
         let out = Row {
-            buffer: self.number(out),
+            buffer: out,
             offset,
         };
-        for term in terms {
+        for (i, term) in terms {
             let k = count(&term.a.axes);
-            *work = work.saturating_add(k.saturating_mul(n));
-            let (a, offset) = self.source(term.a.source);
-            let a = Row {
-                buffer: self.number(a),
-                offset: offset + term.a.offset,
+            let (buffer, offset) = match self.operands.get(&(id, i)) {
+                Some(&scratch) => (self.buffer(Memory::Scratch(scratch)), 0),
+                None => {
+                    let (buffer, offset) = self.source(term.a.source);
+                    (buffer, offset + term.a.offset)
+                }
             };
+            let a = Row { buffer, offset };
             let matrix = Matrix {
                 chunked,
                 ..self.graph.matrices[term.matrix]
@@ -155,7 +119,7 @@ impl Builder {
     }
 
     /// The instructions of a segment.
-    fn segment_code(&mut self, segment: usize, ids: &[usize]) -> Result<Vec<Draft>, String> {
+    fn segment_code(&self, segment: usize, ids: &[usize]) -> Result<Vec<Instruction>, String> {
         let mut code = Vec::new();
         let mut fused = HashMap::new();
         for &id in ids {
@@ -203,9 +167,10 @@ impl Builder {
                 }
             }
         }
-        for (span, memory) in &self.copies {
-            if self.copied_in(span) == segment {
-                let out = (self.buffer(*memory), 0, &row_major(&span.axes));
+        for copied in &self.copies {
+            if self.copied_in(copied) == segment {
+                let span = &copied.span;
+                let out = (self.buffer(copied.memory), 0, &row_major(&span.axes));
                 let ins = std::slice::from_ref(span);
                 self.emit(Code::Copy, &span.axes, out, ins, &mut code)?;
             }
@@ -264,12 +229,12 @@ impl Builder {
         axes: &Axes,
         (home, offset, strides): (Buffer, usize, &Axes),
         ins: &[Span],
-        drafts: &mut Vec<Draft>,
+        instructions: &mut Vec<Instruction>,
     ) -> Result<(), String> {
         if count(axes) == 0 {
             return Ok(());
         }
-        let reduces = matches!(code, Code::Reduce(_) | Code::Dot);
+        let reduces = code.reduces();
         let sources: SmallVec<[_; 3]> = ins.iter().map(|span| self.source(span.source)).collect();
         // The lengths, and the strides of the result and the operands.
         let mut loops: SmallVec<[(usize, [usize; 4]); 8]> = SmallVec::new();
@@ -317,52 +282,29 @@ impl Builder {
                 }
                 rest /= n;
             }
-            let spot = |k: usize, buffer, offset: usize| Spot {
+            let place = |k: usize, buffer: Buffer, offset: usize| Place {
                 buffer,
+                row: buffer.row,
                 offset: offset + at[k],
                 block: inner[0].1[k],
                 column: inner[1].1[k],
             };
-            let mut out = spot(0, home, offset);
+            let mut out = place(0, home, offset);
             if reduces {
                 out.column = 1;
             }
-            let sources = ins.iter().zip(&sources).enumerate();
-            drafts.push(Draft {
+            let mut places = [out; 3];
+            for (k, (span, (buffer, start))) in ins.iter().zip(&sources).enumerate() {
+                places[k] = place(k + 1, *buffer, start + span.offset);
+            }
+            instructions.push(Instruction {
                 code,
                 blocks,
                 width,
                 out,
-                ins: sources
-                    .map(|(k, (span, (buffer, start)))| spot(k + 1, *buffer, start + span.offset))
-                    .collect(),
+                ins: places,
             });
         }
         Ok(())
-    }
-
-    fn instruction(&mut self, draft: &Draft, registers: &Registers, rows: usize) -> Instruction {
-        let mut place = |spot: &Spot| Place {
-            buffer: self.number(spot.buffer),
-            offset: match spot.buffer.memory {
-                Memory::Register(id) => registers.at[&id] * rows + spot.offset,
-                _ => spot.offset,
-            },
-            row: spot.buffer.row,
-            block: spot.block,
-            column: spot.column,
-        };
-        let out = place(&draft.out);
-        let mut ins = [out; 3];
-        for (to, spot) in ins.iter_mut().zip(&draft.ins) {
-            *to = place(spot);
-        }
-        Instruction {
-            code: draft.code,
-            blocks: draft.blocks,
-            width: draft.width,
-            out,
-            ins,
-        }
     }
 }

@@ -2,17 +2,11 @@
 
 use std::fmt;
 
-use super::program::{Memory, Phase, Product, Program, Start};
+use super::{Buffer, Memory, Phase, Product, RowProgram, Start};
 
-impl fmt::Display for Program {
+/// The phases, one after the other.
+impl fmt::Display for RowProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} registers and {} elements of scratch a row, tiles of {} rows",
-            self.registers,
-            self.scratch.iter().sum::<usize>(),
-            self.tile_rows
-        )?;
         for (i, phase) in self.phases.iter().enumerate() {
             let chunked = i < self.ahead || i >= self.behind;
             let chunked = if chunked { " for several steps" } else { "" };
@@ -36,7 +30,7 @@ impl fmt::Display for Program {
                         let (code, blocks) = (&instruction.code, instruction.blocks);
                         let out = self.name(instruction.out.buffer, instruction.out.offset);
                         write!(f, "  {blocks}x{} {out} = {code:?}", instruction.width)?;
-                        for place in &instruction.ins[..code.operands()] {
+                        for place in instruction.operands() {
                             write!(f, " {}", self.name(place.buffer, place.offset))?;
                             if place.column != 1 {
                                 write!(f, "/{}", place.column)?;
@@ -51,22 +45,19 @@ impl fmt::Display for Program {
     }
 }
 
-impl Program {
+impl RowProgram {
     /// A place in words.
-    fn name(&self, buffer: usize, offset: usize) -> String {
-        let memory = match buffer.checked_sub(1) {
-            None => "r".to_owned(),
-            Some(index) => match self.buffers[index].memory {
-                Memory::Register(_) => "r".to_owned(),
-                Memory::Constants => return format!("{:?}", self.constants[offset]),
-                Memory::Input(i) => format!("x{i}"),
-                Memory::Captured(i) => format!("w{i}"),
-                Memory::State(i) => format!("s{i}"),
-                Memory::Next(i) => format!("s{i}'"),
-                Memory::Output(i) => format!("y{i}"),
-                Memory::Scratch(i) => format!("t{i}"),
-                Memory::Chunk(i) => format!("c{i}"),
-            },
+    fn name(&self, buffer: Buffer, offset: usize) -> String {
+        let memory = match buffer.memory {
+            Memory::Register(id) => format!("r{id}"),
+            Memory::Constants => return format!("{:?}", self.constants[offset]),
+            Memory::Input(i) => format!("x{i}"),
+            Memory::Captured(i) => format!("w{i}"),
+            Memory::State(i) => format!("s{i}"),
+            Memory::Next(i) => format!("s{i}'"),
+            Memory::Output(i) => format!("y{i}"),
+            Memory::Scratch(i) => format!("t{i}"),
+            Memory::Chunk(i) => format!("c{i}"),
         };
         format!("{memory}+{offset}")
     }

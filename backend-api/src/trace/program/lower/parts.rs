@@ -1,12 +1,14 @@
 //! Values that are written part by part.
 
-use backend_api::trace::{Node, Value};
-use backend_api::{Binary, Layout};
+use crate::trace::graph::{Node, Value};
+use crate::{Binary, Layout};
 use smallvec::smallvec;
 
 use super::{Known, Lowering, Sparse, lies_within};
-use crate::scan::instruction::Code;
-use crate::scan::row_graph::{Axes, Part, RowWork, Source, Span, count, for_each_index, row_major};
+use crate::trace::program::instruction::Code;
+use crate::trace::program::row_graph::{
+    Axes, Part, RowWork, Source, Span, count, for_each_index, row_major,
+};
 
 impl Lowering<'_> {
     /// `dst`, with `src` added to the elements that a layout selects. Parts that are added to

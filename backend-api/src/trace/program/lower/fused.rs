@@ -1,11 +1,11 @@
 //! The default bodies of fused operations.
 
-use backend_api::{Activation, Binary, Fused, LstmGates, Unary};
+use crate::{Activation, Binary, Fused, LstmGates, Unary};
 use smallvec::{SmallVec, smallvec};
 
 use super::Lowering;
-use crate::scan::instruction::Code;
-use crate::scan::row_graph::Span;
+use crate::trace::program::instruction::Code;
+use crate::trace::program::row_graph::Span;
 
 impl Lowering<'_> {
     pub(super) fn binary(&mut self, f: Binary, a: &Span, b: &Span) -> Span {

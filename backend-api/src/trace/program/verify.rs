@@ -1,18 +1,17 @@
 //! Checks a program: its places lie in their buffers, for all rows. The unsafe code of the
 //! interpreter and of the driver relies on it.
 
-use super::instruction::{Code, Instruction, Place};
-use super::program::{Buffer, Carried, Memory, Phase, Product, Program, Row, Start};
+use super::instruction::{Instruction, Place};
+use super::{Buffer, Carried, Memory, Phase, Product, RowProgram, Start};
 
-impl Program {
+impl RowProgram {
     /// `None` if a place lies outside its buffer.
     pub(super) fn verify(&self) -> Option<()> {
-        for buffer in &self.buffers {
-            let width = self.size(buffer.memory);
+        for buffer in self.phases.iter().flat_map(Phase::buffers) {
+            let width = self.size(&buffer);
             let by_row = match buffer.memory {
                 Memory::Constants => buffer.row == 0,
                 Memory::Captured(_) => true,
-                Memory::Register(_) => false,
                 _ => buffer.row == width?,
             };
             by_row.then_some(())?;
@@ -29,7 +28,7 @@ impl Program {
         let chunked = ahead.iter().chain(behind);
         chunked
             .flat_map(Phase::buffers)
-            .all(|buffer| self.is_of_all_steps(buffer))
+            .all(|buffer| Self::is_of_all_steps(&buffer))
             .then_some(())?;
         for phase in &self.phases {
             match phase {
@@ -43,10 +42,10 @@ impl Program {
                             ins,
                             ..
                         } = instruction;
-                        let reduces = matches!(instruction.code, Code::Reduce(_) | Code::Dot);
+                        let reduces = instruction.code.reduces();
                         let columns = if reduces { 1 } else { *width };
                         self.verify_place(out, *blocks, columns)?;
-                        self.is_written(out.buffer).then_some(())?;
+                        self.is_written(&out.buffer).then_some(())?;
                         let (read, unused) = ins.split_at(instruction.code.operands());
                         for place in read {
                             self.verify_place(place, *blocks, *width)?;
@@ -60,76 +59,48 @@ impl Program {
     }
 
     /// Whether a buffer's rows are known for several steps at a time.
-    fn is_of_all_steps(&self, buffer: usize) -> bool {
-        let memory = buffer.checked_sub(1).map(|i| self.buffers.get(i));
+    fn is_of_all_steps(buffer: &Buffer) -> bool {
         !matches!(
-            memory.map(|buffer| buffer.map(|buffer| buffer.memory)),
-            Some(None | Some(Memory::State(_) | Memory::Next(_) | Memory::Scratch(_)))
+            buffer.memory,
+            Memory::State(_) | Memory::Next(_) | Memory::Scratch(_)
         )
     }
 
-    /// Elements of a row of a memory, or of all of it if it has no rows.
-    fn size(&self, memory: Memory) -> Option<usize> {
-        let all = match memory {
-            Memory::Register(_) => return None,
+    /// Elements of a row of a buffer, or of all of it if it has no rows.
+    fn size(&self, buffer: &Buffer) -> Option<usize> {
+        let (all, i) = match buffer.memory {
+            Memory::Register(_) => return Some(buffer.row),
             Memory::Constants => return Some(self.constants.len()),
-            Memory::Input(i) => return self.inputs.get(i).copied(),
-            Memory::State(i) => return self.states.get(i).copied(),
-            Memory::Captured(i) => return self.captured.get(i).copied(),
-            Memory::Next(i) => (&self.states, i),
+            Memory::Input(i) => (&self.inputs, i),
+            Memory::Captured(i) => (&self.captured, i),
+            Memory::State(i) | Memory::Next(i) => (&self.states, i),
             Memory::Output(i) => (&self.outputs, i),
             Memory::Scratch(i) => (&self.scratch, i),
             Memory::Chunk(i) => (&self.chunks, i),
         };
-        all.0.get(all.1).copied()
+        all.get(i).copied()
     }
 
     /// Whether instructions may write to a buffer.
-    fn is_written(&self, buffer: usize) -> bool {
-        let Some(index) = buffer.checked_sub(1) else {
-            return true;
-        };
-        self.buffers
-            .get(index)
-            .is_some_and(|buffer| match buffer.memory {
-                Memory::Next(i) => self.carried.get(i) == Some(&Carried::Next),
-                Memory::Output(_) | Memory::Scratch(_) | Memory::Chunk(_) => true,
-                _ => false,
-            })
+    fn is_written(&self, buffer: &Buffer) -> bool {
+        match buffer.memory {
+            Memory::Next(i) => self.carried.get(i) == Some(&Carried::Next),
+            Memory::Register(_) | Memory::Output(_) | Memory::Scratch(_) | Memory::Chunk(_) => true,
+            _ => false,
+        }
     }
 
     fn verify_place(&self, place: &Place, blocks: usize, columns: usize) -> Option<()> {
         let last = |count: usize, stride: usize| count.checked_sub(1)?.checked_mul(stride);
-        let inner = place
+        let mut end = place
             .offset
             .checked_add(last(blocks, place.block)?)?
             .checked_add(last(columns, place.column)?)?;
-        let (end, limit) = match place.buffer.checked_sub(1) {
-            None => {
-                let rows = last(self.tile_rows, place.row)?;
-                let limit = self.registers.checked_mul(self.tile_rows)?;
-                (inner.checked_add(rows)?, limit)
-            }
-            Some(index) => {
-                let buffer = self.buffers.get(index)?;
-                (place.row == buffer.row).then_some(())?;
-                self.row_end(buffer, inner)?
-            }
-        };
-        (end < limit).then_some(())
-    }
-
-    /// The last element that a place reaches, and the number of elements: of a row, or for captured
-    /// tensors of all.
-    fn row_end(&self, buffer: &Buffer, inner: usize) -> Option<(usize, usize)> {
-        let end = match buffer.memory {
-            Memory::Captured(_) => {
-                let rows = self.batch.saturating_sub(1).checked_mul(buffer.row)?;
-                inner.checked_add(rows)?
-            }
-            _ => inner,
-        };
-        Some((end, self.size(buffer.memory)?))
+        if let Memory::Captured(_) = place.buffer.memory {
+            let rows = self.batch.saturating_sub(1).checked_mul(place.row)?;
+            end = end.checked_add(rows)?;
+        }
+        (place.row == place.buffer.row && end < self.size(&place.buffer)?).then_some(())
     }
 
     fn verify_product(&self, product: &Product) -> Option<()> {
@@ -154,11 +125,16 @@ impl Program {
         if let Start::Bias(captured, offset) = *start {
             (offset.checked_add(*n)? <= *self.captured.get(captured)?).then_some(())?;
         }
-        let buffer = |row: &Row| self.buffers.get(row.buffer.checked_sub(1)?);
-        let (from, to) = (buffer(a)?, buffer(out)?);
-        let has_rows = !matches!(from.memory, Memory::Captured(_) | Memory::Constants);
-        (has_rows && self.is_written(out.buffer) && from != to).then_some(())?;
-        (a.offset.checked_add(*k)? <= self.size(from.memory)?).then_some(())?;
-        (out.offset.checked_add(*n)? <= self.size(to.memory)?).then_some(())
+        let (from, to) = (&product.a.buffer, &product.out.buffer);
+        let is_row = |buffer: &Buffer| {
+            let memory = buffer.memory;
+            !matches!(
+                memory,
+                Memory::Register(_) | Memory::Captured(_) | Memory::Constants
+            )
+        };
+        (is_row(from) && is_row(to) && self.is_written(to) && from != to).then_some(())?;
+        (a.offset.checked_add(*k)? <= self.size(from)?).then_some(())?;
+        (out.offset.checked_add(*n)? <= self.size(to)?).then_some(())
     }
 }

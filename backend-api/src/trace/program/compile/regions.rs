@@ -1,7 +1,8 @@
 //! When values are computed.
 
 use super::{Builder, Region};
-use crate::scan::row_graph::{RowWork, Source, Term};
+use crate::trace::program::Target;
+use crate::trace::program::row_graph::{RowWork, Source, Term};
 
 impl Builder {
     /// Finds what runs ahead of the steps and what behind them.
@@ -11,7 +12,6 @@ impl Builder {
         let reads = |builder: &Self, id: usize, f: &mut dyn FnMut(Source)| {
             builder.value(id).work.for_each_span(|span| f(span.source));
         };
-        let mut stateful = vec![false; n];
         let mut needed = vec![false; n];
         for span in &self.graph.results[outputs..] {
             if let Source::Value(id) = span.source {
@@ -32,14 +32,12 @@ impl Builder {
             reads(self, id, &mut |source| match source {
                 Source::State(_) => state = true,
                 Source::Value(operand) => {
-                    stateful[id] |= stateful[operand];
                     behind |= self.region[operand] == Region::Behind;
                 }
                 _ => {}
             });
-            stateful[id] |= state;
             let product = self.is_product(id);
-            if product && !stateful[id] {
+            if product && !self.stateful[id] {
                 self.region[id] = Region::Ahead;
             } else if behind || (product && !needed[id] && !state) {
                 self.region[id] = Region::Behind;
@@ -95,7 +93,7 @@ impl Builder {
     /// ahead of it, run ahead if nothing comes before them.
     fn find_early_terms(&mut self, id: usize) {
         let region = &self.region;
-        if region[id] != Region::Step {
+        if region[id] != Region::Step || self.target == Target::Fixed {
             return;
         }
         let RowWork::Product { terms, start } = &mut self.graph.values[id].work else {

@@ -1,16 +1,20 @@
 //! Products as sums of several terms.
 
-use backend_api::Binary;
+use crate::Binary;
 use smallvec::SmallVec;
 
 use super::Builder;
-use crate::scan::instruction::Code;
-use crate::scan::row_graph::{Matrix, Part, RowWork, Source, Span, Term, count, is_dense};
+use crate::trace::program::Target;
+use crate::trace::program::instruction::Code;
+use crate::trace::program::row_graph::{
+    Matrix, Part, RowWork, Source, Span, Term, count, is_dense,
+};
 
 impl Builder {
     /// Splits products of a concatenation by operand, where that needs no concatenation, and adds
     /// to products what they are summed with. Finds the levels of the values.
     pub(super) fn join_products(&mut self) {
+        self.find_stateful();
         for id in 0..self.graph.values.len() {
             if self.uses[id] == 0 {
                 continue;
@@ -56,7 +60,12 @@ impl Builder {
             self.whole(&part.from)
                 .is_some_and(|id| !self.is_product(id))
         };
-        if self.uses[joined] > 1 || !parts.iter().all(is_row) || parts.iter().all(in_place) {
+        // A program with fixed memory rather copies the others than that it has two products.
+        let stays = match self.target {
+            Target::Any => parts.iter().all(in_place),
+            Target::Fixed => parts.iter().any(in_place),
+        };
+        if self.uses[joined] > 1 || !parts.iter().all(is_row) || stays {
             return;
         }
         let whole = self.graph.matrices[term.matrix].clone();
@@ -113,6 +122,19 @@ impl Builder {
         if start.is_some() && other.is_some() {
             return None;
         }
+        if self.target == Target::Fixed {
+            let fits = match dead.first() {
+                // Otherwise one of them runs for all steps at once.
+                Some(&second) => self.stateful[first] == self.stateful[second],
+                // Instructions before the product compute its start as well as its operand.
+                None => terms
+                    .iter()
+                    .all(|term| matches!(term.a.source, Source::Value(a) if self.stateful[a])),
+            };
+            if !fits {
+                return None;
+            }
+        }
         if let Some(span) = other
             && dead.is_empty()
             && !self.may_start(span, first, value.width)
@@ -128,10 +150,25 @@ impl Builder {
         Some((terms, start))
     }
 
+    fn find_stateful(&mut self) {
+        for id in 0..self.uses.len() {
+            let mut stateful = false;
+            self.value(id).work.for_each_span(|span| {
+                stateful |= match span.source {
+                    Source::State(_) => true,
+                    Source::Value(operand) => self.stateful[operand],
+                    _ => false,
+                }
+            });
+            self.stateful[id] = stateful;
+        }
+    }
+
     /// Whether a product can begin with the value: one row that is captured, or a value that is
     /// computed where the product's result will be.
     fn may_start(&self, span: &Span, product: usize, width: usize) -> bool {
         match span.source {
+            Source::Captured(..) if self.target == Target::Fixed => false,
             Source::Captured(_, 0) => count(&span.axes) == width && span.is_contiguous(),
             Source::Value(id) => {
                 self.whole(span).is_some()

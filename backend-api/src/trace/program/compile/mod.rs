@@ -6,33 +6,35 @@
 //!
 //! Products that depend on no state run ahead of the steps, and products that no state depends on
 //! behind them, with the rows of several steps at a time: a [`Region`].
+//!
+//! For [`Target::Fixed`], the steps' products use scratch memory and states only. A product may add
+//! to a new state in place: rows that have ended then multiply zeros.
 
 mod emit;
 mod homes;
 mod join;
 mod regions;
-mod registers;
 
 use std::collections::HashMap;
 
-use backend_api::trace::StepGraph;
-
 use super::lower::lower;
-use super::program::{Buffer, Carried, Memory, Program};
 use super::row_graph::{RowGraph, RowValue, RowWork, Source, Span};
+use super::{Carried, Memory, RowProgram, Target};
+use crate::trace::graph::StepGraph;
 
 /// Compiles a step.
 ///
 /// # Errors
 /// The node that cannot be part of a program, and why; or the step does not fit the instructions.
-pub(crate) fn compile(graph: &StepGraph) -> Result<Program, String> {
-    let mut builder = Builder::new(lower(graph)?);
+pub fn compile(graph: &StepGraph, target: Target) -> Result<RowProgram, String> {
+    let mut builder = Builder::new(lower(graph)?, target);
     builder.join_products();
     builder.find_regions();
     builder.find_levels();
     builder.schedule();
     builder.place_results();
     builder.place_values();
+    builder.place_operands();
     let program = builder.finish()?;
     program
         .verify()
@@ -52,9 +54,12 @@ enum Region {
 }
 
 struct Builder {
+    target: Target,
     graph: RowGraph,
     /// Uses of each value by values that are used and by results.
     uses: Vec<usize>,
+    /// Whether each value depends on a state.
+    stateful: Vec<bool>,
     /// The number of products before each value, and the segment that computes it.
     level: Vec<usize>,
     segment: Vec<usize>,
@@ -70,18 +75,30 @@ struct Builder {
     scratch: Vec<usize>,
     chunks: Vec<usize>,
     carried: Vec<Carried>,
-    /// Results that are copied.
-    copies: Vec<(Span, Memory)>,
-    buffers: Vec<Buffer>,
-    numbers: HashMap<Buffer, usize>,
+    /// What is copied, besides being where it is computed.
+    copies: Vec<Copied>,
+    /// Products that add to zeros in a state.
+    added: Vec<usize>,
+    /// The scratch memory with the copied operand of a product: of the `.1`-th term of a value.
+    operands: HashMap<(usize, usize), usize>,
+}
+
+/// A copy of a span.
+struct Copied {
+    span: Span,
+    memory: Memory,
+    /// The segment that copies it, unless it is the first in which the span is known.
+    segment: Option<usize>,
 }
 
 impl Builder {
-    fn new(graph: RowGraph) -> Self {
+    fn new(graph: RowGraph, target: Target) -> Self {
         let n = graph.values.len();
         let mut builder = Self {
+            target,
             graph,
             uses: vec![0; n],
+            stateful: vec![false; n],
             level: vec![0; n],
             segment: vec![0; n],
             last: [0; 3],
@@ -93,8 +110,8 @@ impl Builder {
             chunks: Vec::new(),
             carried: Vec::new(),
             copies: Vec::new(),
-            buffers: Vec::new(),
-            numbers: HashMap::new(),
+            added: Vec::new(),
+            operands: HashMap::new(),
         };
         builder.count_uses();
         builder

@@ -1,37 +1,45 @@
 //! The instructions of tile programs.
 
-use backend_api::{Activation, Binary, Compare, Reduce, Unary};
+use super::{Buffer, Memory};
+use crate::{Activation, Binary, Compare, Reduce, Unary};
 
 /// One instruction: computes `blocks * width` elements of every row of a tile. A tile is a few rows
 /// of the batch, whose intermediate values stay in the first-level cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Instruction {
-    pub(super) code: Code,
+pub struct Instruction<B = Buffer> {
+    /// What it computes.
+    pub code: Code,
     /// Runs of `width` elements in each row; usually 1.
-    pub(super) blocks: usize,
-    pub(super) width: usize,
-    pub(super) out: Place,
+    pub blocks: usize,
+    /// Elements of a run.
+    pub width: usize,
+    /// Where the result is.
+    pub out: Place<B>,
     /// The operands; unused ones are equal to `out`.
-    pub(super) ins: [Place; 3],
+    pub ins: [Place<B>; 3],
 }
 
 /// Where the elements of an operand or a result are: element `(row, block, column)` is at
 /// `offset + row * row_stride + block * block_stride + column * column_stride` of a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Place {
-    /// Index of the buffer.
-    pub(super) buffer: usize,
-    pub(super) offset: usize,
-    pub(super) row: usize,
-    pub(super) block: usize,
+pub struct Place<B = Buffer> {
+    /// The buffer.
+    pub buffer: B,
+    /// The first element of a row.
+    pub offset: usize,
+    /// Elements from one row to the next.
+    pub row: usize,
+    /// Elements from one block to the next.
+    pub block: usize,
     /// 1 for contiguous elements, 0 for one element that is repeated. Other strides are possible
     /// but slow. A result has 1.
-    pub(super) column: usize,
+    pub column: usize,
 }
 
 /// What an instruction computes. Truth values are the numbers 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Code {
+#[allow(missing_docs, reason = "the names are those of the operations")]
+pub enum Code {
     Copy,
     Affine {
         mul: f64,
@@ -46,12 +54,13 @@ pub(super) enum Code {
     Compare(Compare),
     /// `a` is not 0 ? `b` : `c`
     Select,
-    /// `(y, dy)`, as [`Fused::ActivationGrad`](backend_api::Fused::ActivationGrad).
+    /// `(y, dy)`, as [`Fused::ActivationGrad`](crate::Fused::ActivationGrad).
     ActivationGrad(Activation),
     /// `a * b + c`, rounded twice, as `Mul` and `Add` do it.
     MulAdd,
-    /// `c - a * b` and `a * b - c`, rounded twice.
+    /// `c - a * b`, rounded twice.
     SubMul,
+    /// `a * b - c`, rounded twice.
     MulSub,
     /// Reduces the columns of each block to one element, at column 0 of the result.
     Reduce(Reduce),
@@ -59,9 +68,31 @@ pub(super) enum Code {
     Dot,
 }
 
+impl<B> Instruction<B> {
+    /// The operands.
+    pub fn operands(&self) -> &[Place<B>] {
+        &self.ins[..self.code.operands()]
+    }
+}
+
+impl Place {
+    /// The register of which it selects elements.
+    pub fn register(&self) -> Option<usize> {
+        match self.buffer.memory {
+            Memory::Register(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 impl Code {
+    /// Whether it reduces the columns of a block to one element.
+    pub fn reduces(&self) -> bool {
+        matches!(self, Self::Reduce(_) | Self::Dot)
+    }
+
     /// The number of operands.
-    pub(super) fn operands(&self) -> usize {
+    pub fn operands(&self) -> usize {
         match self {
             Self::Copy | Self::Affine { .. } | Self::Clamp { .. } => 1,
             Self::Unary(_) | Self::Reduce(_) => 1,

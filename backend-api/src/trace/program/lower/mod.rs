@@ -7,8 +7,8 @@
 mod fused;
 mod parts;
 
-use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
-use backend_api::{Binary, Compare, DType, Fused, Layout, Op, Reduce, Shape};
+use crate::trace::graph::{Node, Operand, StepGraph, Value, Work};
+use crate::{Binary, Compare, DType, Fused, Layout, Op, Reduce, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use super::instruction::Code;
@@ -232,12 +232,7 @@ impl Lowering<'_> {
     }
 
     fn constant(&mut self, value: f64) -> Source {
-        let same = |known: &f64| known.to_bits() == value.to_bits();
-        let found = self.out.constants.iter().position(same);
-        Source::Constant(found.unwrap_or_else(|| {
-            self.out.constants.push(value);
-            self.out.constants.len() - 1
-        }))
+        self.out.constant(value)
     }
 
     fn add(&mut self, width: usize, work: RowWork) -> Known {

@@ -1,0 +1,275 @@
+//! Where values are.
+
+use smallvec::smallvec;
+
+use super::{Builder, Copied, Region};
+use crate::trace::program::row_graph::{RowWork, Source, Span, count, is_dense};
+use crate::trace::program::{Buffer, Carried, Memory, Target};
+
+impl Builder {
+    /// Computes results where they belong. A new state that is an output, too, is read from there.
+    pub(super) fn place_results(&mut self) {
+        let outputs = self.graph.outputs.len();
+        let results = std::mem::take(&mut self.graph.results);
+        if self.target == Target::Fixed {
+            return self.place_fixed_results(&results);
+        }
+        for (i, span) in results.into_iter().enumerate() {
+            let state = i.checked_sub(outputs);
+            let memory = state.map_or(Memory::Output(i), Memory::Next);
+            let whole = self.whole(&span);
+            let mut carried = Carried::Next;
+            match (whole.and_then(|id| self.home[id]), whole) {
+                (Some((Memory::Output(output), 0)), _) if state.is_some() => {
+                    carried = Carried::Output(output);
+                }
+                // Only a thread's own memory has its rows of several steps together.
+                (None, Some(id)) if !self.chunked[id] => {
+                    self.home[id] = Some((memory, 0));
+                }
+                _ => self.copy(&span, memory),
+            }
+            if state.is_some() {
+                self.carried.push(carried);
+            }
+        }
+    }
+
+    fn copy(&mut self, span: &Span, memory: Memory) {
+        let segment = match (self.target, span.source) {
+            // What is known before the step needs no kernel of its own.
+            (Target::Fixed, Source::Value(id)) if self.region[id] != Region::Ahead => None,
+            (Target::Fixed, _) => self.last_instructions(),
+            (Target::Any, _) => None,
+        };
+        self.copies.push(Copied {
+            span: span.clone(),
+            memory,
+            segment,
+        });
+    }
+
+    /// The same for [`Target::Fixed`]: states are fixed memory, outputs are not.
+    fn place_fixed_results(&mut self, results: &[Span]) {
+        let (outputs, states) = results.split_at(self.graph.outputs.len());
+        self.carried = vec![Carried::Next; states.len()];
+        let mut sums = Vec::new();
+        for (i, span) in states.iter().enumerate() {
+            match self.whole(span) {
+                Some(id) if self.is_product(id) => sums.push((i, id, span)),
+                Some(id) if self.home[id].is_none() && !self.chunked[id] => {
+                    self.home[id] = Some((Memory::Next(i), 0));
+                }
+                _ => self.copy(span, Memory::Next(i)),
+            }
+        }
+        for (i, id, span) in sums {
+            let RowWork::Product { terms, start } = &self.value(id).work else {
+                continue;
+            };
+            let is_scratch = |source| match source {
+                Source::Value(a) => !matches!(self.home[a], Some((Memory::Next(_), _))),
+                _ => false,
+            };
+            let alone = start.is_none();
+            let adds = self.region[id] == Region::Step
+                && self.home[id].is_none()
+                && terms.iter().all(|term| is_scratch(term.a.source));
+            if !adds {
+                self.copy(span, Memory::Next(i));
+                continue;
+            }
+            self.home[id] = Some((Memory::Next(i), 0));
+            if alone {
+                // A row that has ended starts with its state, the others with zeros.
+                let zeros = Span {
+                    source: self.graph.constant(0.0),
+                    offset: 0,
+                    axes: smallvec![self.graph.states[i]],
+                    strides: smallvec![0],
+                };
+                self.added.push(id);
+                self.copies.push(Copied {
+                    span: zeros,
+                    memory: Memory::Next(i),
+                    segment: Some(self.level[id] - 1),
+                });
+            }
+        }
+        for (i, span) in outputs.iter().enumerate() {
+            match self.whole(span) {
+                Some(id) if self.home[id].is_none() && !self.is_product(id) => {
+                    self.home[id] = Some((Memory::Output(i), 0));
+                }
+                _ => self.copy(span, Memory::Output(i)),
+            }
+        }
+    }
+
+    /// Copies the operands of the steps' products to fixed memory: to scratch memory if the product
+    /// adds to a state.
+    pub(super) fn place_operands(&mut self) {
+        if self.target == Target::Any {
+            return;
+        }
+        for id in 0..self.uses.len() {
+            let RowWork::Product { terms, .. } = &self.value(id).work else {
+                continue;
+            };
+            if self.uses[id] == 0 || self.region[id] != Region::Step {
+                continue;
+            }
+            let adds = matches!(self.home[id], Some((Memory::Next(_), _)));
+            for (i, term) in terms.clone().iter().enumerate() {
+                let fixed = match self.source(term.a.source).0.memory {
+                    Memory::Scratch(_) => true,
+                    Memory::State(_) | Memory::Next(_) => !adds,
+                    _ => false,
+                };
+                if fixed {
+                    continue;
+                }
+                let known = self.copies.iter().find_map(|copied| match copied.memory {
+                    Memory::Scratch(k) if copied.span == term.a => Some(k),
+                    _ => None,
+                });
+                let scratch = known.unwrap_or(self.scratch.len());
+                if known.is_none() {
+                    self.scratch.push(count(&term.a.axes));
+                    self.copies.push(Copied {
+                        span: term.a.clone(),
+                        memory: Memory::Scratch(scratch),
+                        segment: None,
+                    });
+                }
+                self.operands.insert((id, i), scratch);
+            }
+        }
+    }
+
+    /// Finds memory for the values that need it, and computes parts of others in place.
+    pub(super) fn place_values(&mut self) {
+        let count = self.graph.values.len();
+        let mut in_memory: Vec<bool> = (0..count).map(|id| self.is_product(id)).collect();
+        for id in 0..count {
+            if self.uses[id] == 0 {
+                continue;
+            }
+            let (product, segment) = (self.is_product(id), self.segment[id]);
+            self.graph.values[id].work.for_each_span(|span| {
+                if let Source::Value(operand) = span.source {
+                    in_memory[operand] |= product || self.segment[operand] < segment;
+                }
+            });
+        }
+        for copied in &self.copies {
+            if let Source::Value(id) = copied.span.source {
+                in_memory[id] |= self.segment[id] < self.copied_in(copied);
+            }
+        }
+        for id in (0..count).rev() {
+            if self.uses[id] == 0 {
+                continue;
+            }
+            let home = match self.home[id] {
+                Some(home) => home,
+                None if in_memory[id] && self.chunked[id] => {
+                    self.chunks.push(self.value(id).width);
+                    (Memory::Chunk(self.chunks.len() - 1), 0)
+                }
+                None if in_memory[id] => {
+                    self.scratch.push(self.value(id).width);
+                    (Memory::Scratch(self.scratch.len() - 1), 0)
+                }
+                None => (Memory::Register(id), 0),
+            };
+            self.home[id] = Some(home);
+            match &self.graph.values[id].work {
+                RowWork::Map { .. } => {}
+                RowWork::Product { start, .. } => {
+                    if let Some(Source::Value(start)) = start.as_ref().map(|span| span.source) {
+                        self.home[start] = Some(home);
+                    }
+                }
+                RowWork::Parts { disjoint, parts } => {
+                    let register = matches!(home.0, Memory::Register(_));
+                    for part in parts.iter().filter(|_| *disjoint) {
+                        let Some(from) = self.whole(&part.from) else {
+                            continue;
+                        };
+                        let known = match home.0 {
+                            Memory::Output(_) => self.target == Target::Fixed,
+                            memory => matches!(memory, Memory::Chunk(_)),
+                        };
+                        let fits = (known || !self.chunked[from])
+                            && match register {
+                                true => !in_memory[from] && self.segment[from] == self.segment[id],
+                                // A product's operand may lie in the same rows.
+                                false => !self.is_product(from),
+                            };
+                        if fits
+                            && self.home[from].is_none()
+                            && is_dense(&part.from.axes, &part.strides)
+                        {
+                            self.home[from] = Some((home.0, home.1 + part.at));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Elements of a row of a memory.
+    pub(super) fn width(&self, memory: Memory) -> usize {
+        match memory {
+            Memory::Register(id) => self.value(id).width,
+            Memory::Input(i) => self.graph.inputs[i],
+            Memory::State(i) | Memory::Next(i) => self.graph.states[i],
+            Memory::Output(i) => self.graph.outputs[i],
+            Memory::Scratch(i) => self.scratch[i],
+            Memory::Chunk(i) => self.chunks[i],
+            Memory::Constants | Memory::Captured(_) => 0,
+        }
+    }
+
+    pub(super) fn buffer(&self, memory: Memory) -> Buffer {
+        Buffer {
+            memory,
+            row: self.width(memory),
+        }
+    }
+
+    /// The buffer of a source, and its offset there.
+    pub(super) fn source(&self, source: Source) -> (Buffer, usize) {
+        let (memory, offset) = match source {
+            Source::Value(id) => self.home[id].unwrap_or((Memory::Register(id), 0)),
+            Source::Input(i) => (Memory::Input(i), 0),
+            Source::State(i) => (Memory::State(i), 0),
+            Source::Captured(i, row) => {
+                let memory = Memory::Captured(i);
+                return (Buffer { memory, row }, 0);
+            }
+            Source::Constant(i) => (Memory::Constants, i),
+        };
+        (self.buffer(memory), offset)
+    }
+
+    /// The segment that copies a span: not ahead of the steps, where no state is known.
+    pub(super) fn copied_in(&self, copied: &Copied) -> usize {
+        let computed = match copied.span.source {
+            Source::Value(id) => self.segment[id],
+            _ => 0,
+        };
+        let first = computed.max(self.last[Region::Ahead as usize]);
+        copied.segment.unwrap_or(first)
+    }
+
+    /// The last segment of the steps that has instructions.
+    fn last_instructions(&self) -> Option<usize> {
+        let ids = 0..self.uses.len();
+        let computed = ids.filter(|&id| {
+            self.uses[id] > 0 && self.region[id] == Region::Step && !self.is_product(id)
+        });
+        computed.map(|id| self.segment[id]).max()
+    }
+}

@@ -1,0 +1,114 @@
+//! Which threads of a kernel wait for each other.
+
+use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
+use backend_api::{
+    Activation, Binary, DType, Fused, Layout, LstmGates, Meta, Op, Reduce, Shape, Unary,
+};
+
+use super::StepKernels;
+use crate::kernels;
+
+/// A step with one state `[2, ..]`, which is its output, too.
+struct Step(StepGraph);
+
+impl Step {
+    fn new(dims: &[usize]) -> (Self, Operand) {
+        let state = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+        let graph = StepGraph {
+            states: vec![state],
+            ..StepGraph::default()
+        };
+        (Self(graph), Operand::whole(Value::State(0), state))
+    }
+
+    fn input(&mut self, dims: &[usize]) -> Operand {
+        let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+        self.0.inputs.push(meta);
+        Operand::whole(Value::Input(self.0.inputs.len() - 1), meta)
+    }
+
+    fn op(&mut self, op: Op, operands: &[Operand]) -> Operand {
+        let metas: Vec<Meta> = operands.iter().map(Operand::meta).collect();
+        let results = op.infer(&metas).unwrap();
+        self.0.nodes.push(Node {
+            work: Work::Op(op),
+            operands: operands.iter().copied().collect(),
+            results: results.clone(),
+        });
+        Operand::whole(Value::Node(self.0.nodes.len() - 1, 0), results[0])
+    }
+
+    fn tanh(&mut self, x: Operand) -> Operand {
+        self.op(Op::Unary(Unary::Activation(Activation::Tanh)), &[x])
+    }
+
+    fn compiled(mut self, state: Operand) -> Result<StepKernels, String> {
+        self.0.outputs = vec![state];
+        self.0.new_states = vec![state];
+        StepKernels::new(&self.0)
+    }
+}
+
+/// The number of times that threads wait for each other in a row, and the blocks of a row.
+fn waits(step: &StepKernels) -> (usize, usize) {
+    let waits = step.source.matches("__syncthreads").count();
+    (waits, step.grids[0].unwrap().split)
+}
+
+#[test]
+fn threads_of_gates_share_nothing() {
+    let _sim = cudasim::install().unwrap();
+    for (units, split) in [(1, 1), (4, 1), (256, 1), (600, 3), (4000, 8)] {
+        let (mut step, c) = Step::new(&[2, units]);
+        let z = step.input(&[2, 4 * units]);
+        let scaled = step.op(Op::Affine { mul: 2.0, add: 1.0 }, &[z]);
+        let gates = LstmGates {
+            forget_bias: 1.0,
+            activation: Activation::Tanh,
+        };
+        let new = step.op(Op::Fused(Fused::LstmStep(gates)), &[scaled, c]);
+        let compiled = step.compiled(new).unwrap();
+        assert_eq!(waits(&compiled), (0, split), "{units}: {}", compiled.source);
+        assert!(!compiled.source.contains("__shared__"));
+        kernels::compile("step.cu", &compiled.source, "sm_90a", false).unwrap();
+    }
+}
+
+#[test]
+fn sums_that_are_independent_wait_once() {
+    // One warp needs no meeting.
+    for (units, meetings) in [(20, 0), (100, 1)] {
+        let (mut step, h) = Step::new(&[2, units]);
+        let x = step.input(&[2, units]);
+        let mut row = |x: Operand, kind| {
+            let sum = step.op(Op::Reduce { kind, axis: 1 }, &[x]);
+            let layout = sum.layout.reshape(Shape::new(&[2, 1]).unwrap()).unwrap();
+            Operand { layout, ..sum }
+        };
+        let (a, b) = (row(h, Reduce::Sum), row(x, Reduce::Max));
+        let both = step.op(Op::Binary(Binary::Add), &[a, b]);
+        let new = step.op(Op::Binary(Binary::Mul), &[h, both]);
+        let compiled = step.compiled(new).unwrap();
+        // One more at the end of a row.
+        assert_eq!(waits(&compiled), (meetings + 1, 1), "{}", compiled.source);
+    }
+}
+
+#[test]
+fn values_of_other_threads_are_shared() {
+    let turned = |rows: usize, columns: usize| {
+        let (mut step, h) = Step::new(&[2, rows, columns]);
+        let y = step.tanh(h);
+        let layout = y.layout.permute(&[0, 2, 1]).unwrap();
+        let y = step.op(Op::Copy, &[Operand { layout, ..y }]);
+        let shape = Shape::new(&[2, rows, columns]).unwrap();
+        let layout = Layout::contiguous(shape);
+        let new = step.tanh(Operand { layout, ..y });
+        step.compiled(new)
+    };
+    let compiled = turned(2, 3).unwrap();
+    assert_eq!(waits(&compiled), (2, 1), "{}", compiled.source);
+    assert!(compiled.source.contains("__shared__ T r"));
+    let problem = turned(200, 100).unwrap_err();
+    assert_eq!(problem, "the threads of a row exchange 80000 bytes");
+}
