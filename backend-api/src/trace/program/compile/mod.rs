@@ -25,11 +25,11 @@ use crate::trace::graph::StepGraph;
 /// Compiles a step.
 ///
 /// ```
-/// use backend_api::trace::program::{Target, compile};
-/// use backend_api::trace::{Operand, StepGraph, Value};
-/// use backend_api::{DType, Meta, Shape};
+/// use recurrent::backend::trace::program::{Target, compile};
+/// use recurrent::backend::trace::{Operand, StepGraph, Value};
+/// use recurrent::backend::{DType, Meta, Shape};
 ///
-/// # fn main() -> backend_api::Result<()> {
+/// # fn main() -> recurrent::Result<()> {
 /// // A step that keeps its state, and whose output it is.
 /// let meta = Meta::new(Shape::new(&[2, 3])?, DType::F32);
 /// let state = Operand::whole(Value::State(0), meta);
