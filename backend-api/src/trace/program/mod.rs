@@ -1,9 +1,8 @@
 //! The program of a step: what it computes for each row of the batch, as products with captured
 //! matrices and, between them, instructions on the elements of a row.
 //!
-//! [`lower`] finds what a step computes for one row, a [`row_graph`], and [`compile`] makes a
-//! [`RowProgram`] of it. Devices translate the program: to numbers that an interpreter runs, or to
-//! the source of a kernel.
+//! [`compile`] finds what a step computes for one row and makes a [`RowProgram`] of it. Devices
+//! translate the program: to numbers that an interpreter runs, or to the source of a kernel.
 
 mod compile;
 mod describe;

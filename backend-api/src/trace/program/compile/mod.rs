@@ -24,6 +24,26 @@ use crate::trace::graph::StepGraph;
 
 /// Compiles a step.
 ///
+/// ```
+/// use recurrent::backend::trace::program::{Target, compile};
+/// use recurrent::backend::trace::{Operand, StepGraph, Value};
+/// use recurrent::backend::{DType, Meta, Shape};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// // A step that keeps its state, and whose output it is.
+/// let meta = Meta::new(Shape::new(&[2, 3])?, DType::F32);
+/// let state = Operand::whole(Value::State(0), meta);
+/// let step = StepGraph {
+///     states: vec![meta],
+///     outputs: vec![state],
+///     new_states: vec![state],
+///     ..StepGraph::default()
+/// };
+/// let program = compile(&step, Target::Any).expect("all values are rows");
+/// assert_eq!((program.batch, program.outputs), (2, vec![3]));
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The node that cannot be part of a program, and why; or the step does not fit the instructions.
 pub fn compile(graph: &StepGraph, target: Target) -> Result<RowProgram, String> {
