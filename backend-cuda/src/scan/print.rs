@@ -31,9 +31,8 @@ impl Printer<'_> {
             stages,
             ..
         } = *self.kernel;
-        let mut text = format!(
-            "KERNEL({name}, __launch_bounds__({threads}))(Steps *s, int offset) {{\n"
-        );
+        let mut text =
+            format!("KERNEL({name}, __launch_bounds__({threads}))(Steps *s, int offset) {{\n");
         text += match self.program.dtype {
             DType::F64 => "  typedef double T;\n",
             _ => "  typedef float T;\n",

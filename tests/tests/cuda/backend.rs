@@ -1,9 +1,7 @@
 //! Guarantees of the CUDA backend: which path a sequence takes and its cost, equal results of all
 //! paths under any schedule, and an error message for everything that can be missing or run out.
 
-use backend_api::{
-    Backend, DType, MemoryPolicy, Meta, Precision, Result, Shape, Tensor, Unfused,
-};
+use backend_api::{Backend, DType, MemoryPolicy, Meta, Precision, Result, Shape, Tensor, Unfused};
 use backend_cpu::Cpu;
 use backend_cuda::Cuda;
 use recurrent_tests::devices::simulator;
