@@ -7,7 +7,8 @@
 //! taken, too. The gates of the cells have the sigmoid. For a layer with another
 //! `recurrent_activation`, as TensorFlow 1's LSTM and GRU and Keras 2's ConvLSTM have by default,
 //! call `with_recurrent_activation(Activation::HardSigmoid)` on the cell (the `hard_sigmoid` of
-//! Keras 3 is another function). Each direction of a `Bidirectional` layer is converted as a layer of its own.
+//! Keras 3 is another function). Each direction of a `Bidirectional` layer is converted as a layer
+//! of its own.
 
 use backend_api::{Activation, Backend, Error, Result, Tensor};
 use rnn_core::cells::ConvLstmCell;
@@ -398,8 +399,8 @@ pub fn from_lstm<B: Backend>(cell: &LstmCell<B>) -> Result<Weights<B>> {
     export(&parts, parts::LSTM, false)
 }
 
-/// The weights of a `GRU` equivalent to a cell. The layer's `activation`, `recurrent_activation` and
-/// `reset_after` must be set to the cell's.
+/// The weights of a `GRU` equivalent to a cell. The layer's `activation`, `recurrent_activation`
+/// and `reset_after` must be set to the cell's.
 ///
 /// ```
 /// use recurrent::convert::keras;
