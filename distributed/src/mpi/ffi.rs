@@ -5,12 +5,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::path::Path;
 use std::ptr::null_mut;
 use std::thread;
 use std::time::Duration;
 
-use libloading::Library;
+use crate::library::functions;
 
 /// Values of `mpi_abi.h`. The handles are pointers that are never followed.
 const COMM_WORLD: usize = 0x101;
@@ -26,51 +25,28 @@ type Handle = usize;
 /// `MPI_Count` and `MPI_Aint`, on the 64-bit systems that MPI has a standard ABI for.
 type Count = i64;
 
-macro_rules! functions {
-    ($($name:ident = $symbol:literal: fn($($argument:ty),*);)*) => {
-        /// The functions of an opened library.
-        #[derive(Debug)]
-        pub(super) struct Functions {
-            $($name: unsafe extern "C" fn($($argument),*) -> c_int,)*
-            /// Keeps the library open.
-            _library: Library,
-        }
-
-        impl Functions {
-            /// Opens a library by its path, or by its name where the system looks for libraries.
-            pub(super) fn open(path: &Path) -> Result<Self, libloading::Error> {
-                // SAFETY: what runs when a library of MPI is opened makes no demands.
-                let library = unsafe { Library::new(path)? };
-                // SAFETY: the types are those that `mpi_abi.h` declares for these names.
-                unsafe {
-                    Ok(Self {
-                        $($name: *library.get($symbol)?,)*
-                        _library: library,
-                    })
-                }
-            }
-        }
-    };
-}
-
 functions! {
-    init_thread = b"MPI_Init_thread": fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
-    finalize = b"MPI_Finalize": fn();
-    abort = b"MPI_Abort": fn(Handle, c_int);
-    comm_rank = b"MPI_Comm_rank": fn(Handle, *mut c_int);
-    comm_size = b"MPI_Comm_size": fn(Handle, *mut c_int);
-    version = b"MPI_Get_library_version": fn(*mut c_char, *mut c_int);
-    test = b"MPI_Test": fn(*mut Handle, *mut c_int, *mut c_void);
-    barrier = b"MPI_Ibarrier": fn(Handle, *mut Handle);
-    broadcast = b"MPI_Ibcast_c": fn(*mut c_void, Count, Handle, c_int, Handle, *mut Handle);
+    init_thread = b"MPI_Init_thread": fn(
+        *mut c_int, *mut *mut *mut c_char, c_int, *mut c_int
+    ) -> c_int;
+    finalize = b"MPI_Finalize": fn() -> c_int;
+    abort = b"MPI_Abort": fn(Handle, c_int) -> c_int;
+    comm_rank = b"MPI_Comm_rank": fn(Handle, *mut c_int) -> c_int;
+    comm_size = b"MPI_Comm_size": fn(Handle, *mut c_int) -> c_int;
+    version = b"MPI_Get_library_version": fn(*mut c_char, *mut c_int) -> c_int;
+    test = b"MPI_Test": fn(*mut Handle, *mut c_int, *mut c_void) -> c_int;
+    barrier = b"MPI_Ibarrier": fn(Handle, *mut Handle) -> c_int;
+    broadcast = b"MPI_Ibcast_c": fn(
+        *mut c_void, Count, Handle, c_int, Handle, *mut Handle
+    ) -> c_int;
     all_gather = b"MPI_Iallgatherv_c": fn(
         *const c_void, Count, Handle, *mut c_void, *const Count, *const Count, Handle, Handle,
         *mut Handle
-    );
+    ) -> c_int;
     all_to_all = b"MPI_Ialltoallv_c": fn(
         *const c_void, *const Count, *const Count, Handle, *mut c_void, *const Count, *const Count,
         Handle, Handle, *mut Handle
-    );
+    ) -> c_int;
 }
 
 /// Consecutive parts of a buffer, one for each rank.

@@ -4,11 +4,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::Path;
 use std::ptr::null_mut;
 
+use crate::library::functions;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys};
-use libloading::Library;
 
 /// Values of `nccl.h`.
 const SUCCESS: c_int = 0;
@@ -24,33 +23,6 @@ pub(super) const ID_BYTES: usize = 128;
 struct Id([u8; ID_BYTES]);
 
 type Comm = *mut c_void;
-
-macro_rules! functions {
-    ($($name:ident = $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// The functions of an opened library.
-        #[derive(Debug)]
-        pub(super) struct Functions {
-            $($name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
-            /// Keeps the library open.
-            _library: Library,
-        }
-
-        impl Functions {
-            /// Opens a library by its path, or by its name where the system looks for libraries.
-            pub(super) fn open(path: &Path) -> Result<Self, libloading::Error> {
-                // SAFETY: what runs when NCCL is opened makes no demands.
-                let library = unsafe { Library::new(path)? };
-                // SAFETY: the types are those that `nccl.h` declares for these names.
-                unsafe {
-                    Ok(Self {
-                        $($name: *library.get($symbol)?,)*
-                        _library: library,
-                    })
-                }
-            }
-        }
-    };
-}
 
 functions! {
     get_unique_id = b"ncclGetUniqueId": fn(*mut Id) -> c_int;
