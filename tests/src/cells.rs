@@ -46,6 +46,24 @@ impl CellConfigCase {
         self
     }
 
+    /// Whether the CPU and the CUDA backend compile every step. They have no instructions for
+    /// convolutions, attention over a memory, and products with one matrix for each group, which
+    /// run operation by operation.
+    pub fn is_compiled(&self) -> bool {
+        let text = self.config.to_string();
+        let classes = [
+            "ConvLSTMCell",
+            "Conv1DLSTMCell",
+            "Conv2DLSTMCell",
+            "Conv3DLSTMCell",
+            "AttentionCellWrapper",
+            "GLSTMCell",
+        ];
+        !classes
+            .iter()
+            .any(|class| text.contains(&format!("\"{class}\"")))
+    }
+
     /// The input width, as passed to `cell_from_config`.
     pub fn depth(&self) -> usize {
         self.input.last().copied().unwrap_or(1)

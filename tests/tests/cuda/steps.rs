@@ -15,23 +15,6 @@ const LENGTHS: [usize; BATCH] = [5, 2, 0];
 /// Number of schedules for equal results.
 const SCHEDULES: u64 = 32;
 
-/// Classes of which some part runs operation by operation.
-const STEPWISE: [&str; 6] = [
-    "ConvLSTMCell",
-    "Conv1DLSTMCell",
-    "Conv2DLSTMCell",
-    "Conv3DLSTMCell",
-    "AttentionCellWrapper",
-    "GLSTMCell",
-];
-
-fn is_compiled(case: &CellConfigCase) -> bool {
-    let text = case.config.to_string();
-    !STEPWISE
-        .iter()
-        .any(|class| text.contains(&format!("\"{class}\"")))
-}
-
 fn inputs<B: Backend>(
     device: &B,
     case: &CellConfigCase,
@@ -131,7 +114,7 @@ fn agree(dtype: DType, tolerance: f64) {
         let rnn = DynamicRnn::new(&cell).time_major(true).mode(case.mode);
         let how = rnn.explain(&x).unwrap();
         let fast = |path: &StepPath| matches!(path, StepPath::Compiled | StepPath::Kernel);
-        if how.parts.iter().all(|part| fast(&part.path)) != is_compiled(case) {
+        if how.parts.iter().all(|part| fast(&part.path)) != case.is_compiled() {
             wrong.push(format!("{}: {how}", case.config));
         }
     }
