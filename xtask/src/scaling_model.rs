@@ -21,7 +21,7 @@ const HELP: &str = "\
 Usage: cargo xtask scaling-model [--threads N]
 
 Measures training steps of an LSTM (50 steps, as many inputs as units, Adam) on N threads (1), and
-prints the least number of rows per machine with which so many machines reach 80 % efficiency.
+prints the least rows per machine at which a number of machines reaches 80 % efficiency.
 ";
 
 const UNITS: [usize; 4] = [128, 256, 512, 1024];
@@ -108,7 +108,7 @@ impl Size {
         self.fixed + self.row * rows
     }
 
-    /// The time that `machines` at so many Gbit/s add to a step, none of it hidden.
+    /// The time that `machines` with this bandwidth in Gbit/s add to a step, none of it hidden.
     fn added(&self, machines: f64, gbit: f64) -> f64 {
         let passes = 2.0 * (machines - 1.0);
         let bytes = self.bytes / machines;

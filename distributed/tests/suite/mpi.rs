@@ -104,7 +104,7 @@ fn train(what: &str, ranks: DataParallel, folder: &Path) -> Result<Vec<u8>> {
     Ok(run.train()?.bits())
 }
 
-/// Makes writing more than so many bytes of a file an error.
+/// Makes it an error to write a file of more than this number of bytes.
 fn limit_files(bytes: usize) {
     let limit = format!("--fsize={bytes}");
     let pid = std::process::id().to_string();

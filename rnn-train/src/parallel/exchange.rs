@@ -36,7 +36,7 @@ impl<B: Backend> Default for Shards<B> {
     }
 }
 
-/// What a rank tells the others before gradients are exchanged.
+/// What a rank sends to the others before gradients are exchanged.
 #[derive(Serialize, Deserialize)]
 struct Header {
     count: u64,

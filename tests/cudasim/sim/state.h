@@ -61,7 +61,7 @@ struct Settings {
   int compiler_version = 13000;
   int products_version = 13000;
   size_t pinned_limit = size_t{1} << 40;
-  /// Bytes of each multiprocessor's shared memory that belong to somebody else, such as a debugger.
+  /// Bytes of each multiprocessor's shared memory that another program has, such as a debugger.
   int taken_shared = 0;
   /// Blocks of a cooperative launch above which it is refused, whatever the occupancy query says:
   /// another process may have a part of the device.
