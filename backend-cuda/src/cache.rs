@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(read(&file), None, "{shared:o}");
             assert!(store(&file, b"other code").is_err(), "{shared:o}");
         }
-        allow(0o755); // reading harms nobody
+        allow(0o755); // others may read
         assert_eq!(read(&file).unwrap(), b"machine code");
         // Only the administrator can give a folder away.
         if chown(&folder, Some(12_345), None).is_ok() {

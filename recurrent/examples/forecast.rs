@@ -24,6 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use recurrent::data::{Batches, Remainder};
+use recurrent::optim::Schedule;
 use recurrent::prelude::*;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
@@ -193,12 +194,9 @@ pub(crate) fn train(run: &Run, weather: &Weather, units: usize) -> Result<Foreca
     model.initialize(run.seed)?;
     let firsts = weather.split - HORIZON - DAYS;
     let mut batches = Batches::new(firsts, BATCH, Remainder::Keep, run.seed)?;
-    let adam = Adam::new(LEARNING_RATE);
-    let trainer = Trainer::new(run.seed).clip_norm(5.0);
     epochs::train(
         run,
-        trainer,
-        adam,
+        Schedule::Constant(LEARNING_RATE),
         &mut model,
         &mut batches,
         |model, items| {

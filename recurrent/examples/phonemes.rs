@@ -203,17 +203,10 @@ pub(crate) fn train(run: &Run, words: &Words, units: usize) -> Result<Speller, E
         )?
         .pad(Pad::new());
     let steps = (words.train.len() as u64 * run.epochs / BATCH as u64).max(1);
-    let adam = Adam::new(LEARNING_RATE);
     let falling = Schedule::exponential(LEARNING_RATE, steps, DECAY);
-    let trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(falling);
-    epochs::train(
-        run,
-        trainer,
-        adam,
-        &mut model,
-        &mut batches,
-        |model, batch| words.loss(run, model, batch),
-    )?;
+    epochs::train(run, falling, &mut model, &mut batches, |model, batch| {
+        words.loss(run, model, batch)
+    })?;
     Ok(model)
 }
 

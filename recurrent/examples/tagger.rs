@@ -26,6 +26,7 @@ use recurrent::data::{
     WordVocabulary,
 };
 use recurrent::losses::{SequenceLoss, weighted_accuracy};
+use recurrent::optim::Schedule;
 use recurrent::prelude::*;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
@@ -220,12 +221,9 @@ pub(crate) fn train(run: &Run, corpus: &Corpus, units: usize) -> Result<Tagger, 
     model.initialize(run.seed)?;
     let samples = InMemory::new(corpus.train.clone())?.shuffled(run.seed);
     let mut batches = corpus.batches(samples)?;
-    let adam = Adam::new(LEARNING_RATE);
-    let trainer = Trainer::new(run.seed).clip_norm(5.0);
     epochs::train(
         run,
-        trainer,
-        adam,
+        Schedule::Constant(LEARNING_RATE),
         &mut model,
         &mut batches,
         |model, batch| {

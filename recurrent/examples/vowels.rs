@@ -20,6 +20,7 @@ use datasets::{dataset, default_root};
 use recurrent::data::{Batch, Column, Field, InMemory, Pad, Remainder, Sample};
 use recurrent::data::{Schema, SourceExt};
 use recurrent::losses::accuracy;
+use recurrent::optim::Schedule;
 use recurrent::prelude::*;
 use recurrent::wrappers::DropoutWrapper;
 use support::{Error, Options};
@@ -169,12 +170,9 @@ pub(crate) fn train(run: &Run, data: &Utterances, units: usize) -> Result<Listen
         .shuffled(run.seed)
         .group(BATCH, Remainder::Keep)?
         .pad(Pad::new());
-    let adam = Adam::new(LEARNING_RATE);
-    let trainer = Trainer::new(run.seed).clip_norm(5.0);
     epochs::train(
         run,
-        trainer,
-        adam,
+        Schedule::Constant(LEARNING_RATE),
         &mut model,
         &mut batches,
         |model, batch| {

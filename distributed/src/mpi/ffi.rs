@@ -1,6 +1,6 @@
 //! The functions of MPI, from a library with the standard ABI of MPI 5: its handles are constants,
 //! so that a program needs neither headers nor a library when it is built. All unsafe code of the
-//! engine is in this file.
+//! engine is in this file and in the macro that opens libraries (library.rs).
 
 #![allow(unsafe_code)]
 

@@ -1,13 +1,14 @@
 //! The functions of NCCL, from a library that is found at run time. All unsafe code of the engine
-//! is in this file.
+//! is in this file and in the macro that opens libraries (library.rs).
 
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 
-use crate::library::functions;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys};
+
+use crate::library::functions;
 
 /// Values of `nccl.h`.
 const SUCCESS: c_int = 0;

@@ -3,20 +3,22 @@
 use std::time::Instant;
 
 use recurrent::data::Source;
+use recurrent::optim::Schedule;
 use recurrent::prelude::*;
 
 use super::support::Error;
 use super::task::{Run, print_epoch};
 
-/// Trains a model, and prints the loss of each epoch.
+/// Trains a model with Adam, whose learning rate follows `rate`, and prints the loss of each epoch.
 pub fn train<M: Module<Backend = Device>, S: Source>(
     run: &Run,
-    trainer: Trainer,
-    mut adam: Adam,
+    rate: Schedule,
     model: &mut M,
     batches: &mut S,
     mut loss: impl FnMut(&M, &S::Item) -> recurrent::Result<Tensor>,
 ) -> Result<(), Error> {
+    let mut adam = Adam::new(rate.at(0));
+    let trainer = Trainer::new(run.seed).clip_norm(5.0).schedule(rate);
     let mut trainer = run.saving.begin(trainer, "", model, &mut adam, batches)?;
     while trainer.state().epoch < run.epochs {
         let start = Instant::now();

@@ -43,7 +43,7 @@ impl Background {
     ) -> Pending<T> {
         let (result, pending) = mpsc::channel();
         let job = move |collective: &dyn Collective| {
-            // Nobody waits for it if the caller failed meanwhile.
+            // The receiver is gone if the caller failed meanwhile.
             let _ = result.send(operation(collective));
         };
         // If the thread is gone, so is `result`, and `wait` says so.

@@ -71,7 +71,7 @@ bool capturing(const Stream& stream);
 int violate_capture(Stream& stream, const std::string& call);
 /// Refuses a call that is not allowed while any stream is captured, depending on the capture mode.
 int refuse_in_any_capture(const std::string& call);
-/// Invalidates all captures, as a library does that creates its own contexts or waits for the device.
+/// Invalidates all captures, as a library does that creates contexts or waits for the device.
 void break_captures(const std::string& call);
 int capture_work(Stream& stream, std::function<void()> run);
 int capture_record(Stream& stream, Event& event);

@@ -1,4 +1,4 @@
-"""Times PyTorch's recurrent layers, which cuDNN runs: microseconds a step, forward and with training."""
+"""Times PyTorch's recurrent layers, which cuDNN runs: microseconds a step."""
 
 import statistics
 import time

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The first minutes on a GPU: does it start, is it right, how fast is it. `cargo xtask gpu-pack` packs
-# this script with the programs that it runs; the machine needs bash, NVIDIA's driver, NVRTC 13 and
-# cuBLAS 13 (from the toolkit or from Python's packages), and no compiler.
+# The first minutes on a GPU: does it start, is it right, how fast is it. `cargo xtask gpu-pack`
+# packs this script with the programs that it runs; the machine needs bash, NVIDIA's driver, NVRTC
+# 13 and cuBLAS 13 (from the toolkit or from Python's packages), and no compiler.
 #
 #   tar xzf gpu.tar.gz && bash gpu/first.sh
 #
-# Each step is a process with a time limit. What fails is a line of $OUT/summary.txt, and the next step
-# runs. END is the limit of all steps together, in seconds. With DRY_RUN=1, each step shows only that
-# its program exists and knows its arguments.
+# Each step is a process with a time limit. What fails is a line of $OUT/summary.txt, and the next
+# step runs. END is the limit of all steps together, in seconds. With DRY_RUN=1, each step shows
+# only that its program exists and knows its arguments.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/tree" || exit 1
@@ -35,7 +35,7 @@ step() {
   return $code
 }
 
-# Tests of a binary, each in a process: an error that the driver keeps, or a hang, costs only itself.
+# Tests of a binary, each in a process: an error that the driver keeps, or a hang, ends only one.
 tests() { # BINARY
   local test
   for test in $("$here/bin/$1" --list | sed -n 's/: test$//p'); do
@@ -87,7 +87,8 @@ grep -hoE 'calling init: [^ ]*(libcuda|libnvrtc|libcublas)[^ ]*' "$OUT"/logs/ope
 # ---- is it right? ----
 conformance() { # GROUP
   local code=0 log="$OUT/logs/conformance-${1// /-}"
-  timeout -k 5 140 "$here/bin/xtask" conformance --device cuda --filter "$1/" >"$log.log" 2>&1 || code=$?
+  timeout -k 5 140 "$here/bin/xtask" conformance --device cuda --filter "$1/" \
+    >"$log.log" 2>&1 || code=$?
   echo "$code" >"$log.code"
 }
 export here
@@ -128,5 +129,6 @@ tool ncu 60 ncu --clock-control none --set full -k regex:lstm_persistent -c 1 -f
   -o "$OUT/persistent" "$here/bin/cuda" --exact "$small" --test-threads=1
 
 tar -C "$OUT" -czf "$OUT/logs.tgz" logs
-say "$(grep -c '\] PASS ' "$OUT/summary.txt") passed, $(grep -c '\] FAIL' "$OUT/summary.txt") failed"
+count() { grep -c "\] $1" "$OUT/summary.txt"; }
+say "$(count 'PASS ') passed, $(count FAIL) failed"
 ! grep -q '\] FAIL' "$OUT/summary.txt"
