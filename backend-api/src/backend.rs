@@ -7,7 +7,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::trace::{SharedProgram, StepCache, StepGraph};
-use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor};
+use crate::{
+    DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor, Update,
+    update_by_run,
+};
 
 /// A device: holds buffers and runs operations on them.
 ///
@@ -64,8 +67,8 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// elements.
     fn download(&self, src: View<'_, Self::Buffer>, into: &mut [u8]) -> Result<()>;
 
-    /// Runs one operation. All computation except `accumulate` uses this
-    /// method. [`Op`] specifies each operation.
+    /// Runs one operation. All computation except `accumulate` and `update` uses this method.
+    /// [`Op`] specifies each operation.
     ///
     /// `outs` has one entry for each result. It gives the result's shape and type, and the buffer
     /// to write to. The results are returned in the same order.
@@ -85,6 +88,18 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         at: &Layout,
         src: View<'_, Self::Buffer>,
     ) -> Result<Self::Buffer>;
+
+    /// Runs an operation for each entry, and replaces its first operands by its results. A buffer
+    /// keeps its memory if this is its only handle, else a new one takes its place, so that other
+    /// handles never observe a change. The entries do not depend on one another: a handle that is
+    /// state of one is no operand of another. All have operands of the same types. If the device fails, the contents of the state are
+    /// unspecified.
+    ///
+    /// The default runs the operation with new buffers for its results. A device overrides the
+    /// method for the operations that it can run in place.
+    fn update(&self, op: &Op, updates: &mut [Update<'_, Self::Buffer>]) -> Result<()> {
+        update_by_run(self, op, updates)
+    }
 
     /// Starts to move a buffer's elements out of device memory: to host memory, or to a file if
     /// device memory is host memory. May return before the transfer is complete. Does nothing, and

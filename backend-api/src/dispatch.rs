@@ -160,6 +160,32 @@ macro_rules! dispatch {
                 }
             }
 
+            fn update(
+                &self,
+                op: &$crate::Op,
+                updates: &mut [$crate::Update<'_, $buffer>],
+            ) -> $crate::Result<()> {
+                match self {
+                    $($(#[$on])* Self::$variant(device) => {
+                        let mut inner = Vec::with_capacity(updates.len());
+                        for update in updates {
+                            let state = update.state.iter_mut().map(|(buffer, meta)| match buffer {
+                                $buffer::$variant(buffer) => Ok((buffer, *meta)),
+                                _ => Err($crate::foreign_buffer(self, op.name())),
+                            });
+                            let state = state.collect::<$crate::Result<_>>()?;
+                            let others = update.others.iter().map(|view| match view.buffer {
+                                $buffer::$variant(buffer) => Ok(view.with_buffer(buffer)),
+                                _ => Err($crate::foreign_buffer(self, op.name())),
+                            });
+                            let others = others.collect::<$crate::Result<_>>()?;
+                            inner.push($crate::Update { state, others });
+                        }
+                        device.update(op, &mut inner)
+                    })+
+                }
+            }
+
             fn swap_out(&self, buffer: $buffer) -> $crate::Result<$swapped> {
                 match (self, buffer) {
                     $($(#[$on])* (Self::$variant(device), $buffer::$variant(buffer)) => {

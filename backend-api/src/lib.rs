@@ -39,6 +39,7 @@ mod shared_doc;
 mod stack;
 mod tensor;
 pub mod trace;
+mod update;
 mod widen;
 
 pub use activation::Activation;
@@ -60,4 +61,5 @@ pub use shape::{IntoMeta, MAX_RANK, Meta, Shape};
 pub use smallvec;
 pub use stack::Stacker;
 pub use tensor::{Index, Indices, Operand, Scalar, Tensor};
+pub use update::{TensorUpdate, Update, check_update, update_by_run};
 pub use widen::{accumulate_widened, is_arithmetic, is_widened, run_widened};

@@ -197,6 +197,7 @@ mod tests {
             beta2: 0.99,
             epsilon: 1e-8,
             step: 1,
+            keep: 1.0,
         };
         let mut all = vec![
             Fused::BiasActivation { activation },

@@ -399,7 +399,7 @@ pub enum Fused {
     },
     /// `(w: S, m: S, v: S, g: S) -> (w': S, m': S, v': S)`: Adam (Kingma & Ba 2015) in
     /// TensorFlow's form: `m' = β1 m + (1 - β1) g`, `v' = β2 v + (1 - β2) g²`,
-    /// `w' = w - lr sqrt(1 - β2^t) / (1 - β1^t) m' / (sqrt(v') + ε)`.
+    /// `w' = keep w - lr sqrt(1 - β2^t) / (1 - β1^t) m' / (sqrt(v') + ε)`.
     Adam(AdamStep),
 }
 
@@ -425,6 +425,8 @@ pub struct AdamStep {
     pub epsilon: f64,
     /// The step number `t`, from 1.
     pub step: u64,
+    /// Factor of `w` before the step: 1, or less for a decay of the weights.
+    pub keep: f64,
 }
 
 impl AdamStep {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use backend_api::trace::{ScanPlan, SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Result,
-    SequencePlan, SequenceRequest, View, accumulate_widened, check_bytes, check_download, compose,
-    is_widened, run_widened,
+    SequencePlan, SequenceRequest, Update, View, accumulate_widened, check_bytes, check_download,
+    check_update, compose, is_widened, run_widened, update_by_run,
 };
 
 use crate::device::Cpu;
@@ -103,6 +103,19 @@ impl Backend for Cpu {
             DType::F64 => self.accumulate_for::<f64>(dst, at, &src),
             DType::F16 | DType::Bf16 => accumulate_widened(self, dst, at, src),
             other => Err(unsupported("accumulate", other)),
+        }
+    }
+
+    fn update(&self, op: &Op, updates: &mut [Update<'_, CpuBuffer>]) -> Result<()> {
+        check_update(self, op, updates)?;
+        let first = updates.first().and_then(|update| update.state.first());
+        match (op, first.map(|(_, meta)| meta.dtype)) {
+            (Op::Fused(Fused::ScatterUpdate), _) => updates
+                .iter_mut()
+                .try_for_each(|update| self.update_rows(update)),
+            (Op::Fused(fused), Some(DType::F32)) => self.update_floats::<f32>(fused, updates),
+            (Op::Fused(fused), Some(DType::F64)) => self.update_floats::<f64>(fused, updates),
+            _ => update_by_run(self, op, updates),
         }
     }
 

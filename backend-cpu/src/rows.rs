@@ -1,6 +1,8 @@
 //! Operations that move elements without computing: by element size, for all types.
 
-use backend_api::{Buffers, DType, Dests, Error, Layout, Result};
+use std::ops::Range;
+
+use backend_api::{Buffers, DType, Dests, Error, Layout, Meta, Result, Update};
 use bytemuck::Pod;
 
 use crate::device::Cpu;
@@ -264,15 +266,41 @@ impl Cpu {
             // Each thread owns rows of the result, so that the last one of equal ids wins.
             self.split(shape[0], [(out, width)], width, |range, [out]| {
                 table.read(range.start * width, out);
-                for (place, id) in ids.iter().enumerate() {
-                    if range.contains(id) {
-                        let at = (id - range.start) * width;
-                        rows.read(place * width, &mut out[at..at + width]);
-                    }
-                }
+                replace_rows(out, range, width, &ids, &rows);
             });
         }
         Ok([output.finish()].into_iter().collect())
+    }
+
+    /// Replaces rows of a table in place.
+    pub(crate) fn update_rows(&self, update: &mut Update<'_, CpuBuffer>) -> Result<()> {
+        match update.state[0].1.dtype.size() {
+            1 => self.update_rows_words::<u8>(update),
+            2 => self.update_rows_words::<u16>(update),
+            4 => self.update_rows_words::<u32>(update),
+            _ => self.update_rows_words::<u64>(update),
+        }
+    }
+
+    fn update_rows_words<W: Pod + Send + Sync>(
+        &self,
+        update: &mut Update<'_, CpuBuffer>,
+    ) -> Result<()> {
+        let [ids, rows] = operands(&update.others)?;
+        let (table, Meta { shape, .. }) = &mut update.state[0];
+        let ids = self.indices("scatter_update", "ids", &ids, shape[0], false)?;
+        let width: usize = shape.dims()[1..].iter().product();
+        if width == 0 || ids.is_empty() {
+            return Ok(());
+        }
+        table.unshare(self.pool())?;
+        let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
+        let work = (ids.len() * width).div_ceil(shape[0]);
+        let out = table.elements_mut::<W>();
+        self.split(shape[0], [(out, width)], work, |range, [out]| {
+            replace_rows(out, range, width, &ids, &rows);
+        });
+        Ok(())
     }
 
     pub(crate) fn masked_update(
@@ -317,6 +345,22 @@ impl Cpu {
 }
 
 /// Lengths of any sign; a negative one is the same as 0.
+/// Replaces those of the rows `range`, in `out`, whose indices are in `ids`.
+fn replace_rows<W: Pod>(
+    out: &mut [W],
+    range: Range<usize>,
+    width: usize,
+    ids: &[usize],
+    rows: &Stream<'_, W>,
+) {
+    for (place, id) in ids.iter().enumerate() {
+        if range.contains(id) {
+            let at = (id - range.start) * width;
+            rows.read(place * width, &mut out[at..at + width]);
+        }
+    }
+}
+
 fn lengths_as_i64(cpu: &Cpu, lengths: &Input<'_>) -> Result<Scratch<i64>> {
     fn widen<I: Number>(cpu: &Cpu, lengths: &Input<'_>) -> Result<Scratch<i64>> {
         let lengths: Dense<'_, I> = cpu.dense(lengths)?;

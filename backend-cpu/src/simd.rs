@@ -116,6 +116,53 @@ fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     }
 }
 
+/// Replaces slices of equal length by the results of `f`, which takes them first and the rest of
+/// `ins` (from `O` on) after them.
+pub(crate) struct InPlace<'a, T, P, const I: usize, const O: usize> {
+    pub(crate) f: P,
+    pub(crate) ins: [&'a [T]; I],
+    pub(crate) state: [&'a mut [T]; O],
+}
+
+impl<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize> WithSimd
+    for InPlace<'_, T, P, I, O>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        let mut x = [[T::ZERO; BLOCK]; I];
+        let mut results = [[T::ZERO; BLOCK]; O];
+        let count = self.state[0].len();
+        for start in (0..count).step_by(BLOCK) {
+            let len = BLOCK.min(count - start);
+            for (i, x) in x.iter_mut().enumerate() {
+                let from = if i < O { &*self.state[i] } else { self.ins[i] };
+                copy(&mut x[..len], &from[start..start + len]);
+            }
+            block(
+                self.f,
+                x.each_ref(),
+                len.next_multiple_of(FULL),
+                &mut results,
+            );
+            for (to, result) in self.state.iter_mut().zip(&results) {
+                copy(&mut to[start..start + len], &result[..len]);
+            }
+        }
+    }
+}
+
+/// Copies at most a block.
+#[inline(always)]
+fn copy<T: Copy>(to: &mut [T], from: &[T]) {
+    match (to.as_mut_array::<BLOCK>(), from.as_array::<BLOCK>()) {
+        // Of known length, this is a few instructions instead of a call.
+        (Some(to), Some(from)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 /// A matrix to read: row `r` is at `r * stride + at`. With a stride of 0 all rows are the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a, T> {

@@ -83,6 +83,26 @@ impl CpuBuffer {
         Ok(made)
     }
 
+    /// Makes this the only handle of the memory, which is copied if there are others.
+    pub(crate) fn unshare(&mut self, pool: &Arc<Pool>) -> Result<()> {
+        if Arc::get_mut(&mut self.storage).is_none() {
+            let storage = unshared(pool, self.clone(), false)?;
+            *self = Self::new(storage, self.dtype, self.count);
+        }
+        Ok(())
+    }
+
+    /// The elements to write; none if there are other handles. Values computed from them are
+    /// forgotten.
+    pub(crate) fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        let Some(shared) = Arc::get_mut(&mut self.storage) else {
+            return &mut [];
+        };
+        shared.cached = Mutex::default();
+        &mut shared.storage.elements_mut()[..self.count]
+    }
+
     /// The elements as a slice of `T`, which must have the element type's size.
     pub(crate) fn elements<T: Pod>(&self) -> &[T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePlan,
-    SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run, compose,
-    is_widened, run_widened,
+    SequenceRequest, Update, View, check_accumulate, check_bytes, check_download, check_run,
+    check_update, compose, is_widened, run_widened, update_by_run,
 };
 use cudarc::driver::result;
 
@@ -115,6 +115,19 @@ impl Backend for Cuda {
         self.accumulate_into(dst, at, &src)
     }
 
+    fn update(&self, op: &Op, updates: &mut [Update<'_, CudaBuffer>]) -> Result<()> {
+        check_update(self, op, updates)?;
+        let _range = range(op.name());
+        let first = updates.first().and_then(|update| update.state.first());
+        match (op, first.map(|(_, meta)| meta.dtype)) {
+            (Op::Fused(Fused::ScatterUpdate), _) => updates
+                .iter_mut()
+                .try_for_each(|update| self.update_rows(update)),
+            (Op::Fused(fused), Some(DType::F32 | DType::F64)) => self.update_floats(fused, updates),
+            _ => update_by_run(self, op, updates),
+        }
+    }
+
     fn can_offload(&self) -> bool {
         true
     }
@@ -185,8 +198,7 @@ impl Cuda {
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy(dtype, ins, outs),
             Fused::SoftmaxCrossEntropyGrad => self.softmax_cross_entropy_grad(dtype, ins, outs),
             Fused::SquaredNorm => self.squared_norm(dtype, ins, outs),
-            Fused::Sgd { lr } => self.sgd(dtype, *lr, ins, outs),
-            Fused::Adam(step) => self.adam(dtype, step, ins, outs),
+            Fused::Sgd { .. } | Fused::Adam(_) => self.optimize(fused, ins, outs),
             other => compose(self, other, ins, outs),
         }
     }

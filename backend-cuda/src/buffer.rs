@@ -53,6 +53,15 @@ impl CudaBuffer {
         self.block.pending_until(event);
     }
 
+    /// Makes this the only reference to the block, which is copied if there are others.
+    pub(crate) fn unshare(&mut self, cuda: &Cuda) -> Result<()> {
+        if Arc::get_mut(&mut self.block).is_none() {
+            let block = unshared(cuda, self.clone(), false)?;
+            *self = Self::new(block, self.dtype, self.count);
+        }
+        Ok(())
+    }
+
     /// The block, if this is the only reference to it.
     pub(crate) fn into_block(self) -> Result<Block, Self> {
         let Self {

@@ -1,79 +1,126 @@
-//! Optimizer steps.
+//! Optimizer steps: in place, for many tensors in one launch.
 
-use backend_api::{AdamStep, Buffers, DType, Dests, Result};
+use backend_api::{AdamStep, Buffers, Dest, Dests, Fused, Meta, Op, Result, Update, update_by_run};
+use cudarc::driver::DeviceRepr;
+use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
 use crate::arguments::{Args, Grid, Kernel};
-use crate::buffer::{CudaBuffer, Input, Output, dests, operands};
+use crate::buffer::{CudaBuffer, Input};
 use crate::device::Cuda;
 use crate::kernels::Module;
-use crate::strided::Strided;
+
+/// Most tensors of a launch; `TENSORS` in `optimizer.cu`.
+const TENSORS: usize = 32;
+/// Most operands of a step; `OPERANDS` in `optimizer.cu`.
+const OPERANDS: usize = 4;
+
+/// The tensors of a launch, in the layout of `Tensors` in `optimizer.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tensors {
+    /// The number of elements of the tensors before each, and of all in the places after the last.
+    before: [i64; TENSORS + 1],
+    at: [[CUdeviceptr; OPERANDS]; TENSORS],
+}
+
+// SAFETY: the kernels declare a struct of the same layout.
+unsafe impl DeviceRepr for Tensors {}
 
 impl Cuda {
-    pub(crate) fn sgd(
+    /// [`Op::Fused`] of an optimizer step, with new buffers for its results.
+    pub(crate) fn optimize(
         &self,
-        dtype: DType,
-        lr: f64,
+        fused: &Fused,
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
-        let [w, g] = operands(ins)?;
-        let [dest] = dests(outs)?;
-        let output = Output::new(self, dest)?;
-        let s = Strided::new(w.layout.shape(), [w.layout, g.layout, output.layout()])?;
-        let mut args = Args::default();
-        args.push_float(dtype, lr);
-        args.push(s);
-        args.push(w.buffer.address()?);
-        args.push(g.buffer.address()?);
-        args.push(output.address());
-        let kernel = Kernel::new(Module::Optimizer, "sgd", dtype.name());
-        self.launch(kernel, Grid::Elements(s.count), args)?;
-        Ok(smallvec![output.finish()])
+        let copied = |x: &Input<'_>| {
+            let mut copy = self.copy(&[*x], smallvec![Dest::New(x.meta())])?;
+            Ok(copy.swap_remove(0))
+        };
+        let (old, others) = ins.split_at(outs.len());
+        let metas: Vec<Meta> = old.iter().map(Input::meta).collect();
+        let mut new: Buffers<CudaBuffer> = old.iter().map(copied).collect::<Result<_>>()?;
+        let update = Update {
+            state: new.iter_mut().zip(metas).collect(),
+            others: others.iter().copied().collect(),
+        };
+        self.update_floats(fused, &mut [update])?;
+        new.into_iter()
+            .zip(outs)
+            .map(|(result, dest)| self.moved_to(result, dest))
+            .collect()
     }
 
-    pub(crate) fn adam(
+    /// An operation in place, if it is an optimizer step.
+    pub(crate) fn update_floats(
         &self,
-        dtype: DType,
-        step: &AdamStep,
-        ins: &[Input<'_>],
-        outs: Dests<CudaBuffer>,
-    ) -> Result<Buffers<CudaBuffer>> {
-        let [w, m, v, g] = operands(ins)?;
-        let [w2, m2, v2] = dests(outs)?;
-        let w2 = Output::new(self, w2)?;
-        let m2 = Output::new(self, m2)?;
-        let v2 = Output::new(self, v2)?;
-        let layouts = [
-            w.layout,
-            m.layout,
-            v.layout,
-            g.layout,
-            w2.layout(),
-            m2.layout(),
-            v2.layout(),
-        ];
-        let s = Strided::new(w.layout.shape(), layouts)?;
-        let mut args = Args::default();
-        for constant in [
-            step.corrected_lr(),
-            step.beta1,
-            1.0 - step.beta1,
-            step.beta2,
-            1.0 - step.beta2,
-            step.epsilon,
-        ] {
-            args.push_float(dtype, constant);
+        fused: &Fused,
+        updates: &mut [Update<'_, CudaBuffer>],
+    ) -> Result<()> {
+        match fused {
+            Fused::Sgd { lr } => self.step("sgd", &[*lr], updates),
+            Fused::Adam(step) => self.step("adam", &constants(step), updates),
+            other => update_by_run(self, &Op::Fused(other.clone()), updates),
         }
-        args.push(s);
-        for x in [w, m, v, g] {
-            args.push(x.buffer.address()?);
-        }
-        for out in [&w2, &m2, &v2] {
-            args.push(out.address());
-        }
-        let kernel = Kernel::new(Module::Optimizer, "adam", dtype.name());
-        self.launch(kernel, Grid::Elements(s.count), args)?;
-        Ok(smallvec![w2.finish(), m2.finish(), v2.finish()])
     }
+}
+
+impl Cuda {
+    /// Runs the kernel on all tensors.
+    fn step(
+        &self,
+        name: &'static str,
+        constants: &[f64],
+        updates: &mut [Update<'_, CudaBuffer>],
+    ) -> Result<()> {
+        let first = updates.first().and_then(|update| update.state.first());
+        let Some(dtype) = first.map(|(_, meta)| meta.dtype) else {
+            return Ok(());
+        };
+        for batch in updates.chunks_mut(TENSORS) {
+            let mut tensors = Tensors {
+                before: [0; TENSORS + 1],
+                at: [[0; OPERANDS]; TENSORS],
+            };
+            let mut held = Vec::with_capacity(batch.len());
+            for (i, update) in batch.iter_mut().enumerate() {
+                let mut at = tensors.at[i].iter_mut();
+                for ((buffer, _), at) in update.state.iter_mut().zip(&mut at) {
+                    buffer.unshare(self)?;
+                    *at = buffer.address()?;
+                }
+                for (x, at) in update.others.iter().zip(&mut at) {
+                    let (address, buffer) = self.dense_address(x)?;
+                    *at = address;
+                    held.push(buffer);
+                }
+                let count = update.state[0].1.shape.count() as i64;
+                let end = tensors.before[i] + count;
+                tensors.before[i + 1..].fill(end);
+            }
+            let mut args = Args::default();
+            for constant in constants {
+                args.push_float(dtype, *constant);
+            }
+            args.push(tensors);
+            let kernel = Kernel::new(Module::Optimizer, name, dtype.name());
+            self.launch(kernel, Grid::Elements(tensors.before[TENSORS]), args)?;
+        }
+        Ok(())
+    }
+}
+
+/// The constants of an Adam step, in the order of the kernel's arguments.
+fn constants(step: &AdamStep) -> [f64; 7] {
+    [
+        step.corrected_lr(),
+        step.beta1,
+        1.0 - step.beta1,
+        step.beta2,
+        1.0 - step.beta2,
+        step.epsilon,
+        step.keep,
+    ]
 }

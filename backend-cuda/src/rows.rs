@@ -1,6 +1,6 @@
 //! Operations that move rows without computing: gather, reverse, scatter.
 
-use backend_api::{Buffers, Dests, Layout, Result};
+use backend_api::{Buffers, Dests, Layout, Meta, Result, Update};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
 
@@ -155,12 +155,31 @@ impl Cuda {
         let [table, ids, values] = operands(ins)?;
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let layout = output.layout();
-        let links = self.links(SCATTER_UPDATE, layout.shape()[0], &ids)?;
-        self.copy_view(&table, output.address(), layout)?;
+        self.copy_view(&table, output.address(), output.layout())?;
+        self.replace_rows(output.address(), output.layout(), &ids, &values)?;
+        Ok(smallvec![output.finish()])
+    }
+
+    /// Replaces rows of a table in place.
+    pub(crate) fn update_rows(&self, update: &mut Update<'_, CudaBuffer>) -> Result<()> {
+        let [ids, values] = operands(&update.others)?;
+        let (table, Meta { shape, .. }) = &mut update.state[0];
+        table.unshare(self)?;
+        self.replace_rows(table.address()?, Layout::contiguous(*shape), &ids, &values)
+    }
+
+    /// Replaces rows of the table at an address.
+    fn replace_rows(
+        &self,
+        table: CUdeviceptr,
+        layout: Layout,
+        ids: &Input<'_>,
+        values: &Input<'_>,
+    ) -> Result<()> {
+        let links = self.links(SCATTER_UPDATE, layout.shape()[0], ids)?;
         let s = Strided::new(layout.shape(), [layout])?;
         let width: usize = layout.shape().dims()[1..].iter().product();
-        let (values_at, _values) = self.dense_address(&values)?;
+        let (values_at, _values) = self.dense_address(values)?;
         let args = args![
             width as i64,
             links.count,
@@ -169,11 +188,10 @@ impl Cuda {
             links.next.address(),
             values_at,
             s,
-            output.address(),
+            table,
         ];
         let all = Grid::Elements(links.count * width as i64);
-        self.launch(kernel("scatter_update", words(values.dtype)), all, args)?;
-        Ok(smallvec![output.finish()])
+        self.launch(kernel("scatter_update", words(values.dtype)), all, args)
     }
 
     /// Links equal ids. `kind` is the fault to report for an id that is out of range.

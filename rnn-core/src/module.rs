@@ -471,6 +471,13 @@ impl<B: Backend> Param<B> {
         &self.value
     }
 
+    /// Swaps the value and another tensor, of any shape. An optimizer moves a value out with it, to
+    /// update it in its memory, and back.
+    #[doc(hidden)]
+    pub fn swap(&mut self, value: &mut Tensor<B>) {
+        std::mem::swap(&mut self.value, value);
+    }
+
     /// Replaces the value.
     ///
     /// # Errors

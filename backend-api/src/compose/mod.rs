@@ -257,6 +257,10 @@ fn adam<B: Backend>(
         .affine(step.beta2, 0.0)?
         .add(&g.square()?.affine(1.0 - step.beta2, 0.0)?)?;
     let denominator = v.sqrt()?.affine(1.0, step.epsilon)?;
-    let w = w.sub(&m.affine(step.corrected_lr(), 0.0)?.div(&denominator)?)?;
-    Ok(smallvec![w, m, v])
+    let change = m.affine(step.corrected_lr(), 0.0)?.div(&denominator)?;
+    let kept = match step.keep {
+        1.0 => w.clone(),
+        keep => w.affine(keep, 0.0)?,
+    };
+    Ok(smallvec![kept.sub(&change)?, m, v])
 }

@@ -134,6 +134,14 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// The buffer, to be updated.
+    pub(crate) fn buffer_mut(&mut self) -> Result<&mut B::Buffer> {
+        match &mut self.elements {
+            Elements::Buffer(buffer) => Ok(buffer),
+            Elements::Symbol(symbol) => Err(read(symbol)),
+        }
+    }
+
     /// Consumes the tensor and returns its handle of the buffer.
     ///
     /// # Errors
@@ -306,6 +314,24 @@ impl<B: Backend> Tensor<B> {
     /// The operands do not fit ([`Op::infer`]), the operands are on different devices, or the
     /// device failed.
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
+        Self::on_device(device, op, ins)?;
+        let metas: Metas = ins.iter().map(|t| t.meta()).collect();
+        let outs = op.infer(&metas)?;
+        if let Some(symbol) = ins.iter().find_map(|t| t.as_symbol()) {
+            return Self::record(symbol.recorder(), device, op, ins, outs);
+        }
+        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect::<Result<_>>()?;
+        let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
+        let buffers = device.run(op, &views, dests)?;
+        buffers
+            .into_iter()
+            .zip(outs)
+            .map(|(buffer, meta)| Self::whole(device, buffer, meta))
+            .collect()
+    }
+
+    /// Checks that the operands of an operation are on its device.
+    pub(crate) fn on_device(device: &B, op: &Op, ins: &[&Self]) -> Result<()> {
         for (i, t) in ins.iter().enumerate() {
             if !t.device.same_device(device) {
                 let (found, expected) = (t.device.name(), device.name());
@@ -323,19 +349,7 @@ impl<B: Backend> Tensor<B> {
                 });
             }
         }
-        let metas: Metas = ins.iter().map(|t| t.meta()).collect();
-        let outs = op.infer(&metas)?;
-        if let Some(symbol) = ins.iter().find_map(|t| t.as_symbol()) {
-            return Self::record(symbol.recorder(), device, op, ins, outs);
-        }
-        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect::<Result<_>>()?;
-        let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
-        let buffers = device.run(op, &views, dests)?;
-        buffers
-            .into_iter()
-            .zip(outs)
-            .map(|(buffer, meta)| Self::whole(device, buffer, meta))
-            .collect()
+        Ok(())
     }
 
     /// Records an operation of a traced step.

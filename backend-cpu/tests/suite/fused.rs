@@ -196,6 +196,7 @@ fn optimizers() {
             beta2: 0.999,
             epsilon: 1e-8,
             step: 3,
+            keep: 0.875,
         };
         against_default(cpu, rng, Fused::Adam(step), &[&w, &m, &v, &g], dtype);
         against_default(cpu, rng, Fused::SquaredNorm, &[&w, &m, &g], dtype);

@@ -81,7 +81,11 @@ impl Cuda {
     }
 
     /// A new result at its destination.
-    fn moved_to(&self, result: CudaBuffer, dest: Dest<CudaBuffer>) -> Result<CudaBuffer> {
+    pub(crate) fn moved_to(
+        &self,
+        result: CudaBuffer,
+        dest: Dest<CudaBuffer>,
+    ) -> Result<CudaBuffer> {
         let Dest::Into(into) = dest else {
             return Ok(result);
         };

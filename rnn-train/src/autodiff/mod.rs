@@ -25,7 +25,7 @@ use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Backend, Buffers, Counting, DType, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy,
     Meta, Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Stored, Tensor, Unfused,
-    View, Views, compose,
+    Update, View, Views, compose, update_by_run,
 };
 use smallvec::SmallVec;
 
@@ -249,6 +249,25 @@ impl<B: Backend> Backend for Autodiff<B> {
         }
         let inner = self.inner.accumulate(dst.inner, at, inner_view(&src))?;
         Ok(Self::wrap(inner))
+    }
+
+    fn update(&self, op: &Op, updates: &mut [Update<'_, Buffer<B>>]) -> Result<()> {
+        let tracked = |update: &Update<'_, Buffer<B>>| {
+            let mut state = update.state.iter().map(|(buffer, _)| &**buffer);
+            let mut others = update.others.iter().map(|view| view.buffer);
+            state.any(|b| b.source.is_some()) || others.any(|b| b.source.is_some())
+        };
+        if updates.iter().any(tracked) {
+            return update_by_run(self, op, updates);
+        }
+        let inner = updates.iter_mut().map(|Update { state, others }| Update {
+            state: state
+                .iter_mut()
+                .map(|(b, meta)| (&mut b.inner, *meta))
+                .collect(),
+            others: others.iter().map(inner_view).collect(),
+        });
+        self.inner.update(op, &mut inner.collect::<Vec<_>>())
     }
 
     fn swap_out(&self, buffer: Buffer<B>) -> Result<TrackedSwapped<B>> {

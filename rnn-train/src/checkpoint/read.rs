@@ -167,10 +167,7 @@ impl Checkpoint {
         if let Some(name) = stored.find(|&name| !known.contains(name)) {
             return Err(self.refuse(format!("has `{name}`, which {} does not have", like.name())));
         }
-        *restored.state_mut() = OptimizerState {
-            steps: *steps,
-            slots,
-        };
+        *restored.state_mut() = OptimizerState::new(*steps, slots);
         Ok(restored)
     }
 
@@ -216,6 +213,7 @@ pub(super) fn write<M: Module, O: Optimizer<M::Backend>>(
     optimizer: &O,
     state: &TrainState<M::Backend>,
 ) -> Result<()> {
+    optimizer.state().check_complete()?;
     let json = |e: serde_json::Error| Error::format(path, format!("cannot be written: {e}"));
     let run = Run {
         model: config.clone(),

@@ -1,6 +1,6 @@
 //! Adam.
 
-use backend_api::{AdamStep, Backend, Fused, Op, Result, Tensor};
+use backend_api::{AdamStep, Backend, Fused, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
@@ -102,22 +102,12 @@ impl<B: Backend> Optimizer<B> for Adam<B> {
         within("epsilon", self.epsilon, f64::MIN_POSITIVE..f64::INFINITY)
     }
 
-    fn update(
-        &self,
-        step: u64,
-        value: &Tensor<B>,
-        slots: &[Tensor<B>],
-        grad: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
-        let op = Op::Fused(Fused::Adam(AdamStep {
-            lr: self.learning_rate,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            epsilon: self.epsilon,
-            step,
-        }));
-        let ins = [value, &slots[0], &slots[1], grad];
-        let mut new = Tensor::call_all(value.device(), &op, &ins)?.into_vec();
-        Ok((new.remove(0), new))
-    }
+    runs_one_operation!(|self, step| Fused::Adam(AdamStep {
+        lr: self.learning_rate,
+        beta1: self.beta1,
+        beta2: self.beta2,
+        epsilon: self.epsilon,
+        step,
+        keep: 1.0,
+    }));
 }

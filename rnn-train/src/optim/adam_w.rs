@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay.
 
-use backend_api::{AdamStep, Backend, Fused, Op, Result, Tensor};
+use backend_api::{AdamStep, Backend, Fused, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, OptimizerState, Slot, within};
@@ -105,25 +105,13 @@ impl<B: Backend> Optimizer<B> for AdamW<B> {
         within("weight_decay", self.weight_decay, 0.0..f64::INFINITY)
     }
 
-    fn update(
-        &self,
-        step: u64,
-        value: &Tensor<B>,
-        slots: &[Tensor<B>],
-        grad: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
-        // The operation adds `epsilon` outside of the bias correction.
-        let correction = (1.0 - self.beta2.powf(step as f64)).sqrt();
-        let op = Op::Fused(Fused::Adam(AdamStep {
-            lr: self.learning_rate,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            epsilon: self.epsilon * correction,
-            step,
-        }));
-        let value = value.affine(1.0 - self.learning_rate * self.weight_decay, 0.0)?;
-        let ins = [&value, &slots[0], &slots[1], grad];
-        let mut new = Tensor::call_all(value.device(), &op, &ins)?.into_vec();
-        Ok((new.remove(0), new))
-    }
+    runs_one_operation!(|self, step| Fused::Adam(AdamStep {
+        lr: self.learning_rate,
+        beta1: self.beta1,
+        beta2: self.beta2,
+        // The operation adds it outside of the bias correction.
+        epsilon: self.epsilon * (1.0 - self.beta2.powf(step as f64)).sqrt(),
+        step,
+        keep: 1.0 - self.learning_rate * self.weight_decay,
+    }));
 }

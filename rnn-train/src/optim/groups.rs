@@ -1,5 +1,7 @@
 //! Rules for parts of a model.
 
+use std::mem;
+
 use backend_api::{Backend, Error, Result, Tensor};
 use rnn_core::Module;
 use serde::de::DeserializeOwned;
@@ -222,10 +224,10 @@ impl<B: Backend, O: Optimizer<B>> Optimizer<B> for ParamGroups<B, O> {
     fn step<M: Module<Backend = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
         self.check()?;
         self.check_paths(model)?;
-        let taken = step::take(&self.state, model, grads, &|name| self.rule_of(name))?;
-        *model = taken.model;
-        self.state.advance(taken.slots);
-        Ok(())
+        let mut state = mem::replace(&mut self.state, OptimizerState::in_use());
+        let taken = step::take(&mut state, model, grads, &|name| self.rule_of(name));
+        self.state = state;
+        taken
     }
 }
 

@@ -48,6 +48,26 @@ macro_rules! keeps_state {
     };
 }
 
+/// Implements `update` and `operation` of an [`Optimizer`] that runs one operation.
+macro_rules! runs_one_operation {
+    (|$self:ident, $step:ident| $operation:expr) => {
+        fn update(
+            &self,
+            step: u64,
+            value: &Tensor<B>,
+            slots: &[Tensor<B>],
+            grad: &Tensor<B>,
+        ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+            let operation = self.operation(step).expect("defined below");
+            super::run(operation, value, slots, grad)
+        }
+
+        fn operation(&$self, $step: u64) -> Option<Fused> {
+            Some($operation)
+        }
+    };
+}
+
 /// Implements the builder's method of the field `weight_decay`.
 macro_rules! has_weight_decay {
     () => {
@@ -99,9 +119,9 @@ mod sgd;
 mod state;
 mod step;
 
-use std::fmt;
+use std::{fmt, mem};
 
-use backend_api::{Backend, Error, Result, Tensor};
+use backend_api::{Backend, Error, Fused, Op, Result, Tensor};
 use rnn_core::Module;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -243,21 +263,47 @@ pub trait Optimizer<B: Backend>: Clone + fmt::Debug + Serialize + DeserializeOwn
         grad: &Tensor<B>,
     ) -> Result<(Tensor<B>, Vec<Tensor<B>>)>;
 
+    /// The operation of [`update`](Self::update), if it is a single one: it takes the value, the
+    /// slots and the gradient, and results in the new value and the new slots.
+    /// [`step`](Self::step) then runs it in the memory of the old ones, for all parameters at once.
+    /// The default is `None`.
+    fn operation(&self, step: u64) -> Option<Fused> {
+        let _ = step;
+        None
+    }
+
     /// Updates every parameter of the model that has a gradient and leaves the others unchanged.
-    /// `model` may be a part of the model that was differentiated. On an error nothing has changed.
+    /// `model` may be a part of the model that was differentiated.
     ///
-    /// The new values are computed before the old ones are freed, so for a moment both exist.
+    /// An [`operation`](Self::operation) updates parameters and slots in place, and looked-up rows
+    /// are replaced in place ([`row_wise`](Self::row_wise)). Tensors that share memory with
+    /// another, such as the parameters of a cloned model, get memory of their own. Otherwise the
+    /// new values are computed before the old ones are freed, so for a moment both exist.
     ///
     /// # Errors
     /// The configuration is invalid, a gradient does not match its parameter, no parameter has a
-    /// gradient, or the device failed.
+    /// gradient, or the device failed. On an error nothing has changed, unless the device failed
+    /// during the update in place. Some parameters then have changed and others have not; later
+    /// steps and checkpoints of this optimizer are refused.
     fn step<M: Module<Backend = B>>(&mut self, model: &mut M, grads: &Gradients<B>) -> Result<()> {
         self.check()?;
-        let taken = step::take(self.state(), model, grads, &|_| Some(self))?;
-        *model = taken.model;
-        self.state_mut().advance(taken.slots);
-        Ok(())
+        let mut state = mem::replace(self.state_mut(), OptimizerState::in_use());
+        let taken = step::take(&mut state, model, grads, &|_| Some(&*self));
+        *self.state_mut() = state;
+        taken
     }
+}
+
+/// Runs the operation of a rule.
+fn run<B: Backend>(
+    operation: Fused,
+    value: &Tensor<B>,
+    slots: &[Tensor<B>],
+    grad: &Tensor<B>,
+) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
+    let ins: Vec<_> = [value].into_iter().chain(slots).chain([grad]).collect();
+    let mut new = Tensor::call_all(value.device(), &Op::Fused(operation), &ins)?.into_vec();
+    Ok((new.remove(0), new))
 }
 
 /// Fails if a number is not in `range`. NaN is in no range.

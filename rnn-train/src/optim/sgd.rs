@@ -70,14 +70,7 @@ impl<B: Backend> Optimizer<B> for Sgd<B> {
         true
     }
 
-    fn update(
-        &self,
-        _step: u64,
-        value: &Tensor<B>,
-        _slots: &[Tensor<B>],
-        grad: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Vec<Tensor<B>>)> {
-        let lr = self.learning_rate;
-        Ok((value.fused(Fused::Sgd { lr }, &[grad])?, Vec::new()))
-    }
+    runs_one_operation!(|self, _step| Fused::Sgd {
+        lr: self.learning_rate
+    });
 }

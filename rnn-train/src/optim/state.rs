@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use backend_api::{Backend, Meta, Result, Tensor};
+use backend_api::{Backend, Error, Meta, Result, Tensor};
 use rnn_core::{Param, ParamId};
 
 /// One tensor that an optimizer keeps for each parameter. It has the parameter's shape and type, or
@@ -32,7 +32,7 @@ impl Slot {
 }
 
 /// Slots of some parameters. Keyed by id, not by name, so that a model and a part of it share them.
-pub(super) type Slots<B> = HashMap<ParamId, Vec<Tensor<B>>>;
+pub(crate) type Slots<B> = HashMap<ParamId, Vec<Tensor<B>>>;
 
 /// The number of steps taken, and the slots of the parameters that have had a gradient.
 ///
@@ -56,19 +56,26 @@ pub(super) type Slots<B> = HashMap<ParamId, Vec<Tensor<B>>>;
 pub struct OptimizerState<B: Backend> {
     pub(crate) steps: u64,
     pub(crate) slots: Slots<B>,
+    /// Whether a step failed in the middle.
+    pub(super) incomplete: bool,
 }
 
 // A derived implementation would require `B: Default`.
 impl<B: Backend> Default for OptimizerState<B> {
     fn default() -> Self {
-        Self {
-            steps: 0,
-            slots: HashMap::new(),
-        }
+        Self::new(0, Slots::new())
     }
 }
 
 impl<B: Backend> OptimizerState<B> {
+    pub(crate) fn new(steps: u64, slots: Slots<B>) -> Self {
+        Self {
+            steps,
+            slots,
+            incomplete: false,
+        }
+    }
+
     /// Number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -79,10 +86,22 @@ impl<B: Backend> OptimizerState<B> {
         self.slots.get(&id).map(Vec::as_slice)
     }
 
-    /// Counts a step, after which some parameters have other slots.
-    pub(super) fn advance(&mut self, slots: Slots<B>) {
-        self.steps += 1;
-        self.slots.extend(slots);
+    /// The state while a step uses the real one.
+    pub(super) fn in_use() -> Self {
+        Self {
+            incomplete: true,
+            ..Self::default()
+        }
+    }
+
+    /// Fails if a step failed in the middle.
+    pub(crate) fn check_complete(&self) -> Result<()> {
+        if !self.incomplete {
+            return Ok(());
+        }
+        let problem = "is incomplete, because the device failed in the middle of a step; load the \
+                       last checkpoint";
+        Err(Error::argument("optimizer", "state", problem))
     }
 
     /// The slots of a parameter, on the parameter's device.

@@ -228,6 +228,58 @@ fn a_failed_step_changes_nothing() {
     assert_ne!(contents(&model), before);
 }
 
+/// One parameter, with gradients of 1.
+fn large() -> (Param<Device>, Gradients<Device>) {
+    let param = Param::new(&device(), Initializer::ONES, &[1 << 18], DType::F32).unwrap();
+    let (_, grads) = value_and_grad(&param, |p| p.sum_all()).unwrap();
+    (param, grads)
+}
+
+/// The first number of the parameter, after checking that all are equal.
+fn number(param: &Param<Device>) -> f32 {
+    let all = param.to_vec::<f32>().unwrap();
+    assert!(all.iter().all(|x| *x == all[0]));
+    all[0]
+}
+
+#[test]
+fn a_step_needs_no_memory_beside_parameters_slots_and_gradients() {
+    fn check(mut optimizer: impl Optimizer<Device>) {
+        let (mut param, grads) = large();
+        let bytes = 4 << 18;
+        for step in 0..3 {
+            optimizer.step(&mut param, &grads).unwrap();
+            assert!(number(&param) < 1.0 - step as f32 * 0.05);
+        }
+        let held = (2 + optimizer.slots().len()) * bytes;
+        let memory = param.device().memory();
+        assert!(memory.peak <= held + bytes / 2, "{memory:?}");
+    }
+    check(Sgd::new(0.1));
+    check(Adam::new(0.1));
+    check(AdamW::new(0.1));
+}
+
+#[test]
+fn a_step_leaves_clones_as_they_are() {
+    let (mut param, grads) = large();
+    let mut adam = Adam::new(0.1);
+    adam.step(&mut param, &grads).unwrap();
+    let (clone, kept, after) = (param.clone(), adam.clone(), number(&param));
+    adam.step(&mut param, &grads).unwrap();
+    assert_eq!(number(&clone), after);
+    assert!(number(&param) < after);
+    let first = |adam: &Adam<Device>| {
+        let slot = &adam.state().get(param.id()).unwrap()[0];
+        slot.to_vec::<f32>().unwrap()[0]
+    };
+    assert!(first(&kept) < first(&adam));
+    // The clone takes the same step.
+    let (mut clone, mut kept) = (clone, kept);
+    kept.step(&mut clone, &grads).unwrap();
+    assert_eq!(number(&clone), number(&param));
+}
+
 #[test]
 fn invalid_configurations_are_rejected_by_the_step() {
     let mut model = Model::new();

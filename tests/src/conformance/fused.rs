@@ -270,6 +270,7 @@ fn optimizers() -> Vec<Form> {
         beta2: 0.999,
         epsilon: 1e-8,
         step: 3,
+        keep: 0.875,
     };
     let mut all = Vec::new();
     for (dims, at) in forms {

@@ -8,8 +8,8 @@
 //! ([`EXPECTED`]).
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
-//!   `sequences`, `scans`; destinations: `destinations`; memory: `buffers`; invalid calls:
-//!   `errors`;
+//!   `sequences`, `scans`; destinations: `destinations`; memory: `buffers`, `updates`; invalid
+//!   calls: `errors`;
 //! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
 //!   `optimizers`; what is summed or remembered over many steps, in every float type: `long_sums`.
 
@@ -40,6 +40,7 @@ mod scans;
 mod sequences;
 mod special;
 mod tolerance;
+mod updates;
 
 use backend_api::{DType, Error, Result};
 
@@ -67,6 +68,7 @@ pub fn cases() -> Vec<Case> {
         scans::cases,
         destinations::cases,
         buffers::cases,
+        updates::cases,
         errors::cases,
         cells::cases,
         drivers::cases,

@@ -9,5 +9,6 @@ mod case;
 mod lifetimes;
 mod memory;
 mod operations;
+mod optimizers;
 mod refusals;
 mod steps;

@@ -190,6 +190,7 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         beta2: 0.999,
         epsilon: 1e-8,
         step: 3,
+        keep: 0.875,
     };
     let mut adam: Vec<T> = (0..4).map(|_| all.floats(&[30])).collect();
     adam[2] = adam[2].square().unwrap();
