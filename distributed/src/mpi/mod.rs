@@ -4,6 +4,7 @@ mod ffi;
 
 use std::env;
 use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +79,9 @@ impl Mpi {
         if let Err(error) = &ended
             && mpi.0.size > 1
         {
-            eprintln!("rank {} of {}: {error}", mpi.0.rank, mpi.0.size);
+            // In one piece, or another rank's end of the job could cut it off.
+            let line = format!("rank {} of {}: {error}\n", mpi.0.rank, mpi.0.size);
+            let _ = stderr().write_all(line.as_bytes());
             mpi.0.functions.abort(1);
         }
         *mpi.running() = false;
