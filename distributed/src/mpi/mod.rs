@@ -4,10 +4,11 @@ mod ffi;
 
 use std::env;
 use std::fmt::Display;
-use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use backend_api::{Error, Result};
 use ffi::{Functions, Parts};
@@ -79,10 +80,8 @@ impl Mpi {
         if let Err(error) = &ended
             && mpi.0.size > 1
         {
-            // In one piece, or another rank's end of the job could cut it off.
-            let line = format!("rank {} of {}: {error}\n", mpi.0.rank, mpi.0.size);
-            let _ = stderr().write_all(line.as_bytes());
-            mpi.0.functions.abort(1);
+            eprintln!("rank {} of {}: {error}", mpi.0.rank, mpi.0.size);
+            mpi.abort(1);
         }
         *mpi.running() = false;
         mpi.0.functions.finalize();
@@ -114,6 +113,13 @@ impl Mpi {
         })))
     }
 
+    /// Ends all processes of the job. A launcher drops what it has not read by then: the ranks that
+    /// fail together have time to say why.
+    fn abort(&self, code: i32) -> ! {
+        thread::sleep(Duration::from_millis(200));
+        self.0.functions.abort(code)
+    }
+
     fn running(&self) -> std::sync::MutexGuard<'_, bool> {
         self.0
             .running
@@ -140,7 +146,7 @@ struct AbortOnPanic(Mpi);
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        self.0.0.functions.abort(101);
+        self.0.abort(101);
     }
 }
 
