@@ -1,11 +1,13 @@
 //! The sum of the dense gradients of some parameters.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use backend_api::{Backend, DType, Error, Meta, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::agreement::failed;
+use super::spare::Spare;
 use super::step_sum::{Maybe, Params};
 use super::{Collective, Node, Tree};
 use crate::Gradient;
@@ -104,26 +106,34 @@ impl<B: Backend> Bucket<B> {
     }
 
     /// For each rank, its share of every dense gradient.
-    pub(super) fn pack(&self, params: &Params<B>, ranks: usize) -> Result<Vec<Vec<u8>>> {
-        let mut parts = vec![Vec::new(); ranks];
+    pub(super) fn pack(
+        &self,
+        params: &Params<B>,
+        ranks: usize,
+        spare: &Spare,
+    ) -> Result<Vec<Vec<u8>>> {
+        let mut dense = Vec::new();
         for (param, sum) in self.members.clone().zip(&self.sums) {
             let (count, dtype) = elements(params, param);
             for node in sum {
-                let Some(Gradient::Dense(values)) = &node.value else {
-                    continue;
-                };
-                let values = values.cast(dtype)?.reshape(&[count])?;
-                for (rank, part) in parts.iter_mut().enumerate() {
-                    let values = values.slice(0, share(count, rank, ranks))?;
-                    let start = part.len();
-                    part.resize(start + values.meta().bytes(), 0);
-                    values
-                        .device()
-                        .download(values.view()?, &mut part[start..])?;
+                if let Some(Gradient::Dense(values)) = &node.value {
+                    dense.push(values.cast(dtype)?.reshape(&[count])?);
                 }
             }
         }
-        Ok(parts)
+        let share = |values: &Tensor<B>, rank| share(values.shape().count(), rank, ranks);
+        let part = |rank| {
+            let bytes = |values| share(values, rank).len() * values.dtype().size();
+            let mut part = spare.take(dense.iter().map(bytes).sum());
+            let mut rest = &mut part[..];
+            for values in &dense {
+                let into = rest.split_off_mut(..bytes(values)).unwrap_or_default();
+                let values = values.slice(0, share(values, rank))?;
+                values.device().download(values.view()?, into)?;
+            }
+            Ok(part)
+        };
+        (0..ranks).map(part).collect()
     }
 
     /// Sums the parts of all ranks, as each has packed them. Each rank receives its share of the
@@ -136,11 +146,12 @@ impl<B: Backend> Bucket<B> {
         params: &Params<B>,
         headers: &[Header],
         parts: Vec<Vec<u8>>,
+        spare: &Spare,
     ) -> Result<Vec<Vec<u8>>> {
         let (rank, ranks) = (collective.rank(), collective.size());
         let mut received = collective.exchange(parts)?;
         let mut rests: Vec<&mut [u8]> = received.iter_mut().map(|bytes| &mut bytes[..]).collect();
-        let mut mine = Vec::new();
+        let mut mine = Vec::with_capacity(rests.iter().map(|rest| rest.len()).max().unwrap_or(0));
         for (member, param) in self.members.clone().enumerate() {
             let (count, dtype) = elements(params, param);
             let bytes = share(count, rank, ranks).len() * dtype.size();
@@ -158,6 +169,7 @@ impl<B: Backend> Bucket<B> {
             }
             mine.extend_from_slice(tree.total(add)?.unwrap_or_default());
         }
+        spare.give(received);
         collective.all_gather(&mine)
     }
 
@@ -182,7 +194,11 @@ impl<B: Backend> Bucket<B> {
             let shares = shares.collect::<Result<Vec<_>>>()?;
             let (_, param) = &params[param];
             let meta = Meta::new(param.shape(), dtype);
-            let sum = Tensor::from_bytes(param.device(), &shares.concat(), meta)?;
+            let bytes = match shares[..] {
+                [whole] => Cow::Borrowed(whole),
+                _ => Cow::Owned(shares.concat()),
+            };
+            let sum = Tensor::from_bytes(param.device(), &bytes, meta)?;
             sums[member + self.members.start] = Some(Gradient::Dense(sum));
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::Collective;
 use super::agreement::{failed, message, outcomes};
 use super::background::{Background, Pending};
 use super::bucket::share;
+use super::spare::Spare;
 
 /// The ranks of a job that train one model together, each with a copy of it.
 ///
@@ -56,6 +57,7 @@ pub struct DataParallel {
     rank: usize,
     size: usize,
     pub(super) bucket_bytes: usize,
+    pub(super) spare: Spare,
     background: Arc<Background>,
 }
 
@@ -69,6 +71,7 @@ impl DataParallel {
             rank: collective.rank(),
             size: collective.size(),
             bucket_bytes: 25 << 20,
+            spare: Spare::default(),
             background: Arc::new(Background::new(Arc::new(collective))?),
         })
     }

@@ -15,6 +15,7 @@ use super::agreement::{failed, message, outcomes};
 use super::background::Pending;
 use super::bucket::{Bucket, Header};
 use super::rows::{self, Rows};
+use super::spare::Spare;
 use super::step_sum::{Maybe, Params, StepTotal, gradients};
 use super::{Collective, DataParallel};
 
@@ -45,12 +46,14 @@ impl<B: Backend> Exchange<B> {
     /// The operations that are started before it has ended follow it.
     pub(super) fn start(ranks: &DataParallel, params: Arc<Params<B>>) -> Self {
         let (parts, queue) = mpsc::channel();
+        let spare = ranks.spare.clone();
         let total = ranks.start(move |collective| {
             let steps = Steps {
                 collective,
                 sums: vec![None; params.len()],
                 params: &params,
                 rows: Vec::new(),
+                spare: &spare,
                 outcome: Ok(()),
             };
             steps.run(&queue)
@@ -77,6 +80,7 @@ struct Steps<'s, B: Backend> {
     sums: Vec<Maybe<B>>,
     /// The gradients that some rank has as rows.
     rows: Vec<Rows<B>>,
+    spare: &'s Spare,
     /// What failed on this rank after the last message.
     outcome: Result<()>,
 }
@@ -113,7 +117,7 @@ impl<B: Backend> Steps<'_, B> {
     }
 
     fn bucket(&mut self, bucket: Bucket<B>) -> Result<()> {
-        let packed = bucket.pack(self.params, self.collective.size());
+        let packed = bucket.pack(self.params, self.collective.size(), self.spare);
         let (mine, parts) = match packed {
             Ok(parts) => (Ok(Message::Bucket(bucket.header(self.params.len()))), parts),
             Err(error) => (Err(error), Vec::new()),
@@ -127,7 +131,7 @@ impl<B: Backend> Steps<'_, B> {
                 _ => return Err(self.at_other_parameters(rank)),
             }
         }
-        let sums = bucket.sum(self.collective, self.params, &headers, parts)?;
+        let sums = bucket.sum(self.collective, self.params, &headers, parts, self.spare)?;
         self.outcome = bucket.unpack(self.params, &headers, &sums, &mut self.sums);
         self.rows.extend(Rows::of(bucket, headers));
         Ok(())

@@ -17,6 +17,7 @@ mod data_parallel;
 mod exchange;
 mod local;
 mod rows;
+mod spare;
 mod step_sum;
 mod tree;
 
