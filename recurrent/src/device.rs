@@ -11,7 +11,7 @@ use backend_api::{
 use backend_cpu::Cpu;
 #[cfg(feature = "cuda")]
 use backend_cuda::Cuda;
-use rnn_train::{Autodiff, Differentiable, Gradient, Reach};
+use rnn_train::{Autodiff, Differentiable, Reach, TakeGradient};
 
 dispatch! {
     /// The backends that are compiled in.
@@ -289,8 +289,9 @@ impl Differentiable for Device {
         losses: &[&Tensor<Self>],
         leaves: &[&Tensor<Self>],
         reach: Reach,
-    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
-        rnn_train::gradients_inside(self, &self.0, losses, leaves, reach)
+        take: &mut TakeGradient<'_, Self>,
+    ) -> Result<()> {
+        rnn_train::gradients_inside(self, &self.0, losses, leaves, reach, take)
     }
 }
 

@@ -80,8 +80,8 @@ pub use rnn_train::data::{from_ndarray, to_ndarray};
 #[doc(no_inline)]
 pub use rnn_train::ndarray;
 pub use rnn_train::{
-    Differentiable, Reach, checkpoint, convert, data, losses, monitor, optim, parallel, tracked,
-    training, value_and_grad, value_and_grad_of, values_and_grads,
+    Differentiable, Reach, TakeGradient, checkpoint, convert, data, losses, monitor, optim,
+    parallel, tracked, training, value_and_grad, value_and_grad_of, values_and_grads,
 };
 
 /// The code in the README must compile and run.

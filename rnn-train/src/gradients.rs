@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use backend_api::{Backend, DType, Error, Fused, Op, Result, Tensor, philox};
 use rnn_core::{Mode, Module, ParamId};
 
-use crate::{Differentiable, Gradient, Reach};
+use crate::{Differentiable, Gradient, Reach, TakeGradient};
 
 /// A copy of the model whose parameters are tracked, so that computations with them are recorded,
 /// for [`Differentiable::gradients`].
@@ -181,32 +181,51 @@ where
     M: Module,
     M::Backend: Differentiable,
 {
+    let mut params = model.named_params();
+    params.retain(|(name, _)| trains(name));
+    let none = params.iter().map(|(name, param)| Entry {
+        id: param.id(),
+        name: name.clone(),
+        grad: None,
+    });
+    let none: Vec<_> = none.collect();
+    let mut grads = vec![none; N];
+    let values = each_gradient(model, trains, losses, &mut |loss, param, grad| {
+        grads[loss][param].grad = grad;
+        Ok(())
+    })?;
+    let mut grads = grads.into_iter();
+    Ok(values.map(|value| {
+        let entries = grads.next().unwrap_or_default();
+        (value, Gradients { entries })
+    }))
+}
+
+/// The values of several losses of one forward pass. The gradient of each with respect to each
+/// parameter that `trains` chooses is passed to `take` as soon as it is complete, with the indices
+/// of the loss and of the parameter among these.
+pub(crate) fn each_gradient<M, const N: usize>(
+    model: &M,
+    trains: &dyn Fn(&str) -> bool,
+    losses: impl FnOnce(&M) -> Result<[Tensor<M::Backend>; N]>,
+    take: &mut TakeGradient<'_, M::Backend>,
+) -> Result<[Tensor<M::Backend>; N]>
+where
+    M: Module,
+    M::Backend: Differentiable,
+{
     let tracked = tracked_of(model, trains)?;
     let mode = Mode::take().unwrap_or_else(fresh);
     let values = mode.scope(|| losses(&tracked))?;
     let mut params = tracked.named_params();
     params.retain(|(name, _)| trains(name));
     let leaves: Vec<&Tensor<M::Backend>> = params.iter().map(|(_, param)| param.value()).collect();
-    let mut grads = match values.first() {
-        Some(first) => {
-            let values: Vec<_> = values.iter().collect();
-            first
-                .device()
-                .gradients_of(&values, &leaves, Reach::Newer)?
-        }
-        None => Vec::new(),
+    if let Some(first) = values.first() {
+        let values: Vec<_> = values.iter().collect();
+        let device = first.device();
+        device.gradients_of(&values, &leaves, Reach::Newer, take)?;
     }
-    .into_iter();
-    Ok(values.map(|value| {
-        let of_loss = params.iter().zip(grads.next().unwrap_or_default());
-        let entries = of_loss.map(|((name, param), grad)| Entry {
-            id: param.id(),
-            name: name.clone(),
-            grad,
-        });
-        let entries = entries.collect();
-        (value.detach(), Gradients { entries })
-    }))
+    Ok(values.map(|value| value.detach()))
 }
 
 /// Training with a seed that the process has not used yet.
@@ -280,11 +299,6 @@ impl<B: Backend> Gradients<B> {
                 .map(|(id, name, grad)| Entry { id, name, grad })
                 .collect(),
         }
-    }
-
-    /// The gradient of the parameter at this place; `None` if the loss does not depend on it.
-    pub(crate) fn at(&self, index: usize) -> Option<&Gradient<B>> {
-        self.entries.get(index)?.grad.as_ref()
     }
 
     /// The gradients in the type that sums are computed in: that of a 16-bit float is `f32`.

@@ -29,7 +29,7 @@ pub mod parallel;
 mod regular;
 pub mod training;
 
-pub use autodiff::{Autodiff, Differentiable, Reach, gradients_inside};
+pub use autodiff::{Autodiff, Differentiable, Reach, TakeGradient, gradients_inside};
 pub use gradient::{Gradient, IndexedSlices};
 /// What `recurrent-interchange` shares with this crate.
 #[doc(hidden)]

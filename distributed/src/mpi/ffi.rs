@@ -18,6 +18,8 @@ const REQUEST_NULL: usize = 0x180;
 const THREAD_SERIALIZED: c_int = 2048;
 const THREAD_MULTIPLE: c_int = 4096;
 const SUCCESS: c_int = 0;
+/// Keeps messages of the engine apart from those that the program may send by itself.
+const TAG: c_int = 0x5243;
 /// `MPI_MAX_LIBRARY_VERSION_STRING`.
 const MAX_VERSION: usize = 8192;
 
@@ -34,52 +36,17 @@ functions! {
     comm_rank = b"MPI_Comm_rank": fn(Handle, *mut c_int) -> c_int;
     comm_size = b"MPI_Comm_size": fn(Handle, *mut c_int) -> c_int;
     version = b"MPI_Get_library_version": fn(*mut c_char, *mut c_int) -> c_int;
-    test = b"MPI_Test": fn(*mut Handle, *mut c_int, *mut c_void) -> c_int;
+    test_all = b"MPI_Testall": fn(c_int, *mut Handle, *mut c_int, *mut c_void) -> c_int;
     barrier = b"MPI_Ibarrier": fn(Handle, *mut Handle) -> c_int;
     broadcast = b"MPI_Ibcast_c": fn(
         *mut c_void, Count, Handle, c_int, Handle, *mut Handle
     ) -> c_int;
-    all_gather = b"MPI_Iallgatherv_c": fn(
-        *const c_void, Count, Handle, *mut c_void, *const Count, *const Count, Handle, Handle,
-        *mut Handle
+    send = b"MPI_Isend_c": fn(
+        *const c_void, Count, Handle, c_int, c_int, Handle, *mut Handle
     ) -> c_int;
-    all_to_all = b"MPI_Ialltoallv_c": fn(
-        *const c_void, *const Count, *const Count, Handle, *mut c_void, *const Count, *const Count,
-        Handle, Handle, *mut Handle
+    receive = b"MPI_Irecv_c": fn(
+        *mut c_void, Count, Handle, c_int, c_int, Handle, *mut Handle
     ) -> c_int;
-}
-
-/// Consecutive parts of a buffer, one for each rank.
-#[derive(Debug)]
-pub(super) struct Parts {
-    counts: Vec<Count>,
-    starts: Vec<Count>,
-    bytes: usize,
-}
-
-impl Parts {
-    pub(super) fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let (mut counts, mut starts, mut bytes) = (Vec::new(), Vec::new(), 0usize);
-        for length in lengths {
-            counts.push(length as Count);
-            starts.push(bytes as Count);
-            bytes = bytes.checked_add(length).expect("the parts fit in memory");
-        }
-        Self {
-            counts,
-            starts,
-            bytes,
-        }
-    }
-
-    /// The bytes of all parts together.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn check(&self, buffer: &[u8], ranks: usize) {
-        assert_eq!((self.bytes, self.counts.len()), (buffer.len(), ranks));
-    }
 }
 
 /// The address of a buffer. That of an empty one in Rust is any, and 1, as it often is, means
@@ -155,65 +122,60 @@ impl Functions {
     }
 
     pub(super) fn barrier(&self) {
-        // SAFETY: `wait` passes a request that outlives the call.
-        self.wait(|request| unsafe { (self.barrier)(COMM_WORLD, request) });
+        let mut request = [REQUEST_NULL];
+        // SAFETY: the request outlives the call.
+        self.check(unsafe { (self.barrier)(COMM_WORLD, &raw mut request[0]) });
+        self.wait(&mut request);
     }
 
     pub(super) fn broadcast(&self, root: usize, bytes: &mut [u8]) {
-        let (to, count) = (address_mut(bytes), bytes.len() as Count);
+        let mut request = [REQUEST_NULL];
+        let (to, count, root) = (address_mut(bytes), bytes.len() as Count, root as c_int);
+        let request_at = &raw mut request[0];
         // SAFETY: `to` has `count` bytes, and `wait` returns when MPI no longer uses them.
-        self.wait(|request| unsafe {
-            (self.broadcast)(to, count, BYTE, root as c_int, COMM_WORLD, request)
-        });
+        self.check(unsafe { (self.broadcast)(to, count, BYTE, root, COMM_WORLD, request_at) });
+        self.wait(&mut request);
     }
 
-    /// Sends `from` to all ranks, and receives the parts of `to`.
-    pub(super) fn all_gather(&self, from: &[u8], to: &mut [u8], parts: &Parts) {
-        parts.check(to, self.size());
-        let (sent, count) = (address(from), from.len() as Count);
-        let received = address_mut(to);
-        let (counts, starts) = (parts.counts.as_ptr(), parts.starts.as_ptr());
-        // SAFETY: `sent` has `count` bytes, the parts lie in `to` and are as many as there are
-        // ranks, and `wait` returns when MPI no longer uses any of them.
-        self.wait(|request| unsafe {
-            (self.all_gather)(
-                sent, count, BYTE, received, counts, starts, BYTE, COMM_WORLD, request,
-            )
-        });
+    /// Sends `parts[r]` to each other rank `r`, and receives `into[r]`, whose length must be that of
+    /// what the rank sends.
+    pub(super) fn exchange(&self, parts: &[&[u8]], into: &mut [Vec<u8>]) {
+        let mine = self.rank();
+        assert_eq!((parts.len(), into.len()), (self.size(), self.size()));
+        let mut requests = vec![REQUEST_NULL; 2 * parts.len()];
+        let mut request = requests.iter_mut();
+        for (rank, (part, into)) in parts.iter().zip(into).enumerate() {
+            if rank == mine {
+                continue;
+            }
+            let [Some(sending), Some(receiving)] = [request.next(), request.next()] else {
+                unreachable!("there are two requests for each rank");
+            };
+            let (from, sent, to) = (address(part), part.len() as Count, address_mut(into));
+            let (other, received) = (rank as c_int, into.len() as Count);
+            // SAFETY: the buffers have as many bytes, and are not used before `wait` has returned,
+            // when MPI no longer uses them.
+            unsafe {
+                self.check((self.receive)(
+                    to, received, BYTE, other, TAG, COMM_WORLD, receiving,
+                ));
+                self.check((self.send)(
+                    from, sent, BYTE, other, TAG, COMM_WORLD, sending,
+                ));
+            }
+        }
+        self.wait(&mut requests);
     }
 
-    /// Sends the parts of `from` to the ranks, and receives the parts of `to`.
-    pub(super) fn all_to_all(&self, from: &[u8], sent: &Parts, to: &mut [u8], received: &Parts) {
-        sent.check(from, self.size());
-        received.check(to, self.size());
-        let (from, to) = (address(from), address_mut(to));
-        // SAFETY: the parts lie in the buffers and are as many as there are ranks, and `wait`
-        // returns when MPI no longer uses any of them.
-        self.wait(|request| unsafe {
-            (self.all_to_all)(
-                from,
-                sent.counts.as_ptr(),
-                sent.starts.as_ptr(),
-                BYTE,
-                to,
-                received.counts.as_ptr(),
-                received.starts.as_ptr(),
-                BYTE,
-                COMM_WORLD,
-                request,
-            )
-        });
-    }
-
-    /// Starts an operation, and waits for its end. MPI's own waiting would occupy the core, which
+    /// Waits until all operations have ended. MPI's own waiting would occupy the core, which
     /// another rank may need: with more ranks than cores it takes hundreds of times as long.
-    fn wait(&self, start: impl FnOnce(*mut Handle) -> c_int) {
-        let mut request = REQUEST_NULL;
-        self.check(start(&mut request));
+    fn wait(&self, requests: &mut [Handle]) {
         for round in 0u32.. {
-            let mut ended = 0;
-            // SAFETY: both outlive the call; a null status is `MPI_STATUS_IGNORE`.
-            self.check(unsafe { (self.test)(&mut request, &mut ended, null_mut()) });
+            let (mut ended, count) = (0, requests.len() as c_int);
+            // SAFETY: both outlive the call; null statuses are `MPI_STATUSES_IGNORE`.
+            let code =
+                unsafe { (self.test_all)(count, requests.as_mut_ptr(), &mut ended, null_mut()) };
+            self.check(code);
             if ended != 0 {
                 return;
             }

@@ -7,9 +7,11 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use backend_api::{Error, Result};
-use ffi::{Functions, Parts};
+use ffi::Functions;
 use rnn_train::parallel::Collective;
 
 use crate::library;
@@ -79,7 +81,7 @@ impl Mpi {
             && mpi.0.size > 1
         {
             eprintln!("rank {} of {}: {error}", mpi.0.rank, mpi.0.size);
-            mpi.0.functions.abort(1);
+            mpi.abort(1);
         }
         *mpi.running() = false;
         mpi.0.functions.finalize();
@@ -111,6 +113,13 @@ impl Mpi {
         })))
     }
 
+    /// Ends all processes of the job. A launcher drops what it has not read by then: the ranks that
+    /// fail together have time to say why.
+    fn abort(&self, code: i32) -> ! {
+        thread::sleep(Duration::from_millis(200));
+        self.0.functions.abort(code)
+    }
+
     fn running(&self) -> std::sync::MutexGuard<'_, bool> {
         self.0
             .running
@@ -137,7 +146,7 @@ struct AbortOnPanic(Mpi);
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        self.0.0.functions.abort(101);
+        self.0.abort(101);
     }
 }
 
@@ -155,29 +164,18 @@ impl Collective for Mpi {
             let problem = format!("are {}, but there are {} ranks", parts.len(), self.0.size);
             return Err(Error::argument("exchange", "parts", problem));
         }
-        self.alone(|mpi| {
-            let lengths: Vec<u8> = parts.iter().flat_map(|part| length(part)).collect();
-            let numbers = || Parts::new(parts.iter().map(|_| size_of::<u64>()));
-            let mut theirs = vec![0; lengths.len()];
-            mpi.all_to_all(&lengths, &numbers(), &mut theirs, &numbers());
-            let sent = Parts::new(parts.iter().map(Vec::len));
-            let (received, lengths) = described(&theirs);
-            let mut to = vec![0; received.bytes()];
-            mpi.all_to_all(&parts.concat(), &sent, &mut to, &received);
-            cut(&to, &lengths)
-        })
+        let refs: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
+        let mut received = self.alone(|mpi| exchange(mpi, &refs))?;
+        let mine = self.0.rank;
+        received[mine] = parts.into_iter().nth(mine).unwrap_or_default();
+        Ok(received)
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.alone(|mpi| {
-            let numbers = Parts::new((0..self.0.size).map(|_| size_of::<u64>()));
-            let mut theirs = vec![0; numbers.bytes()];
-            mpi.all_gather(&length(mine), &mut theirs, &numbers);
-            let (received, lengths) = described(&theirs);
-            let mut to = vec![0; received.bytes()];
-            mpi.all_gather(mine, &mut to, &received);
-            cut(&to, &lengths)
-        })
+        let parts = vec![mine; self.0.size];
+        let mut all = self.alone(|mpi| exchange(mpi, &parts))?;
+        all[self.0.rank] = mine.to_vec();
+        Ok(all)
     }
 
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<()> {
@@ -193,26 +191,20 @@ impl Collective for Mpi {
     }
 }
 
-fn length(bytes: &[u8]) -> [u8; 8] {
-    (bytes.len() as u64).to_ne_bytes()
-}
-
-/// The parts whose lengths were sent.
-fn described(lengths: &[u8]) -> (Parts, Vec<usize>) {
-    let lengths = lengths.as_chunks().0.iter();
-    let lengths: Vec<usize> = lengths
-        .map(|&bytes| u64::from_ne_bytes(bytes) as usize)
+/// Sends `parts[r]` to each other rank `r`, and returns what the others sent; nothing for this rank.
+fn exchange(mpi: &Functions, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+    let lengths: Vec<_> = parts
+        .iter()
+        .map(|part| (part.len() as u64).to_ne_bytes())
         .collect();
-    (Parts::new(lengths.iter().copied()), lengths)
-}
-
-fn cut(mut bytes: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
-    let parts = lengths.iter().map(|&length| {
-        let (part, rest) = bytes.split_at(length);
-        bytes = rest;
-        part.to_vec()
-    });
-    parts.collect()
+    let lengths: Vec<&[u8]> = lengths.iter().map(|length| &length[..]).collect();
+    let mut theirs = vec![vec![0; size_of::<u64>()]; parts.len()];
+    mpi.exchange(&lengths, &mut theirs);
+    let lengths = theirs.iter().flat_map(|bytes| bytes.as_chunks().0);
+    let lengths = lengths.map(|&bytes| u64::from_ne_bytes(bytes) as usize);
+    let mut received: Vec<_> = lengths.map(|length| vec![0; length]).collect();
+    mpi.exchange(parts, &mut received);
+    received
 }
 
 /// Opens the library.

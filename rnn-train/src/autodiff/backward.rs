@@ -1,7 +1,8 @@
 //! The backward pass. It visits the newest node first, so that a node's gradient is complete when
-//! the pass reaches it.
+//! the pass reaches it. That of a leaf is complete earlier: when all nodes that are left are older
+//! than the first that has used the leaf.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use backend_api::{Backend, Error, Layout, Meta, Op, Result, Tensor, is_arithmetic};
@@ -34,7 +35,7 @@ struct Reached<B: Backend> {
 /// let leaf = |x: f32| device.leaf(&Tensor::from_slice(&device, &[x], &[])?);
 /// let (outer, inner) = (leaf(2.0)?, leaf(3.0)?);
 /// let product = || outer.mul(&inner);
-/// let grads = |reach| device.gradients_of(&[&product()?], &[&inner], reach);
+/// let grads = |reach| device.gradients_of(&[&product()?], &[&inner], reach, &mut |_, _, _| Ok(()));
 /// assert!(grads(Reach::Anything).is_ok());
 /// assert!(grads(Reach::Newer).is_err()); // `outer` was tracked before `inner`
 /// # Ok(()) }
@@ -48,26 +49,31 @@ pub enum Reach {
     Newer,
 }
 
-/// The gradients of each loss; the last pass consumes the graph.
+/// What takes gradients: the index of the loss, that of the leaf, and the gradient, which is `None`
+/// if the loss does not depend on the leaf. An error ends the backward pass.
+pub type TakeGradient<'a, B> = dyn FnMut(usize, usize, Option<Gradient<B>>) -> Result<()> + 'a;
+
+/// Passes on the gradients of each loss; the last pass consumes the graph.
 pub(super) fn gradients<B: Backend>(
     device: &Autodiff<B>,
     losses: &[&Tensor<Autodiff<B>>],
     leaves: &[&Tensor<Autodiff<B>>],
     reach: Reach,
-) -> Result<Vec<Vec<Option<Gradient<Autodiff<B>>>>>> {
+    take: &mut TakeGradient<'_, Autodiff<B>>,
+) -> Result<()> {
     let seeds: Vec<_> = losses
         .iter()
         .map(|loss| Ok((*loss, seed(device, loss)?)))
         .collect::<Result<_>>()?;
     let last = losses.len().saturating_sub(1);
-    let passes = seeds.into_iter().enumerate().map(|(i, seed)| {
+    seeds.into_iter().enumerate().try_for_each(|(i, seed)| {
         let graph = match i == last {
             true => Graph::Consumed,
             false => Graph::Kept,
         };
-        vjp(device, vec![seed], leaves, reach, graph)
-    });
-    passes.collect()
+        let take = &mut |leaf, grad| take(i, leaf, grad);
+        vjp(device, vec![seed], leaves, reach, graph, take)
+    })
 }
 
 /// The gradient of a loss with respect to itself.
@@ -87,25 +93,19 @@ fn seed<B: Backend>(device: &Autodiff<B>, loss: &Tensor<Autodiff<B>>) -> Result<
     Tensor::full(device.inner(), 1.0, loss.meta())
 }
 
-/// The gradients of leaves, given the gradients of some tensors that depend on them: a
-/// vector-Jacobian product. Tensors that depend on no leaf have no effect.
-pub(super) fn vjp<B: Backend>(
-    device: &Autodiff<B>,
-    seeds: Vec<(&Tensor<Autodiff<B>>, Tensor<B>)>,
-    leaves: &[&Tensor<Autodiff<B>>],
-    reach: Reach,
-    graph: Graph,
-) -> Result<Vec<Option<Gradient<Autodiff<B>>>>> {
-    let mut wanted: HashMap<u64, Vec<usize>> = HashMap::new();
+/// Leaves whose gradients are wanted and not complete, those that were used last at the end: the
+/// number of the first node that has used the leaf, that of the leaf, and its index.
+type Open = Vec<(u64, u64, usize)>;
+
+fn open<B: Backend>(leaves: &[&Tensor<Autodiff<B>>]) -> Result<Open> {
+    let mut open = Vec::new();
     for (i, leaf) in leaves.iter().enumerate() {
         let whole = *leaf.layout() == Layout::contiguous(leaf.shape());
         match &leaf.buffer()?.source {
-            Some(source)
-                if source.node.is_leaf()
-                    && whole
-                    && source.node.out_meta(0).shape == leaf.shape() =>
+            Some(Source { node, .. })
+                if node.is_leaf() && whole && node.out_meta(0).shape == leaf.shape() =>
             {
-                wanted.entry(source.node.number).or_default().push(i);
+                open.push((node.first_use(), node.number, i));
             }
             _ => {
                 return Err(Error::Gradient(format!(
@@ -114,10 +114,28 @@ pub(super) fn vjp<B: Backend>(
             }
         }
     }
+    open.sort_unstable();
+    Ok(open)
+}
+
+/// Passes on the gradients of leaves, given the gradients of some tensors that depend on them: a
+/// vector-Jacobian product. Tensors that depend on no leaf have no effect. Each gradient is passed
+/// to `take`, with the index of the leaf, as soon as it is complete.
+pub(super) fn vjp<B: Backend>(
+    device: &Autodiff<B>,
+    seeds: Vec<(&Tensor<Autodiff<B>>, Tensor<B>)>,
+    leaves: &[&Tensor<Autodiff<B>>],
+    reach: Reach,
+    graph: Graph,
+    take: &mut dyn FnMut(usize, Option<Gradient<Autodiff<B>>>) -> Result<()>,
+) -> Result<()> {
+    let mut open = open(leaves)?;
     let oldest = match reach {
         Reach::Anything => 0,
-        Reach::Newer => wanted.keys().min().copied().unwrap_or(0),
+        Reach::Newer => open.iter().map(|leaf| leaf.1).min().unwrap_or(0),
     };
+    // A wanted leaf leaves the frontier when its gradient is passed on, and must not come back.
+    let wanted: HashSet<u64> = open.iter().map(|leaf| leaf.1).collect();
     let inner = device.inner();
     let mut frontier = Frontier::new();
     for (tensor, grad) in seeds {
@@ -125,8 +143,11 @@ pub(super) fn vjp<B: Backend>(
             add(inner, &mut frontier, source, tensor.layout(), grad)?;
         }
     }
-    let mut found: Vec<Option<Gradient<Autodiff<B>>>> = leaves.iter().map(|_| None).collect();
-    while let Some((number, reached)) = frontier.pop_last() {
+    loop {
+        pass_on(device, &mut frontier, &mut open, take)?;
+        let Some((number, reached)) = frontier.pop_last() else {
+            return Ok(());
+        };
         if number < oldest {
             return Err(Error::Gradient(
                 "the loss depends on a tensor that was tracked outside of this `value_and_grad`. \
@@ -135,15 +156,13 @@ pub(super) fn vjp<B: Backend>(
                     .into(),
             ));
         }
+        // Leaves are not consumed: another graph may start from the same leaf.
         if reached.node.is_leaf() {
-            // Leaves are not consumed: another graph may start from the same leaf.
-            if let Some(indices) = wanted.get(&number) {
-                let grad = arrived(inner, reached)?;
-                let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
-                let grad = grad.transpose()?;
-                for &i in indices {
-                    found[i].clone_from(&grad);
-                }
+            if wanted.contains(&number) {
+                return Err(Error::Gradient(
+                    "a segment that was run again has used a parameter that its first run had not"
+                        .into(),
+                ));
             }
             continue;
         }
@@ -194,7 +213,30 @@ pub(super) fn vjp<B: Backend>(
             (Work::Leaf | Work::Spent, _) => {}
         }
     }
-    Ok(found)
+}
+
+/// Passes on the gradients that are complete: those of leaves that no node of the frontier can have
+/// used.
+fn pass_on<B: Backend>(
+    device: &Autodiff<B>,
+    frontier: &mut Frontier<B>,
+    open: &mut Open,
+    take: &mut dyn FnMut(usize, Option<Gradient<Autodiff<B>>>) -> Result<()>,
+) -> Result<()> {
+    let newest = frontier.last_key_value().map_or(0, |(number, _)| *number);
+    while let Some((_, number, i)) = open.pop_if(|(first_use, ..)| *first_use > newest) {
+        let grad = frontier.remove(&number);
+        let grad = grad.map(|reached| arrived(device.inner(), reached));
+        let grad = grad.transpose()?.flatten();
+        let grad = grad.map(|grad| grad.on(|t| untracked(device, t)));
+        let grad = grad.transpose()?;
+        // A leaf may be wanted twice.
+        while let Some((.., again)) = open.pop_if(|leaf| leaf.1 == number) {
+            take(again, grad.clone())?;
+        }
+        take(i, grad)?;
+    }
+    Ok(())
 }
 
 /// The leaf that a lookup reads, if the operand is the whole leaf in its own shape.

@@ -101,7 +101,20 @@ fn derive<B: Backend>(device: &B, graph: &StepGraph, wanted: &[bool]) -> Result<
     let leaves = [&inputs, &captured, &states];
     let leaves = leaves.into_iter().flatten().filter(|t| t.is_recorded());
     let leaves: Vec<&Recorded> = leaves.collect();
-    let mut found = vjp(&tape, seeds, &leaves, Reach::Anything, Graph::Consumed)?.into_iter();
+    let mut found = vec![None; leaves.len()];
+    let take = &mut |leaf: usize, grad| {
+        found[leaf] = grad;
+        Ok(())
+    };
+    vjp(
+        &tape,
+        seeds,
+        &leaves,
+        Reach::Anything,
+        Graph::Consumed,
+        take,
+    )?;
+    let mut found = found.into_iter();
     let mut gradients = |of: &[Recorded], always: bool| -> Result<Vec<(usize, Operand)>> {
         let mut all = Vec::new();
         for (i, leaf) in of.iter().enumerate() {

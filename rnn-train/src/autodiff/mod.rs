@@ -29,7 +29,7 @@ use backend_api::{
 };
 use smallvec::SmallVec;
 
-pub use backward::Reach;
+pub use backward::{Reach, TakeGradient};
 use node::{Input, Kept, Node, Source};
 
 use crate::Gradient;
@@ -57,24 +57,43 @@ pub trait Differentiable: Backend {
     /// device has no memory for a copy.
     fn leaf(&self, t: &Tensor<Self>) -> Result<Tensor<Self>>;
 
-    /// The gradients of each of several scalars with respect to the given leaves, all from one
-    /// forward pass; `None` for a leaf that the scalar does not depend on. The gradient of a table
-    /// that is only used in lookups is sparse, as in TensorFlow's `tf.gradients`. The gradients are
-    /// not tracked: for a further computation they are constants, and second derivatives are not
-    /// available.
+    /// Passes to `take` the gradients of each of several scalars with respect to the given leaves,
+    /// all from one forward pass; `None` for a leaf that the scalar does not depend on. Each is
+    /// passed as soon as it is complete, those of leaves that were used last at first, while the
+    /// backward pass goes on for the others. The gradient of a table that is only used in lookups
+    /// is sparse, as in TensorFlow's `tf.gradients`. The gradients are not tracked: for a further
+    /// computation they are constants, and second derivatives are not available.
     ///
     /// The pass for the last scalar consumes the graph: memory is freed during the pass, and a
     /// further call is an error.
     ///
+    /// ```
+    /// use recurrent::{Device, Differentiable, Reach, Tensor};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let device = Device::cpu();
+    /// let leaf = || device.leaf(&Tensor::from_slice(&device, &[0.5f32], &[1])?);
+    /// let (first, second) = (leaf()?, leaf()?);
+    /// let loss = first.tanh()?.mul(&second)?.sum_all()?;
+    /// let mut order = Vec::new();
+    /// device.gradients_of(&[&loss], &[&first, &second], Reach::Anything, &mut |_, leaf, _| {
+    ///     order.push(leaf);
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(order, [1, 0]); // that of `first` passes through `tanh`
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// A loss is not a scalar or not tracked, or depends on a tensor that `reach` excludes; a leaf
-    /// is not a leaf of a graph; or the graph was already consumed.
+    /// is not a leaf of a graph; the graph was already consumed; or `take` fails.
     fn gradients_of(
         &self,
         losses: &[&Tensor<Self>],
         leaves: &[&Tensor<Self>],
         reach: Reach,
-    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>>;
+        take: &mut TakeGradient<'_, Self>,
+    ) -> Result<()>;
 
     /// The gradients of one scalar; see [`gradients_of`](Self::gradients_of).
     ///
@@ -85,8 +104,12 @@ pub trait Differentiable: Backend {
         loss: &Tensor<Self>,
         leaves: &[&Tensor<Self>],
     ) -> Result<Vec<Option<Gradient<Self>>>> {
-        let mut grads = self.gradients_of(&[loss], leaves, Reach::Anything)?;
-        Ok(grads.pop().unwrap_or_default())
+        let mut grads = vec![None; leaves.len()];
+        self.gradients_of(&[loss], leaves, Reach::Anything, &mut |_, leaf, grad| {
+            grads[leaf] = grad;
+            Ok(())
+        })?;
+        Ok(grads)
     }
 
     /// Like [`gradients`](Self::gradients), but every gradient is dense, those of tables included.
@@ -196,8 +219,9 @@ impl<B: Backend> Differentiable for Autodiff<B> {
         losses: &[&Tensor<Self>],
         leaves: &[&Tensor<Self>],
         reach: Reach,
-    ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
-        backward::gradients(self, losses, leaves, reach)
+        take: &mut TakeGradient<'_, Self>,
+    ) -> Result<()> {
+        backward::gradients(self, losses, leaves, reach, take)
     }
 }
 
@@ -422,7 +446,8 @@ pub fn gradients_inside<Outer, Inner>(
     losses: &[&Tensor<Outer>],
     leaves: &[&Tensor<Outer>],
     reach: Reach,
-) -> Result<Vec<Vec<Option<Gradient<Outer>>>>>
+    take: &mut TakeGradient<'_, Outer>,
+) -> Result<()>
 where
     Inner: Differentiable,
     Outer: Backend<Buffer = Inner::Buffer>,
@@ -433,15 +458,11 @@ where
     let (losses, leaves) = (on_inner(losses), on_inner(leaves));
     let losses: Vec<_> = losses.iter().collect();
     let leaves: Vec<_> = leaves.iter().collect();
-    let on_outer = |grad: Option<Gradient<Inner>>| {
-        grad.map(|grad| grad.on(|t| Ok(t.on_backend(outer))))
-            .transpose()
+    let take = &mut |loss, leaf, grad: Option<Gradient<Inner>>| {
+        let grad = grad.map(|grad| grad.on(|t| Ok(t.on_backend(outer))));
+        take(loss, leaf, grad.transpose()?)
     };
-    let grads = inner.gradients_of(&losses, &leaves, reach)?;
-    grads
-        .into_iter()
-        .map(|of_loss| of_loss.into_iter().map(on_outer).collect())
-        .collect()
+    inner.gradients_of(&losses, &leaves, reach, take)
 }
 
 /// Implements `Differentiable` for a decorator that has the same buffers as its inner device.
@@ -458,8 +479,9 @@ macro_rules! differentiable_decorator {
                 losses: &[&Tensor<Self>],
                 leaves: &[&Tensor<Self>],
                 reach: Reach,
-            ) -> Result<Vec<Vec<Option<Gradient<Self>>>>> {
-                gradients_inside(self, self.$inner(), losses, leaves, reach)
+                take: &mut TakeGradient<'_, Self>,
+            ) -> Result<()> {
+                gradients_inside(self, self.$inner(), losses, leaves, reach, take)
             }
         })*
     };

@@ -18,6 +18,8 @@ pub(super) struct Node<B: Backend> {
     /// A node has a larger number than its operands; the backward pass visits numbers in falling
     /// order.
     pub(super) number: u64,
+    /// The number of the oldest node that has this one as an operand.
+    first_use: AtomicU64,
     outs: Metas,
     record: Mutex<Record<B>>,
 }
@@ -120,11 +122,23 @@ impl<B: Backend> Node<B> {
         outs: Metas,
         kept: SmallVec<[Option<Kept<B>>; 3]>,
     ) -> Arc<Self> {
+        let number = next_number();
+        for source in inputs.iter().filter_map(|input| input.source.as_ref()) {
+            let first_use = &source.node.first_use;
+            first_use.fetch_min(number, Ordering::Relaxed);
+        }
         Arc::new(Self {
-            number: next_number(),
+            number,
+            first_use: AtomicU64::new(u64::MAX),
             outs,
             record: Mutex::new(Record { work, inputs, kept }),
         })
+    }
+
+    /// The number of the oldest node that has this one as an operand. A node that is recomputed is
+    /// newer than its first run, which counts.
+    pub(super) fn first_use(&self) -> u64 {
+        self.first_use.load(Ordering::Relaxed)
     }
 
     /// A leaf of the graph: a contiguous tensor of `shape` at the start of `buffer`.

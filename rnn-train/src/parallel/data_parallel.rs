@@ -3,14 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use backend_api::{DType, Error, Result, Tensor};
+use backend_api::{Error, Result, Tensor};
 use rnn_core::Module;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::Collective;
-use super::background::Background;
-use super::bucket::{Buckets, Places, share};
+use super::agreement::{failed, message, outcomes};
+use super::background::{Background, Pending};
+use super::bucket::share;
+use super::spare::Spare;
 
 /// The ranks of a job that train one model together, each with a copy of it.
 ///
@@ -54,16 +56,9 @@ use super::bucket::{Buckets, Places, share};
 pub struct DataParallel {
     rank: usize,
     size: usize,
-    bucket_bytes: usize,
+    pub(super) bucket_bytes: usize,
+    pub(super) spare: Spare,
     background: Arc<Background>,
-}
-
-/// What every message between programs begins with: ranks that are at different points of their
-/// program would otherwise take one thing for another.
-#[derive(Serialize, Deserialize)]
-struct Message<T> {
-    action: String,
-    outcome: Result<T, String>,
 }
 
 impl DataParallel {
@@ -76,11 +71,14 @@ impl DataParallel {
             rank: collective.rank(),
             size: collective.size(),
             bucket_bytes: 25 << 20,
+            spare: Spare::default(),
             background: Arc::new(Background::new(Arc::new(collective))?),
         })
     }
 
-    /// Sets the number of bytes of gradients that are summed at once; the default is 25 MiB.
+    /// Sets the number of bytes of gradients that are summed at once; the default is 25 MiB. As soon
+    /// as the last parameters of the model with so many bytes have their gradients, these are on
+    /// their way, while those of earlier layers are computed. All ranks need the same number.
     #[must_use]
     pub fn bucket_bytes(mut self, bytes: usize) -> Self {
         self.bucket_bytes = bytes;
@@ -130,39 +128,10 @@ impl DataParallel {
             Ok(value) => (Ok(value), None),
             Err(error) => (Err(error.to_string()), Some(error)),
         };
-        let unsent = |e: serde_json::Error| Error::argument("agree", action, e.to_string());
-        let action_name = action.to_owned();
-        let message = Message {
-            action: action_name,
-            outcome,
-        };
-        let all = self.all_gather(serde_json::to_vec(&message).map_err(unsent)?);
-        if let Some(error) = error {
-            return Err(error);
-        }
-        let mut outcomes = Vec::new();
-        let mut elsewhere = None;
-        for (rank, bytes) in all?.iter().enumerate() {
-            // What is at another action may be of another type.
-            let message: Message<serde_json::Value> =
-                serde_json::from_slice(bytes).map_err(unsent)?;
-            match message.outcome {
-                Err(problem) => return Err(failed(rank, action, problem)),
-                Ok(_) if message.action != action => {
-                    elsewhere.get_or_insert((rank, message.action));
-                }
-                Ok(value) => outcomes.push(T::deserialize(value).map_err(unsent)?),
-            }
-        }
-        match elsewhere {
-            None => Ok(outcomes),
-            Some((rank, other)) => {
-                let problem = format!(
-                    "it is at {other}, and rank {} at {action}: all ranks must do the same",
-                    self.rank
-                );
-                Err(failed(rank, action, problem))
-            }
+        let all = self.all_gather(message(action, outcome)?);
+        match error {
+            Some(error) => Err(error),
+            None => outcomes(self.rank, action, &all?),
         }
     }
 
@@ -188,7 +157,7 @@ impl DataParallel {
         for (_, param) in &params {
             bytes.extend(param.to_bytes()?);
         }
-        let sent = self.background.start(move |collective| {
+        let sent = self.start(move |collective| {
             collective.broadcast(0, &mut bytes)?;
             Ok(bytes)
         });
@@ -203,13 +172,16 @@ impl DataParallel {
 
     /// The bytes of every rank.
     pub(crate) fn all_gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-        self.background
-            .start(move |collective| collective.all_gather(&mine))
+        self.start(move |collective| collective.all_gather(&mine))
             .wait()
     }
 
-    pub(super) fn buckets(&self, places: Arc<Places>, nodes: usize, dtype: DType) -> Buckets<'_> {
-        Buckets::new(&self.background, places, nodes, dtype, self.bucket_bytes)
+    /// Starts an operation, and returns at once.
+    pub(super) fn start<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&dyn Collective) -> Result<T> + Send + 'static,
+    ) -> Pending<T> {
+        self.background.start(operation)
     }
 
     /// Fails if the value differs from that of rank 0, on any rank.
@@ -240,13 +212,4 @@ fn difference(theirs: &[String], ours: &[String]) -> Option<String> {
     Some(format!(
         "its model has {theirs}, and that of this rank {ours}"
     ))
-}
-
-/// The error of an action that failed on a rank.
-pub(super) fn failed(rank: usize, action: &'static str, problem: String) -> Error {
-    Error::Failed {
-        device: format!("rank {rank}"),
-        action,
-        problem,
-    }
 }

@@ -1,246 +1,178 @@
-//! The sum of the gradients of a step over all ranks.
+//! The exchange of the gradients of a step, on the thread of the collective, while the walk
+//! backwards goes on.
+//!
+//! Ranks send each other bucket after bucket, then the end of the step. Each begins with a message
+//! of every rank, which has its error instead if it has failed since the message before. All ranks
+//! read the same messages, and the first error among them ends the exchange on all: what the
+//! others have queued by then is dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
-use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
-use rnn_core::Param;
+use backend_api::{Backend, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::bucket::Places;
-use super::data_parallel::{DataParallel, failed};
-use super::{Node, Tree};
-use crate::{Gradient, Gradients, IndexedSlices};
+use super::agreement::{failed, message, outcomes};
+use super::background::Pending;
+use super::bucket::{Bucket, Header};
+use super::rows::{self, Rows};
+use super::spare::Spare;
+use super::step_sum::{Maybe, Params, StepTotal, gradients};
+use super::{Collective, DataParallel};
 
-/// Parameters with their names.
-type Params<B> = [(String, Param<B>)];
+const ACTION: &str = "a step";
 
-/// The batches of a step that this rank has computed.
+/// An exchange that is going on.
 #[derive(Debug)]
-pub(crate) struct Shards<B: Backend> {
-    /// The batches of the step, those of other ranks included.
-    pub(crate) count: u64,
-    /// The losses of this rank's.
-    pub(crate) losses: Vec<f64>,
-    /// Their gradients.
-    pub(crate) grads: Tree<Gradients<B>>,
+pub(super) struct Exchange<B: Backend> {
+    parts: mpsc::Sender<Result<Part<B>, String>>,
+    total: Pending<StepTotal<B>>,
 }
 
-// A derived implementation would require `B: Default`.
-impl<B: Backend> Default for Shards<B> {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            losses: Vec::new(),
-            grads: Tree::default(),
-        }
-    }
+/// What a rank adds to the exchange.
+#[derive(Debug)]
+pub(super) enum Part<B: Backend> {
+    Bucket(Bucket<B>),
+    /// The number of batches of the step, and the losses of this rank's.
+    End(u64, Vec<f64>),
 }
 
-/// What a rank sends to the others before gradients are exchanged.
 #[derive(Serialize, Deserialize)]
-struct Header {
-    count: u64,
-    losses: Vec<f64>,
-    nodes: Vec<(u64, u64)>,
-    /// For each node, the form of each parameter's gradient.
-    forms: Vec<Vec<Form>>,
+enum Message {
+    Bucket(Header),
+    End(u64, Vec<f64>),
 }
 
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-enum Form {
-    Absent,
-    Dense,
-    /// With the number of rows.
-    Sparse(usize),
-}
-
-/// The sum of the losses and gradients of all batches of a step, over all ranks. `params` are those
-/// that are trained, in the order of the model.
-pub(crate) fn sum<B: Backend>(
-    ranks: &DataParallel,
-    params: &Params<B>,
-    mine: Result<Shards<B>>,
-) -> Result<Shards<B>> {
-    let (header, mine) = match mine {
-        Ok(mine) => (Ok(header(&mine)), Some(mine)),
-        Err(error) => (Err(error), None),
-    };
-    let headers = ranks.agree("a step", header)?;
-    let Some(Shards { count, grads, .. }) = mine else {
-        unreachable!("the ranks do not agree on a step that failed");
-    };
-    check(ranks, &headers, params.len())?;
-    let rows = rows(ranks, &headers, params, &grads)?;
-    let dense = dense(ranks, &headers, params, &grads)?;
-    let value = match rows {
-        Some(rows) => dense.add(&rows)?,
-        None => dense,
-    };
-    let (start, len) = (0, count);
-    Ok(Shards {
-        count,
-        losses: headers.into_iter().flat_map(|h| h.losses).collect(),
-        grads: Tree::from(Node { start, len, value }),
-    })
-}
-
-fn header<B: Backend>(mine: &Shards<B>) -> Header {
-    let nodes = mine.grads.nodes();
-    let form = |grad: Option<&Gradient<B>>| match grad {
-        None => Form::Absent,
-        Some(Gradient::Dense(_)) => Form::Dense,
-        Some(Gradient::Sparse(rows)) => Form::Sparse(rows.indices().shape().count()),
-    };
-    let forms = |node: &Node<Gradients<B>>| node.value.iter().map(|(_, g)| form(g)).collect();
-    Header {
-        count: mine.count,
-        losses: mine.losses.clone(),
-        nodes: nodes.iter().map(|node| (node.start, node.len)).collect(),
-        forms: nodes.iter().map(forms).collect(),
-    }
-}
-
-/// Whether the headers are of one step of one model.
-fn check(ranks: &DataParallel, headers: &[Header], params: usize) -> Result<()> {
-    let count = headers[ranks.rank()].count;
-    for (rank, header) in headers.iter().enumerate() {
-        let problem = if header.count != count {
-            let theirs = header.count;
-            format!("the source has {theirs} batches for it, and {count} on this rank")
-        } else if header.forms.iter().any(|forms| forms.len() != params) {
-            format!("the model trains other parameters than the {params} of this rank")
-        } else {
-            continue;
-        };
-        return Err(failed(rank, "a step", problem));
-    }
-    Ok(())
-}
-
-/// The forms of a parameter's gradient in all nodes.
-fn forms(headers: &[Header], param: usize) -> impl Iterator<Item = Form> + '_ {
-    let nodes = headers.iter().flat_map(|header| &header.forms);
-    nodes.map(move |forms| forms[param])
-}
-
-/// The sums of the gradients that no rank has as rows: in buckets, in the reverse order of the
-/// parameters, since the walk backwards computes those of the last ones first.
-fn dense<B: Backend>(
-    ranks: &DataParallel,
-    headers: &[Header],
-    params: &Params<B>,
-    mine: &Tree<Gradients<B>>,
-) -> Result<Gradients<B>> {
-    let places: Arc<Places> = Arc::new(headers.iter().map(|h| h.nodes.clone()).collect());
-    let mut sums: Vec<Option<Gradient<B>>> = vec![None; params.len()];
-    for dtype in [DType::F32, DType::F64] {
-        let member = |&param: &usize| {
-            params[param].1.dtype().computed_in() == dtype
-                && !has_rows(headers, param)
-                && forms(headers, param).any(|form| form == Form::Dense)
-        };
-        let members: Vec<usize> = (0..params.len()).rev().filter(member).collect();
-        let mut buckets = ranks.buckets(places.clone(), mine.nodes().len(), dtype);
-        for &param in &members {
-            let bytes = |node: &Node<Gradients<B>>| match node.value.at(param) {
-                Some(grad) => grad.values().cast(dtype)?.to_bytes().map(Some),
-                None => Ok(None),
+impl<B: Backend> Exchange<B> {
+    /// The operations that are started before it has ended follow it.
+    pub(super) fn start(ranks: &DataParallel, params: Arc<Params<B>>) -> Self {
+        let (parts, queue) = mpsc::channel();
+        let spare = ranks.spare.clone();
+        let total = ranks.start(move |collective| {
+            let steps = Steps {
+                collective,
+                sums: vec![None; params.len()],
+                params: &params,
+                rows: Vec::new(),
+                spare: &spare,
+                outcome: Ok(()),
             };
-            let bytes = mine.nodes().iter().map(bytes).collect::<Result<_>>()?;
-            buckets.push(params[param].1.shape().count(), bytes);
-        }
-        let sum = buckets.finish()?;
-        let mut sum = Bytes(&sum);
-        for param in members {
-            let (_, of) = &params[param];
-            let sum = sum.tensor(of.device(), Meta::new(of.shape(), dtype))?;
-            sums[param] = Some(Gradient::Dense(sum));
-        }
+            steps.run(&queue)
+        });
+        Self { parts, total }
     }
-    Ok(gradients(params, sums))
+
+    /// Adds the next part, or the error of this rank, which ends the exchange.
+    pub(super) fn send(&self, part: Result<Part<B>, String>) {
+        // The receiver is gone if a rank has failed, and `wait` says which.
+        let _ = self.parts.send(part);
+    }
+
+    /// The sum over all ranks, after the end was sent.
+    pub(super) fn wait(self) -> Result<StepTotal<B>> {
+        self.total.wait()
+    }
 }
 
-fn has_rows(headers: &[Header], param: usize) -> bool {
-    forms(headers, param).any(|form| matches!(form, Form::Sparse(_)))
+/// The steps of an exchange.
+struct Steps<'s, B: Backend> {
+    collective: &'s dyn Collective,
+    params: &'s Params<B>,
+    sums: Vec<Maybe<B>>,
+    /// The gradients that some rank has as rows.
+    rows: Vec<Rows<B>>,
+    spare: &'s Spare,
+    /// What failed on this rank after the last message.
+    outcome: Result<()>,
 }
 
-/// The sums of the gradients that a rank has as rows; `None` if there are none. Every rank receives
-/// all rows, and adds as a single process would.
-fn rows<B: Backend>(
-    ranks: &DataParallel,
-    headers: &[Header],
-    params: &Params<B>,
-    mine: &Tree<Gradients<B>>,
-) -> Result<Option<Gradients<B>>> {
-    let members: Vec<usize> = (0..params.len())
-        .filter(|&p| has_rows(headers, p))
-        .collect();
-    if members.is_empty() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    for node in mine.nodes() {
-        for grad in members.iter().filter_map(|&param| node.value.at(param)) {
-            if let Gradient::Sparse(rows) = grad {
-                bytes.extend(rows.indices().cast(DType::I64)?.to_bytes()?);
+impl<B: Backend> Steps<'_, B> {
+    fn run(mut self, queue: &mpsc::Receiver<Result<Part<B>, String>>) -> Result<StepTotal<B>> {
+        while let Ok(part) = queue.recv() {
+            match part {
+                Ok(Part::Bucket(bucket)) => self.bucket(bucket)?,
+                Ok(Part::End(batches, losses)) => return self.end(batches, losses),
+                Err(problem) => {
+                    let message = message::<Message>(ACTION, Err(problem))?;
+                    let all = self.collective.all_gather(&message)?;
+                    outcomes::<Message>(self.collective.rank(), ACTION, &all)?;
+                }
             }
-            let values = grad.values();
-            bytes.extend(values.cast(values.dtype().computed_in())?.to_bytes()?);
         }
+        let problem = "the step was left without an outcome".to_owned();
+        Err(failed(self.collective.rank(), ACTION, problem))
     }
-    let all = ranks.all_gather(bytes)?;
-    let mut tree = Tree::default();
-    for (header, bytes) in headers.iter().zip(&all) {
-        let mut bytes = Bytes(bytes);
-        for (&(start, len), forms) in header.nodes.iter().zip(&header.forms) {
-            let mut grads: Vec<Option<Gradient<B>>> = vec![None; params.len()];
-            for &param in &members {
-                grads[param] = bytes.gradient(forms[param], &params[param].1)?;
-            }
-            let value = gradients(params, grads);
-            tree.push(Node { start, len, value }, |a, b| a.add(&b))?;
-        }
-    }
-    tree.total(|a, b| a.add(&b))
-}
 
-fn gradients<B: Backend>(params: &Params<B>, grads: Vec<Option<Gradient<B>>>) -> Gradients<B> {
-    let params = params.iter().zip(grads);
-    Gradients::of(params.map(|((name, param), grad)| (param.id(), name.clone(), grad)))
-}
-
-/// Bytes that tensors are read from, one after the other.
-struct Bytes<'b>(&'b [u8]);
-
-impl Bytes<'_> {
-    fn tensor<B: Backend>(&mut self, device: &B, meta: Meta) -> Result<Tensor<B>> {
-        let Some((bytes, rest)) = self.0.split_at_checked(meta.bytes()) else {
-            let problem = format!("end before {} of shape {}", meta.dtype, meta.shape);
-            return Err(Error::argument("a step", "the bytes of a rank", problem));
+    /// The messages of all ranks.
+    fn agree(&mut self, mine: Result<Message>) -> Result<Vec<Message>> {
+        let mine = std::mem::replace(&mut self.outcome, Ok(())).and(mine);
+        let (mine, error) = match mine {
+            Ok(mine) => (Ok(mine), None),
+            Err(error) => (Err(error.to_string()), Some(error)),
         };
-        self.0 = rest;
-        Tensor::from_bytes(device, bytes, meta)
+        let all = self.collective.all_gather(&message(ACTION, mine)?);
+        match error {
+            Some(error) => Err(error),
+            None => outcomes(self.collective.rank(), ACTION, &all?),
+        }
     }
 
-    fn gradient<B: Backend>(
-        &mut self,
-        form: Form,
-        param: &Param<B>,
-    ) -> Result<Option<Gradient<B>>> {
-        let (device, dtype) = (param.device(), param.dtype().computed_in());
-        Ok(match form {
-            Form::Absent => None,
-            Form::Dense => {
-                let values = self.tensor(device, Meta::new(param.shape(), dtype))?;
-                Some(Gradient::Dense(values))
+    fn bucket(&mut self, bucket: Bucket<B>) -> Result<()> {
+        let packed = bucket.pack(self.params, self.collective.size(), self.spare);
+        let (mine, parts) = match packed {
+            Ok(parts) => (Ok(Message::Bucket(bucket.header(self.params.len()))), parts),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let mut headers = Vec::new();
+        for (rank, message) in self.agree(mine)?.into_iter().enumerate() {
+            match message {
+                Message::Bucket(header) if header.is_of(&bucket, self.params.len()) => {
+                    headers.push(header);
+                }
+                _ => return Err(self.at_other_parameters(rank)),
             }
-            Form::Sparse(count) => {
-                let ids = self.tensor(device, Meta::new(Shape::new(&[count])?, DType::I64))?;
-                let shape = param.shape().with(0, count)?;
-                let values = self.tensor(device, Meta::new(shape, dtype))?;
-                let rows = IndexedSlices::new(&ids, &values, param.shape()[0])?;
-                Some(Gradient::Sparse(rows))
+        }
+        let sums = bucket.sum(self.collective, self.params, &headers, parts, self.spare)?;
+        self.outcome = bucket.unpack(self.params, &headers, &sums, &mut self.sums);
+        self.rows.extend(Rows::of(bucket, headers));
+        Ok(())
+    }
+
+    fn end(mut self, batches: u64, losses: Vec<f64>) -> Result<StepTotal<B>> {
+        let packed = rows::pack(&self.rows);
+        let (mine, bytes) = match packed {
+            Ok(bytes) => (Ok(Message::End(batches, losses)), bytes),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let mut all_losses = Vec::new();
+        for (rank, message) in self.agree(mine)?.into_iter().enumerate() {
+            match message {
+                Message::End(theirs, losses) if theirs == batches => all_losses.extend(losses),
+                Message::End(theirs, _) => {
+                    let problem = format!(
+                        "the source has {theirs} batches for it, and {batches} on this rank"
+                    );
+                    return Err(failed(rank, ACTION, problem));
+                }
+                Message::Bucket(_) => return Err(self.at_other_parameters(rank)),
             }
+        }
+        if !self.rows.is_empty() {
+            let all = self.collective.all_gather(&bytes)?;
+            rows::sum(self.params, &self.rows, &all, &mut self.sums)?;
+        }
+        Ok(StepTotal {
+            batches,
+            losses: all_losses,
+            grads: gradients(self.params, self.sums),
         })
+    }
+
+    fn at_other_parameters(&self, rank: usize) -> Error {
+        let problem = format!(
+            "it does not train the {} parameters of this rank, or sums them in buckets of another \
+             size",
+            self.params.len()
+        );
+        failed(rank, ACTION, problem)
     }
 }

@@ -9,16 +9,20 @@
 //!
 //! `recurrent::distributed` (features `distributed` and `nccl`) has the engines MPI and NCCL.
 
+mod agreement;
 mod background;
 mod bucket;
 mod collective;
 mod data_parallel;
 mod exchange;
 mod local;
+mod rows;
+mod spare;
+mod step_sum;
 mod tree;
 
 pub use collective::Collective;
 pub use data_parallel::DataParallel;
-pub(crate) use exchange::{Shards, sum};
 pub use local::Local;
-pub(crate) use tree::{Node, Tree};
+pub(crate) use step_sum::{StepSum, StepTotal};
+use tree::{Node, Tree};

@@ -4,17 +4,17 @@ use backend_api::Result;
 
 /// The sum of the terms `start..start + len`.
 #[derive(Clone, Debug)]
-pub(crate) struct Node<T> {
-    pub(crate) start: u64,
-    pub(crate) len: u64,
-    pub(crate) value: T,
+pub(super) struct Node<T> {
+    pub(super) start: u64,
+    pub(super) len: u64,
+    pub(super) value: T,
 }
 
 /// Sums terms pairwise: two neighbours that form an aligned block of a power of two become one.
 /// However the terms `0..n` are divided into runs, each summed by a tree of its own, a tree of the
 /// nodes of these trees has the same sums: floats give the same bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree<T> {
+pub(super) struct Tree<T> {
     nodes: Vec<Node<T>>,
 }
 
@@ -24,15 +24,9 @@ impl<T> Default for Tree<T> {
     }
 }
 
-impl<T> From<Node<T>> for Tree<T> {
-    fn from(node: Node<T>) -> Self {
-        Self { nodes: vec![node] }
-    }
-}
-
 impl<T> Tree<T> {
     /// Adds the next term, or a node of another tree.
-    pub(crate) fn push(
+    pub(super) fn push(
         &mut self,
         node: Node<T>,
         mut add: impl FnMut(T, T) -> Result<T>,
@@ -57,12 +51,12 @@ impl<T> Tree<T> {
         Ok(())
     }
 
-    pub(crate) fn nodes(&self) -> &[Node<T>] {
+    pub(super) fn nodes(&self) -> &[Node<T>] {
         &self.nodes
     }
 
     /// The sum of all terms; `None` without any.
-    pub(crate) fn total(mut self, mut add: impl FnMut(T, T) -> Result<T>) -> Result<Option<T>> {
+    pub(super) fn total(mut self, mut add: impl FnMut(T, T) -> Result<T>) -> Result<Option<T>> {
         let Some(last) = self.nodes.pop() else {
             return Ok(None);
         };

@@ -6,9 +6,10 @@ use rnn_core::{Mode, Module, Nest};
 
 use super::{EpochReport, Progress, StepReport, TrainEvent, TrainStep, Trainer};
 use crate::data::Source;
+use crate::gradients::each_gradient;
 use crate::optim::Optimizer;
-use crate::parallel::{self, Node, Shards};
-use crate::{Differentiable, Gradients, value_and_grad_of};
+use crate::parallel::{StepSum, StepTotal};
+use crate::{Differentiable, Gradients};
 
 impl<B: Differentiable> Trainer<B> {
     /// Takes all steps of an epoch, or the remaining ones after resuming.
@@ -161,27 +162,30 @@ impl<B: Differentiable> Trainer<B> {
         }
         let mut before = Some(source.state());
         let mut carried = self.carried(initial)?;
+        let mut params = model.named_params();
+        params.retain(|(name, _)| optimizer.trains(name));
+        let mut sum = StepSum::new(self.ranks.clone(), params, self.accumulate > 1);
         let batches = self.batches(
             model,
-            optimizer,
             source,
             &mut before,
             &mut carried,
+            &mut sum,
             &mut loss,
         );
-        let batches = batches.and_then(|batches| match batches.count {
+        let batches = batches.and_then(|batches| match batches {
             0 if !self.state.epoch_ended => {
                 Err(Error::argument("trainer", "source", "returned no batch"))
             }
             _ => Ok(batches),
         });
-        if let Ok(Shards { count: 0, .. }) = batches {
+        if let Ok(0) = batches {
             self.state.carry.clear();
             self.save(model, optimizer, source)?;
             return Ok(TrainEvent::Epoch(self.next_epoch()));
         }
-        let report = self.summed(model, optimizer, batches);
-        let report = report.and_then(|batches| self.update(model, optimizer, batches));
+        let report = sum.finish(batches);
+        let report = report.and_then(|total| self.update(model, optimizer, total));
         let mut report = report.map_err(|error| {
             self.state.epoch_ended = false;
             back(source, before, error)
@@ -229,27 +233,26 @@ impl<B: Differentiable> Trainer<B> {
         (0..lanes).map(lane).collect()
     }
 
-    /// Reads the batches of a step, and computes the losses and gradients of this rank's. After an
-    /// error of the source it stays where it is, unless it is one of several that move together:
-    /// there is no `before` to move back to.
-    fn batches<M, O, S, C>(
+    /// Reads the batches of a step, and adds the losses and gradients of this rank's. Returns the
+    /// number of all. After an error of the source it stays where it is, unless it is one of
+    /// several that move together: there is no `before` to move back to.
+    fn batches<M, S, C>(
         &mut self,
         model: &M,
-        optimizer: &O,
         source: &mut S,
         before: &mut Option<S::State>,
         carried: &mut [C],
+        sum: &mut StepSum<B>,
         loss: &mut impl FnMut(&M, &S::Item, &C, TrainStep) -> Result<(Tensor<B>, C)>,
-    ) -> Result<Shards<B>>
+    ) -> Result<u64>
     where
         M: Module<Backend = B>,
-        O: Optimizer<B>,
         S: Source,
         C: Nest<B>,
     {
-        let mut batches = Shards::default();
-        while batches.count < self.accumulate {
-            let batch = match self.computes(batches.count) {
+        let mut count = 0;
+        while count < self.accumulate {
+            let batch = match self.computes(count) {
                 true => source.next_item().map(|batch| batch.map(Some)),
                 false => source.skip_item().map(|more| more.then_some(None)),
             };
@@ -257,46 +260,23 @@ impl<B: Differentiable> Trainer<B> {
                 *before = None;
             }
             let Some(batch) = batch? else {
-                self.state.epoch_ended = batches.count > 0 || self.state.epoch_steps > 0;
+                self.state.epoch_ended = count > 0 || self.state.epoch_steps > 0;
                 break;
             };
             if let Some(batch) = batch {
-                let lane = if self.lanes {
-                    batches.count as usize
-                } else {
-                    0
-                };
-                let carried = &mut carried[lane];
+                let lane = if self.lanes { count as usize } else { 0 };
+                sum.begin(count, !self.computes(count + 1));
                 self.add(
-                    &mut batches,
+                    sum,
                     model,
-                    optimizer,
-                    carried,
+                    self.next_step(count),
+                    &mut carried[lane],
                     |model, carried, step| loss(model, &batch, carried, step),
                 )?;
             }
-            batches.count += 1;
+            count += 1;
         }
-        Ok(batches)
-    }
-
-    /// The batches of all ranks, with the sum of their gradients.
-    fn summed<M, O>(
-        &self,
-        model: &M,
-        optimizer: &O,
-        batches: Result<Shards<B>>,
-    ) -> Result<Shards<B>>
-    where
-        M: Module<Backend = B>,
-        O: Optimizer<B>,
-    {
-        let Some(ranks) = &self.ranks else {
-            return batches;
-        };
-        let mut params = model.named_params();
-        params.retain(|(name, _)| optimizer.trains(name));
-        parallel::sum(ranks, &params, batches)
+        Ok(count)
     }
 
     fn next_epoch(&mut self) -> EpochReport {
@@ -313,31 +293,33 @@ impl<B: Differentiable> Trainer<B> {
     }
 
     /// Adds the loss and the gradient of a batch.
-    fn add<M, O, C>(
+    fn add<M, C>(
         &self,
-        batches: &mut Shards<B>,
+        sum: &mut StepSum<B>,
         model: &M,
-        optimizer: &O,
+        step: TrainStep,
         carried: &mut C,
         loss: impl FnOnce(&M, &C, TrainStep) -> Result<(Tensor<B>, C)>,
     ) -> Result<()>
     where
         M: Module<Backend = B>,
-        O: Optimizer<B>,
         C: Nest<B>,
     {
-        let step = self.next_step(batches.count);
         let mut results = None;
+        let params = sum.params();
+        let trains = |name: &str| params.iter().any(|(trained, _)| trained == name);
+        let scaled = |model: &M| {
+            let (value, carried) = loss(model, carried, step)?;
+            results = Some((value.detach(), carried));
+            match &self.state.loss_scale {
+                Some(scale) => Ok([scale.apply(&value)?]),
+                None => Ok([value]),
+            }
+        };
         let mode = Mode::Training { seed: step.seed };
-        let trains = |name: &str| optimizer.trains(name);
-        let (_, grads) = mode.scope(|| {
-            value_and_grad_of(model, trains, |model| {
-                let (value, carried) = loss(model, carried, step)?;
-                results = Some((value.detach(), carried));
-                match &self.state.loss_scale {
-                    Some(scale) => scale.apply(&value),
-                    None => Ok(value),
-                }
+        mode.scope(|| {
+            each_gradient(model, &trains, scaled, &mut |_, param, grad| {
+                sum.add(param, grad)
             })
         })?;
         let Some((value, next)) = results else {
@@ -348,19 +330,10 @@ impl<B: Differentiable> Trainer<B> {
             return Err(Error::NonFiniteLoss {
                 step: step.step,
                 loss: value,
-                param: grads.first_non_finite()?.map(str::to_owned),
+                param: sum.first_non_finite()?,
             });
         }
-        batches.losses.push(value);
-        let node = Node {
-            start: batches.count,
-            len: 1,
-            value: match self.accumulate {
-                1 => grads,
-                _ => grads.wide()?,
-            },
-        };
-        batches.grads.push(node, |a, b| a.add(&b))?;
+        sum.add_loss(value);
         *carried = next.map(&mut |leaf| Ok(leaf.detach()))?;
         Ok(())
     }
@@ -370,7 +343,7 @@ impl<B: Differentiable> Trainer<B> {
         &mut self,
         model: &mut M,
         optimizer: &mut O,
-        batches: Shards<B>,
+        total: StepTotal<B>,
     ) -> Result<StepReport<B>>
     where
         M: Module<Backend = B>,
@@ -384,18 +357,16 @@ impl<B: Differentiable> Trainer<B> {
         let mut report = StepReport {
             step,
             epoch: self.state.epoch + 1,
-            loss: batches.losses.iter().sum::<f64>() / batches.count as f64,
+            loss: total.losses.iter().sum::<f64>() / total.batches as f64,
             gradient_norm: f64::NAN,
             learning_rate: rate,
             skipped: true,
             memory: Memory::default(),
             gradients: None,
         };
-        let Some(mut grads) = batches.grads.total(|a, b| a.add(&b))? else {
-            unreachable!("a step has a batch");
-        };
-        if batches.count > 1 {
-            grads = grads.scale(1.0 / batches.count as f64)?;
+        let mut grads = total.grads;
+        if total.batches > 1 {
+            grads = grads.scale(1.0 / total.batches as f64)?;
         }
         let mut scale = self.state.loss_scale.clone();
         if let Some(scale) = &mut scale {

@@ -1,12 +1,17 @@
 //! Gradients of models: norms over several types, and refused second derivatives.
 
-use backend_api::{DType, MemoryPolicy, Result, Tensor};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backend_api::{Backend, DType, Error, MemoryPolicy, Result, Tensor};
 use rnn_core::cells::UgrnnCell;
 use rnn_core::{BasicLstmCell, DynamicRnn, Initializer, Module, Param, Visitor};
 use rnn_train::data::{Batches, Remainder};
 use rnn_train::optim::Sgd;
 use rnn_train::training::Trainer;
-use rnn_train::{Differentiable, Gradient, Gradients, tracked, value_and_grad, values_and_grads};
+use rnn_train::{
+    Differentiable, Gradient, Gradients, Reach, tracked, value_and_grad, values_and_grads,
+};
 
 use crate::common::{Device, assert_says, device, tensor};
 
@@ -228,4 +233,112 @@ fn a_second_backward_pass_says_what_to_do() {
         &backward().unwrap_err(),
         &["has freed the record", "values_and_grads"],
     );
+}
+
+fn leaf(device: &Device, value: f32) -> Tensor<Device> {
+    device.leaf(&tensor(device, &[value], &[1])).unwrap()
+}
+
+/// A segment that is computed again in the backward pass.
+fn again(
+    device: &Device,
+    x: Tensor<Device>,
+    body: impl Fn(&Tensor<Device>) -> Result<Tensor<Device>> + Send + Sync + 'static,
+) -> Result<Tensor<Device>> {
+    let body = Arc::new(move |_: &Device, x: &[Tensor<Device>]| Ok(vec![body(&x[0])?]));
+    Ok(device
+        .segment(MemoryPolicy::Recompute, &[x], body)?
+        .remove(0))
+}
+
+#[test]
+fn a_gradient_is_passed_on_as_soon_as_it_is_complete() {
+    let device = device();
+    let mut stored = None;
+    for recomputed in [false, true] {
+        let [first, second, third, unused] = [0.5, -0.7, 0.3, 1.0].map(|x| leaf(&device, x));
+        let times = |x: Tensor<Device>, factor: &Tensor<Device>| {
+            let factor = factor.clone();
+            let body = move |x: &Tensor<Device>| x.mul(&factor)?.tanh();
+            match recomputed {
+                true => again(&device, x, body),
+                false => body(&x),
+            }
+        };
+        // `third` is used at both ends.
+        let x = times(tensor(&device, &[2.0f32], &[1]), &third).unwrap();
+        let y = times(times(times(x, &first).unwrap(), &second).unwrap(), &third).unwrap();
+        let (loss, other) = (
+            y.sum_all().unwrap(),
+            second.square().unwrap().sum_all().unwrap(),
+        );
+        let leaves = [&third, &first, &unused, &second, &first];
+        let mut passed = Vec::new();
+        let take = &mut |loss, leaf, grad: Option<Gradient<Device>>| {
+            let dense = grad.map(|grad| grad.to_dense()?.item());
+            passed.push((loss, leaf, dense.transpose()?));
+            Ok(())
+        };
+        device
+            .gradients_of(&[&other, &loss], &leaves, Reach::Anything, take)
+            .unwrap();
+        let order: Vec<_> = passed
+            .iter()
+            .map(|(loss, leaf, _)| (*loss, *leaf))
+            .collect();
+        let [of_other, of_loss]: [Vec<usize>; 2] = [0, 1].map(|wanted| {
+            let of_wanted = order.iter().filter(|(loss, _)| *loss == wanted);
+            of_wanted.map(|(_, leaf)| *leaf).collect()
+        });
+        assert_eq!(of_loss, [2, 3, 1, 4, 0], "{recomputed}");
+        assert_eq!(of_other.len(), leaves.len());
+        for (loss, leaf, grad) in &passed {
+            match (loss, leaf) {
+                (0, 3) => assert_eq!(*grad, Some(f64::from(2.0 * -0.7f32))),
+                (0, _) | (_, 2) => assert_eq!(*grad, None),
+                _ => assert!(grad.unwrap().abs() > 1e-3),
+            }
+        }
+        stored.get_or_insert_with(|| passed.clone());
+        assert_eq!(stored.as_ref(), Some(&passed));
+    }
+}
+
+#[test]
+fn an_error_of_the_taker_ends_the_backward_pass() {
+    let device = device();
+    let (first, second) = (leaf(&device, 0.5), leaf(&device, 2.0));
+    let loss = first
+        .tanh()
+        .unwrap()
+        .mul(&second)
+        .unwrap()
+        .sum_all()
+        .unwrap();
+    let mut taken = 0;
+    let refused = device.gradients_of(
+        &[&loss],
+        &[&first, &second],
+        Reach::Anything,
+        &mut |_, _, _| {
+            taken += 1;
+            Err(Error::Gradient("enough".into()))
+        },
+    );
+    assert_says(&refused.unwrap_err(), &["enough"]);
+    assert_eq!(taken, 1);
+}
+
+#[test]
+fn a_segment_uses_the_same_parameters_when_it_is_run_again() {
+    let device = device();
+    let (early, late) = (leaf(&device, 0.5), leaf(&device, 2.0));
+    let (runs, factor) = (AtomicUsize::new(0), late.clone());
+    let body = move |x: &Tensor<Device>| match runs.fetch_add(1, Ordering::SeqCst) {
+        0 => x.square(),
+        _ => x.mul(&factor),
+    };
+    let y = again(&device, early.tanh().unwrap(), body).unwrap();
+    let refused = device.gradients(&y.sum_all().unwrap(), &[&early, &late]);
+    assert_says(&refused.unwrap_err(), &["a segment that was run again"]);
 }

@@ -5,6 +5,7 @@ mod common;
 mod convert;
 mod data;
 mod dropout;
+mod exchange;
 mod gradients;
 mod loop_parts;
 mod loss_scale;
