@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::trace::{SharedProgram, StepCache, StepGraph};
-use crate::{DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor};
+use crate::{DType, Error, Layout, Meta, Op, Result, Tensor};
 
 /// A device: holds buffers and runs operations on them.
 ///
@@ -127,11 +127,6 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// The device failed.
     fn release_cached(&self) -> Result<()> {
         Ok(())
-    }
-
-    /// How the device would run a whole sequence, or `None` if the cell should run step by step.
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        Some(SequencePlan::composed(request))
     }
 
     /// Makes a program of the part of a step that runs step by step, for
@@ -442,9 +437,6 @@ macro_rules! forward_backend {
         }
         fn release_cached(&self) -> $crate::Result<()> {
             self.$field.release_cached()
-        }
-        fn plan_sequence(&self, request: &$crate::SequenceRequest) -> Option<$crate::SequencePlan> {
-            self.$field.plan_sequence(request)
         }
         fn is_tracked(&self, buffer: &Self::Buffer) -> bool {
             self.$field.is_tracked(buffer)

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use backend_api::trace::{ScanPlan, SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Result,
-    SequencePlan, SequenceRequest, View, accumulate_widened, check_bytes, check_download, compose,
-    is_widened, run_widened,
+    View, accumulate_widened, check_bytes, check_download, compose, is_widened, run_widened,
 };
 
 use crate::device::Cpu;
@@ -140,11 +139,6 @@ impl Backend for Cpu {
 
     fn step_cache(&self) -> Option<&StepCache> {
         Some(self.steps())
-    }
-
-    /// `None`: a cell's step becomes a program, as any other.
-    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
-        None
     }
 }
 

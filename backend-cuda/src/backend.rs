@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePlan,
-    SequenceRequest, View, check_accumulate, check_bytes, check_download, check_run, compose,
-    is_widened, run_widened,
+    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, View,
+    check_accumulate, check_bytes, check_download, check_run, compose, is_widened, run_widened,
 };
 use cudarc::driver::result;
 
@@ -148,11 +147,6 @@ impl Backend for Cuda {
 
     fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
         Ok(Arc::new(StepKernels::on(self, step)?))
-    }
-
-    /// Layers are compiled from their steps.
-    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
-        None
     }
 }
 

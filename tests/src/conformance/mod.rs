@@ -8,9 +8,8 @@
 //! ([`EXPECTED`]).
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
-//!   `sequences`, `scans`; destinations: `destinations`; memory: `buffers`; invalid calls:
-//!   `errors`;
-//! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
+//!   `scans`; destinations: `destinations`; memory: `buffers`; invalid calls: `errors`;
+//! * networks, with their gradients: `cells`, `sequences`, `drivers`, `dropout`, `memory`, `losses`,
 //!   `optimizers`; what is summed or remembered over many steps, in every float type: `long_sums`.
 
 mod buffers;
@@ -63,12 +62,12 @@ pub fn cases() -> Vec<Case> {
         random::cases,
         special::cases,
         fused::cases,
-        sequences::cases,
         scans::cases,
         destinations::cases,
         buffers::cases,
         errors::cases,
         cells::cases,
+        sequences::cases,
         drivers::cases,
         dropout::cases,
         memory::cases,

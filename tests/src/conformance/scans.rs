@@ -5,19 +5,24 @@ use std::sync::Arc;
 use backend_api::trace::{CompiledStep, Operand, Recorder, ScanPlan, StepGraph};
 use backend_api::{Activation, Backend, DType, Fused, Meta, Op, Result, Shape, Tensor, Unary};
 
-use super::case::{Case, Program};
-use super::draw::{Draw, Fill, PRECISE};
+use super::case::Case;
+use super::draw::{Arrange, Fill, PRECISE};
+use super::operation::{Operand as Drawn, Operation};
 use super::tolerance::Class;
 
 /// `z = h · w + x`, `c' = c sigmoid(a) + mean(b²)`, `h' = tanh(c') * v`, where `a` and `b` are the
 /// halves of `z`; the outputs are `h'` and `z`. Has products, slices, sums of rows, captured rows.
 #[derive(Clone, Copy, Debug)]
-struct Scan {
-    steps: usize,
-    batch: usize,
-    units: usize,
-    reverse: bool,
-    ragged: bool,
+pub(super) struct Scan {
+    pub(super) steps: usize,
+    pub(super) batch: usize,
+    pub(super) units: usize,
+    pub(super) reverse: bool,
+    pub(super) ragged: bool,
+    /// Whether `z` is a saved value, which is unspecified past a row's length.
+    pub(super) saves: bool,
+    /// Whether the device may make a program of the step.
+    pub(super) compiled: bool,
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -38,9 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
                     units,
                     reverse,
                     ragged,
+                    saves: reverse && !ragged,
+                    compiled: true,
                 };
-                let name = format!("{scan:?}");
-                all.push(Case::program("scans", name, Class::Network, PRECISE, scan));
+                let (name, operation) = (format!("{scan:?}"), Operation::scan(scan));
+                let class = Class::Network;
+                let case = Case::program("scans", &name, class, PRECISE, operation.clone());
+                all.extend([case, Case::overrides(name, class, PRECISE, operation)]);
             }
         }
     }
@@ -86,48 +95,46 @@ impl Scan {
             finished.map_err(|why| backend_api::Error::argument("scan", "step", why))?;
         Ok(graph)
     }
-}
 
-impl Program for Scan {
-    fn operations(&self) -> Vec<&'static str> {
-        vec!["scan"]
-    }
-
-    fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
+    /// The operands of the operation.
+    pub(super) fn operands(&self) -> Vec<Drawn> {
         let Self {
             steps,
             batch,
             units,
-            reverse,
-            ragged,
+            ..
         } = *self;
-        let draw_one =
-            |label: &str, dims: &[usize]| draw.tensor(device, label, dims, &Fill::SYMMETRIC);
-        let mut ins = vec![
-            draw_one("x", &[steps, batch, 2 * units])?,
-            draw_one("w", &[units, 2 * units])?,
-            draw_one("v", &[units])?,
-            draw_one("c", &[batch, units])?,
-            draw_one("h", &[batch, units])?,
+        let drawn = |dims: &[usize]| Drawn::new(dims, Arrange::Whole);
+        let mut all = vec![
+            drawn(&[steps, batch, 2 * units]),
+            drawn(&[units, 2 * units]),
+            drawn(&[units]),
+            drawn(&[batch, units]),
+            drawn(&[batch, units]),
         ];
-        let graph = self.graph(device, ins[0].dtype())?;
-        if ragged {
-            let lengths: Vec<i32> = (0..batch)
-                .map(|row| (row * 3 % (steps + 1)) as i32)
-                .collect();
-            ins.push(Tensor::from_slice(device, &lengths, &[batch])?);
+        if self.ragged {
+            // At, below and above the number of steps.
+            let of_row = |row: usize| (row * 3 % (steps + 2)) as f64;
+            let lengths = Fill::These((0..batch).map(of_row).collect());
+            all.push(Drawn::typed(&[batch], Arrange::Whole, lengths, DType::I32));
         }
-        let program = device.compile_step(&graph);
-        let plan = ScanPlan {
-            step: Arc::new(CompiledStep::new(graph, program)),
-            steps,
-            reverse,
-            ragged,
-            reuse: false,
-            saved: 0,
+        all
+    }
+
+    /// The operation, with the device's program.
+    pub(super) fn op<B: Backend>(&self, device: &B, dtype: DType) -> Result<Op> {
+        let graph = self.graph(device, dtype)?;
+        let program = match self.compiled {
+            true => device.compile_step(&graph),
+            false => Err("the case wants none".to_owned()),
         };
-        let ins: Vec<_> = ins.iter().collect();
-        let results = Tensor::call_all(device, &Op::Fused(Fused::Scan(plan)), &ins)?;
-        Ok(results.into_vec())
+        Ok(Op::Fused(Fused::Scan(ScanPlan {
+            step: Arc::new(CompiledStep::new(graph, program)),
+            steps: self.steps,
+            reverse: self.reverse,
+            ragged: self.ragged,
+            reuse: self.batch % 2 == 1,
+            saved: usize::from(self.saves),
+        })))
     }
 }
