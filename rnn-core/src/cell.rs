@@ -112,8 +112,8 @@ pub trait Cell: Module {
     /// The default implementation runs [`step`](Self::step) for each time; what depends on no
     /// state, such as the product of the inputs, is computed for all times at once. Cells that
     /// consist of cells override it: a stack runs all steps of a layer before those of the next, so
-    /// that the inputs of every layer are known for all times, and a wrapper around a cell calls the
-    /// `unroll` of that cell. The results must equal those of the steps within rounding.
+    /// that the inputs of every layer are known for all times, and a wrapper calls the `unroll` of
+    /// its cell. The results must equal those of the steps within rounding.
     ///
     /// # Errors
     /// As [`step`](Self::step).

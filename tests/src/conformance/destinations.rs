@@ -9,7 +9,7 @@ use super::elementwise::{BINARIES, COMPARISONS, unaries};
 use super::fused;
 use super::operation::{Held, Operand, Operation};
 use super::products::product;
-use super::scans::Scan;
+use super::scan::Scan;
 use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Turned, TurnedCut, Whole};

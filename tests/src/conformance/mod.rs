@@ -9,8 +9,9 @@
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
 //!   `scans`; destinations: `destinations`; memory: `buffers`; invalid calls: `errors`;
-//! * networks, with their gradients: `cells`, `sequences`, `drivers`, `dropout`, `memory`, `losses`,
-//!   `optimizers`; what is summed or remembered over many steps, in every float type: `long_sums`.
+//! * networks, with their gradients: `cells`, `sequences`, `drivers`, `dropout`, `memory`,
+//!   `losses`, `optimizers`; what is summed or remembered over many steps, in every float type:
+//!   `long_sums`.
 
 mod buffers;
 mod case;
@@ -35,6 +36,7 @@ mod products;
 mod random;
 mod reduce;
 mod report;
+mod scan;
 mod scans;
 mod sequences;
 mod special;

@@ -5,7 +5,7 @@ use backend_api::{Backend, DType, Dest, Error, Layout, Meta, Op, Result, Shape, 
 use super::case::{Case, Program};
 use super::compare::{Comparison, Read};
 use super::draw::{Arrange, Draw, Fill, places, upload};
-use super::scans::Scan;
+use super::scan::Scan;
 use super::tolerance::Class;
 use crate::devices::TestBackend;
 
@@ -78,10 +78,33 @@ impl Operation {
 
     /// The operation of steps.
     pub(super) fn scan(scan: Scan) -> Self {
-        Self {
-            kind: Kind::Scan(scan),
-            operands: scan.operands(),
+        let Scan {
+            steps,
+            batch,
+            units,
+            ..
+        } = scan;
+        let drawn = |dims: &[usize]| Operand::new(dims, Arrange::Whole);
+        let mut operands = vec![
+            drawn(&[steps, batch, 2 * units]),
+            drawn(&[units, 2 * units]),
+            drawn(&[units]),
+            drawn(&[batch, units]),
+            drawn(&[batch, units]),
+        ];
+        if scan.ragged {
+            // At, below and above the number of steps.
+            let of_row = |row: usize| (row * 3 % (steps + 2)) as f64;
+            let lengths = Fill::These((0..batch).map(of_row).collect());
+            operands.push(Operand::typed(
+                &[batch],
+                Arrange::Whole,
+                lengths,
+                DType::I32,
+            ));
         }
+        let kind = Kind::Scan(scan);
+        Self { kind, operands }
     }
 
     /// The operation's name.
