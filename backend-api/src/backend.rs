@@ -7,10 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::trace::{SharedProgram, StepCache, StepGraph};
-use crate::{
-    DType, Error, Layout, Meta, Op, Result, SequencePlan, SequenceRequest, Tensor, Update,
-    update_by_run,
-};
+use crate::{DType, Error, Layout, Meta, Op, Result, Tensor, Update, update_by_run};
 
 /// A device: holds buffers and runs operations on them.
 ///
@@ -92,8 +89,8 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Runs an operation for each entry, and replaces its first operands by its results. A buffer
     /// keeps its memory if this is its only handle, else a new one takes its place, so that other
     /// handles never observe a change. The entries do not depend on one another: a handle that is
-    /// state of one is no operand of another. All have operands of the same types. If the device fails, the contents of the state are
-    /// unspecified.
+    /// state of one is no operand of another. All have operands of the same types. If the device
+    /// fails, the contents of the state are unspecified.
     ///
     /// The default runs the operation with new buffers for its results. A device overrides the
     /// method for the operations that it can run in place.
@@ -142,11 +139,6 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// The device failed.
     fn release_cached(&self) -> Result<()> {
         Ok(())
-    }
-
-    /// How the device would run a whole sequence, or `None` if the cell should run step by step.
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        Some(SequencePlan::composed(request))
     }
 
     /// Makes a program of the part of a step that runs step by step, for
@@ -457,9 +449,6 @@ macro_rules! forward_backend {
         }
         fn release_cached(&self) -> $crate::Result<()> {
             self.$field.release_cached()
-        }
-        fn plan_sequence(&self, request: &$crate::SequenceRequest) -> Option<$crate::SequencePlan> {
-            self.$field.plan_sequence(request)
         }
         fn is_tracked(&self, buffer: &Self::Buffer) -> bool {
             self.$field.is_tracked(buffer)

@@ -228,15 +228,6 @@ macro_rules! dispatch {
                 }
             }
 
-            fn plan_sequence(
-                &self,
-                request: &$crate::SequenceRequest,
-            ) -> Option<$crate::SequencePlan> {
-                match self {
-                    $($(#[$on])* Self::$variant(device) => device.plan_sequence(request),)+
-                }
-            }
-
             fn compile_step(
                 &self,
                 step: &$crate::trace::StepGraph,

@@ -191,8 +191,6 @@ impl Fused {
                 args.same("rows", rows, args.gather(table, ids)?)?;
                 Ok(smallvec![table])
             }
-            Self::Sequence(plan) => plan.infer(args),
-            Self::SequenceGrad(plan) => plan.infer_grad(args),
             Self::Scan(plan) => plan.infer(args),
             Self::SoftmaxCrossEntropy => {
                 let [logits, labels] = args.take()?;

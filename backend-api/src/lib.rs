@@ -33,7 +33,6 @@ mod operands;
 pub mod philox;
 mod precision;
 pub mod rounding;
-mod sequence;
 mod shape;
 mod shared_doc;
 mod stack;
@@ -55,7 +54,6 @@ pub use error::{Error, Result};
 pub use layout::Layout;
 pub use op::{AdamStep, Binary, Compare, Distribution, Fused, LstmGates, Op, Reduce, Unary};
 pub use precision::Precision;
-pub use sequence::{ExtendedLstm, Recurrence, SequencePath, SequencePlan, SequenceRequest};
 pub use shape::{IntoMeta, MAX_RANK, Meta, Shape};
 /// The crate of [`Buffers`], [`Dests`] and [`Metas`], in the version (1) that their types name.
 pub use smallvec;

@@ -22,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use crate::trace::ScanPlan;
-use crate::{Activation, DType, Meta, Precision, SequencePlan};
+use crate::{Activation, DType, Meta, Precision};
 
 /// One operation. Operands are listed in order, with their shapes.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,10 +378,6 @@ pub enum Fused {
     /// the table at `ids`. If an id occurs more than once, its last row is used. An id outside
     /// `0..V` is an error. Any type of table. The inverse of [`Op::Gather`].
     ScatterUpdate,
-    /// A whole recurrent sequence; see [`SequencePlan`] for operands and results.
-    Sequence(SequencePlan),
-    /// The gradient of a whole recurrent sequence; see [`SequencePlan`].
-    SequenceGrad(SequencePlan),
     /// A recurrence over all steps, given as a graph; see [`ScanPlan`] for operands and results.
     Scan(ScanPlan),
     /// `(logits: [.., V], labels: [..] int) -> [..]`: `-log softmax(logits)[label]`. A label
@@ -459,7 +455,6 @@ impl Fused {
             | Self::GruOutput { activation }
             | Self::GruOutputGrad { activation } => Some(*activation),
             Self::LstmStep(gates) | Self::LstmStepGrad(gates) => Some(gates.activation),
-            Self::Sequence(plan) | Self::SequenceGrad(plan) => Some(plan.recurrence.activation()),
             _ => None,
         }
     }

@@ -45,7 +45,6 @@ pub fn is_arithmetic(op: &Op) -> bool {
 }
 
 /// Runs an operation on 16-bit floats: casts its operands to `f32`, runs it, and casts the results.
-/// A whole sequence is cast once, not step by step.
 ///
 /// # Errors
 /// The device failed.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use backend_api::trace::{ScanPlan, SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Activation, Backend, Buffers, DType, Dests, Error, Fused, Layout, Memory, Meta, Op, Result,
-    SequencePlan, SequenceRequest, Update, View, accumulate_widened, check_bytes, check_download,
-    check_update, compose, is_widened, run_widened, update_by_run,
+    Update, View, accumulate_widened, check_bytes, check_download, check_update, compose,
+    is_widened, run_widened, update_by_run,
 };
 
 use crate::device::Cpu;
@@ -153,11 +153,6 @@ impl Backend for Cpu {
 
     fn step_cache(&self) -> Option<&StepCache> {
         Some(self.steps())
-    }
-
-    /// `None`: a cell's step becomes a program, as any other.
-    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
-        None
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, SequencePlan,
-    SequenceRequest, Update, View, check_accumulate, check_bytes, check_download, check_run,
-    check_update, compose, is_widened, run_widened, update_by_run,
+    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, Update, View,
+    check_accumulate, check_bytes, check_download, check_run, check_update, compose, is_widened,
+    run_widened, update_by_run,
 };
 use cudarc::driver::result;
 
@@ -161,11 +161,6 @@ impl Backend for Cuda {
 
     fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
         Ok(Arc::new(StepKernels::on(self, step)?))
-    }
-
-    /// Layers are compiled from their steps.
-    fn plan_sequence(&self, _request: &SequenceRequest) -> Option<SequencePlan> {
-        None
     }
 }
 

@@ -67,10 +67,8 @@ impl CudaBuilder {
     /// The precision of `f32` matmuls; exact by default.
     ///
     /// It applies to all matmuls, including those of whole sequences and gradients, and to nothing
-    /// else. [`Precision::Int8`] is not supported. A persistent kernel ([`SequencePath::Whole`])
-    /// always multiplies exactly.
-    ///
-    /// [`SequencePath::Whole`]: backend_api::SequencePath::Whole
+    /// else. [`Precision::Int8`] is not supported. An LSTM all of whose steps are one launch, as
+    /// `DynamicRnn::explain` says, always multiplies its state exactly.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self

@@ -1,6 +1,6 @@
 //! A whole LSTM sequence in one launch: whether it fits the device, and the launch itself.
 
-use backend_api::{Activation, DType, LstmGates, Recurrence, Result, SequenceRequest};
+use backend_api::{Activation, LstmGates, Result};
 use cudarc::driver::sys::CUdeviceptr;
 
 use crate::arguments::{Kernel, Launch, args};
@@ -122,28 +122,24 @@ impl Spread {
 }
 
 impl Cuda {
-    /// The spread of a request; `None` if its cell, element type or size has no persistent kernel
-    /// on this device.
-    pub(crate) fn spread(&self, request: &SequenceRequest) -> Option<Spread> {
-        let single = request.dtype.computed_in() == DType::F32;
-        let known = request.recurrence.activation().is_common();
-        let plain = matches!(request.recurrence, Recurrence::Lstm(_)) && known && single;
-        let counted = i32::try_from(request.steps).is_ok() && i32::try_from(request.batch).is_ok();
-        if !plain || !counted || request.steps == 0 {
+    /// The spread of an LSTM in `f32`; `None` if there is no persistent kernel for its activation,
+    /// or not for its size on this device.
+    pub(crate) fn spread(
+        &self,
+        [steps, batch, units]: [usize; 3],
+        activation: Activation,
+    ) -> Option<Spread> {
+        let counted = i32::try_from(steps).is_ok() && i32::try_from(batch).is_ok();
+        if !activation.is_common() || !counted || steps == 0 {
             return None;
         }
         let multiprocessors = self.cooperative() as usize;
-        let spreads = Spread::all(
-            request.batch,
-            request.units,
-            multiprocessors,
-            self.shared_limit(),
-        );
+        let spreads = Spread::all(batch, units, multiprocessors, self.shared_limit());
         spreads.into_iter().find(|spread| {
             // Each block adds 1 per step to a 32-bit counter.
-            let arrivals = request.steps.checked_mul(spread.per);
+            let arrivals = steps.checked_mul(spread.per);
             let counted = arrivals.is_some_and(|n| i32::try_from(n).is_ok());
-            counted && self.holds(spread, request.recurrence.activation())
+            counted && self.holds(spread, activation)
         })
     }
 

@@ -110,9 +110,10 @@ pub trait Cell: Module {
     /// Computes all steps of a sequence. Time is the first axis of inputs and outputs.
     ///
     /// The default implementation runs [`step`](Self::step) for each time; what depends on no
-    /// state, such as the product of the inputs, is computed for all times at once. Cells for which
-    /// devices have an operation override it. The results must equal those of the steps within
-    /// rounding.
+    /// state, such as the product of the inputs, is computed for all times at once. Cells that
+    /// consist of cells override it: a stack runs all steps of a layer before those of the next, so
+    /// that the inputs of every layer are known for all times, and a wrapper calls the `unroll` of
+    /// its cell. The results must equal those of the steps within rounding.
     ///
     /// # Errors
     /// As [`step`](Self::step).

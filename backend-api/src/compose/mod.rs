@@ -4,11 +4,8 @@
 //! is recorded operation by operation; tests compare hand-written gradients against these composed
 //! ones.
 
-mod sequence;
-
 use smallvec::{SmallVec, smallvec};
 
-use self::sequence::{sequence, sequence_grad};
 use crate::activation::ActivationFn;
 use crate::expr::Expr;
 use crate::trace::scan;
@@ -99,8 +96,6 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         (Fused::ScatterUpdate, [table, ids, rows]) => {
             smallvec![scatter_update(table, ids, rows)?]
         }
-        (Fused::Sequence(plan), ins) => sequence(device, plan, ins)?,
-        (Fused::SequenceGrad(plan), ins) => sequence_grad(device, plan, ins)?,
         (Fused::Scan(plan), ins) => scan(device, plan, ins)?,
         (Fused::SoftmaxCrossEntropy, [logits, labels]) => {
             let axis = logits.shape().rank() - 1;

@@ -1,7 +1,7 @@
 //! Which steps are those of a plain LSTM.
 
 use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
-use backend_api::{Binary, DType, Fused, LstmGates, Op, Recurrence, SequenceRequest};
+use backend_api::{Binary, DType, Fused, LstmGates, Op};
 
 use crate::device::Cuda;
 use crate::persistent::Spread;
@@ -90,15 +90,7 @@ impl Cuda {
         graph: &StepGraph,
         steps: usize,
     ) -> Option<Spread> {
-        self.spread(&SequenceRequest {
-            recurrence: Recurrence::Lstm(lstm.gates),
-            inputs: graph.inputs[0].shape.last(),
-            steps,
-            batch: graph.batch(),
-            units: graph.states[0].shape.last(),
-            ragged: false,
-            reuse: false,
-            dtype: DType::F32,
-        })
+        let sizes = [steps, graph.batch(), graph.states[0].shape.last()];
+        self.spread(sizes, lstm.gates.activation)
     }
 }

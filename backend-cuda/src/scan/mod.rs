@@ -2,8 +2,10 @@
 //!
 //! A [`program`] is a step's products, and between them generated kernels: [`kernel`] decides which
 //! thread computes what, after [`split`] cut instructions in parts, and [`print`](mod@print) writes
-//! the source. [`run`] queues all steps; those of a plain [`lstm`] may be one launch ([`whole`]).
+//! the source. Products that can be one product are ([`join`]). [`run`] queues all steps; those of
+//! a plain [`lstm`] may be one launch ([`whole`]).
 
+mod join;
 mod kernel;
 mod lstm;
 mod operands;

@@ -8,6 +8,7 @@ use backend_api::trace::StepGraph;
 use backend_api::trace::program::{self, Phase, RowProgram, Target};
 use sha2::{Digest, Sha256};
 
+use super::join::{Joined, Launch, launches};
 use super::kernel::Kernel;
 use super::lstm::PlainLstm;
 use super::print::Printer;
@@ -25,8 +26,10 @@ pub(crate) struct StepKernels {
     pub(super) grids: Vec<Option<RowGrid>>,
     /// The LSTM that the step is of, for one launch.
     pub(super) lstm: Option<PlainLstm>,
-    /// The matrices of the steps' products, in order.
-    pub(super) matrices: Vec<usize>,
+    /// What a step queues.
+    pub(super) launches: Vec<Launch>,
+    /// The matrices of the steps' products.
+    pub(super) matrices: Vec<Joined>,
     pub(super) source: Arc<str>,
     /// A hash of the source: programs for other batches have the same.
     pub(super) code: u64,
@@ -50,13 +53,15 @@ impl StepKernels {
         let program = program::compile(graph, Target::Fixed)?;
         let slots = Slots::new(&program);
         let mut source = "#include \"steps.cuh\"\n".to_owned();
+        let (launches, matrices) = launches(&program);
         let phases = 0..program.phases.len();
         let grids = phases.map(|number| print(&program, &slots, number, &mut source));
         Ok(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             lstm: None,
             grids: grids.collect::<Result<_, _>>()?,
-            matrices: matrices(&program),
+            launches,
+            matrices,
             program,
             slots,
             code: hash(&source),
@@ -74,11 +79,6 @@ impl StepKernels {
             lstm: lstm.filter(|lstm| cuda.spread_of(lstm, graph, 1).is_some()),
             ..Self::new(graph)?
         })
-    }
-
-    /// The numbers of the phases of the steps.
-    pub(super) fn steps(&self) -> std::ops::Range<usize> {
-        self.program.ahead..self.program.behind
     }
 }
 
@@ -118,19 +118,6 @@ fn print(
     }))
 }
 
-/// The matrices of the steps' products, in order.
-fn matrices(program: &RowProgram) -> Vec<usize> {
-    let phases = &program.phases[program.ahead..program.behind];
-    let products = phases.iter().filter_map(|phase| match phase {
-        Phase::Product(product) => Some(product.matrix),
-        Phase::Tile(_) => None,
-    });
-    let mut matrices: Vec<usize> = products.collect();
-    matrices.sort_unstable();
-    matrices.dedup();
-    matrices
-}
-
 fn hash(source: &str) -> u64 {
     let mut first = [0; size_of::<u64>()];
     first.copy_from_slice(&Sha256::digest(source)[..size_of::<u64>()]);
@@ -139,12 +126,12 @@ fn hash(source: &str) -> u64 {
 
 impl fmt::Display for StepKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kernels = self.grids[self.steps()].iter().flatten().count();
-        let products = self.steps().len() - kernels;
+        let is_product = |launch: &&Launch| matches!(launch, Launch::Product(..));
+        let products = self.launches.iter().filter(is_product).count();
         if self.lstm.is_some() {
             writeln!(f, "all steps in one launch, instead of")?;
         }
-        let launches = products + kernels;
+        let launches = self.launches.len();
         writeln!(f, "{launches} launches a step, {products} of them products")?;
         self.program.fmt(f)
     }

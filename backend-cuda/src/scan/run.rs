@@ -9,6 +9,7 @@ use backend_api::{
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use smallvec::smallvec;
 
+use super::join::{Joined, Launch};
 use super::operands::{Held, in_one_piece, result};
 use super::program::StepKernels;
 use crate::arguments::{Grid, Kernel, args};
@@ -253,8 +254,10 @@ impl Run<'_> {
     }
 
     /// Whether the columns of a matrix are contiguous, rather than its rows.
-    fn is_transposed(&self, matrix: usize) -> bool {
-        let strides = self.step.program.matrices[matrix].layout.strides();
+    fn is_transposed(&self, matrix: &Joined) -> bool {
+        let strides = self.step.program.matrices[matrix.parts[0].0]
+            .layout
+            .strides();
         strides[0] < strides[1]
     }
 
@@ -365,10 +368,8 @@ impl Steps for Run<'_> {
         bytes.extend(program.scratch.iter().map(|width| self.row_bytes(*width)));
         let states = program.states.iter().flat_map(|width| [*width; 2]);
         bytes.extend(states.map(|width| self.row_bytes(width)));
-        for matrix in &self.step.matrices {
-            let shape = program.matrices[*matrix].layout.shape();
-            bytes.push(Meta::new(shape, program.dtype).bytes());
-        }
+        let matrices = self.step.matrices.iter();
+        bytes.extend(matrices.map(|Joined { shape: [k, n], .. }| k * n * program.dtype.size()));
         bytes
     }
 
@@ -379,13 +380,23 @@ impl Steps for Run<'_> {
             self.cuda.copy_bytes(*from, to, self.row_bytes(*width))?;
         }
         for (i, matrix) in self.step.matrices.iter().enumerate() {
-            let mut view = self.view(*matrix)?;
-            if self.is_transposed(*matrix) {
-                view.layout = view.layout.permute(&[1, 0])?;
+            let [k, n] = matrix.shape;
+            let order = match self.is_transposed(matrix) {
+                true => [1, 0],
+                false => [0, 1],
+            };
+            let whole = Layout::contiguous(Shape::new(&order.map(|axis| [k, n][axis]))?);
+            for (part, at) in &matrix.parts {
+                let mut view = self.view(*part)?;
+                view.layout = view.layout.permute(&order)?;
+                let mut to = whole;
+                for (axis, len) in view.layout.shape().dims().iter().enumerate() {
+                    let first = at[order[axis]];
+                    to = to.slice(axis, first..first + len)?;
+                }
+                self.cuda
+                    .copy_view(&view, workspace.address(self.matrix(i)), to)?;
             }
-            let to = Layout::contiguous(view.layout.shape());
-            self.cuda
-                .copy_view(&view, workspace.address(self.matrix(i)), to)?;
         }
         self.describe(workspace)?;
         self.all_steps(0..program.ahead, workspace)
@@ -394,20 +405,21 @@ impl Steps for Run<'_> {
     fn step(&self, queue: Queue<'_>, workspace: &Workspace, offset: usize) -> Result<()> {
         let program = &self.step.program;
         let (rows, size) = (program.batch, program.dtype.size());
-        for number in self.step.steps() {
-            let Phase::Product(product) = &program.phases[number] else {
-                let grid = self.grid(number, rows).ok_or_else(missing)?;
-                let args = args![workspace.address(DESCRIPTION), offset as i32];
-                queue.launch(Kernel::of_step(self.step.code, number), grid, args)?;
-                continue;
+        for launch in &self.step.launches {
+            let (product, index) = match launch {
+                Launch::Product(product, index) => (product, *index),
+                Launch::Kernel(number) => {
+                    let grid = self.grid(*number, rows).ok_or_else(missing)?;
+                    let args = args![workspace.address(DESCRIPTION), offset as i32];
+                    queue.launch(Kernel::of_step(self.step.code, *number), grid, args)?;
+                    continue;
+                }
             };
-            let position = self.step.matrices.binary_search(&product.matrix);
-            let position = position.map_err(|_| missing())?;
-            let shape = program.matrices[product.matrix].layout.shape();
-            let address = workspace.address(self.matrix(position));
-            let matrix = match self.is_transposed(product.matrix) {
-                true => Matrix::rows(address, shape[0]).transpose(),
-                false => Matrix::rows(address, shape[1]),
+            let joined = &self.step.matrices[index];
+            let address = workspace.address(self.matrix(index));
+            let matrix = match self.is_transposed(joined) {
+                true => Matrix::rows(address, joined.shape[0]).transpose(),
+                false => Matrix::rows(address, joined.shape[1]),
             };
             let at = |row: Row| {
                 let block = match row.buffer.memory {

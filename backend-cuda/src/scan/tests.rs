@@ -1,11 +1,12 @@
-//! Which threads of a kernel wait for each other.
+//! Which threads of a kernel wait for each other, and which products are one.
 
 use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
 use backend_api::{
-    Activation, Binary, DType, Fused, Layout, LstmGates, Meta, Op, Reduce, Shape, Unary,
+    Activation, Binary, DType, Fused, Layout, LstmGates, Meta, Op, Precision, Reduce, Shape, Unary,
 };
 
 use super::StepKernels;
+use super::join::Launch;
 use crate::kernels;
 
 /// A step with one state `[2, ..]`, which is its output, too.
@@ -25,6 +26,12 @@ impl Step {
         let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
         self.0.inputs.push(meta);
         Operand::whole(Value::Input(self.0.inputs.len() - 1), meta)
+    }
+
+    fn captured(&mut self, dims: &[usize]) -> Operand {
+        let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+        self.0.captured.push(meta);
+        Operand::whole(Value::Captured(self.0.captured.len() - 1), meta)
     }
 
     fn op(&mut self, op: Op, operands: &[Operand]) -> Operand {
@@ -111,4 +118,53 @@ fn values_of_other_threads_are_shared() {
     assert!(compiled.source.contains("__shared__ T r"));
     let problem = turned(200, 100).unwrap_err();
     assert_eq!(problem, "the threads of a row exchange 80000 bytes");
+}
+
+/// The rows and columns of the matrices of a step's products.
+fn products(step: &StepKernels) -> Vec<[usize; 2]> {
+    let products = step.launches.iter().filter_map(|launch| match launch {
+        Launch::Product(product, matrix) => Some((product, &step.matrices[*matrix])),
+        Launch::Kernel(_) => None,
+    });
+    let shapes = products.map(|(product, matrix)| {
+        assert_eq!(matrix.shape, [product.k, product.n]);
+        matrix.shape
+    });
+    shapes.collect()
+}
+
+#[test]
+fn products_with_one_operand_or_one_result_are_one() {
+    let matmul = Op::MatMul {
+        alpha: 1.0,
+        precision: Precision::Exact,
+    };
+    let add = Op::Binary(Binary::Add);
+    let (mut step, h) = Step::new(&[2, 3]);
+    let gates = [4, 5].map(|columns| {
+        let w = step.captured(&[3, columns]);
+        let z = step.op(matmul.clone(), &[h, w]);
+        step.tanh(z)
+    });
+    let parts = gates.map(|gate| {
+        let w = step.captured(&[gate.layout.shape().last(), 3]);
+        step.op(matmul.clone(), &[gate, w])
+    });
+    let sum = step.op(add.clone(), &parts);
+    let new = step.tanh(sum);
+    let compiled = step.compiled(new).unwrap();
+    assert_eq!(products(&compiled), [[3, 9], [9, 3]], "{compiled}");
+    assert_eq!(compiled.launches.len(), 4, "{compiled}");
+
+    // The state is an operand of a first product, and is copied for a later one.
+    let (mut step, h) = Step::new(&[2, 3]);
+    let [first, of_state, of_gate] = [(); 3].map(|()| step.captured(&[3, 3]));
+    let z = step.op(matmul.clone(), &[h, first]);
+    let gate = step.tanh(z);
+    let parts = [(h, of_state), (gate, of_gate)].map(|(a, w)| step.op(matmul.clone(), &[a, w]));
+    let sum = step.op(add, &parts);
+    let new = step.tanh(sum);
+    let compiled = step.compiled(new).unwrap();
+    assert_eq!(products(&compiled), [[3, 3], [6, 3]], "{compiled}");
+    assert_eq!(compiled.launches.len(), 4, "{compiled}");
 }

@@ -3,7 +3,6 @@
 use backend_api::{Backend, Result, Tensor};
 
 use super::CellSize;
-use crate::module::ParamId;
 use crate::{Initializer, Module, Param, Visitor};
 
 /// `[x, h] · kernel + bias`. The kernel's first rows are multiplied by the input, the others by the
@@ -61,11 +60,6 @@ impl<B: Backend> Affine<B> {
             kernel: Param::new(device, first.kernel, &[rows, width], sizes.dtype)?,
             bias: Param::new(device, first.bias, &[width], sizes.dtype)?,
         })
-    }
-
-    /// Identity of the kernel.
-    pub(crate) fn id(&self) -> ParamId {
-        self.kernel.id()
     }
 
     /// The device of the parameters.

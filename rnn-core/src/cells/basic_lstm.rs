@@ -1,10 +1,10 @@
 //! The LSTM cell without peepholes, clipping or projection.
 
-use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Recurrence, Result, Tensor};
+use backend_api::{Activation, Backend, Error, Fused, LstmGates, Op, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor, nest};
+use crate::{Cell, Initializer, Module, StepContext, Visitor, nest};
 
 backend_api::shared_doc! { lstm_state_doc:
 /// The state of an LSTM; TensorFlow's `LSTMStateTuple`, with the same order of fields.
@@ -61,22 +61,6 @@ impl<B: Backend> LstmState<B> {
         let c = kept.add(&gate(&z[0])?.mul(&z[1].activate(gates.activation)?)?)?;
         let h = gate(&z[3])?.mul(&c.activate(gates.activation)?)?;
         Ok(Self { c, h })
-    }
-
-    /// Runs all steps of an LSTM from this state, if the device has a plan for them; see
-    /// [`Unroll::sequence`].
-    pub(crate) fn sequence(
-        &self,
-        u: &Unroll<B>,
-        recurrence: Recurrence,
-        inputs: [&Tensor<B>; 3],
-        parameters: &[&Tensor<B>],
-    ) -> Result<Option<(Tensor<B>, Self)>> {
-        let result = u.sequence(recurrence, inputs, parameters, &[&self.c, &self.h])?;
-        Ok(result.map(|(outputs, state)| {
-            let [c, h] = [state[0].clone(), state[1].clone()];
-            (outputs, Self { c, h })
-        }))
     }
 }
 
@@ -208,25 +192,5 @@ impl<B: Backend> Cell for BasicLstmCell<B> {
         let z = self.affine.apply(x, &state.h)?;
         let state = LstmState::next(self.gates, &z, &state.c)?;
         Ok((state.h.clone(), state))
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.check_state(state, batch)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            let (input, kernel) = (cell.affine.input_kernel()?, cell.affine.recurrent_kernel()?);
-            let recurrence = Recurrence::Lstm(cell.gates);
-            let inputs = [xs, &input, cell.affine.bias()];
-            if let Some(result) = state.sequence(u, recurrence, inputs, &[&kernel])? {
-                return Ok(result);
-            }
-            u.stepwise(&cell, xs, state)
-        })
     }
 }

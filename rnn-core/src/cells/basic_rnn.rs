@@ -1,10 +1,10 @@
 //! The plain recurrent cell.
 
-use backend_api::{Activation, Backend, Recurrence, Result, Tensor};
+use backend_api::{Activation, Backend, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
 backend_api::shared_doc! { basic_rnn_cell_doc:
 /// The most basic cell (Elman 1990; TensorFlow's `BasicRNNCell`):
@@ -110,26 +110,5 @@ impl<B: Backend> Cell for BasicRnnCell<B> {
         self.sizes.state("state", h, batch)?;
         let h = self.affine.apply(x, h)?.activate(self.activation)?;
         Ok((h.clone(), h))
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.sizes.state("state", h, batch)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let (input, kernel) = (cell.affine.input_kernel()?, cell.affine.recurrent_kernel()?);
-            let activation = cell.activation;
-            let recurrence = Recurrence::Basic { activation };
-            let inputs = [xs, &input, cell.affine.bias()];
-            if let Some((outputs, mut state)) = u.sequence(recurrence, inputs, &[&kernel], &[h])? {
-                return Ok((outputs, state.swap_remove(0)));
-            }
-            u.stepwise(&cell, xs, h)
-        })
     }
 }

@@ -1,10 +1,10 @@
 //! The gated recurrent unit.
 
-use backend_api::{Activation, Backend, Fused, Op, Recurrence, Result, Tensor};
+use backend_api::{Activation, Backend, Fused, Op, Result, Tensor};
 
 use super::builder::cell_builder;
 use super::{Affine, CellSize, First};
-use crate::{Cell, Initializer, Module, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, StepContext, Visitor};
 
 backend_api::shared_doc! { gru_cell_doc:
 /// The gated recurrent unit (Cho et al. 2014, <https://arxiv.org/abs/1406.1078>; TensorFlow's
@@ -92,24 +92,6 @@ impl<B: Backend> GruCell<B> {
         self
     }
 
-    /// The recurrent kernels: of the gates and of the candidate.
-    fn recurrent(&self) -> Result<[Tensor<B>; 2]> {
-        let candidate = match &self.hidden {
-            None => self.candidate.recurrent_kernel()?,
-            Some(hidden) => hidden.input_kernel()?,
-        };
-        Ok([self.gates.recurrent_kernel()?, candidate])
-    }
-
-    /// The input kernel `[input, 3 units]` and bias of `r`, `u` and the candidate. They are
-    /// concatenated, so that one matmul reads the inputs once and its result is one block.
-    fn input(&self) -> Result<[Tensor<B>; 2]> {
-        let (gates, candidate) = (self.gates.input_kernel()?, self.candidate.input_kernel()?);
-        let kernel = Tensor::concat(&[&gates, &candidate], 1)?;
-        let bias = Tensor::concat(&[self.gates.bias(), self.candidate.bias()], 0)?;
-        Ok([kernel, bias])
-    }
-
     /// A step in single operations, with any activation of the gates.
     fn composed(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
         let gates = self
@@ -127,15 +109,6 @@ impl<B: Backend> GruCell<B> {
         };
         let q = z.activate(self.activation)?;
         q.add(&u.mul(&h.sub(&q)?)?)
-    }
-
-    /// The recurrence that devices may run as one operation, if the options allow it.
-    fn recurrence(&self) -> Option<Recurrence> {
-        let activation = self.activation;
-        (self.recurrent_activation == Activation::Sigmoid).then_some(match self.hidden {
-            None => Recurrence::Gru { activation },
-            Some(_) => Recurrence::GruResetAfter { activation },
-        })
     }
 }
 
@@ -256,31 +229,5 @@ impl<B: Backend> Cell for GruCell<B> {
         });
         let h = Tensor::call_all(device, &op, &[&z, &gates[0], h])?.swap_remove(0);
         Ok((h.clone(), h))
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        h: &Tensor<B>,
-    ) -> Result<(Tensor<B>, Tensor<B>)> {
-        let batch = self.sizes.sequence(xs)?;
-        self.sizes.state("state", h, batch)?;
-        let cell = self.clone();
-        u.segments(xs, h, move |u, xs, h| {
-            let Some(recurrence) = cell.recurrence() else {
-                return u.stepwise(&cell, xs, h);
-            };
-            let recurrent = cell.recurrent()?;
-            let [kernel, bias] = u.cached(cell.gates.id(), "joined input", || cell.input())?;
-            let mut parameters = vec![&recurrent[0], &recurrent[1]];
-            parameters.extend(cell.hidden.as_ref().map(Affine::bias));
-            let inputs = [xs, &kernel, &bias];
-            let result = u.sequence(recurrence, inputs, &parameters, &[h])?;
-            if let Some((outputs, mut state)) = result {
-                return Ok((outputs, state.swap_remove(0)));
-            }
-            u.stepwise(&cell, xs, h)
-        })
     }
 }

@@ -5,7 +5,7 @@ use backend_api::{Activation, Backend, Result, Tensor};
 use super::builder::cell_builder;
 use super::lstm_core::{LstmCore, LstmOptions};
 use super::{Affine, CellSize, First, LstmState};
-use crate::{Cell, Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Cell, Initializer, Module, Param, StepContext, Visitor};
 
 backend_api::shared_doc! { lstm_cell_doc:
 /// The LSTM cell (Sak et al. 2014; TensorFlow's `LSTMCell`). With `i, j, f, o` the four parts of
@@ -160,20 +160,6 @@ impl<B: Backend> LstmCell<B> {
     pub fn proj_clip(&self) -> Option<f64> {
         self.core.proj_clip()
     }
-
-    /// Runs all steps as one operation, if the device has a plan for it.
-    fn sequence(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<Option<(Tensor<B>, LstmState<B>)>> {
-        let input = self.affine.input_kernel()?;
-        let inputs = [xs, &input, self.affine.bias()];
-        let recurrent = self.affine.recurrent_kernel()?;
-        let projection = self.projection.as_deref();
-        self.core.sequence(u, inputs, &recurrent, projection, state)
-    }
 }
 
 impl<B: Backend> Module for LstmCell<B> {
@@ -213,27 +199,5 @@ impl<B: Backend> Cell for LstmCell<B> {
         self.core.sizes.step(x, state)?;
         let z = self.affine.apply(x, &state.h)?;
         self.core.step(cx, &z, self.projection.as_deref(), state)
-    }
-
-    fn unroll(
-        &self,
-        u: &Unroll<B>,
-        xs: &Tensor<B>,
-        state: &LstmState<B>,
-    ) -> Result<(Tensor<B>, LstmState<B>)> {
-        self.core.sizes.sequence(xs, state)?;
-        let cell = self.clone();
-        u.segments(xs, state, move |u, xs, state| {
-            if let Some(result) = cell.sequence(u, xs, state)? {
-                return Ok(result);
-            }
-            u.in_f32(&cell, xs, state, |u, cell, xs, state| {
-                // In `f32` the device may have a plan.
-                if let Some(result) = cell.sequence(u, xs, state)? {
-                    return Ok(result);
-                }
-                u.stepwise(cell, xs, state)
-            })
-        })
     }
 }

@@ -1,15 +1,13 @@
 //! The common part of LSTMs with peepholes, clipping, projection or normalization: everything
 //! except the kernel and the bias.
 
-use backend_api::{
-    Activation, Backend, DType, Distribution, ExtendedLstm, LstmGates, Recurrence, Result, Tensor,
-};
+use backend_api::{Activation, Backend, Distribution, LstmGates, Result, Tensor};
 
 use super::layer_norm::GateNorms;
 use super::math::{check_limit, clip};
 use super::{CellSize, LstmState};
 use crate::limits::{check_elements, check_sizes};
-use crate::{Initializer, Module, Param, StepContext, Unroll, Visitor};
+use crate::{Initializer, Module, Param, StepContext, Visitor};
 
 /// The sizes of a cell whose state is an [`LstmState`], and checks against them.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +44,6 @@ impl LstmSizes {
     /// Checks the operands of one step.
     pub(crate) fn step<B: Backend>(self, x: &Tensor<B>, state: &LstmState<B>) -> Result<()> {
         self.state(state, self.cell.input(x)?)
-    }
-
-    /// Checks the operands of a sequence.
-    pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>, state: &LstmState<B>) -> Result<()> {
-        self.state(state, self.cell.sequence(xs)?)
     }
 
     fn state<B: Backend>(self, state: &LstmState<B>, batch: usize) -> Result<()> {
@@ -252,50 +245,6 @@ impl<B: Backend> LstmCore<B> {
             h = clip(h.matmul(projection)?, self.proj_clip)?;
         }
         Ok((h.clone(), LstmState { c, h }))
-    }
-
-    /// The recurrence that devices may run as one operation, if the options allow it.
-    fn recurrence(&self, dtype: DType, projects: bool) -> Option<Recurrence> {
-        if self.is_plain(projects) {
-            return Some(Recurrence::Lstm(self.gates));
-        }
-        let through = self.straight_through && self.cell_clip.is_some();
-        let gates = self.recurrent_activation != Activation::Sigmoid;
-        let own = self.norms.is_some() || self.dropout.is_some() || through || gates;
-        // The gradient recognises clipped values by comparing saved values with the limit; 16-bit
-        // rounding makes this wrong. Such a cell runs in `f32`.
-        let clipped = self.cell_clip.is_some() || (self.proj_clip.is_some() && projects);
-        let rounded = clipped && dtype.computed_in() != dtype;
-        (!own && !rounded).then(|| {
-            Recurrence::ExtendedLstm(ExtendedLstm {
-                gates: self.gates,
-                peepholes: self.peepholes.is_some(),
-                cell_clip: self.cell_clip,
-                projection: projects,
-                proj_clip: self.proj_clip,
-            })
-        })
-    }
-
-    /// Runs all steps of a segment as one operation, if the device has a plan for it; see
-    /// [`Unroll::sequence`].
-    pub(crate) fn sequence(
-        &self,
-        u: &Unroll<B>,
-        inputs: [&Tensor<B>; 3],
-        recurrent: &Tensor<B>,
-        projection: Option<&Tensor<B>>,
-        state: &LstmState<B>,
-    ) -> Result<Option<(Tensor<B>, LstmState<B>)>> {
-        let Some(recurrence) = self.recurrence(recurrent.dtype(), projection.is_some()) else {
-            return Ok(None);
-        };
-        let mut parameters = vec![recurrent];
-        parameters.extend(projection);
-        if let Some(w) = &self.peepholes {
-            parameters.extend([&*w.f, &*w.i, &*w.o]);
-        }
-        state.sequence(u, recurrence, inputs, &parameters)
     }
 }
 

@@ -29,15 +29,6 @@ macro_rules! same_as_inner {
             ) -> backend_api::Result<(Self::Output, Self::State)> {
                 self.cell.step(cx, x, state)
             }
-
-            fn unroll(
-                &self,
-                u: &crate::Unroll<B>,
-                xs: &Self::Input,
-                state: &Self::State,
-            ) -> backend_api::Result<(Self::Output, Self::State)> {
-                self.cell.unroll(u, xs, state)
-            }
         }
     };
 }

@@ -37,33 +37,20 @@ impl CellSize {
 
     /// Checks the input of one step, `[batch, input]`, and returns the batch size.
     pub(crate) fn input<B: Backend>(self, x: &Tensor<B>) -> Result<usize> {
-        self.step_input(x.meta())
-    }
-
-    /// Checks the inputs of a sequence, `[time, batch, input]`. Messages show the shape of one
-    /// step, because the caller's inputs may be batch-major.
-    pub(crate) fn sequence<B: Backend>(self, xs: &Tensor<B>) -> Result<usize> {
-        if xs.shape().rank() == 0 {
-            let expected = "a sequence of [batch, depth] is needed";
-            return Err(Error::shape(self.cell, "inputs", xs.shape(), expected));
-        }
-        self.step_input(Meta::new(xs.shape().without(0)?, xs.dtype()))
-    }
-
-    fn step_input(self, x: Meta) -> Result<usize> {
-        if x.dtype != self.dtype {
+        let (shape, dtype) = (x.shape(), x.dtype());
+        if dtype != self.dtype {
             let expected = format!("the kernel is {}", self.dtype);
-            return Err(Error::dtype(self.cell, "x", x.dtype, expected));
+            return Err(Error::dtype(self.cell, "x", dtype, expected));
         }
-        if x.shape.rank() != 2 {
+        if shape.rank() != 2 {
             let expected = "[batch, depth] is needed";
-            return Err(Error::shape(self.cell, "x", x.shape, expected));
+            return Err(Error::shape(self.cell, "x", shape, expected));
         }
-        if x.shape[1] != self.input {
+        if shape[1] != self.input {
             let expected = format!("the kernel expects input depth {}", self.input);
-            return Err(Error::shape(self.cell, "x", x.shape, expected));
+            return Err(Error::shape(self.cell, "x", shape, expected));
         }
-        Ok(x.shape[0])
+        Ok(shape[0])
     }
 
     /// Checks a tensor of the state: `[batch, units]`.

@@ -56,7 +56,7 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
     /// None at present: the first step checks the state.
     pub fn from_state(cell: &'a C, batch: usize, state: C::State) -> Result<Self> {
         let mut unroll = Unroll::new(StepContext::new(Mode::Evaluation), 1, batch);
-        unroll.cache = Some(Default::default());
+        unroll.traced = Some(Default::default());
         Ok(Self {
             cell,
             unroll,

@@ -61,7 +61,7 @@ pub struct ExplainedPart {
 /// let x = Tensor::ones(&device, &[2, 5, 4])?;
 /// let cell = UgrnnCell::new(&device, 4, 8)?;
 /// match &DynamicRnn::new(&cell).explain(&x)?.parts[0].path {
-///     StepPath::Compiled | StepPath::Kernel => {}
+///     StepPath::Compiled => {}
 ///     StepPath::Called(why) | StepPath::Stepwise(why) => panic!("slow: {why}"),
 ///     path => panic!("unknown: {path:?}"),
 /// }
@@ -76,8 +76,6 @@ pub enum StepPath {
     Stepwise(String),
     /// The device runs a program that it made of the traced step.
     Compiled,
-    /// The device runs the layer with a kernel of its own.
-    Kernel,
 }
 
 impl fmt::Display for Explanation {
@@ -100,7 +98,6 @@ impl fmt::Display for StepPath {
             Self::Called(reason) => write!(f, "the cell is called for each time: {reason}"),
             Self::Stepwise(reason) => write!(f, "operation by operation: {reason}"),
             Self::Compiled => f.write_str("compiled"),
-            Self::Kernel => f.write_str("a kernel of the device for the whole layer"),
         }
     }
 }

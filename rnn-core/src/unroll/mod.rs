@@ -7,18 +7,13 @@ mod trace;
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_api::trace::{Regions, ScanOperands};
-use backend_api::{
-    Backend, DType, Error, Fused, MemoryPolicy, Meta, Op, Recurrence, Result, SequencePath,
-    SequenceRequest, Shape, Stacker, Tensor,
-};
+use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Stacker, Tensor};
 
 pub use self::explanation::{ExplainedPart, Explanation, StepPath};
-use crate::module::ParamId;
 use crate::widened::{narrow, wide as widen, widened};
 use crate::{Cell, Mode, Module, Nest, StepContext};
 
@@ -54,32 +49,16 @@ pub struct Unroll<B: Backend> {
     pub(crate) memory_policy: MemoryPolicy,
     /// Steps per segment of the memory policy; `None` for a single segment.
     pub(crate) segment: Option<usize>,
-    /// What a stream, whose weights do not change, computes once for all its runs.
-    pub(crate) cache: Option<Arc<StreamCache<B>>>,
+    /// The steps that a stream, whose weights do not change, traces once for all its runs.
+    pub(crate) traced: Option<Arc<TracedSteps<B>>>,
     /// The number of cells that have stepped in this run of a stream.
     pub(crate) stepped: Arc<AtomicUsize>,
     /// Where the parts of the cell note how they run, if the caller asks for it.
     pub(crate) explanation: Option<Arc<Mutex<Explanation>>>,
 }
 
-/// What all runs of a stream share.
-#[derive(Debug)]
-pub(crate) struct StreamCache<B: Backend> {
-    /// Tensors that cells derive from their weights, by parameter and name.
-    weights: Mutex<HashMap<(ParamId, &'static str), Vec<Tensor<B>>>>,
-    /// The traced steps of cells. There are few, and comparing a key is faster than hashing it.
-    steps: Mutex<Vec<(StepKey, Traced<B>)>>,
-}
-
-// A derived impl would require `B: Default`.
-impl<B: Backend> Default for StreamCache<B> {
-    fn default() -> Self {
-        Self {
-            weights: Mutex::default(),
-            steps: Mutex::default(),
-        }
-    }
-}
+/// The traced steps of cells. There are few, and comparing a key is faster than hashing it.
+type TracedSteps<B> = Mutex<Vec<(StepKey, Traced<B>)>>;
 
 /// A cell's step in a stream: its place among the cells that step in one run of the stream, the
 /// cell's random stream and type, and the shapes of one step. The place distinguishes two cells of
@@ -91,7 +70,7 @@ type Traced<B> = Result<Arc<Step<B>>, String>;
 
 /// A traced step on a device.
 #[derive(Debug)]
-struct Step<B: Backend> {
+pub(crate) struct Step<B: Backend> {
     device: B,
     regions: Arc<Regions>,
     captured: Vec<Tensor<B>>,
@@ -110,34 +89,10 @@ impl<B: Backend> Unroll<B> {
             lengths: None,
             memory_policy: MemoryPolicy::Store,
             segment: None,
-            cache: None,
+            traced: None,
             stepped: Arc::default(),
             explanation: None,
         }
-    }
-
-    /// A tensor that depends only on the cell's weights. A stream
-    /// ([`StreamingRnn`](crate::StreamingRnn)) computes it once and caches it; other drivers
-    /// compute it each time. `name` distinguishes the uses of a parameter.
-    pub(crate) fn cached<const N: usize>(
-        &self,
-        of: ParamId,
-        name: &'static str,
-        make: impl FnOnce() -> Result<[Tensor<B>; N]>,
-    ) -> Result<[Tensor<B>; N]> {
-        let Some(cache) = &self.cache else {
-            return make();
-        };
-        let key = (of, name);
-        let mut cache = locked(&cache.weights);
-        if let Some(known) = cache.get(&key)
-            && let Ok(known) = <[Tensor<B>; N]>::try_from(known.clone())
-        {
-            return Ok(known);
-        }
-        let made = make()?;
-        cache.insert(key, made.to_vec());
-        Ok(made)
     }
 
     /// The batch size.
@@ -308,11 +263,11 @@ impl<B: Backend> Unroll<B> {
         if self.steps == 0 {
             return self.without_steps(inputs, state, step);
         }
-        let stream = self.cache.as_ref().zip(of_cell);
-        let stream = stream.map(|(cache, cell)| Ok((cache, self.step_key(cell, inputs, state)?)));
+        let stream = self.traced.as_ref().zip(of_cell);
+        let stream = stream.map(|(steps, cell)| Ok((steps, self.step_key(cell, inputs, state)?)));
         let stream = stream.transpose()?;
-        let known = stream.as_ref().and_then(|(cache, key)| {
-            let steps = locked(&cache.steps);
+        let known = stream.as_ref().and_then(|(steps, key)| {
+            let steps = locked(steps);
             let found = steps.iter().find(|(known, _)| known == key);
             found.map(|(_, traced)| traced.clone())
         });
@@ -323,9 +278,9 @@ impl<B: Backend> Unroll<B> {
         }
         let zero = zero()?;
         let traced = known.unwrap_or_else(|| {
-            let traced = self.traced(inputs, state, &zero, &step);
-            if let Some((cache, key)) = stream {
-                locked(&cache.steps).push((key, traced.clone()));
+            let traced = self.trace(inputs, state, &zero, &step);
+            if let Some((steps, key)) = stream {
+                locked(steps).push((key, traced.clone()));
             }
             traced
         });
@@ -372,7 +327,7 @@ impl<B: Backend> Unroll<B> {
 
     /// The step as a graph, cut into regions. Otherwise the text says why a graph would not stand
     /// for the step.
-    fn traced<I, S, O>(
+    fn trace<I, S, O>(
         &self,
         inputs: &I,
         state: &S,
@@ -442,8 +397,7 @@ impl<B: Backend> Unroll<B> {
     }
 
     /// No outputs, and the state unchanged. One step on zeros is computed and discarded, so that
-    /// the results depend on the parameters of the cell: their gradients are zero, as with a
-    /// device's operation for whole sequences.
+    /// the results depend on the parameters of the cell: their gradients are zero.
     fn without_steps<I, S, O>(
         &self,
         inputs: &I,
@@ -498,59 +452,10 @@ impl<B: Backend> Unroll<B> {
             ..self.clone()
         })
     }
-
-    /// Runs a layer as one operation on the device's fastest path.
-    ///
-    /// `inputs` are the inputs `[time, batch, depth]`, the input kernel `[depth, gates * units]`
-    /// and the bias `[gates * units]`. `parameters` are the [recurrent
-    /// parameters](Recurrence::parameters). Returns the outputs `[time, batch, units]` (or the
-    /// width of the projection) and the final state. Returns `None` if the device has no plan for
-    /// the layer; the cell should then [`scan`](Self::scan).
-    ///
-    /// # Errors
-    /// Shapes or types do not fit each other.
-    pub fn sequence(
-        &self,
-        recurrence: Recurrence,
-        inputs: [&Tensor<B>; 3],
-        parameters: &[&Tensor<B>],
-        state: &[&Tensor<B>],
-    ) -> Result<Option<(Tensor<B>, Vec<Tensor<B>>)>> {
-        let x = inputs[0];
-        let device = x.device();
-        let request = SequenceRequest {
-            recurrence,
-            inputs: x.shape().last(),
-            steps: self.steps,
-            batch: self.batch,
-            units: state.first().map_or(0, |t| t.shape().last()),
-            ragged: self.lengths.is_some(),
-            reuse: !self.step.is_training(),
-            dtype: x.dtype(),
-        };
-        let Some(plan) = device.plan_sequence(&request) else {
-            return Ok(None);
-        };
-        self.explain(|| match plan.path {
-            SequencePath::Composed => {
-                let reason = "the device has no kernel for the layer".to_owned();
-                (StepPath::Stepwise(reason), format!("{recurrence:?}"))
-            }
-            _ => (StepPath::Kernel, format!("{recurrence:?}")),
-        });
-        let lengths = self.remaining_lengths()?;
-        let mut ins = inputs.to_vec();
-        ins.extend(parameters);
-        ins.extend(state);
-        ins.extend(&lengths);
-        let mut results = Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)?;
-        let outputs = results.remove(0);
-        Ok(Some((outputs, results.into_vec())))
-    }
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The caches are complete even after a panic under the lock: every change is one insertion.
+    // What is locked is complete even after a panic under the lock: every change is one insertion.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

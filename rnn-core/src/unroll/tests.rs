@@ -5,7 +5,7 @@ use backend_cpu::Cpu;
 use super::*;
 use crate::cells::*;
 use backend_api::trace::{Value, Work};
-use backend_api::{Buffers, Dests, View, forward_backend};
+use backend_api::{Buffers, Dests, Op, View, forward_backend};
 
 /// A device without programs for steps.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ fn kept_products<B: Backend, C: Cell<Backend = B>>(cell: &C, inputs: &C::Input) 
     let u = Unroll::<B>::new(StepContext::default(), 4, 2);
     let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
     let (state, zero) = (cell.zero_state(2).unwrap(), cell.zero_output(2).unwrap());
-    let step = u.traced(inputs, &state, &zero, &step).unwrap();
+    let step = u.trace(inputs, &state, &zero, &step).unwrap();
     let core = step.regions.core().expect("the cell has a state");
     if let Ok(program) = core.program() {
         let program = program.to_string();

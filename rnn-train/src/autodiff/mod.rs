@@ -24,8 +24,8 @@ use std::borrow::Cow;
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
     Backend, Buffers, Counting, DType, Dest, Dests, Error, Fused, Layout, Memory, MemoryPolicy,
-    Meta, Metas, Op, Result, SegmentBody, SequencePlan, SequenceRequest, Stored, Tensor, Unfused,
-    Update, View, Views, compose, update_by_run,
+    Meta, Metas, Op, Result, SegmentBody, Stored, Tensor, Unfused, Update, View, Views, compose,
+    update_by_run,
 };
 use smallvec::SmallVec;
 
@@ -324,10 +324,6 @@ impl<B: Backend> Backend for Autodiff<B> {
         self.inner.release_cached()
     }
 
-    fn plan_sequence(&self, request: &SequenceRequest) -> Option<SequencePlan> {
-        self.inner.plan_sequence(request)
-    }
-
     fn compile_step(&self, step: &StepGraph) -> Result<SharedProgram, String> {
         self.inner.compile_step(step)
     }
@@ -381,17 +377,13 @@ impl<B: Backend> Autodiff<B> {
     /// For a recurrence over all steps, the variant that saves values for its gradient; else the
     /// operation itself.
     fn saving<'a>(&self, op: &'a Op, tracked: &[bool]) -> Cow<'a, Op> {
-        let fused = match op {
-            Op::Fused(Fused::Sequence(plan)) => Some(Fused::Sequence(SequencePlan {
-                save: true,
-                ..*plan
-            })),
-            Op::Fused(Fused::Scan(plan)) => {
-                derive::saving(&self.inner, plan, tracked).map(Fused::Scan)
-            }
+        let saving = match op {
+            Op::Fused(Fused::Scan(plan)) => derive::saving(&self.inner, plan, tracked),
             _ => None,
         };
-        fused.map_or(Cow::Borrowed(op), |fused| Cow::Owned(Op::Fused(fused)))
+        saving.map_or(Cow::Borrowed(op), |plan| {
+            Cow::Owned(Op::Fused(Fused::Scan(plan)))
+        })
     }
 
     /// Runs an operation with a tracked operand or destination, and records it.

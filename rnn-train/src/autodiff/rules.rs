@@ -3,7 +3,7 @@
 use backend_api::trace::ScanPlan;
 use backend_api::{
     Activation, Backend, Binary, Compare, DType, Error, Fused, Meta, Op, Precision, Reduce, Result,
-    SequencePlan, Tensor, Unary,
+    Tensor, Unary,
 };
 use smallvec::{SmallVec, smallvec};
 
@@ -42,7 +42,6 @@ pub(super) fn has_rule(fused: &Fused) -> bool {
             | Fused::GruGates
             | Fused::GruOutput { .. }
             | Fused::MaskedUpdate { .. }
-            | Fused::Sequence(_)
             // With saved values only: `scan::saving` has derived a gradient.
             | Fused::Scan(ScanPlan { saved: 1.., .. })
             | Fused::SoftmaxCrossEntropy
@@ -85,7 +84,6 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
             Fused::GruGates => Needs::inputs(&[1]).and_outputs(&[0, 2]),
             Fused::GruOutput { .. } => Needs::inputs(&[1, 2]).and_outputs(&[1]),
             Fused::MaskedUpdate { .. } => Needs::inputs(&[0]),
-            Fused::Sequence(plan) => sequence_needs(plan),
             Fused::Scan(plan) => scan::needs(plan),
             Fused::SoftmaxCrossEntropy => Needs::inputs(&[0, 1]),
             Fused::SquaredNorm => Needs::all_inputs(),
@@ -358,7 +356,6 @@ fn fused<B: Backend>(fused: &Fused, a: &Arguments<'_, B>) -> Result<InputGrads<B
                 wanted(a, 2, || masked(&zero, &g))?
             ]
         }
-        Fused::Sequence(plan) => sequence(plan, a)?,
         Fused::Scan(plan) => scan::gradient(plan, a)?,
         Fused::SoftmaxCrossEntropy => {
             let (logits, labels, g) = (a.input(0)?, a.input(1)?, a.grad(0)?);
@@ -381,47 +378,4 @@ fn activation_grad<B: Backend>(
     g: &Tensor<B>,
 ) -> Result<Tensor<B>> {
     y.fused(Fused::ActivationGrad { activation }, &[g])
-}
-
-fn sequence_needs(plan: &SequencePlan) -> Needs {
-    // All results but the final state.
-    let inputs: Vec<usize> = (0..plan.operands()).collect();
-    let states = plan.recurrence.states();
-    let saved = 1 + states..1 + states + plan.saved();
-    let outputs: Vec<usize> = std::iter::once(0).chain(saved).collect();
-    Needs::inputs(&inputs).and_outputs(&outputs)
-}
-
-fn sequence<B: Backend>(plan: &SequencePlan, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
-    let states = plan.recurrence.states();
-    for k in 0..plan.saved() {
-        a.saved(1 + states + k, "sequence")?;
-    }
-    let mut ins: Vec<Tensor<B>> = Vec::new();
-    for i in 0..plan.operands() {
-        ins.push(a.input(i)?);
-    }
-    ins.push(a.output(0)?);
-    for k in 0..plan.saved() {
-        ins.push(a.output(1 + states + k)?);
-    }
-    for k in 0..1 + states {
-        ins.push(a.grad(k)?);
-    }
-    let ins: Vec<&Tensor<B>> = ins.iter().collect();
-    let plan = SequencePlan {
-        input_grad: a.tracked(0),
-        ..*plan
-    };
-    let op = Op::Fused(Fused::SequenceGrad(plan));
-    let found = Tensor::call_all(a.device, &op, &ins)?;
-    let mut grads = InputGrads::new();
-    if !plan.input_grad {
-        grads.push(None);
-    }
-    grads.extend(found.into_iter().map(Some));
-    if plan.ragged {
-        grads.push(None);
-    }
-    Ok(grads)
 }

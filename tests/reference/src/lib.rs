@@ -40,14 +40,15 @@
 //!    not check them again; it checks values, such as ids. Two kinds of operations need no code of
 //!    their own:
 //!    * operations on 16-bit floats: [`run_widened`] casts their operands to `f32`;
-//!    * [`Op::Fused`], whole sequences included: [`compose`] is its default body. A backend starts
-//!      with the default bodies, and replaces one after the other with its own kernels.
+//!    * [`Op::Fused`], the steps of cells included: [`compose`] is its default body. A backend
+//!      starts with the default bodies, and replaces one after the other with its own kernels.
 //!
 //!    The match over [`Op`] has no wildcard, so that a new operation is a compile error here.
 //! 4. **`accumulate`** adds to a part of a buffer. Gradients are summed with it.
 //! 5. **`swap_out` and `swap_in`** move a buffer to host memory and back.
-//! 6. **`plan_sequence`** chooses how a layer runs. The trait's own implementation chooses the
-//!    default body.
+//! 6. **`compile_step`** makes a program of the step of a cell. With the trait's own
+//!    implementation there is none, and the default body runs the operations of the step one by
+//!    one.
 //!
 //! A new backend then gets a name in `tests/src/devices.rs`, and
 //! `cargo xtask conformance --device NAME` compares it with this one.
@@ -200,7 +201,7 @@ impl Backend for Reference {
         Memory::default()
     }
 
-    // `plan_sequence` is the trait's own: every sequence runs step by step, as the default body
+    // `compile_step` is the trait's own: every sequence runs step by step, as the default body
     // does. So are `is_tracked`, `detach` and `segment`, which concern only the devices that
     // record operations for a gradient.
 }

@@ -1,10 +1,7 @@
 //! Results written to given destinations: every operation, in place, on a shared buffer, and over
 //! an operand.
 
-use backend_api::{
-    Activation, DType, Distribution, Fused, Meta, Op, Reduce, SequencePath, SequencePlan, Shape,
-    Unary,
-};
+use backend_api::{DType, Distribution, Meta, Op, Reduce, Shape, Unary};
 
 use super::case::Case;
 use super::draw::{ALL, Arrange, FLOATS, Fill, NUMBERS};
@@ -12,7 +9,7 @@ use super::elementwise::{BINARIES, COMPARISONS, unaries};
 use super::fused;
 use super::operation::{Held, Operand, Operation};
 use super::products::product;
-use super::sequences::{lengths, recurrences, state_widths};
+use super::scan::Scan;
 use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Turned, TurnedCut, Whole};
@@ -24,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
             all.push(operation.clone().placed(&name, held, Class::Exact, dtypes));
         }
     }
-    for (name, operation) in sequences() {
+    for (name, operation) in scans() {
         for held in [Held::Alone, Held::Shared] {
             all.push(
                 operation
@@ -144,69 +141,21 @@ fn operations() -> Vec<(String, &'static [DType], Operation)> {
     all
 }
 
-/// Whole sequences and their gradients, on the path of the default body and on the device's own
-/// path, which may differ when results go to given destinations. Saved values are only requested
-/// where no row ends early, since they are unspecified past a row's length.
-fn sequences() -> Vec<(String, Operation)> {
+/// Steps with a program of the device, and without.
+fn scans() -> Vec<(String, Operation)> {
     let mut all = Vec::new();
-    let (steps, batch, n) = (4, 5, 3);
-    for recurrence in recurrences(Activation::Tanh) {
-        let gates = recurrence.gates();
-        let widths = state_widths(recurrence, n);
-        let p = widths[widths.len() - 1];
-        let parameters = recurrence.parameters(n, p).unwrap_or_default();
-        let drawn = |dims: &[usize], fill: Fill| Operand::filled(dims, Turned, fill);
-        let state = |width: &usize| drawn(&[batch, *width], Fill::Range(-1.0, 1.0));
-        let outputs = || drawn(&[steps, batch, p], Fill::Range(-1.0, 1.0));
-        for own in [false, true] {
-            for ragged in [false, true] {
-                let mut given = vec![
-                    drawn(&[steps, batch, 2], Fill::SYMMETRIC),
-                    drawn(&[2, gates * n], Fill::SYMMETRIC),
-                    drawn(&[gates * n], Fill::SYMMETRIC),
-                ];
-                let weights = Fill::Range(-0.7, 0.7);
-                let drawn_like = |(_, shape): &(_, Shape)| drawn(shape.dims(), weights.clone());
-                given.extend(parameters.iter().map(drawn_like));
-                given.extend(widths.iter().map(state));
-                if ragged {
-                    let lengths = Fill::These(lengths(steps));
-                    given.push(Operand::typed(&[batch], Whole, lengths, DType::I64));
-                }
-                let plan = SequencePlan {
-                    recurrence,
-                    path: SequencePath::Stepwise,
-                    ragged,
-                    save: !ragged,
-                    reuse: ragged,
-                    input_grad: !ragged,
-                };
-                let mut add = |fused: Fused, operands: Vec<Operand>| {
-                    let mut operation = Operation::new(Op::Fused(fused), operands);
-                    if own {
-                        operation = operation.on_own_path([steps, batch, n]);
-                    }
-                    let path = if own { "" } else { " stepwise" };
-                    let projected = match recurrence.is_projected() {
-                        true => " projected",
-                        false => "",
-                    };
-                    let rows = if ragged { " ragged" } else { "" };
-                    all.push((
-                        format!("{}{projected}{path}{rows}", operation.name()),
-                        operation,
-                    ));
-                };
-                add(Fused::Sequence(plan), given.clone());
-                given.push(outputs());
-                for width in recurrence.saved_widths() {
-                    let values = Fill::Range(0.05, 0.95);
-                    given.push(drawn(&[steps, batch, width * n], values));
-                }
-                given.push(outputs());
-                given.extend(widths.iter().map(state));
-                add(Fused::SequenceGrad(plan), given);
-            }
+    for compiled in [false, true] {
+        for (reverse, ragged) in [(false, true), (true, false)] {
+            let scan = Scan {
+                steps: 4,
+                batch: 5,
+                units: 3,
+                reverse,
+                ragged,
+                saves: !ragged,
+                compiled,
+            };
+            all.push((format!("{scan:?}"), Operation::scan(scan)));
         }
     }
     all

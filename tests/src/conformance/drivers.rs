@@ -41,7 +41,7 @@ fn case(
     Case::new("drivers", name, Class::Network, PRECISE, run)
 }
 
-/// Cells with a fused sequence operation, and one that runs step by step.
+/// Cells with one tensor of state and with two.
 fn kinds() -> [(&'static str, Value); 4] {
     [
         (

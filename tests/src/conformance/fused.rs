@@ -52,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-/// All forms except whole sequences, whose operands are not all drawn.
+/// All forms except steps, of which a device makes a program.
 pub(super) fn forms() -> Vec<Form> {
     let mut all = activations();
     for (i, (size, at)) in SIZES.into_iter().enumerate() {

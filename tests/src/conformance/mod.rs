@@ -8,10 +8,10 @@
 //! ([`EXPECTED`]).
 //!
 //! * operations: `elementwise`, `reduce`, `products`, `moving`, `random`, `special`, `fused`,
-//!   `sequences`, `scans`; destinations: `destinations`; memory: `buffers`, `updates`; invalid
-//!   calls: `errors`;
-//! * networks, with their gradients: `cells`, `drivers`, `dropout`, `memory`, `losses`,
-//!   `optimizers`; what is summed or remembered over many steps, in every float type: `long_sums`.
+//!   `scans`; destinations: `destinations`; memory: `buffers`, `updates`; invalid calls: `errors`;
+//! * networks, with their gradients: `cells`, `sequences`, `drivers`, `dropout`, `memory`,
+//!   `losses`, `optimizers`; what is summed or remembered over many steps, in every float type:
+//!   `long_sums`.
 
 mod buffers;
 mod case;
@@ -36,6 +36,7 @@ mod products;
 mod random;
 mod reduce;
 mod report;
+mod scan;
 mod scans;
 mod sequences;
 mod special;
@@ -64,13 +65,13 @@ pub fn cases() -> Vec<Case> {
         random::cases,
         special::cases,
         fused::cases,
-        sequences::cases,
         scans::cases,
         destinations::cases,
         buffers::cases,
         updates::cases,
         errors::cases,
         cells::cases,
+        sequences::cases,
         drivers::cases,
         dropout::cases,
         memory::cases,

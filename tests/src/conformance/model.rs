@@ -6,7 +6,7 @@ use rnn_train::value_and_grad;
 
 use super::case::{CaseContext, Results};
 use super::compare::Read;
-use super::draw::Fill;
+use super::draw::{Arrange, Fill};
 use super::tolerance::Class;
 use crate::devices::TestDevice;
 
@@ -20,6 +20,8 @@ pub(super) struct Model<M> {
     /// The model.
     pub(super) module: M,
     given: Vec<(String, Param<TestDevice>)>,
+    /// The layout of all values.
+    at: Arrange,
 }
 
 impl<M: Module<Backend = TestDevice>> Module for Model<M> {
@@ -41,22 +43,38 @@ impl<M: Module<Backend = TestDevice>> Model<M> {
         Self::with(cx, module, |_| None)
     }
 
+    /// Like [`new`](Self::new), with the parameters and inputs in a layout.
+    pub(super) fn arranged(cx: &CaseContext<'_>, module: M, at: Arrange) -> Result<Self> {
+        Self::drawn(cx, module, |_| None, at)
+    }
+
     /// Like [`new`](Self::new), but some parameters are drawn from their own intervals.
     pub(super) fn with(
         cx: &CaseContext<'_>,
+        module: M,
+        own: impl Fn(&str) -> Option<Fill>,
+    ) -> Result<Self> {
+        Self::drawn(cx, module, own, Arrange::Whole)
+    }
+
+    fn drawn(
+        cx: &CaseContext<'_>,
         mut module: M,
         own: impl Fn(&str) -> Option<Fill>,
+        at: Arrange,
     ) -> Result<Self> {
         module.each_param(&mut |name, param| {
             // Scales the interval so that sums over many inputs are no larger than sums over few.
             let rows = param.dims().first().map_or(1, |&rows| rows.max(4));
             let width = 1.6 / (rows as f64).sqrt();
             let fill = own(name).unwrap_or(Fill::Range(-width, width));
-            param.set(cx.draw.tensor(cx.device, name, &param.dims(), &fill)?)
+            let dims = param.dims();
+            param.set(cx.draw.arranged(cx.device, name, &dims, &fill, at)?)
         })?;
         Ok(Self {
             module,
             given: Vec::new(),
+            at,
         })
     }
 
@@ -74,7 +92,7 @@ impl<M: Module<Backend = TestDevice>> Model<M> {
         fill: &Fill,
     ) -> Result<Self> {
         let mut param = Param::new(cx.device, Initializer::ZEROS, dims, cx.draw.dtype())?;
-        param.set(cx.draw.tensor(cx.device, name, dims, fill)?)?;
+        param.set(cx.draw.arranged(cx.device, name, dims, fill, self.at)?)?;
         self.given.push((name.to_owned(), param));
         Ok(self)
     }

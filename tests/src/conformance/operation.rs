@@ -1,13 +1,11 @@
 //! One operation on drawn operands as a case, with new and with given destinations.
 
-use backend_api::{
-    Backend, DType, Dest, Error, Fused, Layout, Meta, Op, Result, SequencePlan, SequenceRequest,
-    Shape, Tensor, View,
-};
+use backend_api::{Backend, DType, Dest, Error, Layout, Meta, Op, Result, Shape, Tensor, View};
 
 use super::case::{Case, Program};
 use super::compare::{Comparison, Read};
 use super::draw::{Arrange, Draw, Fill, places, upload};
+use super::scan::Scan;
 use super::tolerance::Class;
 use crate::devices::TestBackend;
 
@@ -61,53 +59,71 @@ impl Operand {
 /// An operation and its operands.
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
-    op: Op,
+    kind: Kind,
     operands: Vec<Operand>,
-    /// Steps, rows and hidden units of a sequence that uses the device's preferred path.
-    sizes: Option<[usize; 3]>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Op(Op),
+    /// Steps, of which a device may make a program.
+    Scan(Scan),
 }
 
 impl Operation {
     pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
-        Self {
-            op,
-            operands,
-            sizes: None,
-        }
+        let kind = Kind::Op(op);
+        Self { kind, operands }
     }
 
-    /// Uses the device's preferred path for a sequence of these steps, rows and hidden units.
-    pub(super) fn on_own_path(mut self, sizes: [usize; 3]) -> Self {
-        self.sizes = Some(sizes);
-        self
+    /// The operation of steps.
+    pub(super) fn scan(scan: Scan) -> Self {
+        let Scan {
+            steps,
+            batch,
+            units,
+            ..
+        } = scan;
+        let drawn = |dims: &[usize]| Operand::new(dims, Arrange::Whole);
+        let mut operands = vec![
+            drawn(&[steps, batch, 2 * units]),
+            drawn(&[units, 2 * units]),
+            drawn(&[units]),
+            drawn(&[batch, units]),
+            drawn(&[batch, units]),
+        ];
+        if scan.ragged {
+            // At, below and above the number of steps.
+            let of_row = |row: usize| (row * 3 % (steps + 2)) as f64;
+            let lengths = Fill::These((0..batch).map(of_row).collect());
+            operands.push(Operand::typed(
+                &[batch],
+                Arrange::Whole,
+                lengths,
+                DType::I32,
+            ));
+        }
+        let kind = Kind::Scan(scan);
+        Self { kind, operands }
     }
 
     /// The operation's name.
     pub(super) fn name(&self) -> &'static str {
-        self.op.name()
+        match &self.kind {
+            Kind::Op(op) => op.name(),
+            Kind::Scan(_) => "scan",
+        }
     }
 
-    /// The operation, with the case's element type and the device's path filled in where it has
+    /// The operation, with the case's element type and the device's program filled in where it has
     /// them.
-    fn op<B: Backend>(&self, device: &B, draw: &Draw) -> Op {
+    fn op<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Op> {
         let typed = |meta: Meta| Meta::new(meta.shape, draw.dtype());
-        let planned = |plan: SequencePlan| {
-            let own = self.sizes.and_then(|[steps, batch, units]| {
-                device.plan_sequence(&SequenceRequest {
-                    recurrence: plan.recurrence,
-                    inputs: 1,
-                    steps,
-                    batch,
-                    units,
-                    ragged: plan.ragged,
-                    reuse: plan.reuse,
-                    dtype: draw.dtype(),
-                })
-            });
-            let path = own.map_or(plan.path, |own| own.path);
-            SequencePlan { path, ..plan }
+        let op = match &self.kind {
+            Kind::Op(op) => op.clone(),
+            Kind::Scan(scan) => return scan.op(device, draw.dtype()),
         };
-        match self.op.clone() {
+        Ok(match op {
             Op::Fill { value, meta } => Op::Fill {
                 value,
                 meta: typed(meta),
@@ -121,10 +137,8 @@ impl Operation {
                 distribution,
                 meta: typed(meta),
             },
-            Op::Fused(Fused::Sequence(plan)) => Op::Fused(Fused::Sequence(planned(plan))),
-            Op::Fused(Fused::SequenceGrad(plan)) => Op::Fused(Fused::SequenceGrad(planned(plan))),
             op => op,
-        }
+        })
     }
 
     fn operands<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
@@ -159,7 +173,7 @@ impl Program for Operation {
     fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
         let operands = self.operands(device, draw)?;
         let operands: Vec<&Tensor<B>> = operands.iter().collect();
-        Ok(Tensor::call_all(device, &self.op(device, draw), &operands)?.into_vec())
+        Ok(Tensor::call_all(device, &self.op(device, draw)?, &operands)?.into_vec())
     }
 }
 
@@ -210,7 +224,7 @@ impl Operation {
         class: Class,
     ) -> Result<Vec<Comparison>> {
         let operands = self.operands(device, draw)?;
-        let op = self.op(device, draw);
+        let op = self.op(device, draw)?;
         let expected = {
             let operands: Vec<&Tensor<TestBackend>> = operands.iter().collect();
             Tensor::call_all(device, &op, &operands)?

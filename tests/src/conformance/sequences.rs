@@ -1,32 +1,21 @@
-//! Whole sequences as one operation, and their gradients.
+//! Layers of the common cells: many sizes, every layout of weights and inputs, every activation,
+//! rows of any length, and the gradients of everything.
 
-use backend_api::{
-    Activation, Backend, Compare, DType, ExtendedLstm, Fused, LstmGates, Op, Recurrence, Result,
-    SequencePath, SequencePlan, SequenceRequest, Tensor,
-};
+use backend_api::{Activation, DType, Result};
+use rnn_core::{Cell, DynamicRnn, cell_from_config};
+use serde_json::{Value, json};
 
-use super::case::{Case, Program};
-use super::draw::{Arrange, Draw, FLOATS, Fill, PRECISE};
+use super::case::{Case, CaseContext, Results};
+use super::cells::results;
+use super::draw::{Arrange, FLOATS, PRECISE};
+use super::model::Model;
 use super::tolerance::Class;
 
 /// Width of the inputs.
 const DEPTH: usize = 5;
 
-/// A sequence with a gradient for every result.
-#[derive(Clone, Copy, Debug)]
-struct Sequence {
-    recurrence: Recurrence,
-    steps: usize,
-    batch: usize,
-    units: usize,
-    ragged: bool,
-    at: Arrange,
-    /// Whether to use the path of the default body instead of the device's own.
-    stepwise: bool,
-}
-
-/// Steps, rows, hidden units, and the layout of the operands.
-const SIZES: [([usize; 3], Arrange); 10] = [
+/// Steps, rows, hidden units, and the layout of weights, inputs and states.
+const SIZES: [([usize; 3], Arrange); 9] = [
     ([4, 5, 3], Arrange::Whole),
     ([1, 1, 1], Arrange::Offset),
     ([3, 4, 6], Arrange::Turned),
@@ -34,247 +23,115 @@ const SIZES: [([usize; 3], Arrange); 10] = [
     ([4, 5, 4], Arrange::TurnedCut),
     ([0, 3, 4], Arrange::Whole),
     ([3, 0, 4], Arrange::Whole),
-    ([6, 1, 33], Arrange::Whole),
-    ([2, 4, 4], Arrange::Stretched),
+    ([6, 1, 33], Arrange::Rotated),
     ([7, 19, 70], Arrange::Whole),
 ];
 
+/// A cell with its inputs.
+#[derive(Clone, Debug)]
+struct Layer {
+    config: Value,
+    steps: usize,
+    batch: usize,
+    ragged: bool,
+    at: Arrange,
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    let common = SIZES
-        .into_iter()
-        .zip(Activation::COMMON.into_iter().cycle());
-    let rare = Activation::ALL.into_iter().filter(|f| !f.is_common());
-    let forms = common.chain(rare.map(|f| (SIZES[0], f)));
-    for (i, (([steps, batch, units], at), activation)) in forms.enumerate() {
-        // These activations would let the states grow.
-        let activation = match activation {
-            Activation::Identity => Activation::Tanh,
-            Activation::Exponential => continue,
-            other => other,
+    // Two kinds of each size, and all of the largest.
+    for (i, (size, at)) in SIZES.into_iter().enumerate() {
+        let kinds = kinds(size[2], Activation::COMMON[i % 5]);
+        let some = match i + 1 < SIZES.len() {
+            true => &kinds[2 * i % 6..][..2],
+            false => &kinds[..],
         };
-        for recurrence in recurrences(activation) {
-            for ragged in [false, true] {
-                // A few also use the default path, whatever path the device prefers.
-                for stepwise in [false, true].into_iter().take(if i < 4 { 2 } else { 1 }) {
-                    let sequence = Sequence {
-                        recurrence,
-                        steps,
-                        batch,
-                        units,
-                        ragged,
-                        at,
-                        stepwise,
-                    };
-                    let name = sequence.describe();
-                    let class = Class::Gradient;
-                    let types = types(recurrence);
-                    all.push(Case::program("sequences", &name, class, types, sequence));
-                    all.push(Case::overrides(name, class, types, sequence));
-                }
-            }
-        }
+        all.extend(some.iter().flat_map(|kind| pair(kind, size, at)));
+    }
+    let (size, at) = SIZES[0];
+    let rare = Activation::ALL.into_iter().filter(|f| !f.is_common());
+    for (i, activation) in rare.enumerate() {
+        all.extend(pair(&kinds(size[2], activation)[i % 6], size, at));
     }
     all
 }
 
-/// Where a slope is discontinuous, for example at a limit, rounding to 16 bits may cross the
-/// discontinuity.
-fn types(recurrence: Recurrence) -> &'static [DType] {
-    let jumps = matches!(
-        recurrence.activation(),
-        Activation::Relu | Activation::Relu6 | Activation::HardSigmoid | Activation::Selu
-    );
-    match recurrence {
-        Recurrence::ExtendedLstm(lstm) if lstm.cell_clip.is_some() => PRECISE,
-        _ if jumps => PRECISE,
-        _ => FLOATS,
-    }
-}
-
-/// One recurrence of each kind, and all options of the LSTM.
-pub(super) fn recurrences(activation: Activation) -> [Recurrence; 6] {
-    let gates = LstmGates {
-        forget_bias: 0.5,
-        activation,
-    };
-    let extended = |projection: bool| {
-        Recurrence::ExtendedLstm(ExtendedLstm {
-            gates,
-            peepholes: projection,
-            cell_clip: Some(0.7),
-            projection,
-            proj_clip: projection.then_some(0.3),
-        })
+/// The configurations of all kinds of layers, with all options of the LSTM.
+fn kinds(units: usize, activation: Activation) -> [Value; 6] {
+    // These activations would let the states grow.
+    let activation = match activation {
+        Activation::Identity | Activation::Exponential => Activation::Tanh,
+        other => other,
     };
     [
-        Recurrence::Basic { activation },
-        Recurrence::Lstm(gates),
-        extended(false),
-        extended(true),
-        Recurrence::Gru { activation },
-        Recurrence::GruResetAfter { activation },
+        json!({ "type": "BasicRNNCell" }),
+        json!({ "type": "BasicLSTMCell", "forget_bias": 0.5 }),
+        json!({ "type": "LSTMCell", "cell_clip": 0.7 }),
+        json!({ "type": "LSTMCell", "cell_clip": 0.7, "use_peepholes": true,
+            "num_proj": units.div_ceil(2), "proj_clip": 0.3 }),
+        json!({ "type": "GRUCell" }),
+        json!({ "type": "GRUCell", "reset_after": true }),
     ]
+    .map(|mut config| {
+        config["num_units"] = json!(units);
+        config["activation"] = json!(activation.name());
+        config
+    })
 }
 
-/// The widths of the states for a number of hidden units; a projection makes `h` narrower.
-pub(super) fn state_widths(recurrence: Recurrence, n: usize) -> Vec<usize> {
-    let p = match recurrence.is_projected() {
-        true => n.div_ceil(2),
-        false => n,
-    };
-    [n, p][2 - recurrence.states()..].to_vec()
-}
-
-/// Lengths at, below and above the number of steps.
-pub(super) fn lengths(steps: usize) -> Vec<f64> {
-    let t = steps as f64;
-    vec![t, 0.0, t + 2.0, (t - 1.0).max(0.0), 1.0]
-}
-
-impl Sequence {
-    /// The plan of the device itself, or of the default body.
-    fn plan<B: Backend>(&self, device: &B, dtype: DType) -> SequencePlan {
-        let request = SequenceRequest {
-            recurrence: self.recurrence,
-            inputs: DEPTH,
-            steps: self.steps,
-            batch: self.batch,
-            units: self.units,
-            ragged: self.ragged,
-            reuse: self.batch % 2 == 1,
-            dtype,
-        };
-        let own = device.plan_sequence(&request).filter(|_| !self.stepwise);
-        own.unwrap_or_else(|| SequencePlan {
-            path: SequencePath::Stepwise,
-            ..SequencePlan::composed(&request)
-        })
-    }
-
-    fn describe(&self) -> String {
-        let Self {
+/// The cases of a layer without and with lengths.
+fn pair(config: &Value, [steps, batch, units]: [usize; 3], at: Arrange) -> [Case; 2] {
+    [false, true].map(|ragged| {
+        let options = config.to_string().replace('"', "");
+        let rows = if ragged { " ragged" } else { "" };
+        let name = format!("[{steps}, {batch}, {units}]{at}{rows} {options}");
+        let layer = Layer {
+            config: config.clone(),
             steps,
             batch,
-            units,
+            ragged,
             at,
-            ..
-        } = self;
-        let (kind, activation) = match self.recurrence {
-            Recurrence::Lstm(gates) => ("lstm", gates.activation),
-            Recurrence::ExtendedLstm(lstm) if lstm.projection => {
-                ("projected lstm", lstm.gates.activation)
-            }
-            Recurrence::ExtendedLstm(lstm) => ("clipped lstm", lstm.gates.activation),
-            Recurrence::Gru { activation } => ("gru", activation),
-            Recurrence::GruResetAfter { activation } => ("gru reset after", activation),
-            Recurrence::Basic { activation } => ("basic", activation),
-            _ => ("other", Activation::Identity),
         };
-        let rows = if self.ragged { " ragged" } else { "" };
-        let path = if self.stepwise { " stepwise" } else { "" };
-        format!(
-            "{kind} {} [{steps}, {batch}, {units}]{at}{rows}{path}",
-            activation.name()
+        Case::new(
+            "sequences",
+            name,
+            Class::Gradient,
+            types(config),
+            move |cx| layer.run(cx),
         )
+    })
+}
+
+/// Where a slope is discontinuous, for example at a limit, rounding to 16 bits may cross the
+/// discontinuity.
+fn types(config: &Value) -> &'static [DType] {
+    let steep = ["relu", "relu6", "hard_sigmoid", "selu"].map(Value::from);
+    match config.get("cell_clip").is_some() || steep.contains(&config["activation"]) {
+        true => PRECISE,
+        false => FLOATS,
     }
 }
 
-impl Program for Sequence {
-    fn operations(&self) -> Vec<&'static str> {
-        let plan = SequencePlan {
-            recurrence: self.recurrence,
-            path: SequencePath::Stepwise,
-            ragged: self.ragged,
-            save: true,
-            reuse: false,
-            input_grad: true,
-        };
-        let both = [Fused::Sequence(plan), Fused::SequenceGrad(plan)];
-        both.map(|fused| Op::Fused(fused).name()).into()
-    }
-
-    /// Outputs and final states with and without saved values, the saved values within the lengths,
-    /// and the gradients.
-    fn run<B: Backend>(&self, device: &B, draw: &Draw) -> Result<Vec<Tensor<B>>> {
-        let (steps, batch, n) = (self.steps, self.batch, self.units);
-        let (gates, states) = (self.recurrence.gates(), self.recurrence.states());
-        let widths = state_widths(self.recurrence, n);
-        let p = widths[states - 1];
-        let new = |label: &str, dims: &[usize], fill: Fill| {
-            draw.arranged(device, label, dims, &fill, self.at)
-        };
-        // Small weights keep the states moderate.
-        let width = 1.2 / (n.max(1) as f64).sqrt();
-        let mut given = vec![
-            new("x", &[steps, batch, DEPTH], Fill::Range(-1.0, 1.0))?,
-            new("input kernel", &[DEPTH, gates * n], Fill::Range(-0.5, 0.5))?,
-            new("bias", &[gates * n], Fill::Range(-0.5, 0.5))?,
-        ];
-        for (i, (name, shape)) in self.recurrence.parameters(n, p)?.iter().enumerate() {
-            let fill = Fill::Range(-width, width);
-            given.push(new(&format!("{name} {i}"), shape.dims(), fill)?);
-        }
-        for (i, width) in widths.iter().enumerate() {
-            given.push(new(
-                &format!("state {i}"),
-                &[batch, *width],
-                Fill::Range(-1.0, 1.0),
-            )?);
-        }
-        let lengths = Fill::These(lengths(steps));
-        let lengths = draw
-            .of(DType::I64)
-            .tensor(device, "lengths", &[batch], &lengths)?;
-        if self.ragged {
-            given.push(lengths.clone());
-        }
-
-        let plan = self.plan(device, given[0].dtype());
-        let ins: Vec<_> = given.iter().collect();
-        let forward = |save: bool| {
-            let plan = SequencePlan { save, ..plan };
-            Tensor::call_all(device, &Op::Fused(Fused::Sequence(plan)), &ins)
-        };
-        let results = forward(true)?.into_vec();
-        let (outputs, saved) = results.split_at(1 + states);
-
-        let mut ins: Vec<&Tensor<B>> = given.iter().chain(&outputs[..1]).chain(saved).collect();
-        let doutputs = new("doutputs", &[steps, batch, p], Fill::SYMMETRIC)?;
-        let dfinal: Vec<Tensor<B>> = (0..states)
-            .map(|i| new(&format!("dfinal {i}"), &[batch, widths[i]], Fill::SYMMETRIC))
-            .collect::<Result<_>>()?;
-        ins.push(&doutputs);
-        ins.extend(&dfinal);
-        let plan = SequencePlan { save: true, ..plan };
-        let grads = Tensor::call_all(device, &Op::Fused(Fused::SequenceGrad(plan)), &ins)?;
-
-        let mut all = forward(false)?.into_vec();
-        all.extend(outputs.iter().cloned());
-        for saved in saved {
-            all.push(self.running(device, saved, &lengths)?);
-        }
-        all.extend(grads);
-        Ok(all)
-    }
-}
-
-impl Sequence {
-    /// The saved values, multiplied by 0 past each row's length, where they are unspecified but
-    /// finite.
-    fn running<B: Backend>(
-        &self,
-        device: &B,
-        saved: &Tensor<B>,
-        lengths: &Tensor<B>,
-    ) -> Result<Tensor<B>> {
-        if !self.ragged {
-            return Ok(saved.clone());
-        }
-        let times: Vec<i64> = (0..self.steps as i64).collect();
-        let times = Tensor::from_slice(device, &times, &[self.steps, 1])?;
-        let runs = times.compare(Compare::Lt, lengths)?.unsqueeze(2)?;
-        // A value that is not finite would become NaN.
-        runs.select_from(saved, &saved.affine(0.0, 0.0)?)
+impl Layer {
+    /// Outputs, final states, and gradients of weights, inputs and initial states.
+    fn run(&self, cx: &CaseContext<'_>) -> Result<Results> {
+        let (steps, batch) = (self.steps, self.batch);
+        let cell = cell_from_config(cx.device, &self.config, DEPTH, cx.draw.dtype())?;
+        let state = cell.zero_state(batch)?;
+        let model = Model::arranged(cx, cell, self.at)?
+            .give_like(cx, "state", &state)?
+            .give(cx, "inputs", &[steps, batch, DEPTH])?;
+        model.differentiate(cx, |model| {
+            let mut rnn = DynamicRnn::new(&model.module)
+                .time_major(true)
+                .initial_state(model.given_like("state", &state)?);
+            if self.ragged {
+                let of_row = [steps, 0, steps + 2, steps.saturating_sub(1), 1];
+                let lengths: Vec<usize> = of_row.into_iter().cycle().take(batch).collect();
+                rnn = rnn.sequence_length(lengths);
+            }
+            let result = rnn.run(&model.given("inputs")?)?;
+            Ok(results(&result.outputs, &result.state))
+        })
     }
 }

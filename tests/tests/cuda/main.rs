@@ -6,6 +6,7 @@
 mod backend;
 mod bounds;
 mod case;
+mod joined;
 mod lifetimes;
 mod memory;
 mod operations;

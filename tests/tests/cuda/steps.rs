@@ -113,7 +113,7 @@ fn agree(dtype: DType, tolerance: f64) {
         let x = inputs(&cuda, case, 5, dtype).unwrap();
         let rnn = DynamicRnn::new(&cell).time_major(true).mode(case.mode);
         let how = rnn.explain(&x).unwrap();
-        let fast = |path: &StepPath| matches!(path, StepPath::Compiled | StepPath::Kernel);
+        let fast = |path: &StepPath| *path == StepPath::Compiled;
         if how.parts.iter().all(|part| fast(&part.path)) != case.is_compiled() {
             wrong.push(format!("{}: {how}", case.config));
         }
@@ -259,10 +259,10 @@ fn a_step_is_one_product_and_one_kernel() {
             json!({ "type": "LSTMCell", "num_units": 4, "use_peepholes": true }),
             (2, 2),
         ),
-        // Two matrices, one of which the reset gate scales the product of.
+        // Two matrices with the same operand, and in the gradient with the same result.
         (
             json!({ "type": "GRUCell", "num_units": 4, "reset_after": true }),
-            (3, 3),
+            (2, 2),
         ),
         (
             json!({ "type": "LayerNormBasicLSTMCell", "num_units": 4 }),

@@ -236,7 +236,7 @@ fn same_bits(label: &str, found: &Numbers, expected: &Numbers) {
 }
 
 /// Calls `test` with every cell and wrapper whose inputs are floats, on the CPU with and without
-/// kernels of whole sequences.
+/// programs of its own.
 fn each_cell(test: impl Fn(&str, &TestDevice, &CellConfigCase) -> Result<()>) {
     for name in ["cpu", "cpu-unfused"] {
         let device = device(name).unwrap();

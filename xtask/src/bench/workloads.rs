@@ -1,7 +1,6 @@
 //! The table of workloads.
 
-/// The kind of a recurrent layer. The GRU resets after the product, as in PyTorch. The last five
-/// have no kernel for whole sequences: their steps are traced.
+/// The kind of a recurrent layer. The GRU resets after the product, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Basic,

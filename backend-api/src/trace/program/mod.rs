@@ -25,7 +25,9 @@ pub enum Target {
     /// a few steps at a time what needs no state.
     Any,
     /// The products of a step use the same memory in each step: states and scratch memory. The
-    /// device computes for all steps at once what needs no state.
+    /// device computes for all steps at once what needs no state. Where two products of a step have
+    /// the same operand, or are added, their results or operands lie side by side, so that they can
+    /// be one product.
     Fixed,
 }
 
@@ -131,7 +133,7 @@ pub struct Product<B = Buffer> {
 }
 
 /// The start of a row: an offset in each row of a buffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<B = Buffer> {
     /// The buffer.
     pub buffer: B,

@@ -3,8 +3,7 @@
 
 use backend_api::{
     Activation, AdamStep, Backend, Binary, Compare, DType, Dest, Distribution, Fused, Layout,
-    LstmGates, Meta, Op, Precision, Recurrence, Reduce, SequencePlan, SequenceRequest, Shape,
-    Tensor, Unary, View,
+    LstmGates, Meta, Op, Precision, Reduce, Shape, Tensor, Unary, View,
 };
 use recurrent_tests::devices::{TestBackend, TestDevice, device};
 use recurrent_tests::halves::{HALVES, bits, on_devices, rounded};
@@ -162,13 +161,6 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
         Op::Fused(Fused::MaskedUpdate { time: 2 }),
         vec![lengths, new, old],
     );
-    for recurrence in [
-        Recurrence::Basic { activation },
-        Recurrence::Lstm(gates),
-        Recurrence::Gru { activation },
-    ] {
-        sequences(all, recurrence);
-    }
     let (logits, labels) = (all.floats(&[3, 7]), all.ints(&[6, 0, 2]));
     let dloss = all.floats(&[3]);
     all.push(
@@ -196,47 +188,6 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
     adam[2] = adam[2].square().unwrap();
     all.push(Op::Fused(Fused::Adam(step)), adam);
     cases.all
-}
-
-/// A ragged sequence with its saved values, and its gradient, as the device plans them for 16 bits.
-fn sequences(all: &mut Cases<'_>, recurrence: Recurrence) {
-    let (steps, batch, units) = (4, 3, 5);
-    let request = SequenceRequest {
-        recurrence,
-        inputs: 2,
-        steps,
-        batch,
-        units,
-        ragged: true,
-        reuse: false,
-        dtype: DType::Bf16,
-    };
-    let plan = all.device.plan_sequence(&request);
-    let single = SequenceRequest {
-        dtype: DType::F32,
-        ..request
-    };
-    assert_eq!(plan, all.device.plan_sequence(&single));
-    let plan = SequencePlan {
-        save: true,
-        ..plan.unwrap_or_else(|| SequencePlan::composed(&request))
-    };
-    let wide = recurrence.gates() * units;
-    let mut ins: Vec<T> = [&[steps, batch, 2][..], &[2, wide], &[wide]]
-        .map(|dims| all.floats(dims))
-        .into();
-    let parameters = recurrence.parameters(units, units).unwrap();
-    ins.extend(parameters.iter().map(|(_, shape)| all.floats(shape.dims())));
-    ins.extend((0..recurrence.states()).map(|_| all.floats(&[batch, units])));
-    ins.push(all.ints(&[4, 0, 3]));
-    all.push(Op::Fused(Fused::Sequence(plan)), ins.clone());
-
-    ins.push(all.floats(&[steps, batch, units]));
-    let saved = recurrence.saved_widths().iter();
-    ins.extend(saved.map(|width| all.floats(&[steps, batch, width * units])));
-    ins.extend([all.floats(&[steps, batch, units])]);
-    ins.extend((0..recurrence.states()).map(|_| all.floats(&[batch, units])));
-    all.push(Op::Fused(Fused::SequenceGrad(plan)), ins);
 }
 
 /// The operands times a factor in 16 bits, and the same numbers in `f32`.

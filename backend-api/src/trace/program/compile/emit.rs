@@ -95,7 +95,7 @@ impl Builder {
         for (i, term) in terms {
             let k = count(&term.a.axes);
             let (buffer, offset) = match self.operands.get(&(id, i)) {
-                Some(&scratch) => (self.buffer(Memory::Scratch(scratch)), 0),
+                Some(&(scratch, offset)) => (self.buffer(Memory::Scratch(scratch)), offset),
                 None => {
                     let (buffer, offset) = self.source(term.a.source);
                     (buffer, offset + term.a.offset)
@@ -170,7 +170,8 @@ impl Builder {
         for copied in &self.copies {
             if self.copied_in(copied) == segment {
                 let span = &copied.span;
-                let out = (self.buffer(copied.memory), 0, &row_major(&span.axes));
+                let strides = row_major(&span.axes);
+                let out = (self.buffer(copied.memory), copied.offset, &strides);
                 let ins = std::slice::from_ref(span);
                 self.emit(Code::Copy, &span.axes, out, ins, &mut code)?;
             }

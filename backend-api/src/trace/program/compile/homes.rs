@@ -45,6 +45,7 @@ impl Builder {
         self.copies.push(Copied {
             span: span.clone(),
             memory,
+            offset: 0,
             segment,
         });
     }
@@ -92,6 +93,7 @@ impl Builder {
                 self.copies.push(Copied {
                     span: zeros,
                     memory: Memory::Next(i),
+                    offset: 0,
                     segment: Some(self.level[id] - 1),
                 });
             }
@@ -119,8 +121,11 @@ impl Builder {
             if self.uses[id] == 0 || self.region[id] != Region::Step {
                 continue;
             }
-            let adds = matches!(self.home[id], Some((Memory::Next(_), _)));
+            let adds = self.adds_to_state(id);
             for (i, term) in terms.clone().iter().enumerate() {
+                if self.operands.contains_key(&(id, i)) {
+                    continue;
+                }
                 let fixed = match self.source(term.a.source).0.memory {
                     Memory::Scratch(_) => true,
                     Memory::State(_) | Memory::Next(_) => !adds,
@@ -130,20 +135,114 @@ impl Builder {
                     continue;
                 }
                 let known = self.copies.iter().find_map(|copied| match copied.memory {
-                    Memory::Scratch(k) if copied.span == term.a => Some(k),
+                    Memory::Scratch(k)
+                        if copied.span == term.a && self.copied_in(copied) < self.level[id] =>
+                    {
+                        Some((k, copied.offset))
+                    }
                     _ => None,
                 });
-                let scratch = known.unwrap_or(self.scratch.len());
+                let place = known.unwrap_or((self.scratch.len(), 0));
                 if known.is_none() {
                     self.scratch.push(count(&term.a.axes));
                     self.copies.push(Copied {
                         span: term.a.clone(),
-                        memory: Memory::Scratch(scratch),
+                        memory: Memory::Scratch(place.0),
+                        offset: 0,
                         segment: None,
                     });
                 }
-                self.operands.insert((id, i), scratch);
+                self.operands.insert((id, i), place);
             }
+        }
+    }
+
+    /// Whether a product adds to a new state.
+    fn adds_to_state(&self, id: usize) -> bool {
+        matches!(self.home[id], Some((Memory::Next(_), _)))
+    }
+
+    /// Places side by side the results of the steps' products that have the same operands, and the
+    /// operands of a sum of products.
+    pub(super) fn place_joined(&mut self) {
+        if self.target == Target::Any {
+            return;
+        }
+        let ids = (0..self.uses.len()).filter(|&id| self.uses[id] > 0 && self.is_product(id));
+        let ids: Vec<usize> = ids.filter(|&id| self.region[id] == Region::Step).collect();
+        let mut known = Vec::new();
+        for &id in &ids {
+            self.join_results(id, &ids);
+            self.join_operands(id, &mut known);
+        }
+    }
+
+    fn join_results(&mut self, id: usize, ids: &[usize]) {
+        let operands = |id: usize| match &self.value(id).work {
+            RowWork::Product { terms, start: None }
+                if self.home[id].is_none() && !self.chunked[id] =>
+            {
+                Some(terms.iter().map(|term| &term.a).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let Some(shared) = operands(id) else {
+            return;
+        };
+        let same = |other: &usize| operands(*other).is_some_and(|spans| spans == shared);
+        let all: Vec<usize> = ids.iter().copied().filter(same).collect();
+        let mut width = 0;
+        for id in all {
+            self.home[id] = Some((Memory::Scratch(self.scratch.len()), width));
+            width += self.value(id).width;
+        }
+        self.scratch.push(width);
+    }
+
+    /// `known` has operands that lie side by side, the segment in which they are complete, and the
+    /// scratch memory.
+    fn join_operands(&mut self, id: usize, known: &mut Vec<(Vec<Span>, usize, usize)>) {
+        let RowWork::Product { terms, .. } = &self.value(id).work else {
+            return;
+        };
+        let spans: Vec<Span> = terms.iter().map(|term| term.a.clone()).collect();
+        let before = self.level[id] - 1;
+        // Only where instructions run before the product: others need not be copied.
+        let computed = |span: &Span| match span.source {
+            Source::Value(a) => !self.is_product(a) && self.segment[a] == before,
+            _ => false,
+        };
+        let copies = self.adds_to_state(id) || spans.iter().any(computed);
+        if spans.len() < 2 || !copies {
+            return;
+        }
+        let complete = |(operands, segment, _): &&(Vec<Span>, usize, usize)| {
+            *operands == spans && *segment <= before
+        };
+        let found = known.iter().find(complete).map(|(.., scratch)| *scratch);
+        let scratch = found.unwrap_or(self.scratch.len());
+        let memory = Memory::Scratch(scratch);
+        let mut at = 0;
+        for (i, span) in spans.iter().enumerate() {
+            self.operands.insert((id, i), (scratch, at));
+            let own = self
+                .whole(span)
+                .filter(|&a| self.home[a].is_none() && !self.is_product(a) && !self.chunked[a]);
+            match own {
+                _ if found.is_some() => {}
+                Some(a) => self.home[a] = Some((memory, at)),
+                None => self.copies.push(Copied {
+                    span: span.clone(),
+                    memory,
+                    offset: at,
+                    segment: Some(before),
+                }),
+            }
+            at += count(&span.axes);
+        }
+        if found.is_none() {
+            self.scratch.push(at);
+            known.push((spans, before, scratch));
         }
     }
 

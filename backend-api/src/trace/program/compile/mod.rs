@@ -53,6 +53,7 @@ pub fn compile(graph: &StepGraph, target: Target) -> Result<RowProgram, String> 
     builder.find_levels();
     builder.schedule();
     builder.place_results();
+    builder.place_joined();
     builder.place_values();
     builder.place_operands();
     let program = builder.finish()?;
@@ -99,14 +100,16 @@ struct Builder {
     copies: Vec<Copied>,
     /// Products that add to zeros in a state.
     added: Vec<usize>,
-    /// The scratch memory with the copied operand of a product: of the `.1`-th term of a value.
-    operands: HashMap<(usize, usize), usize>,
+    /// The scratch memory with the copied operand of a product, and the offset there: of the
+    /// `.1`-th term of a value.
+    operands: HashMap<(usize, usize), (usize, usize)>,
 }
 
 /// A copy of a span.
 struct Copied {
     span: Span,
     memory: Memory,
+    offset: usize,
     /// The segment that copies it, unless it is the first in which the span is known.
     segment: Option<usize>,
 }
