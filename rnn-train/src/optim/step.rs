@@ -142,10 +142,7 @@ fn update_in_place<'c, B: Backend>(changes: &'c mut [Change<B>]) -> Result<()> {
     let mut updates: Vec<(Op, DType, Vec<TensorUpdate<'c, B>>)> = Vec::new();
     let mut add = |op, update: TensorUpdate<'c, B>| {
         let dtype = update.state[0].dtype();
-        match updates
-            .iter_mut()
-            .find(|(o, d, _)| (&*o, *d) == (&op, dtype))
-        {
+        match updates.iter_mut().find(|(o, d, _)| (o, *d) == (&op, dtype)) {
             Some((_, _, updates)) => updates.push(update),
             None => updates.push((op, dtype, vec![update])),
         }
