@@ -149,6 +149,10 @@ impl<B: Backend> Unroll<B> {
 
     /// Runs a cell step by step: the default of [`Cell::unroll`].
     ///
+    /// A cell of 16-bit floats runs in `f32`, with its parameters, inputs and state cast once, and
+    /// outputs and state are rounded at the end: its state, and the gradients of the parameters,
+    /// are sums over all steps.
+    ///
     /// # Errors
     /// Those of [`Cell::step`], or the inputs have another number of steps or rows.
     pub fn stepwise<C: Cell<Backend = B>>(
@@ -157,53 +161,41 @@ impl<B: Backend> Unroll<B> {
         inputs: &C::Input,
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
-        self.in_f32(cell, inputs, state, |u, cell, inputs, state| {
-            let zero = || cell.zero_output(u.batch());
-            let of_cell = Some(std::any::type_name::<C>());
-            let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
-            u.scan_steps(inputs, state, zero, of_cell, step)
-        })
-    }
-
-    /// [`segments`](Self::segments) for a cell that [`scan`](Self::scan)s its steps. `body` takes
-    /// the cell. A cell of 16-bit floats runs in `f32`, with its parameters, inputs and state cast
-    /// once, and outputs and state are rounded at the end: its state, and the gradients of the
-    /// parameters, are sums over all steps.
-    ///
-    /// # Errors
-    /// `body` fails, or the device failed.
-    pub fn in_f32<C: Cell<Backend = B>>(
-        &self,
-        cell: &C,
-        inputs: &C::Input,
-        state: &C::State,
-        body: impl Fn(&Self, &C, &C::Input, &C::State) -> Result<(C::Output, C::State)>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    ) -> Result<(C::Output, C::State)> {
-        let run = |cell: Cow<'_, C>, inputs: &C::Input, state: &C::State| {
-            if self.is_whole() {
-                return body(self, &cell, inputs, state);
-            }
-            let (cell, body) = (cell.into_owned(), body.clone());
-            self.segments(inputs, state, move |u, inputs, state| {
-                body(u, &cell, inputs, state)
-            })
-        };
         self.check_steps(inputs)?;
         let Some(wide) = widened(cell, state)? else {
-            return run(Cow::Borrowed(cell), inputs, state);
+            return self.all_steps(Cow::Borrowed(cell), inputs, state);
         };
         // The cell checks the types that its tensors have before they are cast.
         let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
         trace::check::<B, _, _, _>(&self.step, inputs, state, &step)?;
-        let (outputs, new) = run(Cow::Owned(wide), &widen(inputs)?, &widen(state)?)?;
+        let (outputs, new) =
+            self.all_steps::<C>(Cow::Owned(wide), &widen(inputs)?, &widen(state)?)?;
         Ok((
             narrow(&outputs, &cell.zero_output(self.batch)?)?,
             narrow(&new, state)?,
         ))
+    }
+
+    /// The steps of a cell, in the segments of the memory policy.
+    fn all_steps<C: Cell<Backend = B>>(
+        &self,
+        cell: Cow<'_, C>,
+        inputs: &C::Input,
+        state: &C::State,
+    ) -> Result<(C::Output, C::State)> {
+        let run = |u: &Self, cell: &C, inputs: &C::Input, state: &C::State| {
+            let zero = || cell.zero_output(u.batch());
+            let of_cell = Some(std::any::type_name::<C>());
+            let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
+            u.scan_steps(inputs, state, zero, of_cell, step)
+        };
+        if self.is_whole() {
+            return run(self, &cell, inputs, state);
+        }
+        let cell = cell.into_owned();
+        self.segments(inputs, state, move |u, inputs, state| {
+            run(u, &cell, inputs, state)
+        })
     }
 
     /// Calls `step` for each time. For rows past their length it keeps the state and sets the
