@@ -5,6 +5,7 @@ states; `prepare`, which computes what does not depend on the state, for all ste
 `step`. `F` has the functions of the framework. The equations are those of the documentation of our
 cells.
 """
+
 from typing import Callable, NamedTuple
 
 
@@ -17,14 +18,14 @@ class Cell(NamedTuple):
 
 def layer_norm_prepare(F, weights, x):
     kernel, *norms = weights
-    return (x @ kernel[:x.shape[-1]],), (kernel[x.shape[-1]:], *norms)
+    return (x @ kernel[: x.shape[-1]],), (kernel[x.shape[-1] :], *norms)
 
 
 def layer_norm_step(F, weights, parts, states):
     kernel, *norms = weights
     c, h = states
     gates = F.split(F.add_product(parts[0], h, kernel), 4)
-    i, j, f, o = (F.layer_norm(gate, *norms[2 * k:2 * k + 2]) for k, gate in enumerate(gates))
+    i, j, f, o = (F.layer_norm(gate, *norms[2 * k : 2 * k + 2]) for k, gate in enumerate(gates))
     c = F.layer_norm(c * F.sigmoid(f + 1) + F.sigmoid(i) * F.tanh(j), *norms[8:])
     h = F.tanh(c) * F.sigmoid(o)
     return (c, h), h
@@ -32,11 +33,11 @@ def layer_norm_step(F, weights, parts, states):
 
 def ugrnn_prepare(F, weights, x):
     kernel, bias = weights
-    return (x @ kernel[:x.shape[-1]] + bias,), (kernel[x.shape[-1]:],)
+    return (x @ kernel[: x.shape[-1]] + bias,), (kernel[x.shape[-1] :],)
 
 
 def ugrnn_step(F, weights, parts, states):
-    h, = states
+    (h,) = states
     gate, candidate = F.split(F.add_product(parts[0], h, weights[0]), 2)
     gate = F.sigmoid(gate + 1)
     h = gate * h + (1 - gate) * F.tanh(candidate)
@@ -66,8 +67,8 @@ def sru_prepare(F, weights, x):
     kernel, bias = weights
     units = kernel.shape[1] // 4
     z = x @ kernel
-    gates = F.sigmoid(z[..., units:3 * units] + bias)
-    return (z[..., :units], *F.split(gates, 2), z[..., 3 * units:]), ()
+    gates = F.sigmoid(z[..., units : 3 * units] + bias)
+    return (z[..., :units], *F.split(gates, 2), z[..., 3 * units :]), ()
 
 
 def sru_step(F, weights, parts, states):
@@ -83,7 +84,7 @@ def custom_prepare(F, weights, x):
 
 
 def custom_step(F, weights, parts, states):
-    h, = states
+    (h,) = states
     gate, recurrent = weights
     f = F.sigmoid(F.add_product(parts[0], h, gate))
     q = F.tanh(F.add_product(parts[1], f * h, recurrent))

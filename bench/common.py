@@ -3,6 +3,7 @@ bench/timing.rs, and output.
 
 Import this module before the framework: it limits the framework's threads and pins them to cores.
 """
+
 import argparse
 import json
 import os
@@ -17,7 +18,15 @@ def arguments():
     parser.add_argument("--workload", default="alone")
     parser.add_argument("--mode", choices=["fwd", "train", "stream", "memory"], default="fwd")
     parser.add_argument("--cell", choices=["rnn_tanh", "lstm", "gru", *CELLS], default="lstm")
-    for name, default in [("threads", 1), ("layers", 1), ("batch", 1), ("steps", 1), ("inputs", 1), ("units", 1), ("classes", 0)]:
+    for name, default in [
+        ("threads", 1),
+        ("layers", 1),
+        ("batch", 1),
+        ("steps", 1),
+        ("inputs", 1),
+        ("units", 1),
+        ("classes", 0),
+    ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--input-grad", action="store_true")
     verify = "print results of known weights and inputs (cells of cells.py)"
@@ -65,8 +74,15 @@ def stream(step):
 def report(args, peer, version, times, **more):
     """Prints the line of a measurement. `times` must be sorted."""
     median = statistics.median(times)
-    line = {"peer": peer, "version": version, "workload": args.workload, "mode": args.mode, "threads": args.threads,
-            "median_s": median, "repeats": len(times)}
+    line = {
+        "peer": peer,
+        "version": version,
+        "workload": args.workload,
+        "mode": args.mode,
+        "threads": args.threads,
+        "median_s": median,
+        "repeats": len(times),
+    }
     if "flops" in args:
         line["gflops"] = args.flops / median / 1e9
     if len(times) > 1:
@@ -91,12 +107,24 @@ def known(shapes, args):
 
 def report_known(args, peer, outputs, input_grad, weight_grads):
     """Prints the results of known weights and inputs."""
+
     def absolute(grads):
         return sum(float(abs(grad).sum()) for grad in grads)
 
-    print(json.dumps({"peer": peer, "verify": args.cell, "shape_TBH": list(outputs.shape), "sum": float(outputs.sum()),
-                      "last": outputs[-1, -1].tolist(), "dx_abs_sum": absolute([input_grad]),
-                      "dparams_abs_sum": absolute(weight_grads)}), flush=True)
+    print(
+        json.dumps(
+            {
+                "peer": peer,
+                "verify": args.cell,
+                "shape_TBH": list(outputs.shape),
+                "sum": float(outputs.sum()),
+                "last": outputs[-1, -1].tolist(),
+                "dx_abs_sum": absolute([input_grad]),
+                "dparams_abs_sum": absolute(weight_grads),
+            }
+        ),
+        flush=True,
+    )
 
 
 def status(key):

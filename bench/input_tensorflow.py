@@ -9,6 +9,7 @@ time, `batched` one batch at a time. With `--bucket`, `single` forms batches of 
 length. `checksum` is the sum of `labels`; `max_rss_kib` is the peak memory of the process so far.
 Needs tensorflow 2.
 """
+
 import argparse
 import os
 
@@ -50,19 +51,22 @@ LISTS = {
 
 def single(records):
     examples = records.map(
-        lambda record: tf.io.parse_single_sequence_example(record, CONTEXT, LISTS),
-        tf.data.AUTOTUNE)
+        lambda record: tf.io.parse_single_sequence_example(record, CONTEXT, LISTS), tf.data.AUTOTUNE
+    )
     if args.bucket:
         return examples.bucket_by_sequence_length(
-            lambda context, lists: tf.cast(context["length"], tf.int32), BOUNDARIES,
-            [args.batch] * (len(BOUNDARIES) + 1))
+            lambda context, lists: tf.cast(context["length"], tf.int32),
+            BOUNDARIES,
+            [args.batch] * (len(BOUNDARIES) + 1),
+        )
     return examples.padded_batch(args.batch)
 
 
 def batched(records):
     # The parser's dense outputs are already padded.
     return records.batch(args.batch).map(
-        lambda batch: tf.io.parse_sequence_example(batch, CONTEXT, LISTS)[:2], tf.data.AUTOTUNE)
+        lambda batch: tf.io.parse_sequence_example(batch, CONTEXT, LISTS)[:2], tf.data.AUTOTUNE
+    )
 
 
 def pipeline(form):
@@ -79,7 +83,8 @@ def one_pass(dataset):
 
 
 def totals(dataset):
-    """The amount of data that a pass reads, to check that two pipelines read the same. Also warms up."""
+    """The amount of data that a pass reads, to check that two pipelines read the same. Also warms
+    up."""
     examples = batches = steps = checksum = 0
     for context, lists in dataset:
         examples += len(context["length"])
@@ -96,5 +101,6 @@ for form in forms:
     dataset = pipeline(form)
     read = totals(dataset)
     times = sorted(common.timed(lambda: one_pass(dataset)) for _ in range(args.repeats))
-    common.report(args, "tensorflow", tf.__version__, times, **read,
-                  max_rss_kib=common.status("VmHWM"))
+    common.report(
+        args, "tensorflow", tf.__version__, times, **read, max_rss_kib=common.status("VmHWM")
+    )

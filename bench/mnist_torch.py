@@ -5,6 +5,7 @@
 Needs torch and numpy, and MNIST in data/mnist (cargo xtask data mnist). Prints a line per epoch, in
 the format of the example.
 """
+
 import argparse
 import os
 import pathlib
@@ -28,7 +29,10 @@ UNITS, CLASSES, BATCH = 150, 10, 150
 
 torch.set_num_threads(args.threads)
 torch.manual_seed(args.seed)
-DATA = pathlib.Path(os.environ.get("RECURRENT_DATA", pathlib.Path(__file__).parent.parent / "data")) / "mnist"
+DATA = (
+    pathlib.Path(os.environ.get("RECURRENT_DATA", pathlib.Path(__file__).parent.parent / "data"))
+    / "mnist"
+)
 
 
 def read(name, offset):
@@ -59,7 +63,10 @@ class Classifier(nn.Module):
 def accuracy(model, images, labels):
     with torch.inference_mode():
         hits = [
-            (model(torch.from_numpy(images[i:i + 1000]) / 255).argmax(1) == torch.from_numpy(labels[i:i + 1000])).sum()
+            (
+                model(torch.from_numpy(images[i : i + 1000]) / 255).argmax(1)
+                == torch.from_numpy(labels[i : i + 1000])
+            ).sum()
             for i in range(0, len(images), 1000)
         ]
     return float(sum(hits)) / len(images)
@@ -78,7 +85,7 @@ for epoch in range(1, args.epochs + 1):
     start = time.perf_counter()
     shuffled = order.permutation(len(images))
     for i in range(0, len(images) - BATCH + 1, BATCH):
-        items = shuffled[i:i + BATCH]
+        items = shuffled[i : i + BATCH]
         adam.zero_grad(set_to_none=True)
         x = torch.from_numpy(images[items]).float() / 255
         loss = nn.functional.cross_entropy(model(x), torch.from_numpy(labels[items]))
@@ -89,4 +96,8 @@ for epoch in range(1, args.epochs + 1):
         loss.item()
     seconds = time.perf_counter() - start
     on_train = accuracy(model, images[:10000], labels[:10000])
-    print(f"epoch {epoch} train_accuracy {on_train:.4f} test_accuracy {accuracy(model, *test):.4f} seconds {seconds:.1f}", flush=True)
+    print(
+        f"epoch {epoch} train_accuracy {on_train:.4f} "
+        f"test_accuracy {accuracy(model, *test):.4f} seconds {seconds:.1f}",
+        flush=True,
+    )

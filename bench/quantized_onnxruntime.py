@@ -1,11 +1,13 @@
-"""The accuracy of a trained LSTM in ONNX Runtime, with weights in f32 and quantized dynamically to 8 bits.
+"""The accuracy of a trained LSTM in ONNX Runtime, with weights in f32 and quantized to 8 bits.
 
-    python bench/quantized_onnxruntime.py char_rnn PARAMS [data/moby-dick.txt]   # of `char_rnn --save PARAMS`
-    python bench/quantized_onnxruntime.py mnist CHECKPOINT FOLDER                # of `mnist --cell lstm --save ..`
+    python bench/quantized_onnxruntime.py char_rnn PARAMS [data/moby-dick.txt]
+    python bench/quantized_onnxruntime.py mnist CHECKPOINT FOLDER
 
-Prints bits per character on the last tenth of the text, or the share of MNIST's test images (in FOLDER) that
-are classified correctly. Needs numpy, onnx, onnxruntime and safetensors.
+PARAMS is the file of `char_rnn --save PARAMS`, CHECKPOINT one of `mnist --cell lstm --save ..`.
+Prints bits per character on the last tenth of the text, or the fraction of MNIST's test images (in
+FOLDER) that are classified correctly. Needs numpy, onnx, onnxruntime and safetensors.
 """
+
 import gzip
 import sys
 import tempfile
@@ -20,17 +22,23 @@ from safetensors.numpy import load_file
 
 
 def session(kernel, bias, inputs, quantized):
-    """The LSTM of a kernel `[inputs + units, 4 units]` with the gates i, j, f, o and a forget bias of 1."""
+    """The LSTM of a kernel `[inputs + units, 4 units]` with the gates i, j, f, o and a forget bias
+    of 1."""
     units = kernel.shape[1] // 4
     i, j, f, o = range(4)
+
     def gates(matrix):
         parts = np.split(matrix, 4, axis=-1)
         return np.concatenate([parts[gate] for gate in (i, o, f, j)], axis=-1)
+
     shifted = bias.copy()
     shifted[2 * units : 3 * units] += 1.0
     both = np.concatenate([gates(shifted), np.zeros(4 * units)])
     weights = {"w": gates(kernel[:inputs]).T, "r": gates(kernel[inputs:]).T, "b": both}
-    weights = [numpy_helper.from_array(np.ascontiguousarray(x[None], np.float32), name) for name, x in weights.items()]
+    weights = [
+        numpy_helper.from_array(np.ascontiguousarray(x[None], np.float32), name)
+        for name, x in weights.items()
+    ]
     names = ["x", "w", "r", "b", "", "h", "c"]
     node = helper.make_node("LSTM", names, ["y", "h_next", "c_next"], hidden_size=units)
     value = lambda name, dims: helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
@@ -46,9 +54,17 @@ def session(kernel, bias, inputs, quantized):
     if quantized:
         with tempfile.TemporaryDirectory() as folder:
             file = f"{folder}/quantized.onnx"
-            quantize_dynamic(model, file, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, per_channel=True)
+            quantize_dynamic(
+                model,
+                file,
+                op_types_to_quantize=["LSTM"],
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+            )
             model = onnx.load(file)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
 
 def found(params, end):
@@ -64,7 +80,9 @@ def zero_state(lstm, batch):
 
 def char_rnn(params, text, quantized):
     embedding = found(params, "embedding")
-    lstm = session(found(params, "cell/kernel"), found(params, "cell/bias"), embedding.shape[1], quantized)
+    lstm = session(
+        found(params, "cell/kernel"), found(params, "cell/bias"), embedding.shape[1], quantized
+    )
     text = Path(text).read_text(encoding="utf-8")
     known = {symbol: i for i, symbol in enumerate(sorted(set(text)))}
     ids = np.array([known[symbol] for symbol in text])
@@ -89,6 +107,7 @@ def mnist(params, folder, quantized):
         file = next(file for file in files if file.exists())
         data = gzip.open(file).read() if file.suffix == ".gz" else file.read_bytes()
         return np.frombuffer(data, np.uint8, offset=header)
+
     images = read("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28).astype(np.float32) / 255
     labels = read("t10k-labels-idx1-ubyte", 8)
     lstm = session(found(params, "cell/kernel"), found(params, "cell/bias"), 28, quantized)
@@ -103,4 +122,7 @@ params = load_file(file)
 for quantized in (False, True):
     name = "int8" if quantized else "exact"
     where = rest[0] if rest else "data/moby-dick.txt"
-    print(f"onnxruntime {name}", {"char_rnn": char_rnn, "mnist": mnist}[task](params, where, quantized))
+    print(
+        f"onnxruntime {name}",
+        {"char_rnn": char_rnn, "mnist": mnist}[task](params, where, quantized),
+    )

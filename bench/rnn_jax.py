@@ -5,6 +5,7 @@ Prints one line of JSON.
 jax. It supports the cells of cells.py in one layer, inference and training on the CPU; for anything
 else it prints nothing.
 """
+
 import sys
 import types
 
@@ -23,12 +24,19 @@ import numpy as np
 
 def layer_norm(v, gamma, beta):
     centred = v - v.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12) * gamma + beta
+    return (
+        centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12) * gamma + beta
+    )
 
 
 F = types.SimpleNamespace(
-    sigmoid=jax.nn.sigmoid, tanh=jnp.tanh, relu=jax.nn.relu, layer_norm=layer_norm,
-    split=lambda x, n: jnp.split(x, n, -1), add_product=lambda z, h, kernel: z + h @ kernel)
+    sigmoid=jax.nn.sigmoid,
+    tanh=jnp.tanh,
+    relu=jax.nn.relu,
+    layer_norm=layer_norm,
+    split=lambda x, n: jnp.split(x, n, -1),
+    add_product=lambda z, h, kernel: z + h @ kernel,
+)
 cell = CELLS[args.cell]
 
 

@@ -5,6 +5,7 @@ onnxruntime and onnx. It supports only inference on the CPU, of ONNX's own opera
 mode, device or cell it prints nothing. With `--precision int8` the weights of an LSTM are quantized
 dynamically, and the name in the line is onnxruntime-int8.
 """
+
 import sys
 import tempfile
 
@@ -33,22 +34,37 @@ def value(name, dims, dtype=TensorProto.FLOAT):
 
 
 def model():
-    """Stacked layers, `x: [T, B, inputs]` to `y: [T, B, units]`. When streaming, states are inputs and outputs."""
-    limit = args.units ** -0.5
-    inputs, outputs = [value("x", [args.steps, args.batch, args.inputs])], [value("y", [args.steps, args.batch, args.units])]
+    """Stacked layers, `x: [T, B, inputs]` to `y: [T, B, units]`. When streaming, states are inputs
+    and outputs."""
+    limit = args.units**-0.5
+    inputs, outputs = (
+        [value("x", [args.steps, args.batch, args.inputs])],
+        [value("y", [args.steps, args.batch, args.units])],
+    )
     nodes, weights = [], [numpy_helper.from_array(np.array([1]), "direction")]
     if args.lengths:
         inputs.append(value("lengths", [args.batch], TensorProto.INT32))
     below, depth = "x", args.inputs
     for layer in range(args.layers):
-        for name, dims in [("w", [1, gates * args.units, depth]), ("r", [1, gates * args.units, args.units]), ("b", [1, 2 * gates * args.units])]:
+        for name, dims in [
+            ("w", [1, gates * args.units, depth]),
+            ("r", [1, gates * args.units, args.units]),
+            ("b", [1, 2 * gates * args.units]),
+        ]:
             numbers = random.uniform(-limit, limit, dims).astype(np.float32)
             weights.append(numpy_helper.from_array(numbers, f"{name}{layer}"))
         before = [f"{s}{layer}" for s in states] if streaming else []
         after = [f"{s}{layer}_next" for s in states] if streaming else []
         inputs += [value(name, [1, args.batch, args.units]) for name in before]
         outputs += [value(name, [1, args.batch, args.units]) for name in after]
-        operands = [below, f"w{layer}", f"r{layer}", f"b{layer}", "lengths" if args.lengths else "", *before]
+        operands = [
+            below,
+            f"w{layer}",
+            f"r{layer}",
+            f"b{layer}",
+            "lengths" if args.lengths else "",
+            *before,
+        ]
         above = "y" if layer + 1 == args.layers else f"y{layer}"
         nodes.append(helper.make_node(operator, operands, [f"all{layer}", *after], **attributes))
         nodes.append(helper.make_node("Squeeze", [f"all{layer}", "direction"], [above]))
@@ -62,11 +78,19 @@ def compiled(graph, quantized=False):
     if quantized:
         with tempfile.TemporaryDirectory() as folder:
             file = f"{folder}/quantized.onnx"
-            quantize_dynamic(made, file, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, per_channel=True)
+            quantize_dynamic(
+                made,
+                file,
+                op_types_to_quantize=["LSTM"],
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+            )
             made = onnx.load(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
-    return onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def peak():
@@ -76,7 +100,9 @@ def peak():
     weights = [numpy_helper.from_array(numbers, "w")]
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     dims = [side, side]
-    product = compiled(helper.make_graph([node], "product", [value("x", dims)], [value("y", dims)], weights))
+    product = compiled(
+        helper.make_graph([node], "product", [value("x", dims)], [value("y", dims)], weights)
+    )
     times = [common.timed(lambda: product.run(["y"], {"x": numbers})) for _ in range(18)]
     return 2 * side**3 / min(times) / 1e9
 
@@ -89,9 +115,13 @@ if streaming:
     # Two sets of states alternate: a step reads one and writes the other, so no state is copied.
     names = [f"{s}{layer}" for layer in range(args.layers) for s in states]
     zeros = np.zeros((1, args.batch, args.units), np.float32)
-    sets = [{name: onnxruntime.OrtValue.ortvalue_from_numpy(zeros) for name in names} for _ in range(2)]
+    sets = [
+        {name: onnxruntime.OrtValue.ortvalue_from_numpy(zeros) for name in names} for _ in range(2)
+    ]
     x = onnxruntime.OrtValue.ortvalue_from_numpy(feed["x"])
-    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((args.steps, args.batch, args.units), np.float32))
+    y = onnxruntime.OrtValue.ortvalue_from_numpy(
+        np.zeros((args.steps, args.batch, args.units), np.float32)
+    )
     turns = []
     for old, new in [sets, sets[::-1]]:
         binding = session.io_binding()
@@ -111,4 +141,10 @@ else:
     if args.lengths:
         feed["lengths"] = np.array(args.lengths, np.int32)
     times = common.repeat(lambda: session.run(["y"], feed))
-common.report(args, "onnxruntime-int8" if int8 else "onnxruntime", onnxruntime.__version__, times, peak_gflops=peak())
+common.report(
+    args,
+    "onnxruntime-int8" if int8 else "onnxruntime",
+    onnxruntime.__version__,
+    times,
+    peak_gflops=peak(),
+)

@@ -4,10 +4,12 @@ rows two lines (packed, padded); for the cells of cells.py too, whose steps are 
 
 `cargo xtask bench --compare torch` runs it with the sizes. To run it alone:
 
-    python bench/rnn_torch.py --workload W3_lstm512 --mode fwd --cell lstm --batch 64 --steps 100 --inputs 512 --units 512
+    python bench/rnn_torch.py --workload W3_lstm512 --mode fwd --cell lstm --batch 64 \\
+        --steps 100 --inputs 512 --units 512
 
 Needs torch. On a GPU (--device cuda) it uses cuDNN.
 """
+
 import sys
 import types
 
@@ -30,15 +32,25 @@ device = torch.device(args.device)
 
 class Stepwise(nn.Module):
     """A cell of cells.py in a loop, whose `step` is `eager` or `compiled`."""
+
     F = types.SimpleNamespace(
-        sigmoid=torch.sigmoid, tanh=torch.tanh, relu=torch.relu, split=lambda x, n: x.chunk(n, -1), add_product=torch.addmm,
-        layer_norm=lambda v, gamma, beta: nn.functional.layer_norm(v, v.shape[-1:], gamma, beta, 1e-12))
+        sigmoid=torch.sigmoid,
+        tanh=torch.tanh,
+        relu=torch.relu,
+        split=lambda x, n: x.chunk(n, -1),
+        add_product=torch.addmm,
+        layer_norm=lambda v, gamma, beta: nn.functional.layer_norm(
+            v, v.shape[-1:], gamma, beta, 1e-12
+        ),
+    )
 
     def __init__(self, inputs, units, _layers):
         super().__init__()
         self.units, self.cell = units, CELLS[args.cell]
         shapes = self.cell.shapes(inputs, units)
-        self.weights = nn.ParameterList(torch.empty(shape).uniform_(-units**-0.5, units**-0.5) for shape in shapes)
+        self.weights = nn.ParameterList(
+            torch.empty(shape).uniform_(-(units**-0.5), units**-0.5) for shape in shapes
+        )
         self.eager = lambda rest, part, states: self.cell.step(self.F, rest, part, states)
         self.compiled = torch.compile(self.eager, dynamic=False)
         self.step = self.eager
@@ -69,10 +81,12 @@ class Network(nn.Module):
 
 def waited(f, *operands):
     """A function that runs `f` and waits for the device."""
+
     def run():
         f(*operands)
         if args.device == "cuda":
             torch.cuda.synchronize()
+
     return run
 
 
@@ -114,7 +128,10 @@ if args.verify:
     with torch.no_grad():
         for parameter, numbers in zip(network.rnn.weights, weights):
             parameter.copy_(torch.from_numpy(numbers))
-    for peer, network.rnn.step in [("torch", network.rnn.eager), ("torch-compiled", network.rnn.compiled)]:
+    for peer, network.rnn.step in [
+        ("torch", network.rnn.eager),
+        ("torch-compiled", network.rnn.compiled),
+    ]:
         outputs = network(x, None)
         input_grad, *grads = torch.autograd.grad(outputs.mean(), [x, *network.rnn.weights])
         common.report_known(args, peer, outputs.detach(), input_grad, grads)

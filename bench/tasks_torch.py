@@ -356,8 +356,9 @@ def phonemes():
     class Speller(nn.Module):
         def __init__(self):
             super().__init__()
-            self.letters, self.sounds = nn.Embedding(len(letters) + 1, 64), nn.Embedding(
-                len(sounds) + 1, 64
+            self.letters, self.sounds = (
+                nn.Embedding(len(letters) + 1, 64),
+                nn.Embedding(len(sounds) + 1, 64),
             )
             for table in (self.letters, self.sounds):
                 nn.init.uniform_(table.weight, -0.1, 0.1)
@@ -420,8 +421,9 @@ def phonemes():
         for i, x in enumerate(a):
             diagonal, row[0] = row[0], i + 1
             for j, y in enumerate(b):
-                diagonal, row[j + 1] = row[j + 1], min(
-                    diagonal + (x != y), row[j + 1] + 1, row[j] + 1
+                diagonal, row[j + 1] = (
+                    row[j + 1],
+                    min(diagonal + (x != y), row[j + 1] + 1, row[j] + 1),
                 )
         return row[-1]
 

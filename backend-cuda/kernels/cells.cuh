@@ -2,7 +2,8 @@
 #pragma once
 #include "common.cuh"
 
-template <class T> struct Lstm {
+template <class T>
+struct Lstm {
   T i, j, f, o, c, h;
 };
 
@@ -19,7 +20,8 @@ __device__ inline Lstm<T> lstm(int act, T forget_bias, T zi, T zj, T zf, T zo, T
   return s;
 }
 
-template <class T> struct LstmGrad {
+template <class T>
+struct LstmGrad {
   T zi, zj, zf, zo, c;
 };
 
@@ -36,4 +38,7 @@ __device__ inline LstmGrad<T> lstm_grad(int act, T i, T j, T f, T o, T c, T c_ne
   return d;
 }
 
-template <class T> __device__ inline T gru_output(T u, T h, T q) { return u * h + ((T)1 - u) * q; }
+template <class T>
+__device__ inline T gru_output(T u, T h, T q) {
+  return u * h + ((T)1 - u) * q;
+}

@@ -30,13 +30,14 @@ typedef unsigned char u8;
 #define FOR_WORDS(X) X(u8, w1) X(u16, w2) X(u32, w4) X(u64, w8)
 
 // Loops over each index below `count`, for any grid size.
-#define FOR_EACH(i, count)                                                     \
-  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (count);        \
+#define FOR_EACH(i, count)                                              \
+  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
        i += (i64)gridDim.x * blockDim.x)
 
 // Element offsets of N operands of one shape. The host merges axes where it can, so that most
 // operands have only one. Mirrors `Strided` in strided.rs.
-template <int N> struct Strided {
+template <int N>
+struct Strided {
   i64 count;
   i64 rank;
   i64 dims[6];
@@ -46,23 +47,20 @@ template <int N> struct Strided {
 
 template <int N>
 __device__ inline void locate(const Strided<N> &s, i64 i, i64 (&at)[N]) {
-  for (int k = 0; k < N; k++)
-    at[k] = s.offsets[k];
+  for (int k = 0; k < N; k++) at[k] = s.offsets[k];
   for (int axis = (int)s.rank - 1; axis > 0; axis--) {
     i64 rest = i / s.dims[axis];
     i64 place = i - rest * s.dims[axis];
-    for (int k = 0; k < N; k++)
-      at[k] += place * s.strides[k][axis];
+    for (int k = 0; k < N; k++) at[k] += place * s.strides[k][axis];
     i = rest;
   }
-  for (int k = 0; k < N; k++)
-    at[k] += i * s.strides[k][0];
+  for (int k = 0; k < N; k++) at[k] += i * s.strides[k][0];
 }
 
 // The first error found by a kernel; the host reads it when it waits for results. Mirrors `Fault`
 // in fault.rs.
 struct Fault {
-  u32 kind; // 0: nothing
+  u32 kind;  // 0: nothing
   u32 unused;
   i64 place;
   i64 value;
@@ -83,16 +81,27 @@ __device__ inline i64 integer(const void *x, int wide, i64 at) {
 }
 
 // The accumulation type of sums: the element type or a wider one.
-template <class T> struct Wide { typedef T type; };
-template <> struct Wide<float> { typedef double type; };
+template <class T>
+struct Wide {
+  typedef T type;
+};
+template <>
+struct Wide<float> {
+  typedef double type;
+};
 
-template <class T> __device__ inline bool is_nan(T x) { return x != x; }
+template <class T>
+__device__ inline bool is_nan(T x) {
+  return x != x;
+}
 
 // Maximum and minimum; NaN if either operand is NaN.
-template <class T> __device__ inline T larger(T a, T b) {
+template <class T>
+__device__ inline T larger(T a, T b) {
   return a > b || is_nan(a) ? a : b;
 }
-template <class T> __device__ inline T smaller(T a, T b) {
+template <class T>
+__device__ inline T smaller(T a, T b) {
   return a < b || is_nan(a) ? a : b;
 }
 
@@ -109,11 +118,15 @@ __device__ inline double floor_(double x) { return floor(x); }
 __device__ inline float fmod_(float x, float y) { return fmodf(x, y); }
 __device__ inline double fmod_(double x, double y) { return fmod(x, y); }
 
-template <class T> __device__ inline T sigmoid_(T x) {
+template <class T>
+__device__ inline T sigmoid_(T x) {
   return (T)1 / ((T)1 + exp_(-x));
 }
 
-template <class T> __device__ inline T abs_(T x) { return x < (T)0 ? -x : x; }
+template <class T>
+__device__ inline T abs_(T x) {
+  return x < (T)0 ? -x : x;
+}
 __device__ inline float expm1_(float x) { return expm1f(x); }
 __device__ inline double expm1_(double x) { return expm1(x); }
 __device__ inline float log1p_(float x) { return log1pf(x); }

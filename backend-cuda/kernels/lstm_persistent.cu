@@ -28,11 +28,15 @@
 // `y`, `gates` and `cs` as in `Sequence` of persistent.rs. `arrivals`: one counter per group,
 // initially 0.
 template <int UNITS, int ACT>
-__device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals, float *shared) {
+__device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles, float forget_bias,
+                                const float *z, const float *kernel, i64 kernel_stride,
+                                const void *lengths, int wide, const float *c0, const float *h0,
+                                float *c1, float *h1, float *y, float *gates, float *cs,
+                                unsigned *arrivals, float *shared) {
   const int SLICES = THREADS / (UNITS * (TILE / ROWS));
-  float *weights = shared;                    // [n][UNITS][4]
-  float *state = weights + n * UNITS * 4;     // [n][PITCH]
-  float *partial = state + n * PITCH;         // [SLICES][4 gates][TILE][UNITS]
+  float *weights = shared;                 // [n][UNITS][4]
+  float *state = weights + n * UNITS * 4;  // [n][PITCH]
+  float *partial = state + n * PITCH;      // [SLICES][4 gates][TILE][UNITS]
   int me = threadIdx.x;
   int group = blockIdx.x / per;
   int u0 = (blockIdx.x % per) * UNITS;
@@ -78,19 +82,16 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
       int b = b0 + tile * TILE + row;
       bool mine = running && finishes && tile < tiles && b < end;
       const float *from_z = z + ((i64)t * batch + b) * 4 * n + u0 + unit;
-      for (int gate = 0; gate < 4; gate++)
-        x[tile][gate] = mine ? from_z[gate * n] : 0.f;
+      for (int gate = 0; gate < 4; gate++) x[tile][gate] = mine ? from_z[gate * n] : 0.f;
     }
     // Waits for the other blocks' part of the state. The other threads wait for this one at the
     // first `__syncthreads` below.
     if (running && t > 0 && me == 0) {
-      while (ld_acquire(arrivals + group) < (unsigned)t * per)
-        __nanosleep(20);
+      while (ld_acquire(arrivals + group) < (unsigned)t * per) __nanosleep(20);
     }
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
-      if (tile >= tiles)
-        break;
+      if (tile >= tiles) break;
       int first = b0 + tile * TILE;
       int b = first + row;
       if (running) {
@@ -107,23 +108,18 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
           for (; k + (FLIGHT - 1) * APART < n; k += FLIGHT * APART) {
             float v[FLIGHT];
 #pragma unroll
-            for (int q = 0; q < FLIGHT; q++)
-              v[q] = __ldcg(source + k + q * APART);
+            for (int q = 0; q < FLIGHT; q++) v[q] = __ldcg(source + k + q * APART);
 #pragma unroll
-            for (int q = 0; q < FLIGHT; q++)
-              state[(k + q * APART) * PITCH + r] = v[q];
+            for (int q = 0; q < FLIGHT; q++) state[(k + q * APART) * PITCH + r] = v[q];
           }
-          for (; k < n; k += APART)
-            state[k * PITCH + r] = __ldcg(source + k);
+          for (; k < n; k += APART) state[k * PITCH + r] = __ldcg(source + k);
         } else {
-          for (; k < n; k += APART)
-            state[k * PITCH + r] = 0.f;
+          for (; k < n; k += APART) state[k * PITCH + r] = 0.f;
         }
         __syncthreads();
         float sum[4][ROWS];
         for (int gate = 0; gate < 4; gate++)
-          for (int r = 0; r < ROWS; r++)
-            sum[gate][r] = 0.f;
+          for (int r = 0; r < ROWS; r++) sum[gate][r] = 0.f;
         for (int k = from; k < to; k++) {
           float4 w = ((const float4 *)weights)[k * UNITS + unit];
           float4 x = *(const float4 *)(state + k * PITCH + quad * ROWS);
@@ -149,8 +145,7 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
             partial[((slice * 4 + gate) * TILE + quad * ROWS + r) * UNITS + unit] = sum[gate][r];
         __syncthreads();
       }
-      if (!(finishes && b < end))
-        continue;
+      if (!(finishes && b < end)) continue;
       bool live = t < length[tile];
       if (running) {
         float *a = x[tile];
@@ -171,20 +166,17 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
     }
     if (t + 1 < last) {
       __syncthreads();
-      if (me == 0)
-        add_release(arrivals + group, 1u);
+      if (me == 0) add_release(arrivals + group, 1u);
     }
-    // What the gradient needs is stored after the arrival, for which the other blocks wait. Past the
-    // end of the rows the gates are not used, but must be finite.
+    // What the gradient needs is stored after the arrival, for which the other blocks wait. Past
+    // the end of the rows the gates are not used, but must be finite.
     if (gates) {
 #pragma unroll
       for (int tile = 0; tile < TILES; tile++) {
         int b = b0 + tile * TILE + row;
-        if (!(finishes && tile < tiles && b < end))
-          continue;
+        if (!(finishes && tile < tiles && b < end)) continue;
         float *g = gates + ((i64)t * batch + b) * 4 * n + u0 + unit;
-        for (int gate = 0; gate < 4; gate++)
-          g[gate * n] = x[tile][gate];
+        for (int gate = 0; gate < 4; gate++) g[gate * n] = x[tile][gate];
         cs[((i64)t * batch + b) * n + u0 + unit] = c[tile];
       }
     }
@@ -199,10 +191,16 @@ __device__ void lstm_persistent(int steps, int batch, int n, int per, int tiles,
   }
 }
 
-#define PERSISTENT(UNITS, ACT, name)                                           \
-  KERNEL(lstm_persistent_u##UNITS##_##name, __launch_bounds__(THREADS, 1))(int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z, const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, const float *h0, float *c1, float *h1, float *y, float *gates, float *cs, unsigned *arrivals) { \
-    extern __shared__ float4 aligned[]; /* it is read four numbers at a time */ \
-    lstm_persistent<UNITS, ACT>(steps, batch, n, per, tiles, forget_bias, z, kernel, kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs, arrivals, (float *)aligned); \
+#define PERSISTENT(UNITS, ACT, name)                                                          \
+  KERNEL(lstm_persistent_u##UNITS##_##name, __launch_bounds__(THREADS, 1))(                   \
+      int steps, int batch, int n, int per, int tiles, float forget_bias, const float *z,     \
+      const float *kernel, i64 kernel_stride, const void *lengths, int wide, const float *c0, \
+      const float *h0, float *c1, float *h1, float *y, float *gates, float *cs,               \
+      unsigned *arrivals) {                                                                   \
+    extern __shared__ float4 aligned[]; /* it is read four numbers at a time */               \
+    lstm_persistent<UNITS, ACT>(steps, batch, n, per, tiles, forget_bias, z, kernel,          \
+                                kernel_stride, lengths, wide, c0, h0, c1, h1, y, gates, cs,   \
+                                arrivals, (float *)aligned);                                  \
   }
 #define PERSISTENT_8_16(ACT, name) PERSISTENT(16, ACT, name) PERSISTENT(8, ACT, name)
 FOR_COMMON(PERSISTENT_8_16)

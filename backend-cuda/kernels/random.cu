@@ -29,11 +29,14 @@ __device__ inline void philox(u64 key, u64 block, u32 (&c)[4]) {
 __device__ inline double unit(u32 word) { return (double)(word >> 8) * (1.0 / 16777216.0); }
 
 // `a + b * c`, rounded twice.
-__device__ inline double step(double a, double b, double c) { return __dadd_rn(a, __dmul_rn(b, c)); }
+__device__ inline double step(double a, double b, double c) {
+  return __dadd_rn(a, __dmul_rn(b, c));
+}
 
 // `a` and `b`: low and high, or mean and standard deviation. `top`: the largest number below high.
 template <class T>
-__device__ void numbers(int distribution, double a, double b, T top, const u32 (&words)[4], T (&out)[4]) {
+__device__ void numbers(int distribution, double a, double b, T top, const u32 (&words)[4],
+                        T (&out)[4]) {
   if (distribution == UNIFORM) {
     for (int w = 0; w < 4; w++) {
       T x = (T)step(a, __dadd_rn(b, -a), unit(words[w]));
@@ -50,20 +53,19 @@ __device__ void numbers(int distribution, double a, double b, T top, const u32 (
   }
 }
 
-#define RANDOM(T, S)                                                           \
+#define RANDOM(T, S)                                                                               \
   KERNEL(random_##S)(int distribution, u64 key, double a, double b, T top, Strided<1> s, T *out) { \
-    FOR_EACH(block, (s.count + 3) / 4) {                                       \
-      u32 words[4];                                                            \
-      T four[4];                                                               \
-      philox(key, (u64)block, words);                                          \
-      numbers(distribution, a, b, top, words, four);                           \
-      for (int w = 0; w < 4; w++) {                                            \
-        i64 i = 4 * block + w, at[1];                                          \
-        if (i >= s.count)                                                      \
-          break;                                                               \
-        locate(s, i, at);                                                      \
-        out[at[0]] = four[w];                                                  \
-      }                                                                        \
-    }                                                                          \
+    FOR_EACH(block, (s.count + 3) / 4) {                                                           \
+      u32 words[4];                                                                                \
+      T four[4];                                                                                   \
+      philox(key, (u64)block, words);                                                              \
+      numbers(distribution, a, b, top, words, four);                                               \
+      for (int w = 0; w < 4; w++) {                                                                \
+        i64 i = 4 * block + w, at[1];                                                              \
+        if (i >= s.count) break;                                                                   \
+        locate(s, i, at);                                                                          \
+        out[at[0]] = four[w];                                                                      \
+      }                                                                                            \
+    }                                                                                              \
   }
 FOR_FLOATS(RANDOM)

@@ -9,8 +9,7 @@ struct Words {
 
 // One thread writes the description, which is a kernel argument, so the host waits for no copy.
 KERNEL(steps_describe_all)(u64 *to, const __grid_constant__ Words words, i64 count) {
-  for (i64 i = 0; i < count; i++)
-    to[i] = words.all[i];
+  for (i64 i = 0; i < count; i++) to[i] = words.all[i];
 }
 
 KERNEL(steps_advance_all)(Steps *s, i64 steps) { s->first += s->by * steps; }

@@ -100,5 +100,6 @@ with tf.Session() as session:
         learning_rate = lr_decay ** max(i + 1 - max_epoch, 0.0)
         m.lr.load(learning_rate, session)
         print("Epoch: %d Learning rate: %.3f" % (i + 1, learning_rate))
-        print("Epoch: %d Train Perplexity: %.3f" % (i + 1, run_epoch(session, m, train, m.train_op)))
+        perplexity = run_epoch(session, m, train, m.train_op)
+        print("Epoch: %d Train Perplexity: %.3f" % (i + 1, perplexity))
         print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, run_epoch(session, mvalid, valid)))

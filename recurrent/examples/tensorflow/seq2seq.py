@@ -1,4 +1,5 @@
-# The second of ematvey's tutorials on sequence-to-sequence models, with GRUs: a decoder under raw_rnn.
+# The second of ematvey's tutorials on sequence-to-sequence models, with GRUs: a decoder under
+# raw_rnn.
 # TensorFlow 1.15.
 import numpy as np
 import tensorflow as tf

@@ -28,10 +28,10 @@ CUDASIM_EXPORT void cudasim_set_seed(unsigned long long seed) {
   seed_schedule(seed);
 }
 
-#define CUDASIM_SETTER(field, type)                  \
+#define CUDASIM_SETTER(field, type)                     \
   CUDASIM_EXPORT void cudasim_set_##field(type value) { \
-    Lock lock(mutex);                                \
-    settings.field = value;                          \
+    Lock lock(mutex);                                   \
+    settings.field = value;                             \
   }
 CUDASIM_SETTER(memory_limit, size_t)
 CUDASIM_SETTER(pinned_limit, size_t)

@@ -94,19 +94,23 @@ void store(void* data, int type, size_t at, T value) {
   switch (type) {
     case f64: static_cast<double*>(data)[at] = static_cast<double>(value); break;
     case f32: static_cast<float*>(data)[at] = static_cast<float>(value); break;
-    case f16: static_cast<unsigned short*>(data)[at] = float_to_half(static_cast<float>(value)); break;
+    case f16:
+      static_cast<unsigned short*>(data)[at] = float_to_half(static_cast<float>(value));
+      break;
     default: static_cast<unsigned short*>(data)[at] = float_to_bf16(static_cast<float>(value));
   }
 }
 
 /// A dense, column-major copy of op(M) with `rows` rows, rounded.
 template <class T>
-std::vector<T> unpack(const Matrix& matrix, size_t offset, bool transposed, int rows, int columns, Rounding rounding) {
+std::vector<T> unpack(const Matrix& matrix, size_t offset, bool transposed, int rows, int columns,
+                      Rounding rounding) {
   std::vector<T> out(static_cast<size_t>(rows) * static_cast<size_t>(columns));
   size_t leading = static_cast<size_t>(matrix.leading), at = 0;
   for (size_t j = 0; j < static_cast<size_t>(columns); j++)
     for (size_t i = 0; i < static_cast<size_t>(rows); i++) {
-      T x = load<T>(matrix.data, matrix.type, offset + (transposed ? j + i * leading : i + j * leading));
+      T x = load<T>(matrix.data, matrix.type,
+                    offset + (transposed ? j + i * leading : i + j * leading));
       if constexpr (std::is_same_v<T, float>) x = rounded(x, rounding);
       out[at++] = x;
     }
@@ -139,14 +143,17 @@ void multiply(const Product& p, size_t batch, T alpha, T beta) {
 bool check_matrix(const Matrix& matrix, int rows, int columns, int batch, const char* name) {
   if (rows == 0 || columns == 0 || batch == 0) return true;
   size_t last = static_cast<size_t>(batch - 1) * static_cast<size_t>(matrix.stride) +
-                static_cast<size_t>(columns - 1) * static_cast<size_t>(matrix.leading) + static_cast<size_t>(rows);
-  return check_access(matrix.data, last * size_of(matrix.type), std::string("matrix ") + name + " of a product");
+                static_cast<size_t>(columns - 1) * static_cast<size_t>(matrix.leading) +
+                static_cast<size_t>(rows);
+  return check_access(matrix.data, last * size_of(matrix.type),
+                      std::string("matrix ") + name + " of a product");
 }
 
 void execute(const Product& p, double alpha, double beta) {
   bool fine = check_matrix(p.c, p.m, p.n, p.batch, "C");
   if (p.k > 0 && alpha != 0)
-    fine = fine && check_matrix(p.a, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.batch, "A") &&
+    fine = fine &&
+           check_matrix(p.a, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.batch, "A") &&
            check_matrix(p.b, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.batch, "B");
   if (!fine) return;
   Product product = p;
@@ -161,7 +168,8 @@ void execute(const Product& p, double alpha, double beta) {
 
 double scalar(const void* pointer, int compute) {
   bool wide = compute == compute_f64 || compute == compute_f64_pedantic;
-  return wide ? *static_cast<const double*>(pointer) : static_cast<double>(*static_cast<const float*>(pointer));
+  return wide ? *static_cast<const double*>(pointer)
+              : static_cast<double>(*static_cast<const float*>(pointer));
 }
 
 /// The type combinations of cuBLAS: A and B of one type, C of that type or float.
@@ -169,8 +177,9 @@ bool supported(const Product& p) {
   if (p.a.type != p.b.type) return false;
   if (p.compute == compute_f64 || p.compute == compute_f64_pedantic)
     return p.a.type == f64 && p.c.type == f64;
-  if (p.compute != compute_f32 && p.compute != compute_f32_pedantic && p.compute != compute_fast_f16 &&
-      p.compute != compute_fast_bf16 && p.compute != compute_fast_tf32)
+  if (p.compute != compute_f32 && p.compute != compute_f32_pedantic &&
+      p.compute != compute_fast_f16 && p.compute != compute_fast_bf16 &&
+      p.compute != compute_fast_tf32)
     return false;
   if (p.a.type == f32) return p.c.type == f32;
   return (p.a.type == f16 || p.a.type == bf16) && (p.c.type == p.a.type || p.c.type == f32);
@@ -182,7 +191,8 @@ Rounding rounding_of(const Handle& handle, const Product& p) {
     case compute_fast_tf32: return Rounding::tf32;
     case compute_fast_bf16: return Rounding::bf16;
     case compute_fast_f16: return Rounding::f16;
-    case compute_f32: return (handle.math & mode_bits) == tf32_math ? Rounding::tf32 : Rounding::none;
+    case compute_f32:
+      return (handle.math & mode_bits) == tf32_math ? Rounding::tf32 : Rounding::none;
     default: return Rounding::none;
   }
 }
@@ -196,7 +206,8 @@ int multiply(Handle* handle, int op_a, int op_b, Product p) {
   p.transpose_a = op_a != 0;
   p.transpose_b = op_b != 0;
   auto leading = [](const Matrix& m, int rows) { return m.leading >= rows && m.leading >= 1; };
-  if (!leading(p.a, p.transpose_a ? p.k : p.m) || !leading(p.b, p.transpose_b ? p.n : p.k) || !leading(p.c, p.m)) {
+  if (!leading(p.a, p.transpose_a ? p.k : p.m) || !leading(p.b, p.transpose_b ? p.n : p.k) ||
+      !leading(p.c, p.m)) {
     report("a product with a leading dimension that is less than the rows");
     return invalid_value_status;
   }
@@ -205,7 +216,8 @@ int multiply(Handle* handle, int op_a, int op_b, Product p) {
   Stream* stream = stream_of(handle->stream);
   if (!stream) return execution_failed;
   if (capturing(*stream) && !handle->workspace) {
-    violate_capture(*stream, "a product by cuBLAS without cublasSetWorkspace after cublasSetStream");
+    violate_capture(*stream,
+                    "a product by cuBLAS without cublasSetWorkspace after cublasSetStream");
     return internal_error;
   }
   if (p.m == 0 || p.n == 0 || p.batch == 0) return ok;
@@ -214,7 +226,8 @@ int multiply(Handle* handle, int op_a, int op_b, Product p) {
     double alpha = scalar(p.alpha, p.compute), beta = scalar(p.beta, p.compute);
     status = submit(*stream, [=] { execute(p, alpha, beta); });
   } else {
-    status = submit(*stream, [=] { execute(p, scalar(p.alpha, p.compute), scalar(p.beta, p.compute)); });
+    status =
+        submit(*stream, [=] { execute(p, scalar(p.alpha, p.compute), scalar(p.beta, p.compute)); });
   }
   return status ? execution_failed : ok;
 }
@@ -296,54 +309,139 @@ CUDASIM_EXPORT int cublasSetAtomicsMode(Handle* handle, int) {
 static const char* status_text(int status, bool name) {
   switch (status) {
     case ok: return name ? "CUBLAS_STATUS_SUCCESS" : "success";
-    case not_initialized_status: return name ? "CUBLAS_STATUS_NOT_INITIALIZED" : "the library was not initialized";
-    case alloc_failed_status: return name ? "CUBLAS_STATUS_ALLOC_FAILED" : "the resource allocation failed";
-    case invalid_value_status: return name ? "CUBLAS_STATUS_INVALID_VALUE" : "an unsupported value or parameter was passed";
-    case execution_failed: return name ? "CUBLAS_STATUS_EXECUTION_FAILED" : "the GPU program failed to execute";
-    case internal_error: return name ? "CUBLAS_STATUS_INTERNAL_ERROR" : "an internal operation failed";
-    case not_supported_status: return name ? "CUBLAS_STATUS_NOT_SUPPORTED" : "the functionality requested is not supported";
+    case not_initialized_status:
+      return name ? "CUBLAS_STATUS_NOT_INITIALIZED" : "the library was not initialized";
+    case alloc_failed_status:
+      return name ? "CUBLAS_STATUS_ALLOC_FAILED" : "the resource allocation failed";
+    case invalid_value_status:
+      return name ? "CUBLAS_STATUS_INVALID_VALUE" : "an unsupported value or parameter was passed";
+    case execution_failed:
+      return name ? "CUBLAS_STATUS_EXECUTION_FAILED" : "the GPU program failed to execute";
+    case internal_error:
+      return name ? "CUBLAS_STATUS_INTERNAL_ERROR" : "an internal operation failed";
+    case not_supported_status:
+      return name ? "CUBLAS_STATUS_NOT_SUPPORTED" : "the functionality requested is not supported";
     default: return name ? "CUBLAS_STATUS_UNKNOWN" : "unknown status";
   }
 }
 CUDASIM_EXPORT const char* cublasGetStatusName(int status) { return status_text(status, true); }
 CUDASIM_EXPORT const char* cublasGetStatusString(int status) { return status_text(status, false); }
 
-CUDASIM_EXPORT int cublasSgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k, const float* alpha, const float* a,
-                                  int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, f32, lda, 0}, {b, f32, ldb, 0},
-                                       {c, f32, ldc, 0}, 1, compute_f32, Rounding::none});
+CUDASIM_EXPORT int cublasSgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k,
+                                  const float* alpha, const float* a, int lda, const float* b,
+                                  int ldb, const float* beta, float* c, int ldc) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, f32, lda, 0},
+                   {b, f32, ldb, 0},
+                   {c, f32, ldc, 0},
+                   1,
+                   compute_f32,
+                   Rounding::none});
 }
-CUDASIM_EXPORT int cublasDgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k, const double* alpha,
-                                  const double* a, int lda, const double* b, int ldb, const double* beta, double* c, int ldc) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, f64, lda, 0}, {b, f64, ldb, 0},
-                                       {c, f64, ldc, 0}, 1, compute_f64, Rounding::none});
+CUDASIM_EXPORT int cublasDgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k,
+                                  const double* alpha, const double* a, int lda, const double* b,
+                                  int ldb, const double* beta, double* c, int ldc) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, f64, lda, 0},
+                   {b, f64, ldb, 0},
+                   {c, f64, ldc, 0},
+                   1,
+                   compute_f64,
+                   Rounding::none});
 }
-CUDASIM_EXPORT int cublasSgemmStridedBatched(Handle* handle, int op_a, int op_b, int m, int n, int k, const float* alpha,
-                                             const float* a, int lda, long long stride_a, const float* b, int ldb,
-                                             long long stride_b, const float* beta, float* c, int ldc, long long stride_c,
-                                             int batch) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, f32, lda, stride_a}, {b, f32, ldb, stride_b},
-                                       {c, f32, ldc, stride_c}, batch, compute_f32, Rounding::none});
+CUDASIM_EXPORT int cublasSgemmStridedBatched(Handle* handle, int op_a, int op_b, int m, int n,
+                                             int k, const float* alpha, const float* a, int lda,
+                                             long long stride_a, const float* b, int ldb,
+                                             long long stride_b, const float* beta, float* c,
+                                             int ldc, long long stride_c, int batch) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, f32, lda, stride_a},
+                   {b, f32, ldb, stride_b},
+                   {c, f32, ldc, stride_c},
+                   batch,
+                   compute_f32,
+                   Rounding::none});
 }
-CUDASIM_EXPORT int cublasDgemmStridedBatched(Handle* handle, int op_a, int op_b, int m, int n, int k, const double* alpha,
-                                             const double* a, int lda, long long stride_a, const double* b, int ldb,
-                                             long long stride_b, const double* beta, double* c, int ldc, long long stride_c,
-                                             int batch) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, f64, lda, stride_a}, {b, f64, ldb, stride_b},
-                                       {c, f64, ldc, stride_c}, batch, compute_f64, Rounding::none});
+CUDASIM_EXPORT int cublasDgemmStridedBatched(Handle* handle, int op_a, int op_b, int m, int n,
+                                             int k, const double* alpha, const double* a, int lda,
+                                             long long stride_a, const double* b, int ldb,
+                                             long long stride_b, const double* beta, double* c,
+                                             int ldc, long long stride_c, int batch) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, f64, lda, stride_a},
+                   {b, f64, ldb, stride_b},
+                   {c, f64, ldc, stride_c},
+                   batch,
+                   compute_f64,
+                   Rounding::none});
 }
-CUDASIM_EXPORT int cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a,
-                                int type_a, int lda, const void* b, int type_b, int ldb, const void* beta, void* c, int type_c,
-                                int ldc, int compute, int) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, type_a, lda, 0}, {b, type_b, ldb, 0},
-                                       {c, type_c, ldc, 0}, 1, compute, Rounding::none});
+CUDASIM_EXPORT int cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n, int k,
+                                const void* alpha, const void* a, int type_a, int lda,
+                                const void* b, int type_b, int ldb, const void* beta, void* c,
+                                int type_c, int ldc, int compute, int) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, type_a, lda, 0},
+                   {b, type_b, ldb, 0},
+                   {c, type_c, ldc, 0},
+                   1,
+                   compute,
+                   Rounding::none});
 }
-CUDASIM_EXPORT int cublasGemmStridedBatchedEx(Handle* handle, int op_a, int op_b, int m, int n, int k, const void* alpha,
-                                              const void* a, int type_a, int lda, long long stride_a, const void* b,
-                                              int type_b, int ldb, long long stride_b, const void* beta, void* c, int type_c,
-                                              int ldc, long long stride_c, int batch, int compute, int) {
-  return multiply(handle, op_a, op_b, {false, false, m, n, k, alpha, beta, {a, type_a, lda, stride_a},
-                                       {b, type_b, ldb, stride_b}, {c, type_c, ldc, stride_c}, batch, compute, Rounding::none});
+CUDASIM_EXPORT int cublasGemmStridedBatchedEx(Handle* handle, int op_a, int op_b, int m, int n,
+                                              int k, const void* alpha, const void* a, int type_a,
+                                              int lda, long long stride_a, const void* b,
+                                              int type_b, int ldb, long long stride_b,
+                                              const void* beta, void* c, int type_c, int ldc,
+                                              long long stride_c, int batch, int compute, int) {
+  return multiply(handle, op_a, op_b,
+                  {false,
+                   false,
+                   m,
+                   n,
+                   k,
+                   alpha,
+                   beta,
+                   {a, type_a, lda, stride_a},
+                   {b, type_b, ldb, stride_b},
+                   {c, type_c, ldc, stride_c},
+                   batch,
+                   compute,
+                   Rounding::none});
 }
 
 }  // namespace cudasim

@@ -26,36 +26,39 @@ int check_device(int device) {
 /// The attributes that the simulator supports, by the driver's numbers.
 int attribute(int number) {
   switch (number) {
-    case 1: return max_block_threads;             // MAX_THREADS_PER_BLOCK
-    case 2: case 3: return 1024;                  // MAX_BLOCK_DIM_X, _Y
-    case 4: return 64;                            // MAX_BLOCK_DIM_Z
-    case 5: return 0x7fffffff;                    // MAX_GRID_DIM_X
-    case 6: case 7: return 65535;                 // MAX_GRID_DIM_Y, _Z
-    case 8: return default_block_shared;          // MAX_SHARED_MEMORY_PER_BLOCK
-    case 9: return 64 << 10;                      // TOTAL_CONSTANT_MEMORY
-    case 10: return 32;                           // WARP_SIZE
-    case 12: case 82: return 65536;               // MAX_REGISTERS_PER_BLOCK, _PER_MULTIPROCESSOR
-    case 13: return 1000000;                      // CLOCK_RATE, kHz
-    case 14: return 512;                          // TEXTURE_ALIGNMENT
-    case 15: return 1;                            // GPU_OVERLAP
-    case 16: return settings.multiprocessors;     // MULTIPROCESSOR_COUNT
-    case 19: return 1;                            // CAN_MAP_HOST_MEMORY
-    case 31: return 1;                            // CONCURRENT_KERNELS
-    case 36: return 1000000;                      // MEMORY_CLOCK_RATE, kHz
-    case 37: return 256;                          // GLOBAL_MEMORY_BUS_WIDTH
-    case 38: return 8 << 20;                      // L2_CACHE_SIZE
-    case 39: return max_multiprocessor_threads;   // MAX_THREADS_PER_MULTIPROCESSOR
-    case 40: return 2;                            // ASYNC_ENGINE_COUNT
-    case 41: return 1;                            // UNIFIED_ADDRESSING
+    case 1: return max_block_threads;  // MAX_THREADS_PER_BLOCK
+    case 2:
+    case 3: return 1024;        // MAX_BLOCK_DIM_X, _Y
+    case 4: return 64;          // MAX_BLOCK_DIM_Z
+    case 5: return 0x7fffffff;  // MAX_GRID_DIM_X
+    case 6:
+    case 7: return 65535;                 // MAX_GRID_DIM_Y, _Z
+    case 8: return default_block_shared;  // MAX_SHARED_MEMORY_PER_BLOCK
+    case 9: return 64 << 10;              // TOTAL_CONSTANT_MEMORY
+    case 10: return 32;                   // WARP_SIZE
+    case 12:
+    case 82: return 65536;                       // MAX_REGISTERS_PER_BLOCK, _PER_MULTIPROCESSOR
+    case 13: return 1000000;                     // CLOCK_RATE, kHz
+    case 14: return 512;                         // TEXTURE_ALIGNMENT
+    case 15: return 1;                           // GPU_OVERLAP
+    case 16: return settings.multiprocessors;    // MULTIPROCESSOR_COUNT
+    case 19: return 1;                           // CAN_MAP_HOST_MEMORY
+    case 31: return 1;                           // CONCURRENT_KERNELS
+    case 36: return 1000000;                     // MEMORY_CLOCK_RATE, kHz
+    case 37: return 256;                         // GLOBAL_MEMORY_BUS_WIDTH
+    case 38: return 8 << 20;                     // L2_CACHE_SIZE
+    case 39: return max_multiprocessor_threads;  // MAX_THREADS_PER_MULTIPROCESSOR
+    case 40: return 2;                           // ASYNC_ENGINE_COUNT
+    case 41: return 1;                           // UNIFIED_ADDRESSING
     case 75: return settings.compute_capability / 10;
     case 76: return settings.compute_capability % 10;
-    case 78: return 1;                            // STREAM_PRIORITIES_SUPPORTED
-    case 81: return max_multiprocessor_shared;    // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-    case 95: return 1;                            // COOPERATIVE_LAUNCH
-    case 97: return max_block_shared;             // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    case 106: return 32;                          // MAX_BLOCKS_PER_MULTIPROCESSOR
-    case 111: return reserved_block_shared;       // RESERVED_SHARED_MEMORY_PER_BLOCK
-    case 115: return 1;                           // MEMORY_POOLS_SUPPORTED
+    case 78: return 1;                          // STREAM_PRIORITIES_SUPPORTED
+    case 81: return max_multiprocessor_shared;  // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+    case 95: return 1;                          // COOPERATIVE_LAUNCH
+    case 97: return max_block_shared;           // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    case 106: return 32;                        // MAX_BLOCKS_PER_MULTIPROCESSOR
+    case 111: return reserved_block_shared;     // RESERVED_SHARED_MEMORY_PER_BLOCK
+    case 115: return 1;                         // MEMORY_POOLS_SUPPORTED
     default: return 0;
   }
 }
@@ -151,7 +154,9 @@ CUDASIM_EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
   if (context.users == 0) return invalid_context;
   if (--context.users == 0 && used_by_cublas) {
     released = true;
-    report("the primary context was released, although cuBLAS keeps it: cuBLAS cannot be used any more");
+    report(
+        "the primary context was released, although cuBLAS keeps it: cuBLAS cannot be used any "
+        "more");
   }
   return success;
 }

@@ -16,7 +16,8 @@ void FaultGuard::handle(int signal, siginfo_t* info, void*) {
     siglongjmp(active->back, 1);
   }
   // A fault of another thread: restores the previous handler, and the fault occurs again.
-  if (active) sigaction(signal, signal == SIGSEGV ? &active->before_segv_ : &active->before_bus_, nullptr);
+  if (active)
+    sigaction(signal, signal == SIGSEGV ? &active->before_segv_ : &active->before_bus_, nullptr);
 }
 
 FaultGuard::FaultGuard() : thread_(pthread_self()) {

@@ -5,7 +5,6 @@
 #include <csetjmp>
 #include <csignal>
 
-
 namespace cudasim {
 
 /// While a guard exists, an illegal memory access of this host thread jumps back to

@@ -82,7 +82,7 @@ namespace {
 constexpr size_t frame_words = 20, entry_word = 11;
 }  // namespace
 #else
-#error "the simulated CUDA device has no fiber switch for this architecture (x86-64 and aarch64 have one)"
+#error "the simulated CUDA device has fiber switches for x86-64 and aarch64 only"
 #endif
 
 namespace cudasim {
@@ -104,7 +104,8 @@ Fiber* running = nullptr;
 /// stacks (`next_colour`), so that the stacks of a block do not compete for the same cache sets.
 char* new_stack() {
   auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  void* memory = mmap(nullptr, page + stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory = mmap(nullptr, page + stack_size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, page, PROT_NONE);
   return static_cast<char*>(memory) + page;

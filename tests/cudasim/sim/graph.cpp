@@ -97,8 +97,9 @@ int refuse_in_any_capture(const std::string& call) {
   for (Stream* stream : all_streams()) {
     if (!capturing(*stream)) continue;
     const Capture& capture = *stream->capture;
-    bool concerns = capture.mode == CaptureMode::global ||
-                    (capture.mode == CaptureMode::thread_local_ && capture.thread == std::this_thread::get_id());
+    bool concerns =
+        capture.mode == CaptureMode::global || (capture.mode == CaptureMode::thread_local_ &&
+                                                capture.thread == std::this_thread::get_id());
     if (concerns) return violate_capture(*stream, call);
   }
   return success;
@@ -196,7 +197,8 @@ CUDASIM_EXPORT int cuThreadExchangeStreamCaptureMode(int* mode) {
   return success;
 }
 
-CUDASIM_EXPORT int cuGraphInstantiateWithFlags(GraphHandle** executable, GraphHandle* graph, unsigned long long) {
+CUDASIM_EXPORT int cuGraphInstantiateWithFlags(GraphHandle** executable, GraphHandle* graph,
+                                               unsigned long long) {
   Lock lock(mutex);
   CUDASIM_TRY(usable());
   if (!valid(graph)) return invalid_value;
@@ -211,8 +213,9 @@ CUDASIM_EXPORT int cuGraphExecUpdate_v2(GraphHandle* executable, GraphHandle* gr
   if (!valid(executable) || !valid(graph)) return invalid_value;
   auto& from = executable->graph->nodes;
   auto& to = graph->graph->nodes;
-  bool same = from.size() == to.size() &&
-              std::equal(from.begin(), from.end(), to.begin(), [](auto& a, auto& b) { return a.after == b.after; });
+  bool same =
+      from.size() == to.size() && std::equal(from.begin(), from.end(), to.begin(),
+                                             [](auto& a, auto& b) { return a.after == b.after; });
   // The result struct begins with an enum: 0 success, 1 error, 2 topology changed.
   if (result) *static_cast<int*>(result) = same ? 0 : 2;
   if (!same) return graph_update_failure;

@@ -15,8 +15,8 @@ static_assert(sizeof ptx_magic == sizeof binary_magic);
 }  // namespace
 
 std::string write_image(const Image& image) {
-  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' + image.build + ' ' +
-         image.path + '\n';
+  return (image.binary ? binary_magic : ptx_magic) + std::to_string(image.architecture) + ' ' +
+         image.build + ' ' + image.path + '\n';
 }
 
 bool read_image(const char* data, Image* image) {

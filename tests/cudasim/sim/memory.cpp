@@ -87,7 +87,9 @@ bool release(void* pointer, Memory kind) {
   return true;
 }
 
-void adopt(void* pointer, size_t bytes, Memory kind) { live[reinterpret_cast<uintptr_t>(pointer)] = {bytes, kind}; }
+void adopt(void* pointer, size_t bytes, Memory kind) {
+  live[reinterpret_cast<uintptr_t>(pointer)] = {bytes, kind};
+}
 
 void disown(void* pointer) { live.erase(reinterpret_cast<uintptr_t>(pointer)); }
 
@@ -95,13 +97,15 @@ bool on_device(const void* pointer, size_t bytes) { return find(pointer, bytes) 
 
 bool page_locked(const void* pointer, size_t bytes) {
   auto* entry = find(pointer, bytes);
-  return entry && (entry->second.kind == Memory::pinned || entry->second.kind == Memory::registered);
+  return entry &&
+         (entry->second.kind == Memory::pinned || entry->second.kind == Memory::registered);
 }
 
 bool check_access(const void* pointer, size_t bytes, const std::string& what) {
   if (bytes == 0 || on_device(pointer, bytes)) return true;
   char text[96];
-  std::snprintf(text, sizeof text, " touches %zu bytes at %p, outside any device allocation", bytes, pointer);
+  std::snprintf(text, sizeof text, " touches %zu bytes at %p, outside any device allocation", bytes,
+                pointer);
   poison(illegal_address, what + text);
   return false;
 }
@@ -147,7 +151,8 @@ int allocate_device(DevicePointer* to, size_t bytes) {
 int copy_to_device(DevicePointer to, const void* from, size_t bytes, Stream& stream) {
   if (bytes == 0) return success;
   auto copy = [to, bytes](const void* source) {
-    if (check_access(pointer_of(to), bytes, "a copy to the device")) std::memcpy(pointer_of(to), source, bytes);
+    if (check_access(pointer_of(to), bytes, "a copy to the device"))
+      std::memcpy(pointer_of(to), source, bytes);
   };
   // Page-locked memory is read when the copy runs.
   if (page_locked(from, bytes)) return submit(stream, [=] { copy(from); });
@@ -159,9 +164,11 @@ int copy_to_device(DevicePointer to, const void* from, size_t bytes, Stream& str
 int copy_to_host(void* to, DevicePointer from, size_t bytes, Stream& stream) {
   if (bytes == 0) return success;
   bool pinned = page_locked(to, bytes);
-  if (!pinned && capturing(stream)) return violate_capture(stream, "a copy to pageable host memory");
+  if (!pinned && capturing(stream))
+    return violate_capture(stream, "a copy to pageable host memory");
   CUDASIM_TRY(submit(stream, [=] {
-    if (check_access(pointer_of(from), bytes, "a copy to the host")) std::memcpy(to, pointer_of(from), bytes);
+    if (check_access(pointer_of(from), bytes, "a copy to the host"))
+      std::memcpy(to, pointer_of(from), bytes);
   }));
   if (!pinned) drain(stream);  // the driver returns only after such a copy
   return poisoned();
@@ -232,7 +239,8 @@ CUDASIM_EXPORT int cuMemAllocAsync(DevicePointer* to, size_t bytes, StreamHandle
   });
 }
 
-CUDASIM_EXPORT int cuMemAllocFromPoolAsync(DevicePointer* to, size_t bytes, void*, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemAllocFromPoolAsync(DevicePointer* to, size_t bytes, void*,
+                                           StreamHandle handle) {
   return cuMemAllocAsync(to, bytes, handle);
 }
 
@@ -263,7 +271,9 @@ CUDASIM_EXPORT int cuMemHostAlloc(void** to, size_t bytes, unsigned) {
   *to = allocate(bytes, Memory::pinned);
   return *to ? success : out_of_memory;
 }
-CUDASIM_EXPORT int cuMemAllocHost_v2(void** to, size_t bytes) { return cuMemHostAlloc(to, bytes, 0); }
+CUDASIM_EXPORT int cuMemAllocHost_v2(void** to, size_t bytes) {
+  return cuMemHostAlloc(to, bytes, 0);
+}
 
 CUDASIM_EXPORT int cuMemFreeHost(void* pointer) {
   Lock lock(mutex);
@@ -290,37 +300,48 @@ CUDASIM_EXPORT int cuMemHostUnregister(void* pointer) {
 // ---- copies and fills ----
 
 CUDASIM_EXPORT int cuMemcpyHtoD_v2(DevicePointer to, const void* from, size_t bytes) {
-  return synchronously("cuMemcpyHtoD", [=](Stream& stream) { return copy_to_device(to, from, bytes, stream); });
+  return synchronously("cuMemcpyHtoD",
+                       [=](Stream& stream) { return copy_to_device(to, from, bytes, stream); });
 }
-CUDASIM_EXPORT int cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, size_t bytes, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, size_t bytes,
+                                        StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return copy_to_device(to, from, bytes, stream); });
 }
 CUDASIM_EXPORT int cuMemcpyDtoH_v2(void* to, DevicePointer from, size_t bytes) {
-  return synchronously("cuMemcpyDtoH", [=](Stream& stream) { return copy_to_host(to, from, bytes, stream); });
+  return synchronously("cuMemcpyDtoH",
+                       [=](Stream& stream) { return copy_to_host(to, from, bytes, stream); });
 }
-CUDASIM_EXPORT int cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, size_t bytes, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, size_t bytes,
+                                        StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return copy_to_host(to, from, bytes, stream); });
 }
 CUDASIM_EXPORT int cuMemcpyDtoD_v2(DevicePointer to, DevicePointer from, size_t bytes) {
-  return synchronously("cuMemcpyDtoD", [=](Stream& stream) { return copy_on_device(to, from, bytes, stream); });
+  return synchronously("cuMemcpyDtoD",
+                       [=](Stream& stream) { return copy_on_device(to, from, bytes, stream); });
 }
-CUDASIM_EXPORT int cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes,
+                                        StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return copy_on_device(to, from, bytes, stream); });
 }
 
 CUDASIM_EXPORT int cuMemsetD8_v2(DevicePointer to, unsigned char value, size_t count) {
-  return synchronously("cuMemsetD8", [=](Stream& stream) { return fill(to, value, count, stream); });
+  return synchronously("cuMemsetD8",
+                       [=](Stream& stream) { return fill(to, value, count, stream); });
 }
-CUDASIM_EXPORT int cuMemsetD8Async(DevicePointer to, unsigned char value, size_t count, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemsetD8Async(DevicePointer to, unsigned char value, size_t count,
+                                   StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return fill(to, value, count, stream); });
 }
-CUDASIM_EXPORT int cuMemsetD16Async(DevicePointer to, unsigned short value, size_t count, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemsetD16Async(DevicePointer to, unsigned short value, size_t count,
+                                    StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return fill(to, value, count, stream); });
 }
 CUDASIM_EXPORT int cuMemsetD32_v2(DevicePointer to, unsigned value, size_t count) {
-  return synchronously("cuMemsetD32", [=](Stream& stream) { return fill(to, value, count, stream); });
+  return synchronously("cuMemsetD32",
+                       [=](Stream& stream) { return fill(to, value, count, stream); });
 }
-CUDASIM_EXPORT int cuMemsetD32Async(DevicePointer to, unsigned value, size_t count, StreamHandle handle) {
+CUDASIM_EXPORT int cuMemsetD32Async(DevicePointer to, unsigned value, size_t count,
+                                    StreamHandle handle) {
   return on_stream(handle, [=](Stream& stream) { return fill(to, value, count, stream); });
 }
 

@@ -69,7 +69,8 @@ struct Grid {
 
 int check_grid(const Function& function, const Grid& g, bool cooperative) {
   auto positive = [](Index3 i) { return i.x && i.y && i.z; };
-  if (!positive(g.grid) || !positive(g.block) || g.grid.y > 65535 || g.grid.z > 65535 || g.block.z > 64) {
+  if (!positive(g.grid) || !positive(g.block) || g.grid.y > 65535 || g.grid.z > 65535 ||
+      g.block.z > 64) {
     report("launch of '" + function.name + "': a grid or block dimension is 0 or too large");
     return invalid_value;
   }
@@ -79,19 +80,21 @@ int check_grid(const Function& function, const Grid& g, bool cooperative) {
     return invalid_value;
   }
   if (threads > static_cast<size_t>(function.entry->max_threads)) {
-    report("launch of '" + function.name + "': " + std::to_string(threads) + " threads in a block, its bound is " +
-           std::to_string(function.entry->max_threads));
+    report("launch of '" + function.name + "': " + std::to_string(threads) +
+           " threads in a block, its bound is " + std::to_string(function.entry->max_threads));
     return launch_out_of_resources;
   }
   if (g.dynamic_shared > static_cast<unsigned>(function.max_dynamic_shared)) {
     report("launch of '" + function.name + "': " + std::to_string(g.dynamic_shared) +
-           " bytes of dynamic shared memory, allowed are " + std::to_string(function.max_dynamic_shared));
+           " bytes of dynamic shared memory, allowed are " +
+           std::to_string(function.max_dynamic_shared));
     return invalid_value;
   }
   if (cooperative) {
     size_t blocks = size_t{g.grid.x} * g.grid.y * g.grid.z;
-    auto room = static_cast<size_t>(active_blocks(function, static_cast<int>(threads), g.dynamic_shared)) *
-                static_cast<size_t>(settings.multiprocessors);
+    auto room =
+        static_cast<size_t>(active_blocks(function, static_cast<int>(threads), g.dynamic_shared)) *
+        static_cast<size_t>(settings.multiprocessors);
     room = std::min(room, static_cast<size_t>(settings.resident_limit));
     if (blocks > room) return cooperative_launch_too_large;
   }
@@ -106,21 +109,24 @@ std::vector<MarkerPointer> unfinished_cooperative(const Stream& stream) {
   auto& all = cooperative_launches;
   all.erase(std::remove_if(all.begin(), all.end(), [](auto& end) { return end->done; }), all.end());
   std::vector<MarkerPointer> others;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(others), [&](auto& end) { return end->stream != &stream; });
+  std::copy_if(all.begin(), all.end(), std::back_inserter(others),
+               [&](auto& end) { return end->stream != &stream; });
   return others;
 }
 
-int launch(Function* function, const Grid& g, StreamHandle handle, void** arguments, bool cooperative) {
+int launch(Function* function, const Grid& g, StreamHandle handle, void** arguments,
+           bool cooperative) {
   Lock lock(mutex);
   CUDASIM_TRY(usable());
   Stream* stream = stream_of(handle);
   if (!stream || !functions.count(function)) return invalid_handle;
   CUDASIM_TRY(check_grid(*function, g, cooperative));
-  std::shared_ptr<void> storage(std::malloc(std::max(1u, function->entry->arguments_size)), std::free);
+  std::shared_ptr<void> storage(std::malloc(std::max(1u, function->entry->arguments_size)),
+                                std::free);
   int refused = function->entry->bind(device_api(), arguments, storage.get());
   if (refused >= 0) {
-    poison(illegal_address, "launch of '" + function->name + "': argument " + std::to_string(refused) +
-                                " is not a device pointer");
+    poison(illegal_address, "launch of '" + function->name + "': argument " +
+                                std::to_string(refused) + " is not a device pointer");
     return poisoned();
   }
   count_launch(function->name);
@@ -132,7 +138,9 @@ int launch(Function* function, const Grid& g, StreamHandle handle, void** argume
     }
     // None of two cooperative kernels that start at once may get all its blocks.
     for (auto& other : earlier)
-      if (!other->done) return poison(launch_failed, "cooperative kernel '" + name + "' may run beside another one");
+      if (!other->done)
+        return poison(launch_failed,
+                      "cooperative kernel '" + name + "' may run beside another one");
     run({entry, name, storage.get(), g.grid, g.block, g.dynamic_shared, cooperative});
   }));
   if (cooperative && !capturing(*stream)) cooperative_launches.push_back(mark(*stream));
@@ -155,7 +163,8 @@ int load(Module** to, const char* data) {
   bool fits = image.binary ? image.architecture / 10 == device / 10 && image.architecture <= device
                            : image.architecture <= device;
   if (!fits) {
-    report("the module is for " + std::to_string(image.architecture) + ", the device has " + std::to_string(device));
+    report("the module is for " + std::to_string(image.architecture) + ", the device has " +
+           std::to_string(device));
     return no_binary_for_gpu;
   }
   if (!reserve(module_bytes)) return out_of_memory;
@@ -207,7 +216,8 @@ CUDASIM_EXPORT int cuModuleGetFunction(Function** to, Module* module, const char
   if (!modules.count(module)) return invalid_handle;
   auto& function = module->functions[name];
   if (!function) {
-    auto* entry = static_cast<const KernelEntry*>(dlsym(module->library, (std::string("cudasim_kernel_") + name).c_str()));
+    auto* entry = static_cast<const KernelEntry*>(
+        dlsym(module->library, (std::string("cudasim_kernel_") + name).c_str()));
     // A kernel that is not extern "C" has another name on a GPU.
     if (!entry || !dlsym(module->library, name)) {
       module->functions.erase(name);
@@ -221,14 +231,17 @@ CUDASIM_EXPORT int cuModuleGetFunction(Function** to, Module* module, const char
   return success;
 }
 
-CUDASIM_EXPORT int cuModuleGetGlobal_v2(unsigned long long* to, size_t* bytes, Module* module, const char* name) {
+CUDASIM_EXPORT int cuModuleGetGlobal_v2(unsigned long long* to, size_t* bytes, Module* module,
+                                        const char* name) {
   Lock lock(mutex);
   if (!modules.count(module)) return invalid_handle;
   void* address = dlsym(module->library, name);
   if (!address) return not_found;
   Dl_info info;
   const ElfW(Sym)* symbol = nullptr;
-  if (!dladdr1(address, &info, reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&symbol)), RTLD_DL_SYMENT) || !symbol)
+  if (!dladdr1(address, &info, reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&symbol)),
+               RTLD_DL_SYMENT) ||
+      !symbol)
     return not_found;
   if (module->globals.insert(address).second) adopt(address, symbol->st_size, Memory::global);
   if (to) *to = reinterpret_cast<unsigned long long>(address);
@@ -242,7 +255,8 @@ CUDASIM_EXPORT int cuFuncSetAttribute(Function* function, int attribute, int val
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   if (attribute == preferred_carveout) return success;
-  if (attribute != max_dynamic_shared_size || value < 0 || value > max_block_shared) return invalid_value;
+  if (attribute != max_dynamic_shared_size || value < 0 || value > max_block_shared)
+    return invalid_value;
   // A GPU accepts this, and then refuses the launch of another thread that relies on the higher
   // limit.
   if (function->limit_is_set && value < function->max_dynamic_shared) {
@@ -260,14 +274,16 @@ CUDASIM_EXPORT int cuFuncGetAttribute(int* value, int attribute, Function* funct
   switch (attribute) {
     case max_threads_per_block: *value = function->entry->max_threads; break;
     case num_registers: *value = 32; break;
-    case ptx_version: case binary_version: *value = function->architecture; break;
+    case ptx_version:
+    case binary_version: *value = function->architecture; break;
     case max_dynamic_shared_size: *value = function->max_dynamic_shared; break;
     default: *value = 0;
   }
   return success;
 }
 
-CUDASIM_EXPORT int cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* size) {
+CUDASIM_EXPORT int cuFuncGetParamInfo(Function* function, size_t index, size_t* offset,
+                                      size_t* size) {
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   if (index >= function->entry->arguments) return invalid_value;
@@ -275,7 +291,9 @@ CUDASIM_EXPORT int cuFuncGetParamInfo(Function* function, size_t index, size_t* 
   // only the sizes.
   size_t at = 0;
   for (size_t i = 0;; i++) {
-    size_t bytes = function->entry->argument_sizes[i], alignment = bytes >= 8 ? 8 : bytes >= 4 ? 4 : bytes;
+    size_t bytes = function->entry->argument_sizes[i], alignment = bytes >= 8   ? 8
+                                                                   : bytes >= 4 ? 4
+                                                                                : bytes;
     at = (at + alignment - 1) / alignment * alignment;
     if (i == index) {
       *offset = at;
@@ -291,41 +309,48 @@ CUDASIM_EXPORT int cuFuncSetCacheConfig(Function* function, int) {
   return functions.count(function) ? success : invalid_handle;
 }
 
-CUDASIM_EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Function* function, int threads,
-                                                                        size_t dynamic_shared, unsigned) {
+CUDASIM_EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int* blocks, Function* function, int threads, size_t dynamic_shared, unsigned) {
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   *blocks = active_blocks(*function, threads, dynamic_shared);
   return success;
 }
-CUDASIM_EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function* function, int threads,
-                                                               size_t dynamic_shared) {
-  return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, function, threads, dynamic_shared, 0);
+CUDASIM_EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function* function,
+                                                               int threads, size_t dynamic_shared) {
+  return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, function, threads,
+                                                              dynamic_shared, 0);
 }
 
-static int potential_block_size(int* grid, int* block, Function* function, size_t (*shared_for)(int), size_t shared,
-                                int limit) {
+static int potential_block_size(int* grid, int* block, Function* function,
+                                size_t (*shared_for)(int), size_t shared, int limit) {
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   int most = function->entry->max_threads;
   if (limit > 0) most = std::min(most, limit);
   int best = 0;
   for (int threads = std::max(32, most / 32 * 32); threads >= 32; threads -= 32) {
-    int active = threads * active_blocks(*function, threads, shared_for ? shared_for(threads) : shared);
-    if (active > best) best = active, *block = threads, *grid = active / threads * settings.multiprocessors;
+    int active =
+        threads * active_blocks(*function, threads, shared_for ? shared_for(threads) : shared);
+    if (active > best)
+      best = active, *block = threads, *grid = active / threads * settings.multiprocessors;
   }
   return best ? success : invalid_value;
 }
-CUDASIM_EXPORT int cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Function* function, size_t (*shared_for)(int),
-                                                    size_t shared, int limit) {
+CUDASIM_EXPORT int cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Function* function,
+                                                    size_t (*shared_for)(int), size_t shared,
+                                                    int limit) {
   return potential_block_size(grid, block, function, shared_for, shared, limit);
 }
-CUDASIM_EXPORT int cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, Function* function,
-                                                             size_t (*shared_for)(int), size_t shared, int limit, unsigned) {
+CUDASIM_EXPORT int cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block,
+                                                             Function* function,
+                                                             size_t (*shared_for)(int),
+                                                             size_t shared, int limit, unsigned) {
   return potential_block_size(grid, block, function, shared_for, shared, limit);
 }
 
-CUDASIM_EXPORT int cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Function* function, int blocks, int threads) {
+CUDASIM_EXPORT int cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Function* function,
+                                                           int blocks, int threads) {
   Lock lock(mutex);
   if (!functions.count(function)) return invalid_handle;
   if (blocks <= 0 || threads <= 0) return invalid_value;
@@ -336,14 +361,16 @@ CUDASIM_EXPORT int cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Functi
 
 // ---- launches ----
 
-CUDASIM_EXPORT int cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                                  unsigned bz, unsigned shared, StreamHandle stream, void** arguments, void** extra) {
+CUDASIM_EXPORT int cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz,
+                                  unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                                  StreamHandle stream, void** arguments, void** extra) {
   if (extra) return not_supported;
   return launch(function, {{gx, gy, gz}, {bx, by, bz}, shared}, stream, arguments, false);
 }
 
-CUDASIM_EXPORT int cuLaunchCooperativeKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                                             unsigned by, unsigned bz, unsigned shared, StreamHandle stream,
+CUDASIM_EXPORT int cuLaunchCooperativeKernel(Function* function, unsigned gx, unsigned gy,
+                                             unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                                             unsigned shared, StreamHandle stream,
                                              void** arguments) {
   return launch(function, {{gx, gy, gz}, {bx, by, bz}, shared}, stream, arguments, true);
 }
@@ -372,7 +399,8 @@ enum LaunchAttributeId { cooperative_attribute = 2, cluster_attribute = 4 };
 
 }  // namespace
 
-CUDASIM_EXPORT int cuLaunchKernelEx(const LaunchConfig* config, Function* function, void** arguments, void** extra) {
+CUDASIM_EXPORT int cuLaunchKernelEx(const LaunchConfig* config, Function* function,
+                                    void** arguments, void** extra) {
   if (extra) return not_supported;
   bool cooperative = false;
   for (unsigned i = 0; i < config->attribute_count; i++) {
@@ -385,7 +413,8 @@ CUDASIM_EXPORT int cuLaunchKernelEx(const LaunchConfig* config, Function* functi
   }
   auto& g = config->grid;
   auto& b = config->block;
-  return launch(function, {{g[0], g[1], g[2]}, {b[0], b[1], b[2]}, config->shared}, config->stream, arguments, cooperative);
+  return launch(function, {{g[0], g[1], g[2]}, {b[0], b[1], b[2]}, config->shared}, config->stream,
+                arguments, cooperative);
 }
 
 }  // namespace cudasim

@@ -94,7 +94,8 @@ int receive(const Transfer& transfer) {
 
 int queue(Transfer transfer) {
   if (depth == 0 || !transfer.communicator) return invalid_usage;
-  if (transfer.peer < 0 || transfer.peer >= transfer.communicator->job->size) return invalid_argument;
+  if (transfer.peer < 0 || transfer.peer >= transfer.communicator->job->size)
+    return invalid_argument;
   group.push_back(transfer);
   return ok;
 }
@@ -159,11 +160,13 @@ CUDASIM_EXPORT int ncclGroupEnd() {
   return ok;
 }
 
-CUDASIM_EXPORT int ncclSend(const void* from, size_t count, int, int peer, void* communicator, StreamHandle stream) {
+CUDASIM_EXPORT int ncclSend(const void* from, size_t count, int, int peer, void* communicator,
+                            StreamHandle stream) {
   auto of = static_cast<Communicator*>(communicator);
   return queue({true, reinterpret_cast<uintptr_t>(from), count, peer, of, stream});
 }
-CUDASIM_EXPORT int ncclRecv(void* to, size_t count, int, int peer, void* communicator, StreamHandle stream) {
+CUDASIM_EXPORT int ncclRecv(void* to, size_t count, int, int peer, void* communicator,
+                            StreamHandle stream) {
   auto of = static_cast<Communicator*>(communicator);
   return queue({false, reinterpret_cast<uintptr_t>(to), count, peer, of, stream});
 }

@@ -52,15 +52,38 @@ struct Options {
   bool fused_multiply_add = true;
 };
 
-bool starts(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
+bool starts(const std::string& text, const std::string& prefix) {
+  return text.rfind(prefix, 0) == 0;
+}
 
 /// Options without effect on the simulated device.
 bool ignored(const std::string& option) {
-  for (const char* known :
-       {"-default-device", "--device-as-default-execution-space", "--ptxas-options", "-Xptxas", "--maxrregcount",
-        "-maxrregcount", "--extra-device-vectorization", "-lineinfo", "--generate-line-info", "-G", "--device-debug",
-        "--restrict", "--use_fast_math", "-use_fast_math", "--ftz", "-ftz", "--prec-sqrt", "--prec-div", "-w",
-        "--disable-warnings", "--diag-", "--minimal", "-dopt", "--dopt", "-split-compile", "--split-compile"})
+  for (const char* known : {"-default-device",
+                            "--device-as-default-execution-space",
+                            "--ptxas-options",
+                            "-Xptxas",
+                            "--maxrregcount",
+                            "-maxrregcount",
+                            "--extra-device-vectorization",
+                            "-lineinfo",
+                            "--generate-line-info",
+                            "-G",
+                            "--device-debug",
+                            "--restrict",
+                            "--use_fast_math",
+                            "-use_fast_math",
+                            "--ftz",
+                            "-ftz",
+                            "--prec-sqrt",
+                            "--prec-div",
+                            "-w",
+                            "--disable-warnings",
+                            "--diag-",
+                            "--minimal",
+                            "-dopt",
+                            "--dopt",
+                            "-split-compile",
+                            "--split-compile"})
     if (starts(option, known)) return true;
   return false;
 }
@@ -77,14 +100,18 @@ int understand(const std::string& option, const char* next, Options& options) {
   };
   if (starts(option, "--gpu-architecture=")) return set_architecture(value("--gpu-architecture="));
   if (starts(option, "-arch=")) return set_architecture(value("-arch="));
-  if ((option == "--gpu-architecture" || option == "-arch") && next) return set_architecture(next) ? 2 : 0;
-  if (starts(option, "--std=") || starts(option, "-std=")) return option.find("c++17") != std::string::npos ? 1 : 0;
+  if ((option == "--gpu-architecture" || option == "-arch") && next)
+    return set_architecture(next) ? 2 : 0;
+  if (starts(option, "--std=") || starts(option, "-std="))
+    return option.find("c++17") != std::string::npos ? 1 : 0;
   if (option == "-D" && next) return options.flags.push_back(std::string("-D") + next), 2;
   if (starts(option, "-D")) return options.flags.push_back(option), 1;
-  if (starts(option, "--define-macro=")) return options.flags.push_back("-D" + value("--define-macro=")), 1;
+  if (starts(option, "--define-macro="))
+    return options.flags.push_back("-D" + value("--define-macro=")), 1;
   if (starts(option, "-U")) return options.flags.push_back(option), 1;
   if (starts(option, "-I")) return options.flags.push_back(option), 1;
-  if (starts(option, "--include-path=")) return options.flags.push_back("-I" + value("--include-path=")), 1;
+  if (starts(option, "--include-path="))
+    return options.flags.push_back("-I" + value("--include-path=")), 1;
   if (starts(option, "--fmad=") || starts(option, "-fmad=")) {
     options.fused_multiply_add = option.find("false") == std::string::npos;
     return 1;
@@ -93,14 +120,18 @@ int understand(const std::string& option, const char* next, Options& options) {
 }
 
 std::vector<std::string> host_flags(const Options& options) {
-  std::vector<std::string> flags = {"-std=c++17", "-O2",  "-g1", "-fPIC", "-w", "-fno-strict-aliasing", "-fno-math-errno",
-                                    "-fno-trapping-math"};
+  std::vector<std::string> flags = {
+      "-std=c++17",        "-O2", "-g1", "-fPIC", "-w", "-fno-strict-aliasing", "-fno-math-errno",
+      "-fno-trapping-math"};
   flags.push_back(options.fused_multiply_add ? "-ffp-contract=fast" : "-ffp-contract=off");
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags.insert(flags.end(), {"-mavx2", "-mfma"});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    flags.insert(flags.end(), {"-mavx2", "-mfma"});
 #endif
-  if (sanitizer::mode() == sanitizer::Mode::address) flags.insert(flags.end(), {"-fsanitize=address", "-fno-omit-frame-pointer"});
-  if (sanitizer::mode() == sanitizer::Mode::thread) flags.insert(flags.end(), {"-fsanitize=thread", "-fno-omit-frame-pointer"});
+  if (sanitizer::mode() == sanitizer::Mode::address)
+    flags.insert(flags.end(), {"-fsanitize=address", "-fno-omit-frame-pointer"});
+  if (sanitizer::mode() == sanitizer::Mode::thread)
+    flags.insert(flags.end(), {"-fsanitize=thread", "-fno-omit-frame-pointer"});
   flags.insert(flags.end(), options.flags.begin(), options.flags.end());
   return flags;
 }
@@ -115,7 +146,8 @@ class Hash {
   }
   std::string hex() const {
     char text[36];
-    std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(a_), static_cast<unsigned long long>(b_));
+    std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(a_),
+                  static_cast<unsigned long long>(b_));
     return text;
   }
 
@@ -130,7 +162,8 @@ class Hash {
   uint64_t a_ = 0xcbf29ce484222325ull, b_ = 0x84222325cbf29ce4ull;
 };
 
-std::string key(const Program& program, const Options& options, const std::vector<std::string>& flags) {
+std::string key(const Program& program, const Options& options,
+                const std::vector<std::string>& flags) {
   Hash hash;
   hash.add(CUDASIM_BUILD);  // covers the simulator's own sources and the compiler
   hash.add(program.source);
@@ -169,24 +202,29 @@ Outcome compiler(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), CUDASIM_CXX);
   Outcome outcome = run_program(arguments);
   if (outcome.status < 0)
-    outcome.output = "the simulated CUDA device compiles kernels with the C++ compiler `" CUDASIM_CXX
-                     "`, which cannot be started: " + outcome.output;
+    outcome.output =
+        "the simulated CUDA device compiles kernels with the C++ compiler `" CUDASIM_CXX
+        "`, which cannot be started: " +
+        outcome.output;
   return outcome;
 }
 
-int build(Program& program, const Options& options, const std::vector<std::string>& flags, const fs::path& object) {
+int build(Program& program, const Options& options, const std::vector<std::string>& flags,
+          const fs::path& object) {
   static std::atomic<unsigned> serial{0};
-  WorkFolder work(object.string() + "." + std::to_string(getpid()) + "." + std::to_string(serial++));
+  WorkFolder work(object.string() + "." + std::to_string(getpid()) + "." +
+                  std::to_string(serial++));
   for (auto& [name, text] : program.headers) write(work.path / "headers" / name, text);
-  write(work.path / "kernel.cpp",
-        "#include \"cudasim_device.h\"\n#line 1 \"" + program.name + "\"\n" + program.source + "\n");
+  write(work.path / "kernel.cpp", "#include \"cudasim_device.h\"\n#line 1 \"" + program.name +
+                                      "\"\n" + program.source + "\n");
 
   std::vector<std::string> preprocess = flags;
   // NVRTC does not find system headers either.
-  preprocess.insert(preprocess.end(), {"-E", "-nostdinc", "-nostdinc++",
-                                       "-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10),
-                                       "-I" + (work.path / "headers").string(), "-I" CUDASIM_INCLUDE,
-                                       (work.path / "kernel.cpp").string(), "-o", (work.path / "kernel.i").string()});
+  preprocess.insert(preprocess.end(),
+                    {"-E", "-nostdinc", "-nostdinc++",
+                     "-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10),
+                     "-I" + (work.path / "headers").string(), "-I" CUDASIM_INCLUDE,
+                     (work.path / "kernel.cpp").string(), "-o", (work.path / "kernel.i").string()});
   Outcome outcome = compiler(preprocess);
   if (outcome.status != 0) return program.log = outcome.output, compilation_error;
 
@@ -199,8 +237,8 @@ int build(Program& program, const Options& options, const std::vector<std::strin
   }
 
   std::vector<std::string> compile = flags;
-  compile.insert(compile.end(), {"-shared", "-Wl,-Bsymbolic", (work.path / "kernel.ii").string(), "-o",
-                                 (work.path / "kernel.so").string()});
+  compile.insert(compile.end(), {"-shared", "-Wl,-Bsymbolic", (work.path / "kernel.ii").string(),
+                                 "-o", (work.path / "kernel.so").string()});
   outcome = compiler(compile);
   if (outcome.status != 0) return program.log = outcome.output, compilation_error;
   fs::rename(work.path / "kernel.so", object);  // the last process wins; all objects are the same
@@ -213,19 +251,23 @@ int compile(Program& program, int count, const char* const* given) {
   for (int i = 0; i < count;) {
     int used = understand(given[i], i + 1 < count ? given[i + 1] : nullptr, options);
     if (used == 0) {
-      program.log = std::string("nvrtc: error: invalid value for option or unknown option: ") + given[i] + "\n";
+      program.log = std::string("nvrtc: error: invalid value for option or unknown option: ") +
+                    given[i] + "\n";
       return invalid_option;
     }
     i += used;
   }
   program.log.clear();
   std::vector<std::string> flags = host_flags(options);
-  fs::path folder = cache_folder.empty() ? fs::temp_directory_path() / "cudasim" : fs::path(cache_folder);
+  fs::path folder =
+      cache_folder.empty() ? fs::temp_directory_path() / "cudasim" : fs::path(cache_folder);
   fs::path object = folder / (key(program, options, flags) + ".so");
   if (!fs::exists(object))
     if (int status = build(program, options, flags, object)) return status;
   program.ptx = write_image({false, options.architecture, CUDASIM_BUILD, object.string()});
-  program.binary = options.virtual_architecture ? "" : write_image({true, options.architecture, CUDASIM_BUILD, object.string()});
+  program.binary = options.virtual_architecture
+                       ? ""
+                       : write_image({true, options.architecture, CUDASIM_BUILD, object.string()});
   return ok;
 }
 

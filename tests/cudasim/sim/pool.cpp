@@ -19,7 +19,13 @@ std::set<Pool*> pools{&default_pool};
 Pool* device_pool = &default_pool;
 
 /// The attributes, by the driver's numbers.
-enum Attribute { reuse_first = 1, reuse_last = 3, release_threshold = 4, reserved_current = 5, used_high = 8 };
+enum Attribute {
+  reuse_first = 1,
+  reuse_last = 3,
+  release_threshold = 4,
+  reserved_current = 5,
+  used_high = 8
+};
 
 }  // namespace
 

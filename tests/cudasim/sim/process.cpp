@@ -28,7 +28,8 @@ Outcome run_program(const std::vector<std::string>& command) {
   environment.push_back(nullptr);
 
   pid_t child = 0;
-  int error = posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environment.data());
+  int error =
+      posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environment.data());
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
   Outcome outcome{-1, error ? std::strerror(error) : ""};

@@ -53,7 +53,9 @@ void fail(const std::string& what, Status status = launch_failed) {
 void fail_at(const void* address) {
   char text[32];
   std::snprintf(text, sizeof text, "%p", address);
-  fail("access to the illegal address " + std::string(text) + " in " + describe(*execution.api.current), illegal_address);
+  fail("access to the illegal address " + std::string(text) + " in " +
+           describe(*execution.api.current),
+       illegal_address);
 }
 
 /// Ends the running thread after a failure.
@@ -65,7 +67,9 @@ void fail_at(const void* address) {
 /// The running thread, for calls that wait for other threads.
 Thread& waiting_thread() {
   if (execution.current) return *execution.current;
-  fail("a thread waits for others in a kernel that seemed to have no barrier; call barriers by name, not through pointers");
+  fail(
+      "a thread waits for others in a kernel that seemed to have no barrier; call barriers by "
+      "name, not through pointers");
   stop_thread();
 }
 
@@ -92,9 +96,10 @@ int block_barrier(Site site, Vote vote, int predicate) {
   Block& block = *me.block;
   if (!block.first) {
     block.first = &me;
-  } else if (Site other = block.first->site; other.line != site.line || std::strcmp(other.file, site.file) != 0) {
-    fail("divergent barrier: " + describe(me.state) + " is at " + describe(site) + " while " + describe(block.first->state) +
-         " waits at " + describe(other));
+  } else if (Site other = block.first->site;
+             other.line != site.line || std::strcmp(other.file, site.file) != 0) {
+    fail("divergent barrier: " + describe(me.state) + " is at " + describe(site) + " while " +
+         describe(block.first->state) + " waits at " + describe(other));
     stop_thread();
   }
   me.site = site;
@@ -151,7 +156,8 @@ void warp_collective(Site site, unsigned mask, Combine combine, void* operand) {
   Warp& warp = me.block->warps[warp_index];
   me.site = site;
   if (!(mask >> lane & 1)) {
-    fail("warp collective: " + describe(me.state) + " at " + describe(site) + " is not named in its own mask");
+    fail("warp collective: " + describe(me.state) + " at " + describe(site) +
+         " is not named in its own mask");
     stop_thread();
   }
   Meeting& meeting = meeting_for(warp, mask);
@@ -203,14 +209,17 @@ void poll() {
 
 // ---- shared memory ----
 
-Block& running_block() { return execution.current ? *execution.current->block : *execution.plain_block; }
+Block& running_block() {
+  return execution.current ? *execution.current->block : *execution.plain_block;
+}
 
 void* static_shared(const void* function, int declaration, unsigned long size) {
   Block& block = running_block();
   void* memory = block.static_array(function, declaration, size);
-  if (block.static_size > default_block_shared || block.static_size + block.dynamic_size > max_block_shared) {
-    fail("more shared memory than a block has: " + std::to_string(block.static_size) + " bytes declared, " +
-         std::to_string(block.dynamic_size) + " given at launch");
+  if (block.static_size > default_block_shared ||
+      block.static_size + block.dynamic_size > max_block_shared) {
+    fail("more shared memory than a block has: " + std::to_string(block.static_size) +
+         " bytes declared, " + std::to_string(block.dynamic_size) + " given at launch");
     stop_thread();
   }
   sanitizer::acquire(memory);
@@ -223,9 +232,11 @@ void* dynamic_shared() {
   return memory;
 }
 
-void copy_async(void* shared, const void* global, unsigned bytes, void (*make)(void*, const void*)) {
+void copy_async(void* shared, const void* global, unsigned bytes,
+                void (*make)(void*, const void*)) {
   if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes) {
-    fail("an asynchronous copy of " + std::to_string(bytes) + " bytes between addresses that are not aligned to them");
+    fail("an asynchronous copy of " + std::to_string(bytes) +
+         " bytes between addresses that are not aligned to them");
     stop_thread();
   }
   Thread* me = execution.current;
@@ -262,11 +273,13 @@ bool is_device_pointer(const void* pointer) {
 /// All blocks of the grid, in execution order.
 class BlockOrder {
  public:
-  explicit BlockOrder(const Launch& launch) : grid_(launch.grid), count_(size_t{grid_.x} * grid_.y * grid_.z) {
+  explicit BlockOrder(const Launch& launch)
+      : grid_(launch.grid), count_(size_t{grid_.x} * grid_.y * grid_.z) {
     if (!randomized()) return;
     order_.resize(count_);
     std::iota(order_.begin(), order_.end(), 0u);
-    for (size_t i = count_; i > 1; i--) std::swap(order_[i - 1], order_[random_below(static_cast<unsigned>(i))]);
+    for (size_t i = count_; i > 1; i--)
+      std::swap(order_[i - 1], order_[random_below(static_cast<unsigned>(i))]);
   }
   size_t count() const { return count_; }
   Index3 operator[](size_t i) const {
@@ -349,7 +362,8 @@ void report_deadlock(size_t threads) {
     waiting++;
     if (named++ < 4)
       text += " [" + describe(thread.state) + " waits " +
-              (thread.wait == Wait::barrier ? "at the barrier " : "in the warp collective ") + describe(thread.site) + "]";
+              (thread.wait == Wait::barrier ? "at the barrier " : "in the warp collective ") +
+              describe(thread.site) + "]";
   }
   fail(text + " (" + std::to_string(waiting) + " threads wait)");
 }
@@ -358,7 +372,8 @@ void report_deadlock(size_t threads) {
 /// random schedule or ThreadSanitizer, since a GPU runs several too.
 size_t resident_blocks(const Launch& launch, size_t blocks, unsigned threads) {
   if (launch.cooperative) return blocks;
-  if (sanitizer::mode() == sanitizer::Mode::thread) return std::max(1u, most_sanitized_threads / threads);
+  if (sanitizer::mode() == sanitizer::Mode::thread)
+    return std::max(1u, most_sanitized_threads / threads);
   return randomized() ? 1 + random_below(4) : 1;
 }
 
@@ -379,21 +394,25 @@ void run_ready_threads() {
   execution.current = nullptr;
 }
 
-void run_resident(const Launch& launch, const BlockOrder& order, size_t first, size_t count, unsigned threads) {
+void run_resident(const Launch& launch, const BlockOrder& order, size_t first, size_t count,
+                  unsigned threads) {
   while (execution.blocks.size() < count) execution.blocks.push_back(std::make_unique<Block>());
-  while (execution.threads.size() < count * threads) execution.threads.push_back(std::make_unique<Thread>());
+  while (execution.threads.size() < count * threads)
+    execution.threads.push_back(std::make_unique<Thread>());
   execution.ready.clear();
   sanitizer::release(&start_token);
   for (size_t b = 0; b < count; b++) {
     Block& block = *execution.blocks[b];
     block.begin(order[first + b], threads, launch.dynamic_shared);
-    for (unsigned t = 0; t < threads; t++) begin_thread(*execution.threads[b * threads + t], block, t, launch);
+    for (unsigned t = 0; t < threads; t++)
+      begin_thread(*execution.threads[b * threads + t], block, t, launch);
   }
   run_ready_threads();
   const size_t all = count * threads;
   auto done = [](const auto& thread) { return thread->wait == Wait::done; };
   auto begin = execution.threads.begin();
-  if (!execution.failed && !std::all_of(begin, begin + static_cast<long>(all), done)) report_deadlock(all);
+  if (!execution.failed && !std::all_of(begin, begin + static_cast<long>(all), done))
+    report_deadlock(all);
   sanitizer::acquire(&end_token);
   for (size_t i = 0; i < all; i++) execution.threads[i]->retire();
   for (size_t b = 0; b < count; b++) execution.blocks[b]->free_memory();
@@ -425,9 +444,19 @@ void run(const Launch& launch) {
 }
 
 const DeviceApi& device_api() {
-  execution.api = {execution.api.current, block_barrier,     warp_collective, yield,           poll,
-                   preempt,               static_shared,     dynamic_shared,  copy_async,      copy_async_commit,
-                   copy_async_wait,       fail_from_kernel,  is_device_pointer};
+  execution.api = {execution.api.current,
+                   block_barrier,
+                   warp_collective,
+                   yield,
+                   poll,
+                   preempt,
+                   static_shared,
+                   dynamic_shared,
+                   copy_async,
+                   copy_async_commit,
+                   copy_async_wait,
+                   fail_from_kernel,
+                   is_device_pointer};
   return execution.api;
 }
 

@@ -60,10 +60,12 @@ std::vector<Token> split(const std::string& text) {
     const std::string& piece = tokens.back().text;
     line_start = piece.back() == '\n' || (line_start && kind == Token::space);
     if (kind == Token::space && piece.back() == '\n') line++;
-    if (kind == Token::directive && piece.size() > 2 && std::isdigit(static_cast<unsigned char>(piece[2]))) {
+    if (kind == Token::directive && piece.size() > 2 &&
+        std::isdigit(static_cast<unsigned char>(piece[2]))) {
       line = std::atoi(piece.c_str() + 2) - 1;
       size_t quote = piece.find('"');
-      if (quote != std::string::npos) file = piece.substr(quote + 1, piece.find('"', quote + 1) - quote - 1);
+      if (quote != std::string::npos)
+        file = piece.substr(quote + 1, piece.find('"', quote + 1) - quote - 1);
     }
   }
   return tokens;
@@ -90,8 +92,8 @@ size_t skip_blank(const std::vector<Token>& tokens, size_t at) {
 }
 
 bool is_attribute(const Token& token) {
-  return token.is("__attribute__") || token.is("alignas") || token.is("__launch_bounds__") || token.is("decltype") ||
-         token.is("noexcept") || token.is("asm") || token.is("__asm__");
+  return token.is("__attribute__") || token.is("alignas") || token.is("__launch_bounds__") ||
+         token.is("decltype") || token.is("noexcept") || token.is("asm") || token.is("__asm__");
 }
 
 std::string join(const std::vector<Token>& tokens, size_t from, size_t to) {
@@ -124,7 +126,8 @@ std::string declared_name(const std::vector<const Token*>& tokens) {
   }
   for (bool type = false; at < tokens.size(); at++) {
     const Token& token = *tokens[at];
-    if (token.is("struct") || token.is("class") || token.is("union") || token.is("enum")) type = true;
+    if (token.is("struct") || token.is("class") || token.is("union") || token.is("enum"))
+      type = true;
     bool ends = token.is("(") || token.is("=") || token.is("{") || token.is(";");
     if (is_attribute(token)) {
       int depth = 0;
@@ -161,8 +164,10 @@ std::vector<Declaration> declarations_of(const std::vector<Token>& tokens) {
     if (token.blank()) continue;
     current.push_back(&token);
     if (token.is("{") && depth == 0) {
-      bool space = current[0]->is("namespace") || (current[0]->is("inline") && current[1]->is("namespace"));
-      bool linkage = current.size() == 3 && current[0]->is("extern") && current[1]->kind == Token::string;
+      bool space =
+          current[0]->is("namespace") || (current[0]->is("inline") && current[1]->is("namespace"));
+      bool linkage =
+          current.size() == 3 && current[0]->is("extern") && current[1]->kind == Token::string;
       if (space || linkage) {
         current.clear();  // the contents of the block are at namespace level
         continue;
@@ -188,10 +193,12 @@ std::unordered_set<std::string> suspending_names(const std::vector<Token>& token
   std::unordered_set<std::string> names;
   std::vector<std::string> next;
   auto add = [&](const Declaration& declaration) {
-    if (!declaration.name.empty() && names.insert(declaration.name).second) next.push_back(declaration.name);
+    if (!declaration.name.empty() && names.insert(declaration.name).second)
+      next.push_back(declaration.name);
   };
   for (const Declaration& declaration : declarations) {
-    for (const std::string& mention : declaration.mentions) mentioned_by[mention].push_back(&declaration);
+    for (const std::string& mention : declaration.mentions)
+      mentioned_by[mention].push_back(&declaration);
     if (declaration.suspends) add(declaration);
   }
   while (!next.empty()) {
@@ -298,15 +305,17 @@ class Translator {
     return i;
   }
 
-  std::string static_array(const std::string& type, const std::string& name, const std::string& dimensions) {
-    std::string memory = "::cudasim::api->static_shared(__PRETTY_FUNCTION__, " + std::to_string(declarations_++) +
-                         ", sizeof(" + type + dimensions + "))";
-    return type + "(&" + name + ")" + dimensions + " = *reinterpret_cast<" + type + "(*)" + dimensions + ">(" + memory + ")";
+  std::string static_array(const std::string& type, const std::string& name,
+                           const std::string& dimensions) {
+    std::string memory = "::cudasim::api->static_shared(__PRETTY_FUNCTION__, " +
+                         std::to_string(declarations_++) + ", sizeof(" + type + dimensions + "))";
+    return type + "(&" + name + ")" + dimensions + " = *reinterpret_cast<" + type + "(*)" +
+           dimensions + ">(" + memory + ")";
   }
 
   /// `extern __shared__ T name[]`, optionally with further dimensions.
-  static std::string dynamic_array(const std::string& type, const std::string& name, const std::vector<Token>& parts,
-                                   size_t name_at) {
+  static std::string dynamic_array(const std::string& type, const std::string& name,
+                                   const std::vector<Token>& parts, size_t name_at) {
     if (name_at + 2 >= parts.size() || !parts[name_at + 1].is("[") || !parts[name_at + 2].is("]"))
       refuse(parts[name_at], "dynamic shared memory is an array without a size");
     std::string rest;
@@ -319,9 +328,11 @@ class Translator {
     auto suspending = suspending_names(tokens_);
     std::string out = "\n";
     for (const Kernel& kernel : kernels_)
-      out += "extern \"C\" __attribute__((visibility(\"default\"))) const ::cudasim::KernelEntry cudasim_kernel_" +
-             kernel.name + " = ::cudasim::Glue<&" + kernel.name + ">::entry(::cudasim::first_bound(" + kernel.bounds + "), " +
-             (suspending.count(kernel.name) ? "true" : "false") + ");\n";
+      out +=
+          "extern \"C\" __attribute__((visibility(\"default\"))) const ::cudasim::KernelEntry "
+          "cudasim_kernel_" +
+          kernel.name + " = ::cudasim::Glue<&" + kernel.name + ">::entry(::cudasim::first_bound(" +
+          kernel.bounds + "), " + (suspending.count(kernel.name) ? "true" : "false") + ");\n";
     return out;
   }
 

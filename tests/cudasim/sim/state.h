@@ -8,8 +8,8 @@
 #define CUDASIM_EXPORT extern "C" __attribute__((visibility("default")))
 
 /// Returns from the calling function unless `expression` is success.
-#define CUDASIM_TRY(expression)                  \
-  do {                                           \
+#define CUDASIM_TRY(expression)                                     \
+  do {                                                              \
     if (int cudasim_status_ = (expression)) return cudasim_status_; \
   } while (0)
 

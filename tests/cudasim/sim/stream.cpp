@@ -59,7 +59,8 @@ std::vector<MarkerPointer> implicit_waits(Stream& stream) {
 }
 
 bool blocking_capture_exists() {
-  return std::any_of(streams.begin(), streams.end(), [](Stream* s) { return s->blocking && capturing(*s); });
+  return std::any_of(streams.begin(), streams.end(),
+                     [](Stream* s) { return s->blocking && capturing(*s); });
 }
 
 Event* event_of(void* handle) {
@@ -129,7 +130,9 @@ static int create_stream(StreamHandle* handle, unsigned flags, int priority) {
   *handle = stream;
   return success;
 }
-CUDASIM_EXPORT int cuStreamCreate(StreamHandle* handle, unsigned flags) { return create_stream(handle, flags, 0); }
+CUDASIM_EXPORT int cuStreamCreate(StreamHandle* handle, unsigned flags) {
+  return create_stream(handle, flags, 0);
+}
 CUDASIM_EXPORT int cuStreamCreateWithPriority(StreamHandle* handle, unsigned flags, int priority) {
   return create_stream(handle, flags, std::clamp(priority, -5, 0));
 }
@@ -236,7 +239,9 @@ static int record(void* event_handle, StreamHandle handle) {
   return success;
 }
 CUDASIM_EXPORT int cuEventRecord(void* event, StreamHandle stream) { return record(event, stream); }
-CUDASIM_EXPORT int cuEventRecordWithFlags(void* event, StreamHandle stream, unsigned) { return record(event, stream); }
+CUDASIM_EXPORT int cuEventRecordWithFlags(void* event, StreamHandle stream, unsigned) {
+  return record(event, stream);
+}
 
 CUDASIM_EXPORT int cuEventSynchronize(void* handle) {
   Lock lock(mutex);
@@ -264,12 +269,17 @@ static int elapsed(float* milliseconds, void* start_handle, void* end_handle) {
   Lock lock(mutex);
   CUDASIM_TRY(usable());
   Event *start = event_of(start_handle), *end = event_of(end_handle);
-  if (!start || !end || !start->timing || !end->timing || !start->marker || !end->marker) return invalid_handle;
+  if (!start || !end || !start->timing || !end->timing || !start->marker || !end->marker)
+    return invalid_handle;
   if (!start->marker->done || !end->marker->done) return not_ready;
   *milliseconds = static_cast<float>(end->marker->milliseconds - start->marker->milliseconds);
   return success;
 }
-CUDASIM_EXPORT int cuEventElapsedTime(float* ms, void* start, void* end) { return elapsed(ms, start, end); }
-CUDASIM_EXPORT int cuEventElapsedTime_v2(float* ms, void* start, void* end) { return elapsed(ms, start, end); }
+CUDASIM_EXPORT int cuEventElapsedTime(float* ms, void* start, void* end) {
+  return elapsed(ms, start, end);
+}
+CUDASIM_EXPORT int cuEventElapsedTime_v2(float* ms, void* start, void* end) {
+  return elapsed(ms, start, end);
+}
 
 }  // namespace cudasim

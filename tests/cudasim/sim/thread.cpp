@@ -46,7 +46,8 @@ void Block::free_memory() {
 
 void* Block::static_array(const void* function, int declaration, size_t size) {
   for (SharedArray& array : arrays)
-    if (array.function == function && array.declaration == declaration && array.size == size) return array.memory;
+    if (array.function == function && array.declaration == declaration && array.size == size)
+      return array.memory;
   static_size += size;
   arrays.push_back({function, declaration, size, shared_memory(size)});
   return arrays.back().memory;
@@ -103,11 +104,13 @@ Thread* ReadyQueue::take() {
 
 std::string describe(const ThreadState& s) {
   char text[112];
-  std::snprintf(text, sizeof text, "block (%u,%u,%u) thread (%u,%u,%u)", s.block.x, s.block.y, s.block.z, s.thread.x,
-                s.thread.y, s.thread.z);
+  std::snprintf(text, sizeof text, "block (%u,%u,%u) thread (%u,%u,%u)", s.block.x, s.block.y,
+                s.block.z, s.thread.x, s.thread.y, s.thread.z);
   return text;
 }
 
-std::string describe(Site site) { return std::string(site.file ? site.file : "?") + ":" + std::to_string(site.line); }
+std::string describe(Site site) {
+  return std::string(site.file ? site.file : "?") + ":" + std::to_string(site.line);
+}
 
 }  // namespace cudasim

@@ -3,12 +3,13 @@
 use super::{Problem, Source};
 
 const COLUMNS: usize = 100;
+const CODE: [&str; 7] = ["rs", "py", "cu", "cuh", "cpp", "h", "c"];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for source in sources {
         let is_document = source.has_extension("md");
-        if !is_document && !source.has_extension("rs") {
+        if !is_document && !CODE.iter().any(|code| source.has_extension(code)) {
             continue;
         }
         for (i, line) in source.text.lines().enumerate() {
@@ -39,11 +40,15 @@ mod tests {
             ),
             source("b.md", &format!("| {long} |\n{long}\n    {long}\n")),
             source("c.cpp", &long),
+            source("d.txt", &long),
         ];
         let found: Vec<_> = check(&sources)
             .into_iter()
             .map(|p| (p.file, p.line))
             .collect();
-        assert_eq!(found, [("a.rs".into(), 2), ("b.md".into(), 2)]);
+        assert_eq!(
+            found,
+            [("a.rs".into(), 2), ("b.md".into(), 2), ("c.cpp".into(), 1)]
+        );
     }
 }

@@ -16,7 +16,7 @@ Usage: cargo xtask tidy
 
 Checks the files that git tracks:
   circles     no modules of one folder use each other in a circle
-  columns     no line of Rust or of a document has more than 100 columns, except tables and links
+  columns     no line of code or of a document has more than 100 columns, except tables and links
   facade      `recurrent` exports what the crates below it export, and it can be constructed
   documents   every file that a document or a comment names exists, and every link has a target
   examples    examples in the documentation import `recurrent` alone

@@ -45,7 +45,8 @@ struct DeviceApi {
   void* (*static_shared)(const void* function, int declaration, unsigned long size);
   void* (*dynamic_shared)();
   /// `copy` performs the copy. It is kernel code, so that a sanitizer observes it.
-  void (*copy_async)(void* shared, const void* global, unsigned bytes, void (*copy)(void* to, const void* from));
+  void (*copy_async)(void* shared, const void* global, unsigned bytes,
+                     void (*copy)(void* to, const void* from));
   void (*copy_async_commit)();
   void (*copy_async_wait)(unsigned pending_groups);
   /// Stops the kernel with a report.
@@ -66,7 +67,8 @@ struct KernelEntry {
   int (*bind)(const DeviceApi& api, void** arguments, void* storage);
   void (*run_thread)(const void* storage);
   /// Runs a block as a plain loop over its threads, in the given order.
-  void (*run_block)(const void* storage, ThreadState& state, const unsigned short* order, unsigned threads);
+  void (*run_block)(const void* storage, ThreadState& state, const unsigned short* order,
+                    unsigned threads);
 };
 
 }  // namespace cudasim

@@ -66,7 +66,9 @@ inline T shuffle(unsigned mask, T value, unsigned source, Site site) {
   return operand.result;
 }
 
-inline bool same_segment(unsigned a, unsigned b, unsigned width) { return (a & ~(width - 1)) == (b & ~(width - 1)); }
+inline bool same_segment(unsigned a, unsigned b, unsigned width) {
+  return (a & ~(width - 1)) == (b & ~(width - 1));
+}
 
 }  // namespace cudasim
 
@@ -86,20 +88,25 @@ inline int __all_sync(unsigned mask, int predicate, CUDASIM_HERE) {
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDASIM_HERE) {
   unsigned lane = cudasim::api->current->lane;
-  return cudasim::shuffle(mask, value, (lane & ~(width - 1u)) | (static_cast<unsigned>(source) & (width - 1u)), {file, line});
+  return cudasim::shuffle(mask, value,
+                          (lane & ~(width - 1u)) | (static_cast<unsigned>(source) & (width - 1u)),
+                          {file, line});
 }
 template <class T>
 inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDASIM_HERE) {
   unsigned lane = cudasim::api->current->lane, source = lane + delta;
-  return cudasim::shuffle(mask, value, cudasim::same_segment(lane, source, width) ? source : lane, {file, line});
+  return cudasim::shuffle(mask, value, cudasim::same_segment(lane, source, width) ? source : lane,
+                          {file, line});
 }
 template <class T>
 inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDASIM_HERE) {
   unsigned lane = cudasim::api->current->lane;
-  return cudasim::shuffle(mask, value, (lane & (width - 1u)) >= delta ? lane - delta : lane, {file, line});
+  return cudasim::shuffle(mask, value, (lane & (width - 1u)) >= delta ? lane - delta : lane,
+                          {file, line});
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDASIM_HERE) {
   unsigned lane = cudasim::api->current->lane, source = lane ^ static_cast<unsigned>(lane_mask);
-  return cudasim::shuffle(mask, value, cudasim::same_segment(lane, source, width) ? source : lane, {file, line});
+  return cudasim::shuffle(mask, value, cudasim::same_segment(lane, source, width) ? source : lane,
+                          {file, line});
 }

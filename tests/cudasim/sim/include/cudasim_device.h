@@ -50,7 +50,7 @@ extern "C" int printf(const char* format, ...);
 
 #define CUDASIM_TEXT_(x) #x
 #define CUDASIM_TEXT(x) CUDASIM_TEXT_(x)
-#define assert(condition)                                            \
-  ((condition) ? (void)0                                             \
+#define assert(condition)                                             \
+  ((condition) ? (void)0                                              \
                : ::cudasim::api->fail("assertion failed at " __FILE__ \
                                       ":" CUDASIM_TEXT(__LINE__) ": " #condition))

@@ -16,7 +16,9 @@ inline float float_of_bits(unsigned bits) {
   return x;
 }
 
-inline float bf16_to_float(unsigned short bits) { return float_of_bits(static_cast<unsigned>(bits) << 16); }
+inline float bf16_to_float(unsigned short bits) {
+  return float_of_bits(static_cast<unsigned>(bits) << 16);
+}
 
 inline unsigned short float_to_bf16(float x) {
   unsigned bits = float_bits(x);
@@ -25,7 +27,8 @@ inline unsigned short float_to_bf16(float x) {
 }
 
 inline float half_to_float(unsigned short bits) {
-  unsigned sign = static_cast<unsigned>(bits & 0x8000u) << 16, exponent = bits >> 10 & 0x1fu, mantissa = bits & 0x3ffu;
+  unsigned sign = static_cast<unsigned>(bits & 0x8000u) << 16, exponent = bits >> 10 & 0x1fu,
+           mantissa = bits & 0x3ffu;
   if (exponent == 0x1f) return float_of_bits(sign | 0x7f800000u | mantissa << 13);
   if (exponent != 0) return float_of_bits(sign | (exponent + 112u) << 23 | mantissa << 13);
   float magnitude = static_cast<float>(mantissa) * 0x1p-24f;

@@ -80,12 +80,14 @@ struct Glue<Kernel> {
       (void)pack;
       Kernel(argument<I, A>(pack)...);
     }
-    static void run_block(const void* storage, ThreadState& state, const unsigned short* order, unsigned threads) {
+    static void run_block(const void* storage, ThreadState& state, const unsigned short* order,
+                          unsigned threads) {
       const unsigned width = state.block_dim.x, height = state.block_dim.y;
       for (unsigned i = 0; i < threads; i++) {
         unsigned t = order[i];
-        state.thread = height == 1 && threads == width ? Index3{t, 0, 0}
-                                                       : Index3{t % width, t / width % height, t / width / height};
+        state.thread = height == 1 && threads == width
+                           ? Index3{t, 0, 0}
+                           : Index3{t % width, t / width % height, t / width / height};
         state.lane = t & 31;
         run_thread(storage);
       }
@@ -94,7 +96,14 @@ struct Glue<Kernel> {
 
   static constexpr KernelEntry entry(int max_threads, bool suspends) {
     using Of = With<typename Count<sizeof...(A)>::type>;
-    return {sizeof(typename Of::Arguments), sizes, sizeof...(A), max_threads, suspends, Of::bind, Of::run_thread, Of::run_block};
+    return {sizeof(typename Of::Arguments),
+            sizes,
+            sizeof...(A),
+            max_threads,
+            suspends,
+            Of::bind,
+            Of::run_thread,
+            Of::run_block};
   }
 };
 
@@ -105,4 +114,7 @@ constexpr int first_bound(int first = 1024, Bounds...) {
 
 }  // namespace cudasim
 
-extern "C" __attribute__((visibility("default"))) void cudasim_attach(const cudasim::DeviceApi* api) { cudasim::api = api; }
+extern "C" __attribute__((visibility("default"))) void cudasim_attach(
+    const cudasim::DeviceApi* api) {
+  cudasim::api = api;
+}

@@ -2,9 +2,9 @@
 // which their contract allows: one more reason to compare with tolerances.
 #pragma once
 
-#define CUDASIM_UNARY(name)                                   \
-  extern "C" double name(double) noexcept;                    \
-  extern "C" float name##f(float) noexcept;                   \
+#define CUDASIM_UNARY(name)                 \
+  extern "C" double name(double) noexcept;  \
+  extern "C" float name##f(float) noexcept; \
   inline float name(float x) { return name##f(x); }
 CUDASIM_UNARY(acos)
 CUDASIM_UNARY(acosh)
@@ -40,9 +40,9 @@ CUDASIM_UNARY(tgamma)
 CUDASIM_UNARY(trunc)
 #undef CUDASIM_UNARY
 
-#define CUDASIM_BINARY(name)                                              \
-  extern "C" double name(double, double) noexcept;                        \
-  extern "C" float name##f(float, float) noexcept;                        \
+#define CUDASIM_BINARY(name)                       \
+  extern "C" double name(double, double) noexcept; \
+  extern "C" float name##f(float, float) noexcept; \
   inline float name(float x, float y) { return name##f(x, y); }
 CUDASIM_BINARY(atan2)
 CUDASIM_BINARY(copysign)
@@ -179,8 +179,9 @@ inline double __longlong_as_double(long long x) { return cudasim::bits_as<double
 inline int __double2hiint(double x) { return static_cast<int>(__double_as_longlong(x) >> 32); }
 inline int __double2loint(double x) { return static_cast<int>(__double_as_longlong(x)); }
 inline double __hiloint2double(int hi, int lo) {
-  return __longlong_as_double(static_cast<long long>(static_cast<unsigned long long>(static_cast<unsigned>(hi)) << 32 |
-                                                     static_cast<unsigned>(lo)));
+  return __longlong_as_double(
+      static_cast<long long>(static_cast<unsigned long long>(static_cast<unsigned>(hi)) << 32 |
+                             static_cast<unsigned>(lo)));
 }
 inline int __float2int_rn(float x) { return cudasim::saturate_to<int>(rintf(x)); }
 inline int __float2int_rz(float x) { return cudasim::saturate_to<int>(x); }
@@ -205,7 +206,9 @@ inline float __double2float_rn(double x) { return static_cast<float>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64; }
+inline int __clzll(long long x) {
+  return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64;
+}
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline unsigned __brev(unsigned x) {
@@ -221,7 +224,8 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
   return static_cast<unsigned long long>((static_cast<unsigned __int128>(a) * b) >> 64);
 }
 inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned shift) {
-  return static_cast<unsigned>(((static_cast<unsigned long long>(hi) << 32 | lo) << (shift & 31)) >> 32);
+  return static_cast<unsigned>(((static_cast<unsigned long long>(hi) << 32 | lo) << (shift & 31)) >>
+                               32);
 }
 inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned shift) {
   return static_cast<unsigned>((static_cast<unsigned long long>(hi) << 32 | lo) >> (shift & 31));

@@ -85,7 +85,7 @@ CUDASIM_ATOMIC_ADD(float)
 CUDASIM_ATOMIC_ADD(double)
 #undef CUDASIM_ATOMIC_ADD
 
-#define CUDASIM_ATOMIC_SWAP(T)                                                      \
+#define CUDASIM_ATOMIC_SWAP(T) \
   inline T atomicExch(T* p, T v) { return cudasim::atomic_exchange(p, v); }
 CUDASIM_ATOMIC_SWAP(int)
 CUDASIM_ATOMIC_SWAP(unsigned)
@@ -101,19 +101,29 @@ CUDASIM_ATOMIC_CAS(unsigned long long)
 CUDASIM_ATOMIC_CAS(unsigned short)
 #undef CUDASIM_ATOMIC_CAS
 
-#define CUDASIM_ATOMIC_ORDER(T)                                                                          \
-  inline T atomicMax(T* p, T v) { return cudasim::atomic_update(p, [v](T x) { return x < v ? v : x; }); } \
-  inline T atomicMin(T* p, T v) { return cudasim::atomic_update(p, [v](T x) { return v < x ? v : x; }); }
+#define CUDASIM_ATOMIC_ORDER(T)                                           \
+  inline T atomicMax(T* p, T v) {                                         \
+    return cudasim::atomic_update(p, [v](T x) { return x < v ? v : x; }); \
+  }                                                                       \
+  inline T atomicMin(T* p, T v) {                                         \
+    return cudasim::atomic_update(p, [v](T x) { return v < x ? v : x; }); \
+  }
 CUDASIM_ATOMIC_ORDER(int)
 CUDASIM_ATOMIC_ORDER(unsigned)
 CUDASIM_ATOMIC_ORDER(long long)
 CUDASIM_ATOMIC_ORDER(unsigned long long)
 #undef CUDASIM_ATOMIC_ORDER
 
-#define CUDASIM_ATOMIC_BITS(T)                                                                                       \
-  inline T atomicAnd(T* p, T v) { return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x & v); }); }    \
-  inline T atomicOr(T* p, T v) { return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x | v); }); }     \
-  inline T atomicXor(T* p, T v) { return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x ^ v); }); }
+#define CUDASIM_ATOMIC_BITS(T)                                                    \
+  inline T atomicAnd(T* p, T v) {                                                 \
+    return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x & v); }); \
+  }                                                                               \
+  inline T atomicOr(T* p, T v) {                                                  \
+    return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x | v); }); \
+  }                                                                               \
+  inline T atomicXor(T* p, T v) {                                                 \
+    return cudasim::atomic_update(p, [v](T x) { return static_cast<T>(x ^ v); }); \
+  }
 CUDASIM_ATOMIC_BITS(int)
 CUDASIM_ATOMIC_BITS(unsigned)
 CUDASIM_ATOMIC_BITS(unsigned long long)
@@ -125,5 +135,6 @@ inline unsigned atomicInc(unsigned* p, unsigned limit) {
   return cudasim::atomic_update(p, [limit](unsigned x) { return x >= limit ? 0u : x + 1; });
 }
 inline unsigned atomicDec(unsigned* p, unsigned limit) {
-  return cudasim::atomic_update(p, [limit](unsigned x) { return x == 0 || x > limit ? limit : x - 1; });
+  return cudasim::atomic_update(
+      p, [limit](unsigned x) { return x == 0 || x > limit ? limit : x - 1; });
 }

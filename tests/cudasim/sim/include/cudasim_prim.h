@@ -29,7 +29,8 @@ inline unsigned pack_half(float low, float high) {
 namespace cudasim {
 template <class Word, unsigned Words>
 void copy_words(void* to, const void* from) {
-  for (unsigned i = 0; i < Words; i++) static_cast<Word*>(to)[i] = static_cast<const Word*>(from)[i];
+  for (unsigned i = 0; i < Words; i++)
+    static_cast<Word*>(to)[i] = static_cast<const Word*>(from)[i];
 }
 }  // namespace cudasim
 inline void copy_async_4(void* shared, const void* global) {
@@ -63,7 +64,8 @@ template <unsigned PerWord, float (*Decode)(unsigned word, unsigned part)>
 void combine_mma(unsigned, void* const* lanes) {
   constexpr unsigned K = 8 * PerWord;
   for (unsigned lane = 0; lane < 32; lane++)
-    if (!lanes[lane]) return api->fail("a tensor core product with lanes that have left the kernel");
+    if (!lanes[lane])
+      return api->fail("a tensor core product with lanes that have left the kernel");
   float a[16][K], b[K][8];
   for (unsigned lane = 0; lane < 32; lane++) {
     auto* operand = static_cast<const MmaOperand<K>*>(lanes[lane]);
@@ -98,16 +100,22 @@ inline float decode_half(unsigned word, unsigned part) {
 
 }  // namespace cudasim
 
-inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], CUDASIM_HERE) {
+inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                             CUDASIM_HERE) {
   cudasim::MmaOperand<8> operand{d, a, b};
-  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu, cudasim::combine_mma<1, cudasim::decode_tf32>, &operand);
+  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu,
+                                        cudasim::combine_mma<1, cudasim::decode_tf32>, &operand);
 }
-inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], CUDASIM_HERE) {
+inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                              CUDASIM_HERE) {
   cudasim::MmaOperand<16> operand{d, a, b};
-  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu, cudasim::combine_mma<2, cudasim::decode_bf16>, &operand);
+  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu,
+                                        cudasim::combine_mma<2, cudasim::decode_bf16>, &operand);
 }
-inline void mma_m16n8k16_half(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], CUDASIM_HERE) {
+inline void mma_m16n8k16_half(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                              CUDASIM_HERE) {
   cudasim::MmaOperand<16> operand{d, a, b};
-  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu, cudasim::combine_mma<2, cudasim::decode_half>, &operand);
+  cudasim::api->suspend_warp_collective({file, line}, 0xffffffffu,
+                                        cudasim::combine_mma<2, cudasim::decode_half>, &operand);
 }
 #endif
