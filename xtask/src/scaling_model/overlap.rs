@@ -1,5 +1,5 @@
-//! `cargo xtask scaling-model --overlap`: how much of the exchange of gradients is hidden behind the
-//! walk backwards.
+//! `cargo xtask scaling-model --overlap`: how much of the exchange of gradients is hidden behind
+//! the walk backwards.
 //!
 //! Two ranks, threads of this process with one thread of the device each, take steps: apart, with
 //! an exchange that begins after the walk (one bucket), and with one that begins as soon as a layer
@@ -74,7 +74,7 @@ impl Collective for Network {
 pub(super) fn run() -> Result<()> {
     println!(
         "LSTMs of {UNITS} units, {STEPS} steps, {ROWS} rows, {RANKS} ranks of one thread.\n\n\
-         | layers | gradients | network | step apart | exchange after the walk | during | hidden |\n\
+         | layers | gradients | network | step apart | exchange after walk | during | hidden |\n\
          |---|---|---|---|---|---|---|"
     );
     for layers in [1, 3] {
