@@ -27,6 +27,7 @@
 //!   at run time.
 //! * `distributed`: training on several machines, by MPI.
 //! * `nccl`: `cuda` and `distributed`, and training on several GPUs by NCCL.
+//! * `rsmpi`: `distributed`, built for a library of MPI without the standard ABI of MPI 5.
 //! * `interchange`: files of weights of TensorFlow, Keras, PyTorch and NumPy, without Python.
 //!
 //! Without `cpu`, the functions of [`Device`] that return a CPU device do not exist, and the name

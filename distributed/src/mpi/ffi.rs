@@ -6,9 +6,8 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
-use std::thread;
-use std::time::Duration;
 
+use super::pause;
 use crate::library::functions;
 
 /// Values of `mpi_abi.h`. The handles are pointers that are never followed.
@@ -137,8 +136,8 @@ impl Functions {
         self.wait(&mut request);
     }
 
-    /// Sends `parts[r]` to each other rank `r`, and receives `into[r]`, whose length must be that of
-    /// what the rank sends.
+    /// Sends `parts[r]` to each other rank `r`, and receives `into[r]`, whose length must be that
+    /// of what the rank sends.
     pub(super) fn exchange(&self, parts: &[&[u8]], into: &mut [Vec<u8>]) {
         let mine = self.rank();
         assert_eq!((parts.len(), into.len()), (self.size(), self.size()));
@@ -167,10 +166,9 @@ impl Functions {
         self.wait(&mut requests);
     }
 
-    /// Waits until all operations have ended. MPI's own waiting would occupy the core, which
-    /// another rank may need: with more ranks than cores it takes hundreds of times as long.
+    /// Waits until all operations have ended.
     fn wait(&self, requests: &mut [Handle]) {
-        for round in 0u32.. {
+        for round in 0.. {
             let (mut ended, count) = (0, requests.len() as c_int);
             // SAFETY: both outlive the call; null statuses are `MPI_STATUSES_IGNORE`.
             let code =
@@ -179,10 +177,7 @@ impl Functions {
             if ended != 0 {
                 return;
             }
-            match round {
-                0..200 => thread::yield_now(),
-                _ => thread::sleep(Duration::from_micros(50)),
-            }
+            pause(round);
         }
     }
 

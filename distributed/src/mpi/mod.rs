@@ -1,26 +1,25 @@
 //! MPI.
 
+#[cfg(not(feature = "rsmpi"))]
 mod ffi;
+#[cfg(not(feature = "rsmpi"))]
+mod find;
+#[cfg(feature = "rsmpi")]
+mod linked;
 
 use std::env;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use backend_api::{Error, Result};
+#[cfg(not(feature = "rsmpi"))]
 use ffi::Functions;
+#[cfg(feature = "rsmpi")]
+use linked::Functions;
 use rnn_train::parallel::Collective;
-
-use crate::library;
-
-/// Names the library, if it is not where the system looks for libraries.
-const VARIABLE: &str = "RECURRENT_MPI";
-
-/// Its name: that of the first version of the ABI, and that of development packages.
-const NAMES: [&str; 2] = ["libmpi_abi.so.1", "libmpi_abi.so"];
 
 /// A process of an MPI job, which `mpirun` or a batch system starts.
 ///
@@ -28,6 +27,9 @@ const NAMES: [&str; 2] = ["libmpi_abi.so.1", "libmpi_abi.so"];
 /// version 5.0 and Open MPI from 6.0. One program runs with all of them. The environment variable
 /// `RECURRENT_MPI` names a library that is not where the system looks for libraries, or beside an
 /// `mpirun` of the search path.
+///
+/// With the feature `rsmpi`, the program is built for one library instead, of any version, through
+/// the crate `mpi`: for Open MPI to 5. The build then needs the library's `mpicc` and libclang.
 ///
 /// ```no_run
 /// use recurrent::distributed::Mpi;
@@ -95,7 +97,10 @@ impl Mpi {
 
     fn start() -> Result<Self> {
         static STARTED: AtomicBool = AtomicBool::new(false);
-        let functions = open()?;
+        #[cfg(not(feature = "rsmpi"))]
+        let functions = find::open()?;
+        #[cfg(feature = "rsmpi")]
+        let functions = Functions::default();
         if STARTED.swap(true, Ordering::SeqCst) {
             let problem = "was called before in this process, and MPI starts once";
             return Err(Error::argument("Mpi::run", "it", problem));
@@ -191,7 +196,8 @@ impl Collective for Mpi {
     }
 }
 
-/// Sends `parts[r]` to each other rank `r`, and returns what the others sent; nothing for this rank.
+/// Sends `parts[r]` to each other rank `r`, and returns what the others sent; nothing for this
+/// rank.
 fn exchange(mpi: &Functions, parts: &[&[u8]]) -> Vec<Vec<u8>> {
     let lengths: Vec<_> = parts
         .iter()
@@ -207,32 +213,13 @@ fn exchange(mpi: &Functions, parts: &[&[u8]]) -> Vec<Vec<u8>> {
     received
 }
 
-/// Opens the library.
-fn open() -> Result<Functions> {
-    let paths = candidates(env::var_os(VARIABLE).map(PathBuf::from));
-    library::open(paths, Functions::open).map_err(|tried| {
-        unavailable(format!(
-            "no library with the standard ABI of MPI 5 could be opened ({tried}). MPICH has it \
-             from version 5.0 (`pip install mpich`), Open MPI from 6.0. {VARIABLE} names the \
-             library if it is not where the system looks for libraries, nor beside the `mpirun` \
-             of the search path"
-        ))
-    })
-}
-
-/// Where the library may be: what the variable names, or else where the system looks, and in the
-/// folder of libraries beside each `mpirun`, where wheels of Python have it.
-fn candidates(named: Option<PathBuf>) -> Vec<PathBuf> {
-    if let Some(named) = named {
-        return vec![named];
+/// Gives the core to another rank before an operation is asked again for its end. MPI's own waiting
+/// would occupy the core: with more ranks than cores it takes hundreds of times as long.
+fn pause(round: u32) {
+    match round {
+        0..200 => thread::yield_now(),
+        _ => thread::sleep(Duration::from_micros(50)),
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let beside = env::split_paths(&path)
-        .filter(|folder| folder.join("mpirun").is_file())
-        .filter_map(|folder| Some(folder.parent()?.join("lib").join(NAMES[0])))
-        .filter(|library| library.is_file());
-    let by_name = NAMES.iter().map(|name| Path::new(name).to_owned());
-    by_name.chain(beside).collect()
 }
 
 fn unavailable(reason: impl Into<String>) -> Error {
@@ -242,6 +229,13 @@ fn unavailable(reason: impl Into<String>) -> Error {
     }
 }
 
+/// What helps against the `mpirun` of another library.
+const OTHER_LIBRARY: &str = if cfg!(feature = "rsmpi") {
+    "build it for the library of this `mpirun`"
+} else {
+    "name the library of this `mpirun` in RECURRENT_MPI"
+};
+
 /// The launcher of another MPI starts processes that each believe to be alone.
 fn check_launcher(size: usize, version: &str) -> Result<()> {
     for variable in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
@@ -249,8 +243,7 @@ fn check_launcher(size: usize, version: &str) -> Result<()> {
         if let Some(launched) = launched.filter(|&launched: &usize| launched != size) {
             return Err(unavailable(format!(
                 "{variable} says that this job has {launched} processes, but {version} knows of \
-                 {size}: start the program with the `mpirun` of that library, or name the library \
-                 of this `mpirun` in {VARIABLE}"
+                 {size}: start the program with the `mpirun` of that library, or {OTHER_LIBRARY}"
             )));
         }
     }

@@ -35,7 +35,9 @@ struct Reached<B: Backend> {
 /// let leaf = |x: f32| device.leaf(&Tensor::from_slice(&device, &[x], &[])?);
 /// let (outer, inner) = (leaf(2.0)?, leaf(3.0)?);
 /// let product = || outer.mul(&inner);
-/// let grads = |reach| device.gradients_of(&[&product()?], &[&inner], reach, &mut |_, _, _| Ok(()));
+/// let grads = |reach| {
+///     device.gradients_of(&[&product()?], &[&inner], reach, &mut |_, _, _| Ok(()))
+/// };
 /// assert!(grads(Reach::Anything).is_ok());
 /// assert!(grads(Reach::Newer).is_err()); // `outer` was tracked before `inner`
 /// # Ok(()) }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::failed;
 use super::spare::Spare;
-use super::step_sum::{Maybe, Params};
+use super::sums::{Maybe, Params};
 use super::{Collective, Node, Tree};
 use crate::Gradient;
 

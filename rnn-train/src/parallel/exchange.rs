@@ -16,7 +16,7 @@ use super::background::Pending;
 use super::bucket::{Bucket, Header};
 use super::rows::{self, Rows};
 use super::spare::Spare;
-use super::step_sum::{Maybe, Params, StepTotal, gradients};
+use super::sums::{Maybe, Params, StepTotal, gradients};
 use super::{Collective, DataParallel};
 
 const ACTION: &str = "a step";

@@ -19,10 +19,12 @@ mod local;
 mod rows;
 mod spare;
 mod step_sum;
+mod sums;
 mod tree;
 
 pub use collective::Collective;
 pub use data_parallel::DataParallel;
 pub use local::Local;
-pub(crate) use step_sum::{StepSum, StepTotal};
+pub(crate) use step_sum::StepSum;
+pub(crate) use sums::StepTotal;
 use tree::{Node, Tree};

@@ -5,7 +5,7 @@ use backend_api::{Backend, DType, Error, Meta, Result, Shape, Tensor};
 use rnn_core::Param;
 
 use super::bucket::{Bucket, Form, Header, Kind, kind};
-use super::step_sum::{Maybe, Params, add};
+use super::sums::{Maybe, Params, add};
 use super::{Node, Tree};
 use crate::{Gradient, IndexedSlices};
 

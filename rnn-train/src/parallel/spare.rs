@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Memory that is fresh from the system is zeroed page by page when it is first used, which takes as
-/// long as copying.
+/// Memory that is fresh from the system is zeroed page by page when it is first used, which takes
+/// as long as copying.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 

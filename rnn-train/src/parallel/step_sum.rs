@@ -9,14 +9,9 @@ use rnn_core::Param;
 
 use super::bucket::Bucket;
 use super::exchange::{Exchange, Part};
+use super::sums::{Maybe, Params, StepTotal, add, gradients};
 use super::{DataParallel, Node, Tree};
-use crate::{Gradient, Gradients};
-
-/// Parameters with their names.
-pub(super) type Params<B> = [(String, Param<B>)];
-
-/// A gradient, or that of a loss that does not depend on the parameter.
-pub(super) type Maybe<B> = Option<Gradient<B>>;
+use crate::Gradient;
 
 /// Adds the gradients of the batches of a step: those of this rank as they arrive, and those of all
 /// ranks, bucket by bucket, as soon as the last batch of this rank has completed a bucket.
@@ -36,15 +31,6 @@ pub(crate) struct StepSum<B: Backend> {
     /// The parameters of buckets that are not on their way.
     buckets: VecDeque<Range<usize>>,
     exchange: Option<Exchange<B>>,
-}
-
-/// All batches of a step, over all ranks.
-#[derive(Debug)]
-pub(crate) struct StepTotal<B: Backend> {
-    pub(crate) batches: u64,
-    pub(crate) losses: Vec<f64>,
-    /// The sum of their gradients.
-    pub(crate) grads: Gradients<B>,
 }
 
 impl<B: Backend> StepSum<B> {
@@ -184,20 +170,6 @@ fn buckets(bytes: &[usize], bucket_bytes: usize) -> VecDeque<Range<usize>> {
         }
     }
     buckets
-}
-
-/// The sum of two gradients of a parameter.
-pub(super) fn add<B: Backend>(a: Maybe<B>, b: Maybe<B>) -> Result<Maybe<B>> {
-    match (a, b) {
-        (Some(a), Some(b)) => a.add(&b).map(Some),
-        (a, b) => Ok(a.or(b)),
-    }
-}
-
-/// Gradients of all parameters.
-pub(super) fn gradients<B: Backend>(params: &Params<B>, grads: Vec<Maybe<B>>) -> Gradients<B> {
-    let params = params.iter().zip(grads);
-    Gradients::of(params.map(|((name, param), grad)| (param.id(), name.clone(), grad)))
 }
 
 #[cfg(test)]

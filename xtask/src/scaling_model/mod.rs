@@ -5,6 +5,8 @@
 //! sends a segment to every other, and receives the sums) at the bandwidth, and a message to each
 //! other rank in each pass.
 
+mod overlap;
+
 use std::time::Instant;
 
 use backend_api::{DType, Result, Tensor};
@@ -18,10 +20,13 @@ use rnn_train::parallel::{DataParallel, Local};
 use rnn_train::training::Trainer;
 
 const HELP: &str = "\
-Usage: cargo xtask scaling-model [--threads N]
+Usage: cargo xtask scaling-model [--threads N | --overlap]
 
 Measures training steps of an LSTM (50 steps, as many inputs as units, Adam) on N threads (1), and
 prints the least rows per machine at which a number of machines reaches 80 % efficiency.
+
+  --overlap   instead, how much of the exchange between two ranks is hidden behind the computation
+              of gradients
 ";
 
 const UNITS: [usize; 4] = [128, 256, 512, 1024];
@@ -56,6 +61,7 @@ pub(crate) fn run(args: &[String]) -> std::result::Result<(), Box<dyn std::error
     let threads = match args {
         [] => 1,
         [option, threads] if option == "--threads" => threads.parse()?,
+        [option] if option == "--overlap" => return Ok(overlap::run()?),
         _ => {
             print!("{HELP}");
             return Ok(());
