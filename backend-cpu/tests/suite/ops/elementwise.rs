@@ -1,13 +1,7 @@
 //! Operations element by element.
-use super::{ALL, FLOATS, NUMBERS, devices, seeds};
-use crate::common::{
-    Plain, Rng, call, check, check_into, close, each_index, random, random_ids, rounded, tensor,
-    tolerance,
-};
-use backend_api::{
-    Activation, Binary, Compare, DType, Distribution, Meta, Op, Precision, Reduce, Shape, Tensor,
-    Unary, Unfused, philox,
-};
+use super::{ALL, FLOATS, NUMBERS, seeds};
+use crate::common::{Plain, Rng, call, check, check_into, random, rounded, tolerance};
+use backend_api::{Activation, Binary, Compare, DType, Meta, Op, Shape, Tensor, Unary};
 use backend_cpu::Cpu;
 
 #[test]

@@ -1,13 +1,7 @@
 //! Operations that move elements.
-use super::{ALL, FLOATS, NUMBERS, devices, seeds};
-use crate::common::{
-    Plain, Rng, call, check, check_into, close, each_index, random, random_ids, rounded, tensor,
-    tolerance,
-};
-use backend_api::{
-    Activation, Binary, Compare, DType, Distribution, Meta, Op, Precision, Reduce, Shape, Tensor,
-    Unary, Unfused, philox,
-};
+use super::{ALL, FLOATS, seeds};
+use crate::common::{Plain, call, check, check_into, each_index, random, random_ids, tolerance};
+use backend_api::{DType, Op, Tensor, Unfused};
 use backend_cpu::Cpu;
 
 #[test]

@@ -1,13 +1,7 @@
 //! Random numbers.
-use super::{ALL, FLOATS, NUMBERS, devices, seeds};
-use crate::common::{
-    Plain, Rng, call, check, check_into, close, each_index, random, random_ids, rounded, tensor,
-    tolerance,
-};
-use backend_api::{
-    Activation, Binary, Compare, DType, Distribution, Meta, Op, Precision, Reduce, Shape, Tensor,
-    Unary, Unfused, philox,
-};
+use super::devices;
+use crate::common::{Rng, call, check_into, close, rounded};
+use backend_api::{DType, Distribution, Meta, Op, Shape, philox};
 use backend_cpu::Cpu;
 
 #[test]

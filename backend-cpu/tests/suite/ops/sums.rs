@@ -1,13 +1,7 @@
 //! Reductions and matrix products.
-use super::{ALL, FLOATS, NUMBERS, devices, seeds};
-use crate::common::{
-    Plain, Rng, call, check, check_into, close, each_index, random, random_ids, rounded, tensor,
-    tolerance,
-};
-use backend_api::{
-    Activation, Binary, Compare, DType, Distribution, Meta, Op, Precision, Reduce, Shape, Tensor,
-    Unary, Unfused, philox,
-};
+use super::{FLOATS, NUMBERS, devices, seeds};
+use crate::common::{Plain, Rng, call, check, check_into, random, rounded, tensor, tolerance};
+use backend_api::{DType, Op, Precision, Reduce, Tensor};
 use backend_cpu::Cpu;
 
 #[test]

@@ -1,20 +1,17 @@
 //! Loading into a model; what is refused.
-use super::{at, files, train, trained};
-use std::collections::BTreeMap;
+use super::{at, files, trained};
 use std::fs;
-use std::path::Path;
 
-use backend_api::{DType, Error, Tensor};
+use backend_api::{DType, Error};
 use rnn_core::{BasicLstmCell, Dense, Module};
 use rnn_train::checkpoint::{
-    self, Checkpoint, Checkpoints, TrainState, load_params, load_params_under, save_params,
+    self, Checkpoint, Checkpoints, load_params, load_params_under, save_params,
 };
-use rnn_train::optim::{Adam, LossScale, Optimizer, OptimizerState, Sgd, Slot};
-use rnn_train::value_and_grad;
+use rnn_train::optim::{Optimizer, Sgd};
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
-use crate::common::{Classifier, DEPTH, Device, assert_says, contents, device, memory, tensor};
+use crate::common::{Classifier, DEPTH, Device, assert_says, contents, device, memory};
 
 /// Saves a run and tries to resume it with arguments that must be rejected and stay unchanged.
 #[track_caller]

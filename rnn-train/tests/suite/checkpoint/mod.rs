@@ -2,21 +2,15 @@
 
 mod loading;
 mod saving;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use backend_api::{DType, Error, Tensor};
-use rnn_core::{BasicLstmCell, Dense, Module};
-use rnn_train::checkpoint::{
-    self, Checkpoint, Checkpoints, TrainState, load_params, load_params_under, save_params,
-};
-use rnn_train::optim::{Adam, LossScale, Optimizer, OptimizerState, Sgd, Slot};
+use backend_api::DType;
+use rnn_train::checkpoint::TrainState;
+use rnn_train::optim::{Adam, Optimizer};
 use rnn_train::value_and_grad;
-use serde_json::json;
-use tempfile::{TempDir, tempdir};
 
-use crate::common::{Classifier, DEPTH, Device, assert_says, contents, device, memory, tensor};
+use crate::common::{Classifier, Device, device};
 
 pub(super) fn train(model: &mut Classifier, optimizer: &mut impl Optimizer<Device>, steps: usize) {
     for step in 0..steps {

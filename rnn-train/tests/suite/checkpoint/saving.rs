@@ -2,19 +2,15 @@
 use super::{at, files, train, trained};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use backend_api::{DType, Error, Tensor};
-use rnn_core::{BasicLstmCell, Dense, Module};
-use rnn_train::checkpoint::{
-    self, Checkpoint, Checkpoints, TrainState, load_params, load_params_under, save_params,
-};
-use rnn_train::optim::{Adam, LossScale, Optimizer, OptimizerState, Sgd, Slot};
-use rnn_train::value_and_grad;
+use rnn_core::Module;
+use rnn_train::checkpoint::{self, Checkpoint, Checkpoints, TrainState, load_params, save_params};
+use rnn_train::optim::{Adam, LossScale, Optimizer, OptimizerState, Slot};
 use serde_json::json;
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
-use crate::common::{Classifier, DEPTH, Device, assert_says, contents, device, memory, tensor};
+use crate::common::{Classifier, Device, assert_says, contents, device, memory, tensor};
 
 #[test]
 fn the_debug_form_has_path_step_and_names() {
