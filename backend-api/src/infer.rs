@@ -155,13 +155,13 @@ impl Fused {
                 args.all_same(&[("c'", c_new), ("dc'", dc), ("dh'", dh)], c)?;
                 Ok(smallvec![wide, c])
             }
-            Self::GruGates => {
+            Self::GruGates { .. } => {
                 let [z, h] = args.take()?;
                 let wide = args.gates("h", h, 2)?;
                 args.same("z", z, wide)?;
                 Ok(smallvec![h, h, h])
             }
-            Self::GruGatesGrad => {
+            Self::GruGatesGrad { .. } => {
                 let [r, u, h, du, drh] = args.take()?;
                 let wide = args.gates("h", h, 2)?;
                 args.all_same(&[("r", r), ("u", u), ("du", du), ("drh", drh)], h)?;

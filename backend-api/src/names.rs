@@ -59,8 +59,8 @@ impl Fused {
             Self::ActivationGrad { .. } => "activation_grad",
             Self::LstmStep(_) => "lstm_step",
             Self::LstmStepGrad(_) => "lstm_step_grad",
-            Self::GruGates => "gru_gates",
-            Self::GruGatesGrad => "gru_gates_grad",
+            Self::GruGates { .. } => "gru_gates",
+            Self::GruGatesGrad { .. } => "gru_gates_grad",
             Self::GruOutput { .. } => "gru_output",
             Self::GruOutputGrad { .. } => "gru_output_grad",
             Self::MaskedUpdate { .. } => "masked_update",
@@ -137,8 +137,8 @@ mod tests {
             Fused::ActivationGrad { .. } => 1,
             Fused::LstmStep(_) => 2,
             Fused::LstmStepGrad(_) => 3,
-            Fused::GruGates => 4,
-            Fused::GruGatesGrad => 5,
+            Fused::GruGates { .. } => 4,
+            Fused::GruGatesGrad { .. } => 5,
             Fused::GruOutput { .. } => 6,
             Fused::GruOutputGrad { .. } => 7,
             Fused::MaskedUpdate { .. } => 8,
@@ -156,6 +156,7 @@ mod tests {
     fn examples() -> Vec<Fused> {
         let activation = Activation::Tanh;
         let gates = LstmGates {
+            recurrent_activation: Activation::Sigmoid,
             forget_bias: 1.0,
             activation,
         };
@@ -172,8 +173,8 @@ mod tests {
             Fused::ActivationGrad { activation },
             Fused::LstmStep(gates),
             Fused::LstmStepGrad(gates),
-            Fused::GruGates,
-            Fused::GruGatesGrad,
+            Fused::GruGates { activation },
+            Fused::GruGatesGrad { activation },
             Fused::GruOutput { activation },
             Fused::GruOutputGrad { activation },
             Fused::MaskedUpdate { time: 0 },

@@ -340,7 +340,8 @@ pub enum Fused {
     /// `(z: [B, 4n], c: [B, n]) -> (c': [B, n], h': [B, n], saved gates: [B, 4n])`
     ///
     /// With `i, j, f, o` the four parts of `z`: `c' = c σ(f + forget_bias) + σ(i) act(j)`,
-    /// `h' = act(c') σ(o)`. The saved gates are `σ(i), act(j), σ(f + forget_bias), σ(o)`.
+    /// `h' = act(c') σ(o)`. The saved gates are `σ(i), act(j), σ(f + forget_bias), σ(o)`. `σ` is
+    /// the sigmoid or another activation.
     /// Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as TensorFlow's
     /// `BasicLSTMCell` computes it.
     LstmStep(LstmGates),
@@ -348,13 +349,19 @@ pub enum Fused {
     /// `-> (dz: [B, 4n], dc: [B, n])`
     LstmStepGrad(LstmGates),
     /// `(z: [B, 2n], h: [B, n]) -> (u: [B, n], rh: [B, n], saved r: [B, n])`: `r, u = σ(z)`,
-    /// `rh = r h`.
+    /// `rh = r h`. `σ` is the sigmoid or another activation.
     ///
     /// The first half of a GRU step (Cho et al. 2014, with the reset gate applied before the
     /// matmul).
-    GruGates,
+    GruGates {
+        /// The activation of the gates.
+        activation: Activation,
+    },
     /// `(r: [B, n], u: [B, n], h: [B, n], du: [B, n], drh: [B, n]) -> (dz: [B, 2n], dh: [B, n])`
-    GruGatesGrad,
+    GruGatesGrad {
+        /// The activation of the gates.
+        activation: Activation,
+    },
     /// `(z: [B, n], u: [B, n], h: [B, n]) -> (h': [B, n], saved q: [B, n])`: `q = act(z)`,
     /// `h' = u h + (1 - u) q`.
     ///
@@ -402,8 +409,10 @@ pub enum Fused {
 /// The constants of an LSTM step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LstmGates {
-    /// Added to the forget gate before its sigmoid; not part of the bias parameter.
+    /// Added to the forget gate before its activation; not part of the bias parameter.
     pub forget_bias: f64,
+    /// Activation of the gates, `σ`.
+    pub recurrent_activation: Activation,
     /// Activation of the candidate and of the new cell state.
     pub activation: Activation,
 }
@@ -432,6 +441,7 @@ impl AdamStep {
         self.lr * (1.0 - self.beta2.powf(t)).sqrt() / (1.0 - self.beta1.powf(t))
     }
 }
+
 impl Fused {
     /// Whether all operands and results are matrices with a row for each row of the batch, which
     /// the operation treats independently.
@@ -440,14 +450,23 @@ impl Fused {
             self,
             Self::LstmStep(_)
                 | Self::LstmStepGrad(_)
-                | Self::GruGates
-                | Self::GruGatesGrad
+                | Self::GruGates { .. }
+                | Self::GruGatesGrad { .. }
                 | Self::GruOutput { .. }
                 | Self::GruOutputGrad { .. }
         )
     }
 
-    /// The activation of the operation, if it has one.
+    /// The activation of the gates, if the operation has gates.
+    pub fn recurrent_activation(&self) -> Option<Activation> {
+        match self {
+            Self::LstmStep(gates) | Self::LstmStepGrad(gates) => Some(gates.recurrent_activation),
+            Self::GruGates { activation } | Self::GruGatesGrad { activation } => Some(*activation),
+            _ => None,
+        }
+    }
+
+    /// The activation of the operation other than that of gates, if it has one.
     pub fn activation(&self) -> Option<Activation> {
         match self {
             Self::BiasActivation { activation }

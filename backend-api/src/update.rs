@@ -132,11 +132,11 @@ impl<B: Backend> Tensor<B> {
     /// let gradient = Tensor::ones(&device, &[1000])?;
     /// let mut weights = Tensor::zeros(&device, &[1000])?;
     /// let in_use = device.memory().in_use;
-    /// let mut update = [TensorUpdate {
+    /// let update = TensorUpdate {
     ///     state: [&mut weights].into_iter().collect(),
     ///     others: [&gradient].into_iter().collect(),
-    /// }];
-    /// Tensor::update(&device, &Op::Fused(Fused::Sgd { lr: 0.5 }), &mut update)?;
+    /// };
+    /// Tensor::update(&device, &Op::Fused(Fused::Sgd { lr: 0.5 }), &mut [update])?;
     /// assert_eq!(weights.to_vec::<f32>()?, [-0.5; 1000]);
     /// assert_eq!(device.memory().in_use, in_use);
     /// # Ok(()) }

@@ -202,8 +202,10 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        // Layers run as programs. Kernels of single steps are compiled for the usual activation.
-        let usual = fused.activation() == Some(Activation::Tanh);
+        // Layers run as programs. Kernels of single steps are compiled for the usual activations.
+        let gates = fused.recurrent_activation();
+        let sigmoid = gates.is_none_or(|f| f == Activation::Sigmoid);
+        let usual = sigmoid && fused.activation() == Some(Activation::Tanh);
         match fused {
             Fused::ActivationGrad { activation } => {
                 self.activation_grad::<T>(*activation, ins, outs)
@@ -213,8 +215,8 @@ impl Cpu {
             }
             Fused::LstmStep(gates) if usual => self.lstm_step::<T>(gates.forget_bias, ins, outs),
             Fused::LstmStepGrad(_) if usual => self.lstm_step_grad::<T>(ins, outs),
-            Fused::GruGates => self.gru_gates::<T>(ins, outs),
-            Fused::GruGatesGrad => self.gru_gates_grad::<T>(ins, outs),
+            Fused::GruGates { .. } if sigmoid => self.gru_gates::<T>(ins, outs),
+            Fused::GruGatesGrad { .. } if sigmoid => self.gru_gates_grad::<T>(ins, outs),
             Fused::GruOutput { .. } if usual => self.gru_output::<T>(ins, outs),
             Fused::GruOutputGrad { .. } if usual => self.gru_output_grad::<T>(ins, outs),
             Fused::SoftmaxCrossEntropy => self.softmax_cross_entropy::<T>(ins, outs),

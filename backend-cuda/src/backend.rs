@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backend_api::trace::{SharedProgram, StepCache, StepGraph};
 use backend_api::{
-    Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, Update, View,
-    check_accumulate, check_bytes, check_download, check_run, check_update, compose, is_widened,
-    run_widened, update_by_run,
+    Activation, Backend, Buffers, DType, Dests, Fused, Layout, Memory, Meta, Op, Result, Update,
+    View, check_accumulate, check_bytes, check_download, check_run, check_update, compose,
+    is_widened, run_widened, update_by_run,
 };
 use cudarc::driver::result;
 
@@ -172,7 +172,10 @@ impl Cuda {
         ins: &[Input<'_>],
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
-        if fused.activation().is_some_and(|f| !f.is_common()) {
+        // Kernels are compiled for these activations.
+        let gates = fused.recurrent_activation();
+        let sigmoid = gates.is_none_or(|f| f == Activation::Sigmoid);
+        if !sigmoid || fused.activation().is_some_and(|f| !f.is_common()) {
             return compose(self, fused, ins, outs);
         }
         match fused {
@@ -184,8 +187,8 @@ impl Cuda {
             }
             Fused::LstmStep(gates) => self.lstm_step(dtype, gates, ins, outs),
             Fused::LstmStepGrad(gates) => self.lstm_step_grad(dtype, gates, ins, outs),
-            Fused::GruGates => self.gru_gates(dtype, ins, outs),
-            Fused::GruGatesGrad => self.gru_gates_grad(dtype, ins, outs),
+            Fused::GruGates { .. } => self.gru_gates(dtype, ins, outs),
+            Fused::GruGatesGrad { .. } => self.gru_gates_grad(dtype, ins, outs),
             Fused::GruOutput { activation } => self.gru_output(dtype, *activation, ins, outs),
             Fused::GruOutputGrad { activation } => {
                 self.gru_output_grad(dtype, *activation, ins, outs)

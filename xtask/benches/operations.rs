@@ -74,6 +74,7 @@ fn gates(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     const UNITS: usize = 512;
     let activation = Activation::Tanh;
     let lstm = LstmGates {
+        recurrent_activation: Activation::Sigmoid,
         forget_bias: 1.0,
         activation,
     };
@@ -82,8 +83,20 @@ fn gates(criterion: &mut Criterion, device: &Cpu) -> Result<()> {
     let kernels: [(&str, Fused, &[usize]); 6] = [
         ("LstmStep", Fused::LstmStep(lstm), &[4, 1]),
         ("LstmStepGrad", Fused::LstmStepGrad(lstm), &[4, 1, 1, 1, 1]),
-        ("GruGates", Fused::GruGates, &[2, 1]),
-        ("GruGatesGrad", Fused::GruGatesGrad, &[1; 5]),
+        (
+            "GruGates",
+            Fused::GruGates {
+                activation: Activation::Sigmoid,
+            },
+            &[2, 1],
+        ),
+        (
+            "GruGatesGrad",
+            Fused::GruGatesGrad {
+                activation: Activation::Sigmoid,
+            },
+            &[1; 5],
+        ),
         ("GruOutput", Fused::GruOutput { activation }, &[1; 3]),
         (
             "GruOutputGrad",

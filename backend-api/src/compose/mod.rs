@@ -70,14 +70,14 @@ fn body<B: Backend>(device: &B, fused: &Fused, ins: &[Tensor<B>]) -> Result<Resu
         (Fused::LstmStepGrad(gates), [saved, c, c_new, dc, dh]) => {
             lstm_step_grad(*gates, saved, c, c_new, dc, dh)?
         }
-        (Fused::GruGates, [z, h]) => {
-            let [r, u] = two(&z.sigmoid()?)?;
+        (Fused::GruGates { activation }, [z, h]) => {
+            let [r, u] = two(&z.activate(*activation)?)?;
             let rh = r.mul(h)?;
             smallvec![u, rh, r]
         }
-        (Fused::GruGatesGrad, [r, u, h, du, drh]) => {
-            let dr = activation_grad(Activation::Sigmoid, r, &drh.mul(h)?)?;
-            let du = activation_grad(Activation::Sigmoid, u, du)?;
+        (Fused::GruGatesGrad { activation }, [r, u, h, du, drh]) => {
+            let dr = activation_grad(*activation, r, &drh.mul(h)?)?;
+            let du = activation_grad(*activation, u, du)?;
             smallvec![Tensor::concat(&[&dr, &du], 1)?, drh.mul(r)?]
         }
         (Fused::GruOutput { activation }, [z, u, h]) => {
@@ -144,10 +144,11 @@ fn activation_grad<B: Backend>(f: Activation, y: &Tensor<B>, dy: &Tensor<B>) -> 
 
 fn lstm_step<B: Backend>(g: LstmGates, z: &Tensor<B>, c: &Tensor<B>) -> Result<Results<B>> {
     let parts = z.split_last(4)?;
-    let i = parts[0].sigmoid()?;
+    let gate = |z: &Tensor<B>| z.activate(g.recurrent_activation);
+    let i = gate(&parts[0])?;
     let j = parts[1].activate(g.activation)?;
-    let f = parts[2].affine(1.0, g.forget_bias)?.sigmoid()?;
-    let o = parts[3].sigmoid()?;
+    let f = gate(&parts[2].affine(1.0, g.forget_bias)?)?;
+    let o = gate(&parts[3])?;
     let c_new = c.mul(&f)?.add(&i.mul(&j)?)?;
     let h = c_new.activate(g.activation)?.mul(&o)?;
     Ok(smallvec![c_new, h, Tensor::concat(&[&i, &j, &f, &o], 1)?])
@@ -165,10 +166,11 @@ fn lstm_step_grad<B: Backend>(
     let [i, j, f, o] = [&parts[0], &parts[1], &parts[2], &parts[3]];
     let a = c_new.activate(g.activation)?;
     let dc = dc.add(&activation_grad(g.activation, &a, &dh.mul(o)?)?)?;
-    let di = activation_grad(Activation::Sigmoid, i, &dc.mul(j)?)?;
+    let gate = |y: &Tensor<B>, dy: &Tensor<B>| activation_grad(g.recurrent_activation, y, dy);
+    let di = gate(i, &dc.mul(j)?)?;
     let dj = activation_grad(g.activation, j, &dc.mul(i)?)?;
-    let df = activation_grad(Activation::Sigmoid, f, &dc.mul(c)?)?;
-    let d_o = activation_grad(Activation::Sigmoid, o, &dh.mul(&a)?)?;
+    let df = gate(f, &dc.mul(c)?)?;
+    let d_o = gate(o, &dh.mul(&a)?)?;
     Ok(smallvec![
         Tensor::concat(&[&di, &dj, &df, &d_o], 1)?,
         dc.mul(f)?

@@ -2,7 +2,7 @@
 
 use crate::common::{Plain, Rng, call, check, random, scattered, tensor};
 use backend_api::{
-    Backend, DType, Dest, Dests, Fused, Layout, LstmGates, Op, Precision, Shape, Tensor,
+    Activation, Backend, DType, Dest, Dests, Fused, Layout, LstmGates, Op, Precision, Shape, Tensor,
 };
 use backend_cpu::{Cpu, CpuBuffer};
 
@@ -40,6 +40,7 @@ fn large_results(cpu: &Cpu) -> Vec<Vec<u8>> {
         precision: Precision::Exact,
     };
     let lstm = Fused::LstmStep(LstmGates {
+        recurrent_activation: Activation::Sigmoid,
         forget_bias: 1.0,
         activation: Default::default(),
     });

@@ -59,6 +59,7 @@ fn lstm_steps() {
     cases(|cpu, rng, [rows, n], dtype| {
         let activation = Activation::ALL[rng.below(Activation::ALL.len())];
         let gates = LstmGates {
+            recurrent_activation: Activation::Sigmoid,
             forget_bias: 1.0,
             activation,
         };
@@ -78,8 +79,24 @@ fn gru_steps() {
         let mut new = |width: usize| random(cpu, rng, &[rows, width], dtype).0;
         let z = new(2 * n);
         let [a, b, c, d, e] = [(); 5].map(|()| new(n));
-        against_default(cpu, rng, Fused::GruGates, &[&z, &a], dtype);
-        against_default(cpu, rng, Fused::GruGatesGrad, &[&a, &b, &c, &d, &e], dtype);
+        against_default(
+            cpu,
+            rng,
+            Fused::GruGates {
+                activation: Activation::Sigmoid,
+            },
+            &[&z, &a],
+            dtype,
+        );
+        against_default(
+            cpu,
+            rng,
+            Fused::GruGatesGrad {
+                activation: Activation::Sigmoid,
+            },
+            &[&a, &b, &c, &d, &e],
+            dtype,
+        );
         against_default(
             cpu,
             rng,

@@ -1,7 +1,7 @@
 //! Which steps are those of a plain LSTM.
 
 use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
-use backend_api::{Binary, DType, Fused, LstmGates, Op};
+use backend_api::{Activation, Binary, DType, Fused, LstmGates, Op};
 
 use crate::device::Cuda;
 use crate::persistent::Spread;
@@ -50,6 +50,7 @@ impl PlainLstm {
             && w1.shape.rank() == 1
             && c == h
             && x.dtype == DType::F32
+            && gates.recurrent_activation == Activation::Sigmoid
             && multiplies(product)
             && is(product, &[value(Value::Input(0)), captured(0)])
             && sum.work == Work::Op(Op::Binary(Binary::Add))

@@ -70,6 +70,7 @@ fn threads_of_gates_share_nothing() {
         let z = step.input(&[2, 4 * units]);
         let scaled = step.op(Op::Affine { mul: 2.0, add: 1.0 }, &[z]);
         let gates = LstmGates {
+            recurrent_activation: Activation::Sigmoid,
             forget_bias: 1.0,
             activation: Activation::Tanh,
         };

@@ -44,24 +44,6 @@ impl<B: Backend> LstmState<B> {
             _ => Err(Error::argument("lstm_step", "results", "are missing")),
         }
     }
-
-    /// As [`LstmState::next`], with another activation of the gates than the sigmoid.
-    pub(crate) fn next_with(
-        gates: LstmGates,
-        recurrent_activation: Activation,
-        z: &Tensor<B>,
-        c: &Tensor<B>,
-    ) -> Result<Self> {
-        if recurrent_activation == Activation::Sigmoid {
-            return Self::next(gates, z, c);
-        }
-        let z = z.split_last(4)?;
-        let gate = |z: &Tensor<B>| z.activate(recurrent_activation);
-        let kept = c.mul(&gate(&z[2].affine(1.0, gates.forget_bias)?)?)?;
-        let c = kept.add(&gate(&z[0])?.mul(&z[1].activate(gates.activation)?)?)?;
-        let h = gate(&z[3])?.mul(&c.activate(gates.activation)?)?;
-        Ok(Self { c, h })
-    }
 }
 
 backend_api::shared_doc! { basic_lstm_cell_doc:
@@ -139,6 +121,7 @@ impl BasicLstmCellBuilder {
         Ok(BasicLstmCell {
             sizes,
             gates: LstmGates {
+                recurrent_activation: Activation::Sigmoid,
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },

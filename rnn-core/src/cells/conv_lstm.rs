@@ -48,7 +48,6 @@ pub struct ConvLstmCell<B: Backend> {
     input: Vec<usize>,
     window: Vec<usize>,
     gates: LstmGates,
-    recurrent_activation: Activation,
     skip_connection: bool,
     kernel: Param<B>,
     biases: Option<Param<B>>,
@@ -83,7 +82,7 @@ impl<B: Backend> ConvLstmCell<B> {
 
     /// The activation of the gates.
     pub fn recurrent_activation(&self) -> Activation {
-        self.recurrent_activation
+        self.gates.recurrent_activation
     }
 
     /// The cell with another activation of the gates and the same parameters. Default: sigmoid.
@@ -99,7 +98,7 @@ impl<B: Backend> ConvLstmCell<B> {
     /// # Ok(()) }
     /// ```
     pub fn with_recurrent_activation(mut self, activation: Activation) -> Self {
-        self.recurrent_activation = activation;
+        self.gates.recurrent_activation = activation;
         self
     }
 
@@ -331,10 +330,10 @@ impl ConvLstmCellBuilder {
         Ok(ConvLstmCell {
             scope: self.scope,
             gates: LstmGates {
+                recurrent_activation: self.recurrent_activation,
                 forget_bias: self.forget_bias,
                 activation: Activation::Tanh,
             },
-            recurrent_activation: self.recurrent_activation,
             skip_connection: self.skip_connection,
             kernel: Param::new(device, first, &dims, self.dtype)?,
             biases: self.use_bias.then(biases).transpose()?,
@@ -457,7 +456,7 @@ impl<B: Backend> Cell for ConvLstmCell<B> {
         // The gates treat each spatial position as a row.
         let dims = state.c.dims();
         let c = state.c.reshape(&[z.shape()[0], self.channels_out()])?;
-        let state = LstmState::next_with(self.gates, self.recurrent_activation, &z, &c)?;
+        let state = LstmState::next(self.gates, &z, &c)?;
         let state = state.map(&mut |t| t.reshape(&dims))?;
         let output = if self.skip_connection {
             Tensor::concat(&[&state.h, x], dims.len() - 1)?

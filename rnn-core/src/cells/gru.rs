@@ -91,25 +91,6 @@ impl<B: Backend> GruCell<B> {
         self.recurrent_activation = activation;
         self
     }
-
-    /// A step in single operations, with any activation of the gates.
-    fn composed(&self, x: &Tensor<B>, h: &Tensor<B>) -> Result<Tensor<B>> {
-        let gates = self
-            .gates
-            .apply(x, h)?
-            .activate(self.recurrent_activation)?;
-        let gates = gates.split_last(2)?;
-        let [r, u] = [&gates[0], &gates[1]];
-        let z = match &self.hidden {
-            None => self.candidate.apply(x, &r.mul(h)?)?,
-            Some(hidden) => self
-                .candidate
-                .project(x)?
-                .add(&r.mul(&hidden.project(h)?)?)?,
-        };
-        let q = z.activate(self.activation)?;
-        q.add(&u.mul(&h.sub(&q)?)?)
-    }
 }
 
 cell_builder! {
@@ -203,15 +184,13 @@ impl<B: Backend> Cell for GruCell<B> {
     ) -> Result<(Tensor<B>, Tensor<B>)> {
         let batch = self.sizes.input(x)?;
         self.sizes.state("state", h, batch)?;
-        if self.recurrent_activation != Activation::Sigmoid {
-            let h = self.composed(x, h)?;
-            return Ok((h.clone(), h));
-        }
         let device = h.device();
         let z = self.gates.apply(x, h)?;
         // `u`, and `r` times the operand.
-        let gates =
-            |of: &Tensor<B>| Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&z, of]);
+        let op = Op::Fused(Fused::GruGates {
+            activation: self.recurrent_activation,
+        });
+        let gates = |of: &Tensor<B>| Tensor::call_all(device, &op, &[&z, of]);
         let (gates, z) = match &self.hidden {
             None => {
                 let gates = gates(h)?;

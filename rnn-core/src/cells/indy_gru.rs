@@ -107,7 +107,9 @@ impl<B: Backend> Cell for IndyGruCell<B> {
         let device = h.device();
         let z = self.gates.apply(x, h)?;
         // `u`, and `r * h`.
-        let gates = Tensor::call_all(device, &Op::Fused(Fused::GruGates), &[&z, h])?;
+        let activation = Activation::Sigmoid;
+        let op = Op::Fused(Fused::GruGates { activation });
+        let gates = Tensor::call_all(device, &op, &[&z, h])?;
         let z = self.candidate.apply(x, &gates[1])?;
         let op = Op::Fused(Fused::GruOutput {
             activation: self.activation,

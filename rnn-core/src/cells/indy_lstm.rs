@@ -69,6 +69,7 @@ impl IndyLstmCellBuilder {
         Ok(IndyLstmCell {
             sizes,
             gates: LstmGates {
+                recurrent_activation: Activation::Sigmoid,
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },

@@ -107,7 +107,7 @@ impl LstmCellBuilder {
         }
         .build(device, sizes, None)?;
         core.straight_through = straight_through;
-        core.recurrent_activation = self.recurrent_activation;
+        core.gates.recurrent_activation = self.recurrent_activation;
         let (units, output) = (sizes.units, core.sizes.output());
         let first = First::kernel(self.initializer);
         let projection = |p| Param::new(device, first.kernel, &[units, p], sizes.dtype);
@@ -132,7 +132,7 @@ impl<B: Backend> LstmCell<B> {
 
     /// The activation of the gates.
     pub fn recurrent_activation(&self) -> Activation {
-        self.core.recurrent_activation
+        self.core.gates.recurrent_activation
     }
 
     /// The cell with another activation of the gates and the same parameters.
@@ -147,7 +147,7 @@ impl<B: Backend> LstmCell<B> {
     /// # Ok(()) }
     /// ```
     pub fn with_recurrent_activation(mut self, activation: Activation) -> Self {
-        self.core.recurrent_activation = activation;
+        self.core.gates.recurrent_activation = activation;
         self
     }
 

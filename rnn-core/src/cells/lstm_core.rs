@@ -135,6 +135,7 @@ impl LstmOptions {
         Ok(LstmCore {
             sizes: LstmSizes::new(sizes, self.num_proj)?,
             gates: LstmGates {
+                recurrent_activation: Activation::Sigmoid,
                 forget_bias: self.forget_bias,
                 activation: self.activation,
             },
@@ -143,7 +144,6 @@ impl LstmOptions {
             norms,
             peepholes: self.use_peepholes.then(peepholes).transpose()?,
             dropout: None,
-            recurrent_activation: Activation::Sigmoid,
             straight_through: false,
         })
     }
@@ -153,14 +153,12 @@ impl LstmOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct LstmCore<B: Backend> {
     pub(crate) sizes: LstmSizes,
-    gates: LstmGates,
+    pub(crate) gates: LstmGates,
     cell_clip: Option<f64>,
     proj_clip: Option<f64>,
     norms: Option<GateNorms<B>>,
     peepholes: Option<Peepholes<B>>,
     pub(crate) dropout: Option<CandidateDropout>,
-    /// The activation of the gates.
-    pub(crate) recurrent_activation: Activation,
     /// Whether the gradient ignores `cell_clip`.
     pub(crate) straight_through: bool,
 }
@@ -193,7 +191,6 @@ impl<B: Backend> LstmCore<B> {
             && self.peepholes.is_none()
             && self.cell_clip.is_none()
             && self.dropout.is_none()
-            && self.recurrent_activation == Activation::Sigmoid
             && !projects
     }
 
@@ -210,7 +207,7 @@ impl<B: Backend> LstmCore<B> {
             return Ok((state.h.clone(), state));
         }
         let activation = self.gates.activation;
-        let gate = |z: &Tensor<B>| z.activate(self.recurrent_activation);
+        let gate = |z: &Tensor<B>| z.activate(self.gates.recurrent_activation);
         let mut z = z.split_last(4)?;
         if let Some(norms) = &self.norms {
             z = norms.gates(&z)?;

@@ -39,7 +39,7 @@ pub(super) fn has_rule(fused: &Fused) -> bool {
         fused,
         Fused::BiasActivation { .. }
             | Fused::LstmStep(_)
-            | Fused::GruGates
+            | Fused::GruGates { .. }
             | Fused::GruOutput { .. }
             | Fused::MaskedUpdate { .. }
             // With saved values only: `scan::saving` has derived a gradient.
@@ -81,7 +81,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
         Op::Fused(fused) => match fused {
             Fused::BiasActivation { .. } => none.and_outputs(&[0]),
             Fused::LstmStep(_) => Needs::inputs(&[1]).and_outputs(&[0, 2]),
-            Fused::GruGates => Needs::inputs(&[1]).and_outputs(&[0, 2]),
+            Fused::GruGates { .. } => Needs::inputs(&[1]).and_outputs(&[0, 2]),
             Fused::GruOutput { .. } => Needs::inputs(&[1, 2]).and_outputs(&[1]),
             Fused::MaskedUpdate { .. } => Needs::inputs(&[0]),
             Fused::Scan(plan) => scan::needs(plan),
@@ -328,13 +328,13 @@ fn fused<B: Backend>(fused: &Fused, a: &Arguments<'_, B>) -> Result<InputGrads<B
                 &[&saved, &c, &c_new, &dc, &dh],
             )?)
         }
-        Fused::GruGates => {
+        Fused::GruGates { activation } => {
             a.saved(2, "gru_gates")?;
             let (r, u, h) = (a.output(2)?, a.output(0)?, a.input(1)?);
-            all(call(
-                Fused::GruGatesGrad,
-                &[&r, &u, &h, &a.grad(0)?, &a.grad(1)?],
-            )?)
+            let grad = Fused::GruGatesGrad {
+                activation: *activation,
+            };
+            all(call(grad, &[&r, &u, &h, &a.grad(0)?, &a.grad(1)?])?)
         }
         Fused::GruOutput { activation } => {
             a.saved(1, "gru_output")?;

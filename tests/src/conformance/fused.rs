@@ -133,7 +133,13 @@ fn activations() -> Vec<Form> {
 }
 
 fn steps([rows, n]: [usize; 2], at: Arrange, activation: Activation) -> Vec<Form> {
+    // Devices have kernels for the sigmoid with common activations.
+    let recurrent_activation = match activation.is_common() {
+        true => Activation::Sigmoid,
+        false => activation,
+    };
     let gates = LstmGates {
+        recurrent_activation,
         forget_bias: 0.75,
         activation,
     };
@@ -148,9 +154,16 @@ fn steps([rows, n]: [usize; 2], at: Arrange, activation: Activation) -> Vec<Form
             Fused::LstmStepGrad(gates),
             vec![gate(4), state(), state(), state(), state()],
         ),
-        (Fused::GruGates, vec![wide(2), state()]),
         (
-            Fused::GruGatesGrad,
+            Fused::GruGates {
+                activation: recurrent_activation,
+            },
+            vec![wide(2), state()],
+        ),
+        (
+            Fused::GruGatesGrad {
+                activation: recurrent_activation,
+            },
             vec![gate(1), gate(1), state(), state(), state()],
         ),
         (

@@ -77,7 +77,9 @@ fn kinds() -> Vec<Op> {
         Op::Reverse { time: 0, batch: 1 },
         Op::Gather,
         Op::ScatterAdd { rows: 1 },
-        Op::Fused(Fused::GruGates),
+        Op::Fused(Fused::GruGates {
+            activation: Activation::Sigmoid,
+        }),
     ]
 }
 

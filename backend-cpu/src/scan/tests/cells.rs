@@ -10,6 +10,7 @@ fn lstm(dtype: DType, batch: usize, n: usize) -> StepGraph {
     let product = b.matmul(h, w);
     let z = b.binary(Binary::Add, x, product);
     let gates = LstmGates {
+        recurrent_activation: Activation::Sigmoid,
         forget_bias: 1.0,
         activation: Activation::Tanh,
     };
@@ -68,7 +69,12 @@ fn gru(dtype: DType, batch: usize, n: usize) -> StepGraph {
     let both = b.concat(&[x, h]);
     let z = b.matmul(both, gates);
     let z = b.binary(Binary::Add, z, bias);
-    let all = b.all(Op::Fused(Fused::GruGates), &[z, h]);
+    let all = b.all(
+        Op::Fused(Fused::GruGates {
+            activation: Activation::Sigmoid,
+        }),
+        &[z, h],
+    );
     let both = b.concat(&[x, all[1]]);
     let z = b.matmul(both, candidate);
     let output = Op::Fused(Fused::GruOutput {

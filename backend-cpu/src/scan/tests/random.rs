@@ -63,6 +63,7 @@ impl Recipe {
                 Activation::HardSigmoid,
             ][usize::from(k) % 5];
             let gates = LstmGates {
+                recurrent_activation: activation,
                 forget_bias: 1.0,
                 activation: Activation::Tanh,
             };
@@ -177,7 +178,12 @@ impl Recipe {
                 }
                 18 => {
                     let z = b.concat(&[x, y]);
-                    b.all(Op::Fused(Fused::GruGates), &[z, z_or(z, w)])
+                    b.all(
+                        Op::Fused(Fused::GruGates {
+                            activation: Activation::Sigmoid,
+                        }),
+                        &[z, z_or(z, w)],
+                    )
                 }
                 19 => {
                     let output = Op::Fused(Fused::GruOutput {
@@ -190,7 +196,12 @@ impl Recipe {
                         activation: Activation::Sigmoid,
                     });
                     let mut all = b.all(grad, &[x, y, z, x]);
-                    all.extend(b.all(Op::Fused(Fused::GruGatesGrad), &[x, y, z, x, y]));
+                    all.extend(b.all(
+                        Op::Fused(Fused::GruGatesGrad {
+                            activation: Activation::Sigmoid,
+                        }),
+                        &[x, y, z, x, y],
+                    ));
                     all
                 }
                 21 => {

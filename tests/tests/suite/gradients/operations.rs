@@ -221,12 +221,18 @@ fn fused<B: Differentiable>(device: &B) {
         check_op(device, "bias_activation", &[&[2, 3, 4], &[4]], both, |x| {
             x[0].fused(Fused::BiasActivation { activation }, &[&x[1]])
         });
-        let gates = LstmGates {
-            forget_bias: 0.6,
-            activation,
-        };
-        check_op(device, "lstm_step", &[&[2, 12], &[2, 3]], both, |x| {
-            several(Fused::LstmStep(gates), &[&x[0], &x[1]], 2)
+        for recurrent_activation in [Activation::Sigmoid, Activation::Tanh] {
+            let gates = LstmGates {
+                recurrent_activation,
+                forget_bias: 0.6,
+                activation,
+            };
+            check_op(device, "lstm_step", &[&[2, 12], &[2, 3]], both, |x| {
+                several(Fused::LstmStep(gates), &[&x[0], &x[1]], 2)
+            });
+        }
+        check_op(device, "gru_gates", &[&[2, 6], &[2, 3]], both, |x| {
+            several(Fused::GruGates { activation }, &[&x[0], &x[1]], 2)
         });
         check_op(
             device,
@@ -236,9 +242,6 @@ fn fused<B: Differentiable>(device: &B) {
             |x| several(Fused::GruOutput { activation }, &[&x[0], &x[1], &x[2]], 1),
         );
     }
-    check_op(device, "gru_gates", &[&[2, 6], &[2, 3]], both, |x| {
-        several(Fused::GruGates, &[&x[0], &x[1]], 2)
-    });
     check_op(
         device,
         "masked_update",

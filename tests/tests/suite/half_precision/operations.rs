@@ -138,6 +138,7 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
 
     let activation = Activation::Tanh;
     let gates = LstmGates {
+        recurrent_activation: Activation::Sigmoid,
         forget_bias: 1.0,
         activation,
     };
@@ -148,8 +149,18 @@ fn cases(device: &TestDevice) -> Vec<(Op, Vec<T>)> {
     let (one, two, four): ([_; 2], [_; 2], [_; 2]) = ([3, 5], [3, 10], [3, 20]);
     all.fused(Fused::LstmStep(gates), &[&four, &one]);
     all.fused(Fused::LstmStepGrad(gates), &[&four, &one, &one, &one, &one]);
-    all.fused(Fused::GruGates, &[&two, &one]);
-    all.fused(Fused::GruGatesGrad, &[&one, &one, &one, &one, &one]);
+    all.fused(
+        Fused::GruGates {
+            activation: Activation::Sigmoid,
+        },
+        &[&two, &one],
+    );
+    all.fused(
+        Fused::GruGatesGrad {
+            activation: Activation::Sigmoid,
+        },
+        &[&one, &one, &one, &one, &one],
+    );
     all.fused(Fused::GruOutput { activation }, &[&one, &one, &one]);
     all.fused(
         Fused::GruOutputGrad { activation },

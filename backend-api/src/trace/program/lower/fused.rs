@@ -31,7 +31,6 @@ impl Lowering<'_> {
         ins: &[Span],
     ) -> Result<SmallVec<[Span; 3]>, String> {
         use Binary::{Add, Mul, Sub};
-        let sigmoid = Activation::Sigmoid;
         Ok(match (fused, ins) {
             (Fused::BiasActivation { activation }, [x, bias]) => {
                 let sum = self.binary(Add, x, bias);
@@ -41,15 +40,15 @@ impl Lowering<'_> {
             (Fused::LstmStepGrad(gates), [saved, c, c_new, dc, dh]) => {
                 self.lstm_step_grad(*gates, saved, [c, c_new, dc, dh])
             }
-            (Fused::GruGates, [z, h]) => {
-                let [r, u] = z.split().map(|z| self.activation(sigmoid, &z));
+            (Fused::GruGates { activation }, [z, h]) => {
+                let [r, u] = z.split().map(|z| self.activation(*activation, &z));
                 let rh = self.binary(Mul, &r, h);
                 smallvec![u, rh, r]
             }
-            (Fused::GruGatesGrad, [r, u, h, du, drh]) => {
+            (Fused::GruGatesGrad { activation }, [r, u, h, du, drh]) => {
                 let dr = self.binary(Mul, drh, h);
-                let dr = self.gradient(sigmoid, r, &dr);
-                let du = self.gradient(sigmoid, u, du);
+                let dr = self.gradient(*activation, r, &dr);
+                let du = self.gradient(*activation, u, du);
                 let axis = dr.axes.len() - 1;
                 smallvec![self.concat(&[dr, du], axis), self.binary(Mul, drh, r)]
             }
@@ -73,11 +72,12 @@ impl Lowering<'_> {
 
     fn lstm_step(&mut self, g: LstmGates, z: &Span, c: &Span) -> SmallVec<[Span; 3]> {
         let [i, j, f, o] = z.split();
-        let i = self.activation(Activation::Sigmoid, &i);
+        let gate = g.recurrent_activation;
+        let i = self.activation(gate, &i);
         let j = self.activation(g.activation, &j);
         let f = self.affine(&f, 1.0, g.forget_bias);
-        let f = self.activation(Activation::Sigmoid, &f);
-        let o = self.activation(Activation::Sigmoid, &o);
+        let f = self.activation(gate, &f);
+        let o = self.activation(gate, &o);
         let kept = self.binary(Binary::Mul, c, &f);
         let new = self.binary(Binary::Mul, &i, &j);
         let c = self.binary(Binary::Add, &kept, &new);
@@ -94,20 +94,19 @@ impl Lowering<'_> {
         [c, c_new, dc, dh]: [&Span; 4],
     ) -> SmallVec<[Span; 3]> {
         use Binary::{Add, Mul};
-        let sigmoid = Activation::Sigmoid;
+        let gate = g.recurrent_activation;
         let [i, j, f, o] = &gates.split();
         let a = self.activation(g.activation, c_new);
         let through = self.binary(Mul, dh, o);
         let through = self.gradient(g.activation, &a, &through);
         let dc = self.binary(Add, dc, &through);
-        let [di, dj, df] = [(sigmoid, i, j), (g.activation, j, i), (sigmoid, f, c)].map(
-            |(activation, y, factor)| {
+        let [di, dj, df] =
+            [(gate, i, j), (g.activation, j, i), (gate, f, c)].map(|(activation, y, factor)| {
                 let dy = self.binary(Mul, &dc, factor);
                 self.gradient(activation, y, &dy)
-            },
-        );
+            });
         let d_o = self.binary(Mul, dh, &a);
-        let d_o = self.gradient(sigmoid, o, &d_o);
+        let d_o = self.gradient(gate, o, &d_o);
         let axis = di.axes.len() - 1;
         let dz = self.concat(&[di, dj, df, d_o], axis);
         smallvec![dz, self.binary(Mul, &dc, f)]
