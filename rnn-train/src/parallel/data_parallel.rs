@@ -76,9 +76,10 @@ impl DataParallel {
         })
     }
 
-    /// Sets the number of bytes of gradients that are summed at once; the default is 25 MiB. As
-    /// soon as the last parameters of the model with so many bytes have their gradients, these are
-    /// on their way, while those of earlier layers are computed. All ranks need the same number.
+    /// Sets the number of bytes of gradients that are summed at once, a bucket; the default is
+    /// 25 MiB. The exchange of a bucket begins as soon as its gradients are complete, those of the
+    /// model's last parameters first, while those of earlier layers are computed. All ranks need
+    /// the same number.
     #[must_use]
     pub fn bucket_bytes(mut self, bytes: usize) -> Self {
         self.bucket_bytes = bytes;

@@ -136,7 +136,7 @@ fn steps([rows, n]: [usize; 2], at: Arrange, activation: Activation) -> Vec<Form
     // Devices have kernels for the sigmoid with common activations.
     let recurrent_activation = match activation.is_common() {
         true => Activation::Sigmoid,
-        false => activation,
+        false => Activation::HardSigmoid,
     };
     let gates = LstmGates {
         recurrent_activation,
