@@ -53,6 +53,22 @@ pub enum Reach {
 
 /// What takes gradients: the index of the loss, that of the leaf, and the gradient, which is `None`
 /// if the loss does not depend on the leaf. An error ends the backward pass.
+///
+/// ```
+/// use recurrent::{Device, Differentiable, Reach, TakeGradient, Tensor};
+///
+/// # fn main() -> recurrent::Result<()> {
+/// let device = Device::cpu();
+/// let x = device.leaf(&Tensor::from_slice(&device, &[3.0f32], &[])?)?;
+/// let mut found = Vec::new();
+/// let take: &mut TakeGradient<'_, Device> = &mut |loss, leaf, grad| {
+///     found.push((loss, leaf, grad.expect("x is used").to_dense()?.item()?));
+///     Ok(())
+/// };
+/// device.gradients_of(&[&x.square()?], &[&x], Reach::Anything, take)?;
+/// assert_eq!(found, [(0, 0, 6.0)]);
+/// # Ok(()) }
+/// ```
 pub type TakeGradient<'a, B> = dyn FnMut(usize, usize, Option<Gradient<B>>) -> Result<()> + 'a;
 
 /// Passes on the gradients of each loss; the last pass consumes the graph.
