@@ -267,6 +267,16 @@ fn losses() -> Vec<Form> {
     all
 }
 
+/// A step of Adam.
+pub(super) const ADAM: AdamStep = AdamStep {
+    lr: 0.01,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    step: 3,
+    keep: 0.875,
+};
+
 fn optimizers() -> Vec<Form> {
     let forms: [(&[usize], Arrange); 7] = [
         (&[5, 3], Whole),
@@ -277,14 +287,6 @@ fn optimizers() -> Vec<Form> {
         (&[2, 3, 4], TurnedCut),
         (&[35_003, 2], Whole),
     ];
-    let adam = AdamStep {
-        lr: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        step: 3,
-        keep: 0.875,
-    };
     let mut all = Vec::new();
     for (dims, at) in forms {
         let w = || Operand::new(dims, at);
@@ -299,7 +301,7 @@ fn optimizers() -> Vec<Form> {
         ));
         let operands = vec![w(), w(), positive, w()];
         all.push(form(
-            Fused::Adam(adam),
+            Fused::Adam(ADAM),
             &what,
             Class::Step,
             FLOATS,

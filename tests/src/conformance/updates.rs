@@ -1,13 +1,12 @@
 //! Operations that update tensors in place: one, or more than a launch takes, which other handles
 //! share or not.
 
-use backend_api::{
-    AdamStep, Backend, Binary, DType, Error, Fused, Op, Result, Tensor, TensorUpdate,
-};
+use backend_api::{Backend, Binary, DType, Error, Fused, Op, Result, Tensor, TensorUpdate};
 
 use super::case::{Case, Program};
 use super::compare::{Comparison, Read};
 use super::draw::{Arrange, Draw, FLOATS, Fill};
+use super::fused::ADAM;
 use super::tolerance::Class;
 
 use Arrange::{Cut, Offset, Turned, TurnedCut, Whole};
@@ -82,17 +81,9 @@ impl Program for Updates {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let adam = AdamStep {
-        lr: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        step: 3,
-        keep: 0.875,
-    };
     let operations = [
         (Op::Fused(Fused::Sgd { lr: 0.1 }), 1),
-        (Op::Fused(Fused::Adam(adam)), 3),
+        (Op::Fused(Fused::Adam(ADAM)), 3),
         (Op::Fused(Fused::ScatterUpdate), 1),
         // Devices have no kernel in place for it.
         (
