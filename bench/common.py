@@ -55,12 +55,16 @@ def timed(f):
 
 
 def repeat(f):
+    def goes_on(start, done, budget, runs):
+        seconds = time.perf_counter() - start
+        return seconds < budget and (done < runs or seconds < 0.5)
+
     start, warm = time.perf_counter(), 0
-    while warm < 2 or (time.perf_counter() - start < 1.5 and warm < 30):
+    while warm < 2 or goes_on(start, warm, 1.5, 30):
         f()
         warm += 1
     start, times = time.perf_counter(), []
-    while len(times) < 5 or (time.perf_counter() - start < 6 and len(times) < 100):
+    while len(times) < 5 or goes_on(start, len(times), 6, 100):
         times.append(timed(f))
     return sorted(times)
 

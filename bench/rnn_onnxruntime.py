@@ -6,86 +6,35 @@ mode, device or cell it prints nothing. With `--precision int8` the weights of a
 dynamically, and the name in the line is onnxruntime-int8.
 """
 
-import sys
 import tempfile
 
 import common
 
 args = common.arguments()
-operators = {"rnn_tanh": ("RNN", 1, "h"), "lstm": ("LSTM", 4, "hc"), "gru": ("GRU", 3, "h")}
-if args.mode not in ("fwd", "stream") or args.device != "cpu" or args.cell not in operators:
-    sys.exit()
 
 import numpy as np
 import onnx
+import onnx_workload
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnx import TensorProto, checker, helper, numpy_helper
 
-operator, gates, states = operators[args.cell]
-# The GRU of PyTorch and of the workloads resets after the product.
-attributes = {"hidden_size": args.units} | ({"linear_before_reset": 1} if operator == "GRU" else {})
-random = np.random.default_rng(0)
-streaming = args.mode == "stream"
+onnx_workload.end_unless_supported(args)
 
 
-def value(name, dims, dtype=TensorProto.FLOAT):
-    return helper.make_tensor_value_info(name, dtype, dims)
+def quantized(made):
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/quantized.onnx"
+        quantize_dynamic(
+            made,
+            file,
+            op_types_to_quantize=["LSTM"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+        return onnx.load(file)
 
 
-def model():
-    """Stacked layers, `x: [T, B, inputs]` to `y: [T, B, units]`. When streaming, states are inputs
-    and outputs."""
-    limit = args.units**-0.5
-    inputs, outputs = (
-        [value("x", [args.steps, args.batch, args.inputs])],
-        [value("y", [args.steps, args.batch, args.units])],
-    )
-    nodes, weights = [], [numpy_helper.from_array(np.array([1]), "direction")]
-    if args.lengths:
-        inputs.append(value("lengths", [args.batch], TensorProto.INT32))
-    below, depth = "x", args.inputs
-    for layer in range(args.layers):
-        for name, dims in [
-            ("w", [1, gates * args.units, depth]),
-            ("r", [1, gates * args.units, args.units]),
-            ("b", [1, 2 * gates * args.units]),
-        ]:
-            numbers = random.uniform(-limit, limit, dims).astype(np.float32)
-            weights.append(numpy_helper.from_array(numbers, f"{name}{layer}"))
-        before = [f"{s}{layer}" for s in states] if streaming else []
-        after = [f"{s}{layer}_next" for s in states] if streaming else []
-        inputs += [value(name, [1, args.batch, args.units]) for name in before]
-        outputs += [value(name, [1, args.batch, args.units]) for name in after]
-        operands = [
-            below,
-            f"w{layer}",
-            f"r{layer}",
-            f"b{layer}",
-            "lengths" if args.lengths else "",
-            *before,
-        ]
-        above = "y" if layer + 1 == args.layers else f"y{layer}"
-        nodes.append(helper.make_node(operator, operands, [f"all{layer}", *after], **attributes))
-        nodes.append(helper.make_node("Squeeze", [f"all{layer}", "direction"], [above]))
-        below, depth = above, args.units
-    return helper.make_graph(nodes, "workload", inputs, outputs, weights)
-
-
-def compiled(graph, quantized=False):
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    checker.check_model(made)
-    if quantized:
-        with tempfile.TemporaryDirectory() as folder:
-            file = f"{folder}/quantized.onnx"
-            quantize_dynamic(
-                made,
-                file,
-                op_types_to_quantize=["LSTM"],
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-            )
-            made = onnx.load(file)
+def compiled(made):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
     return onnxruntime.InferenceSession(
@@ -93,27 +42,22 @@ def compiled(graph, quantized=False):
     )
 
 
-def peak():
+def peak(side=1024):
     """GFLOP/s of a square matmul, the best of several runs, measured as in `cargo xtask bench`."""
-    side = 1024
-    numbers = random.random((side, side), dtype=np.float32)
-    weights = [numpy_helper.from_array(numbers, "w")]
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    dims = [side, side]
-    product = compiled(
-        helper.make_graph([node], "product", [value("x", dims)], [value("y", dims)], weights)
-    )
+    made, numbers = onnx_workload.square_product(side)
+    product = compiled(made)
     times = [common.timed(lambda: product.run(["y"], {"x": numbers})) for _ in range(18)]
     return 2 * side**3 / min(times) / 1e9
 
 
-int8 = args.precision == "int8" and operator == "LSTM"
-session = compiled(model(), int8)
-feed = {"x": random.standard_normal((args.steps, args.batch, args.inputs), dtype=np.float32)}
+int8 = args.precision == "int8" and args.cell == "lstm"
+model = onnx_workload.layers(args)
+session = compiled(quantized(model) if int8 else model)
+feed = onnx_workload.feed(args)
 
-if streaming:
+if args.mode == "stream":
     # Two sets of states alternate: a step reads one and writes the other, so no state is copied.
-    names = [f"{s}{layer}" for layer in range(args.layers) for s in states]
+    names = onnx_workload.states(args)
     zeros = np.zeros((1, args.batch, args.units), np.float32)
     sets = [
         {name: onnxruntime.OrtValue.ortvalue_from_numpy(zeros) for name in names} for _ in range(2)
@@ -138,8 +82,6 @@ if streaming:
 
     times = common.stream(step)
 else:
-    if args.lengths:
-        feed["lengths"] = np.array(args.lengths, np.int32)
     times = common.repeat(lambda: session.run(["y"], feed))
 common.report(
     args,

@@ -4,9 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Durations of the warm-up and the measurement, and limits of the number of runs.
+/// The largest durations of the warm-up and the measurement. Both end earlier after [`ENOUGH`] and
+/// a number of runs.
 const WARM: Duration = Duration::from_millis(1500);
 const BUDGET: Duration = Duration::from_secs(6);
+/// The first runs of a short workload say little: a processor changes its speed, caches fill.
+const ENOUGH: Duration = Duration::from_millis(500);
 const RUNS: std::ops::RangeInclusive<usize> = 5..=100;
 
 /// Seconds of each run, in increasing order.
@@ -27,15 +30,19 @@ impl Times {
 
 /// Times of runs after a warm-up.
 pub fn repeat<E>(f: &mut dyn FnMut() -> Result<(), E>) -> Result<Times, E> {
+    let goes_on = |start: Instant, done: usize, budget: Duration, runs: usize| {
+        let time = start.elapsed();
+        time < budget && (done < runs || time < ENOUGH)
+    };
     let start = Instant::now();
     let mut warm = 0;
-    while warm < 2 || (start.elapsed() < WARM && warm < 30) {
+    while warm < 2 || goes_on(start, warm, WARM, 30) {
         f()?;
         warm += 1;
     }
     let start = Instant::now();
     let mut times = Vec::new();
-    while times.len() < *RUNS.start() || (start.elapsed() < BUDGET && times.len() < *RUNS.end()) {
+    while times.len() < *RUNS.start() || goes_on(start, times.len(), BUDGET, *RUNS.end()) {
         times.push(once(f)?);
     }
     Ok(sorted(times))

@@ -26,9 +26,9 @@ and in training also the loss and the gradients.
 --policy NAME,..     memory policies of training: store, recompute or offload (default: store)
 --precision NAME     products in exact, tf32 (cuda only), bf16 or int8 (cpu only) precision; on the
                      CPU, bf16 and int8 are for inference only (default: exact)
---compare NAME,..    run other frameworks too, and print ratios: torch, jax, onnxruntime (scripts in
-                     bench/), burn, candle (built if requested); a framework that is not installed
-                     is skipped with a remark
+--compare NAME,..    run other frameworks too, and print ratios: torch, jax, onnxruntime, openvino
+                     (scripts in bench/), burn, candle (built if requested); a framework that is not
+                     installed is skipped with a remark
 --python PATH        the Python with the modules of these frameworks (default: python3)
 --scaling            measure an LSTM at several numbers of steps and batch sizes instead; prints
                      tables and writes two plots

@@ -23,12 +23,16 @@ enum Kind {
     Crate(&'static str),
 }
 
-const PEERS: [(&str, Kind); 5] = [
+const PEERS: [(&str, Kind); 6] = [
     ("torch", Kind::Script("rnn_torch.py", "torch")),
     ("jax", Kind::Script("rnn_jax.py", "jax")),
     (
         "onnxruntime",
         Kind::Script("rnn_onnxruntime.py", "onnxruntime, onnx"),
+    ),
+    (
+        "openvino",
+        Kind::Script("rnn_openvino.py", "openvino, onnx"),
     ),
     ("burn", Kind::Crate("burn")),
     ("candle", Kind::Crate("candle")),
@@ -203,7 +207,7 @@ mod tests {
         let error = Peer::find("keras", "python3").unwrap_err();
         assert_eq!(
             error,
-            "must be one of torch, jax, onnxruntime, burn, candle"
+            "must be one of torch, jax, onnxruntime, openvino, burn, candle"
         );
         let error = Peer::find("torch", "no-such-python").unwrap_err();
         assert!(error.starts_with("no-such-python: "), "{error}");
