@@ -22,8 +22,8 @@ fn device() -> Device {
     Autodiff::new(Counting::new(Cpu::new()))
 }
 
-fn inputs(device: &Device, case: &CellConfigCase, steps: usize) -> Result<T> {
-    let dims = [&[steps, BATCH], &case.input[..]].concat();
+fn inputs(device: &Device, case: &CellConfigCase, steps: usize, batch: usize) -> Result<T> {
+    let dims = [&[steps, batch], &case.input[..]].concat();
     let count: usize = dims.iter().product();
     match case.ids {
         Some(ids) => {
@@ -51,7 +51,7 @@ fn cells_are_compiled() {
     let mut wrong = Vec::new();
     for case in plain().iter().chain(&wrapped()) {
         let cell = cell(&device, case).unwrap();
-        let x = inputs(&device, case, 4).unwrap();
+        let x = inputs(&device, case, 4, BATCH).unwrap();
         let rnn = DynamicRnn::new(&cell).time_major(true).mode(case.mode);
         let how = rnn.explain(&x).unwrap();
         let fast = |path: &StepPath| *path == StepPath::Compiled;
@@ -81,7 +81,7 @@ fn no_operation_runs_once_for_each_step() {
         }
         let cell = cell(&device, case).unwrap();
         let launches = |steps: usize| {
-            let x = inputs(&device, case, steps).unwrap();
+            let x = inputs(&device, case, steps, BATCH).unwrap();
             let count = || {
                 let before = device.inner().counts();
                 value_and_grad(&cell, |cell| {
@@ -103,6 +103,43 @@ fn no_operation_runs_once_for_each_step() {
         let drawn = if case.mode == Mode::Evaluation { 0 } else { 40 };
         if many > few + drawn {
             wrong.push(format!("{}: {few} and {many} operations", case.config));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Training needs memory for the rows of each step, and none that has the size of a weight: the
+/// gradient of a weight is summed over all steps as it is computed.
+#[test]
+fn a_step_of_training_takes_memory_for_its_rows_only() {
+    let device = device();
+    let mut wrong = Vec::new();
+    for case in plain().iter().chain(&wrapped()) {
+        if !case.is_compiled() || case.ids.is_some() {
+            continue;
+        }
+        let cell = cell(&device, case).unwrap();
+        let bytes = |steps: usize, batch: usize| {
+            let x = inputs(&device, case, steps, batch).unwrap();
+            let count = || {
+                let before = device.inner().counts();
+                value_and_grad(&cell, |cell| {
+                    let rnn = DynamicRnn::new(cell).time_major(true).mode(case.mode);
+                    rnn.run(&x)?.outputs.mean_all()
+                })
+                .unwrap();
+                device.inner().counts().since(&before).bytes
+            };
+            count();
+            count()
+        };
+        let of_a_step = |batch: usize| (bytes(9, batch) - bytes(4, batch)) / 5;
+        let (one, three) = (of_a_step(1), of_a_step(3));
+        if three < 3 * one {
+            wrong.push(format!(
+                "{}: {one} bytes a step with a row, {three} with three rows",
+                case.config
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -60,8 +60,16 @@ impl Regions {
             {
                 Sum::Linear
             }
-            (Work::Op(Op::Affine { add: 0.0, .. } | Op::Unary(Unary::Neg) | Op::Copy), _)
-            | (Work::AddAt(_), _) => Sum::Linear,
+            (
+                Work::Op(
+                    Op::Affine { add: 0.0, .. }
+                    | Op::Unary(Unary::Neg)
+                    | Op::Copy
+                    | Op::Concat { .. },
+                )
+                | Work::AddAt(_),
+                _,
+            ) => Sum::Linear,
             (Work::Op(Op::Fill { value: 0.0, .. }), _) => Sum::Zero,
             _ => Sum::Each,
         }
