@@ -11,7 +11,7 @@ use crate::storage::{Dense, Input};
 /// Multiplications below which rows are not worth another thread.
 pub(crate) const MIN_PRODUCTS: usize = 1 << 18;
 /// Minimum rows per thread: fewer rows leave registers of the micro-kernel unused.
-const TILE_ROWS: usize = 4;
+pub(crate) const TILE_ROWS: usize = 4;
 
 /// The inputs of all steps, `[steps, batch, ..]`: rows that are each contiguous, at any stride.
 #[derive(Debug)]

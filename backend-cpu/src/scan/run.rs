@@ -20,7 +20,8 @@ use backend_api::{Buffers, Dests, Error, Precision, Result};
 use super::barrier::Barrier;
 use super::job::{Columns, Job, Shared, missing};
 use super::part::{ALIGNED, Layout, Part, Room};
-use super::program::{Program, products};
+use super::program::Program;
+use super::team;
 use crate::amx;
 use crate::device::Cpu;
 use crate::element::Float;
@@ -28,20 +29,8 @@ use crate::features::has_bf16;
 use crate::int8;
 use crate::packed::{FEW, MatrixView};
 use crate::packed_matrix::{PackedMatrix, Packing};
-use crate::steps::{MIN_PRODUCTS, row_ranges};
+use crate::steps::row_ranges;
 use crate::storage::{CpuBuffer, Input, Output, PackKey};
-
-/// Rows per thread from which on threads split the rows. With fewer, reading all weights in every
-/// thread costs more than waiting for each other. The limit is lower when values are saved and in
-/// gradients, where a step computes more.
-const MIN_ROWS_PER_THREAD: [usize; 2] = [12, 4];
-/// Columns of a product per thread: fewer are not worth waiting for the others.
-const MIN_COLUMNS: usize = 32;
-/// Bytes of weights that stay in a core's own cache from one step to the next. Larger weights are
-/// read from a shared cache or memory, by each thread all that it multiplies with.
-const OWN_CACHE: usize = 2 << 20;
-/// The cost of exchanging one byte with the other threads, in bytes of weights read.
-const EXCHANGE_COST: usize = 16;
 
 impl Cpu {
     /// Runs the steps of a plan; see [`ScanPlan`] for operands and results.
@@ -73,7 +62,8 @@ impl<T: Float> Job<'_, T> {
             return Ok(());
         }
         let captured = &ins[plan.graph().inputs.len()..];
-        let members = self.members(cpu, plan);
+        let saves = plan.saved > 0 || !plan.step.sums().is_empty();
+        let members = team::members(self.program, cpu.threads(), saves);
         let columns = (0..members).map(|member| self.pack(cpu, plan, captured, [member, members]));
         self.columns = columns.collect::<Result<_>>()?;
         if self.is_shared() {
@@ -83,37 +73,6 @@ impl<T: Float> Job<'_, T> {
             self.columns = vec![self.pack(cpu, plan, captured, [0, 1])?];
         }
         self.run_rows(cpu)
-    }
-
-    /// The number of threads that compute the same rows; 1 if threads split the rows. A team is
-    /// better when a thread would get few rows. It is also better when threads that split the rows
-    /// would read more weights in each step than a team exchanges.
-    fn members(&self, cpu: &Cpu, plan: &ScanPlan) -> usize {
-        if cpu.threads() < 2 {
-            return 1;
-        }
-        let program = self.program;
-        let widest = products(&self.phases).map(|product| product.n).max();
-        let work = program.work.saturating_mul(program.batch);
-        let members = cpu
-            .threads()
-            .min(widest.unwrap_or(0) / MIN_COLUMNS)
-            .min(work.saturating_mul(4) / MIN_PRODUCTS);
-        if members < 2 {
-            return 1;
-        }
-        let in_steps = products(&self.phases[program.ahead..program.behind]);
-        let weights = in_steps.clone().map(|p| p.k * p.n * size_of::<T>());
-        let weights: usize = weights.sum();
-        let exchanged = in_steps.map(|p| (p.k + p.n) * size_of::<T>());
-        let exchanged = exchanged.sum::<usize>() * program.batch * EXCHANGE_COST;
-        let saving = plan.saved > 0 || !plan.step.sums().is_empty();
-        let alone = MIN_ROWS_PER_THREAD[usize::from(saving)];
-        let read = weights - weights / members;
-        if program.batch >= members * alone && (weights <= OWN_CACHE || read <= exchanged) {
-            return 1;
-        }
-        members
     }
 
     /// Packs the columns of one of several threads.

@@ -183,10 +183,10 @@ fn sums_over_all_rows_are_those_of_the_default_body() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let of = |batch: usize| {
-        let n = if batch < 4 { 270 } else { 70 };
+        let n = if batch < 8 { 270 } else { 70 };
         [lstm, layer_norm_lstm, gru, layer].map(|f| (f(DType::F32, batch, n), batch))
     };
-    for (graph, batch) in [1, 2, 17, 60].into_iter().flat_map(of) {
+    for (graph, batch) in [1, 2, 7, 17, 60].into_iter().flat_map(of) {
         for lengths in [None, Some((0..batch).map(|r| r as i64 * 5 % 11).collect())] {
             let data = Data::new(&graph, 9, lengths);
             for reverse in [false, true] {
@@ -198,6 +198,29 @@ fn results_do_not_depend_on_the_number_of_threads() {
             }
         }
     }
+}
+
+#[test]
+fn threads_form_a_team_where_rows_are_few_or_weights_large() {
+    let members =
+        |graph: &StepGraph, threads, saves| team::members(&compile(graph).unwrap(), threads, saves);
+    let lstm = |batch, units| lstm(DType::F32, batch, units);
+    // Too little work, then enough, then enough rows for each thread.
+    assert_eq!(members(&lstm(1, 16), 2, false), 1);
+    assert_eq!(members(&lstm(4, 256), 1, false), 1);
+    assert_eq!(members(&lstm(4, 256), 2, false), 2);
+    assert_eq!(members(&lstm(7, 256), 2, false), 2);
+    assert_eq!(members(&lstm(8, 256), 2, false), 1);
+    assert_eq!(members(&lstm(16, 64), 2, true), 1);
+    // Weights of 4 MiB are read often enough to share them, weights of 16 MiB always.
+    assert_eq!(members(&lstm(16, 512), 2, false), 2);
+    assert_eq!(members(&lstm(16, 512), 2, true), 1);
+    assert_eq!(members(&lstm(24, 512), 2, false), 1);
+    assert_eq!(members(&lstm(16, 1024), 2, true), 2);
+    // Two products that depend on each other take twice the waits of one.
+    assert_eq!(members(&lstm(2, 128), 2, false), 2);
+    assert_eq!(members(&gru(DType::F32, 2, 104), 2, false), 1);
+    assert_eq!(members(&gru(DType::F32, 2, 208), 2, false), 2);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use super::program::compile;
+use super::team;
 use crate::device::Cpu;
 use crate::element::Float;
 
