@@ -30,16 +30,12 @@ pub(crate) trait Stored<T: Float>: Pod {
 
     fn vectors<S: Simd>(data: &[Self]) -> &[Self::Vector<S>];
 
-    /// Whether a single pass over a matrix prefetches it where a vector is a cache line.
-    const PREFETCHED: bool;
-
     /// Vector `i` of the numbers of `stored`.
     fn numbers<S: Simd>(simd: S, stored: Self::Vector<S>, i: usize) -> T::Vector<S>;
 }
 
 impl<T: Float> Stored<T> for T {
     const NUMBERS: usize = 1;
-    const PREFETCHED: bool = false;
     type Vector<S: Simd> = <T as Lanes>::Vector<S>;
 
     #[inline(always)]

@@ -16,21 +16,3 @@ pub(crate) fn prefetch<T>(data: &[T], at: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, at);
 }
-
-/// Lines from the one that a single pass over a matrix reads to the one that it prefetches.
-pub(crate) const LINES_AHEAD: usize = 16;
-/// The bytes of a cache line.
-pub(crate) const LINE: usize = 64;
-
-/// Prefetches a cache line into L1, at any address.
-#[inline(always)]
-pub(crate) fn prefetch_near<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}

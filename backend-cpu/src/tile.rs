@@ -11,7 +11,7 @@ use pulp::Simd;
 
 use crate::element::Float;
 use crate::packed::Stored;
-use crate::prefetch::{LINE, LINES_AHEAD, prefetch, prefetch_near};
+use crate::prefetch::prefetch;
 
 /// The value that a product is added to.
 #[derive(Clone, Copy)]
@@ -147,7 +147,7 @@ pub(crate) fn add_rows<S: Simd, T: Float, const M: usize, const V: usize>(
 
 /// The same for `Q` vectors of columns of a wide panel whose rows have `width` vectors; `b` starts
 /// at the element with the first of these columns. The CPU's hardware prefetcher follows a single
-/// pass over all columns; a rounded matrix is read faster with prefetches on top.
+/// pass over all columns.
 #[inline(always)]
 pub(crate) fn add_wide<S: Simd, T: Float, W: Stored<T>, const M: usize, const Q: usize>(
     simd: S,
@@ -175,9 +175,6 @@ pub(crate) fn add_wide<S: Simd, T: Float, W: Stored<T>, const M: usize, const Q:
         for q in 0..Q {
             // SAFETY: row `p` of the panel has `Q` vectors of numbers from `from` on, as asserted.
             let stored = unsafe { *from.add(q / W::NUMBERS) };
-            if W::PREFETCHED && size_of::<W::Vector<S>>() == LINE && q % W::NUMBERS == 0 {
-                prefetch_near(from.wrapping_add(q / W::NUMBERS + LINES_AHEAD));
-            }
             let b = W::numbers(simd, stored, q % W::NUMBERS);
             for (sums, x) in sums.iter_mut().zip(x) {
                 sums[q] = T::mul_add(simd, x, b, sums[q]);

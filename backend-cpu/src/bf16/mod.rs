@@ -28,7 +28,6 @@ pub(crate) type PackedBf16 = Panels<Pair>;
 
 impl Stored<f32> for Pair {
     const NUMBERS: usize = 2;
-    const PREFETCHED: bool = true;
     type Vector<S: Simd> = S::u32s;
 
     #[inline(always)]

@@ -158,7 +158,6 @@ mod x86 {
     };
 
     use super::{LANES, Tile, Unrolled};
-    use crate::prefetch::{LINES_AHEAD, prefetch_near};
 
     /// Flips the sign of each integer: adds 128 to it, as an unsigned number.
     const FLIP: u32 = 0x8080_8080;
@@ -188,10 +187,7 @@ mod x86 {
                 }
                 for q in 0..Q {
                     // SAFETY: row `p` of the panel has these columns.
-                    let line = b.wrapping_add(q * LANES);
-                    prefetch_near(line.wrapping_add(LINES_AHEAD * LANES));
-                    // SAFETY: row `p` of the panel has these columns.
-                    let b = unsafe { _mm512_loadu_si512(line.cast()) };
+                    let b = unsafe { _mm512_loadu_si512(b.add(q * LANES).cast()) };
                     for (sums, x) in all.iter_mut().zip(x) {
                         sums[q] = _mm512_dpbusd_epi32(sums[q], x, b);
                     }
