@@ -13,7 +13,9 @@ use crate::driver;
 use crate::pool::Block;
 use crate::primary::Primary;
 
-/// Workspace size in bytes, as NVIDIA recommends for Hopper and newer devices.
+/// Workspace size in bytes of every handle, as NVIDIA recommends for Hopper and newer devices. A
+/// workspace of another size could make cuBLAS choose another kernel: recorded products would then
+/// differ from queued ones.
 pub(crate) const WORKSPACE: usize = 32 << 20;
 
 /// Held for writing while a stream is captured, and for reading while a handle is created or

@@ -1,8 +1,8 @@
 //! The device: its stream, memory and kernels.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use backend_api::trace::StepCache;
 use backend_api::{DType, Error, Precision, Result};
@@ -23,6 +23,16 @@ use crate::swapper::Swapper;
 #[derive(Clone)]
 pub struct Cuda(Arc<Inner>);
 
+/// A device that may be closed: a step in its cache must not keep it open.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closable(Weak<Inner>);
+
+impl Closable {
+    pub(crate) fn open(&self) -> Option<Cuda> {
+        self.0.upgrade().map(Cuda)
+    }
+}
+
 // Fields are dropped in order: everything that uses the memory and the stream comes before them.
 struct Inner {
     steps: StepCache,
@@ -36,9 +46,8 @@ struct Inner {
     primary: Arc<Primary>,
     major: i32,
     multiprocessors: u32,
-    /// Multiprocessors for cooperative launches; 0 if the device does not support them, or has
-    /// refused one.
-    cooperative: AtomicU32,
+    /// Why there are no cooperative launches: the device does not support them, or has refused one.
+    refusal: OnceLock<String>,
     shared_limit: usize,
     precision: Precision,
     /// Whether each launch is waited for.
@@ -87,12 +96,15 @@ impl Cuda {
             primary,
             major: capability.0,
             multiprocessors,
-            cooperative: AtomicU32::new(if cooperative { multiprocessors } else { 0 }),
+            refusal: OnceLock::new(),
             shared_limit,
             precision,
             synchronous,
             launches: AtomicU64::new(0),
         }));
+        if !cooperative {
+            device.refuse_cooperative("the device has no cooperative launches".to_owned());
+        }
         device.clear(device.faults().address(), Faults::BYTES)?;
         log::info!(
             "{}: {}, {}",
@@ -145,14 +157,23 @@ impl Cuda {
         self.0.multiprocessors
     }
 
-    /// The multiprocessors that hold the blocks of a cooperative launch; 0 without such launches.
-    pub(crate) fn cooperative(&self) -> u32 {
-        self.0.cooperative.load(Ordering::Relaxed)
+    /// The multiprocessors that hold the blocks of a cooperative launch, or why there are no such
+    /// launches.
+    pub(crate) fn cooperative(&self) -> Result<u32, &str> {
+        match self.0.refusal.get() {
+            Some(reason) => Err(reason),
+            None => Ok(self.0.multiprocessors),
+        }
     }
 
-    /// Makes no more cooperative launches.
-    pub(crate) fn refuse_cooperative(&self) {
-        self.0.cooperative.store(0, Ordering::Relaxed);
+    /// Makes no more cooperative launches, for this reason.
+    pub(crate) fn refuse_cooperative(&self, reason: String) {
+        // Of several reasons the first is kept.
+        let _ = self.0.refusal.set(reason);
+    }
+
+    pub(crate) fn closable(&self) -> Closable {
+        Closable(Arc::downgrade(&self.0))
     }
 
     /// The precision of a matmul: the operation's own unless it is the default, else the device's.

@@ -4,7 +4,7 @@
 //! addresses. Its kernels find all other memory through a description in the workspace.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaGraph, CudaStream, sys};
 
@@ -27,8 +27,8 @@ pub(crate) struct Workspace {
     pub(crate) graph: Option<Graph>,
     /// Whether the kind has been used before.
     pub(crate) known: bool,
-    /// How often its recording failed.
-    pub(crate) failures: u8,
+    /// Why its recordings failed, each time.
+    pub(crate) failures: Vec<String>,
     pub(crate) used: u64,
     pub(crate) blocks: Vec<Block>,
 }
@@ -49,6 +49,16 @@ impl Workspace {
 /// The recordings of a device. Fields are dropped in order.
 #[derive(Default)]
 pub(crate) struct GraphCache(pub(crate) Mutex<State>);
+
+impl GraphCache {
+    /// Why a kind of sequence has no recording, if one was tried.
+    pub(crate) fn failure(&self, kind: Key) -> Option<String> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let workspace = state.kinds.get(&kind)?;
+        let failure = workspace.failures.last()?;
+        workspace.graph.is_none().then(|| failure.clone())
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct State {

@@ -122,48 +122,52 @@ impl Spread {
 }
 
 impl Cuda {
-    /// The spread of an LSTM in `f32`; `None` if there is no persistent kernel for its activation,
-    /// or not for its size on this device.
+    /// The spread of an LSTM in `f32`, or why its steps are not one launch.
     pub(crate) fn spread(
         &self,
         [steps, batch, units]: [usize; 3],
         activation: Activation,
-    ) -> Option<Spread> {
-        let counted = i32::try_from(steps).is_ok() && i32::try_from(batch).is_ok();
-        if !activation.is_common() || !counted || steps == 0 {
-            return None;
+    ) -> Result<Spread, String> {
+        if !activation.is_common() {
+            return Err(format!("no kernel computes {}", activation.name()));
         }
-        let multiprocessors = self.cooperative() as usize;
-        let spreads = Spread::all(batch, units, multiprocessors, self.shared_limit());
-        spreads.into_iter().find(|spread| {
-            // Each block adds 1 per step to a 32-bit counter.
+        let multiprocessors = self.cooperative()? as usize;
+        let mut spreads = Spread::all(batch, units, multiprocessors, self.shared_limit());
+        // Each block adds 1 per step to a 32-bit counter.
+        spreads.retain(|spread| {
             let arrivals = steps.checked_mul(spread.per);
-            let counted = arrivals.is_some_and(|n| i32::try_from(n).is_ok());
-            counted && self.holds(spread, activation)
-        })
+            steps > 0 && arrivals.is_some_and(|n| i32::try_from(n).is_ok())
+        });
+        if spreads.is_empty() {
+            return Err("the weights, rows or steps do not fit the device".to_owned());
+        }
+        for spread in spreads {
+            if self.holds(&spread, activation)? {
+                return Ok(spread);
+            }
+        }
+        Err("the device cannot hold all blocks at once".to_owned())
     }
 
     /// Whether all blocks can be resident at once. A debugger or another process may have a part of
     /// each multiprocessor.
-    fn holds(&self, spread: &Spread, activation: Activation) -> bool {
+    fn holds(&self, spread: &Spread, activation: Activation) -> Result<bool, String> {
         let Launch {
             blocks,
             threads,
             shared,
             ..
         } = spread.launch();
-        let room = self.bind().and_then(|()| {
-            let each =
-                self.loaded()
-                    .occupancy(spread.kernel(activation), threads, shared as usize)?;
-            Ok(each * self.cooperative())
+        let each = self.bind().and_then(|()| {
+            let kernel = spread.kernel(activation);
+            self.loaded().occupancy(kernel, threads, shared as usize)
         });
-        match room {
-            Ok(room) => blocks <= room,
+        match each {
+            Ok(each) => Ok(blocks <= each * self.cooperative()?),
             Err(error) => {
                 log::warn!("{error}; LSTMs run step by step");
-                self.refuse_cooperative();
-                false
+                self.refuse_cooperative(error.to_string());
+                Err(error.to_string())
             }
         }
     }
@@ -207,12 +211,13 @@ impl Cuda {
         let started =
             self.launch_cooperatively(spread.kernel(gates.activation), spread.launch(), args)?;
         if !started {
+            let blocks = spread.launch().blocks;
+            let reason = format!("the device refuses a cooperative launch of {blocks} blocks");
             log::warn!(
-                "{}: the device refuses cooperative launches of {} blocks; LSTMs run step by step",
-                driver::name(self.index()),
-                spread.launch().blocks
+                "{}: {reason}; LSTMs run step by step",
+                driver::name(self.index())
             );
-            self.refuse_cooperative();
+            self.refuse_cooperative(reason);
         }
         Ok(started)
     }

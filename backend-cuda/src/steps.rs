@@ -21,7 +21,7 @@ use crate::ranges::range;
 /// Steps per recording.
 pub(crate) const CHUNK: usize = 32;
 /// Failed recordings of a kind after which it is not tried again.
-const ATTEMPTS: u8 = 3;
+const ATTEMPTS: usize = 3;
 /// Maximum kinds of sequences whose recordings are kept.
 const KINDS: usize = 16;
 
@@ -108,13 +108,13 @@ impl Cuda {
             Entry::Vacant(new) => new.insert(self.workspace(sequence)?),
         };
         workspace.used = *clock;
-        if workspace.known && workspace.graph.is_none() && workspace.failures < ATTEMPTS {
+        if workspace.known && workspace.graph.is_none() && workspace.failures.len() < ATTEMPTS {
             // A recording saves time and nothing else, so a failure is not the caller's.
             match self.record_with(recorder, workspace, sequence) {
                 Ok(graph) => workspace.graph = Some(graph),
                 Err(error) => {
                     log::warn!("{error}; the sequence runs without a recording");
-                    workspace.failures += 1;
+                    workspace.failures.push(error.to_string());
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Cuda {
         Ok(Workspace {
             graph: None,
             known: false,
-            failures: 0,
+            failures: Vec::new(),
             used: 0,
             blocks: blocks.collect::<Result<_>>()?,
         })

@@ -3,9 +3,6 @@
 use backend_api::trace::{Node, Operand, StepGraph, Value, Work};
 use backend_api::{Activation, Binary, DType, Fused, LstmGates, Op};
 
-use crate::device::Cuda;
-use crate::persistent::Spread;
-
 /// A step `x · w0 + w1 + h · w2`, then [`Fused::LstmStep`], with the states `c` and `h`.
 #[derive(Clone, Debug)]
 pub(super) struct PlainLstm {
@@ -80,18 +77,5 @@ impl PlainLstm {
             gates,
             outputs: graph.outputs.iter().map(saved).collect::<Option<_>>()?,
         })
-    }
-}
-
-impl Cuda {
-    /// How the blocks of one launch share the steps of an LSTM, if they can run so.
-    pub(super) fn spread_of(
-        &self,
-        lstm: &PlainLstm,
-        graph: &StepGraph,
-        steps: usize,
-    ) -> Option<Spread> {
-        let sizes = [steps, graph.batch(), graph.states[0].shape.last()];
-        self.spread(sizes, lstm.gates.activation)
     }
 }

@@ -10,10 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::join::{Joined, Launch, launches};
 use super::kernel::Kernel;
-use super::lstm::PlainLstm;
+use super::lstm::{PlainLstm, Saved};
 use super::print::Printer;
 use super::slots::Slots;
-use crate::device::Cuda;
+use crate::device::{Closable, Cuda};
+use crate::graphs::Key;
+use crate::persistent::Spread;
 
 /// A compiled step.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct StepKernels {
     pub(super) grids: Vec<Option<RowGrid>>,
     /// The LSTM that the step is of, for one launch.
     pub(super) lstm: Option<PlainLstm>,
+    /// The device, which knows how the steps run.
+    device: Closable,
     /// What a step queues.
     pub(super) launches: Vec<Launch>,
     /// The matrices of the steps' products.
@@ -58,7 +62,8 @@ impl StepKernels {
         let grids = phases.map(|number| print(&program, &slots, number, &mut source));
         Ok(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
-            lstm: None,
+            lstm: PlainLstm::of(graph),
+            device: Closable::default(),
             grids: grids.collect::<Result<_, _>>()?,
             launches,
             matrices,
@@ -74,11 +79,26 @@ impl StepKernels {
     /// # Errors
     /// As for [`new`](Self::new).
     pub(crate) fn on(cuda: &Cuda, graph: &StepGraph) -> Result<Self, String> {
-        let lstm = PlainLstm::of(graph);
         Ok(Self {
-            lstm: lstm.filter(|lstm| cuda.spread_of(lstm, graph, 1).is_some()),
+            device: cuda.closable(),
             ..Self::new(graph)?
         })
+    }
+
+    /// How the blocks of one launch share all steps, or why they are not one launch. `None` if the
+    /// step is not that of a plain LSTM whose first `shown` outputs are results.
+    pub(super) fn spread(
+        &self,
+        cuda: &Cuda,
+        steps: usize,
+        shown: usize,
+    ) -> Option<Result<Spread, String>> {
+        let lstm = self.lstm.as_ref()?;
+        let mut shown = lstm.outputs[..shown].iter();
+        let sizes = [steps, self.program.batch, self.program.states[0]];
+        shown
+            .all(|output| *output == Saved::Output)
+            .then(|| cuda.spread(sizes, lstm.gates.activation))
     }
 }
 
@@ -128,8 +148,15 @@ impl fmt::Display for StepKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_product = |launch: &&Launch| matches!(launch, Launch::Product(..));
         let products = self.launches.iter().filter(is_product).count();
-        if self.lstm.is_some() {
-            writeln!(f, "all steps in one launch, instead of")?;
+        if let Some(cuda) = self.device.open() {
+            match self.spread(&cuda, 1, self.program.outputs.len()) {
+                Some(Ok(_)) => writeln!(f, "all steps in one launch, instead of")?,
+                Some(Err(reason)) => writeln!(f, "not all steps in one launch: {reason}")?,
+                None => {}
+            }
+            if let Some(reason) = cuda.graphs().failure(Key(self.id)) {
+                writeln!(f, "steps are not replayed from a recording: {reason}")?;
+            }
         }
         let launches = self.launches.len();
         writeln!(f, "{launches} launches a step, {products} of them products")?;

@@ -17,12 +17,10 @@ impl Cuda {
         let Some(lstm) = &run.step.lstm else {
             return Ok(false);
         };
-        let (shown, saved) = lstm.outputs.split_at(plan.shown());
-        let plain = !plan.reverse
-            && plan.step.sums().is_empty()
-            && saved.len() == plan.saved
-            && shown.iter().all(|output| *output == Saved::Output);
-        let Some(spread) = self.spread_of(lstm, graph, plan.steps).filter(|_| plain) else {
+        if plan.reverse || !plan.step.sums().is_empty() {
+            return Ok(false);
+        }
+        let Some(Ok(spread)) = run.step.spread(self, plan.steps, plan.shown()) else {
             return Ok(false);
         };
         let captured = |i: usize| {

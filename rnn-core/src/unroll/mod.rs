@@ -364,14 +364,6 @@ impl<B: Backend> Unroll<B> {
         S: Nest<B>,
         O: Nest<B>,
     {
-        self.explain(|| {
-            let regions = &step.regions;
-            let path = match regions.core().map(|core| core.program()) {
-                Some(Err(reason)) => StepPath::Stepwise(reason.to_owned()),
-                _ => StepPath::Compiled,
-            };
-            (path, regions.to_string())
-        });
         let lengths = self.remaining_lengths()?;
         let operands = ScanOperands {
             inputs: &inputs.leaves(),
@@ -384,6 +376,15 @@ impl<B: Backend> Unroll<B> {
             reuse: !self.step.is_training(),
         };
         let results = step.regions.run(&step.device, &operands)?;
+        // Only after the run does the device know what it refuses.
+        self.explain(|| {
+            let regions = &step.regions;
+            let path = match regions.core().map(|core| core.program()) {
+                Some(Err(reason)) => StepPath::Stepwise(reason.to_owned()),
+                _ => StepPath::Compiled,
+            };
+            (path, regions.to_string())
+        });
         let outputs = zero.rebuild(&results.outputs)?;
         Ok((outputs, state.rebuild(&results.states)?))
     }

@@ -1,6 +1,5 @@
 //! The gradient of each operation, in terms of operations.
 
-use backend_api::trace::ScanPlan;
 use backend_api::{
     Activation, Backend, Binary, Compare, DType, Error, Fused, Meta, Op, Precision, Reduce, Result,
     Tensor, Unary,
@@ -42,11 +41,9 @@ pub(super) fn has_rule(fused: &Fused) -> bool {
             | Fused::GruGates { .. }
             | Fused::GruOutput { .. }
             | Fused::MaskedUpdate { .. }
-            // With saved values only: `scan::saving` has derived a gradient.
-            | Fused::Scan(ScanPlan { saved: 1.., .. })
             | Fused::SoftmaxCrossEntropy
             | Fused::SquaredNorm
-    )
+    ) || matches!(fused, Fused::Scan(plan) if scan::is_derived(plan))
 }
 
 /// The values that [`gradient`] reads, given which operands are tracked.

@@ -49,6 +49,11 @@ pub(super) fn needs(plan: &ScanPlan) -> Needs {
     Needs::inputs(&operands).and_outputs(&saved)
 }
 
+/// Whether a gradient was derived for the steps; they may save nothing for it.
+pub(super) fn is_derived(plan: &ScanPlan) -> bool {
+    backward(&plan.step).is_ok()
+}
+
 fn backward(step: &CompiledStep) -> Result<Arc<Backward>> {
     step.derived(&[], || {
         Err(Error::Gradient("scan: the step has no gradient".to_owned()))

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend_api::{Backend, DType, Error, MemoryPolicy, Result, Tensor};
 use rnn_core::cells::UgrnnCell;
-use rnn_core::{BasicLstmCell, DynamicRnn, Initializer, Module, Param, Visitor};
+use rnn_core::{
+    BasicLstmCell, DynamicRnn, Initializer, Module, Param, StepContext, Unroll, Visitor,
+};
 use rnn_train::data::{Batches, Remainder};
 use rnn_train::optim::Sgd;
 use rnn_train::training::Trainer;
@@ -138,6 +140,24 @@ fn gradients_that_are_constants_can_be_nested() {
     let product = x.mul(&y).unwrap().sum_all().unwrap();
     let grads = d.backward(&product, &[&y]).unwrap();
     assert_eq!(grads[0].as_ref().unwrap().item().unwrap(), 2.0);
+}
+
+#[test]
+fn a_step_that_saves_nothing_keeps_what_it_detaches() {
+    let d = device();
+    let x = d.leaf(&tensor(&d, &[2.0, 3.0], &[2, 1, 1])).unwrap();
+    let zero = tensor(&d, &[0.0], &[1, 1]);
+    let unroll = Unroll::new(StepContext::default(), 2, 1);
+    let (outputs, _) = unroll
+        .scan(&x, &zero, &zero, |_, x, h| {
+            let h = h.affine(0.5, 0.0)?.add(x)?.add(&x.detach())?;
+            Ok((h.clone(), h))
+        })
+        .unwrap();
+    assert_eq!(outputs.to_vec::<f64>().unwrap(), [4.0, 8.0]);
+    let grads = d.backward(&outputs.sum_all().unwrap(), &[&x]).unwrap();
+    let grad = grads[0].as_ref().unwrap().to_vec::<f64>().unwrap();
+    assert_eq!(grad, [1.5, 1.0]);
 }
 
 /// Looks up rows and runs a cell with a kernel and one with a compiled step.

@@ -101,12 +101,17 @@ impl Case {
     }
 }
 
-/// Whether all steps of the LSTM are one launch.
-pub(crate) fn is_whole(device: &Cuda, case: &Case) -> bool {
+/// How the LSTM runs.
+pub(crate) fn explained(device: &Cuda, case: &Case) -> String {
     let cell = case.lstm(device).unwrap();
     let rnn = DynamicRnn::new(&cell);
     let how = rnn.explain(&case.inputs(device).unwrap()).unwrap();
-    how.to_string().contains("all steps in one launch")
+    how.to_string()
+}
+
+/// Whether all steps of the LSTM are one launch.
+pub(crate) fn is_whole(device: &Cuda, case: &Case) -> bool {
+    explained(device, case).contains("  all steps in one launch, instead of")
 }
 
 /// The launches of LSTMs in one launch.

@@ -11,5 +11,6 @@ mod lifetimes;
 mod memory;
 mod operations;
 mod optimizers;
+mod random;
 mod refusals;
 mod steps;

@@ -5,7 +5,7 @@ use backend_api::{Backend, DType, Error, Meta, Op, Result, Shape, Tensor};
 use backend_cuda::Cuda;
 use recurrent_tests::devices::simulator;
 
-use crate::case::{Case, third_run};
+use crate::case::{Case, explained, third_run};
 
 const MIB: usize = 1 << 20;
 
@@ -141,6 +141,10 @@ fn a_recording_that_fails_changes_no_result_and_is_tried_again() {
         launches >= 80,
         "{launches} launches are fewer than two a step"
     );
+    // This is another use, which fails again.
+    let how = explained(&device, &case);
+    let reason = "steps are not replayed from a recording: cuda:0 is out of memory";
+    assert!(how.contains(reason), "{how}");
     sim.set_memory_limit(1 << 32);
     let (numbers, launches) = run();
     assert_eq!(numbers, first);
@@ -148,6 +152,8 @@ fn a_recording_that_fails_changes_no_result_and_is_tried_again() {
         launches <= recorded,
         "{launches} launches, {recorded} if recorded"
     );
+    let how = explained(&device, &case);
+    assert!(!how.contains("recording"), "{how}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use backend_cuda::Cuda;
 use recurrent_tests::devices::simulator;
 use rnn_core::{BasicLstmCell, DynamicRnn};
 
-use crate::case::{CLOSE, Case, close, is_whole, third_run, whole_launches};
+use crate::case::{CLOSE, Case, close, explained, is_whole, third_run, whole_launches};
 
 fn product(device: &Cuda) -> Vec<f64> {
     let x = Tensor::from_slice(device, &[1.0f64, 2.0, 3.0, 4.0], &[2, 2]).unwrap();
@@ -111,16 +111,25 @@ fn an_lstm_runs_step_by_step_where_its_blocks_are_not_resident_at_once() {
     // A debugger has most of the shared memory.
     sim.set_taken_shared(220 << 10);
     let device = Cuda::new(0).unwrap();
-    assert!(!is_whole(&device, &case));
+    let refused = |device: &Cuda, reason: &str| {
+        let how = explained(device, &case);
+        let line = format!("not all steps in one launch: {reason}\n");
+        assert!(how.contains(&line), "{how}");
+    };
+    refused(&device, "the device cannot hold all blocks at once");
     run(&device);
+    // The debugger ends.
     sim.set_taken_shared(0);
-    // What is compiled for the device stays as it is.
-    let device = Cuda::new(0).unwrap();
     assert!(is_whole(&device, &case));
     // Another process has the multiprocessors, of which the query does not know.
     sim.set_resident_limit(0);
+    let reason = "the device refuses a cooperative launch of 2 blocks";
     let launches = || [whole_launches(&sim), sim.launches_of("step_2")];
     let before = launches();
+    // The run that is refused says so, and so do later ones, which do not ask again.
+    refused(&device, reason);
+    sim.set_resident_limit(u16::MAX);
+    refused(&device, reason);
     run(&device);
     assert_eq!(launches()[0], before[0]);
     assert!(launches()[1] > before[1]);

@@ -94,8 +94,8 @@ fn cells_agree_with_their_operations() {
             let lengths = (0..batch as i64).map(|r| r * 5 % 8).collect();
             for (lengths, reverse) in [(None, false), (Some(lengths), true)] {
                 let data = Data::new(&graph, 7, lengths);
-                let wanted = stepwise::<f32>(&device, &graph, &data, reverse);
-                let found = fused::<f32>(&device, &graph, &data, reverse);
+                let wanted = stepwise(&device, &graph, &data, reverse);
+                let found = fused(&device, &graph, &data, reverse).unwrap();
                 close(&found, &wanted, 2e-6).unwrap();
             }
         }
@@ -171,8 +171,8 @@ fn sums_over_all_rows_are_those_of_the_default_body() {
             for threads in [1, 2, 3] {
                 let device = cpu(threads);
                 let program = device.compile_step(&graph);
-                let found = scanned::<f64>(&device, step(program), &data, false);
-                let wanted = scanned(&device, step(Err("none".to_owned())), &data, false);
+                let found = scanned(&device, step(program), &data, false).unwrap();
+                let wanted = scanned(&device, step(Err("none".to_owned())), &data, false).unwrap();
                 assert_eq!(found.len(), 2 + 1 + 4);
                 close(&found, &wanted, 1e-9).unwrap();
             }
@@ -190,9 +190,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
         for lengths in [None, Some((0..batch).map(|r| r as i64 * 5 % 11).collect())] {
             let data = Data::new(&graph, 9, lengths);
             for reverse in [false, true] {
-                let wanted = fused::<f32>(&cpu(1), &graph, &data, reverse);
+                let wanted = fused(&cpu(1), &graph, &data, reverse).unwrap();
                 for threads in 2..5 {
-                    let found = fused::<f32>(&cpu(threads), &graph, &data, reverse);
+                    let found = fused(&cpu(threads), &graph, &data, reverse).unwrap();
                     assert_eq!(found, wanted);
                 }
             }
@@ -227,7 +227,7 @@ fn threads_form_a_team_where_rows_are_few_or_weights_large() {
 fn a_batch_may_be_empty() {
     let graph = lstm(DType::F32, 0, 5);
     let data = Data::new(&graph, 3, None);
-    let found = fused::<f32>(&cpu(1), &graph, &data, false);
+    let found = fused(&cpu(1), &graph, &data, false).unwrap();
     assert!(found.iter().all(Vec::is_empty));
 }
 
@@ -249,15 +249,8 @@ fn a_program_of_another_step_is_refused() {
     let state = Tensor::from_slice(&cpu, &[0.5f32; 2 * 3], &[2, 3]).unwrap();
     for (program, fits) in [(&small, true), (&large, false)] {
         let program = cpu.compile_step(program);
-        let plan = ScanPlan {
-            step: Arc::new(CompiledStep::new(small.clone(), program)),
-            steps: 4,
-            reverse: false,
-            ragged: false,
-            reuse: false,
-            saved: 0,
-        };
-        let op = Op::Fused(Fused::Scan(plan));
+        let step = CompiledStep::new(small.clone(), program);
+        let op = scan(step, &Data::new(&small, 4, None), false);
         let result = Tensor::call_all(&cpu, &op, &[&state]);
         assert_eq!(result.is_ok(), fits);
     }

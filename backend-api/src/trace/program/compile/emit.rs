@@ -97,7 +97,7 @@ impl Builder {
             let (buffer, offset) = match self.operands.get(&(id, i)) {
                 Some(&(scratch, offset)) => (self.buffer(Memory::Scratch(scratch)), offset),
                 None => {
-                    let (buffer, offset) = self.source(term.a.source);
+                    let (buffer, offset) = self.read(term.a.source, self.segment[id]);
                     (buffer, offset + term.a.offset)
                 }
             };
@@ -150,18 +150,18 @@ impl Builder {
                         _ => row_major(axes),
                     };
                     let out = (home, offset, &results);
-                    self.emit(kind, axes, out, ins, &mut code)?;
+                    self.emit(segment, kind, axes, out, ins, &mut code)?;
                 }
                 RowWork::Parts { parts, .. } => {
                     for part in parts {
-                        let (from, at) = self.source(part.from.source);
+                        let (from, at) = self.read(part.from.source, segment);
                         let in_place = from == home
                             && at + part.from.offset == offset + part.at
                             && part.from.strides == part.strides;
                         if !in_place {
                             let out = (home, offset + part.at, &part.strides);
                             let ins = std::slice::from_ref(&part.from);
-                            self.emit(Code::Copy, &part.from.axes, out, ins, &mut code)?;
+                            self.emit(segment, Code::Copy, &part.from.axes, out, ins, &mut code)?;
                         }
                     }
                 }
@@ -173,7 +173,7 @@ impl Builder {
                 let strides = row_major(&span.axes);
                 let out = (self.buffer(copied.memory), copied.offset, &strides);
                 let ins = std::slice::from_ref(span);
-                self.emit(Code::Copy, &span.axes, out, ins, &mut code)?;
+                self.emit(segment, Code::Copy, &span.axes, out, ins, &mut code)?;
             }
         }
         Ok(code)
@@ -223,9 +223,10 @@ impl Builder {
         }
     }
 
-    /// Appends the instructions that compute `code` for all indices of `axes`.
+    /// Appends the instructions of a segment that compute `code` for all indices of `axes`.
     fn emit(
         &self,
+        segment: usize,
         code: Code,
         axes: &Axes,
         (home, offset, strides): (Buffer, usize, &Axes),
@@ -236,7 +237,8 @@ impl Builder {
             return Ok(());
         }
         let reduces = code.reduces();
-        let sources: SmallVec<[_; 3]> = ins.iter().map(|span| self.source(span.source)).collect();
+        let sources = ins.iter().map(|span| self.read(span.source, segment));
+        let sources: SmallVec<[_; 3]> = sources.collect();
         // The lengths, and the strides of the result and the operands.
         let mut loops: SmallVec<[(usize, [usize; 4]); 8]> = SmallVec::new();
         for (i, &len) in axes.iter().enumerate() {

@@ -179,9 +179,7 @@ impl Builder {
 
     fn join_results(&mut self, id: usize, ids: &[usize]) {
         let operands = |id: usize| match &self.value(id).work {
-            RowWork::Product { terms, start: None }
-                if self.home[id].is_none() && !self.chunked[id] =>
-            {
+            RowWork::Product { terms, start: None } if self.home[id].is_none() => {
                 Some(terms.iter().map(|term| &term.a).collect::<Vec<_>>())
             }
             _ => None,
@@ -270,9 +268,15 @@ impl Builder {
             if self.uses[id] == 0 {
                 continue;
             }
+            let fixed = self.target == Target::Fixed
+                && self.is_product(id)
+                && self.region[id] == Region::Step;
+            if fixed && self.chunked[id] {
+                self.keep(id);
+            }
             let home = match self.home[id] {
                 Some(home) => home,
-                None if in_memory[id] && self.chunked[id] => {
+                None if in_memory[id] && self.chunked[id] && !fixed => {
                     self.chunks.push(self.value(id).width);
                     (Memory::Chunk(self.chunks.len() - 1), 0)
                 }
@@ -318,6 +322,19 @@ impl Builder {
         }
     }
 
+    /// Copies a product of the steps to memory for several steps.
+    fn keep(&mut self, id: usize) {
+        let (width, memory) = (self.value(id).width, Memory::Chunk(self.chunks.len()));
+        self.chunks.push(width);
+        self.kept.insert(id, memory);
+        self.copies.push(Copied {
+            span: Span::whole(Source::Value(id), &[width]),
+            memory,
+            offset: 0,
+            segment: None,
+        });
+    }
+
     /// Elements of a row of a memory.
     pub(super) fn width(&self, memory: Memory) -> usize {
         match memory {
@@ -351,6 +368,17 @@ impl Builder {
             Source::Constant(i) => (Memory::Constants, i),
         };
         (self.buffer(memory), offset)
+    }
+
+    /// Like [`source`](Self::source), for a segment that reads it.
+    pub(super) fn read(&self, source: Source, segment: usize) -> (Buffer, usize) {
+        if let Source::Value(id) = source
+            && segment > self.last[Region::Step as usize]
+            && let Some(memory) = self.kept.get(&id)
+        {
+            return (self.buffer(*memory), 0);
+        }
+        self.source(source)
     }
 
     /// The segment that copies a span: not ahead of the steps, where no state is known.

@@ -7,8 +7,9 @@
 //! Products that depend on no state run ahead of the steps, and products that no state depends on
 //! behind them, with the rows of several steps at a time: a [`Region`].
 //!
-//! For [`Target::Fixed`], the steps' products use scratch memory and states only. A product may add
-//! to a new state in place: rows that have ended then multiply zeros.
+//! For [`Target::Fixed`], the steps' products use scratch memory and states only; what is read of
+//! them behind the steps is copied. A product may add to a new state in place: rows that have ended
+//! then multiply zeros.
 
 mod emit;
 mod homes;
@@ -98,6 +99,8 @@ struct Builder {
     carried: Vec<Carried>,
     /// What is copied, besides being where it is computed.
     copies: Vec<Copied>,
+    /// The memory for several steps of products that have fixed memory for one, too.
+    kept: HashMap<usize, Memory>,
     /// Products that add to zeros in a state.
     added: Vec<usize>,
     /// The scratch memory with the copied operand of a product, and the offset there: of the
@@ -133,6 +136,7 @@ impl Builder {
             chunks: Vec::new(),
             carried: Vec::new(),
             copies: Vec::new(),
+            kept: HashMap::new(),
             added: Vec::new(),
             operands: HashMap::new(),
         };
