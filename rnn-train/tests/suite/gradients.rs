@@ -150,7 +150,7 @@ fn a_step_that_saves_nothing_keeps_what_it_detaches() {
     let unroll = Unroll::new(StepContext::default(), 2, 1);
     let (outputs, _) = unroll
         .scan(&x, &zero, &zero, |_, x, h| {
-            let h = h.affine(0.5, 0.0)?.add(x)?.add(&x.detach())?;
+            let h = h.affine(0.5, 0.0)?.add(x)?.add(x.detach())?;
             Ok((h.clone(), h))
         })
         .unwrap();
