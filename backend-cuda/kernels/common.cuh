@@ -48,6 +48,9 @@ struct Strided {
 template <int N>
 __device__ inline void locate(const Strided<N> &s, i64 i, i64 (&at)[N]) {
   for (int k = 0; k < N; k++) at[k] = s.offsets[k];
+  // Most operands have one axis. Unrolled, the divisions are half of the code of a small kernel,
+  // and take as much of the compiler's time.
+#pragma unroll 1
   for (int axis = (int)s.rank - 1; axis > 0; axis--) {
     i64 rest = i / s.dims[axis];
     i64 place = i - rest * s.dims[axis];

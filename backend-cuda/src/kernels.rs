@@ -211,7 +211,8 @@ impl<'a> Code<'a> {
 
     /// All options for an architecture.
     pub(crate) fn options(&self, architecture: &str) -> Vec<String> {
-        let common = ["--std=c++17", "-default-device"].map(str::to_owned);
+        // No textures or runtime functions, whose declarations take time.
+        let common = ["--std=c++17", "-default-device", "--minimal"].map(str::to_owned);
         let target = format!("--gpu-architecture={architecture}");
         [target]
             .into_iter()

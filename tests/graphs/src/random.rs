@@ -18,8 +18,8 @@ pub enum Kind {
     Exact,
     /// Products and continuous functions: small errors stay small.
     Continuous,
-    /// Products and functions that have a continuous gradient, which the gradients of other steps do
-    /// not have: sums into parts, and gradients of fused operations.
+    /// Products and functions that have a continuous gradient. Sums into parts and gradients of
+    /// fused operations have none.
     Smooth,
 }
 

@@ -35,8 +35,8 @@ fn forward(recipe: &Recipe, dtype: DType, limit: f64) -> Result<(), String> {
         .map_err(|problem| format!("{problem}\n{graph}"))
 }
 
-/// The gradients of the operands of a step's scan, of those that are `tracked`; `None` if the results
-/// do not depend on an operand.
+/// The gradients of those operands of a step's scan that are `tracked`; `None` for the others, and
+/// if the results do not depend on an operand.
 fn gradients<B: Backend>(
     device: &Autodiff<B>,
     step: CompiledStep,
