@@ -117,7 +117,7 @@ const SANITIZERS: [Sanitizer; 2] = [
                 1,
             ),
             Clean::new(SIMULATOR, &["graphs::"], 16),
-            Clean::new(BACKEND, &["backend::every_override"], 1),
+            Clean::new(BACKEND, &["backend::every_override", "joined::"], 1),
         ],
         planted: &[
             ("sanitizers::reduction_without_barrier", "partial_sums"),

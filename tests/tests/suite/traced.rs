@@ -108,10 +108,10 @@ fn no_operation_runs_once_for_each_step() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Training needs memory for the rows of each step, and none that has the size of a weight: the
-/// gradient of a weight is summed over all steps as it is computed.
+/// Training reads and writes rows in each step, and nothing of the size of a weight: the gradient of
+/// a weight is summed over all steps as it is computed.
 #[test]
-fn a_step_of_training_takes_memory_for_its_rows_only() {
+fn a_step_of_training_moves_its_rows_only() {
     let device = device();
     let mut wrong = Vec::new();
     for case in plain().iter().chain(&wrapped()) {
@@ -143,6 +143,35 @@ fn a_step_of_training_takes_memory_for_its_rows_only() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_gradient_for_a_concatenation_is_summed_over_all_steps() {
+    let (device, units) = (device(), 64);
+    let w = Tensor::ones(&device, &[2 * units, units]).unwrap();
+    let w = device.leaf(&w).unwrap();
+    let zero = Tensor::zeros(&device, &[1, units]).unwrap();
+    let bytes = |steps: usize| {
+        let x = Tensor::ones(&device, &[steps, 1, units]).unwrap();
+        let before = device.inner().counts();
+        let unroll = Unroll::new(StepContext::default(), steps, 1);
+        let (outputs, _) = unroll
+            .scan(&x, &zero, &zero, |_, x, h| {
+                let h = Tensor::concat(&[x, h], 1)?.matmul(&w)?.tanh()?;
+                Ok((h.clone(), h))
+            })
+            .unwrap();
+        device
+            .backward(&outputs.mean_all().unwrap(), &[&w])
+            .unwrap();
+        device.inner().counts().since(&before).bytes
+    };
+    let of_a_step = (bytes(9) - bytes(4)) / 5;
+    let kernel = 4 * (2 * units * units) as u64;
+    assert!(
+        of_a_step < kernel / 2,
+        "{of_a_step} bytes a step, kernel: {kernel}"
+    );
 }
 
 /// What a step does that a graph cannot stand for.
