@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backend_api::{Counting, DType, Error, Meta, Result, Shape, Tensor};
+use backend_api::{Counting, Counts, DType, Error, Meta, Result, Shape, Tensor};
 use backend_cpu::Cpu;
 use recurrent_tests::cells::{CellConfigCase, plain, wrapped};
 use rnn_core::{
     AnyCell, Cell, DynamicRnn, Explanation, Initializer, Mode, Module, Param, StepContext,
     StepPath, StreamingRnn, Unroll, Visitor, cell_from_config,
 };
-use rnn_train::{Autodiff, value_and_grad};
+use rnn_train::{Autodiff, Differentiable, value_and_grad};
 
 type Device = Autodiff<Counting<Cpu>>;
 type T = Tensor<Device>;
@@ -71,32 +71,42 @@ fn cells_are_compiled() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The cells that run as programs, and whose inputs are numbers.
+fn compiled() -> impl Iterator<Item = CellConfigCase> {
+    let cases = plain().into_iter().chain(wrapped());
+    cases.filter(|case| case.is_compiled() && case.ids.is_none())
+}
+
+/// What a training step of a cell counts on inputs of some steps and rows, which may have lengths.
+fn training(case: &CellConfigCase, (steps, batch): (usize, usize), lengths: &[usize]) -> Counts {
+    let device = device();
+    let cell = cell(&device, case).unwrap();
+    let x = inputs(&device, case, steps, batch).unwrap();
+    let count = || {
+        let before = device.inner().counts();
+        value_and_grad(&cell, |cell| {
+            let rnn = DynamicRnn::new(cell).time_major(true).mode(case.mode);
+            let rnn = match lengths {
+                [] => rnn,
+                lengths => rnn.sequence_length(lengths),
+            };
+            rnn.run(&x)?.outputs.mean_all()
+        })
+        .unwrap();
+        device.inner().counts().since(&before)
+    };
+    // The first run may draw what later ones have in a cache.
+    count();
+    count()
+}
+
 #[test]
 fn no_operation_runs_once_for_each_step() {
-    let device = device();
     let mut wrong = Vec::new();
-    for case in plain().iter().chain(&wrapped()) {
-        if !case.is_compiled() || case.ids.is_some() {
-            continue;
-        }
-        let cell = cell(&device, case).unwrap();
+    for case in compiled() {
         let launches = |steps: usize| {
-            let x = inputs(&device, case, steps, BATCH).unwrap();
-            let count = || {
-                let before = device.inner().counts();
-                value_and_grad(&cell, |cell| {
-                    let rnn = DynamicRnn::new(cell).time_major(true).mode(case.mode);
-                    rnn.sequence_length(&[steps, 1, steps - 1])
-                        .run(&x)?
-                        .outputs
-                        .mean_all()
-                })
-                .unwrap();
-                device.inner().counts().since(&before).launches
-            };
-            // The first run may draw what later ones have in a cache.
-            count();
-            count()
+            let lengths = [steps, 1, steps - 1];
+            training(&case, (steps, BATCH), &lengths).launches
         };
         let (few, many) = (launches(4), launches(9));
         // Dropout draws the numbers of each step by themselves.
@@ -108,31 +118,13 @@ fn no_operation_runs_once_for_each_step() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Training reads and writes rows in each step, and nothing of the size of a weight: the gradient of
-/// a weight is summed over all steps as it is computed.
+/// Training reads and writes rows in each step, and nothing of the size of a weight: the gradient
+/// of a weight is summed over all steps as it is computed.
 #[test]
 fn a_step_of_training_moves_its_rows_only() {
-    let device = device();
     let mut wrong = Vec::new();
-    for case in plain().iter().chain(&wrapped()) {
-        if !case.is_compiled() || case.ids.is_some() {
-            continue;
-        }
-        let cell = cell(&device, case).unwrap();
-        let bytes = |steps: usize, batch: usize| {
-            let x = inputs(&device, case, steps, batch).unwrap();
-            let count = || {
-                let before = device.inner().counts();
-                value_and_grad(&cell, |cell| {
-                    let rnn = DynamicRnn::new(cell).time_major(true).mode(case.mode);
-                    rnn.run(&x)?.outputs.mean_all()
-                })
-                .unwrap();
-                device.inner().counts().since(&before).bytes
-            };
-            count();
-            count()
-        };
+    for case in compiled() {
+        let bytes = |steps, batch| training(&case, (steps, batch), &[]).bytes;
         let of_a_step = |batch: usize| (bytes(9, batch) - bytes(4, batch)) / 5;
         let (one, three) = (of_a_step(1), of_a_step(3));
         if three < 3 * one {
