@@ -10,14 +10,12 @@ FOLDER) that are classified correctly. Needs numpy, onnx, onnxruntime and safete
 
 import gzip
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
+from lstm_quantization import quantize_lstms
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 
 
@@ -52,16 +50,7 @@ def session(kernel, bias, inputs, quantized):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if quantized:
-        with tempfile.TemporaryDirectory() as folder:
-            file = f"{folder}/quantized.onnx"
-            quantize_dynamic(
-                model,
-                file,
-                op_types_to_quantize=["LSTM"],
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-            )
-            model = onnx.load(file)
+        model = quantize_lstms(model)
     return onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

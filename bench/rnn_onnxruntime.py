@@ -6,32 +6,16 @@ mode, device or cell it prints nothing. With `--precision int8` the weights of a
 dynamically, and the name in the line is onnxruntime-int8.
 """
 
-import tempfile
-
 import common
 
 args = common.arguments()
 
 import numpy as np
-import onnx
 import onnx_workload
 import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from lstm_quantization import quantize_lstms
 
 onnx_workload.end_unless_supported(args)
-
-
-def quantized(made):
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/quantized.onnx"
-        quantize_dynamic(
-            made,
-            file,
-            op_types_to_quantize=["LSTM"],
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-        )
-        return onnx.load(file)
 
 
 def compiled(made):
@@ -52,7 +36,7 @@ def peak(side=1024):
 
 int8 = args.precision == "int8" and args.cell == "lstm"
 model = onnx_workload.layers(args)
-session = compiled(quantized(model) if int8 else model)
+session = compiled(quantize_lstms(model) if int8 else model)
 feed = onnx_workload.feed(args)
 
 if args.mode == "stream":

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// a number of runs.
 const WARM: Duration = Duration::from_millis(1500);
 const BUDGET: Duration = Duration::from_secs(6);
-/// The first runs of a short workload say little: a processor changes its speed, caches fill.
+/// The first runs of a short workload say little: a CPU changes its clock rate, caches fill.
 const ENOUGH: Duration = Duration::from_millis(500);
 const RUNS: std::ops::RangeInclusive<usize> = 5..=100;
 
