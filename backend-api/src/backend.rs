@@ -310,7 +310,7 @@ pub struct View<'a, Buffer> {
     /// The buffer.
     pub buffer: &'a Buffer,
     /// Shape, strides and offset of the elements.
-    pub layout: Layout,
+    pub layout: &'a Layout,
     /// The element type.
     pub dtype: DType,
 }
@@ -324,9 +324,9 @@ impl<Buffer> Clone for View<'_, Buffer> {
 
 impl<Buffer> Copy for View<'_, Buffer> {}
 
-impl<Buffer> View<'_, Buffer> {
+impl<'a, Buffer> View<'a, Buffer> {
     /// The same view of another buffer: decorators use it to unwrap operands.
-    pub fn with_buffer<'a, Other>(&self, buffer: &'a Other) -> View<'a, Other> {
+    pub fn with_buffer<Other>(&self, buffer: &'a Other) -> View<'a, Other> {
         View {
             buffer,
             layout: self.layout,

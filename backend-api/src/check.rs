@@ -35,7 +35,7 @@ pub fn check_run<B: Backend>(
     outs: &Dests<B::Buffer>,
 ) -> Result<()> {
     for x in ins {
-        fits(device, op.name(), x.buffer, &x.layout, x.dtype)?;
+        fits(device, op.name(), x.buffer, x.layout, x.dtype)?;
     }
     let metas: Metas = ins.iter().map(View::meta).collect();
     let results = op.infer(&metas)?;

@@ -116,26 +116,26 @@ macro_rules! dispatch {
             ) -> $crate::Result<$crate::Buffers<$buffer>> {
                 match self {
                     $($(#[$on])* Self::$variant(device) => {
-                        let ins = ins
-                            .iter()
-                            .map(|view| match view.buffer {
-                                $buffer::$variant(buffer) => Ok(view.with_buffer(buffer)),
-                                _ => Err($crate::foreign_buffer(self, op.name())),
-                            })
-                            .collect::<$crate::Result<$crate::Views<'_, _>>>()?;
-                        let outs = outs
-                            .into_iter()
-                            .map(|dest| match dest {
-                                $crate::Dest::New(meta) => Ok($crate::Dest::New(meta)),
+                        let mut inner = $crate::Views::with_capacity(ins.len());
+                        for view in ins {
+                            inner.push(match view.buffer {
+                                $buffer::$variant(buffer) => view.with_buffer(buffer),
+                                _ => return Err($crate::foreign_buffer(self, op.name())),
+                            });
+                        }
+                        let mut dests = $crate::Dests::with_capacity(outs.len());
+                        for dest in outs {
+                            dests.push(match dest {
+                                $crate::Dest::New(meta) => $crate::Dest::New(meta),
                                 $crate::Dest::Into(into) => match *into {
                                     ($buffer::$variant(buffer), at) => {
-                                        Ok($crate::Dest::Into(Box::new((buffer, at))))
+                                        $crate::Dest::Into(Box::new((buffer, at)))
                                     }
-                                    _ => Err($crate::foreign_buffer(self, op.name())),
+                                    _ => return Err($crate::foreign_buffer(self, op.name())),
                                 },
-                            })
-                            .collect::<$crate::Result<$crate::Dests<_>>>()?;
-                        let results = device.run(op, &ins, outs)?;
+                            });
+                        }
+                        let results = device.run(op, &inner, dests)?;
                         Ok(results.into_iter().map($buffer::$variant).collect())
                     })+
                 }

@@ -24,6 +24,7 @@ pub struct Layout {
 
 impl Layout {
     /// The layout of row-major elements without gaps, from the start of the buffer.
+    #[inline]
     pub fn contiguous(shape: Shape) -> Self {
         let mut strides = [0; MAX_RANK];
         let mut step = 1;
@@ -39,16 +40,19 @@ impl Layout {
     }
 
     /// The shape.
+    #[inline]
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
     /// One stride per axis, in elements.
+    #[inline]
     pub fn strides(&self) -> &[usize] {
         &self.strides[..self.shape.rank()]
     }
 
     /// The offset of the first element in the buffer, in elements.
+    #[inline]
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -67,8 +71,26 @@ impl Layout {
 
     /// Whether the elements are row-major and without gaps, at any offset.
     pub fn is_contiguous(&self) -> bool {
+        self.is_contiguous_from(0)
+    }
+
+    /// Whether the elements of the axes from `first` on are row-major and without gaps, at any
+    /// index of the axes before.
+    ///
+    /// ```
+    /// use recurrent::backend::Layout;
+    /// use recurrent::Shape;
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// // Two columns of rows that are four elements long.
+    /// let columns = Layout::contiguous(Shape::new(&[3, 4])?).slice(1, 1..3)?;
+    /// assert!(!columns.is_contiguous());
+    /// assert!(columns.is_contiguous_from(1));
+    /// # Ok(()) }
+    /// ```
+    pub fn is_contiguous_from(&self, first: usize) -> bool {
         let mut step = 1;
-        for axis in (0..self.shape.rank()).rev() {
+        for axis in (first..self.shape.rank()).rev() {
             let len = self.shape[axis];
             if len != 1 && self.strides[axis] != step {
                 return self.shape.count() == 0;
@@ -112,24 +134,40 @@ impl Layout {
     ///
     /// # Errors
     /// The axis does not exist, or `index` is out of bounds.
-    pub fn select(self, axis: usize, index: usize) -> Result<Self> {
+    pub fn select(mut self, axis: usize, index: usize) -> Result<Self> {
         self.check_axis("select", axis)?;
-        let end = index.saturating_add(1);
-        let cut = self.slice(axis, index..end)?;
-        if cut.shape[axis] != 1 {
+        if index >= self.shape[axis] {
             let expected = format!("index {index} of axis {axis} is requested");
             return Err(Error::shape("select", "tensor", self.shape, expected));
         }
-        let mut out = Self {
-            shape: cut.shape.without(axis)?,
-            strides: [0; MAX_RANK],
-            offset: cut.offset,
+        let first = index * self.strides[axis];
+        self.shape = self.shape.without(axis)?;
+        self.strides.copy_within(axis + 1.., axis);
+        self.strides[MAX_RANK - 1] = 0;
+        // As in `slice`, a view without elements begins at the buffer's start.
+        self.offset = match self.shape.count() {
+            0 => 0,
+            _ => self.offset + first,
         };
-        let kept = cut.strides().iter().enumerate().filter(|(i, _)| *i != axis);
-        for (to, (_, &s)) in out.strides.iter_mut().zip(kept) {
-            *to = s;
-        }
-        Ok(out)
+        Ok(self)
+    }
+
+    /// The same elements with an axis of length 1 inserted at position `axis`.
+    ///
+    /// # Errors
+    /// `axis` is above the number of axes, or there are [`MAX_RANK`] axes already.
+    pub(crate) fn unsqueeze(mut self, axis: usize) -> Result<Self> {
+        let rank = self.shape.rank();
+        let shape = self.shape.insert(axis, 1)?;
+        // The stride of contiguous elements, so that equal layouts compare equal.
+        let stride = match axis < rank {
+            true => self.strides[axis].saturating_mul(self.shape[axis].max(1)),
+            false => 1,
+        };
+        self.strides.copy_within(axis..rank, axis + 1);
+        self.strides[axis] = stride;
+        self.shape = shape;
+        Ok(self)
     }
 
     /// Reorders the axes: axis `i` of the result is axis `order[i]` of this layout.

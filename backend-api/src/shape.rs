@@ -67,16 +67,19 @@ impl Shape {
     }
 
     /// Number of axes.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.rank as usize
     }
 
     /// Number of elements.
+    #[inline]
     pub fn count(&self) -> usize {
         self.dims().iter().product()
     }
 
     /// The lengths of the axes, outermost first.
+    #[inline]
     pub fn dims(&self) -> &[usize] {
         &self.dims[..self.rank()]
     }
@@ -212,8 +215,33 @@ pub struct Meta {
 
 impl Meta {
     /// Combines a shape and an element type.
+    #[inline]
     pub fn new(shape: Shape, dtype: DType) -> Self {
         Self { shape, dtype }
+    }
+
+    /// Whether these are the shape and type of one step of `all`: `all` is `[steps, ..]` of them,
+    /// or equal without `steps`.
+    ///
+    /// ```
+    /// use recurrent::{DType, Meta, Shape};
+    ///
+    /// # fn main() -> recurrent::Result<()> {
+    /// let row = Meta::new(Shape::new(&[2, 3])?, DType::F32);
+    /// let rows = Meta::new(Shape::new(&[5, 2, 3])?, DType::F32);
+    /// assert!(row.is_step_of(&rows, Some(5)) && row.is_step_of(&row, None));
+    /// assert!(!row.is_step_of(&rows, Some(4)) && !row.is_step_of(&rows, None));
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn is_step_of(&self, all: &Self, steps: Option<usize>) -> bool {
+        let dims = all.shape.dims();
+        let of_step = match (steps, dims) {
+            (None, _) => dims,
+            (Some(steps), [first, of_step @ ..]) if *first == steps => of_step,
+            (Some(_), _) => return false,
+        };
+        all.dtype == self.dtype && of_step == self.shape.dims()
     }
 
     /// Size of the elements in bytes.

@@ -27,11 +27,18 @@ pub struct TensorUpdate<'a, B: Backend> {
 }
 
 impl<Buffer> Update<'_, Buffer> {
-    /// All operands.
-    fn operands(&self) -> Views<'_, Buffer> {
-        let state = self.state.iter().map(|(buffer, meta)| View {
+    /// The layouts of the state.
+    fn layouts(&self) -> SmallVec<[Layout; 3]> {
+        let metas = self.state.iter().map(|(_, meta)| meta);
+        metas.map(|meta| Layout::contiguous(meta.shape)).collect()
+    }
+
+    /// All operands, the state with its [layouts](Self::layouts).
+    fn operands<'b>(&'b self, layouts: &'b [Layout]) -> Views<'b, Buffer> {
+        let state = self.state.iter().zip(layouts);
+        let state = state.map(|((buffer, meta), layout)| View {
             buffer: &**buffer,
-            layout: Layout::contiguous(meta.shape),
+            layout,
             dtype: meta.dtype,
         });
         state.chain(self.others.iter().copied()).collect()
@@ -51,7 +58,8 @@ pub fn update_by_run<B: Backend>(
     check_update(device, op, updates)?;
     for update in updates {
         let dests = update.state.iter().map(|(_, meta)| Dest::New(*meta));
-        let results = device.run(op, &update.operands(), dests.collect())?;
+        let layouts = update.layouts();
+        let results = device.run(op, &update.operands(&layouts), dests.collect())?;
         for ((buffer, _), result) in update.state.iter_mut().zip(results) {
             **buffer = result;
         }
@@ -70,7 +78,8 @@ pub fn check_update<B: Backend>(
     updates: &[Update<'_, B::Buffer>],
 ) -> Result<()> {
     let types = |update: &Update<'_, B::Buffer>| -> SmallVec<[DType; 6]> {
-        update.operands().iter().map(|x| x.dtype).collect()
+        let state = update.state.iter().map(|(_, meta)| meta.dtype);
+        state.chain(update.others.iter().map(|x| x.dtype)).collect()
     };
     if let Some(pair) = updates
         .windows(2)
@@ -81,9 +90,10 @@ pub fn check_update<B: Backend>(
         return Err(Error::argument(op.name(), "updates", problem));
     }
     for update in updates {
-        let operands = update.operands();
+        let layouts = update.layouts();
+        let operands = update.operands(&layouts);
         for x in &operands {
-            fits(device, op.name(), x.buffer, &x.layout, x.dtype)?;
+            fits(device, op.name(), x.buffer, x.layout, x.dtype)?;
         }
         for (buffer, meta) in &update.state {
             let (count, _) = device.extent(buffer)?;

@@ -56,7 +56,7 @@ impl Cpu {
         f: F,
     ) -> Result<Buffers<CpuBuffer>> {
         let [a, b] = operands(ins)?;
-        let shape = broadcast(&[a.layout, b.layout])?;
+        let shape = broadcast(&[*a.layout, *b.layout])?;
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<O>();
@@ -294,7 +294,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [condition, a, b] = operands(ins)?;
-        let shape = broadcast(&[condition.layout, a.layout, b.layout])?;
+        let shape = broadcast(&[*condition.layout, *a.layout, *b.layout])?;
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<W>();

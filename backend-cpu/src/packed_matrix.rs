@@ -1,5 +1,6 @@
 //! A packed right-hand matrix in any of its forms.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use backend_api::{Precision, Result};
@@ -70,41 +71,32 @@ impl<T: Float> PackedMatrix<T> {
         packing: Packing,
         describe: impl Fn(&[T]) -> MatrixView<'_, T>,
     ) -> Result<Self> {
-        let data = cpu.dense::<T>(matrix)?;
+        // The elements are only read if no packed matrix is cached.
+        let data = || cpu.dense::<T>(matrix);
         let rounds = packing.precision == Precision::Bf16;
-        if singles(&data).is_some() {
-            let source = || {
-                let view = describe(&data);
-                MatrixView {
-                    data: singles(view.data).unwrap_or_default(),
-                    k: view.k,
-                    row_stride: view.row_stride,
-                    column_stride: view.column_stride,
-                    columns: view.columns,
-                }
-            };
+        if TypeId::of::<T>() == TypeId::of::<f32>() {
             if packing.precision == Precision::Int8 {
-                let make = || PackedInt8::new(cpu, &source());
+                let make = || PackedInt8::new(cpu, &describe(&data()?).singles());
                 return Ok(Self::Int8(packing.kept(matrix, of, make)?));
             }
             if packing.amx {
-                let make = || PackedAmx::new(cpu, &source(), rounds);
+                let make = || PackedAmx::new(cpu, &describe(&data()?).singles(), rounds);
                 let packed = packing.kept(matrix, of, make)?;
                 if packed.is_regular() {
                     return Ok(Self::Amx(packed));
                 }
             }
             if rounds && packing.row_pairs {
-                let make = || PackedRowPairs::new(cpu, &source());
+                let make = || PackedRowPairs::new(cpu, &describe(&data()?).singles());
                 return Ok(Self::RowPairs(packing.kept(matrix, of, make)?));
             }
             if rounds && packing.is_for_few() {
-                let make = || PackedBf16::rounded(cpu, cpu.arch(), &source());
+                let make = || PackedBf16::rounded(cpu, cpu.arch(), &describe(&data()?).singles());
                 return Ok(Self::Bf16(packing.kept(matrix, of, make)?));
             }
         }
         let make = || {
-            let mut packed = PackedExact::new(cpu, &describe(&data), packing.rows)?;
+            let mut packed = PackedExact::new(cpu, &describe(&data()?), packing.rows)?;
             if rounds {
                 bf16::round(&mut packed.data);
             }
@@ -152,6 +144,19 @@ impl<T: Float> PackedMatrix<T> {
                     Self::Exact(_) => {}
                 }
             }
+        }
+    }
+}
+
+impl<'a, T: Float> MatrixView<'a, T> {
+    /// The matrix of `f32`; an empty one if its elements have another type.
+    fn singles(self) -> MatrixView<'a, f32> {
+        MatrixView {
+            data: singles(self.data).unwrap_or_default(),
+            k: self.k,
+            row_stride: self.row_stride,
+            column_stride: self.column_stride,
+            columns: self.columns,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use backend_api::Result;
+use smallvec::SmallVec;
 
 use crate::device::Cpu;
 use crate::element::Float;
@@ -27,7 +28,7 @@ pub(crate) struct Inputs<'a, T> {
 impl<'a, T: Float> Inputs<'a, T> {
     pub(crate) fn new(cpu: &Cpu, x: &Input<'a>) -> Result<Self> {
         let (shape, strides) = (x.layout.shape(), x.layout.strides());
-        if shape.count() > 0 && x.layout.select(0, 0)?.select(0, 0)?.is_contiguous() {
+        if shape.count() > 0 && x.layout.is_contiguous_from(2) {
             return Ok(Self {
                 data: Dense::Borrowed(x.buffer.elements()),
                 at: x.layout.offset(),
@@ -57,14 +58,14 @@ pub(crate) fn row_ranges(
     batch: usize,
     length: impl Fn(usize) -> usize,
     work: impl Fn(usize) -> usize,
-) -> Vec<Range<usize>> {
+) -> SmallVec<[Range<usize>; 4]> {
     let total: usize = (0..batch).map(&length).sum();
     let pieces = cpu
         .threads()
         .min(work(total) / MIN_PRODUCTS)
         .min(batch / TILE_ROWS)
         .max(1);
-    let mut ranges = Vec::with_capacity(pieces);
+    let mut ranges = SmallVec::with_capacity(pieces);
     let (mut start, mut done) = (0, 0);
     for i in 1..=pieces {
         let mut end = start;

@@ -29,6 +29,15 @@ impl CudaBuffer {
         }
     }
 
+    /// The elements that a layout selects, as an operand.
+    pub(crate) fn view<'a>(&'a self, layout: &'a Layout) -> Input<'a> {
+        Input {
+            buffer: self,
+            layout,
+            dtype: self.dtype,
+        }
+    }
+
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
     }

@@ -84,7 +84,7 @@ impl Cuda {
     ) -> Result<Buffers<CudaBuffer>> {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let s = Strided::new(x.layout.shape(), [x.layout, output.layout()])?;
+        let s = Strided::new(x.layout.shape(), [*x.layout, output.layout()])?;
         args.push(s);
         args.push(x.buffer.address()?);
         args.push(output.address());
@@ -103,8 +103,8 @@ impl Cuda {
         let [a, b] = operands(ins)?;
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let shape = broadcast(&[a.layout, b.layout])?;
-        let s = Strided::new(shape, [a.layout, b.layout, output.layout()])?;
+        let shape = broadcast(&[*a.layout, *b.layout])?;
+        let s = Strided::new(shape, [*a.layout, *b.layout, output.layout()])?;
         args.push(s);
         args.push(a.buffer.address()?);
         args.push(b.buffer.address()?);
@@ -124,7 +124,7 @@ impl Cuda {
 
     /// Copies the elements of a view to the elements of `layout` in another buffer.
     pub(crate) fn copy_view(&self, x: &Input<'_>, to: CUdeviceptr, layout: Layout) -> Result<()> {
-        let s = Strided::new(x.layout.shape(), [x.layout, layout])?;
+        let s = Strided::new(x.layout.shape(), [*x.layout, layout])?;
         let args = args![s, x.buffer.address()?, to];
         self.launch(
             kernel("copy", words(x.dtype)),
@@ -261,11 +261,11 @@ impl Cuda {
         outs: Dests<CudaBuffer>,
     ) -> Result<Buffers<CudaBuffer>> {
         let [condition, a, b] = operands(ins)?;
-        let shape = broadcast(&[condition.layout, a.layout, b.layout])?;
+        let shape = broadcast(&[*condition.layout, *a.layout, *b.layout])?;
         let kernel = kernel("select", words(a.dtype));
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
-        let layouts = [condition.layout, a.layout, b.layout, output.layout()];
+        let layouts = [*condition.layout, *a.layout, *b.layout, output.layout()];
         let s = Strided::new(shape, layouts)?;
         let args = args![
             s,
@@ -290,7 +290,7 @@ impl Cuda {
         let output = Output::new(self, dest)?;
         let s = Strided::walk(
             shape,
-            [lengths.layout, new.layout, old.layout, output.layout()].map(Axes::new),
+            [*lengths.layout, *new.layout, *old.layout, output.layout()].map(Axes::new),
         );
         let args = args![
             time as i64,
@@ -323,7 +323,7 @@ impl Cuda {
         // `unshared` copies the buffer and leaves the source unchanged.
         let from = src.buffer.address()?;
         let block = unshared(self, dst, false)?;
-        let s = Strided::new(at.shape(), [src.layout, *at])?;
+        let s = Strided::new(at.shape(), [*src.layout, *at])?;
         let kernel = kernel("accumulate", dtype.name());
         self.launch(
             kernel,

@@ -83,12 +83,8 @@ impl Cuda {
             let layout = output.layout();
             let count = layout.shape().count();
             let aside = CudaBuffer::new(block, output.dtype(), count);
-            let view = Input {
-                buffer: &aside,
-                layout: Layout::contiguous(layout.shape()),
-                dtype: output.dtype(),
-            };
-            self.copy_view(&view, output.address(), layout)?;
+            let dense = Layout::contiguous(layout.shape());
+            self.copy_view(&aside.view(&dense), output.address(), layout)?;
         }
         Ok(output.finish())
     }

@@ -25,7 +25,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let (logits_at, _logits) = self.dense_address(&logits)?;
-        let s = Strided::new(labels.layout.shape(), [labels.layout, output.layout()])?;
+        let s = Strided::new(labels.layout.shape(), [*labels.layout, output.layout()])?;
         let args = args![
             classes,
             classes,
@@ -52,7 +52,7 @@ impl Cuda {
         let [dest] = dests(outs)?;
         let output = Output::new(self, dest)?;
         let (logits_at, _logits) = self.dense_address(&logits)?;
-        let s = Strided::new(labels.layout.shape(), [labels.layout, dloss.layout])?;
+        let s = Strided::new(labels.layout.shape(), [*labels.layout, *dloss.layout])?;
         let to = output.layout();
         // Kernels write dense rows. If the result has gaps, the rows are copied to it afterwards.
         let aside = match to.is_contiguous() {
@@ -78,12 +78,8 @@ impl Cuda {
         self.launch_reporting(kernel, Grid::Blocks(s.count, THREADS), args)?;
         if let Some(block) = aside {
             let aside = CudaBuffer::new(block, dtype, shape.count());
-            let view = Input {
-                buffer: &aside,
-                layout: Layout::contiguous(shape),
-                dtype,
-            };
-            self.copy_view(&view, output.address(), to)?;
+            let dense = Layout::contiguous(shape);
+            self.copy_view(&aside.view(&dense), output.address(), to)?;
         }
         Ok(smallvec![output.finish()])
     }

@@ -5,7 +5,7 @@
 
 use std::ffi::c_void;
 
-use backend_api::{Buffers, DType, Dest, Dests, Error, Layout, Precision, Result, View};
+use backend_api::{Buffers, DType, Dest, Dests, Error, Layout, Precision, Result};
 use cudarc::cublas::{result, sys};
 use cudarc::driver::sys::CUdeviceptr;
 use smallvec::smallvec;
@@ -103,12 +103,8 @@ impl Cuda {
             // The result has gaps: multiply into a dense buffer and copy it to the result.
             let meta = backend_api::Meta::new(to.shape(), dtype);
             let product = self.matmul(dtype, alpha, precision, ins, smallvec![Dest::New(meta)])?;
-            let view = View {
-                buffer: &product[0],
-                layout: Layout::contiguous(to.shape()),
-                dtype,
-            };
-            self.copy_view(&view, output.address(), to)?;
+            let dense = Layout::contiguous(to.shape());
+            self.copy_view(&product[0].view(&dense), output.address(), to)?;
             return Ok(smallvec![output.finish()]);
         }
         if let Some(c) = addend {

@@ -88,7 +88,7 @@ impl Cuda {
         let results = output.layout();
         let s = Strided::walk(
             results.shape(),
-            [Axes::new(x.layout).without(axis), Axes::new(results)],
+            [Axes::new(*x.layout).without(axis), Axes::new(results)],
         );
         let code = codes::reduce(kind);
         let mut args = args![code, n as i64, x.layout.strides()[axis] as i64];
@@ -143,7 +143,7 @@ impl Cuda {
         let s = Strided::walk(
             output.layout().shape(),
             [
-                Axes::new(x.layout).without(axis),
+                Axes::new(*x.layout).without(axis),
                 Axes::new(output.layout()),
             ],
         );
@@ -177,7 +177,7 @@ impl Cuda {
         let partial = self.pool().take(total * size_of::<f64>())?;
         let mut at = partial.address();
         for x in ins {
-            let s = Strided::new(x.layout.shape(), [x.layout])?;
+            let s = Strided::new(x.layout.shape(), [*x.layout])?;
             let args = args![s, x.buffer.address()?, at];
             let blocks = sections(x);
             self.launch_exactly(

@@ -53,7 +53,7 @@ impl Cuda {
             shape,
             [
                 Axes::new(Layout::contiguous(ids.layout.shape())),
-                Axes::new(table.layout).without(0).shifted(rank),
+                Axes::new(*table.layout).without(0).shifted(rank),
                 Axes::new(output.layout()),
             ],
         );
@@ -92,7 +92,7 @@ impl Cuda {
             shape,
             [
                 Axes::new(Layout::contiguous(lengths.layout.shape())).shifted(batch),
-                Axes::new(x.layout).standing(time),
+                Axes::new(*x.layout).standing(time),
                 Axes::new(output.layout()),
             ],
         );

@@ -55,12 +55,7 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The number of leaves differs from the structure's.
     fn rebuild(&self, leaves: &[Tensor<B>]) -> Result<Self> {
-        let mut left = leaves.iter();
-        let built = self.map(&mut |_| left.next().cloned().ok_or_else(|| wrong_count(leaves)))?;
-        match left.next() {
-            None => Ok(built),
-            Some(_) => Err(wrong_count(leaves)),
-        }
+        rebuilt(self, leaves.to_vec())
     }
 
     /// A nest of the same structure whose leaves are the results of `f` for the leaves of both
@@ -86,12 +81,19 @@ pub trait Nest<B: Backend>: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
-fn wrong_count<B: Backend>(leaves: &[Tensor<B>]) -> Error {
-    let problem = format!(
-        "is {}, but the structure holds another number of tensors",
-        leaves.len()
-    );
-    Error::argument("nest", "number of leaves", problem)
+/// [`Nest::rebuild`] from leaves that are not needed any more.
+pub(crate) fn rebuilt<B: Backend, N: Nest<B>>(like: &N, leaves: Vec<Tensor<B>>) -> Result<N> {
+    let count = leaves.len();
+    let wrong_count = || {
+        let problem = format!("is {count}, but the structure holds another number of tensors");
+        Error::argument("nest", "number of leaves", problem)
+    };
+    let mut left = leaves.into_iter();
+    let built = like.map(&mut |_| left.next().ok_or_else(wrong_count))?;
+    match left.next() {
+        None => Ok(built),
+        Some(_) => Err(wrong_count()),
+    }
 }
 
 /// Returns an error if the leaves of two nests of one type have different paths. This can only

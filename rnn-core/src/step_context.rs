@@ -116,6 +116,11 @@ impl StepContext {
         }
     }
 
+    /// The random stream, which distinguishes the run and the cell.
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// The same context at another time.
     pub fn at(&self, time: usize) -> Self {
         Self {

@@ -3,16 +3,21 @@
 use backend_api::{Backend, DType, Result};
 
 use crate::module::retyped;
-use crate::{Cell, Nest};
+use crate::{Cell, Nest, Path};
 
-/// The cell in `f32`, if its state has 16-bit floats. What a cell accumulates over many steps,
-/// forward in its state and backward in gradients, would stand still in 16 bits.
-pub(crate) fn widened<C: Cell>(cell: &C, state: &C::State) -> Result<Option<C>> {
-    let leaves = state.leaves();
-    let narrow = leaves.iter().any(|t| t.dtype().computed_in() != t.dtype());
+/// Whether a state has 16-bit floats. What a cell accumulates over many steps, forward in its state
+/// and backward in gradients, would stand still in 16 bits.
+pub(crate) fn is_narrow<B: Backend>(state: &impl Nest<B>) -> bool {
+    let mut narrow = false;
+    state.visit(&Path::Root, &mut |_, t| {
+        narrow |= t.dtype().computed_in() != t.dtype();
+    });
     narrow
-        .then(|| retyped(cell, &DType::computed_in))
-        .transpose()
+}
+
+/// The cell in `f32`.
+pub(crate) fn widened<C: Cell>(cell: &C) -> Result<C> {
+    retyped(cell, &DType::computed_in)
 }
 
 /// The tensors with `f32` in place of 16-bit floats.

@@ -160,7 +160,7 @@ impl<B: Backend> Tensor<B> {
     pub fn view(&self) -> Result<View<'_, B::Buffer>> {
         Ok(View {
             buffer: self.buffer()?,
-            layout: self.layout,
+            layout: &self.layout,
             dtype: self.dtype,
         })
     }
@@ -248,7 +248,7 @@ impl<B: Backend> Tensor<B> {
     /// # Errors
     /// As [`from_parts`](Self::from_parts).
     pub fn of_view(device: &B, view: &View<'_, B::Buffer>) -> Result<Self> {
-        Self::from_parts(device, view.buffer.clone(), view.layout, view.dtype)
+        Self::from_parts(device, view.buffer.clone(), *view.layout, view.dtype)
     }
 
     fn whole(device: &B, buffer: B::Buffer, meta: Meta) -> Result<Self> {
@@ -315,19 +315,22 @@ impl<B: Backend> Tensor<B> {
     /// device failed.
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
         Self::on_device(device, op, ins)?;
-        let metas: Metas = ins.iter().map(|t| t.meta()).collect();
+        let metas: SmallVec<[Meta; 6]> = ins.iter().map(|t| t.meta()).collect();
         let outs = op.infer(&metas)?;
         if let Some(symbol) = ins.iter().find_map(|t| t.as_symbol()) {
             return Self::record(symbol.recorder(), device, op, ins, outs);
         }
-        let views: Views<'_, B::Buffer> = ins.iter().map(|t| t.view()).collect::<Result<_>>()?;
+        let mut views: Views<'_, B::Buffer> = SmallVec::with_capacity(ins.len());
+        for tensor in ins {
+            views.push(tensor.view()?);
+        }
         let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
         let buffers = device.run(op, &views, dests)?;
-        buffers
-            .into_iter()
-            .zip(outs)
-            .map(|(buffer, meta)| Self::whole(device, buffer, meta))
-            .collect()
+        let mut tensors = SmallVec::with_capacity(outs.len());
+        for (buffer, meta) in buffers.into_iter().zip(outs) {
+            tensors.push(Self::whole(device, buffer, meta)?);
+        }
+        Ok(tensors)
     }
 
     /// Checks that the operands of an operation are on its device.

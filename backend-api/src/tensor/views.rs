@@ -149,12 +149,10 @@ impl<B: Backend> Tensor<B> {
     /// # Errors
     /// `axis` is above the number of axes, or the tensor has 6 axes already.
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
-        let mut dims = self.dims();
-        if axis > dims.len() {
+        if axis > self.shape().rank() {
             let expected = format!("axis {axis} is requested");
             return Err(Error::shape("unsqueeze", "tensor", self.shape(), expected));
         }
-        dims.insert(axis, 1);
-        self.reshape(&dims)
+        Ok(self.with_layout(self.layout.unsqueeze(axis)?))
     }
 }

@@ -205,23 +205,25 @@ impl ScanPlan {
         let graph = self.graph();
         args.count(self.operands())?;
         let mut next = args.ins.iter();
-        let mut check = |kind: &str, i: usize, expected: Meta| match next.next() {
-            Some(found) if *found == expected => Ok(()),
-            Some(found) => args.same(&format!("{kind} {i}"), *found, expected),
-            None => Err(Error::argument(
-                args.op,
-                format!("{kind} {i}"),
-                "is missing",
-            )),
+        let mut check = |kind: &str, i: usize, steps: Option<usize>, of_step: &Meta| {
+            let name = || format!("{kind} {i}");
+            match next.next() {
+                Some(found) if of_step.is_step_of(found, steps) => Ok(()),
+                Some(found) if steps.is_some() => {
+                    args.same(&name(), *found, self.stacked(*of_step)?)
+                }
+                Some(found) => args.same(&name(), *found, *of_step),
+                None => Err(Error::argument(args.op, name(), "is missing")),
+            }
         };
         for (i, meta) in graph.inputs.iter().enumerate() {
-            check("input", i, self.stacked(*meta)?)?;
+            check("input", i, Some(self.steps), meta)?;
         }
         for (i, meta) in graph.captured.iter().enumerate() {
-            check("captured tensor", i, *meta)?;
+            check("captured tensor", i, None, meta)?;
         }
         for (i, meta) in graph.states.iter().enumerate() {
-            check("state", i, *meta)?;
+            check("state", i, None, meta)?;
         }
         if let (true, Some(lengths)) = (self.ragged, args.ins.last()) {
             args.check_lengths(*lengths, graph.batch())?;

@@ -65,7 +65,7 @@ impl Backend for Symbolic {
         ins: &[View<'_, Symbol>],
         outs: Dests<Symbol>,
     ) -> Result<Buffers<Symbol>> {
-        let operands: Vec<_> = ins.iter().map(|x| (x.buffer.clone(), x.layout)).collect();
+        let operands: Vec<_> = ins.iter().map(|x| (x.buffer.clone(), *x.layout)).collect();
         let results = outs
             .iter()
             .map(|dest| match dest {
@@ -81,7 +81,7 @@ impl Backend for Symbolic {
         let meta = dst.meta();
         let operands = [
             (dst, Layout::contiguous(meta.shape)),
-            (src.buffer.clone(), src.layout),
+            (src.buffer.clone(), *src.layout),
         ];
         let mut sums = self
             .recorder

@@ -10,6 +10,7 @@ use std::ops::Range;
 use backend_api::trace::ScanPlan;
 use backend_api::{DType, Error, Meta, Result};
 use pulp::Arch;
+use smallvec::SmallVec;
 
 use super::program::{Buffer, Instruction, Memory, Phase, Program};
 use crate::device::Cpu;
@@ -27,6 +28,9 @@ pub(super) struct Shared<T>(pub(super) *mut T);
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
+
+/// The rows of outputs or states.
+type Rows<T> = SmallVec<[Shared<T>; 8]>;
 
 impl<T: Float> Shared<T> {
     fn of(output: &mut Output, wanted: usize) -> Result<Self> {
@@ -69,8 +73,8 @@ pub(super) struct Job<'a, T: Float> {
     /// Of each thread of a team, or one entry for all threads, which have other rows each.
     pub(super) columns: Vec<Columns<T>>,
     pub(super) lengths: Option<Scratch<usize>>,
-    pub(super) outputs: Vec<Shared<T>>,
-    pub(super) finals: Vec<Shared<T>>,
+    pub(super) outputs: Rows<T>,
+    pub(super) finals: Rows<T>,
     /// Number of outputs that are 0 where a row does not run. Sums read no others.
     pub(super) cleared: usize,
     /// The memory of outputs that are no results.
@@ -82,19 +86,18 @@ pub(super) fn missing() -> Error {
 }
 
 fn check((name, i): (&str, usize), x: &Input<'_>, steps: Option<usize>, meta: &Meta) -> Result<()> {
+    if meta.is_step_of(&x.meta(), steps) {
+        return Ok(());
+    }
     let shape = x.layout.shape();
-    let wanted = steps.iter().chain(meta.shape.dims());
     let arg = || format!("{name}{i}");
-    if !shape.dims().iter().eq(wanted.clone()) {
-        let wanted: Vec<_> = wanted.collect();
+    if x.dtype == meta.dtype {
+        let wanted: Vec<_> = steps.iter().chain(meta.shape.dims()).collect();
         let wanted = format!("{wanted:?} is needed");
         return Err(Error::shape("scan", arg(), shape, wanted));
     }
-    if x.dtype != meta.dtype {
-        let wanted = format!("{} is needed", meta.dtype);
-        return Err(Error::dtype("scan", arg(), x.dtype, wanted));
-    }
-    Ok(())
+    let wanted = format!("{} is needed", meta.dtype);
+    Err(Error::dtype("scan", arg(), x.dtype, wanted))
 }
 
 impl<'a, T: Float> Job<'a, T> {
@@ -171,17 +174,27 @@ impl<'a, T: Float> Job<'a, T> {
             }
         }
         let batch = program.batch;
-        let rows = |all: &mut [Output], widths: &[usize], steps: usize| {
-            let all = all.iter_mut().zip(widths);
-            all.map(|(out, width)| Shared::of(out, steps * batch * width))
-                .collect::<Result<Vec<_>>>()
+        let rows = |all: &mut [Output], widths: &[usize], steps: usize| -> Result<Rows<T>> {
+            let mut rows = Rows::new();
+            for (out, width) in all.iter_mut().zip(widths) {
+                rows.push(Shared::of(out, steps * batch * width)?);
+            }
+            Ok(rows)
         };
         let dense =
             |ins: &[Input<'a>]| ins.iter().map(|x| cpu.dense(x)).collect::<Result<Vec<_>>>();
+        // The rest are matrices, which are packed.
+        let read = captured.iter().zip(&program.read).map(|(x, read)| match read {
+            true => cpu.dense(x),
+            false => Ok(Dense::Borrowed(&[])),
+        });
         let inputs = inputs
             .iter()
             .map(|x| Inputs::new(cpu, x))
             .collect::<Result<Vec<_>>>()?;
+        let mut all = rows(outputs, &program.outputs[..shown], steps)?;
+        all.extend(rows(saved, &program.outputs[shown..], steps)?);
+        all.extend(hidden.iter_mut().map(|rows| Shared(rows.as_mut_ptr())));
         let mut job = Self {
             arch: cpu.arch(),
             program,
@@ -191,7 +204,7 @@ impl<'a, T: Float> Job<'a, T> {
             reverse: plan.reverse,
             inputs,
             columns: Vec::new(),
-            captured: dense(captured)?,
+            captured: read.collect::<Result<_>>()?,
             initial: dense(initial)?,
             constants: program.constants.iter().map(|&x| T::from_f64(x)).collect(),
             lengths: match lengths {
@@ -205,15 +218,7 @@ impl<'a, T: Float> Job<'a, T> {
                 }
                 _ => None,
             },
-            outputs: [
-                rows(outputs, &program.outputs[..shown], steps)?,
-                rows(saved, &program.outputs[shown..], steps)?,
-                hidden
-                    .iter_mut()
-                    .map(|rows| Shared(rows.as_mut_ptr()))
-                    .collect(),
-            ]
-            .concat(),
+            outputs: all,
             finals: rows(finals, &program.states, 1)?,
             cleared: shown + saved.len(),
             _hidden: hidden,

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::slice;
 
 use backend_api::Result;
+use smallvec::{SmallVec, smallvec};
 
 use super::barrier::Member;
 use super::job::{Columns, Job};
@@ -23,13 +24,16 @@ pub(super) const ALIGNED: usize = 16;
 /// Rows, of consecutive steps, that products ahead of the steps and behind them take at a time.
 const CHUNK_ROWS: usize = 256;
 
+/// Offsets of rows. Those of a few rows need no allocation, which a stream would make in each step.
+type Offsets = SmallVec<[usize; 4]>;
+
 /// The layout of the memory for some rows, in elements.
 #[derive(Debug)]
 pub(super) struct Layout {
-    scratch: Vec<usize>,
-    chunks: Vec<usize>,
+    scratch: SmallVec<[usize; 8]>,
+    chunks: SmallVec<[usize; 8]>,
     /// Two buffers for each state that is not an output.
-    states: Vec<[usize; 2]>,
+    states: SmallVec<[[usize; 2]; 4]>,
     /// Steps of a chunk.
     steps: usize,
     pub(super) size: usize,
@@ -81,10 +85,10 @@ impl Layout {
 #[derive(Default)]
 struct Running {
     /// Ranges of rows, and whether they run for the first time.
-    runs: Vec<(Range<usize>, bool)>,
+    runs: SmallVec<[(Range<usize>, bool); 2]>,
     /// For each product, the offsets of these rows in its operand and in its result; of those that
     /// run for the first time in the second place.
-    offsets: Vec<[[Vec<usize>; 2]; 2]>,
+    offsets: SmallVec<[[[Offsets; 2]; 2]; 2]>,
 }
 
 /// What a team has done since its threads last waited for each other.
@@ -113,12 +117,12 @@ pub(super) struct Part<'j, 'a, T: Float> {
     running: Running,
     /// Offsets of the rows of a product of several steps: of its operand and its result. Those of
     /// this thread's columns of a result.
-    offsets: [Vec<usize>; 2],
-    staged: Vec<usize>,
+    offsets: [Offsets; 2],
+    staged: Offsets,
     /// The program's buffers at this step, for rows that have run before and for the others.
-    buffers: [Vec<*mut T>; 2],
+    buffers: [SmallVec<[*mut T; 16]>; 2],
     /// The same from the first row of a tile on.
-    tile: Vec<*mut T>,
+    tile: SmallVec<[*mut T; 16]>,
 }
 
 /// The memory of a part: what it may share with the other threads of a team, and its own.
@@ -155,9 +159,9 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
             chunk: 0,
             running: Running::default(),
             offsets: Default::default(),
-            staged: Vec::new(),
-            buffers: [(); 2].map(|()| vec![registers; count]),
-            tile: vec![registers; count + 1],
+            staged: Offsets::new(),
+            buffers: [(); 2].map(|()| smallvec![registers; count]),
+            tile: smallvec![registers; count + 1],
         }
     }
 
@@ -290,7 +294,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         if self.job.lengths.is_none() && i > 1 {
             return;
         }
-        let mut runs: Vec<(Range<usize>, bool)> = Vec::with_capacity(self.running.runs.len() + 2);
+        let mut runs: SmallVec<[(Range<usize>, bool); 2]> = SmallVec::new();
         for r in 0..self.rows.len() {
             match (self.state_of(r, t), runs.last_mut()) {
                 (None, _) => {}
@@ -431,7 +435,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
     fn product_of_steps(&mut self, product: &Product, steps: Range<usize>) {
         let job = self.job;
         let mut offsets = std::mem::take(&mut self.offsets);
-        offsets.iter_mut().for_each(Vec::clear);
+        offsets.iter_mut().for_each(SmallVec::clear);
         for i in steps {
             let t = self.time(i);
             for (row, offsets) in [product.a, product.out].into_iter().zip(&mut offsets) {
@@ -449,7 +453,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
     }
 
     /// A product of the rows that run at this step: those that have run before, or the others.
-    fn product_of_step(&mut self, product: &Product, offsets: &[Vec<usize>; 2], first: usize) {
+    fn product_of_step(&mut self, product: &Product, offsets: &[Offsets; 2], first: usize) {
         let memory = |row: Row, width: usize| {
             let stride = self.job.buffers[row.buffer - 1].row;
             let len = (self.rows.len() - 1) * stride + row.offset + width;
@@ -471,7 +475,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         product: &Product,
         (a, a_len): (*mut T, usize),
         (out, out_len): (*mut T, usize),
-        [a_at, out_at]: &[Vec<usize>; 2],
+        [a_at, out_at]: &[Offsets; 2],
     ) {
         let (job, own) = (self.job, self.columns);
         let columns = own.ranges[product.matrix].clone();

@@ -31,6 +31,8 @@ pub(crate) struct Program {
     pub(super) buffers: Vec<Buffer>,
     /// Those of the row program, with numbers.
     pub(super) phases: Vec<Phase>,
+    /// Of each captured tensor, whether instructions read it, or a product as its bias.
+    pub(super) read: Vec<bool>,
     /// Elements of the registers for each row of a tile, and the largest number of rows of one.
     pub(super) registers: usize,
     pub(super) tile_rows: usize,
@@ -137,8 +139,20 @@ impl Program {
                 }
             });
         }
+        let mut read = vec![false; rows.captured.len()];
+        for buffer in &numbers.buffers {
+            if let Memory::Captured(k) = buffer.memory {
+                read[k] = true;
+            }
+        }
+        for product in products(&phases) {
+            if let Start::Bias(k, _) = product.start {
+                read[k] = true;
+            }
+        }
         Self {
             rows,
+            read,
             buffers: numbers.buffers,
             phases,
             registers: most,

@@ -16,6 +16,7 @@ use std::any::TypeId;
 
 use backend_api::trace::ScanPlan;
 use backend_api::{Buffers, Dests, Error, Precision, Result};
+use smallvec::SmallVec;
 
 use super::barrier::Barrier;
 use super::job::{Columns, Job, Shared, missing};
@@ -43,8 +44,10 @@ impl Cpu {
         let program = plan.program::<Program>().ok_or_else(|| {
             Error::argument("scan", "step", "is not compiled for the CPU backend")
         })?;
-        let outs = outs.into_iter().map(|dest| Output::new(self.pool(), dest));
-        let mut results = outs.collect::<Result<Vec<_>>>()?;
+        let mut results: SmallVec<[Output; 4]> = SmallVec::with_capacity(outs.len());
+        for dest in outs {
+            results.push(Output::new(self.pool(), dest)?);
+        }
         let sums = results.len().saturating_sub(plan.step.sums().len());
         let (rows, sums) = results.split_at_mut_checked(sums).ok_or_else(missing)?;
         let mut job = Job::<T>::new(self, plan, program, ins, rows)?;
@@ -116,7 +119,7 @@ impl<T: Float> Job<'_, T> {
                 reuse: plan.reuse,
             };
             let of = PackKey {
-                layout: captured[matrix.captured].layout,
+                layout: *captured[matrix.captured].layout,
                 view: Some(layout),
                 part: range.clone(),
                 form: (packing.is_for_few(), packing.precision),
@@ -141,13 +144,13 @@ impl<T: Float> Job<'_, T> {
         let length = |row| self.length(row);
         let work = |rows: usize| rows.saturating_mul(program.work);
         let ranges = row_ranges(cpu, program.batch, length, work);
-        let layouts: Vec<Layout> = ranges.iter().map(|r| Layout::new(self, r.len())).collect();
+        let layouts: SmallVec<[Layout; 1]> = ranges.iter().map(|r| Layout::new(self, r.len())).collect();
         let columns = &self.columns[0];
         let sizes = ranges.iter().zip(&layouts);
         let sizes = sizes.map(|(r, layout)| [layout.size, layout.own(self, columns, r.len())]);
         let mut block = cpu.pool().scratch::<T>(sizes.clone().flatten().sum())?;
         let mut rest: &mut [T] = &mut block;
-        let mut parts = Vec::with_capacity(ranges.len());
+        let mut parts: SmallVec<[_; 1]> = SmallVec::with_capacity(ranges.len());
         for ((rows, layout), sizes) in ranges.iter().zip(&layouts).zip(sizes) {
             let memory = sizes.map(|size| take(&mut rest, size));
             parts.push((rows.clone(), layout, memory));

@@ -4,7 +4,7 @@ use backend_api::trace::program::{Memory, Phase, Product, Row, Start};
 use backend_api::trace::{RowSource, ScanPlan, row_sums};
 use backend_api::{
     Buffers, DType, Dest, Dests, Error, Fused, Layout, Meta, Precision, Result, Shape, Tensor,
-    View, compose,
+    compose,
 };
 use cudarc::driver::{DeviceRepr, sys::CUdeviceptr};
 use smallvec::smallvec;
@@ -90,12 +90,8 @@ impl Cuda {
         let Dest::Into(into) = dest else {
             return Ok(result);
         };
-        let view = View {
-            layout: Layout::contiguous(into.1.shape()),
-            dtype: result.dtype(),
-            buffer: &result,
-        };
-        let mut moved = self.copy(&[view], smallvec![Dest::Into(into)])?;
+        let dense = Layout::contiguous(into.1.shape());
+        let mut moved = self.copy(&[result.view(&dense)], smallvec![Dest::Into(into)])?;
         Ok(moved.swap_remove(0))
     }
 
@@ -242,15 +238,11 @@ impl Run<'_> {
         self.step.program.batch * width * self.step.program.dtype.size()
     }
 
-    /// The view of a captured tensor that is the right side of a product.
-    fn view(&self, matrix: usize) -> Result<Input<'_>> {
+    /// The elements of a captured tensor that are the right side of a product.
+    fn view(&self, matrix: usize) -> Result<(&CudaBuffer, Layout)> {
         let matrix = &self.step.program.matrices[matrix];
         let (buffer, offset) = &self.captured[matrix.captured];
-        Ok(View {
-            layout: matrix.layout.moved(*offset)?,
-            dtype: buffer.dtype(),
-            buffer,
-        })
+        Ok((buffer, matrix.layout.moved(*offset)?))
     }
 
     /// Whether the columns of a matrix are contiguous, rather than its rows.
@@ -307,8 +299,8 @@ impl Run<'_> {
                     .launch(Kernel::of_step(self.step.code, number), grid, args)?;
                 continue;
             };
-            let view = self.view(product.matrix)?;
-            let (matrix, _held) = self.cuda.matrix(&view, false)?;
+            let (buffer, layout) = self.view(product.matrix)?;
+            let (matrix, _held) = self.cuda.matrix(&buffer.view(&layout), false)?;
             let at = |row: Row| {
                 let slot = self.step.slots.of(row.buffer.memory).ok_or_else(missing)?;
                 Ok(self.described[HEAD + slot] + (row.offset * size) as u64)
@@ -387,15 +379,15 @@ impl Steps for Run<'_> {
             };
             let whole = Layout::contiguous(Shape::new(&order.map(|axis| [k, n][axis]))?);
             for (part, at) in &matrix.parts {
-                let mut view = self.view(*part)?;
-                view.layout = view.layout.permute(&order)?;
+                let (buffer, layout) = self.view(*part)?;
+                let layout = layout.permute(&order)?;
                 let mut to = whole;
-                for (axis, len) in view.layout.shape().dims().iter().enumerate() {
+                for (axis, len) in layout.shape().dims().iter().enumerate() {
                     let first = at[order[axis]];
                     to = to.slice(axis, first..first + len)?;
                 }
-                self.cuda
-                    .copy_view(&view, workspace.address(self.matrix(i)), to)?;
+                let at = workspace.address(self.matrix(i));
+                self.cuda.copy_view(&buffer.view(&layout), at, to)?;
             }
         }
         self.describe(workspace)?;

@@ -288,10 +288,10 @@ pub(super) fn extent<B: Backend, N: Nest<B>>(
         false => "[batch, time",
     };
     let mut first: Option<Shape> = None;
-    for (path, leaf) in inputs.named_leaves() {
+    for (i, leaf) in inputs.leaves().into_iter().enumerate() {
         let shape = leaf.shape();
         let wrong = |expected| {
-            let arg = format!("inputs {path}");
+            let arg = format!("inputs {}", inputs.named_leaves()[i].0);
             Error::shape(op, arg.trim_end(), shape, expected)
         };
         // Integers can be ids, which have no depth axis.

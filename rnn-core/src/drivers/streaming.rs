@@ -105,7 +105,11 @@ impl<'a, C: Cell> StreamingRnn<'a, C> {
             return Err(Error::argument("streaming_rnn", "inputs", problem));
         }
         self.unroll.steps = steps;
-        self.unroll.stepped = Arc::default();
+        match Arc::get_mut(&mut self.unroll.stepped) {
+            Some(stepped) => *stepped.get_mut() = 0,
+            // A copy of the stream counts for itself.
+            None => self.unroll.stepped = Arc::default(),
+        }
         let (outputs, state) =
             Mode::outside(|| self.cell.unroll(&self.unroll, inputs, &self.state))?;
         self.state = state;

@@ -14,7 +14,8 @@ use backend_api::trace::{Regions, ScanOperands};
 use backend_api::{Backend, DType, Error, MemoryPolicy, Meta, Result, Shape, Stacker, Tensor};
 
 pub use self::explanation::{ExplainedPart, Explanation, StepPath};
-use crate::widened::{narrow, wide as widen, widened};
+use crate::nest::rebuilt;
+use crate::widened::{is_narrow, narrow, wide as widen, widened};
 use crate::{Cell, Mode, Module, Nest, StepContext};
 
 /// A sequence as a cell sees it: time is the first axis, batch the second.
@@ -61,9 +62,16 @@ pub struct Unroll<B: Backend> {
 type TracedSteps<B> = Mutex<Vec<(StepKey, Traced<B>)>>;
 
 /// A cell's step in a stream: its place among the cells that step in one run of the stream, the
-/// cell's random stream and type, and the shapes of one step. The place distinguishes two cells of
-/// one type that a composite cell gives the same [`Unroll`].
-type StepKey = (usize, u64, &'static str, Vec<Meta>);
+/// cell's random stream and type, and the inputs and the state of one step. The place distinguishes
+/// two cells of one type that a composite cell gives the same [`Unroll`].
+#[derive(Debug)]
+pub(crate) struct StepKey {
+    place: usize,
+    stream: u64,
+    cell: &'static str,
+    inputs: Vec<Meta>,
+    state: Vec<Meta>,
+}
 
 /// A traced step, or why a graph would not stand for the step.
 type Traced<B> = Result<Arc<Step<B>>, String>;
@@ -162,9 +170,10 @@ impl<B: Backend> Unroll<B> {
         state: &C::State,
     ) -> Result<(C::Output, C::State)> {
         self.check_steps(inputs)?;
-        let Some(wide) = widened(cell, state)? else {
+        if !is_narrow(state) {
             return self.all_steps(Cow::Borrowed(cell), inputs, state);
-        };
+        }
+        let wide = widened(cell)?;
         // The cell checks the types that its tensors have before they are cast.
         let step = |cx: &StepContext, x: &C::Input, s: &C::State| cell.step(cx, x, s);
         trace::check::<B, _, _, _>(&self.step, inputs, state, &step)?;
@@ -255,33 +264,38 @@ impl<B: Backend> Unroll<B> {
         if self.steps == 0 {
             return self.without_steps(inputs, state, step);
         }
+        let leaves = [inputs.leaves(), state.leaves()];
         let stream = self.traced.as_ref().zip(of_cell);
-        let stream = stream.map(|(steps, cell)| Ok((steps, self.step_key(cell, inputs, state)?)));
-        let stream = stream.transpose()?;
-        let known = stream.as_ref().and_then(|(steps, key)| {
+        let stream = stream.map(|(steps, cell)| {
+            let place = self.stepped.fetch_add(1, Ordering::Relaxed);
+            (steps, (place, self.step.stream(), cell))
+        });
+        let known = stream.and_then(|(steps, of)| {
             let steps = locked(steps);
-            let found = steps.iter().find(|(known, _)| known == key);
+            let found = steps.iter().find(|(key, _)| key.is_of(of, &leaves));
             found.map(|(_, traced)| traced.clone())
         });
         if let Some(Ok(step)) = &known
             && let Some(zero) = step.zero.downcast_ref::<O>()
         {
-            return self.run_traced(step, inputs, state, zero);
+            return self.run_traced(step, &leaves, state, zero);
         }
         let zero = zero()?;
-        let traced = known.unwrap_or_else(|| {
-            let traced = self.trace(inputs, state, &zero, &step);
-            if let Some((steps, key)) = stream {
-                locked(steps).push((key, traced.clone()));
+        let traced = match (known, stream) {
+            (Some(traced), _) => traced,
+            (None, None) => self.trace(inputs, state, &zero, &step),
+            (None, Some((steps, of))) => {
+                let traced = self.trace(inputs, state, &zero, &step);
+                locked(steps).push((StepKey::new(of, &leaves)?, traced.clone()));
+                traced
             }
-            traced
-        });
+        };
         let mixes = |step: &Step<B>| {
             let mixing = self.lengths.as_ref().and(step.regions.mixes_rows())?;
             Some(format!("rows have lengths, and {mixing} mixes rows"))
         };
         match traced.and_then(|step| mixes(&step).map_or(Ok(step), Err)) {
-            Ok(step) => return self.run_traced(&step, inputs, state, &zero),
+            Ok(step) => return self.run_traced(&step, &leaves, state, &zero),
             Err(reason) => self.explain(|| (StepPath::Called(reason), String::new())),
         }
         let zeros = zero.leaves();
@@ -340,35 +354,23 @@ impl<B: Backend> Unroll<B> {
         }))
     }
 
-    /// The key of the step that a cell takes next in this run of a stream.
-    fn step_key<I, S>(&self, cell: &'static str, inputs: &I, state: &S) -> Result<StepKey>
+    /// Runs a traced step for each time. The leaves are those of the inputs and of the state.
+    fn run_traced<S, O>(
+        &self,
+        step: &Step<B>,
+        [inputs, states]: &[Vec<&Tensor<B>>; 2],
+        state: &S,
+        zero: &O,
+    ) -> Result<(O, S)>
     where
-        I: Nest<B>,
-        S: Nest<B>,
-    {
-        let (inputs, state) = (inputs.leaves(), state.leaves());
-        let mut metas = Vec::with_capacity(inputs.len() + state.len());
-        for x in inputs {
-            metas.push(Meta::new(x.shape().without(0)?, x.dtype()));
-        }
-        metas.extend(state.iter().map(|t| t.meta()));
-        let stream = self.step.run_key("step");
-        let place = self.stepped.fetch_add(1, Ordering::Relaxed);
-        Ok((place, stream, cell, metas))
-    }
-
-    /// Runs a traced step for each time.
-    fn run_traced<I, S, O>(&self, step: &Step<B>, inputs: &I, state: &S, zero: &O) -> Result<(O, S)>
-    where
-        I: Nest<B>,
         S: Nest<B>,
         O: Nest<B>,
     {
         let lengths = self.remaining_lengths()?;
         let operands = ScanOperands {
-            inputs: &inputs.leaves(),
+            inputs,
             captured: &step.captured,
-            states: &state.leaves(),
+            states,
             lengths: lengths.as_ref(),
             steps: self.steps,
             start: self.start,
@@ -385,8 +387,8 @@ impl<B: Backend> Unroll<B> {
             };
             (path, regions.to_string())
         });
-        let outputs = zero.rebuild(&results.outputs)?;
-        Ok((outputs, state.rebuild(&results.states)?))
+        let outputs = rebuilt(zero, results.outputs)?;
+        Ok((outputs, rebuilt(state, results.states)?))
     }
 
     /// No outputs, and the state unchanged. One step on zeros is computed and discarded, so that
@@ -444,6 +446,38 @@ impl<B: Backend> Unroll<B> {
             lengths,
             ..self.clone()
         })
+    }
+}
+
+impl StepKey {
+    fn new<B: Backend>(
+        (place, stream, cell): (usize, u64, &'static str),
+        [inputs, state]: &[Vec<&Tensor<B>>; 2],
+    ) -> Result<Self> {
+        let of_step = |x: &&Tensor<B>| Ok(Meta::new(x.shape().without(0)?, x.dtype()));
+        Ok(Self {
+            place,
+            stream,
+            cell,
+            inputs: inputs.iter().map(of_step).collect::<Result<_>>()?,
+            state: state.iter().map(|s| s.meta()).collect(),
+        })
+    }
+
+    /// Whether this is the key of a step, here with the inputs of all steps.
+    fn is_of<B: Backend>(
+        &self,
+        of: (usize, u64, &'static str),
+        [inputs, state]: &[Vec<&Tensor<B>>; 2],
+    ) -> bool {
+        let of_step = |(x, meta): (&&Tensor<B>, &Meta)| {
+            let all = x.meta();
+            meta.is_step_of(&all, all.shape.dims().first().copied())
+        };
+        (self.place, self.stream, self.cell) == of
+            && (self.inputs.len(), self.state.len()) == (inputs.len(), state.len())
+            && inputs.iter().zip(&self.inputs).all(of_step)
+            && state.iter().zip(&self.state).all(|(s, meta)| s.meta() == *meta)
     }
 }
 

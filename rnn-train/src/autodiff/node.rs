@@ -324,7 +324,7 @@ impl<B: Backend> Input<B> {
             None => value = Some(view.buffer.inner.clone()),
         }
         Self {
-            layout: view.layout,
+            layout: *view.layout,
             dtype: view.dtype,
             source,
             value,

@@ -30,6 +30,7 @@ impl Operand {
     /// The operand of an element-wise operation with a result of this shape.
     pub(super) fn stretched(view: &View<'_, Elements>, shape: Shape) -> Result<Self> {
         let layout = view.layout.broadcast_to(shape)?;
+        let layout = &layout;
         Ok(Self::new(&View { layout, ..*view }))
     }
 

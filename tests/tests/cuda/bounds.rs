@@ -29,7 +29,7 @@ fn what_does_not_fit_is_refused() {
     let x = Tensor::from_slice(&device, &[1.0f32; 6], &[2, 3]).unwrap();
     let far = View {
         buffer: x.buffer().unwrap(),
-        layout: layout(&[1 << 20, 3]),
+        layout: &layout(&[1 << 20, 3]),
         dtype: DType::F32,
     };
     let other_type = View {

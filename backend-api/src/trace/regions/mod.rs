@@ -47,6 +47,8 @@ struct Core {
     captured: Vec<Value>,
     /// The operands that are its outputs, but for those that only sums read.
     outputs: Vec<Operand>,
+    /// Whether these are the outputs of the whole step, in its order.
+    has_all_outputs: bool,
     /// The rows that it sums over all steps.
     sums: Vec<SmallVec<[Operand; 2]>>,
 }
@@ -270,6 +272,7 @@ impl Regions {
             step: Arc::new(CompiledStep::new(step, program).with_sums(rows, hidden)),
             inputs,
             captured,
+            has_all_outputs: outputs == self.graph.outputs,
             outputs,
             sums,
         })

@@ -1,5 +1,7 @@
 //! Runs all steps of the regions.
 
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 
 use super::Regions;
@@ -55,11 +57,12 @@ impl Regions {
             regions: self,
             device,
             operands,
-            known: self.graph.nodes.iter().map(|_| None).collect(),
+            known: BTreeMap::new(),
             core: Vec::new(),
             sums: Vec::new(),
         };
         let mut states;
+        let mut outputs = None;
         if let Some(core) = &self.core {
             let plan = ScanPlan {
                 step: core.step.clone(),
@@ -85,15 +88,20 @@ impl Regions {
             let mut results = Tensor::call_all(device, &op, &ins)?.into_vec();
             states = results.split_off(core.outputs.len());
             run.sums = states.split_off(operands.states.len());
-            run.core = results;
+            match core.has_all_outputs && self.graph.sums.is_empty() {
+                true => outputs = Some(results),
+                false => run.core = results,
+            }
         } else {
             states = operands.states.iter().map(|&state| state.clone()).collect();
         }
-        let outputs = &self.graph.outputs;
-        let outputs = outputs
-            .iter()
-            .map(|o| run.output(o))
-            .collect::<Result<_>>()?;
+        let outputs = match outputs {
+            Some(outputs) => outputs,
+            None => {
+                let all = self.graph.outputs.iter();
+                all.map(|o| run.output(o)).collect::<Result<_>>()?
+            }
+        };
         let sums = self.graph.sums.iter();
         let sums = sums.map(|o| run.summed(o)).collect::<Result<_>>()?;
         Ok(ScanResults {
@@ -110,7 +118,7 @@ struct Run<'a, B: Backend> {
     device: &'a B,
     operands: &'a ScanOperands<'a, B>,
     /// The results of nodes that were computed outside of the steps.
-    known: Vec<Option<SmallVec<[Lifted<B>; 2]>>>,
+    known: BTreeMap<usize, SmallVec<[Lifted<B>; 2]>>,
     /// The outputs of the steps, and their sums.
     core: Vec<Tensor<B>>,
     sums: Vec<Tensor<B>>,
@@ -124,7 +132,7 @@ impl<B: Backend> Run<'_, B> {
             Value::Captured(i) => Ok(&self.operands.captured[i]),
             Value::State(_) => Err(inside()),
             Value::Node(node, k) => {
-                let known = self.known[node].as_ref().and_then(|all| all.get(k));
+                let known = self.known.get(&node).and_then(|all| all.get(k));
                 known.map(|lifted| &lifted.tensor).ok_or_else(inside)
             }
         }
@@ -138,7 +146,7 @@ impl<B: Backend> Run<'_, B> {
             Value::State(_) => Err(inside()),
             Value::Node(node, k) => {
                 self.compute(node)?;
-                let known = self.known[node].as_ref().and_then(|all| all.get(k));
+                let known = self.known.get(&node).and_then(|all| all.get(k));
                 known.cloned().ok_or_else(inside)
             }
         }
@@ -148,7 +156,7 @@ impl<B: Backend> Run<'_, B> {
     fn compute(&mut self, wanted: usize) -> Result<()> {
         let mut left = vec![wanted];
         while let Some(&node) = left.last() {
-            if self.known[node].is_some() {
+            if self.known.contains_key(&node) {
                 left.pop();
                 continue;
             }
@@ -156,7 +164,7 @@ impl<B: Backend> Run<'_, B> {
             let before = left.len();
             for operand in &of.operands {
                 if let Value::Node(n, _) = operand.value
-                    && self.known[n].is_none()
+                    && !self.known.contains_key(&n)
                     && self.regions.is_outside(operand.value)
                 {
                     left.push(n);
@@ -169,7 +177,8 @@ impl<B: Backend> Run<'_, B> {
                     .map(|o| self.operand(o))
                     .collect::<Result<_>>()?;
                 let (steps, start) = (self.operands.steps, self.operands.start);
-                self.known[node] = Some(lift(self.device, of, operands, steps, start)?);
+                let results = lift(self.device, of, operands, steps, start)?;
+                self.known.insert(node, results);
                 left.pop();
             }
         }

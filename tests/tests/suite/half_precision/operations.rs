@@ -394,7 +394,7 @@ fn results_are_written_into_destinations() {
             assert_eq!(bits(&whole(back, *x.layout())), bits(&x), "{name} {dtype}");
             let mut bytes = [0; 4];
             let column = View {
-                layout: x.layout().select(1, 2).unwrap(),
+                layout: &x.layout().select(1, 2).unwrap(),
                 ..x.view().unwrap()
             };
             device.download(column, &mut bytes).unwrap();
