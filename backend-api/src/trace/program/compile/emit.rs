@@ -1,6 +1,7 @@
 //! The phases of a program and their instructions.
 
 use std::collections::HashMap;
+use std::mem;
 use std::ops::{Bound, RangeBounds};
 
 use crate::{Binary, Reduce, Unary};
@@ -26,16 +27,18 @@ impl Builder {
             segments[self.segment[id]].push(id);
         }
         let mut phases = Vec::new();
+        // The program has those that its products read, in the form that they read.
+        let lowered = mem::take(&mut self.graph.matrices);
         let (mut ahead, mut behind) = (0, 0);
         for (i, segment) in segments.iter().enumerate() {
             for &id in segment {
                 let terms = self.early[id]..;
-                self.products(id, terms, &mut phases);
+                self.products(id, terms, &lowered, &mut phases);
             }
             if i == last_ahead {
                 for &id in &ids {
                     let terms = ..self.early[id];
-                    self.products(id, terms, &mut phases);
+                    self.products(id, terms, &lowered, &mut phases);
                 }
                 ahead = phases.len();
             }
@@ -66,8 +69,14 @@ impl Builder {
         })
     }
 
-    /// Appends the products of some terms of a value.
-    fn products(&mut self, id: usize, range: impl RangeBounds<usize>, phases: &mut Vec<Phase>) {
+    /// Appends the products of some terms of a value, with right sides among the given matrices.
+    fn products(
+        &mut self,
+        id: usize,
+        range: impl RangeBounds<usize>,
+        matrices: &[Matrix],
+        phases: &mut Vec<Phase>,
+    ) {
         let value = &self.graph.values[id];
         let RowWork::Product { terms, start } = &value.work else {
             return;
@@ -104,7 +113,7 @@ impl Builder {
             let a = Row { buffer, offset };
             let matrix = Matrix {
                 chunked,
-                ..self.graph.matrices[term.matrix]
+                ..matrices[term.matrix]
             };
             phases.push(Phase::Product(Product {
                 a,
