@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backend_api::{DType, Dest, Dests, Error, Layout, Precision, Result, View};
+use backend_api::{DType, Dest, Dests, Error, Layout, Precision, Result, Shape, View};
 use bytemuck::Pod;
 
 use crate::pool::{Pool, Scratch, Storage};
@@ -157,36 +157,55 @@ pub(crate) struct Output {
     dtype: DType,
     /// Elements of the whole buffer.
     count: usize,
+    /// The elements to write: the first one, their number, and the length of the first axis.
+    start: usize,
+    len: usize,
+    rows: usize,
+    staged: Option<Box<Staged>>,
+}
+
+/// The elements of a destination with gaps.
+#[derive(Debug)]
+struct Staged {
+    storage: Storage,
     layout: Layout,
-    staged: Option<Storage>,
 }
 
 impl Output {
     pub(crate) fn new(pool: &Arc<Pool>, dest: Dest<CpuBuffer>) -> Result<Self> {
+        let rows = |shape: &Shape| shape.dims().first().copied().unwrap_or(1);
         let (buffer, layout) = match dest {
             Dest::New(meta) => {
+                let len = meta.shape.count();
                 return Ok(Self {
-                    storage: pool.take(meta.bytes())?,
+                    storage: pool.take(len * meta.dtype.size())?,
                     dtype: meta.dtype,
-                    count: meta.shape.count(),
-                    layout: Layout::contiguous(meta.shape),
+                    count: len,
+                    start: 0,
+                    len,
+                    rows: rows(&meta.shape),
                     staged: None,
                 });
             }
             Dest::Into(into) => *into,
         };
         let (dtype, count) = (buffer.dtype, buffer.count);
+        let len = layout.shape().count();
         let storage = unshared(pool, buffer, layout.is_whole(count))?;
-        let staged = if layout.is_contiguous() {
-            None
-        } else {
-            Some(pool.take(layout.shape().count() * dtype.size())?)
+        let staged = match layout.is_contiguous() {
+            true => None,
+            false => {
+                let storage = pool.take(len * dtype.size())?;
+                Some(Box::new(Staged { storage, layout }))
+            }
         };
         Ok(Self {
             storage,
             dtype,
             count,
-            layout,
+            start: layout.offset(),
+            len,
+            rows: rows(&layout.shape()),
             staged,
         })
     }
@@ -194,15 +213,14 @@ impl Output {
     /// The elements to write, row-major. Their initial contents are unspecified.
     pub(crate) fn elements<T: Pod>(&mut self) -> &mut [T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
-        let count = self.layout.shape().count();
-        if count == 0 {
+        if self.len == 0 {
             return &mut [];
         }
         let (storage, start) = match &mut self.staged {
-            Some(staged) => (staged, 0),
-            None => (&mut self.storage, self.layout.offset()),
+            Some(staged) => (&mut staged.storage, 0),
+            None => (&mut self.storage, self.start),
         };
-        &mut storage.elements_mut()[start..start + count]
+        &mut storage.elements_mut()[start..start + self.len]
     }
 
     pub(crate) fn dtype(&self) -> DType {
@@ -211,7 +229,7 @@ impl Output {
 
     /// The length of the result's first axis.
     pub(crate) fn rows(&self) -> usize {
-        self.layout.shape().dims().first().copied().unwrap_or(1)
+        self.rows
     }
 
     pub(crate) fn finish(mut self) -> CpuBuffer {
@@ -226,10 +244,9 @@ impl Output {
         CpuBuffer::new(self.storage, self.dtype, self.count)
     }
 
-    fn spread<W: Pod>(&mut self, staged: &Storage) {
-        let count = self.layout.shape().count();
+    fn spread<W: Pod>(&mut self, staged: &Staged) {
         let to = &mut self.storage.elements_mut::<W>()[..self.count];
-        Walk::new(&self.layout).write(to, &staged.elements::<W>()[..count]);
+        Walk::new(&staged.layout).write(to, &staged.storage.elements::<W>()[..self.len]);
     }
 }
 

@@ -46,8 +46,8 @@ impl<T: Float> Shared<T> {
 /// Some columns of the right sides of a program's products.
 #[derive(Debug)]
 pub(super) struct Columns<T> {
-    pub(super) ranges: Vec<Range<usize>>,
-    pub(super) matrices: Vec<PackedMatrix<T>>,
+    pub(super) ranges: SmallVec<[Range<usize>; 4]>,
+    pub(super) matrices: SmallVec<[PackedMatrix<T>; 4]>,
 }
 
 impl<T> Columns<T> {

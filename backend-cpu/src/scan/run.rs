@@ -90,8 +90,8 @@ impl<T: Float> Job<'_, T> {
         let batch = program.batch;
         let single = TypeId::of::<T>() == TypeId::of::<f32>();
         let mut columns = Columns {
-            ranges: Vec::with_capacity(program.matrices.len()),
-            matrices: Vec::with_capacity(program.matrices.len()),
+            ranges: SmallVec::new(),
+            matrices: SmallVec::new(),
         };
         for matrix in &program.matrices {
             let layout = matrix.layout;

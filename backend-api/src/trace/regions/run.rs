@@ -61,7 +61,7 @@ impl Regions {
             core: Vec::new(),
             sums: Vec::new(),
         };
-        let mut states;
+        let states;
         let mut outputs = None;
         if let Some(core) = &self.core {
             let plan = ScanPlan {
@@ -85,9 +85,10 @@ impl Regions {
             ins.extend_from_slice(operands.states);
             ins.extend(operands.lengths);
             let op = Op::Fused(Fused::Scan(plan));
-            let mut results = Tensor::call_all(device, &op, &ins)?.into_vec();
-            states = results.split_off(core.outputs.len());
-            run.sums = states.split_off(operands.states.len());
+            let mut all = Tensor::call_all(device, &op, &ins)?.into_iter();
+            let results: Vec<_> = all.by_ref().take(core.outputs.len()).collect();
+            states = all.by_ref().take(operands.states.len()).collect();
+            run.sums = all.collect();
             match core.has_all_outputs && self.graph.sums.is_empty() {
                 true => outputs = Some(results),
                 false => run.core = results,
