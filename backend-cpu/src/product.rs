@@ -299,8 +299,9 @@ impl<'a, T: Float, W> Product<'a, T, W> {
         Some(edge)
     }
 
-    /// Copies what a product is added to, if it is not zero, to rows of `width` elements. This function
-    /// and [`write_edge`](Self::write_edge) run for few tiles and are compiled once for all sizes.
+    /// Copies what a product is added to, if it is not zero, to rows of `width` elements. This
+    /// function and [`write_edge`](Self::write_edge) run for few tiles, and are compiled once for
+    /// all sizes.
     #[inline(never)]
     fn read_edge(
         &self,
