@@ -262,7 +262,7 @@ impl Cpu {
         if src.is_empty() {
         } else if at.is_contiguous() {
             let to = &mut to[at.offset()..][..src.len()];
-            self.split(src.len(), [(to, 1)], 1, |range, [to]| {
+            self.split(src.len(), [(to, 1)], 1, &|range, [to]| {
                 for (to, from) in to.iter_mut().zip(&src[range]) {
                     *to = to.add(*from);
                 }

@@ -13,7 +13,7 @@ use crate::device::Cpu;
 use crate::element::{Float, Number};
 use crate::functions::{affine, clamp, with_binary, with_compare, with_unary};
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
-use crate::simd::{Map1, Map2};
+use crate::simd::{Map1, Map2, dispatch};
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 use crate::strided::{BLOCK, Stream};
 
@@ -22,38 +22,64 @@ const CHEAP: usize = 1;
 const COSTLY: usize = 8;
 
 impl Cpu {
-    /// `out[i] = f(x[i])`.
-    fn map1<A: Pod + Send + Sync, O: Pod + Send, F: Fn(A) -> O + Copy + Sync>(
+    /// `out[i] = f(x[i])`, in vectors if `T` is a float.
+    fn map1<T: Number, A: Pod + Send + Sync, O: Pod + Send>(
         &self,
         x: &Input<'_>,
         outs: Dests<CpuBuffer>,
         work: usize,
-        f: F,
+        f: impl Fn(A) -> O + Copy + Sync,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let arch = self.arch();
+        self.blocks(x, outs, work, &|a, out| {
+            dispatch::<T, _>(arch, Map1 { a, out, f });
+        })
+    }
+
+    /// Calls `run` for blocks of the operand and the result.
+    fn blocks<A: Pod + Send + Sync, O: Pod + Send>(
+        &self,
+        x: &Input<'_>,
+        outs: Dests<CpuBuffer>,
+        work: usize,
+        run: &(dyn Fn(&[A], &mut [O]) + Sync),
     ) -> Result<Buffers<CpuBuffer>> {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<O>();
         let x = Stream::new(x.buffer.elements::<A>(), &x.layout);
         let block = if x.is_direct() { usize::MAX } else { BLOCK };
-        self.split(out.len(), [(out, 1)], work, |range, [out]| {
+        self.split(out.len(), [(out, 1)], work, &|range, [out]| {
             let mut spare = [A::zeroed(); BLOCK];
             let mut start = range.start;
             for out in out.chunks_mut(block) {
                 let a = x.block(start, out.len(), &mut spare);
                 start += out.len();
-                self.arch().dispatch(Map1 { a, out, f });
+                run(a, out);
             }
         });
         Ok([output.finish()].into_iter().collect())
     }
 
-    /// `out[i] = f(a[i], b[i])`, both broadcast to the result's shape.
-    fn map2<A: Pod + Send + Sync, O: Pod + Send, F: Fn(A, A) -> O + Copy + Sync>(
+    /// `out[i] = f(a[i], b[i])`, both broadcast to the result's shape, in vectors of floats.
+    fn map2<T: Number, O: Pod + Send>(
         &self,
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
-        work: usize,
-        f: F,
+        f: impl Fn(T, T) -> O + Copy + Sync,
+    ) -> Result<Buffers<CpuBuffer>> {
+        let arch = self.arch();
+        self.blocks_of_two(ins, outs, &|a, b, out| {
+            dispatch::<T, _>(arch, Map2 { a, b, out, f });
+        })
+    }
+
+    /// Calls `run` for blocks of two operands, broadcast to the result's shape, and of the result.
+    fn blocks_of_two<A: Pod + Send + Sync, O: Pod + Send>(
+        &self,
+        ins: &[Input<'_>],
+        outs: Dests<CpuBuffer>,
+        run: &(dyn Fn(&[A], &[A], &mut [O]) + Sync),
     ) -> Result<Buffers<CpuBuffer>> {
         let [a, b] = operands(ins)?;
         let shape = broadcast(&[*a.layout, *b.layout])?;
@@ -64,7 +90,7 @@ impl Cpu {
         let b = Stream::new(b.buffer.elements::<A>(), &b.layout.broadcast_to(shape)?);
         let direct = a.is_direct() && b.is_direct();
         let block = if direct { usize::MAX } else { BLOCK };
-        self.split(out.len(), [(out, 1)], work, |range, [out]| {
+        self.split(out.len(), [(out, 1)], CHEAP, &|range, [out]| {
             let mut spare = [[A::zeroed(); BLOCK]; 2];
             let [spare_a, spare_b] = &mut spare;
             let mut start = range.start;
@@ -72,7 +98,7 @@ impl Cpu {
                 let a = a.block(start, out.len(), spare_a);
                 let b = b.block(start, out.len(), spare_b);
                 start += out.len();
-                self.arch().dispatch(Map2 { a, b, out, f });
+                run(a, b, out);
             }
         });
         Ok([output.finish()].into_iter().collect())
@@ -97,7 +123,7 @@ impl Cpu {
 
     fn fill_with<T: Pod + Send + Sync>(&self, output: &mut Output, value: T) {
         let out = output.elements::<T>();
-        self.split(out.len(), [(out, 1)], CHEAP, |_, [out]| out.fill(value));
+        self.split(out.len(), [(out, 1)], CHEAP, &|_, [out]| out.fill(value));
     }
 
     pub(crate) fn copy(
@@ -123,7 +149,7 @@ impl Cpu {
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<W>();
         let x = Stream::new(x.buffer.elements::<W>(), &x.layout);
-        self.split(out.len(), [(out, 1)], CHEAP, |range, [out]| {
+        self.split(out.len(), [(out, 1)], CHEAP, &|range, [out]| {
             x.read(range.start, out);
         });
         Ok([output.finish()].into_iter().collect())
@@ -157,19 +183,20 @@ impl Cpu {
         number: impl Fn(E) -> A + Copy + Sync,
     ) -> Result<Buffers<CpuBuffer>> {
         macro_rules! map {
-            ($f:expr) => {
-                self.map1(x, outs, CHEAP, move |x: E| $f(number(x)))
+            ($T:ty, $f:expr) => {
+                self.map1::<$T, _, _>(x, outs, CHEAP, move |x: E| $f(number(x)))
             };
         }
+        // In vectors if both types are floats.
         match to {
-            DType::F32 => map!(convert::<A, f32>),
-            DType::F64 => map!(convert::<A, f64>),
-            DType::F16 => map!(|x: A| f32_to_f16(x.to_odd())),
-            DType::Bf16 => map!(|x: A| f32_to_bf16(x.to_odd())),
-            DType::I32 => map!(convert::<A, i32>),
-            DType::I64 => map!(convert::<A, i64>),
-            DType::U8 => map!(convert::<A, u8>),
-            DType::Bool => map!(|x| u8::from(x != A::ZERO)),
+            DType::F32 => map!(A, convert::<A, f32>),
+            DType::F64 => map!(A, convert::<A, f64>),
+            DType::F16 => map!(A, |x: A| f32_to_f16(x.to_odd())),
+            DType::Bf16 => map!(A, |x: A| f32_to_bf16(x.to_odd())),
+            DType::I32 => map!(i32, convert::<A, i32>),
+            DType::I64 => map!(i64, convert::<A, i64>),
+            DType::U8 => map!(u8, convert::<A, u8>),
+            DType::Bool => map!(u8, |x| u8::from(x != A::ZERO)),
             other => Err(unsupported("cast", other)),
         }
     }
@@ -188,14 +215,14 @@ impl Cpu {
         with_unary!(
             f,
             T,
-            function => self.map1(x, outs, work, function),
+            function => self.map1::<T, _, _>(x, outs, work, function),
             // Only the common activations are compiled to vector loops.
             Unary::Activation(f) => with_common_activation!(
                 f,
-                F => self.map1(x, outs, work, value::<F, T>),
+                F => self.map1::<T, _, _>(x, outs, work, value::<F, T>),
                 else {
                     let value: fn(T) -> T = with_activation!(f, F => value::<F, T>);
-                    self.map1(x, outs, work, value)
+                    self.map1::<T, _, _>(x, outs, work, value)
                 }
             )
         )
@@ -209,7 +236,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = &operands(ins)?;
-        self.map1(x, outs, CHEAP, affine::<T>(mul, add))
+        self.map1::<T, _, _>(x, outs, CHEAP, affine::<T>(mul, add))
     }
 
     pub(crate) fn clamp<T: Float>(
@@ -220,7 +247,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         let [x] = &operands(ins)?;
-        self.map1(x, outs, CHEAP, clamp::<T>(min, max))
+        self.map1::<T, _, _>(x, outs, CHEAP, clamp::<T>(min, max))
     }
 
     pub(crate) fn binary(
@@ -245,7 +272,7 @@ impl Cpu {
         ins: &[Input<'_>],
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
-        with_binary!(f, T, function => self.map2(ins, outs, CHEAP, function))
+        with_binary!(f, T, function => self.map2::<T, T>(ins, outs, function))
     }
 
     pub(crate) fn compare(
@@ -271,7 +298,7 @@ impl Cpu {
         outs: Dests<CpuBuffer>,
     ) -> Result<Buffers<CpuBuffer>> {
         with_compare!(f, T, holds => {
-            self.map2(ins, outs, CHEAP, move |a, b| u8::from(holds(a, b)))
+            self.map2::<T, u8>(ins, outs, move |a, b| u8::from(holds(a, b)))
         })
     }
 
@@ -304,7 +331,7 @@ impl Cpu {
         );
         let a = Stream::new(a.buffer.elements::<W>(), &a.layout.broadcast_to(shape)?);
         let b = Stream::new(b.buffer.elements::<W>(), &b.layout.broadcast_to(shape)?);
-        self.split(out.len(), [(out, 1)], CHEAP, |range, [out]| {
+        self.split(out.len(), [(out, 1)], CHEAP, &|range, [out]| {
             let mut spare_condition = [0; BLOCK];
             let mut spare = [[W::zeroed(); BLOCK]; 2];
             let [spare_a, spare_b] = &mut spare;

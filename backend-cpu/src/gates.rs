@@ -69,9 +69,10 @@ fn run_rows<T: Float, const I: usize, const O: usize, const M: usize>(
     }
     let parts = outs.each_ref().map(|(_, parts)| *parts);
     let outs = outs.map(|(out, parts)| (out.elements::<T>(), parts * n));
-    cpu.split(rows, outs, n * WORK, |range, outs| {
+    let arch = cpu.arch();
+    cpu.split(rows, outs, n * WORK, &|range, outs| {
         let mut parts = parts.iter();
-        cpu.arch().dispatch(RowKernel {
+        let kernel = RowKernel {
             f,
             rows: 0..range.len(),
             n,
@@ -88,7 +89,8 @@ fn run_rows<T: Float, const I: usize, const O: usize, const M: usize>(
                     parts,
                 }
             }),
-        });
+        };
+        kernel.run(arch);
     });
 }
 

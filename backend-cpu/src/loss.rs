@@ -25,7 +25,7 @@ impl Cpu {
         let mut output = Output::new(self.pool(), dest)?;
         let logits = self.dense::<T>(&logits)?;
         let out = output.elements::<T>();
-        self.split(out.len(), [(out, 1)], classes * WORK, |range, [out]| {
+        self.split(out.len(), [(out, 1)], classes * WORK, &|range, [out]| {
             self.arch().dispatch(Losses {
                 logits: &logits[range.start * classes..],
                 labels: &labels[range],
@@ -57,7 +57,7 @@ impl Cpu {
         let out = output.elements::<T>();
         if !out.is_empty() {
             let work = classes * WORK;
-            self.split(labels.len(), [(out, classes)], work, |range, [out]| {
+            self.split(labels.len(), [(out, classes)], work, &|range, [out]| {
                 self.arch().dispatch(LossGrads {
                     logits: &logits[range.start * classes..],
                     labels: &labels[range.clone()],

@@ -120,7 +120,7 @@ impl Cpu {
             None => (&mut [][..], 1),
         });
         let count = state[0].0.len();
-        self.split::<T, O>(count, state, I, |range, state| {
+        self.split::<T, O>(count, state, I, &|range, state| {
             let ins = ins.map(|x| x.get(range.clone()).unwrap_or(&[]));
             self.arch().dispatch(InPlace { f, ins, state });
         });

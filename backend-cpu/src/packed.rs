@@ -148,7 +148,7 @@ impl<T: Float> Panels<T> {
                 n / width,
                 [(whole, k * width)],
                 k * width,
-                |range, [data]| {
+                &|range, [data]| {
                     let columns = &columns[range.start * width..range.end * width];
                     source.pack(data, columns, width);
                 },

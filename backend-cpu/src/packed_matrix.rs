@@ -130,14 +130,7 @@ impl<T: Float> PackedMatrix<T> {
                 };
                 let (from, to) = ((a, a_at), (out, out_at));
                 match self {
-                    Self::Bf16(b) => arch.dispatch(Product {
-                        a: from.0,
-                        a_at: from.1,
-                        b,
-                        start,
-                        out: to.0,
-                        out_at: to.1,
-                    }),
+                    Self::Bf16(b) => bf16::few_rows(arch, from, b, start, to),
                     Self::RowPairs(b) => bf16::product(from, b, start, to),
                     Self::Int8(b) => int8::product(arch, from, b, start, to),
                     Self::Amx(b) => amx::product(from, b, start, to),

@@ -25,12 +25,16 @@ impl Cpu {
     /// if there is enough work. Each entry of `outs` is a buffer and its number of elements per
     /// row. The ranges depend on the number of threads, so `f` must compute each row independently
     /// of its range.
+    ///
+    /// Closures are trait objects here and in [`each_index`](Self::each_index): these functions are
+    /// compiled once for a type of elements, and not for each of the hundreds of kernels that use
+    /// them.
     pub(crate) fn split<T: Send, const N: usize>(
         &self,
         rows: usize,
         outs: [(&mut [T], usize); N],
         work_per_row: usize,
-        f: impl Fn(Range<usize>, [&mut [T]; N]) + Sync,
+        f: &(dyn Fn(Range<usize>, [&mut [T]; N]) + Sync),
     ) {
         let work = rows.saturating_mul(work_per_row.max(1));
         let pieces = self.threads().min(work / MIN_WORK).min(rows);
@@ -100,9 +104,6 @@ impl Cpu {
 
     /// Calls `run` with each index below `count`, in parallel. The spinning worker pool starts at
     /// once; if another operation uses it, the calls are made on the rayon pool.
-    ///
-    /// The closure is a trait object: this function is compiled once, and not for each of the
-    /// hundreds of kernels that use it.
     fn each_index(&self, count: usize, run: &(dyn Fn(usize) + Sync)) {
         let next = AtomicUsize::new(0);
         let work = || {

@@ -17,8 +17,15 @@ use crate::packed::{FEW, Panel, Panels, Stored, WIDE_VECTORS};
 pub(crate) use crate::tile::Accumulate;
 use crate::tile::{Ahead, Sums, add_rows, add_wide};
 
-/// The largest number of rows of a tile, with 32 vector registers and with 16.
-const MOST_ROWS: [usize; 2] = [8, 4];
+/// The largest number of rows of a tile, with 32 vector registers, with 16, and without vectors.
+fn most_rows<S: Simd>() -> usize {
+    match S::REGISTER_COUNT {
+        _ if S::IS_SCALAR => 1,
+        32.. => 8,
+        _ => 4,
+    }
+}
+
 /// Bytes of a panel that are multiplied with all rows before the next ones, so that they stay in
 /// L2.
 const BLOCK_BYTES: usize = 200 << 10;
@@ -71,7 +78,7 @@ fn many_rows<S: Simd, T: Float, const V: usize>(
     product: &mut Product<'_, T>,
     panel: Panel,
 ) {
-    let most = MOST_ROWS[usize::from(S::REGISTER_COUNT < 32)];
+    let most = most_rows::<S>();
     let count = product.a_at.len();
     let tiles = count.div_ceil(most).max(1);
     let (k, width) = (product.b.k, V * product.b.lanes);
@@ -91,13 +98,13 @@ fn many_rows<S: Simd, T: Float, const V: usize>(
                 stride: width / tiles,
             };
             match rows {
-                8 => tile::<S, T, 8, V>(simd, product, at),
-                7 => tile::<S, T, 7, V>(simd, product, at),
-                6 => tile::<S, T, 6, V>(simd, product, at),
-                5 => tile::<S, T, 5, V>(simd, product, at),
-                4 => tile::<S, T, 4, V>(simd, product, at),
-                3 => tile::<S, T, 3, V>(simd, product, at),
-                2 => tile::<S, T, 2, V>(simd, product, at),
+                8 if most == 8 => tile::<S, T, 8, V>(simd, product, at),
+                7 if most == 8 => tile::<S, T, 7, V>(simd, product, at),
+                6 if most == 8 => tile::<S, T, 6, V>(simd, product, at),
+                5 if most == 8 => tile::<S, T, 5, V>(simd, product, at),
+                4 if most >= 4 => tile::<S, T, 4, V>(simd, product, at),
+                3 if most >= 4 => tile::<S, T, 3, V>(simd, product, at),
+                2 if most >= 4 => tile::<S, T, 2, V>(simd, product, at),
                 1 => tile::<S, T, 1, V>(simd, product, at),
                 _ => {}
             }
@@ -164,8 +171,9 @@ impl<T: Float, const M: usize, const V: usize> WithSimd for Tile<'_, '_, T, M, V
 /// All columns for few rows.
 #[inline(always)]
 fn few_rows<S: Simd, T: Float, W: Stored<T>>(simd: S, product: &mut Product<'_, T, W>) {
-    for row in (0..product.a_at.len()).step_by(FEW) {
-        let rows = FEW.min(product.a_at.len() - row);
+    let most = most_rows::<S>().min(FEW);
+    for row in (0..product.a_at.len()).step_by(most) {
+        let rows = most.min(product.a_at.len() - row);
         for panel in product.b.order.of(product.b.panels()) {
             let panel = product.b.panel(panel);
             match (rows, panel.vectors) {
@@ -173,6 +181,7 @@ fn few_rows<S: Simd, T: Float, W: Stored<T>>(simd: S, product: &mut Product<'_, 
                 (1, 4) => wide_tile::<S, T, W, 1, 4>(simd, product, panel, row),
                 (1, 2) => wide_tile::<S, T, W, 1, 2>(simd, product, panel, row),
                 (1, _) => wide_tile::<S, T, W, 1, 1>(simd, product, panel, row),
+                _ if most == 1 => {}
                 (2, 8) if S::REGISTER_COUNT >= 32 => {
                     wide_tile::<S, T, W, 2, 8>(simd, product, panel, row)
                 }
@@ -285,16 +294,45 @@ impl<'a, T: Float, W> Product<'a, T, W> {
             return None;
         }
         let mut edge = [[T::splat(simd, T::ZERO); V]; M];
-        let to = bytemuck::cast_slice_mut::<_, T>(edge.as_flattened_mut()).chunks_exact_mut(width);
-        for (to, out) in to.zip(&self.out_at[row..]) {
+        let to = bytemuck::cast_slice_mut(edge.as_flattened_mut());
+        self.read_edge(to, width, columns, start, (row, column));
+        Some(edge)
+    }
+
+    /// Copies what a product is added to, if it is not zero, to rows of `width` elements. This
+    /// function and [`write_edge`](Self::write_edge) run for few tiles, and are compiled once for
+    /// all sizes.
+    #[inline(never)]
+    fn read_edge(
+        &self,
+        to: &mut [T],
+        width: usize,
+        columns: usize,
+        start: Accumulate<'_, T>,
+        (row, column): (usize, usize),
+    ) {
+        for (to, out) in to.chunks_exact_mut(width).zip(&self.out_at[row..]) {
             let from = match start {
-                Accumulate::Zero => break,
+                Accumulate::Zero => return,
                 Accumulate::Existing => &self.out[out + column..],
                 Accumulate::Bias(bias) => &bias[column..],
             };
             to[..columns].copy_from_slice(&from[..columns]);
         }
-        Some(edge)
+    }
+
+    /// Copies rows of `width` elements to the result.
+    #[inline(never)]
+    fn write_edge(
+        &mut self,
+        from: &[T],
+        width: usize,
+        columns: usize,
+        (row, column): (usize, usize),
+    ) {
+        for (from, out) in from.chunks_exact(width).zip(&self.out_at[row..]) {
+            self.out[out + column..][..columns].copy_from_slice(&from[..columns]);
+        }
     }
 
     /// The sums of a tile, in its edge or in the result.
@@ -342,10 +380,8 @@ impl<'a, T: Float, W> Product<'a, T, W> {
     ) {
         let (columns, width) = (self.columns(column, V), V * self.b.lanes);
         let Some(edge) = edge else { return };
-        let from = bytemuck::cast_slice::<_, T>(edge.as_flattened()).chunks_exact(width);
-        for (from, out) in from.zip(&self.out_at[row..]) {
-            self.out[out + column..][..columns].copy_from_slice(&from[..columns]);
-        }
+        let from = bytemuck::cast_slice(edge.as_flattened());
+        self.write_edge(from, width, columns, (row, column));
     }
 }
 

@@ -33,7 +33,7 @@ impl Cpu {
         };
         let top = T::from_f64(top);
         let out = output.elements::<T>();
-        self.split(out.len(), [(out, 1)], WORK, |range, [out]| {
+        self.split(out.len(), [(out, 1)], WORK, &|range, [out]| {
             self.arch().dispatch(Numbers {
                 key,
                 distribution,

@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 use crate::device::Cpu;
 use crate::element::{Float, Number};
 use crate::elementwise::unsupported;
+use crate::simd::dispatch;
 use crate::storage::{CpuBuffer, Input, Output, dests, operands};
 
 /// Partial results of a reduction over neighbours: this number determines the order of a sum.
@@ -141,14 +142,18 @@ impl Cpu {
     }
 
     fn fold<T: Number, F: Fold<T>>(&self, fold: F, data: &[T], sizes: ReduceDims, out: &mut [T]) {
-        self.split(out.len(), [(out, 1)], sizes.n, |range, [out]| {
-            self.arch().dispatch(FoldPart {
-                fold,
-                data,
-                sizes,
-                start: range.start,
-                out,
-            });
+        self.split(out.len(), [(out, 1)], sizes.n, &|range, [out]| {
+            let (arch, start) = (self.arch(), range.start);
+            dispatch::<T, _>(
+                arch,
+                FoldPart {
+                    fold,
+                    data,
+                    sizes,
+                    start,
+                    out,
+                },
+            );
         });
     }
 
@@ -180,7 +185,7 @@ impl Cpu {
         let out = output.elements::<i64>();
         let ReduceDims { n, inner } = ReduceDims::new(x.layout.shape(), axis);
         let data = self.dense::<T>(x)?;
-        self.split(out.len(), [(out, 1)], n, |range, [out]| {
+        self.split(out.len(), [(out, 1)], n, &|range, [out]| {
             for (i, out) in range.zip(out) {
                 let along = data[i / inner * n * inner + i % inner..]
                     .iter()
@@ -209,7 +214,7 @@ impl Cpu {
                 sections,
                 [(&mut *partial, 1)],
                 SECTION,
-                |range, [partial]| {
+                &|range, [partial]| {
                     for (i, partial) in range.zip(partial) {
                         let end = data.len().min((i + 1) * SECTION);
                         *partial = self.arch().dispatch(Squares(&data[i * SECTION..end]));

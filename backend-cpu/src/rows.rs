@@ -76,7 +76,7 @@ impl Cpu {
         let width = |x: &Input<'_>| x.layout.shape().dims()[axis..].iter().product::<usize>();
         let total: usize = ins.iter().map(width).sum();
         if let Some(rows) = out.len().checked_div(total) {
-            self.split(rows, [(out, total)], total, |range, [out]| {
+            self.split(rows, [(out, total)], total, &|range, [out]| {
                 let mut at = 0;
                 for x in ins {
                     let width = width(x);
@@ -140,7 +140,7 @@ impl Cpu {
                 outer * shape[first],
                 [(out, strides[first])],
                 strides[first],
-                |range, [out]| {
+                &|range, [out]| {
                     for (row, out) in range.zip(out.chunks_exact_mut(strides[first])) {
                         let (o, i) = (row / shape[first], row % shape[first]);
                         for (place, out) in out.chunks_exact_mut(run).enumerate() {
@@ -191,7 +191,7 @@ impl Cpu {
         let width: usize = shape.dims()[1..].iter().product();
         if !out.is_empty() {
             let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
-            self.split(ids.len(), [(out, width)], width, |range, [out]| {
+            self.split(ids.len(), [(out, width)], width, &|range, [out]| {
                 for (&id, out) in ids[range].iter().zip(out.chunks_exact_mut(width)) {
                     table.read(id * width, out);
                 }
@@ -219,7 +219,7 @@ impl Cpu {
             // Each thread owns rows of the result and scans all ids for them, so that equal ids are
             // added in order.
             let work = width + ids.len().saturating_mul(width) / rows;
-            self.split(rows, [(out, width)], work, |range, [out]| {
+            self.split(rows, [(out, width)], work, &|range, [out]| {
                 out.fill(T::ZERO);
                 for (id, value) in ids.iter().zip(values.chunks_exact(width)) {
                     if !range.contains(id) {
@@ -264,7 +264,7 @@ impl Cpu {
             let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
             let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
             // Each thread owns rows of the result, so that the last one of equal ids wins.
-            self.split(shape[0], [(out, width)], width, |range, [out]| {
+            self.split(shape[0], [(out, width)], width, &|range, [out]| {
                 table.read(range.start * width, out);
                 replace_rows(out, range, width, &ids, &rows);
             });
@@ -297,7 +297,7 @@ impl Cpu {
         let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
         let work = (ids.len() * width).div_ceil(shape[0]);
         let out = table.elements_mut::<W>();
-        self.split(shape[0], [(out, width)], work, |range, [out]| {
+        self.split(shape[0], [(out, width)], work, &|range, [out]| {
             replace_rows(out, range, width, &ids, &rows);
         });
         Ok(())
@@ -332,7 +332,7 @@ impl Cpu {
             let width = out.len() / lengths.len();
             let new = Stream::new(new.buffer.elements::<W>(), &new.layout);
             let old = Stream::new(old.buffer.elements::<W>(), &old.layout);
-            self.split(lengths.len(), [(out, width)], width, |range, [out]| {
+            self.split(lengths.len(), [(out, width)], width, &|range, [out]| {
                 for (row, out) in range.zip(out.chunks_exact_mut(width)) {
                     let runs = i64::try_from(time).is_ok_and(|time| time < lengths[row]);
                     let from = if runs { &new } else { &old };

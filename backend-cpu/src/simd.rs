@@ -4,9 +4,20 @@
 //! Functions that a loop calls must be inlined to be compiled for that instruction set. They are
 //! marked `#[inline(always)]`; closures cannot be, so only tiny ones are passed.
 
-use pulp::{Simd, WithSimd};
+use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use crate::element::Float;
+use crate::element::{Float, Number};
+
+/// Runs a kernel for elements of `T`. Kernels for integers, which are rarely used, are compiled
+/// once, for the instructions that all CPUs have.
+#[inline(always)]
+pub(crate) fn dispatch<T: Number, K: WithSimd>(arch: Arch, kernel: K) -> K::Output {
+    if T::IS_FLOAT {
+        arch.dispatch(kernel)
+    } else {
+        kernel.with_simd(Scalar)
+    }
+}
 
 /// `out[i] = f(a[i])`.
 pub(crate) struct Map1<'a, A, O, F> {
@@ -50,6 +61,26 @@ pub(crate) trait Pointwise<T, const I: usize, const O: usize>: Copy + Send + Syn
     fn at(self, x: [T; I]) -> [T; O];
 }
 
+/// A function that is called through a pointer, for CPUs without vector instructions: loops are
+/// compiled once for all functions.
+#[derive(Clone, Copy)]
+pub(crate) struct Called<'f, T, const I: usize, const O: usize>(
+    pub(crate) &'f (dyn Fn([T; I]) -> [T; O] + Sync),
+);
+
+impl<T: Float, const I: usize, const O: usize> Pointwise<T, I, O> for Called<'_, T, I, O> {
+    #[inline(always)]
+    fn at(self, x: [T; I]) -> [T; O] {
+        (self.0)(x)
+    }
+}
+
+/// Runs a kernel without vector instructions.
+#[inline(never)]
+pub(crate) fn without_vectors<K: WithSimd>(kernel: K) -> K::Output {
+    kernel.with_simd(Scalar)
+}
+
 /// Elements per block. Results are collected in blocks on the stack and then copied, as compilers
 /// do not vectorize loops over many slices that might overlap.
 const BLOCK: usize = 128;
@@ -75,43 +106,35 @@ fn block<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// Applies `f` along slices of equal length.
+/// Applies `f` along slices of equal length. `padded` is for the elements of the last block.
 #[inline(always)]
 fn along<T: Float, P: Pointwise<T, I, O>, const I: usize, const O: usize>(
     f: P,
     ins: [&[T]; I],
     outs: &mut [&mut [T]; O],
+    padded: &mut [[T; BLOCK]; I],
 ) {
     // Arrays are filled by loops: `array::map` is many lines of code for each of the hundreds of
     // functions that this one is compiled for.
     let mut results = [[T::ZERO; BLOCK]; O];
     let mut wholes: [&[[T; BLOCK]]; I] = [&[]; I];
-    let mut rests: [&[T]; I] = [&[]; I];
     let (mut whole, mut rest) = (usize::MAX, usize::MAX);
     for (i, x) in ins.into_iter().enumerate() {
-        (wholes[i], rests[i]) = x.as_chunks::<BLOCK>();
-        whole = whole.min(wholes[i].len());
-        rest = rest.min(rests[i].len());
+        let (blocks, others) = x.as_chunks::<BLOCK>();
+        (wholes[i], whole, rest) = (blocks, whole.min(blocks.len()), rest.min(others.len()));
+        padded[i][..others.len()].copy_from_slice(others);
     }
-    for i in 0..whole {
-        let mut x = [&wholes[0][i]; I];
-        for (x, all) in x.iter_mut().zip(wholes) {
-            *x = &all[i];
+    for i in 0..whole + usize::from(rest > 0) {
+        let mut x = padded.each_ref();
+        let len = if i < whole { BLOCK } else { rest };
+        if i < whole {
+            for (x, all) in x.iter_mut().zip(wholes) {
+                *x = &all[i];
+            }
         }
-        block(f, x, BLOCK, &mut results);
+        block(f, x, len.next_multiple_of(FULL), &mut results);
         for (out, result) in outs.iter_mut().zip(&results) {
-            out[i * BLOCK..][..BLOCK].copy_from_slice(result);
-        }
-    }
-    if rest > 0 {
-        let mut padded = [[T::ZERO; BLOCK]; I];
-        for (to, from) in padded.iter_mut().zip(rests) {
-            to[..rest].copy_from_slice(&from[..rest]);
-        }
-        let len = rest.next_multiple_of(FULL);
-        block(f, padded.each_ref(), len, &mut results);
-        for (out, result) in outs.iter_mut().zip(&results) {
-            out[whole * BLOCK..][..rest].copy_from_slice(&result[..rest]);
+            copy(&mut out[i * BLOCK..][..len], &result[..len]);
         }
     }
 }
@@ -197,6 +220,27 @@ pub(crate) struct RowKernel<'a, T, P, R, const I: usize, const O: usize, const M
     pub(crate) outs: [Target<'a, T>; M],
 }
 
+impl<T, P, R, const I: usize, const O: usize, const M: usize> RowKernel<'_, T, P, R, I, O, M>
+where
+    T: Float,
+    P: Pointwise<T, I, O>,
+    R: Iterator<Item = usize>,
+{
+    pub(crate) fn run(self, arch: Arch) {
+        if let Arch::Scalar = arch {
+            without_vectors(RowKernel {
+                f: Called(&|x| self.f.at(x)),
+                rows: self.rows,
+                n: self.n,
+                ins: self.ins,
+                outs: self.outs,
+            });
+        } else {
+            arch.dispatch(self);
+        }
+    }
+}
+
 impl<T, P, R, const I: usize, const O: usize, const M: usize> WithSimd
     for RowKernel<'_, T, P, R, I, O, M>
 where
@@ -212,6 +256,7 @@ where
         if n == 0 {
             return;
         }
+        let mut padded = [[T::ZERO; BLOCK]; I];
         for r in self.rows {
             let mut ins: [&[T]; I] = [&[]; I];
             for (row, source) in ins.iter_mut().zip(&self.ins) {
@@ -228,7 +273,7 @@ where
                     *result = part;
                 }
             }
-            along(self.f, ins, &mut results);
+            along(self.f, ins, &mut results, &mut padded);
         }
     }
 }
@@ -275,13 +320,14 @@ pub(crate) mod tests {
                 at: 0,
                 parts,
             });
-            arch.dispatch(RowKernel::<f32, _, _, 5, 6, 3> {
+            let kernel = RowKernel::<f32, _, _, 5, 6, 3> {
                 f: lstm,
                 rows: 0..rows,
                 n,
                 ins: [part(0), part(1), part(2), part(3), part(4)],
                 outs,
-            });
+            };
+            kernel.run(arch);
             (y, c, h, gates)
         });
         let results: Vec<_> = results.collect();

@@ -29,8 +29,9 @@ impl<'a, T: Float, const I: usize, const O: usize> Streams<'a, T, I, O> {
         let ins: [&[T]; I] = self.ins.each_ref().map(|x| &**x);
         let count = ins[0].len();
         let outs = self.outs.each_mut().map(|out| (out.elements::<T>(), 1));
-        cpu.split(count, outs, I, |range, outs| {
-            cpu.arch().dispatch(RowKernel {
+        let arch = cpu.arch();
+        cpu.split(count, outs, I, &|range, outs| {
+            let kernel = RowKernel {
                 f,
                 rows: 0..1,
                 n: range.len(),
@@ -45,7 +46,8 @@ impl<'a, T: Float, const I: usize, const O: usize> Streams<'a, T, I, O> {
                     at: 0,
                     parts: 1,
                 }),
-            });
+            };
+            kernel.run(arch);
         });
         Ok(self.outs.into_iter().map(Output::finish).collect())
     }
@@ -54,23 +56,11 @@ impl<'a, T: Float, const I: usize, const O: usize> Streams<'a, T, I, O> {
 /// Applies `f` to each element; returns the first error.
 pub(crate) fn each<A, B, const N: usize>(
     all: [A; N],
-    mut f: impl FnMut(A) -> Result<B>,
+    f: impl FnMut(A) -> Result<B>,
 ) -> Result<[B; N]> {
-    let mut error = None;
-    let mapped = all.map(|x| match f(x) {
-        Ok(y) => Some(y),
-        Err(e) => {
-            error.get_or_insert(e);
-            None
-        }
-    });
-    if let Some(error) = error {
-        return Err(error);
-    }
-    let mut done = Vec::with_capacity(N);
-    done.extend(mapped.into_iter().flatten());
-    done.try_into()
-        .map_err(|_| backend_api::Error::argument("run", "operands", "are missing"))
+    let mapped: Result<Vec<B>> = all.into_iter().map(f).collect();
+    let missing = |_| backend_api::Error::argument("run", "operands", "are missing");
+    mapped?.try_into().map_err(missing)
 }
 
 pub(crate) fn outputs<const N: usize>(

@@ -62,7 +62,7 @@ impl PackedAmx {
             |block_words: usize, fill: &(dyn Fn(&[[f32; PAIR]; DEPTH], &mut [u16]) + Sync)| {
                 let size = block_words * blocks;
                 let mut data = cpu.pool().packed::<u16>(pairs * size)?;
-                cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
+                cpu.split(pairs, [(&mut data, size)], size, &|range, [data]| {
                     let mut room = [[0.0; PAIR]; DEPTH];
                     let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
                     for ((pair, block), tiles) in places.zip(data.chunks_exact_mut(block_words)) {
@@ -86,7 +86,7 @@ impl PackedAmx {
         } else {
             let size = DEPTH * PAIR * blocks;
             let mut data = cpu.pool().packed::<f32>(pairs * size)?;
-            cpu.split(pairs, [(&mut data, size)], size, |range, [data]| {
+            cpu.split(pairs, [(&mut data, size)], size, &|range, [data]| {
                 let places = range.flat_map(|pair| (0..blocks).map(move |block| (pair, block)));
                 let (rows, _) = data.as_chunks_mut::<PAIR>();
                 let (whole, _) = rows.as_chunks_mut::<DEPTH>();

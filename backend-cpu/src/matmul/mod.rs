@@ -33,7 +33,7 @@ impl Cpu {
             .first()
             .map(|c| Stream::new(c.buffer.elements::<T>(), &c.layout));
         if let Some(c) = &addend {
-            self.split(out.len(), [(&mut *out, 1)], 1, |range, [out]| {
+            self.split(out.len(), [(&mut *out, 1)], 1, &|range, [out]| {
                 c.read(range.start, out)
             });
         } else if a.layout.shape().last() == 0 {
@@ -63,7 +63,7 @@ impl Cpu {
                     self.product(out, a, b, alpha, accumulate);
                 }
             } else {
-                self.split(batches.count, [(out, m * n)], one / 8, |range, [out]| {
+                self.split(batches.count, [(out, m * n)], one / 8, &|range, [out]| {
                     for (i, out) in range.zip(out.chunks_exact_mut(m * n)) {
                         self.serial_product(out, batches.lhs(i), batches.rhs(i), alpha, accumulate);
                     }
@@ -83,7 +83,7 @@ impl Cpu {
         accumulate: bool,
     ) {
         if let Some(kernel) = RowTimesMatrix::of(&a, &b, alpha) {
-            self.split(out.len(), [(out, 1)], b.rows / 4, |range, [out]| {
+            self.split(out.len(), [(out, 1)], b.rows / 4, &|range, [out]| {
                 self.arch()
                     .dispatch(kernel.part(range.start, out, accumulate));
             });

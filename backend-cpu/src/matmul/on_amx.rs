@@ -114,7 +114,7 @@ impl Cpu {
             false => Accumulate::Zero,
         };
         let finite = AtomicBool::new(true);
-        self.split(out.len() / n, [(out, n)], k * n, |rows, [out]| {
+        self.split(out.len() / n, [(out, n)], k * n, &|rows, [out]| {
             let from: Vec<usize>;
             let to: Vec<usize> = (0..rows.len()).map(|i| i * n).collect();
             let out = (out, &to[..]);

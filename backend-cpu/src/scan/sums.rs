@@ -141,7 +141,7 @@ fn outer<T: Float>(
 /// Sums columns.
 fn sum_of<T: Float>(cpu: &Cpu, out: &mut [T], rows: &Rows<'_, T>, count: usize) {
     let width = rows.width;
-    cpu.split(out.len(), [(out, 1)], count, |columns, [out]| {
+    cpu.split(out.len(), [(out, 1)], count, &|columns, [out]| {
         out.fill(T::ZERO);
         for row in rows.data.chunks_exact(width.max(1)) {
             for (sum, x) in out.iter_mut().zip(&row[columns.clone()]) {

@@ -23,7 +23,7 @@ use crate::functions::{
 use crate::pointwise::ActivationGrad;
 use crate::reduce::{Elements, Fold, Largest, Sum, fold_neighbours};
 use crate::scan::program::{Code, Instruction, Place};
-use crate::simd::Pointwise;
+use crate::simd::{Called, Pointwise, without_vectors};
 
 /// Elements that a loop computes at a time.
 const LANES: usize = 16;
@@ -161,7 +161,12 @@ unsafe fn map<T: Float, P: Pointwise<T, I, 1>, const I: usize>(
     f: P,
     tile: &Tile<'_, T>,
 ) {
-    arch.dispatch(Map { f, tile });
+    if let Arch::Scalar = arch {
+        let f = Called(&|x| f.at(x));
+        without_vectors(Map { f, tile });
+    } else {
+        arch.dispatch(Map { f, tile });
+    }
 }
 
 /// Reduces columns.
@@ -329,6 +334,7 @@ impl<T: Float, F: Fold<T>, const OPERANDS: usize> WithSimd for Reduction<'_, T, 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { fold, tile } = self;
+        let vectors = !S::IS_SCALAR;
         let Instruction {
             blocks, width, out, ..
         } = tile.instruction;
@@ -345,12 +351,12 @@ impl<T: Float, F: Fold<T>, const OPERANDS: usize> WithSimd for Reduction<'_, T, 
                     T::ZERO
                 } else if OPERANDS == 1 {
                     match a.slice() {
-                        Some(a) => fold_neighbours(fold, a),
-                        None => fold_neighbours(fold, a),
+                        Some(a) if vectors => fold_neighbours(fold, a),
+                        _ => fold_neighbours(fold, a),
                     }
                 } else {
                     match (a.slice(), b.slice()) {
-                        (Some(a), Some(b)) => fold_neighbours(fold, Products(a, b)),
+                        (Some(a), Some(b)) if vectors => fold_neighbours(fold, Products(a, b)),
                         _ => fold_neighbours(fold, Products(a, b)),
                     }
                 };

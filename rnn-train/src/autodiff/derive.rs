@@ -52,9 +52,49 @@ pub(super) fn saving<B: Backend>(
     })
 }
 
+/// The graphs of a step that saves values for its gradient, and of the gradient.
+struct Derived {
+    forward: StepGraph,
+    saved: usize,
+    step: StepGraph,
+    /// As in [`Backward`].
+    inputs: Vec<Source>,
+    captured: Vec<usize>,
+    input_grads: Vec<usize>,
+    captured_grads: Vec<usize>,
+}
+
 /// Derives the gradient of a step with respect to its state, the inputs and captured tensors that
-/// are `wanted`.
+/// are `wanted`, and compiles it.
 fn derive<B: Backend>(device: &B, graph: &StepGraph, wanted: &[bool]) -> Result<Forward> {
+    let derived = graphs(graph, wanted)?;
+    let program = device.compile_step(&derived.forward);
+    if let Err(reason) = &program {
+        return Err(underived(reason));
+    }
+    let regions = Regions::of_step(device, derived.step);
+    if let Some(Err(reason)) = regions.core().map(|core| core.program()) {
+        return Err(underived(reason));
+    }
+    let step = Arc::new(CompiledStep::new(derived.forward, program));
+    step.derived(&[], || {
+        Ok(Backward {
+            regions,
+            inputs: derived.inputs,
+            captured: derived.captured,
+            input_grads: derived.input_grads,
+            captured_grads: derived.captured_grads,
+        })
+    })?;
+    Ok(Forward {
+        step,
+        saved: derived.saved,
+    })
+}
+
+/// The graphs do not depend on the device, and this function is compiled once for all: it
+/// instantiates the rules of all operations.
+fn graphs(graph: &StepGraph, wanted: &[bool]) -> Result<Derived> {
     let recorder = Recorder::new();
     let inner = Symbolic::new(recorder.clone());
     let tape = Autodiff::new(inner.clone());
@@ -188,27 +228,14 @@ fn derive<B: Backend>(device: &B, graph: &StepGraph, wanted: &[bool]) -> Result<
     let mut step = step;
     step.simplify()?;
     let captured = step.prune();
-    let program = device.compile_step(&forward);
-    if let Err(reason) = &program {
-        return Err(underived(reason));
-    }
-    let regions = Regions::of_step(device, step);
-    if let Some(Err(reason)) = regions.core().map(|core| core.program()) {
-        return Err(underived(reason));
-    }
-    let forward = Arc::new(CompiledStep::new(forward, program));
-    forward.derived(&[], || {
-        Ok(Backward {
-            regions,
-            inputs: sources,
-            captured,
-            input_grads: of_inputs.iter().map(|(i, _)| *i).collect(),
-            captured_grads: of_captured.iter().map(|(i, _)| *i).collect(),
-        })
-    })?;
-    Ok(Forward {
-        step: forward,
+    Ok(Derived {
+        forward,
         saved: saved.len(),
+        step,
+        inputs: sources,
+        captured,
+        input_grads: of_inputs.iter().map(|(i, _)| *i).collect(),
+        captured_grads: of_captured.iter().map(|(i, _)| *i).collect(),
     })
 }
 

@@ -57,7 +57,7 @@ impl Regions {
     /// Cuts a step into regions. `compile` makes a program of the part that runs step by step.
     pub fn new(
         graph: StepGraph,
-        compile: impl FnOnce(&StepGraph) -> Result<SharedProgram, String>,
+        compile: &dyn Fn(&StepGraph) -> Result<SharedProgram, String>,
     ) -> Self {
         let graph = split_products(graph);
         let uses = Uses::new(&graph);
@@ -66,7 +66,7 @@ impl Regions {
         let reason = regions.core().and_then(|step| step.program().err());
         if let Some(reason) = reason.map(str::to_owned) {
             regions = Self::placed(regions.graph, regions.uses, false);
-            regions.core = regions.cut(|_| Err(reason));
+            regions.core = regions.cut(&|_| Err(reason.clone()));
         }
         regions
     }
@@ -96,7 +96,7 @@ impl Regions {
 
     /// The regions of a step on a device, from its cache if it has one.
     pub fn of_step<B: Backend>(device: &B, graph: StepGraph) -> Arc<Self> {
-        let make = |graph| Self::new(graph, |core| device.compile_step(core));
+        let make = |graph| Self::new(graph, &|core| device.compile_step(core));
         match device.step_cache() {
             Some(cache) => cache.regions(graph, make),
             None => Arc::new(make(graph)),
@@ -139,10 +139,7 @@ impl Regions {
     }
 
     /// Collects what the steps compute.
-    fn cut(
-        &self,
-        compile: impl FnOnce(&StepGraph) -> Result<SharedProgram, String>,
-    ) -> Option<Core> {
+    fn cut(&self, compile: &dyn Fn(&StepGraph) -> Result<SharedProgram, String>) -> Option<Core> {
         let graph = &self.graph;
         // The operands that values outside of the steps read from them.
         let mut outputs: Vec<Operand> = Vec::new();
@@ -356,7 +353,7 @@ mod tests {
         let h = record(add, &[(&h, &[2, 4]), (&s, &[2, 1])], &[2, 4]);
         let h = Operand::whole(h.value(), meta(&[2, 4]));
         let (graph, _) = recorder.finish(vec![h], vec![h]).unwrap();
-        let regions = Regions::new(graph, |_| program);
+        let regions = Regions::new(graph, &|_| program.clone());
         regions.core().unwrap().graph().nodes.len()
     }
 
