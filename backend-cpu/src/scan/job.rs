@@ -184,10 +184,13 @@ impl<'a, T: Float> Job<'a, T> {
         let dense =
             |ins: &[Input<'a>]| ins.iter().map(|x| cpu.dense(x)).collect::<Result<Vec<_>>>();
         // The rest are matrices, which are packed.
-        let read = captured.iter().zip(&program.read).map(|(x, read)| match read {
-            true => cpu.dense(x),
-            false => Ok(Dense::Borrowed(&[])),
-        });
+        let read = captured
+            .iter()
+            .zip(&program.read)
+            .map(|(x, read)| match read {
+                true => cpu.dense(x),
+                false => Ok(Dense::Borrowed(&[])),
+            });
         let inputs = inputs
             .iter()
             .map(|x| Inputs::new(cpu, x))

@@ -144,7 +144,8 @@ impl<T: Float> Job<'_, T> {
         let length = |row| self.length(row);
         let work = |rows: usize| rows.saturating_mul(program.work);
         let ranges = row_ranges(cpu, program.batch, length, work);
-        let layouts: SmallVec<[Layout; 1]> = ranges.iter().map(|r| Layout::new(self, r.len())).collect();
+        let layouts: SmallVec<[Layout; 1]> =
+            ranges.iter().map(|r| Layout::new(self, r.len())).collect();
         let columns = &self.columns[0];
         let sizes = ranges.iter().zip(&layouts);
         let sizes = sizes.map(|(r, layout)| [layout.size, layout.own(self, columns, r.len())]);

@@ -477,7 +477,10 @@ impl StepKey {
         (self.place, self.stream, self.cell) == of
             && (self.inputs.len(), self.state.len()) == (inputs.len(), state.len())
             && inputs.iter().zip(&self.inputs).all(of_step)
-            && state.iter().zip(&self.state).all(|(s, meta)| s.meta() == *meta)
+            && state
+                .iter()
+                .zip(&self.state)
+                .all(|(s, meta)| s.meta() == *meta)
     }
 }
 
