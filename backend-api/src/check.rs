@@ -75,7 +75,7 @@ pub fn check_accumulate<B: Backend>(
     src: &View<'_, B::Buffer>,
 ) -> Result<()> {
     fits(device, "accumulate", dst, at, src.dtype)?;
-    fits(device, "accumulate", src.buffer, &src.layout, src.dtype)?;
+    fits(device, "accumulate", src.buffer, src.layout, src.dtype)?;
     if at.shape() != src.layout.shape() {
         let expected = format!("the destination is {}", at.shape());
         return Err(Error::shape(
@@ -97,7 +97,7 @@ pub fn check_download<B: Backend>(
     src: &View<'_, B::Buffer>,
     bytes: usize,
 ) -> Result<()> {
-    fits(device, "download", src.buffer, &src.layout, src.dtype)?;
+    fits(device, "download", src.buffer, src.layout, src.dtype)?;
     check_bytes("download", src.meta(), bytes)
 }
 

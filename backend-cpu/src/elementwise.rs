@@ -47,7 +47,7 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<O>();
-        let x = Stream::new(x.buffer.elements::<A>(), &x.layout);
+        let x = Stream::new(x.buffer.elements::<A>(), x.layout);
         let block = if x.is_direct() { usize::MAX } else { BLOCK };
         self.split(out.len(), [(out, 1)], work, &|range, [out]| {
             let mut spare = [A::zeroed(); BLOCK];
@@ -148,7 +148,7 @@ impl Cpu {
         let [dest] = dests(outs)?;
         let mut output = Output::new(self.pool(), dest)?;
         let out = output.elements::<W>();
-        let x = Stream::new(x.buffer.elements::<W>(), &x.layout);
+        let x = Stream::new(x.buffer.elements::<W>(), x.layout);
         self.split(out.len(), [(out, 1)], CHEAP, &|range, [out]| {
             x.read(range.start, out);
         });

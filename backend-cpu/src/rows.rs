@@ -83,7 +83,7 @@ impl Cpu {
                     if width == 0 {
                         continue;
                     }
-                    let x = Stream::new(x.buffer.elements::<W>(), &x.layout);
+                    let x = Stream::new(x.buffer.elements::<W>(), x.layout);
                     for (row, out) in range.clone().zip(out.chunks_exact_mut(total)) {
                         x.read(row * width, &mut out[at..at + width]);
                     }
@@ -131,7 +131,7 @@ impl Cpu {
             let run: usize = shape.dims()[second + 1..].iter().product();
             let axes = Layout::contiguous(shape);
             let strides = axes.strides();
-            let source = Stream::new(data, &x.layout);
+            let source = Stream::new(data, x.layout);
             let outer: usize = shape.dims()[..first].iter().product();
             let between: usize = shape.dims()[first + 1..second].iter().product();
             // Positions in row-major order; `first` is the outer one of the two axes.
@@ -190,7 +190,7 @@ impl Cpu {
         let out = output.elements::<W>();
         let width: usize = shape.dims()[1..].iter().product();
         if !out.is_empty() {
-            let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
+            let table = Stream::new(table.buffer.elements::<W>(), table.layout);
             self.split(ids.len(), [(out, width)], width, &|range, [out]| {
                 for (&id, out) in ids[range].iter().zip(out.chunks_exact_mut(width)) {
                     table.read(id * width, out);
@@ -261,8 +261,8 @@ impl Cpu {
         let out = output.elements::<W>();
         let width: usize = shape.dims()[1..].iter().product();
         if !out.is_empty() {
-            let table = Stream::new(table.buffer.elements::<W>(), &table.layout);
-            let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
+            let table = Stream::new(table.buffer.elements::<W>(), table.layout);
+            let rows = Stream::new(rows.buffer.elements::<W>(), rows.layout);
             // Each thread owns rows of the result, so that the last one of equal ids wins.
             self.split(shape[0], [(out, width)], width, &|range, [out]| {
                 table.read(range.start * width, out);
@@ -294,7 +294,7 @@ impl Cpu {
             return Ok(());
         }
         table.unshare(self.pool())?;
-        let rows = Stream::new(rows.buffer.elements::<W>(), &rows.layout);
+        let rows = Stream::new(rows.buffer.elements::<W>(), rows.layout);
         let work = (ids.len() * width).div_ceil(shape[0]);
         let out = table.elements_mut::<W>();
         self.split(shape[0], [(out, width)], work, &|range, [out]| {
@@ -330,8 +330,8 @@ impl Cpu {
         let out = output.elements::<W>();
         if !out.is_empty() {
             let width = out.len() / lengths.len();
-            let new = Stream::new(new.buffer.elements::<W>(), &new.layout);
-            let old = Stream::new(old.buffer.elements::<W>(), &old.layout);
+            let new = Stream::new(new.buffer.elements::<W>(), new.layout);
+            let old = Stream::new(old.buffer.elements::<W>(), old.layout);
             self.split(lengths.len(), [(out, width)], width, &|range, [out]| {
                 for (row, out) in range.zip(out.chunks_exact_mut(width)) {
                     let runs = i64::try_from(time).is_ok_and(|time| time < lengths[row]);

@@ -133,7 +133,7 @@ impl<'a, T: Pod> Dense<'a, T> {
             return Ok(Self::Borrowed(&data[start..start + count]));
         }
         let mut copy = pool.scratch(count)?;
-        Walk::new(&input.layout).read(data, 0, &mut copy);
+        Walk::new(input.layout).read(data, 0, &mut copy);
         Ok(Self::Copied(copy))
     }
 }

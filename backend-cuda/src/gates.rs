@@ -47,7 +47,7 @@ struct Result2 {
 impl Cuda {
     /// An operand's rows, and the buffer that must live until the kernel is queued.
     fn rows(&self, x: &Input<'_>) -> Result<(Rows, CudaBuffer)> {
-        if let Some(rows) = Rows::of(x.buffer.address()?, &x.layout, x.dtype) {
+        if let Some(rows) = Rows::of(x.buffer.address()?, x.layout, x.dtype) {
             return Ok((rows, x.buffer.clone()));
         }
         let (first, buffer) = self.dense_address(x)?;

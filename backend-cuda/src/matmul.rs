@@ -144,7 +144,7 @@ impl Cuda {
         let place = |buffer: &CudaBuffer, offset: usize| {
             Ok::<_, Error>(buffer.address()? + (offset * x.dtype.size()) as u64)
         };
-        if let Some(mut matrix) = readable(&x.layout, joined) {
+        if let Some(mut matrix) = readable(x.layout, joined) {
             matrix.address = place(x.buffer, x.layout.offset())?;
             return Ok((matrix, x.buffer.clone()));
         }

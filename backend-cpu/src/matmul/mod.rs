@@ -31,7 +31,7 @@ impl Cpu {
         let out = output.elements::<T>();
         let addend = addend
             .first()
-            .map(|c| Stream::new(c.buffer.elements::<T>(), &c.layout));
+            .map(|c| Stream::new(c.buffer.elements::<T>(), c.layout));
         if let Some(c) = &addend {
             self.split(out.len(), [(&mut *out, 1)], 1, &|range, [out]| {
                 c.read(range.start, out)

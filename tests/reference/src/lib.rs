@@ -278,7 +278,7 @@ fn write(dest: Dest<Elements>, words: Vec<u64>) -> Elements {
 /// The elements of a view in row-major order.
 fn words(view: &View<'_, Elements>) -> Vec<u64> {
     let all = &view.buffer.words;
-    let offsets = offsets(&view.layout);
+    let offsets = offsets(view.layout);
     offsets.into_iter().map(|offset| all[offset]).collect()
 }
 
