@@ -88,7 +88,7 @@ struct Running {
     runs: SmallVec<[(Range<usize>, bool); 2]>,
     /// For each product, the offsets of these rows in its operand and in its result; of those that
     /// run for the first time in the second place.
-    offsets: SmallVec<[[[Offsets; 2]; 2]; 2]>,
+    offsets: Vec<[[Offsets; 2]; 2]>,
 }
 
 /// What a team has done since its threads last waited for each other.
@@ -221,17 +221,15 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
             return Ok(());
         }
         self.find_all_buffers(i, t);
-        let mut products = 0;
+        let all = std::mem::take(&mut self.running.offsets);
+        let mut offsets = all.iter();
         for phase in &job.phases[job.program.ahead..job.program.behind] {
             match phase {
                 Phase::Product(product) => {
                     self.wait_for(Since::Products)?;
-                    let offsets = std::mem::take(&mut self.running.offsets[products]);
-                    for (first, offsets) in offsets.iter().enumerate() {
+                    for (first, offsets) in offsets.next().into_iter().flatten().enumerate() {
                         self.product_of_step(product, offsets, first);
                     }
-                    self.running.offsets[products] = offsets;
-                    products += 1;
                 }
                 Phase::Tile(code) => {
                     self.wait_for(Since::Instructions)?;
@@ -239,6 +237,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
                 }
             }
         }
+        self.running.offsets = all;
         // Rows are finished by the thread that runs their instructions.
         self.wait_for(Since::Instructions)?;
         for r in self.own.clone() {
