@@ -130,7 +130,7 @@ impl<T: Float> PackedMatrix<T> {
                 };
                 let (from, to) = ((a, a_at), (out, out_at));
                 match self {
-                    Self::Bf16(b) => bf16::few_rows(arch, from, b, start, to),
+                    Self::Bf16(b) => rounded_product(arch, from, b, start, to),
                     Self::RowPairs(b) => bf16::product(from, b, start, to),
                     Self::Int8(b) => int8::product(arch, from, b, start, to),
                     Self::Amx(b) => amx::product(from, b, start, to),
@@ -139,6 +139,24 @@ impl<T: Float> PackedMatrix<T> {
             }
         }
     }
+}
+
+/// A product with rounded weights: a function without a type parameter is compiled once.
+fn rounded_product(
+    arch: Arch,
+    (a, a_at): (&[f32], &[usize]),
+    b: &PackedBf16,
+    start: Accumulate<'_, f32>,
+    (out, out_at): (&mut [f32], &[usize]),
+) {
+    arch.dispatch(Product {
+        a,
+        a_at,
+        b,
+        start,
+        out,
+        out_at,
+    });
 }
 
 impl<'a, T: Float> MatrixView<'a, T> {

@@ -17,7 +17,6 @@ use crate::device::Cpu;
 use crate::element::{Float, singles_mut};
 use crate::half::{bf16_to_f32, f32_to_bf16};
 use crate::packed::{MatrixView, Panels, Stored, WIDE_VECTORS};
-use crate::product::{Accumulate, Product};
 
 /// A number of one vector in the low half, and of the next vector in the high half.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -76,24 +75,6 @@ impl PackedBf16 {
     }
 }
 
-/// `to = start + from b` for few rows, each at one of the given offsets.
-pub(crate) fn few_rows(
-    arch: Arch,
-    (a, a_at): (&[f32], &[usize]),
-    b: &PackedBf16,
-    start: Accumulate<'_, f32>,
-    (out, out_at): (&mut [f32], &[usize]),
-) {
-    arch.dispatch(Product {
-        a,
-        a_at,
-        b,
-        start,
-        out,
-        out_at,
-    });
-}
-
 /// Rounds numbers, if they are `f32`.
 pub(crate) fn round<T: Float>(data: &mut [T]) {
     for x in singles_mut(data).into_iter().flatten() {
@@ -105,6 +86,7 @@ pub(crate) fn round<T: Float>(data: &mut [T]) {
 mod tests {
     use super::*;
     use crate::packed::VECTORS;
+    use crate::product::{Accumulate, Product};
     use crate::simd::tests::archs;
 
     pub(in crate::bf16) fn numbers(count: usize, seed: usize) -> Vec<f32> {
