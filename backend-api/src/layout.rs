@@ -140,14 +140,14 @@ impl Layout {
             let expected = format!("index {index} of axis {axis} is requested");
             return Err(Error::shape("select", "tensor", self.shape, expected));
         }
-        let first = index * self.strides[axis];
+        let stride = self.strides[axis];
         self.shape = self.shape.without(axis)?;
         self.strides.copy_within(axis + 1.., axis);
         self.strides[MAX_RANK - 1] = 0;
         // As in `slice`, a view without elements begins at the buffer's start.
         self.offset = match self.shape.count() {
             0 => 0,
-            _ => self.offset + first,
+            _ => self.offset + index * stride,
         };
         Ok(self)
     }
@@ -385,6 +385,10 @@ mod tests {
             assert!(row.moved(stride).is_err());
         }
         assert!(row.repeated(usize::MAX, 4).is_err());
+        // Strides of a layout without elements are not bounded.
+        let empty = Layout::contiguous(shape(&[0])).repeated(9, usize::MAX / 2);
+        let last = empty.unwrap().select(0, 8).unwrap();
+        assert_eq!((last.shape(), last.offset()), (shape(&[0]), 0));
         assert!(
             Layout::contiguous(shape(&[1; MAX_RANK]))
                 .repeated(1, 1)

@@ -234,6 +234,7 @@ impl<B: Backend> Tensor<B> {
     }
 
     /// Assembles a tensor of a layout that is known to fit the buffer.
+    #[inline]
     fn proven(device: &B, elements: Elements<B::Buffer>, layout: Layout, dtype: DType) -> Self {
         Self {
             device: device.clone(),
@@ -328,15 +329,12 @@ impl<B: Backend> Tensor<B> {
         let buffers = device.run(op, &views, dests)?;
         let mut tensors = SmallVec::with_capacity(outs.len());
         for (buffer, meta) in buffers.into_iter().zip(outs) {
-            // In place: a step of a stream is short, and copying tensors is a part of its time.
+            // Not by `whole`, which would move the tensor from one result to the next: a step of a
+            // stream is short.
             let layout = Layout::contiguous(meta.shape);
             fits(device, op.name(), &buffer, &layout, meta.dtype)?;
-            tensors.push(Self {
-                device: device.clone(),
-                elements: Elements::Buffer(buffer),
-                layout,
-                dtype: meta.dtype,
-            });
+            let elements = Elements::Buffer(buffer);
+            tensors.push(Self::proven(device, elements, layout, meta.dtype));
         }
         Ok(tensors)
     }

@@ -281,12 +281,13 @@ impl<B: Backend> Unroll<B> {
             return self.run_traced(step, &leaves, state, zero);
         }
         let zero = zero()?;
-        let traced = match (known, stream) {
-            (Some(traced), _) => traced,
-            (None, None) => self.trace(inputs, state, &zero, &step),
-            (None, Some((steps, of))) => {
+        let traced = match known {
+            Some(traced) => traced,
+            None => {
                 let traced = self.trace(inputs, state, &zero, &step);
-                locked(steps).push((StepKey::new(of, &leaves)?, traced.clone()));
+                if let Some((steps, of)) = stream {
+                    locked(steps).push((StepKey::new(of, &leaves)?, traced.clone()));
+                }
                 traced
             }
         };

@@ -126,8 +126,13 @@ impl Recipe {
                 2 => {
                     let even = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Add];
                     let rough = [Binary::Max, Binary::Min, Binary::Div, Binary::FloorMod];
-                    let all = if products { even } else { rough };
-                    vec![b.binary(all[usize::from(k) % 4], x, y)]
+                    let f = if products { even } else { rough }[usize::from(k) % 4];
+                    // Zeros of both signs are equal, but their quotients are not.
+                    let y = match f {
+                        Binary::Div => b.unary(Unary::Abs, y),
+                        _ => y,
+                    };
+                    vec![b.binary(f, x, y)]
                 }
                 3 => {
                     let other = [narrow, row, scalar][usize::from(k) % 3];

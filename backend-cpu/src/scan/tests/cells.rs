@@ -147,6 +147,35 @@ fn products_without_a_state_run_for_several_steps() {
     );
 }
 
+/// Parts are added to zeros, and then to a view of the first columns of the sum.
+#[test]
+fn parts_are_added_to_a_view_of_a_sum_of_parts() {
+    for (batch, n) in [(1, 1), (3, 4)] {
+        for places in [&[n][..], &[0, n]] {
+            let mut b = Builder::new(DType::F64, batch);
+            let (x, h) = (b.input(n), b.state(n));
+            let zeros = Op::Fill {
+                value: 0.0,
+                meta: b.rows(2 * n),
+            };
+            let mut sum = b.op(zeros, &[]);
+            for &start in places {
+                let at = slice(sum, start, n).layout;
+                sum = b.add_at(sum, at, x);
+            }
+            let first = slice(sum, 0, n);
+            let at = Layout::contiguous(first.layout.shape());
+            let new = b.add_at(first, at, h);
+            b.graph.outputs = vec![new];
+            b.graph.new_states = vec![new];
+            let data = Data::new(&b.graph, 4, None);
+            let found = fused(&cpu(1), &b.graph, &data, false).unwrap();
+            let wanted = stepwise(&cpu(1), &b.graph, &data, false);
+            assert_eq!(same(&found, &wanted), Ok(()), "{batch} rows of {n}");
+        }
+    }
+}
+
 #[test]
 fn sums_over_all_rows_are_those_of_the_default_body() {
     for batch in [1, 3, 40] {

@@ -6,7 +6,8 @@ mod random;
 use ::graphs::{Builder, Data, close, fused, reshape, same, scan, scanned, slice, stepwise};
 use backend_api::trace::{CompiledStep, Operand, RowSource, RowSum, StepGraph, Value};
 use backend_api::{
-    Activation, Backend, Binary, DType, Fused, LstmGates, Meta, Op, Reduce, Shape, Tensor, Unary,
+    Activation, Backend, Binary, DType, Fused, Layout, LstmGates, Meta, Op, Reduce, Shape, Tensor,
+    Unary,
 };
 
 use super::program::compile;

@@ -41,7 +41,7 @@ impl Lowering<'_> {
                 parts: Vec::new(),
                 covered: vec![false; width],
             }),
-            Source::Value(i) if whole.is_whole(width) => match dst.value {
+            Source::Value(i) if whole.is_whole(self.out.values[i].width) => match dst.value {
                 // Its last use takes the parts along.
                 Value::Node(node, _) if self.uses[node] == 1 => self.sparse[i].take(),
                 _ => None,
