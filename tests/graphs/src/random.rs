@@ -120,8 +120,13 @@ impl Recipe {
                 1 => {
                     let even = [Unary::Neg, Unary::Sin, Unary::Cos, Unary::Square];
                     let rough = [Unary::Floor, Unary::Sign, Unary::Abs, Unary::Sqrt];
-                    let all = if products { even } else { rough };
-                    vec![b.unary(all[usize::from(j) % 4], x)]
+                    let f = if products { even } else { rough }[usize::from(j) % 4];
+                    // The sine of a large number is no more exact than the number.
+                    let x = match f {
+                        Unary::Sin | Unary::Cos => b.unary(Unary::Activation(Activation::Tanh), x),
+                        _ => x,
+                    };
+                    vec![b.unary(f, x)]
                 }
                 2 => {
                     let even = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Add];

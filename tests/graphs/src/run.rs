@@ -205,7 +205,8 @@ pub fn same(a: &[Vec<f64>], b: &[Vec<f64>]) -> Result<(), String> {
     agree(a, b, |a, b, _| a == b)
 }
 
-/// Numbers that differ by at most `limit` times the largest of their result.
+/// Numbers that differ by at most `limit` times the largest of their result, or `limit` times 0.001:
+/// a result in which larger numbers cancel is all rounding.
 ///
 /// # Errors
 /// The first difference.
@@ -229,7 +230,7 @@ fn agree(
                 b.len()
             ));
         }
-        let largest = b.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
+        let largest = b.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
         for (k, (&a, &b)) in a.iter().zip(b).enumerate() {
             if !(agrees(a, b, largest) || a == b || a.is_nan() && b.is_nan()) {
                 return Err(format!("result {i}, element {k}: {a:?} instead of {b:?}"));

@@ -176,6 +176,35 @@ fn parts_are_added_to_a_view_of_a_sum_of_parts() {
     }
 }
 
+/// A product begins with a concatenation. One of its parts is read after the product, or by it.
+#[test]
+fn parts_of_what_a_product_begins_with_keep_their_values() {
+    let n = 5;
+    for batch in [1, 5] {
+        for is_operand in [false, true] {
+            let mut b = Builder::new(DType::F64, batch);
+            let (x, h) = (b.input(n), b.state(n));
+            let w = b.captured(&[n, 2 * n]);
+            let part = match is_operand {
+                true => b.binary(Binary::Mul, x, h),
+                false => b.unary(Unary::Activation(Activation::Tanh), x),
+            };
+            let both = b.concat(&[part, x]);
+            let product = b.matmul(if is_operand { part } else { h }, w);
+            let sum = b.binary(Binary::Add, both, product);
+            let last = b.binary(Binary::Mul, slice(sum, 0, n), slice(sum, n, n));
+            let new = b.binary(Binary::Add, last, part);
+            let new = b.unary(Unary::Activation(Activation::Tanh), new);
+            b.graph.outputs = vec![new];
+            b.graph.new_states = vec![new];
+            let data = Data::new(&b.graph, 4, None);
+            let found = fused(&cpu(1), &b.graph, &data, false).unwrap();
+            let wanted = stepwise(&cpu(1), &b.graph, &data, false);
+            close(&found, &wanted, 1e-12).unwrap();
+        }
+    }
+}
+
 #[test]
 fn sums_over_all_rows_are_those_of_the_default_body() {
     for batch in [1, 3, 40] {

@@ -2,7 +2,7 @@
 
 use ::graphs::random::{Kind, Recipe, recipes};
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseResult;
+use proptest::test_runner::{TestCaseError, TestCaseResult};
 
 use super::*;
 
@@ -11,7 +11,8 @@ fn check(recipe: &Recipe, dtype: DType, limit: Option<f64>) -> TestCaseResult {
     let device = cpu(1);
     let wanted = stepwise(&device, &graph, &recipe.data(&graph, 0.5), recipe.reverse);
     let data = recipe.data(&graph, f64::NAN);
-    let found = fused(&device, &graph, &data, recipe.reverse).unwrap();
+    let found = fused(&device, &graph, &data, recipe.reverse)
+        .map_err(|error| TestCaseError::fail(format!("{error}\n{graph}")))?;
     let result = match limit {
         None => same(&found, &wanted),
         Some(limit) => close(&found, &wanted, limit),

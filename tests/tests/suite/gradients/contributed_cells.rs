@@ -32,27 +32,24 @@ struct Problem<C: Cell> {
 
 impl<C: Cell> Problem<C> {
     /// `inputs` are the shapes of one step's inputs.
-    fn new(device: &C::Backend, mut cell: C, inputs: &[&[usize]]) -> Result<Self> {
+    fn new(device: &C::Backend, cell: C, inputs: &[&[usize]]) -> Result<Self> {
+        let param = |dims: &[usize]| Param::new(device, NORMAL, dims, DType::F64);
+        let state = cell.zero_state(BATCH)?;
+        let state = state.leaves().into_iter().map(|t| param(&t.dims()));
+        let sequence = |dims: &&[usize]| param(&[&[BATCH, STEPS], *dims].concat());
+        let mut problem = Self {
+            cell,
+            inputs: inputs.iter().map(sequence).collect::<Result<_>>()?,
+            state: state.collect::<Result<_>>()?,
+        };
+        // The same numbers regardless of the tests that run in parallel.
         let mut seed = 7;
-        cell.each_param(&mut |_, param| {
+        problem.each_param(&mut |_, param| {
             seed += 1;
             let key = philox::derive(seed, 1);
             param.set(NORMAL.tensor(device, key, param.meta())?)
         })?;
-        let param = |dims: &[usize]| Param::new(device, NORMAL, dims, DType::F64);
-        let state = cell.zero_state(BATCH)?;
-        let state = state
-            .leaves()
-            .iter()
-            .map(|t| param(&t.dims()))
-            .collect::<Result<_>>()?;
-        let sequence = |dims: &&[usize]| param(&[&[BATCH, STEPS], *dims].concat());
-        let inputs = inputs.iter().map(sequence).collect::<Result<_>>()?;
-        Ok(Self {
-            cell,
-            inputs,
-            state,
-        })
+        Ok(problem)
     }
 
     fn loss(

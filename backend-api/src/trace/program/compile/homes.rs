@@ -264,6 +264,8 @@ impl Builder {
                 in_memory[id] |= self.segment[id] < self.copied_in(copied);
             }
         }
+        // Whether a product overwrites each value, because it begins with it.
+        let mut overwritten = vec![false; count];
         for id in (0..count).rev() {
             if self.uses[id] == 0 {
                 continue;
@@ -292,6 +294,7 @@ impl Builder {
                 RowWork::Product { start, .. } => {
                     if let Some(Source::Value(start)) = start.as_ref().map(|span| span.source) {
                         self.home[start] = Some(home);
+                        overwritten[start] = true;
                     }
                 }
                 RowWork::Parts { disjoint, parts } => {
@@ -305,6 +308,7 @@ impl Builder {
                             memory => matches!(memory, Memory::Chunk(_)),
                         };
                         let fits = (known || !self.chunked[from])
+                            && (!overwritten[id] || self.uses[from] == 1)
                             && match register {
                                 true => !in_memory[from] && self.segment[from] == self.segment[id],
                                 // A product's operand may lie in the same rows.
@@ -315,6 +319,7 @@ impl Builder {
                             && is_dense(&part.from.axes, &part.strides)
                         {
                             self.home[from] = Some((home.0, home.1 + part.at));
+                            overwritten[from] = overwritten[id];
                         }
                     }
                 }
