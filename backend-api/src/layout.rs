@@ -1,6 +1,7 @@
 //! Layouts of views: small inline arrays, like shapes.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use crate::shape::{MAX_RANK, Shape};
@@ -15,7 +16,7 @@ const MAX_EXTENT: usize = isize::MAX as usize / 8;
 /// [`contiguous`](Self::contiguous) makes a layout, and the other public methods derive layouts
 /// that address no other elements. A layout therefore fits every buffer that its origin fits;
 /// [`extent`](Self::extent) is what a buffer must have.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     shape: Shape,
     strides: [usize; MAX_RANK],
@@ -303,6 +304,15 @@ impl Layout {
             self.shape,
             format!("axis {axis} is requested"),
         ))
+    }
+}
+
+/// By the axes alone, as of a [`Shape`].
+impl Hash for Layout {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.shape.hash(state);
+        self.strides().iter().for_each(|stride| stride.hash(state));
+        self.offset.hash(state);
     }
 }
 

@@ -2,6 +2,7 @@
 //! their operands must not allocate.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::{DType, Error, Result};
 
@@ -12,7 +13,7 @@ pub const MAX_RANK: usize = 6;
 ///
 /// Every shape keeps the limits of [`Shape::new`], so that products of its axes do not overflow,
 /// nor do sizes in bytes. Buffers and kernels rely on it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     rank: u8,
     dims: [usize; MAX_RANK],
@@ -172,6 +173,14 @@ impl Shape {
         } else {
             self.dims[self.rank() - n]
         }
+    }
+}
+
+/// By the axes alone: keys of caches consist of shapes and layouts.
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.rank.hash(state);
+        self.dims().iter().for_each(|len| len.hash(state));
     }
 }
 

@@ -305,8 +305,11 @@ impl<B: Backend> Tensor<B> {
     /// # Errors
     /// Those of [`call_all`](Self::call_all).
     pub fn call(device: &B, op: &Op, ins: &[&Self]) -> Result<Self> {
-        let mut outs = Self::call_all(device, op, ins)?;
-        Ok(outs.swap_remove(0))
+        let mut result = None;
+        Self::run(device, op, ins, &mut |tensor| {
+            result.get_or_insert(tensor);
+        })?;
+        result.ok_or_else(|| Error::argument(op.name(), "results", "are none"))
     }
 
     /// Checks and runs an operation.
@@ -315,11 +318,23 @@ impl<B: Backend> Tensor<B> {
     /// The operands do not fit ([`Op::infer`]), the operands are on different devices, or the
     /// device failed.
     pub fn call_all(device: &B, op: &Op, ins: &[&Self]) -> Result<SmallVec<[Self; 3]>> {
+        let mut results = SmallVec::new();
+        Self::run(device, op, ins, &mut |tensor| results.push(tensor))?;
+        Ok(results)
+    }
+
+    /// Checks and runs an operation, and gives each result to `add`: lists of tensors would be
+    /// moved, and the operations of a step are short.
+    fn run(device: &B, op: &Op, ins: &[&Self], add: &mut dyn FnMut(Self)) -> Result<()> {
         Self::on_device(device, op, ins)?;
         let metas: SmallVec<[Meta; 6]> = ins.iter().map(|t| t.meta()).collect();
         let outs = op.infer(&metas)?;
         if let Some(symbol) = ins.iter().find_map(|t| t.as_symbol()) {
-            return Self::record(symbol.recorder(), device, op, ins, outs);
+            let symbols = Self::record(symbol.recorder(), op, ins, outs.clone())?;
+            for (symbol, meta) in symbols.into_iter().zip(outs) {
+                add(Self::symbol(device, symbol, meta));
+            }
+            return Ok(());
         }
         let mut views: Views<'_, B::Buffer> = SmallVec::with_capacity(ins.len());
         for tensor in ins {
@@ -327,16 +342,13 @@ impl<B: Backend> Tensor<B> {
         }
         let dests: Dests<B::Buffer> = outs.iter().map(|&m| Dest::New(m)).collect();
         let buffers = device.run(op, &views, dests)?;
-        let mut tensors = SmallVec::with_capacity(outs.len());
         for (buffer, meta) in buffers.into_iter().zip(outs) {
-            // Not by `whole`, which would move the tensor from one result to the next: a step of a
-            // stream is short.
             let layout = Layout::contiguous(meta.shape);
             fits(device, op.name(), &buffer, &layout, meta.dtype)?;
             let elements = Elements::Buffer(buffer);
-            tensors.push(Self::proven(device, elements, layout, meta.dtype));
+            add(Self::proven(device, elements, layout, meta.dtype));
         }
-        Ok(tensors)
+        Ok(())
     }
 
     /// Checks that the operands of an operation are on its device.
@@ -364,11 +376,10 @@ impl<B: Backend> Tensor<B> {
     /// Records an operation of a traced step.
     fn record(
         recorder: &Arc<Recorder>,
-        device: &B,
         op: &Op,
         ins: &[&Self],
         outs: Metas,
-    ) -> Result<SmallVec<[Self; 3]>> {
+    ) -> Result<SmallVec<[Symbol; 3]>> {
         let operand = |t: &&Self| match &t.elements {
             Elements::Symbol(symbol) => (symbol.clone(), t.layout),
             Elements::Buffer(_) => {
@@ -377,9 +388,7 @@ impl<B: Backend> Tensor<B> {
             }
         };
         let operands: SmallVec<[_; 3]> = ins.iter().map(operand).collect();
-        let symbols = recorder.record(Work::Op(op.clone()), &operands, outs.clone())?;
-        let tensor = |(symbol, meta)| Self::symbol(device, symbol, meta);
-        Ok(symbols.into_iter().zip(outs).map(tensor).collect())
+        recorder.record(Work::Op(op.clone()), &operands, outs)
     }
 
     fn unary(&self, f: Unary) -> Result<Self> {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::{SmallVec, smallvec};
@@ -23,18 +24,25 @@ impl Symbol {
     }
 
     /// Shape and type of the value.
-    pub fn meta(&self) -> Meta {
-        self.recorder.lock().graph.meta_of(self.value)
+    ///
+    /// # Errors
+    /// The recording has ended.
+    pub fn meta(&self) -> Result<Meta> {
+        let recorded = self.recorder.lock();
+        recorded.check_open()?;
+        Ok(recorded.graph.meta_of(self.value))
     }
 
     /// The same value without its gradient.
     pub(crate) fn detach(&self) -> Self {
-        let recorder = &self.recorder;
-        let meta = recorder.lock().graph.meta_of(self.value);
-        let operand = (self.clone(), Layout::contiguous(meta.shape));
-        match recorder.record(Work::Detach, &[operand], smallvec![meta]) {
+        let detached = self.meta().and_then(|meta| {
+            let operand = (self.clone(), Layout::contiguous(meta.shape));
+            let recorder = &self.recorder;
+            recorder.record(Work::Detach, &[operand], smallvec![meta])
+        });
+        match detached {
             Ok(mut symbols) => symbols.swap_remove(0),
-            // The operand belongs to the recorder.
+            // The recording has ended.
             Err(_) => self.clone(),
         }
     }
@@ -63,12 +71,27 @@ struct Recorded {
     captured: Vec<Arc<dyn Any + Send + Sync>>,
     /// Why the graph does not stand for the step.
     refusal: Option<&'static str>,
+    ended: bool,
 }
+
+impl Recorded {
+    fn check_open(&self) -> Result<()> {
+        match self.ended {
+            true => Err(not_available("an operand")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Room for the operations of most steps: a node has several hundred bytes, which growing copies.
+const USUAL_NODES: usize = 64;
 
 impl Recorder {
     /// Starts a recording.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        let recorder = Arc::<Self>::default();
+        recorder.lock().graph.nodes.reserve(USUAL_NODES);
+        recorder
     }
 
     fn lock(&self) -> MutexGuard<'_, Recorded> {
@@ -108,7 +131,7 @@ impl Recorder {
     /// Records an operation.
     ///
     /// # Errors
-    /// An operand belongs to another recording.
+    /// An operand belongs to another recording, or the recording has ended.
     pub fn record(
         self: &Arc<Self>,
         work: Work,
@@ -122,7 +145,9 @@ impl Recorder {
             self.refuse("two traced steps are mixed in one operation");
             return Err(not_available("an operand"));
         }
-        let graph = &mut self.lock().graph;
+        let recorded = &mut *self.lock();
+        recorded.check_open()?;
+        let graph = &mut recorded.graph;
         let operands = operands.iter().map(|(symbol, layout)| Operand {
             value: symbol.value,
             layout: *layout,
@@ -184,8 +209,8 @@ impl Recorder {
         if let Some(reason) = recorded.refusal {
             return Err(reason);
         }
-        // A symbol that outlives its step still has a shape.
-        let mut graph = recorded.graph.clone();
+        recorded.ended = true;
+        let mut graph = mem::take(&mut recorded.graph);
         graph.outputs = outputs;
         graph.new_states = new_states;
         let kept = graph.prune();

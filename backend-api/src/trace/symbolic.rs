@@ -47,7 +47,7 @@ impl Backend for Symbolic {
     }
 
     fn extent(&self, buffer: &Symbol) -> Result<(usize, DType)> {
-        let meta = buffer.meta();
+        let meta = buffer.meta()?;
         Ok((meta.shape.count(), meta.dtype))
     }
 
@@ -78,7 +78,7 @@ impl Backend for Symbolic {
     }
 
     fn accumulate(&self, dst: Symbol, at: &Layout, src: View<'_, Symbol>) -> Result<Symbol> {
-        let meta = dst.meta();
+        let meta = dst.meta()?;
         let operands = [
             (dst, Layout::contiguous(meta.shape)),
             (src.buffer.clone(), *src.layout),

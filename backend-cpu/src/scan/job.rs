@@ -12,7 +12,7 @@ use backend_api::{DType, Error, Meta, Result};
 use pulp::Arch;
 use smallvec::SmallVec;
 
-use super::program::{Buffer, Instruction, Memory, Phase, Program};
+use super::program::{Buffer, Memory, Program};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::packed_matrix::PackedMatrix;
@@ -30,7 +30,7 @@ unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 /// The rows of outputs or states.
-type Rows<T> = SmallVec<[Shared<T>; 8]>;
+type SharedRows<T> = SmallVec<[Shared<T>; 8]>;
 
 impl<T: Float> Shared<T> {
     fn of(output: &mut Output, wanted: usize) -> Result<Self> {
@@ -61,8 +61,7 @@ impl<T> Columns<T> {
 pub(super) struct Job<'a, T: Float> {
     pub(super) arch: Arch,
     pub(super) program: &'a Program,
-    /// The program's phases and buffers, for the strides of these inputs.
-    pub(super) phases: Cow<'a, [Phase]>,
+    /// The program's buffers, with the strides of these inputs.
     pub(super) buffers: Cow<'a, [Buffer]>,
     pub(super) steps: usize,
     pub(super) reverse: bool,
@@ -73,8 +72,8 @@ pub(super) struct Job<'a, T: Float> {
     /// Of each thread of a team, or one entry for all threads, which have other rows each.
     pub(super) columns: Vec<Columns<T>>,
     pub(super) lengths: Option<Scratch<usize>>,
-    pub(super) outputs: Rows<T>,
-    pub(super) finals: Rows<T>,
+    pub(super) outputs: SharedRows<T>,
+    pub(super) finals: SharedRows<T>,
     /// Number of outputs that are 0 where a row does not run. Sums read no others.
     pub(super) cleared: usize,
     /// The memory of outputs that are no results.
@@ -174,8 +173,8 @@ impl<'a, T: Float> Job<'a, T> {
             }
         }
         let batch = program.batch;
-        let rows = |all: &mut [Output], widths: &[usize], steps: usize| -> Result<Rows<T>> {
-            let mut rows = Rows::new();
+        let rows = |all: &mut [Output], widths: &[usize], steps: usize| -> Result<SharedRows<T>> {
+            let mut rows = SharedRows::new();
             for (out, width) in all.iter_mut().zip(widths) {
                 rows.push(Shared::of(out, steps * batch * width)?);
             }
@@ -201,7 +200,6 @@ impl<'a, T: Float> Job<'a, T> {
         let mut job = Self {
             arch: cpu.arch(),
             program,
-            phases: Cow::Borrowed(&program.phases),
             buffers: Cow::Borrowed(&program.buffers),
             steps,
             reverse: plan.reverse,
@@ -241,17 +239,6 @@ impl<'a, T: Float> Job<'a, T> {
             if let Memory::Input(i) = buffer.memory {
                 buffer.row = self.inputs[i].rows;
             }
-        }
-        for phase in self.phases.to_mut() {
-            let Phase::Tile(code) = phase else { continue };
-            let places = |i: &mut Instruction| {
-                for place in &mut i.ins {
-                    if let Some(buffer) = place.buffer.checked_sub(1) {
-                        place.row = buffers[buffer].row;
-                    }
-                }
-            };
-            code.iter_mut().for_each(places);
         }
     }
 

@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 use super::barrier::Member;
 use super::job::{Columns, Job};
 use super::program::{Buffer, Carried, Instruction, Memory, Phase, Product, Row, Start, products};
-use super::tile;
+use super::tile::{self, Rows};
 use crate::element::Float;
 use crate::product::Accumulate;
 
@@ -42,7 +42,9 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new<T: Float>(job: &Job<'_, T>, rows: usize) -> Self {
         let program = job.program;
-        let steps = CHUNK_ROWS.div_ceil(rows.max(1)).min(job.steps).max(1);
+        // A step's state and the next one's may both lie in a chunk.
+        let steps = CHUNK_ROWS.div_ceil(rows.max(1)).max(2);
+        let steps = steps.min(job.steps).max(1);
         let mut size = 0usize;
         let mut next = |elements: usize| {
             let at = size;
@@ -75,7 +77,7 @@ impl Layout {
         columns: &Columns<T>,
         rows: usize,
     ) -> usize {
-        let registers = job.program.registers * job.program.tile_rows;
+        let registers = job.program.registers;
         let widest = if job.is_shared() { columns.widest() } else { 0 };
         registers.next_multiple_of(ALIGNED) + self.steps * rows * widest
     }
@@ -109,7 +111,6 @@ pub(super) struct Part<'j, 'a, T: Float> {
     /// The thread's membership in a team.
     team: Option<(Member<'j>, Since)>,
     memory: *mut T,
-    registers: *mut T,
     staging: &'j mut [T],
     layout: &'j Layout,
     /// The first step of the chunk, in order.
@@ -119,10 +120,11 @@ pub(super) struct Part<'j, 'a, T: Float> {
     /// this thread's columns of a result.
     offsets: [Offsets; 2],
     staged: Offsets,
-    /// The program's buffers at this step, for rows that have run before and for the others.
-    buffers: [SmallVec<[*mut T; 16]>; 2],
-    /// The same from the first row of a tile on.
-    tile: SmallVec<[*mut T; 16]>,
+    /// The registers and the program's buffers at this step, for rows that have run before and for
+    /// the others.
+    buffers: [SmallVec<[Rows<T>; 16]>; 2],
+    /// The same from a later row on.
+    tile: SmallVec<[Rows<T>; 16]>,
 }
 
 /// The memory of a part: what it may share with the other threads of a team, and its own.
@@ -142,10 +144,13 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         (columns, team): (&'j Columns<T>, Option<Member<'j>>),
         room: Room<'j, T>,
     ) -> Self {
-        let registers = job.program.registers * job.program.tile_rows;
-        let (registers, staging) = room.own.split_at_mut(registers.next_multiple_of(ALIGNED));
-        let registers = registers.as_mut_ptr();
-        let count = job.buffers.len();
+        let registers = job.program.registers.next_multiple_of(ALIGNED);
+        let (registers, staging) = room.own.split_at_mut(registers);
+        let registers = Rows {
+            at: registers.as_mut_ptr(),
+            stride: 0,
+        };
+        let buffers: SmallVec<[_; 16]> = smallvec![registers; job.buffers.len() + 1];
         Self {
             job,
             rows,
@@ -153,15 +158,14 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
             columns,
             team: team.map(|member| (member, Since::Nothing)),
             memory: room.shared,
-            registers,
             staging,
             layout: room.layout,
             chunk: 0,
             running: Running::default(),
             offsets: Default::default(),
             staged: Offsets::new(),
-            buffers: [(); 2].map(|()| smallvec![registers; count]),
-            tile: smallvec![registers; count + 1],
+            tile: SmallVec::new(),
+            buffers: [buffers.clone(), buffers],
         }
     }
 
@@ -176,11 +180,11 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         while steps.end < job.steps {
             steps = steps.end..job.steps.min(steps.end + self.layout.steps);
             self.chunk = steps.start;
-            self.many_steps(&job.phases[..job.program.ahead], steps.clone())?;
+            self.many_steps(&job.program.phases[..job.program.ahead], steps.clone())?;
             for i in steps.clone() {
                 self.step(i)?;
             }
-            self.many_steps(&job.phases[job.program.behind..], steps.clone())?;
+            self.many_steps(&job.program.phases[job.program.behind..], steps.clone())?;
         }
         if let Some((member, _)) = self.team {
             member.done();
@@ -220,10 +224,10 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         if self.running.runs.is_empty() {
             return Ok(());
         }
-        self.find_all_buffers(i, t);
+        self.find_buffers(t, 0);
         let all = std::mem::take(&mut self.running.offsets);
         let mut offsets = all.iter();
-        for phase in &job.phases[job.program.ahead..job.program.behind] {
+        for phase in &job.program.phases[job.program.ahead..job.program.behind] {
             match phase {
                 Phase::Product(product) => {
                     self.wait_for(Since::Products)?;
@@ -233,7 +237,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
                 }
                 Phase::Tile(code) => {
                     self.wait_for(Since::Instructions)?;
-                    self.run_tiles(code);
+                    self.run_tiles(code, 0);
                 }
             }
         }
@@ -264,16 +268,48 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
                 }
                 Phase::Tile(code) => {
                     self.wait_for(Since::Instructions)?;
+                    if self.own.len() < steps.len() {
+                        self.run_steps_of_rows(code, steps.clone());
+                        continue;
+                    }
                     for i in steps.clone() {
                         let t = self.time(i);
                         self.find_running(i, t);
-                        self.find_all_buffers(i, t);
-                        self.run_tiles(code);
+                        self.find_buffers(t, 1);
+                        self.run_tiles(code, 1);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Runs instructions for the rows of several steps, with the steps of a row as a tile's rows.
+    fn run_steps_of_rows(&mut self, code: &[Instruction], steps: Range<usize>) {
+        let ends = [steps.start, steps.end - 1].map(|i| self.time(i));
+        let (start, end) = (ends[0].min(ends[1]), ends[0].max(ends[1]) + 1);
+        for r in self.own.clone() {
+            let times = start..end.min(self.job.length(self.rows.start + r));
+            if times.is_empty() {
+                continue;
+            }
+            for &number in &self.job.program.used[1] {
+                let buffer = &self.job.buffers[number - 1];
+                let stride = match buffer.memory {
+                    Memory::Input(k) => self.job.inputs[k].steps,
+                    Memory::Output(_) => self.job.program.batch * buffer.row,
+                    Memory::Chunk(_) => self.rows.len() * buffer.row,
+                    Memory::Captured(_) | Memory::Constants => 0,
+                    // A verified program has these in the steps only.
+                    _ => continue,
+                };
+                let at = self.address(buffer, times.clone(), false);
+                // SAFETY: the row is one of this thread's.
+                let at = unsafe { at.add(r * buffer.row) };
+                self.buffers[0][number] = Rows { at, stride };
+            }
+            self.tiles(code, 0..times.len(), [0, 1]);
+        }
     }
 
     /// Whether a row runs at step `t`, and whether for the first time.
@@ -308,7 +344,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         }
         self.running.runs = runs;
         let program = self.job.program;
-        let products = products(&self.job.phases[program.ahead..program.behind]);
+        let products = products(&program.phases[program.ahead..program.behind]);
         let Running { runs, offsets } = &mut self.running;
         offsets.resize_with(products.clone().count(), Default::default);
         for (product, offsets) in products.zip(offsets) {
@@ -356,6 +392,10 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
                         .0
                         .add(row * program.outputs[output])
                 }
+                Carried::Chunk(k) => self
+                    .memory
+                    .add(self.layout.chunks[k])
+                    .add(self.slot(i) * self.rows.len() * program.chunks[k]),
                 Carried::Next => self.memory.add(self.layout.states[state][i % 2]),
             }
         }
@@ -377,55 +417,62 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         }
     }
 
-    /// Finds this thread's rows of the buffers at step `t`, the `i`-th in order.
-    fn find_buffers(&mut self, i: usize, t: usize, first: bool) {
+    /// Where this thread's rows of a buffer are at the first of some times.
+    #[inline(always)]
+    fn address(&self, buffer: &Buffer, times: Range<usize>, first: bool) -> *mut T {
         let Job {
             program, inputs, ..
         } = self.job;
         let start = self.rows.start;
-        for (number, buffer) in self.job.buffers.iter().enumerate() {
-            // SAFETY: outputs have rows for all steps, and the memory is laid out for the others.
-            let at = unsafe {
-                match buffer.memory {
-                    Memory::Register(_) => self.registers,
-                    Memory::Constants => self.job.constants.as_ptr().cast_mut(),
-                    Memory::Input(k) => {
-                        let from = inputs[k].row(t, start);
-                        let to = inputs[k].row(t, self.rows.end - 1) + program.inputs[k];
-                        inputs[k].data[from..to].as_ptr().cast_mut()
-                    }
-                    Memory::Captured(k) => self.job.captured[k]
-                        .as_ptr()
-                        .cast_mut()
-                        .add(start * buffer.row),
-                    Memory::State(k) if first => self.job.initial[k][start * buffer.row..]
-                        .as_ptr()
-                        .cast_mut(),
-                    Memory::State(k) => {
-                        let before = if self.job.reverse { t + 1 } else { t - 1 };
-                        self.state_after(k, i - 1, before)
-                    }
-                    Memory::Next(k) => self.state_after(k, i, t),
-                    Memory::Output(k) => {
-                        let row = t * program.batch + start;
-                        self.job.outputs[k].0.add(row * buffer.row)
-                    }
-                    Memory::Scratch(k) => self.memory.add(self.layout.scratch[k]),
-                    Memory::Chunk(k) => {
-                        let chunk = self.memory.add(self.layout.chunks[k]);
-                        chunk.add(self.start_of(buffer, i, t))
-                    }
+        let t = times.start;
+        let i = self.time(t);
+        // SAFETY: outputs have rows for all steps, and the memory is laid out for the others.
+        unsafe {
+            match buffer.memory {
+                Memory::Register(_) => self.buffers[0][0].at,
+                Memory::Constants => self.job.constants.as_ptr().cast_mut(),
+                Memory::Input(k) => {
+                    let from = inputs[k].row(t, start);
+                    let to = inputs[k].row(times.end - 1, self.rows.end - 1) + program.inputs[k];
+                    inputs[k].data[from..to].as_ptr().cast_mut()
                 }
-            };
-            self.buffers[usize::from(first)][number] = at;
+                Memory::Captured(k) => self.job.captured[k]
+                    .as_ptr()
+                    .cast_mut()
+                    .add(start * buffer.row),
+                Memory::State(k) if first => self.job.initial[k][start * buffer.row..]
+                    .as_ptr()
+                    .cast_mut(),
+                Memory::State(k) => {
+                    let before = if self.job.reverse { t + 1 } else { t - 1 };
+                    self.state_after(k, i - 1, before)
+                }
+                Memory::Next(k) => self.state_after(k, i, t),
+                Memory::Output(k) => {
+                    let row = t * program.batch + start;
+                    self.job.outputs[k].0.add(row * buffer.row)
+                }
+                Memory::Scratch(k) => self.memory.add(self.layout.scratch[k]),
+                Memory::Chunk(k) => {
+                    let chunk = self.memory.add(self.layout.chunks[k]);
+                    chunk.add(self.start_of(buffer, i, t))
+                }
+            }
         }
     }
 
-    /// Finds the buffers for the rows that run at step `t`, the `i`-th in order.
-    fn find_all_buffers(&mut self, i: usize, t: usize) {
+    /// Finds the buffers of the steps' phases, or of those of several steps, for the rows that run
+    /// at step `t`.
+    fn find_buffers(&mut self, t: usize, of_steps: usize) {
         for first in [false, true] {
             if self.running.runs.iter().any(|run| run.1 == first) {
-                self.find_buffers(i, t, first);
+                for &number in &self.job.program.used[of_steps] {
+                    let buffer = &self.job.buffers[number - 1];
+                    self.buffers[usize::from(first)][number] = Rows {
+                        at: self.address(buffer, t..t + 1, first),
+                        stride: buffer.row,
+                    };
+                }
             }
         }
     }
@@ -456,7 +503,7 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
         let memory = |row: Row, width: usize| {
             let stride = self.job.buffers[row.buffer - 1].row;
             let len = (self.rows.len() - 1) * stride + row.offset + width;
-            (self.buffers[first][row.buffer - 1], len)
+            (self.buffers[first][row.buffer].at, len)
         };
         let (a, out) = (memory(product.a, product.k), memory(product.out, product.n));
         // SAFETY: the program's places lie within their buffers, here for the rows of this thread
@@ -543,31 +590,48 @@ impl<'j, 'a, T: Float> Part<'j, 'a, T> {
     fn start_of(&self, buffer: &Buffer, i: usize, t: usize) -> usize {
         match buffer.memory {
             Memory::Input(k) => self.job.inputs[k].row(t, self.rows.start),
-            Memory::Chunk(_) => (i - self.chunk) * self.rows.len() * buffer.row,
+            Memory::Chunk(_) => self.slot(i) * self.rows.len() * buffer.row,
             _ => (t * self.job.program.batch + self.rows.start) * buffer.row,
         }
     }
 
-    fn run_tiles(&mut self, code: &[Instruction]) {
-        for run in 0..self.running.runs.len() {
-            let (range, first) = self.running.runs[run].clone();
-            let range = range.start.max(self.own.start)..range.end.min(self.own.end);
-            self.tiles(code, range, usize::from(first));
+    /// The place in a chunk, where steps are in the order of their times, of the `i`-th step, or of
+    /// the last step of the chunk before.
+    fn slot(&self, i: usize) -> usize {
+        let last = self.layout.steps - 1;
+        let slot = i.checked_sub(self.chunk).unwrap_or(last);
+        match self.job.reverse {
+            true => last - slot,
+            false => slot,
         }
     }
 
-    fn tiles(&mut self, code: &[Instruction], range: Range<usize>, first: usize) {
-        let job = self.job;
-        for row in range.clone().step_by(job.program.tile_rows) {
-            let rows = job.program.tile_rows.min(range.end - row);
-            let buffers = job.buffers.iter().zip(&self.buffers[first]);
-            for (to, (buffer, from)) in self.tile[1..].iter_mut().zip(buffers) {
-                // SAFETY: the row is one of this thread's.
-                *to = unsafe { from.add(row * buffer.row) };
+    /// Runs instructions for the rows that run at a step, in tiles for steps or for several.
+    fn run_tiles(&mut self, code: &[Instruction], of_steps: usize) {
+        for run in 0..self.running.runs.len() {
+            let (range, first) = self.running.runs[run].clone();
+            let range = range.start.max(self.own.start)..range.end.min(self.own.end);
+            self.tiles(code, range, [usize::from(first), of_steps]);
+        }
+    }
+
+    /// Runs instructions for some rows of the buffers.
+    fn tiles(&mut self, code: &[Instruction], rows: Range<usize>, [first, of_steps]: [usize; 2]) {
+        let most = self.job.program.tile_rows[of_steps];
+        for row in rows.clone().step_by(most) {
+            let mut buffers = &self.buffers[first];
+            if row > 0 {
+                self.tile.clear();
+                self.tile.extend(buffers.iter().map(|rows| Rows {
+                    at: rows.at.wrapping_add(row * rows.stride),
+                    ..*rows
+                }));
+                buffers = &self.tile;
             }
+            let rows = most.min(rows.end - row);
             // SAFETY: the program has been verified: its places lie within their buffers for all
-            // rows. The buffers are those of this thread's rows at this step.
-            unsafe { tile::run(job.arch, code, &self.tile, rows) };
+            // rows. The buffers are those of this thread's rows at these steps.
+            unsafe { tile::run(self.job.arch, code, buffers, rows) };
         }
     }
 }

@@ -29,13 +29,16 @@ pub(super) type Row = program::Row<usize>;
 pub(crate) struct Program {
     rows: RowProgram,
     pub(super) buffers: Vec<Buffer>,
+    /// The numbers of the buffers of the steps, and of what runs for several.
+    pub(super) used: [Vec<usize>; 2],
     /// Those of the row program, with numbers.
     pub(super) phases: Vec<Phase>,
     /// Of each captured tensor, whether instructions read it, or a product as its bias.
     pub(super) read: Vec<bool>,
-    /// Elements of the registers for each row of a tile, and the largest number of rows of one.
+    /// Elements of the registers of a tile.
     pub(super) registers: usize,
-    pub(super) tile_rows: usize,
+    /// The largest number of rows of a tile, by whether they may be those of several steps.
+    pub(super) tile_rows: [usize; 2],
     /// The work of a row, in multiplications.
     pub(super) work: usize,
 }
@@ -101,14 +104,22 @@ impl Program {
             program::Phase::Product(_) => Registers::default(),
         };
         let registers: Vec<Registers> = rows.phases.iter().map(registers).collect();
-        let most = registers.iter().map(|r| r.size).max().unwrap_or(0);
-        let bytes = most.max(1).saturating_mul(rows.dtype.size());
-        let most_rows = rows.batch.clamp(1, MOST_TILE_ROWS);
-        let tile_rows = (TILE_BYTES / bytes).clamp(1, most_rows);
+        let steps = rows.ahead..rows.behind;
+        let mut widest = [0; 2];
+        for (i, registers) in registers.iter().enumerate() {
+            let most = &mut widest[usize::from(!steps.contains(&i))];
+            *most = registers.size.max(*most);
+        }
+        let most_rows = [rows.batch.clamp(1, MOST_TILE_ROWS), MOST_TILE_ROWS];
+        let tile_rows = [0, 1].map(|i| {
+            let bytes = widest[i].max(1).saturating_mul(rows.dtype.size());
+            (TILE_BYTES / bytes).clamp(1, most_rows[i])
+        });
         let mut work = 0usize;
         let mut numbers = Numbers::default();
         let mut phases = Vec::with_capacity(rows.phases.len());
-        for (phase, registers) in rows.phases.iter().zip(&registers) {
+        for (i, (phase, registers)) in rows.phases.iter().zip(&registers).enumerate() {
+            let tile_rows = tile_rows[usize::from(!steps.contains(&i))];
             phases.push(match phase {
                 program::Phase::Product(product) => {
                     work = work.saturating_add(product.k.saturating_mul(product.n));
@@ -139,6 +150,13 @@ impl Program {
                 }
             });
         }
+        let mut used = [vec![], vec![]];
+        for (i, phase) in phases.iter().enumerate() {
+            let used = &mut used[usize::from(!steps.contains(&i))];
+            used.extend(phase.buffers().into_iter().filter(|number| *number > 0));
+            used.sort_unstable();
+            used.dedup();
+        }
         let mut read = vec![false; rows.captured.len()];
         for buffer in &numbers.buffers {
             if let Memory::Captured(k) = buffer.memory {
@@ -154,8 +172,9 @@ impl Program {
             rows,
             read,
             buffers: numbers.buffers,
+            used,
             phases,
-            registers: most,
+            registers: (widest[0] * tile_rows[0]).max(widest[1] * tile_rows[1]),
             tile_rows,
             work: work.max(1),
         }
@@ -164,12 +183,11 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scratch: usize = self.scratch.iter().sum();
+        let [rows, of_steps] = self.tile_rows;
         writeln!(
             f,
-            "{} registers and {} elements of scratch a row, tiles of {} rows",
-            self.registers,
-            self.scratch.iter().sum::<usize>(),
-            self.tile_rows
+            "{scratch} elements of scratch a row, tiles of {rows} rows, {of_steps} of several steps"
         )?;
         self.rows.fmt(f)
     }

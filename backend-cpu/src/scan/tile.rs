@@ -28,7 +28,21 @@ use crate::simd::{Called, Pointwise, without_vectors};
 /// Elements that a loop computes at a time.
 const LANES: usize = 16;
 
-/// Runs `code` over `rows` rows. `buffers[i]` points at the first row of the tile in buffer `i`.
+#[cfg(test)]
+thread_local! {
+    /// The number of tiles that this thread has run.
+    pub(super) static RUNS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Rows of a buffer: the first, and the elements from one to the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<T> {
+    pub(super) at: *mut T,
+    pub(super) stride: usize,
+}
+
+/// Runs `code` over `rows` rows of the buffers. Buffer 0 has the registers, which are laid out for
+/// the rows of a tile.
 ///
 /// # Safety
 /// Every place of every instruction lies within its buffer for all rows, blocks and columns. The
@@ -37,13 +51,15 @@ const LANES: usize = 16;
 pub(super) unsafe fn run<T: Float>(
     arch: Arch,
     code: &[Instruction],
-    buffers: &[*mut T],
+    buffers: &[Rows<T>],
     rows: usize,
 ) {
+    #[cfg(test)]
+    RUNS.set(RUNS.get() + 1);
     for instruction in code {
         let at = |place: Place| {
             // SAFETY: the place lies within its buffer.
-            unsafe { buffers[place.buffer].add(place.offset) }
+            unsafe { buffers[place.buffer].at.add(place.offset) }
         };
         let [a, b, c] = instruction.ins;
         let at = [at(instruction.out), at(a), at(b), at(c)];
@@ -59,7 +75,7 @@ pub(super) unsafe fn run<T: Float>(
                     },
                 );
             } else {
-                let (instruction, rows) = &merged(instruction, rows);
+                let (instruction, rows) = &merged(instruction, buffers, rows);
                 execute(
                     arch,
                     Tile {
@@ -73,9 +89,19 @@ pub(super) unsafe fn run<T: Float>(
     }
 }
 
-/// The same instruction and rows, with as many elements in each row and block as the strides allow.
-fn merged(instruction: &Instruction, mut rows: usize) -> (Instruction, usize) {
+/// The same instruction with the strides of these buffers, and its rows, with as many elements in
+/// each row and block as the strides allow.
+fn merged<T>(
+    instruction: &Instruction,
+    buffers: &[Rows<T>],
+    mut rows: usize,
+) -> (Instruction, usize) {
     let mut merged = *instruction;
+    for place in merged.ins.iter_mut().chain([&mut merged.out]) {
+        if place.buffer > 0 {
+            place.row = buffers[place.buffer].stride;
+        }
+    }
     let reduces = merged.code.reduces();
     if !reduces && widen(&mut merged, instruction.blocks, |place| place.block) {
         merged.blocks = 1;

@@ -101,7 +101,7 @@ pub(super) fn needs(op: &Op, tracked: &[bool]) -> Needs {
 /// The gradients of an operation's operands, given the gradients of its results.
 pub(super) fn gradient<B: Backend>(op: &Op, a: &Arguments<'_, B>) -> Result<InputGrads<B>> {
     Ok(match op {
-        Op::Copy => smallvec![Some(a.grad(0)?)],
+        Op::Copy | Op::Affine { mul: 1.0, .. } => smallvec![Some(a.grad(0)?)],
         Op::Cast { .. } => {
             let to = a.meta(0).dtype;
             // A sum of 16-bit floats is accumulated in `f32`, to which the gradient may belong.

@@ -22,7 +22,7 @@ use crate::{DType, Meta};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A product reads and writes memory anywhere, starts with any row, and the device computes for
-    /// a few steps at a time what needs no state.
+    /// a few steps at a time products that need no state, and with few rows all that needs none.
     Any,
     /// The products of a step use the same memory in each step: states and scratch memory. The
     /// device computes for all steps at once what needs no state. Where two products of a step have
@@ -72,6 +72,8 @@ pub enum Carried {
     Next,
     /// To an output, from where the next step reads it.
     Output(usize),
+    /// To memory for several steps, for what runs behind them.
+    Chunk(usize),
 }
 
 /// A buffer of a program, and its distance between rows.

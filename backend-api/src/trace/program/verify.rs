@@ -18,9 +18,12 @@ impl RowProgram {
         }
         (self.carried.len() == self.states.len()).then_some(())?;
         for (carried, &width) in self.carried.iter().zip(&self.states) {
-            if let Carried::Output(output) = *carried {
-                (*self.outputs.get(output)? == width).then_some(())?;
-            }
+            let found = match *carried {
+                Carried::Next => continue,
+                Carried::Output(output) => self.outputs.get(output)?,
+                Carried::Chunk(chunk) => self.chunks.get(chunk)?,
+            };
+            (*found == width).then_some(())?;
         }
         (self.ahead <= self.behind && self.behind <= self.phases.len()).then_some(())?;
         let (ahead, rest) = self.phases.split_at(self.ahead);

@@ -2,6 +2,7 @@
 
 mod cells;
 mod random;
+mod several_steps;
 
 use ::graphs::{Builder, Data, close, fused, reshape, same, scan, scanned, slice, stepwise};
 use backend_api::trace::{CompiledStep, Operand, RowSource, RowSum, StepGraph, Value};
@@ -10,7 +11,7 @@ use backend_api::{
     Unary,
 };
 
-use super::program::compile;
+use super::program::{Phase, compile};
 use super::team;
 use crate::device::Cpu;
 

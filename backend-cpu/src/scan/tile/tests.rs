@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use backend_api::{Activation, Binary, Compare, Element, Fused, Op, Reduce, Tensor, Unary};
 
-use super::{Code, Instruction, run};
+use super::{Code, Instruction, Rows, run};
 use crate::device::Cpu;
 use crate::element::Float;
 use crate::scan::program::Place;
@@ -217,7 +217,10 @@ fn check<T: Float + Element>(cpu: &Cpu, numbers: &mut Numbers, code: Code, width
     }
     for arch in archs() {
         let mut found = buffers.clone();
-        let pointers = found.each_mut().map(|x| x.as_mut_ptr());
+        let mut pointers = found.each_mut().map(|x| registers(x));
+        for place in ins {
+            pointers[place.buffer].stride = place.row;
+        }
         // SAFETY: the buffers are as long as the places need, and of places in the buffer of the
         // result, all are the result's.
         unsafe { run(arch, &[instruction], &pointers, rows) };
@@ -256,6 +259,13 @@ fn instructions_of_doubles_have_the_bits_of_operations() {
     check_all::<f64>();
 }
 
+fn registers<T>(data: &mut [T]) -> Rows<T> {
+    Rows {
+        at: data.as_mut_ptr(),
+        stride: 0,
+    }
+}
+
 #[test]
 fn a_sum_over_no_columns_is_zero() {
     let mut out = [1.0f32; 3];
@@ -273,7 +283,7 @@ fn a_sum_over_no_columns_is_zero() {
     };
     let program = [instruction(Code::Copy, 0), instruction(Code::Dot, 0)];
     // SAFETY: the results are the first two elements.
-    unsafe { run(pulp::Arch::new(), &program, &[out.as_mut_ptr()], 2) };
+    unsafe { run(pulp::Arch::new(), &program, &[registers(&mut out)], 2) };
     assert_eq!(out, [0.0, 0.0, 1.0]);
 }
 
@@ -344,7 +354,7 @@ fn measure() {
                     .collect();
                 let mut data = vec![0.5f32; 9 * distance + 16];
                 let aligned = data.as_ptr().align_offset(64);
-                let buffers = [data[aligned..].as_mut_ptr()];
+                let buffers = [registers(&mut data[aligned..])];
                 let mut best = f64::INFINITY;
                 for _ in 0..200 {
                     let start = Instant::now();

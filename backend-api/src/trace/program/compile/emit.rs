@@ -35,16 +35,16 @@ impl Builder {
                 let terms = self.early[id]..;
                 self.products(id, terms, &lowered, &mut phases);
             }
+            let code = self.segment_code(i, segment)?;
+            if !code.is_empty() {
+                phases.push(Phase::Tile(code));
+            }
             if i == last_ahead {
                 for &id in &ids {
                     let terms = ..self.early[id];
                     self.products(id, terms, &lowered, &mut phases);
                 }
                 ahead = phases.len();
-            }
-            let code = self.segment_code(i, segment)?;
-            if !code.is_empty() {
-                phases.push(Phase::Tile(code));
             }
             if i == last_step {
                 behind = phases.len();
@@ -164,9 +164,11 @@ impl Builder {
                 RowWork::Parts { parts, .. } => {
                     for part in parts {
                         let (from, at) = self.read(part.from.source, segment);
+                        let strides = part.from.strides.iter().zip(&part.strides);
+                        let mut axes = part.from.axes.iter().zip(strides);
                         let in_place = from == home
                             && at + part.from.offset == offset + part.at
-                            && part.from.strides == part.strides;
+                            && axes.all(|(len, (from, to))| *len == 1 || from == to);
                         if !in_place {
                             let out = (home, offset + part.at, &part.strides);
                             let ins = std::slice::from_ref(&part.from);

@@ -23,9 +23,19 @@ impl Builder {
                 (Some((Memory::Output(output), 0)), _) if state.is_some() => {
                     carried = Carried::Output(output);
                 }
-                // Only a thread's own memory has its rows of several steps together.
-                (None, Some(id)) if !self.chunked[id] => {
+                (Some((Memory::Chunk(chunk), 0)), _) if state.is_some() => {
+                    carried = Carried::Chunk(chunk);
+                }
+                (None, Some(id))
+                    if !self.chunked[id] || (state.is_none() && !self.is_of_products(id)) =>
+                {
                     self.home[id] = Some((memory, 0));
+                }
+                (None, Some(id)) if state.is_some() && self.is_carried_for_steps(id) => {
+                    let chunk = self.chunks.len();
+                    self.chunks.push(self.value(id).width);
+                    self.home[id] = Some((Memory::Chunk(chunk), 0));
+                    carried = Carried::Chunk(chunk);
                 }
                 _ => self.copy(&span, memory),
             }
@@ -33,6 +43,24 @@ impl Builder {
                 self.carried.push(carried);
             }
         }
+    }
+
+    /// Whether a product for several steps computes a value or reads it. Such products use the
+    /// inputs and a thread's own memory, where its rows of several steps lie together.
+    fn is_of_products(&self, id: usize) -> bool {
+        let reads = |user: usize| match &self.value(user).work {
+            RowWork::Product { terms, .. } if self.chunked[user] && self.uses[user] > 0 => {
+                terms.iter().any(|term| term.a.source == Source::Value(id))
+            }
+            _ => false,
+        };
+        self.is_product(id) || (id + 1..self.uses.len()).any(reads)
+    }
+
+    /// Whether memory for several steps can carry a new state: nothing ahead of the steps writes
+    /// there, where the state before them may still be.
+    fn is_carried_for_steps(&self, id: usize) -> bool {
+        self.region[id] == Region::Step && matches!(self.value(id).work, RowWork::Map { .. })
     }
 
     fn copy(&mut self, span: &Span, memory: Memory) {
@@ -298,22 +326,25 @@ impl Builder {
                     }
                 }
                 RowWork::Parts { disjoint, parts } => {
-                    let register = matches!(home.0, Memory::Register(_));
                     for part in parts.iter().filter(|_| *disjoint) {
                         let Some(from) = self.whole(&part.from) else {
                             continue;
                         };
                         let known = match home.0 {
-                            Memory::Output(_) => self.target == Target::Fixed,
-                            memory => matches!(memory, Memory::Chunk(_)),
+                            Memory::Register(_) => {
+                                !in_memory[from] && self.segment[from] == self.segment[id]
+                            }
+                            Memory::Chunk(_) => true,
+                            Memory::Output(_) if self.target == Target::Any => {
+                                !self.chunked[from] || !self.is_of_products(from)
+                            }
+                            Memory::Output(_) => true,
+                            _ => !self.chunked[from],
                         };
-                        let fits = (known || !self.chunked[from])
-                            && (!overwritten[id] || self.uses[from] == 1)
-                            && match register {
-                                true => !in_memory[from] && self.segment[from] == self.segment[id],
-                                // A product's operand may lie in the same rows.
-                                false => !self.is_product(from),
-                            };
+                        // A product's operand may lie in the same rows.
+                        let fits = known
+                            && !self.is_product(from)
+                            && (!overwritten[id] || self.uses[from] == 1);
                         if fits
                             && self.home[from].is_none()
                             && is_dense(&part.from.axes, &part.strides)
@@ -386,14 +417,20 @@ impl Builder {
         self.source(source)
     }
 
-    /// The segment that copies a span: not ahead of the steps, where no state is known.
+    /// The segment that copies a span: not ahead of the steps, where no state is known. Outputs are
+    /// copied behind them, if what is copied is known for several steps.
     pub(super) fn copied_in(&self, copied: &Copied) -> usize {
-        let computed = match copied.span.source {
-            Source::Value(id) => self.segment[id],
-            _ => 0,
+        let (computed, kept) = match copied.span.source {
+            Source::Value(id) => (self.segment[id], self.chunked[id]),
+            source => (0, !matches!(source, Source::State(_))),
         };
-        let first = computed.max(self.last[Region::Ahead as usize]);
-        copied.segment.unwrap_or(first)
+        let behind =
+            kept && self.instructions_leave() && matches!(copied.memory, Memory::Output(_));
+        let first = match behind {
+            true => self.last[Region::Behind as usize],
+            false => self.last[Region::Ahead as usize] + 1,
+        };
+        copied.segment.unwrap_or(computed.max(first))
     }
 
     /// The last segment of the steps that has instructions.

@@ -4,7 +4,17 @@ use super::{Builder, Region};
 use crate::trace::program::Target;
 use crate::trace::program::row_graph::{RowWork, Source, Term};
 
+/// The number of rows from which on instructions stay in the steps: with many rows, values in memory
+/// for several steps take longer than a step's call of each instruction.
+const MANY_ROWS: usize = 4;
+
 impl Builder {
+    /// Whether instructions leave the steps without a product. A program with fixed memory rather
+    /// has one kernel for all instructions before a product.
+    pub(super) fn instructions_leave(&self) -> bool {
+        self.target == Target::Any && self.graph.batch < MANY_ROWS
+    }
+
     /// Finds what runs ahead of the steps and what behind them.
     pub(super) fn find_regions(&mut self) {
         let n = self.uses.len();
@@ -12,52 +22,48 @@ impl Builder {
         let reads = |builder: &Self, id: usize, f: &mut dyn FnMut(Source)| {
             builder.value(id).work.for_each_span(|span| f(span.source));
         };
-        let mut needed = vec![false; n];
+        // A new state is computed step by step, and so is what reads a state, which is known for
+        // one step only; and what those values read.
+        let mut stepwise = vec![false; n];
         for span in &self.graph.results[outputs..] {
             if let Source::Value(id) = span.source {
-                needed[id] = true;
+                stepwise[id] = true;
             }
         }
         for id in (0..n).rev().filter(|&id| self.uses[id] > 0) {
-            if needed[id] {
+            reads(self, id, &mut |source| {
+                stepwise[id] |= matches!(source, Source::State(_));
+            });
+            if stepwise[id] {
                 reads(self, id, &mut |source| {
                     if let Source::Value(operand) = source {
-                        needed[operand] = true;
+                        stepwise[operand] = true;
                     }
                 });
             }
         }
         for id in (0..n).filter(|&id| self.uses[id] > 0) {
-            let (mut state, mut behind) = (false, false);
-            reads(self, id, &mut |source| match source {
-                Source::State(_) => state = true,
-                Source::Value(operand) => {
-                    behind |= self.region[operand] == Region::Behind;
+            let mut leaves = self.instructions_leave() || self.is_product(id);
+            if !self.stateful[id] {
+                if leaves {
+                    self.region[id] = Region::Ahead;
                 }
-                _ => {}
+                continue;
+            }
+            reads(self, id, &mut |source| {
+                if let Source::Value(operand) = source {
+                    leaves |= self.region[operand] == Region::Behind;
+                }
             });
-            let product = self.is_product(id);
-            if product && !self.stateful[id] {
-                self.region[id] = Region::Ahead;
-            } else if behind || (product && !needed[id] && !state) {
+            if leaves && !stepwise[id] {
                 self.region[id] = Region::Behind;
             }
         }
-        // A state is known for one step only, so that nothing that reads one runs behind.
-        let mut reads_state = false;
-        for id in (0..n).filter(|&id| self.region[id] == Region::Behind) {
-            reads(self, id, &mut |source| {
-                reads_state |= matches!(source, Source::State(_))
-            });
-        }
-        if reads_state {
-            for region in self.region.iter_mut().filter(|r| **r == Region::Behind) {
-                *region = Region::Step;
-            }
-        }
-        // What products ahead read is computed ahead.
+        // What products ahead read is computed ahead, and on the CPU what any product reads: the
+        // order of its terms must not depend on the number of rows.
         for id in (0..n).rev().filter(|&id| self.uses[id] > 0) {
-            if self.region[id] == Region::Ahead {
+            let product = self.target == Target::Any && self.is_product(id);
+            if product || self.region[id] == Region::Ahead {
                 let mut operands = Vec::new();
                 reads(self, id, &mut |source| {
                     if let Source::Value(operand) = source {
@@ -65,7 +71,9 @@ impl Builder {
                     }
                 });
                 for operand in operands {
-                    self.region[operand] = Region::Ahead;
+                    if !self.stateful[operand] {
+                        self.region[operand] = Region::Ahead;
+                    }
                 }
             }
         }
@@ -99,8 +107,13 @@ impl Builder {
         let RowWork::Product { terms, start } = &mut self.graph.values[id].work else {
             return;
         };
-        if let Some(Source::Value(_)) = start.as_ref().map(|span| span.source) {
-            return;
+        if let Some(Source::Value(start)) = start.as_ref().map(|span| span.source) {
+            if region[start] != Region::Ahead {
+                return;
+            }
+            // It is computed where the product's result will be.
+            self.chunked[start] = true;
+            self.chunked[id] = true;
         }
         let is_early = |term: &Term| match term.a.source {
             Source::Input(_) => true,
@@ -129,7 +142,7 @@ impl Builder {
                 self.level[id] = level + usize::from(self.is_product(id));
                 last = last.max(self.level[id]);
             }
-            first = last;
+            first = last + 1;
             self.last[region as usize] = last;
         }
     }
