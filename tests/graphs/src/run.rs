@@ -205,8 +205,8 @@ pub fn same(a: &[Vec<f64>], b: &[Vec<f64>]) -> Result<(), String> {
     agree(a, b, |a, b, _| a == b)
 }
 
-/// Numbers that differ by at most `limit` times the largest of their result, or `limit` times 0.001:
-/// a result in which larger numbers cancel is all rounding.
+/// Numbers that differ by at most `limit` times the largest of their result, or `limit` times
+/// 0.001: a result in which larger numbers cancel is all rounding.
 ///
 /// # Errors
 /// The first difference.

@@ -6,7 +6,8 @@
 //!
 //! Products that depend on no state run ahead of the steps, and products that no state depends on
 //! behind them, with the rows of several steps at a time: a [`Region`]. Where the batch has few
-//! rows, all other instructions of which the same is true leave the steps of a [`Target::Any`], too.
+//! rows, all other instructions of which the same is true leave the steps of a [`Target::Any`],
+//! too.
 //!
 //! For [`Target::Fixed`], the steps' products use scratch memory and states only; what is read of
 //! them behind the steps is copied. A product may add to a new state in place: rows that have ended

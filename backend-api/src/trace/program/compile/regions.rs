@@ -4,8 +4,8 @@ use super::{Builder, Region};
 use crate::trace::program::Target;
 use crate::trace::program::row_graph::{RowWork, Source, Term};
 
-/// The number of rows from which on instructions stay in the steps: with many rows, values in memory
-/// for several steps take longer than a step's call of each instruction.
+/// The number of rows from which on instructions stay in the steps: with many rows, values in
+/// memory for several steps take longer than a step's call of each instruction.
 const MANY_ROWS: usize = 4;
 
 impl Builder {
