@@ -19,8 +19,9 @@ use backend_api::trace::StepCache;
 /// The CPU as a device.
 ///
 /// Operations are split over a pool of spinning worker threads and the calling thread. The workers
-/// start with the first operation that needs them. Large matmuls without AMX, and operations that
-/// find the worker pool busy with another operation, use a second, rayon thread pool.
+/// start with the first operation that needs them. Large matmuls of few rows without AMX, and
+/// operations that find the worker pool busy with another operation, use a second, rayon thread
+/// pool.
 ///
 /// Each device has threads and memory of its own; clones share them. There is no process-wide
 /// state, so devices with different numbers of threads can coexist.

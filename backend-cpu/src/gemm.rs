@@ -3,7 +3,14 @@
 //! This module contains unsafe code: the crates take pointers.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use gemm_common::Parallelism;
+
+/// Rows for which it is worth that each thread packs the other operand.
+const MIN_SPLIT_ROWS: usize = 12;
+/// The largest number of columns for which the crate may sum in another order.
+const MOST_FEW_COLUMNS: usize = 64;
 
 /// The function of one of the crates: sizes m, n, k; the result, its column and row stride and
 /// whether to add to it; both operands, each with column and row stride; the factors of the old
@@ -66,6 +73,15 @@ pub(crate) struct GemmOperand<'a, T> {
 }
 
 impl<T> GemmOperand<'_, T> {
+    /// Some of the rows.
+    pub(crate) fn row_range(&self, range: Range<usize>) -> Self {
+        Self {
+            data: &self.data[range.start * self.row_stride..],
+            rows: range.len(),
+            ..*self
+        }
+    }
+
     fn check(&self) {
         if self.rows == 0 || self.columns == 0 {
             return;
@@ -80,6 +96,12 @@ impl<T> GemmOperand<'_, T> {
             "a matrix is within its buffer"
         );
     }
+}
+
+/// Whether each of several threads should multiply a range of the rows: they are enough, and have
+/// the bits of the whole. The crate sums products of few rows and columns in another order.
+pub(crate) fn may_split<T>(a: &GemmOperand<'_, T>, b: &GemmOperand<'_, T>, threads: usize) -> bool {
+    a.rows / threads >= MIN_SPLIT_ROWS && b.columns > MOST_FEW_COLUMNS
 }
 
 /// `out = alpha * a b`, or `out += alpha * a b` if `accumulate`; `out` is contiguous and row-major.
@@ -189,6 +211,8 @@ mod tests {
             (650, 130, 1400),
             (33, 2000, 1030),
             (600, 10, 4200),
+            (16, 65, 1030),
+            (64, 256, 1400),
         ] {
             let a: Vec<f32> = (0..m * k).map(number).collect();
             let b: Vec<f32> = (0..k * n).map(number).collect();
@@ -213,6 +237,20 @@ mod tests {
                     .zip(&together)
                     .all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{m} x {k} x {n} with {threads} threads");
+                let (a, b) = (matrix(&a, m, k), matrix(&b, k, n));
+                if may_split(&a, &b, threads) {
+                    let mut out = c.clone();
+                    for (i, out) in out.chunks_mut(m.div_ceil(threads) * n).enumerate() {
+                        let start = i * m.div_ceil(threads);
+                        let rows = a.row_range(start..start + out.len() / n);
+                        gemm(out, rows, b, 1.0, true, 1);
+                    }
+                    let same = alone
+                        .iter()
+                        .zip(&out)
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{m} x {k} x {n} in {threads} ranges of rows");
+                }
             }
         }
     }

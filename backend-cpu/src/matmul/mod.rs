@@ -9,12 +9,14 @@ pub(crate) use self::on_amx::AMX_COLUMNS;
 use self::row_times_matrix::RowTimesMatrix;
 use crate::device::Cpu;
 use crate::element::Float;
-use crate::gemm::{GemmOperand, gemm};
+use crate::gemm::{self, GemmOperand, gemm};
 use crate::storage::{CpuBuffer, Input, Output, dests};
 use crate::strided::{Stream, Walk};
 
 /// Multiplications below which a matmul is not worth another thread.
 const MIN_PRODUCTS: usize = 1 << 20;
+/// The same for the rayon pool, whose threads sleep.
+const MIN_POOLED: usize = 1 << 23;
 
 impl Cpu {
     pub(crate) fn matmul<T: Float>(
@@ -89,8 +91,16 @@ impl Cpu {
             });
             return;
         }
+        let products = a.rows * a.columns * b.columns;
+        if products >= MIN_PRODUCTS && gemm::may_split(&a, &b, self.threads()) {
+            let per_row = a.columns * b.columns;
+            self.split(a.rows, [(out, b.columns)], per_row, &|range, [out]| {
+                gemm(out, a.row_range(range), b, alpha, accumulate, 1);
+            });
+            return;
+        }
         match self.workers() {
-            Some(workers) if a.rows * a.columns * b.columns >= MIN_PRODUCTS => {
+            Some(workers) if products >= MIN_POOLED => {
                 workers.install(|| gemm(out, a, b, alpha, accumulate, self.threads()));
             }
             _ => gemm(out, a, b, alpha, accumulate, 1),
