@@ -206,10 +206,10 @@ impl Recorder {
         new_states: Vec<Operand>,
     ) -> Result<(StepGraph, Vec<Arc<dyn Any + Send + Sync>>), &'static str> {
         let recorded = &mut *self.lock();
+        recorded.ended = true;
         if let Some(reason) = recorded.refusal {
             return Err(reason);
         }
-        recorded.ended = true;
         let mut graph = mem::take(&mut recorded.graph);
         graph.outputs = outputs;
         graph.new_states = new_states;

@@ -135,6 +135,29 @@ fn inputs_that_are_no_sequence_are_refused() {
     }
 }
 
+/// Elements are unknown while a step is traced, so that none may remain for the next trace.
+#[test]
+fn a_step_that_returns_a_value_of_another_trace_is_refused() {
+    let device = Cpu::new();
+    let zeros = |dims: &[usize]| {
+        let meta = Meta::new(Shape::new(dims).unwrap(), DType::F32);
+        Tensor::zeros(&device, meta).unwrap()
+    };
+    let (xs, zero) = (zeros(&[4, 2, 3]), zeros(&[2, 3]));
+    let kept = Mutex::new(None);
+    let run = || {
+        let u = Unroll::<Cpu>::new(StepContext::default(), 4, 2);
+        u.scan(&xs, &zero, &zero, |_, x, s: &Tensor<Cpu>| {
+            let new = s.add(x)?;
+            let old = locked(&kept).replace(new.clone());
+            Ok((old.unwrap_or_else(|| new.clone()), new))
+        })
+    };
+    run().unwrap();
+    let message = run().unwrap_err().to_string();
+    assert!(message.contains("no elements"), "{message}");
+}
+
 #[test]
 fn cells_of_16_bit_floats_refuse_inputs_of_other_types() {
     let device = Cpu::new();
