@@ -42,22 +42,6 @@ fn cases() -> Vec<(usize, usize, Option<Vec<i64>>)> {
     cases
 }
 
-/// Data whose inputs at and after a row's length are no numbers.
-fn padded(graph: &StepGraph, steps: usize, lengths: Option<Vec<i64>>) -> Data {
-    let mut data = Data::new(graph, steps, lengths);
-    let batch = graph.batch();
-    for (x, meta) in data.inputs.iter_mut().zip(&graph.inputs) {
-        let rows = x.chunks_exact_mut(meta.shape.count() / batch);
-        for (i, x) in rows.enumerate() {
-            let lengths = data.lengths.as_ref();
-            if lengths.is_some_and(|all| (i / batch) as i64 >= all[i % batch]) {
-                x.fill(f64::NAN);
-            }
-        }
-    }
-    data
-}
-
 #[test]
 fn only_what_a_state_needs_runs_step_by_step() {
     let program = compile(&sru(3, 5, true)).unwrap();
@@ -111,13 +95,7 @@ fn several_steps_do_not_depend_on_the_number_of_threads() {
         let n = if batch < 8 { 270 } else { 70 };
         let graph = sru(batch, n, true);
         let data = padded(&graph, steps, lengths);
-        for reverse in [false, true] {
-            let wanted = fused(&cpu(1), &graph, &data, reverse).unwrap();
-            for threads in 2..5 {
-                let found = fused(&cpu(threads), &graph, &data, reverse).unwrap();
-                assert_eq!(found, wanted);
-            }
-        }
+        check_threads(&graph, &data);
     }
 }
 
