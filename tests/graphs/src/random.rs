@@ -265,6 +265,17 @@ impl Recipe {
                     let bias = Op::Fused(Fused::BiasActivation { activation: common });
                     vec![b.op(grad, &[x, y]), b.op(bias, &[x, row])]
                 }
+                22 if products && k < 64 => {
+                    // Both are read later, too.
+                    let both = b.concat(&[y, z]);
+                    let wide = Operand {
+                        layout: tall.layout.permute(&[1, 0]).unwrap(),
+                        ..tall
+                    };
+                    let product = b.matmul(x, wide);
+                    let sum = b.binary(Binary::Add, both, product);
+                    vec![slice(sum, 0, w), slice(sum, w, w)]
+                }
                 22 if products => {
                     let square = match k % 3 {
                         0 => square,
