@@ -1,6 +1,7 @@
 //! Programs of random graphs.
 
 use ::graphs::random::{Kind, Recipe, recipes};
+use backend_api::trace::program::{self, Target};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestCaseResult};
 
@@ -24,6 +25,9 @@ fn check(recipe: &Recipe, dtype: DType, limit: Option<f64>) -> TestCaseResult {
         graph,
         compile(&graph).unwrap()
     );
+    // Programs of other devices lie in their buffers, too.
+    let fixed = program::compile(&graph, Target::Fixed).map_err(TestCaseError::fail);
+    prop_assert!(fixed.is_ok(), "{:?}\n{graph}", fixed.err());
     // A row alone.
     let alone = recipe.graph(dtype, 1);
     for r in 0..recipe.batch {
