@@ -40,15 +40,16 @@ where
     let recorder = Recorder::new();
     let result = record::<B, _, _, _>(&recorder, cx, inputs, state, step);
     let operand = |t: &&Tensor<B>| match t.as_symbol() {
-        Some(symbol) if !Arc::ptr_eq(symbol.recorder(), &recorder) => {
-            recorder.refuse("the step returns a value of another traced step");
-            Operand::whole(symbol.value(), t.meta())
+        Some(symbol) => {
+            if !Arc::ptr_eq(symbol.recorder(), &recorder) {
+                recorder.refuse("the step returns a value of another traced step");
+            }
+            Operand {
+                value: symbol.value(),
+                layout: *t.layout(),
+                dtype: t.dtype(),
+            }
         }
-        Some(symbol) => Operand {
-            value: symbol.value(),
-            layout: *t.layout(),
-            dtype: t.dtype(),
-        },
         None => {
             let captured = recorder.capture(Arc::new((*t).clone()), t.meta());
             Operand::whole(captured.value(), t.meta())

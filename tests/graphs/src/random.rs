@@ -63,22 +63,9 @@ pub fn recipes(kind: Kind) -> impl Strategy<Value = Recipe> {
 }
 
 impl Recipe {
-    /// Operands of the graph. Inputs at and after a row's length, which have no effect, are
-    /// `padding`.
+    /// Operands of the graph; see [`Data::padded`].
     pub fn data(&self, graph: &StepGraph, padding: f64) -> Data {
-        let mut data = Data::new(graph, self.steps, self.lengths.clone());
-        let Some(lengths) = &data.lengths else {
-            return data;
-        };
-        for (x, meta) in data.inputs.iter_mut().zip(&graph.inputs) {
-            let n = meta.shape.count() / self.batch;
-            for (row, x) in x.chunks_exact_mut(n.max(1)).enumerate() {
-                if (row / self.batch) as i64 >= lengths[row % self.batch] {
-                    x.fill(padding);
-                }
-            }
-        }
-        data
+        Data::new(graph, self.steps, self.lengths.clone()).padded(graph, padding)
     }
 
     /// The graph for some rows of the batch.

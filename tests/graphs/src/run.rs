@@ -50,6 +50,24 @@ impl Data {
             lengths,
         }
     }
+
+    /// The same data with `padding` as the inputs at and after a row's length, which have no
+    /// effect.
+    #[must_use]
+    pub fn padded(mut self, graph: &StepGraph, padding: f64) -> Self {
+        let Some(lengths) = &self.lengths else {
+            return self;
+        };
+        for (x, meta) in self.inputs.iter_mut().zip(&graph.inputs) {
+            let n = meta.shape.count() / lengths.len().max(1);
+            for (row, x) in x.chunks_exact_mut(n.max(1)).enumerate() {
+                if (row / lengths.len()) as i64 >= lengths[row % lengths.len()] {
+                    x.fill(padding);
+                }
+            }
+        }
+        self
+    }
 }
 
 /// A tensor of the graph's type.

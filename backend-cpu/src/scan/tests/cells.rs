@@ -220,7 +220,7 @@ fn sums_over_all_rows_are_those_of_the_default_body() {
         .collect();
         let ragged = (0..batch).map(|r| r as i64 * 5 % 11).collect();
         for lengths in [None, Some(ragged)] {
-            let data = padded(&graph, 9, lengths);
+            let data = Data::new(&graph, 9, lengths).padded(&graph, f64::NAN);
             let step =
                 |program| CompiledStep::new(graph.clone(), program).with_sums(sums.clone(), 2);
             for threads in [1, 2, 3] {

@@ -19,22 +19,6 @@ fn cpu(threads: usize) -> Cpu {
     Cpu::builder().threads(threads).amx(false).build().unwrap()
 }
 
-/// Data whose inputs at and after a row's length are no numbers.
-fn padded(graph: &StepGraph, steps: usize, lengths: Option<Vec<i64>>) -> Data {
-    let mut data = Data::new(graph, steps, lengths);
-    let batch = graph.batch();
-    for (x, meta) in data.inputs.iter_mut().zip(&graph.inputs) {
-        let rows = x.chunks_exact_mut(meta.shape.count() / batch);
-        for (i, x) in rows.enumerate() {
-            let lengths = data.lengths.as_ref();
-            if lengths.is_some_and(|all| (i / batch) as i64 >= all[i % batch]) {
-                x.fill(f64::NAN);
-            }
-        }
-    }
-    data
-}
-
 /// Checks that several threads compute the bits of one.
 fn check_threads(graph: &StepGraph, data: &Data) {
     for reverse in [false, true] {

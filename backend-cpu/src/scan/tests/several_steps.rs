@@ -80,7 +80,7 @@ fn several_steps_have_the_bits_of_single_ones() {
         for reverse in [false, true] {
             let plain = Data::new(&graph, steps, lengths.clone());
             let wanted = stepwise(&cpu(1), &graph, &plain, reverse);
-            let data = padded(&graph, steps, lengths.clone());
+            let data = plain.padded(&graph, f64::NAN);
             for threads in 1..4 {
                 let found = fused(&cpu(threads), &graph, &data, reverse).unwrap();
                 same(&found, &wanted).unwrap();
@@ -94,7 +94,7 @@ fn several_steps_do_not_depend_on_the_number_of_threads() {
     for (batch, steps, lengths) in cases() {
         let n = if batch < 8 { 270 } else { 70 };
         let graph = sru(batch, n, true);
-        let data = padded(&graph, steps, lengths);
+        let data = Data::new(&graph, steps, lengths).padded(&graph, f64::NAN);
         check_threads(&graph, &data);
     }
 }

@@ -27,7 +27,7 @@ impl Builder {
                     carried = Carried::Chunk(chunk);
                 }
                 (None, Some(id))
-                    if !self.chunked[id] || (state.is_none() && !self.is_of_products(id)) =>
+                    if !self.chunked[id] || (state.is_none() && !self.of_products[id]) =>
                 {
                     self.home[id] = Some((memory, 0));
                 }
@@ -43,18 +43,6 @@ impl Builder {
                 self.carried.push(carried);
             }
         }
-    }
-
-    /// Whether a product for several steps computes a value or reads it. Such products use the
-    /// inputs and a thread's own memory, where its rows of several steps lie together.
-    fn is_of_products(&self, id: usize) -> bool {
-        let reads = |user: usize| match &self.value(user).work {
-            RowWork::Product { terms, .. } if self.chunked[user] && self.uses[user] > 0 => {
-                terms.iter().any(|term| term.a.source == Source::Value(id))
-            }
-            _ => false,
-        };
-        self.is_product(id) || (id + 1..self.uses.len()).any(reads)
     }
 
     /// Whether memory for several steps can carry a new state: nothing ahead of the steps writes
@@ -336,7 +324,7 @@ impl Builder {
                             }
                             Memory::Chunk(_) => true,
                             Memory::Output(_) if self.target == Target::Any => {
-                                !self.chunked[from] || !self.is_of_products(from)
+                                !self.chunked[from] || !self.of_products[from]
                             }
                             Memory::Output(_) => true,
                             _ => !self.chunked[from],

@@ -94,6 +94,9 @@ struct Builder {
     early: Vec<usize>,
     /// Whether each value has to be known for several steps at a time.
     chunked: Vec<bool>,
+    /// Whether a product for several steps computes or reads each value. Such products use the
+    /// inputs and a thread's own memory, where its rows of several steps lie together.
+    of_products: Vec<bool>,
     /// The memory of each value, and its offset there.
     home: Vec<Option<(Memory, usize)>>,
     scratch: Vec<usize>,
@@ -133,6 +136,7 @@ impl Builder {
             region: vec![Region::Step; n],
             early: vec![0; n],
             chunked: vec![false; n],
+            of_products: vec![false; n],
             home: vec![None; n],
             scratch: Vec::new(),
             chunks: Vec::new(),

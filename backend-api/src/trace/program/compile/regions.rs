@@ -95,6 +95,17 @@ impl Builder {
                 }
             }
         }
+        for id in (0..n).filter(|&id| self.uses[id] > 0) {
+            let RowWork::Product { terms, .. } = &self.graph.values[id].work else {
+                continue;
+            };
+            self.of_products[id] = true;
+            for term in terms.iter().filter(|_| self.chunked[id]) {
+                if let Source::Value(operand) = term.a.source {
+                    self.of_products[operand] = true;
+                }
+            }
+        }
     }
 
     /// Of a product in the steps, the terms with an input of the step, or with what is computed
